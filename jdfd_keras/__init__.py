@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "FaceOptions": "jdfd_keras.options",
+    "FilterOptions": "jdfd_keras.options",
     "PrepareOptions": "jdfd_keras.options",
     "ModelOptions": "jdfd_keras.options",
     "OptimizerOptions": "jdfd_keras.options",

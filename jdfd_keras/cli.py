@@ -89,6 +89,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     _add_out(command, "the prepared data set")
     _add_flags(command, options.FaceOptions)
+    _add_flags(command, options.FilterOptions)
     _add_flags(command, options.PrepareOptions)
 
     command = _add_command(commands, "train", _train, "train a detector on a prepared data set")
@@ -191,6 +192,7 @@ def _prepare(arguments) -> tuple[dict, str]:
         arguments.out,
         _read_flags(arguments, options.FaceOptions),
         _read_flags(arguments, options.PrepareOptions),
+        _read_flags(arguments, options.FilterOptions),
     )
     for source_id, splits in made.shared_sources.items():
         print(
@@ -199,17 +201,23 @@ def _prepare(arguments) -> tuple[dict, str]:
             file=sys.stderr,
         )
     excluded = [row for row in made.videos if not row.num_faces]
+    damaged = [row for row in made.videos if row.warning]
+    dropped = made.count_dropped()
     result = {
         "directory": str(made.directory),
         "videos": len(made.videos),
         "faces": made.count_faces(),
+        "dropped": dropped,
         "excluded": [{"path": row.path, "reason": row.reason} for row in excluded],
+        "warnings": [{"path": row.path, "warning": row.warning} for row in damaged],
     }
     lines = [f"{len(made.videos)} videos, faces taken:", "        real   fake"]
     lines += [
         f"{split:5} {count['real']:6} {count['fake']:6}" for split, count in result["faces"].items()
     ]
+    lines += [f"{count} faces not taken: {reason}" for reason, count in dropped.items()]
     lines += [f"no face: {row.path}: {row.reason}" for row in excluded]
+    lines += [f"warning: {row.path}: {row.warning}" for row in damaged]
     return result, "\n".join([*lines, f"prepared data set: {made.directory}"])
 
 

@@ -165,7 +165,7 @@ def _request(url: str, path: Path, clip: Path, options: DemoOptions) -> None:
     The body is kept at `path`.
     """
     wanted = FaceOptions(frames_per_video=options.frames_per_video, face_size=options.face_size)
-    faces = extract_faces(clip, wanted)[:3]
+    faces = extract_faces(clip, wanted).faces[:3]
     pictures = [cv2.cvtColor(face.crop, cv2.COLOR_RGB2BGR) for face in faces]
     encoded = [base64.b64encode(cv2.imencode(".png", picture)[1]) for picture in pictures]
     body = {"instances": [{"b64": text.decode()} for text in encoded]}

@@ -25,8 +25,32 @@ class FaceOptions:
     frames_per_video: int = setting(
         32, "frames looked at per video, spread evenly (the paper takes 300)"
     )
+    every: int = setting(
+        0, "look at every Nth frame instead; 1 takes all of them, 0 frames_per_video of them"
+    )
+    tracks: str = setting(
+        "largest",
+        "people taken: the one who fills most of the video, or all",
+        choices=("largest", "all"),
+    )
+    alignment: str = setting(
+        "landmarks68",
+        "how crops are laid: upright by the 68 landmarks, as DeepfakeBench does, or the plain box",
+        choices=("landmarks68", "deepfakebench", "box"),
+    )
     face_size: int = setting(299, "width and height of a face crop in pixels (the paper's 299)")
     margin: float = setting(1.3, "width of the crop over the width of the tight face")
+
+
+@dataclass(frozen=True)
+class FilterOptions:
+    """Which faces are left out for their quality; none by default."""
+
+    min_score: float = setting(0.0, "least score of the detector, on its own scale; 0: any")
+    min_sharpness: float = setting(0.0, "least sharpness, as the manifest gives it; 0: any")
+    min_size: int = setting(0, "least width of the detected face in pixels of the frame; 0: any")
+    max_outside: float = setting(1.0, "largest share of a crop outside the frame; 1: any")
+    max_yaw: float = setting(90.0, "largest turn of the head in degrees; 90: any")
 
 
 @dataclass(frozen=True)
@@ -108,10 +132,21 @@ class PredictOptions:
     frames_per_video: int = setting(
         FaceOptions.frames_per_video, "frames looked at per video, spread evenly"
     )
+    every: int = setting(FaceOptions.every, "look at every Nth frame instead; 1 takes all of them")
+    tracks: str = setting(
+        "all",
+        "people judged: all, or the one who fills most of the video",
+        choices=("all", "largest"),
+    )
     detector: str = setting(
         FaceOptions.detector,
         "with --server: as in training; a model on this machine knows",
         choices=("dlib", "mtcnn"),
+    )
+    alignment: str = setting(
+        FaceOptions.alignment,
+        "with --server: as in training; a model on this machine knows",
+        choices=("landmarks68", "deepfakebench", "box"),
     )
     margin: float = setting(
         FaceOptions.margin, "with --server: as in training; a model on this machine knows"

@@ -212,7 +212,7 @@ def _write_clip(path: Path, frames: Iterator[np.ndarray]) -> Path:
 
 
 def _find_face(pixels: np.ndarray) -> np.ndarray | None:
-    boxes = face_detector("dlib")(pixels)
+    boxes = face_detector("dlib").find([pixels])[0]
     if not boxes:
         return None
     return find_landmarks(pixels, max(boxes, key=lambda box: box.area))

@@ -26,23 +26,29 @@ class FaceRow(Video):
     Attributes:
         frame_index: The frame's position in the video, from 0.
         time_s: Its presentation time in seconds.
+        track_id: The person's track in the video, from 0.
         box: Left, top, right and bottom of the detection, in pixels of the frame.
         detector: What found the face.
         detector_score: How sure it was, on its own scale.
         landmarks: 68 times x and y, in pixels of the crop.
         alignment_residual: As `faces.align.align_face` gives it.
-        sharpness: As `faces.extract.measure_sharpness` gives it.
+        sharpness: As `faces.quality.measure_sharpness` gives it.
+        outside: Share of the crop that lies outside the frame.
+        yaw_deg: As `faces.quality.estimate_yaw` gives it.
         shard: The file in `shards/` that holds the crop.
     """
 
     frame_index: int
     time_s: float
+    track_id: int
     box: tuple[int, ...]
     detector: str
     detector_score: float
     landmarks: tuple[float, ...]
     alignment_residual: float
     sharpness: float
+    outside: float
+    yaw_deg: float
     shard: str
 
 
@@ -51,11 +57,19 @@ class VideoRow(Video):
     """One video of a prepared data set, also where it gave no face, after what is known of it.
 
     Attributes:
+        num_frames: Frames looked at.
+        num_tracks: People found in it.
         num_faces: Faces taken from it.
-        reason: Why there are none; "" where there are some.
+        dropped: Faces found and not taken, by reason.
+        warning: What is wrong with the file, though it gave frames; "" if nothing is.
+        reason: Why there are no faces; "" where there are some.
     """
 
+    num_frames: int
+    num_tracks: int
     num_faces: int
+    dropped: dict[str, int]
+    warning: str
     reason: str
 
 
@@ -105,11 +119,12 @@ _FROM_CELL = {
     tuple[str, ...]: lambda cell: tuple(json.loads(cell)),
     tuple[int, ...]: lambda cell: tuple(json.loads(cell)),
     tuple[float, ...]: lambda cell: tuple(json.loads(cell)),
+    dict[str, int]: json.loads,
 }
 
 
 def _to_cell(value) -> str:
-    return json.dumps(value) if isinstance(value, tuple) else str(value)
+    return json.dumps(value) if isinstance(value, tuple | dict) else str(value)
 
 
 def _read_rows(path: Path, kind: type) -> list:

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,8 +30,8 @@ from jdfd_keras.data.manifest import (
     write_rows,
 )
 from jdfd_keras.data.splits import shared_sources, split_by_source
-from jdfd_keras.faces.extract import Face, check_face_options, extract_faces
-from jdfd_keras.options import FaceOptions, PrepareOptions, claim_directory
+from jdfd_keras.faces.extract import Extraction, Face, check_face_options, extract_faces
+from jdfd_keras.options import FaceOptions, FilterOptions, PrepareOptions, claim_directory
 from jdfd_keras.progress import track
 
 SHARDS = "shards"
@@ -65,12 +65,20 @@ class PreparedSet:
             for split in SPLITS
         }
 
+    def count_dropped(self) -> dict[str, int]:
+        """Count the faces that were found and not taken, by reason."""
+        counts: Counter = Counter()
+        for row in self.videos:
+            counts.update(row.dropped)
+        return dict(counts)
+
 
 def prepare(
     root: str | Path,
     out: str | Path,
     faces: FaceOptions | None = None,
     options: PrepareOptions | None = None,
+    filters: FilterOptions | None = None,
 ) -> PreparedSet:
     """Prepare a data set of your own, laid out as `data.layouts.list_folder` says.
 
@@ -80,6 +88,7 @@ def prepare(
             interrupted, or left as it is when it is already done.
         faces: How faces are taken.
         options: How they are split and stored.
+        filters: Which of them are too bad to be taken; none if not given.
 
     Returns:
         What was made; videos without a face are in it, with the reason.
@@ -91,7 +100,8 @@ def prepare(
             options.
     """
     faces, options = faces or FaceOptions(), options or PrepareOptions()
-    check_face_options(faces)
+    filters = filters or FilterOptions()
+    check_face_options(faces, filters)
     if options.faces_per_shard < 1:
         raise ValueError(
             f"Expected faces_per_shard >= 1; got {options.faces_per_shard}. Try the default, 1024."
@@ -102,11 +112,11 @@ def prepare(
         videos = split_by_source(
             videos, val_share=options.val_share, test_share=options.test_share, seed=options.seed
         )
-    claim_directory(out, faces=faces, prepare=options)
+    claim_directory(out, faces=faces, filters=filters, prepare=options)
     if not (out / MANIFEST).is_file():
         (out / PARTS).mkdir(exist_ok=True)
         for video in track(videos, "finding faces", len(videos), "videos"):
-            _finish_video(Path(root), video, faces, out / PARTS)
+            _finish_video(Path(root), video, faces, filters, out / PARTS)
         _assemble(videos, out, options.faces_per_shard)
     shutil.rmtree(out / PARTS, ignore_errors=True)
     rows = read_videos(out)
@@ -127,18 +137,23 @@ def _part(parts: Path, video: Video) -> Path:
     return parts / hashlib.sha256(video.video_id.encode()).hexdigest()[:24]
 
 
-def _finish_video(root: Path, video: Video, options: FaceOptions, parts: Path) -> None:
+def _finish_video(
+    root: Path, video: Video, options: FaceOptions, filters: FilterOptions, parts: Path
+) -> None:
     """Write one video's records and rows; its .json comes last and says that it is finished."""
     from jdfd_keras.data.shards import encode_face, write_shard
 
     records, rows = (_part(parts, video).with_suffix(suffix) for suffix in (".tfrecord", ".json"))
     if rows.is_file():
         return
-    reason, faces = "", []
+    reason = ""
     try:
-        faces = extract_faces(root / video.path, options)
-        reason = "" if faces else "no face was found in any frame looked at"
+        found = extract_faces(root / video.path, options, filters)
+        if not found.faces:
+            reason = "no face that may be taken" if found.dropped else "no face was found"
+            reason += f" in the {found.num_frames} frames looked at"
     except OSError as error:
+        found = Extraction([], [], 0, {}, [])
         # As the tables name it, so that they are the same wherever the folder lies.
         reason = str(error).replace(str(root / video.path), video.path)
     write_shard(
@@ -150,10 +165,19 @@ def _finish_video(root: Path, video: Video, options: FaceOptions, parts: Path) -
                 video_id=video.video_id,
                 frame_index=face.frame_index,
             )
-            for face in faces
+            for face in found.faces
         ),
     )
-    text = json.dumps({"reason": reason, "faces": [_describe(face, options) for face in faces]})
+    outcome = {
+        "num_frames": found.num_frames,
+        "num_tracks": len(found.tracks),
+        "num_faces": len(found.faces),
+        "dropped": found.dropped,
+        "warning": " ".join(found.warnings),
+        "reason": reason,
+    }
+    faces = [_describe(face, options) for face in found.faces]
+    text = json.dumps({"outcome": outcome, "faces": faces})
     unfinished = rows.with_suffix(".unfinished")
     unfinished.write_text(text, encoding="utf-8")
     os.replace(unfinished, rows)
@@ -164,12 +188,15 @@ def _describe(face: Face, options: FaceOptions) -> dict:
     return {
         "frame_index": face.frame_index,
         "time_s": round(face.time_s, 4),
+        "track_id": face.track_id,
         "box": [int(edge) for edge in face.box[:4]],
         "detector": options.detector,
         "detector_score": round(face.box.score, 4),
         "landmarks": [round(float(value), 2) for value in face.landmarks.ravel()],
         "alignment_residual": round(face.alignment_residual, 5),
-        "sharpness": round(face.sharpness, 2),
+        "sharpness": round(face.quality.sharpness, 2),
+        "outside": round(face.quality.outside, 4),
+        "yaw_deg": round(face.quality.yaw_deg, 1),
     }
 
 
@@ -202,11 +229,7 @@ def _assemble(videos: list[Video], out: Path, faces_per_shard: int) -> None:
             for face in found[video.video_id]["faces"]
         ]
     video_rows = [
-        VideoRow(
-            **dataclasses.asdict(video),
-            num_faces=len(found[video.video_id]["faces"]),
-            reason=found[video.video_id]["reason"],
-        )
+        VideoRow(**dataclasses.asdict(video), **found[video.video_id]["outcome"])
         for video in videos
     ]
     write_rows(out / VIDEOS, video_rows, VideoRow)

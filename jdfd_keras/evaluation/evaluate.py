@@ -162,6 +162,7 @@ def join_manifest(rows: list[FaceRow], scored: ScoredFaces) -> Scores:
         label=label,
         manipulation=np.array([row.manipulation for row in rows]),
         score=scored.score,
+        track_id=np.array([row.track_id for row in rows]),
     )
 
 

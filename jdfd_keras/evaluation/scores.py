@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 COLUMNS = ("video_id", "frame_index", "label", "manipulation", "score")
+TRACK = "track_id"  # a column that other detectors' tables may lack
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,10 +26,11 @@ class Scores:
         label: bool[n], True is fake.
         manipulation: str[n], `""` for real.
         score: float64[n], P(fake), in [0, 1].
+        track_id: int64[n], the person in the video, from 0; all 0 if not given.
 
     Raises:
         ValueError: If the columns differ in length, a label is neither 0 nor 1, a score is NaN
-            or outside [0, 1], a video has two labels, or a frame of it is there twice.
+            or outside [0, 1], a video has two labels, or a face of it is there twice.
     """
 
     video_id: np.ndarray
@@ -36,15 +38,18 @@ class Scores:
     label: np.ndarray
     manipulation: np.ndarray
     score: np.ndarray
+    track_id: np.ndarray | None = None
 
     def __post_init__(self):
         label = np.asarray(self.label)
+        track_id = np.zeros(label.shape) if self.track_id is None else self.track_id
         columns = {
             "video_id": np.asarray(self.video_id, dtype=np.str_),
             "frame_index": np.asarray(self.frame_index, dtype=np.int64),
             "label": label.astype(bool),
             "manipulation": np.asarray(self.manipulation, dtype=np.str_),
             "score": np.asarray(self.score, dtype=np.float64),
+            TRACK: np.asarray(track_id, dtype=np.int64),
         }
         shapes = {name: column.shape for name, column in columns.items()}
         if len(set(shapes.values())) > 1 or label.ndim != 1:
@@ -126,7 +131,7 @@ def write_scores(path: str | Path, scores: Scores) -> None:
     """
     with Path(path).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(COLUMNS)
+        writer.writerow([*COLUMNS, TRACK])
         writer.writerows(
             zip(
                 scores.video_id.tolist(),
@@ -134,6 +139,7 @@ def write_scores(path: str | Path, scores: Scores) -> None:
                 scores.label.astype(int).tolist(),
                 scores.manipulation.tolist(),
                 scores.score.tolist(),
+                scores.track_id.tolist(),
                 strict=True,
             )
         )
@@ -143,7 +149,7 @@ def read_scores(path: str | Path) -> Scores:
     """Read a table that `write_scores` wrote, or one of the same columns in any order.
 
     Args:
-        path: A CSV file with a header.
+        path: A CSV file with a header; the column track_id may be missing.
 
     Returns:
         The table in the order of the file.
@@ -152,7 +158,7 @@ def read_scores(path: str | Path) -> Scores:
         OSError: If the file is not there.
         ValueError: If a column is missing, a value is no number, or the table is not valid.
     """
-    rows = {name: [] for name in COLUMNS}
+    rows = {name: [] for name in (*COLUMNS, TRACK)}
     with Path(path).open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
         missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
@@ -166,6 +172,7 @@ def read_scores(path: str | Path) -> Scores:
                 rows["frame_index"].append(int(row["frame_index"]))
                 rows["label"].append(int(row["label"]))
                 rows["score"].append(float(row["score"]))
+                rows[TRACK].append(int(row.get(TRACK, 0)))
             except (TypeError, ValueError) as error:
                 raise ValueError(
                     f"Expected a whole frame_index, a label of 0 or 1 and a score in 0..1 in line "
@@ -209,8 +216,12 @@ def _check_videos(scores: Scores) -> None:
             f"{str(scores.video_id[row])!r}. A bare file name is shared by several videos: put "
             "the data set and the manipulation in front of it."
         )
-    order = np.lexsort((scores.frame_index, video))
-    twice = (np.diff(video[order]) == 0) & (np.diff(scores.frame_index[order]) == 0)
+    order = np.lexsort((scores.track_id, scores.frame_index, video))
+    twice = (
+        (np.diff(video[order]) == 0)
+        & (np.diff(scores.frame_index[order]) == 0)
+        & (np.diff(scores.track_id[order]) == 0)
+    )
     if twice.any():
         row = int(order[1:][twice].min())
         raise ValueError(

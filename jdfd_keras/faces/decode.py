@@ -5,21 +5,25 @@ faces, labels or TensorFlow, so a client that only crops may import it.
 """
 
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# FFmpeg tells the terminal of every damaged packet; what matters of it becomes an error below.
+# FFmpeg tells the terminal of every damaged packet; what matters of it is said below.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 import cv2
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, ImageOps
 
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
 # A header may be wrong by a frame or two; a tenth missing is a file that was cut.
 MOST_MISSING = 0.1
+# OpenCV 5.0 reports each damaged packet as the end of the file; what follows it still decodes.
+# Ten seconds of damage are read over; at the true end as many tries take 20 ms.
+MOST_FAILURES = 300
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Frame:
     """One decoded frame.
 
     Attributes:
-        index: Position in the file, from 0.
+        index: Position among the frames of the file that decode, from 0.
         time_s: Presentation time in seconds from the start; 0 for an image.
         pixels: uint8[height, width, 3], RGB.
     """
@@ -62,22 +66,36 @@ def sample_frame_indices(num_frames: int, count: int) -> np.ndarray:
     return (2 * np.arange(count, dtype=np.int64) + 1) * num_frames // (2 * count)
 
 
-def read_frames(path: str | Path, count: int) -> Iterator[Frame]:
-    """Decode frames spread evenly over a video, or the one frame of an image.
+def read_frames(
+    path: str | Path, count: int, *, every: int = 0, warn: Callable[[str], None] | None = None
+) -> Iterator[Frame]:
+    """Decode frames of a video, spread evenly or each N-th, or the one frame of an image.
 
-    One frame is held at a time. Rotation flags of videos and photographs are honoured.
+    One frame is held at a time. Rotation flags of videos and photographs are honoured. An even
+    spread goes over the frames that really decode, whatever the header claims: they are counted
+    first, in a pass of its own. A video that was cut short or is damaged gives what decodes.
 
     Args:
         path: A video or image file.
-        count: Frames wanted, as in `sample_frame_indices`.
+        count: Frames wanted, as in `sample_frame_indices`; at least 1. Not used with `every`.
+        every: 0 for `count` frames spread evenly; N >= 1 for the frames 0, N, 2N, ...
+        warn: Told what is missing of a damaged video, in one sentence without its path; called
+            at most once, after the last frame.
 
     Yields:
         Frames in the order of the file.
 
     Raises:
-        OSError: If the file is not there, is no video or image, or was cut short.
-        ValueError: If `count` is below 1.
+        OSError: If the file is not there, is no video or image, gives no frame at all, or is an
+            image that was cut short or has other than 8 or 16 bits a channel.
+        ValueError: If `count` is below 1 or `every` below 0.
     """
+    sample_frame_indices(1, count)
+    if every < 0:
+        raise ValueError(
+            f"Expected every >= 0; got every={every}. Try 1 for all frames, N for each N-th, "
+            "or 0 for an even spread."
+        )
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
@@ -85,83 +103,129 @@ def read_frames(path: str | Path, count: int) -> Iterator[Frame]:
             f"{'a folder' if path.is_dir() else 'not there'}. Check the path."
         )
     if cv2.haveImageReader(str(path)):
-        sample_frame_indices(1, count)  # an image has one frame, but not less than one is asked for
         yield _read_image(path)
     else:
-        yield from _read_video(path, count)
+        yield from _read_video(path, count, every, warn)
 
 
 def _read_image(path: Path) -> Frame:
     """Decode with Pillow: OpenCV 5.0 fills a JPEG that was cut short with grey and says nothing."""
     try:
         with Image.open(path) as image:
-            if image.mode.startswith(("I", "F")):
-                raise ValueError(f"more than 8 bits a pixel of grey (Pillow's mode {image.mode})")
-            pixels = np.array(ImageOps.exif_transpose(image).convert("RGB"))
+            is_deep_grey = image.mode.startswith("I;16")
+            if image.mode.startswith(("I", "F")) and not is_deep_grey:
+                raise ValueError(f"its pixels are no 8 or 16-bit numbers (Pillow's {image.mode})")
+            if _is_deep_and_planar(image):
+                raise ValueError("its channels of 16 bits are stored one after the other")
+            ImageOps.exif_transpose(image, in_place=True)
+            if is_deep_grey:
+                # The high byte, as Pillow 13.0 takes of 16-bit RGB: 65535 becomes 255.
+                grey = (np.asarray(image) >> 8).astype(np.uint8)
+                pixels = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
+            else:
+                pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise OSError(
-            f"Expected a whole image of 8 bits a channel; got {path}, which cannot be decoded: "
-            f"{error}. It was perhaps cut short: copy it again, or save it anew as PNG."
+            f"Expected a whole image of 8 or 16 bits a channel; got {path}, which cannot be "
+            f"decoded: {error}. It was perhaps cut short: copy it again, or save it anew as PNG."
         ) from error
     return Frame(index=0, time_s=0.0, pixels=pixels)
 
 
-def _read_video(path: Path, count: int) -> Iterator[Frame]:
-    num_frames = _count_frames(path)
-    wanted = set(sample_frame_indices(num_frames, count).tolist())
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    try:
-        for index in range(num_frames):
-            if not capture.grab():
-                break
-            if index in wanted:
-                time_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                is_whole, pixels = capture.retrieve()
-                if not is_whole:
-                    raise OSError(
-                        f"Expected a picture for frame {index} of {path}; got none, though it "
-                        "decodes. Its pixel format is perhaps unknown to OpenCV: save it anew "
-                        f"with `ffmpeg -i {path.name} -pix_fmt yuv420p again.mp4`."
-                    )
-                yield Frame(index, time_s, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
-    finally:
-        capture.release()
+def _is_deep_and_planar(image: Image.Image) -> bool:
+    """Tell the TIFF of which Pillow 13.0 takes the low bytes, and so gives noise."""
+    if image.format != "TIFF":
+        return False
+    bits = image.tag_v2.get(ExifTags.Base.BitsPerSample, (1,))
+    return image.tag_v2.get(ExifTags.Base.PlanarConfiguration) == 2 and max(bits) > 8
 
 
-def _count_frames(path: Path) -> int:
-    """Count the frames that really decode: headers lie, and are checked first.
-
-    Counting decodes the whole file once without converting colours; it is what makes an even
-    spread even, and finds a file that was cut before any of its frames is used.
-    """
+def _read_video(
+    path: Path, count: int, every: int, warn: Callable[[str], None] | None
+) -> Iterator[Frame]:
     # FFmpeg plays text as moving letters (.txt), and follows lists of other files and addresses.
     if _is_text(path):
         raise _not_a_video(path)
+    if every:
+        wanted = range(0, sys.maxsize, every)
+    else:
+        # At least 1, so that a file of which nothing decodes ends below in both modes.
+        wanted = set(sample_frame_indices(max(1, _count_frames(path)), count).tolist())
+    decoded = given = without_picture = 0
+    last_s = widest_gap_s = 0.0
     # FFmpeg alone: OpenCV's other readers take a text file named .jpg for a series of pictures.
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
-        decoded, last_s = 0, 0.0
-        while capture.grab():
+        for index, time_s in enumerate(_grab_frames(capture)):
             decoded += 1
-            last_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        fps = capture.get(cv2.CAP_PROP_FPS)
-        claimed = capture.get(cv2.CAP_PROP_FRAME_COUNT)
+            widest_gap_s = max(widest_gap_s, time_s - last_s)
+            last_s = time_s
+            if index not in wanted:
+                continue
+            has_picture, pixels = capture.retrieve()
+            if has_picture:
+                given += 1
+                yield Frame(index, time_s, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+            else:
+                without_picture += 1
+        claims = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
     finally:
         capture.release()
     if decoded == 0:
         raise _not_a_video(path)
-    # Seconds, for OpenCV makes the claimed frames up from the seconds where a header has none:
-    # Matroska files of uneven frame times claim a hundred times the frames they have.
-    claimed_s = claimed / fps if fps > 0 else 0.0
-    between_s = last_s / (decoded - 1) if decoded > 1 else 1 / max(fps, 1.0)
-    missing_s = claimed_s - last_s - between_s
-    if missing_s > max(2 * between_s, MOST_MISSING * claimed_s):
+    if given == 0:
         raise OSError(
-            f"Expected {claimed_s:.2f} s of video in {path}, as its header says; got {decoded} "
-            f"frames that decode, up to {last_s:.2f} s. The file was cut short or is damaged: "
-            f"copy it again, or save what is whole with `ffmpeg -i {path.name} whole.mp4`."
+            f"Expected pictures of {path}; got none for {without_picture} frames, though they "
+            "decode. Their pixel format is perhaps unknown to OpenCV: save it anew with "
+            f"`ffmpeg -i {path.name} -pix_fmt yuv420p again.mp4`."
         )
-    return decoded
+    damage = _describe_damage(decoded, last_s, widest_gap_s, *claims)
+    if without_picture:
+        asked_for = given + without_picture
+        damage.append(f"damaged: {without_picture} of {asked_for} frames decode to no picture")
+    if damage and warn is not None:
+        warn("; ".join(damage))
+
+
+def _grab_frames(capture: cv2.VideoCapture) -> Iterator[float]:
+    """Decode frame after frame, without converting colours, and give their times in seconds."""
+    failures = 0
+    while failures < MOST_FAILURES:
+        if capture.grab():
+            failures = 0
+            yield capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        else:
+            failures += 1
+
+
+def _count_frames(path: Path) -> int:
+    """Count the frames that really decode, for headers lie."""
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    try:
+        return sum(1 for _ in _grab_frames(capture))
+    finally:
+        capture.release()
+
+
+def _describe_damage(
+    decoded: int, last_s: float, widest_gap_s: float, fps: float, claimed: float
+) -> list[str]:
+    """Say what is missing of a video, at its end and in between; nothing of a whole one.
+
+    In seconds, for OpenCV makes the claimed frames up from the seconds where a header has none:
+    Matroska files of uneven frame times claim a hundred times the frames they have.
+    """
+    between_s = last_s / (decoded - 1) if decoded > 1 else 1 / max(fps, 1.0)
+    whole_s = max(claimed / fps if fps > 0 else 0.0, last_s)
+    most_s = between_s + max(2 * between_s, MOST_MISSING * whole_s)
+    damage = []
+    if whole_s - last_s > most_s:
+        frames = f"{decoded} frame{'s decode' if decoded > 1 else ' decodes'}"
+        damage.append(f"cut short or damaged: {frames}, up to {last_s:.2f} s of {whole_s:.2f} s")
+    if widest_gap_s > most_s:
+        gap = f"no frame decodes for {widest_gap_s:.2f} s of {whole_s:.2f} s"
+        damage.append(f"damaged or of uneven frame times: {gap}")
+    return damage
 
 
 def _is_text(path: Path) -> bool:

@@ -69,6 +69,15 @@ def five_points(landmarks: np.ndarray) -> np.ndarray:
 def _predictor():
     import dlib
 
+    return dlib.shape_predictor(str(model_file("shape_predictor_68_face_landmarks.dat")))
+
+
+def model_file(name: str) -> Path:
+    """Find one of dlib's trained files.
+
+    Raises:
+        OSError: If the package that carries them is not installed.
+    """
     # Found, not imported: the package's own code needs pkg_resources, which setuptools dropped.
     package = importlib.util.find_spec("face_recognition_models")
     if package is None:
@@ -76,5 +85,4 @@ def _predictor():
             "Expected the package face_recognition_models, which carries dlib's 68-landmark "
             "file; got none installed. Try `pip install face_recognition_models`."
         )
-    folder = Path(package.submodule_search_locations[0])
-    return dlib.shape_predictor(str(folder / "models" / "shape_predictor_68_face_landmarks.dat"))
+    return Path(package.submodule_search_locations[0]) / "models" / name

@@ -1,4 +1,4 @@
-"""A verdict on a user's own file: faces taken, scored, averaged.
+"""A verdict on a user's own file: faces taken, scored, averaged over each person.
 
 Takes a video or image and a scorer (a local model or a server); gives a Verdict. The remote
 scorer imports no TensorFlow.
@@ -6,7 +6,7 @@ scorer imports no TensorFlow.
 
 import dataclasses
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,13 +14,14 @@ import cv2
 import numpy as np
 
 from jdfd_keras.evaluation.metrics import check_threshold
-from jdfd_keras.faces.extract import extract_faces
+from jdfd_keras.faces.extract import Face, check_face_options, extract_faces
 from jdfd_keras.options import EvaluateOptions, FaceOptions, PredictOptions, load_options
 from jdfd_keras.serving import client
 from jdfd_keras.serving.contract import ALIGNMENT_FILE, SCORE_FACES, find_versions
 
 BATCH_SIZE = EvaluateOptions().batch_size
 THRESHOLD = PredictOptions().threshold
+FACES_AT_ONCE = 256  # crops held in memory: 70 MB at 299 px
 
 
 @dataclass(frozen=True)
@@ -47,14 +48,33 @@ class FaceScore:
     Attributes:
         frame_index: The frame's position in the file, from 0.
         time_s: Its presentation time in seconds.
+        track_id: Whose face it is, from 0.
         box: left, top, right, bottom in pixels of the frame.
         score: P(fake).
     """
 
     frame_index: int
     time_s: float
+    track_id: int
     box: tuple[int, int, int, int]
     score: float
+
+
+@dataclass(frozen=True)
+class TrackScore:
+    """One scored person of a file.
+
+    Attributes:
+        track_id: What the person's faces carry.
+        num_faces: Faces behind the score.
+        score: Mean P(fake) of them.
+        verdict: `fake` where the score is at or above the threshold, else `real`.
+    """
+
+    track_id: int
+    num_faces: int
+    score: float
+    verdict: str
 
 
 @dataclass(frozen=True)
@@ -63,17 +83,21 @@ class Verdict:
 
     Attributes:
         path: The file.
-        score: Mean P(fake) of its faces.
+        score: That of its most suspicious track: one fake face makes a fake.
         verdict: `fake` where the score is at or above the threshold, else `real`.
         threshold: Where fake begins.
+        tracks: The people, in the order of appearance.
         faces: The faces, in the order of the file.
+        warnings: What was wrong with the file, though it could be judged.
     """
 
     path: str
     score: float
     verdict: str
     threshold: float
+    tracks: tuple[TrackScore, ...]
     faces: tuple[FaceScore, ...]
+    warnings: tuple[str, ...]
 
 
 def predict_files(
@@ -87,7 +111,7 @@ def predict_files(
 
     Args:
         paths: Videos and images.
-        options: Threshold and number of frames.
+        options: Threshold, frames and people.
         model: A model on this machine, as `local_scorer` takes it; either this or `server`.
         server: The URL of a served model, as `remote_scorer` takes it.
 
@@ -109,9 +133,17 @@ def predict_files(
     if server is None:
         scorer = local_scorer(model)
     else:
-        faces = FaceOptions(detector=options.detector, margin=options.margin)
+        faces = FaceOptions(
+            detector=options.detector, alignment=options.alignment, margin=options.margin
+        )
         scorer = remote_scorer(server, faces)
-    faces = dataclasses.replace(scorer.faces, frames_per_video=options.frames_per_video)
+    faces = dataclasses.replace(
+        scorer.faces,
+        frames_per_video=options.frames_per_video,
+        every=options.every,
+        tracks=options.tracks,
+    )
+    check_face_options(faces)
     verdicts, failed = [], []
     for path in paths:
         try:
@@ -125,12 +157,23 @@ def predict_files(
 
 
 def summarize(result: dict) -> str:
-    """Put what `predict_files` gave into one line a file, failures without their reasons."""
-    lines = [
-        f"{verdict['path']}: {verdict['verdict']}, score {verdict['score']:.3f} "
-        f"({len(verdict['faces'])} faces, fake from {verdict['threshold']:g})"
-        for verdict in result["files"]
-    ]
+    """Put what `predict_files` gave into lines: one a file, and one a person where there are more.
+
+    Failures stand without their reasons.
+    """
+    lines = []
+    for verdict in result["files"]:
+        lines.append(
+            f"{verdict['path']}: {verdict['verdict']}, score {verdict['score']:.3f} "
+            f"({_count_faces(len(verdict['faces']))}, fake from {verdict['threshold']:g})"
+        )
+        if len(verdict["tracks"]) > 1:
+            lines += [
+                f"  track {track['track_id']}: {track['verdict']}, score {track['score']:.3f} "
+                f"({_count_faces(track['num_faces'])})"
+                for track in verdict["tracks"]
+            ]
+        lines += [f"  warning: {warning}" for warning in verdict["warnings"]]
     return "\n".join([*lines, *(f"{failure['path']}: no verdict" for failure in result["failed"])])
 
 
@@ -158,35 +201,66 @@ def predict_file(
         ValueError: If no face is found, or a score is not a number from 0 to 1: such a file has
             no verdict.
     """
-    found = extract_faces(path, faces)
+    extraction = extract_faces(path, faces)
+    found = extraction.faces
     if not found:
         raise ValueError(
-            f"Expected a face in {path}; got none in the frames looked at (at most "
-            f"{faces.frames_per_video}). Without a face there is no score. Look at more frames "
+            f"Expected a face in {path}; got none in the {extraction.num_frames} frames "
+            f"looked at. Without a face there is no score. Look at more frames "
             "with --frames-per-video."
         )
-    scores = np.asarray(score(np.stack([face.crop for face in found])), np.float64)
+    scores = np.concatenate(
+        [
+            np.asarray(score(np.stack([face.crop for face in part])), np.float64)
+            for part in _parts_of(found, FACES_AT_ONCE)
+        ]
+    )
     if scores.shape != (len(found),) or not ((scores >= 0) & (scores <= 1)).all():
         raise ValueError(
             f"Expected {len(found)} scores from 0 to 1 for the faces of {path}; got "
             f"{scores.tolist()}. The model or its server is at fault: no verdict is given."
         )
-    mean = float(scores.mean())
+    tracks = _score_tracks(found, scores, threshold)
+    worst = max(tracks, key=lambda track: track.score)
     return Verdict(
         path=str(path),
-        score=mean,
-        verdict="fake" if mean >= threshold else "real",
+        score=worst.score,
+        verdict=worst.verdict,
         threshold=threshold,
+        tracks=tracks,
         faces=tuple(
             FaceScore(
                 frame_index=face.frame_index,
                 time_s=face.time_s,
+                track_id=face.track_id,
                 box=tuple(int(edge) for edge in face.box[:4]),
                 score=float(score),
             )
             for face, score in zip(found, scores, strict=True)
         ),
+        warnings=tuple(extraction.warnings),
     )
+
+
+def _parts_of(faces: Sequence[Face], size: int) -> Iterator[Sequence[Face]]:
+    return (faces[start : start + size] for start in range(0, len(faces), size))
+
+
+def _score_tracks(
+    faces: Sequence[Face], scores: np.ndarray, threshold: float
+) -> tuple[TrackScore, ...]:
+    owner = np.array([face.track_id for face in faces])
+    tracks = []
+    for track_id in np.unique(owner).tolist():
+        own = scores[owner == track_id]
+        score = float(own.mean())
+        verdict = "fake" if score >= threshold else "real"
+        tracks.append(TrackScore(track_id, len(own), score, verdict))
+    return tuple(tracks)
+
+
+def _count_faces(count: int) -> str:
+    return f"{count} face{'' if count == 1 else 's'}"
 
 
 def remote_scorer(url: str, faces: FaceOptions | None = None) -> Scorer:

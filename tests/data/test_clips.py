@@ -120,7 +120,7 @@ def test_film_keeps_the_face_in_the_frame_at_its_size(people):
     for person in people:
         frames = list(film(person, 3, np.random.default_rng(0)))
         for frame in frames:
-            (box,) = face_detector("dlib")(frame)[:1]
+            (box,) = face_detector("dlib").find([frame])[0][:1]
             eyes = find_landmarks(frame, box)[[36, 45]]
             assert np.linalg.norm(eyes[1] - eyes[0]) == pytest.approx(EYE_DISTANCE, rel=0.2)
             assert np.abs(eyes.mean(axis=0) - CLIP_SIZE / 2).max() < CLIP_SIZE / 4
@@ -128,7 +128,7 @@ def test_film_keeps_the_face_in_the_frame_at_its_size(people):
 
 def test_faces_are_found_in_nearly_all_frames(clips_folder):
     found = [
-        bool(face_detector("dlib")(frame))
+        bool(face_detector("dlib").find([frame])[0])
         for frames in frames_of(clips_folder).values()
         for frame in frames[::2]
     ]
@@ -138,7 +138,7 @@ def test_faces_are_found_in_nearly_all_frames(clips_folder):
 def test_people_differ_and_their_landmarks_are_where_dlib_sees_them(people, astronaut):
     for person in people:
         assert person.pixels.shape == astronaut.shape
-        (box,) = face_detector("dlib")(person.pixels)[:1]
+        (box,) = face_detector("dlib").find([person.pixels])[0][:1]
         distances = np.linalg.norm(find_landmarks(person.pixels, box) - person.landmarks, axis=1)
         assert np.median(distances) < 4  # of 63 pixels between the outer eye corners
     for first, second in [(0, 1), (0, 2), (1, 2)]:

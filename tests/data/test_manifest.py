@@ -23,12 +23,15 @@ FACE = FaceRow(
     split="train",
     frame_index=12,
     time_s=0.4804,
+    track_id=1,
     box=(-3, 10, 84, 97),
     detector="dlib",
     detector_score=1.5341,
     landmarks=tuple(index / 3 for index in range(136)),
     alignment_residual=0.01234,
     sharpness=1e-7,
+    outside=0.25,
+    yaw_deg=-12.5,
     shard="train-00000.tfrecord",
 )
 VIDEO = VideoRow(
@@ -39,7 +42,11 @@ VIDEO = VideoRow(
     compression="",
     source_ids=("cleo",),
     split="val",
+    num_frames=32,
+    num_tracks=1,
     num_faces=0,
+    dropped={"sharpness below 40": 2, 'a "quoted", reason': 1},
+    warning="cut short",
     reason="no face was found in any frame looked at",
 )
 AWKWARD = ["a,b \"c\" 'd'", "Ærø 面 анна", "", " two\nlines ", "None", "[1]", "=1+1"]
@@ -91,9 +98,9 @@ def test_writing_that_fails_leaves_the_old_table(tmp_path):
 @pytest.mark.parametrize(
     ("old", "new"),
     [
-        ("0,no face", "zero,no face"),
-        (",0,no face was found in any frame looked at", ",0"),
-        (",0,no face", ",0,extra,no face"),
+        (",32,1,0,", ",32,one,0,"),
+        (",no face was found in any frame looked at", ""),
+        (",no face", ",extra,no face"),
         ('"[""cleo""]"', "cleo"),
         ('"[""cleo""]"', "7"),
         ("no face was", '"no face was'),

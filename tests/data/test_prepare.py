@@ -12,9 +12,11 @@ import pytest
 from jdfd_keras.data import prepare as prepare_module
 from jdfd_keras.data.manifest import read_manifest, read_videos
 from jdfd_keras.data.prepare import prepare
+from jdfd_keras.faces.decode import read_frames
 from jdfd_keras.faces.detect import Box
-from jdfd_keras.faces.extract import Face
-from jdfd_keras.options import FaceOptions, PrepareOptions, load_options
+from jdfd_keras.faces.extract import Extraction, Face
+from jdfd_keras.faces.quality import Quality
+from jdfd_keras.options import FaceOptions, FilterOptions, PrepareOptions, load_options
 
 FACES = FaceOptions(frames_per_video=4, face_size=71)
 
@@ -38,21 +40,25 @@ def write_clip_without_a_face(path):
 def pretend(monkeypatch):
     """Put pretended faces in the place of found ones: quick, and different for every video."""
 
-    def extract(path, options):
+    def extract(path, options, filters):
         name = f"{path.parent.name}/{path.name}"
         digest = np.frombuffer(hashlib.sha256(name.encode()).digest(), np.uint8)
-        return [
+        crops = [np.resize(digest + np.uint8(index), (8, 8, 3)) for index in range(3)]
+        faces = [
             Face(
                 frame_index=index,
                 time_s=index / 25,
+                track_id=0,
                 box=Box(0, 0, 9, 9, 1.0),
                 landmarks=np.zeros((68, 2), np.float32),
                 alignment_residual=0.01,
-                sharpness=5.0,
-                crop=np.resize(digest + np.uint8(index), (8, 8, 3)),
+                quality=Quality(1.0, 5.0, 9, 0.0, 0.0),
+                crops=crops,
+                position=index,
             )
             for index in range(3)
         ]
+        return Extraction(faces, [], 3, {"not the largest face": 2}, [])
 
     monkeypatch.setattr(prepare_module, "extract_faces", extract)
     return extract
@@ -123,6 +129,35 @@ def test_faces_are_counted_by_split_and_class(pretend, folder, tmp_path):
     }
     assert made.shared_sources == {}
     assert made.directory == tmp_path / "out"
+    assert made.count_dropped() == {"not the largest face": 48}
+
+
+def test_a_damaged_video_gives_what_decodes_and_a_warning(clips_folder, tmp_path):
+    root = tmp_path / "mixed"
+    shutil.copytree(clips_folder, root)
+    whole = list(read_frames(root / "real" / "person02.mp4", 99))
+    writer = cv2.VideoWriter(
+        str(root / "real" / "cut.avi"), cv2.VideoWriter_fourcc(*"MJPG"), 25, (160, 160)
+    )
+    for frame in whole * 3:
+        writer.write(frame.pixels[..., ::-1].copy())
+    writer.release()
+    data = (root / "real" / "cut.avi").read_bytes()
+    (root / "real" / "cut.avi").write_bytes(data[: len(data) // 2])
+    made = prepare(root, tmp_path / "out", FACES)
+    (cut,) = [video for video in made.videos if video.path == "real/cut.avi"]
+    assert cut.num_faces == cut.num_frames == 4
+    assert "cut short" in cut.warning
+    assert all(video.warning == "" for video in made.videos if video is not cut)
+    assert all(video.num_tracks >= 1 for video in made.videos if video.num_faces)
+
+
+def test_filters_are_kept_beside_the_set_and_other_ones_refused(pretend, folder, tmp_path):
+    filters = FilterOptions(min_sharpness=3)
+    prepare(folder, tmp_path / "out", FACES, filters=filters)
+    assert load_options(tmp_path / "out" / "options.json", "filters", FilterOptions) == filters
+    with pytest.raises(ValueError, match="min_sharpness 3 -> 0.0"):
+        prepare(folder, tmp_path / "out", FACES)
 
 
 def test_videos_that_give_nothing_are_rows_with_reasons(clips_folder, tmp_path):
@@ -140,7 +175,7 @@ def test_videos_that_give_nothing_are_rows_with_reasons(clips_folder, tmp_path):
     assert "" not in empty.values()
     assert "no face" in empty["real/wall.mp4"]
     assert "got fake/notes.mp4" in empty["fake/notes.mp4"]
-    assert "cut short" in empty["fake/cut.mp4"]
+    assert "cut short" in empty["fake/cut.mp4"]  # its index stood at the end: nothing decodes
     assert all(video.reason == "" for video in made.videos if video.num_faces)
     assert "wall" not in "".join(face.path for face in read_manifest(tmp_path / "out"))
 
@@ -153,20 +188,20 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
     prepare(folder, tmp_path / "whole", FACES, options)
     seen = []
 
-    def interrupted(path, options):
+    def interrupted(path, options, filters):
         if len(seen) == finished:
             raise KeyboardInterrupt
         seen.append(path)
-        return pretend(path, options)
+        return pretend(path, options, filters)
 
     monkeypatch.setattr(prepare_module, "extract_faces", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(folder, tmp_path / "resumed", FACES, options)
     assert not (tmp_path / "resumed" / "manifest.csv").exists()
 
-    def goes_on(path, options):
+    def goes_on(path, options, filters):
         assert path not in seen
-        return pretend(path, options)
+        return pretend(path, options, filters)
 
     monkeypatch.setattr(prepare_module, "extract_faces", goes_on)
     prepare(folder, tmp_path / "resumed", FACES, options)
@@ -321,7 +356,9 @@ def test_fakes_without_any_face_are_refused(pretend, folder, tmp_path, monkeypat
     monkeypatch.setattr(
         prepare_module,
         "extract_faces",
-        lambda path, options: [] if path.parent.name == "fake" else pretend(path, options),
+        lambda path, *rest: (
+            Extraction([], [], 3, {}, []) if path.parent.name == "fake" else pretend(path, *rest)
+        ),
     )
     with pytest.raises(ValueError, match="at least one fake video; got none in all 12"):
         prepare(folder, tmp_path / "out", FACES)

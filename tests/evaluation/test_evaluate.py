@@ -40,6 +40,7 @@ def make_rows(num_fake=5, num_real=5):
         SimpleNamespace(
             video_id=f"clips/{'fake' if is_fake else 'real'}/{index // 2}",
             frame_index=index % 2 * 4,
+            track_id=0,
             label=int(is_fake),
             manipulation="FaceSwap" if is_fake else "",
             split="test",

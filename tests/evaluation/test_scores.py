@@ -109,9 +109,21 @@ def test_scores_come_back_from_csv_to_the_last_bit(tmp_path):
 def test_the_csv_has_the_published_columns(tmp_path):
     write_scores(tmp_path / "scores.csv", make_scores())
     assert (tmp_path / "scores.csv").read_text().splitlines()[:2] == [
-        "video_id,frame_index,label,manipulation,score",
-        "ff/original/000,0,0,,0.25",
+        "video_id,frame_index,label,manipulation,score,track_id",
+        "ff/original/000,0,0,,0.25,0",
     ]
+
+
+def test_two_people_of_a_frame_are_two_faces(tmp_path):
+    scores = make_scores(frame_index=[9, 9, 0], track_id=[0, 1, 0])
+    write_scores(tmp_path / "scores.csv", scores)
+    assert read_scores(tmp_path / "scores.csv").track_id.tolist() == [0, 1, 0]
+
+
+def test_a_csv_without_tracks_is_of_one_person_a_video(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text(f"{','.join(COLUMNS)}\na,1,0,,0.5\na,2,0,,0.5\n")
+    assert read_scores(path).track_id.tolist() == [0, 0]
 
 
 def test_a_csv_without_a_column_is_refused_and_the_column_named(tmp_path):

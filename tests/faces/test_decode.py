@@ -9,13 +9,14 @@ from PIL import Image
 from jdfd_keras.faces.decode import read_frames, sample_frame_indices
 
 WIDTH, HEIGHT, FRAMES_PER_S = 64, 48, 25
+NUM_FRAMES = 40
 
 
 def brightness(index):
     return 20 + 5 * index
 
 
-def write_clip(path, num_frames=40, codec="mp4v"):
+def write_clip(path, num_frames=NUM_FRAMES, codec="mp4v"):
     """Write a clip whose every frame says its own index by its brightness."""
     writer = cv2.VideoWriter(
         str(path), cv2.VideoWriter_fourcc(*codec), FRAMES_PER_S, (WIDTH, HEIGHT)
@@ -26,7 +27,19 @@ def write_clip(path, num_frames=40, codec="mp4v"):
     return path
 
 
-def write_matroska(path, times_ms):
+def write_noise(path, codec):
+    """Write a clip that no codec makes small, so that a cut falls where its share says."""
+    writer = cv2.VideoWriter(
+        str(path), cv2.VideoWriter_fourcc(*codec), FRAMES_PER_S, (WIDTH, HEIGHT)
+    )
+    shape = (NUM_FRAMES, HEIGHT, WIDTH, 3)
+    for pixels in np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8):
+        writer.write(pixels)
+    writer.release()
+    return path
+
+
+def write_matroska(path, times_ms, width=WIDTH, height=HEIGHT):
     """Write a Matroska file of JPEG frames by hand, for OpenCV writes even times only."""
 
     def element(code, data):
@@ -36,10 +49,10 @@ def write_matroska(path, times_ms):
         return value.to_bytes(4, "big")
 
     track = element("D7", number(1)) + element("73C5", number(1)) + element("83", number(1))
-    size = element("B0", number(WIDTH)) + element("BA", number(HEIGHT))
+    size = element("B0", number(width)) + element("BA", number(height))
     clusters = b""
     for index, time_ms in enumerate(times_ms):
-        picture = np.full((HEIGHT, WIDTH, 3), brightness(index), np.uint8)
+        picture = np.full((height, width, 3), brightness(index), np.uint8)
         block = b"\x81\0\0\x80" + cv2.imencode(".jpg", picture)[1].tobytes()
         clusters += element("1F43B675", element("E7", number(time_ms)) + element("A3", block))
     path.write_bytes(
@@ -59,6 +72,42 @@ def write_matroska(path, times_ms):
 def write_cut(path, whole, share):
     path.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
     return path
+
+
+def read_and_warnings(path, count=4, **options):
+    warnings = []
+    return list(read_frames(path, count, warn=warnings.append, **options)), warnings
+
+
+def tiff(*, channels, bits, kind, is_planar=False):
+    """Make a TIFF of 5 x 4 pixels of the values 40000, 20000, 10000 or 0.5 by hand."""
+    values = [40000, 20000, 10000, 500][:channels] if kind == "u" else [0.5] * channels
+    pixels = np.broadcast_to(np.array(values), (4, 5, channels)).astype(f"<{kind}{bits // 8}")
+    planes = list(np.moveaxis(pixels, 2, 0)) if is_planar else [pixels]
+    sizes = [plane.nbytes for plane in planes]
+    tags = {
+        256: [5],
+        257: [4],
+        258: [bits] * channels,
+        259: [1],
+        262: [2 if channels > 2 else 1],
+        273: [1024 + sum(sizes[:index]) for index in range(len(sizes))],
+        277: [channels],
+        278: [4],
+        279: sizes,
+        284: [2 if is_planar else 1],
+        **({338: [2]} if channels in (2, 4) else {}),
+        339: [{"u": 1, "f": 3}[kind]] * channels,
+    }
+    entries, rest = b"", b""
+    for tag, numbers in tags.items():
+        data = struct.pack(f"<{len(numbers)}H", *numbers)
+        if len(data) > 4:
+            offset = 8 + 2 + 12 * len(tags) + 4 + len(rest)
+            rest, data = rest + data, struct.pack("<I", offset)
+        entries += struct.pack("<HHI4s", tag, 3, len(numbers), data)
+    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + rest
+    return head.ljust(1024, b"\0") + b"".join(plane.tobytes() for plane in planes)
 
 
 def check_frames(frames, indices):
@@ -120,6 +169,31 @@ def test_frames_are_those_asked_for(tmp_path, name, codec):
     assert [frame.time_s for frame in frames] == pytest.approx([0.16, 0.48, 0.8, 1.12, 1.44])
 
 
+@pytest.mark.parametrize(
+    ("name", "codec"), [("clip.mp4", "mp4v"), ("clip.avi", "MJPG"), ("clip.webm", "VP80")]
+)
+@pytest.mark.parametrize("every", [1, 7, 39, 40, 10**9])
+def test_each_nth_frame_is_given(tmp_path, name, codec, every):
+    path = write_clip(tmp_path / name, codec=codec)
+    frames, warnings = read_and_warnings(path, every=every)
+    check_frames(frames, list(range(0, NUM_FRAMES, every)))
+    assert [frame.time_s for frame in frames] == pytest.approx(np.arange(0, 40, every) / 25)
+    assert warnings == []
+
+
+def test_an_even_spread_decodes_twice_and_each_nth_frame_once(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "clip.mp4")
+    opened = []
+    open_video = cv2.VideoCapture
+    monkeypatch.setattr(
+        cv2, "VideoCapture", lambda *arguments: opened.append(path) or open_video(*arguments)
+    )
+    assert len(list(read_frames(path, 5, every=1))) == NUM_FRAMES
+    assert len(opened) == 1
+    assert len(list(read_frames(path, 5))) == 5
+    assert len(opened) == 1 + 2
+
+
 def test_frames_of_a_video_are_rgb(tmp_path):
     writer = cv2.VideoWriter(
         str(tmp_path / "red.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 25, (WIDTH, HEIGHT)
@@ -136,7 +210,11 @@ def test_every_frame_of_a_short_clip_is_given_once(tmp_path):
 
 
 def test_a_clip_of_one_frame_is_a_video(tmp_path):
-    check_frames(list(read_frames(write_clip(tmp_path / "clip.mp4", num_frames=1), 5)), [0])
+    path = write_clip(tmp_path / "clip.mp4", num_frames=1)
+    for every in (0, 1, 5):
+        frames, warnings = read_and_warnings(path, every=every)
+        check_frames(frames, [0])
+        assert warnings == []
 
 
 def test_paths_may_have_spaces_and_letters_of_any_script(tmp_path):
@@ -150,13 +228,47 @@ def test_paths_may_have_spaces_and_letters_of_any_script(tmp_path):
 def test_uneven_frame_times_are_kept_and_are_no_damage(tmp_path):
     # OpenCV takes such a file for one of 1000 frames a second and claims 4000 of them.
     times_ms = np.cumsum(np.random.default_rng(0).integers(10, 200, 40)).tolist()
-    frames = list(read_frames(write_matroska(tmp_path / "screen.mkv", times_ms), 5))
-    check_frames(frames, [4, 12, 20, 28, 36])
-    expected = [(times_ms[frame.index] - times_ms[0]) / 1000 for frame in frames]
-    assert [frame.time_s for frame in frames] == pytest.approx(expected, abs=0.0011)
+    path = write_matroska(tmp_path / "screen.mkv", times_ms)
+    for every, indices in [(0, [4, 12, 20, 28, 36]), (9, [0, 9, 18, 27, 36])]:
+        frames, warnings = read_and_warnings(path, 5, every=every)
+        check_frames(frames, indices)
+        expected = [(times_ms[frame.index] - times_ms[0]) / 1000 for frame in frames]
+        assert [frame.time_s for frame in frames] == pytest.approx(expected, abs=0.0011)
+        assert warnings == []
 
 
-def test_one_frame_is_held_at_a_time(tmp_path):
+@pytest.mark.parametrize("size", [(65, 49), (33, 47), (1, 1)])
+def test_videos_of_odd_sizes_are_decoded_whole(tmp_path, size):
+    path = write_matroska(tmp_path / "odd.mkv", [0, 40, 80], *size)
+    for every in (0, 1):
+        frames, warnings = read_and_warnings(path, every=every)
+        assert [frame.pixels.shape for frame in frames] == [(size[1], size[0], 3)] * 3
+        for frame in frames:
+            np.testing.assert_allclose(frame.pixels, brightness(frame.index), atol=2)
+        assert warnings == []
+
+
+@pytest.mark.parametrize("claimed", [10, 41, 400])
+def test_a_wrong_frame_count_in_the_header_moves_no_frame(tmp_path, claimed):
+    path = write_clip(tmp_path / "clip.avi", codec="MJPG")
+    data = bytearray(path.read_bytes())
+    for header, offset in [(b"avih", 16), (b"strh", 32)]:
+        position = data.index(header) + 8 + offset
+        assert struct.unpack_from("<I", data, position) == (NUM_FRAMES,)
+        struct.pack_into("<I", data, position, claimed)
+    path.write_bytes(data)
+    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == claimed  # else this tests nothing
+    capture.release()
+    cut = "cut short or damaged: 40 frames decode, up to 1.56 s of 16.00 s"
+    for every, indices in [(0, [4, 12, 20, 28, 36]), (1, list(range(40)))]:
+        frames, warnings = read_and_warnings(path, 5, every=every)
+        check_frames(frames, indices)
+        assert warnings == ([cut] if claimed == 400 else [])
+
+
+@pytest.mark.parametrize("every", [0, 1])
+def test_one_frame_is_held_at_a_time(tmp_path, every):
     path = tmp_path / "clip.mp4"
     size = (640, 480)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, size)
@@ -165,7 +277,7 @@ def test_one_frame_is_held_at_a_time(tmp_path):
     writer.release()
     tracemalloc.start()
     try:
-        assert sum(1 for _ in read_frames(path, 20)) == 20
+        assert sum(1 for _ in read_frames(path, 20, every=every)) == 20
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -182,7 +294,22 @@ def test_a_video_turned_by_its_header_is_upright(tmp_path):
     data = path.read_bytes()
     header = data.index(b"tkhd")
     path.write_bytes(data[:header] + data[header:].replace(upright, turned, 1))
-    assert next(read_frames(path, 1)).pixels.shape == (WIDTH, HEIGHT, 3)
+    for every in (0, 1):
+        assert next(read_frames(path, 1, every=every)).pixels.shape == (WIDTH, HEIGHT, 3)
+
+
+def test_a_frame_of_8k_is_copied_few_times(tmp_path):
+    width, height = 7680, 4320
+    Image.new("RGB", (width, height), (1, 2, 3)).save(tmp_path / "8k.jpg")
+    tracemalloc.start()
+    try:
+        pixels = next(read_frames(tmp_path / "8k.jpg", 1)).pixels
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert pixels.shape == (height, width, 3)
+    # Pillow's own memory is not seen here: one copy, of four bytes a pixel.
+    assert peak < 2.5 * pixels.nbytes
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tiff", ".gif"])
@@ -190,7 +317,8 @@ def test_an_image_is_one_frame(tmp_path, suffix):
     pixels = np.zeros((30, 50, 3), np.uint8)
     pixels[:, 25:] = (255, 0, 0)
     Image.fromarray(pixels).save(tmp_path / f"picture{suffix}")
-    frames = list(read_frames(tmp_path / f"picture{suffix}", 32))
+    frames, warnings = read_and_warnings(tmp_path / f"picture{suffix}", 32, every=5)
+    assert warnings == []
     assert [(frame.index, frame.time_s) for frame in frames] == [(0, 0.0)]
     assert frames[0].pixels.shape == (30, 50, 3)
     np.testing.assert_allclose(frames[0].pixels[15, 45], [255, 0, 0], atol=3)
@@ -207,9 +335,62 @@ def test_images_of_other_modes_become_rgb(tmp_path, mode, colour):
     assert np.unique(pixels).tolist() == [{"1": 255, "P": 0}.get(mode, 77)]
 
 
-def test_an_image_deeper_than_eight_bits_of_grey_is_refused(tmp_path):
-    cv2.imwrite(str(tmp_path / "scan.png"), np.full((8, 8), 40000, np.uint16))
-    assert "8 bits" in first_error(tmp_path / "scan.png")
+@pytest.mark.parametrize("size", [(33, 47), (1, 1)])
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "I;16"])
+def test_images_of_odd_sizes_are_decoded_whole(tmp_path, size, mode):
+    Image.new(mode, size, 0).save(tmp_path / "picture.png")
+    assert next(read_frames(tmp_path / "picture.png", 1)).pixels.shape == (size[1], size[0], 3)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tiff"])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_sixteen_bits_are_scaled_to_eight(tmp_path, suffix, channels):
+    stored = np.zeros((64, 64, channels), np.uint16)
+    ramp = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
+    stored[..., 0] = ramp  # OpenCV writes blue first, and alpha last
+    stored[..., 1:] = 40000
+    cv2.imwrite(str(tmp_path / f"scan{suffix}"), stored)
+    pixels = next(read_frames(tmp_path / f"scan{suffix}", 1)).pixels
+    assert pixels.shape == (64, 64, 3)
+    assert pixels.dtype == np.uint8
+    assert (pixels[0, 0, 2], pixels[-1, -1, 2]) == (0, 255)
+    np.testing.assert_allclose(pixels[..., 2], ramp / 257, atol=1)
+    other = np.repeat(ramp[..., None] / 257, 2, axis=2) if channels == 1 else 40000 / 257
+    np.testing.assert_allclose(pixels[..., :2], other, atol=1)
+
+
+def test_sixteen_bits_of_grey_are_turned_by_their_exif_flag(tmp_path):
+    picture = Image.fromarray(np.full((20, 40), 40000, np.uint16))
+    exif = picture.getexif()
+    exif[0x0112] = 6
+    picture.save(tmp_path / "scan.png", exif=exif)
+    pixels = next(read_frames(tmp_path / "scan.png", 1)).pixels
+    assert pixels.shape == (40, 20, 3)
+    np.testing.assert_allclose(pixels, 40000 / 257, atol=1)
+
+
+def test_a_tiff_made_by_hand_is_read(tmp_path):
+    for channels in (1, 3, 4):  # else the refusals below could be those of a broken file
+        (tmp_path / "scan.tiff").write_bytes(tiff(channels=channels, bits=16, kind="u"))
+        pixels = next(read_frames(tmp_path / "scan.tiff", 1)).pixels
+        np.testing.assert_allclose(pixels[0, 0], [156, 78, 39] if channels > 1 else 156, atol=1)
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        {"channels": 1, "bits": 32, "kind": "u"},
+        {"channels": 1, "bits": 32, "kind": "f"},
+        {"channels": 3, "bits": 32, "kind": "f"},
+        {"channels": 2, "bits": 16, "kind": "u"},
+        {"channels": 3, "bits": 16, "kind": "u", "is_planar": True},
+    ],
+    ids=["integers", "floats", "float colours", "grey and alpha", "planes"],
+)
+def test_an_image_of_other_depths_is_refused_in_one_line(tmp_path, capfd, layout):
+    (tmp_path / "scan.tiff").write_bytes(tiff(**layout))
+    assert "8 or 16 bits" in first_error(tmp_path / "scan.tiff")
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_photograph_turned_by_its_exif_flag_is_upright(tmp_path):
@@ -247,30 +428,140 @@ def test_a_list_of_other_files_is_no_video(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("codec", "name", "share"),
+    ("codec", "name", "share"), [("mp4v", "no_index.mp4", 0.5), ("MJPG", "header_alone.avi", 0.02)]
+)
+@pytest.mark.parametrize("every", [0, 1])
+def test_a_cut_video_of_which_nothing_decodes_is_refused_in_one_line(
+    tmp_path, capfd, codec, name, share, every
+):
+    path = write_cut(tmp_path / name, write_noise(tmp_path / f"whole_{name}", codec), share)
+    capfd.readouterr()
+    with pytest.raises(OSError, match=f"{name}.* cut short"):
+        next(read_frames(path, 4, every=every))
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("codec", "name", "share", "fewest", "most"),
     [
-        ("mp4v", "no_index.mp4", 0.5),
-        ("MJPG", "header_alone.avi", 0.02),
-        ("MJPG", "one_frame.avi", 0.06),
-        ("MJPG", "half.avi", 0.5),
-        ("MJPG", "most.avi", 0.8),
-        ("VP80", "half.webm", 0.5),
-        ("VP80", "one_frame.webm", 0.13),
+        ("MJPG", "one_frame.avi", 0.06, 1, 1),
+        ("MJPG", "half.avi", 0.5, 18, 20),
+        ("MJPG", "most.avi", 0.8, 30, 32),
+        ("VP80", "half.webm", 0.5, 15, 20),
+        ("VP80", "one_frame.webm", 0.13, 1, 1),
     ],
 )
-def test_a_cut_video_is_refused_in_one_line(tmp_path, capfd, codec, name, share):
-    whole = tmp_path / f"whole_{name}"
-    writer = cv2.VideoWriter(
-        str(whole), cv2.VideoWriter_fourcc(*codec), FRAMES_PER_S, (WIDTH, HEIGHT)
-    )
-    for noise in np.random.default_rng(0).integers(0, 256, (40, HEIGHT, WIDTH, 3), dtype=np.uint8):
-        writer.write(noise)
-    writer.release()
+def test_a_cut_video_gives_what_decodes_and_is_reported(
+    tmp_path, capfd, codec, name, share, fewest, most
+):
+    whole_path = write_noise(tmp_path / f"whole_{name}", codec)
+    path = write_cut(tmp_path / name, whole_path, share)
     capfd.readouterr()
-    message = first_error(write_cut(tmp_path / name, whole, share))
-    assert name in message
-    assert "cut short" in message
+    whole, warnings = read_and_warnings(whole_path, every=1)
+    assert (len(whole), warnings) == (NUM_FRAMES, [])
+
+    frames, warnings = read_and_warnings(path, every=1)
+    assert fewest <= len(frames) <= most
+    for frame, expected in zip(frames, whole, strict=False):
+        assert (frame.index, frame.time_s) == (expected.index, expected.time_s)
+        if frame is not frames[-1]:  # the cut may go through the last one
+            np.testing.assert_array_equal(frame.pixels, expected.pixels)
+    frames_decode = "1 frame decodes" if len(frames) == 1 else f"{len(frames)} frames decode"
+    sentence = (
+        f"cut short or damaged: {frames_decode}, up to {(len(frames) - 1) / 25:.2f} s of 1.60 s"
+    )
+    assert warnings == [sentence]
+
+    spread, warnings = read_and_warnings(path, 3)
+    expected = sample_frame_indices(len(frames), 3).tolist()
+    assert [frame.index for frame in spread] == expected
+    for frame in spread:
+        np.testing.assert_array_equal(frame.pixels, frames[frame.index].pixels)
+    assert warnings == [sentence]
+    assert len(list(read_frames(path, 3))) == len(spread)  # nobody need be told
     assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(("codec", "name"), [("mp4v", "hole.mp4"), ("VP80", "hole.webm")])
+@pytest.mark.parametrize("every", [0, 1])
+def test_frames_after_damage_are_given_and_the_gap_is_reported(tmp_path, capfd, codec, name, every):
+    path = write_noise(tmp_path / name, codec)
+    data = bytearray(path.read_bytes())
+    start, end = int(0.4 * len(data)), int(0.6 * len(data))
+    data[start:end] = bytes(end - start)
+    path.write_bytes(data)
+    capfd.readouterr()
+    frames, warnings = read_and_warnings(path, NUM_FRAMES, every=every)
+    times_s = [frame.time_s for frame in frames]
+    gap_s = np.diff(times_s).max()
+    assert NUM_FRAMES / 2 <= len(frames) < NUM_FRAMES
+    assert times_s[-1] == pytest.approx(1.56)
+    assert warnings == [
+        f"damaged or of uneven frame times: no frame decodes for {gap_s:.2f} s of 1.60 s"
+    ]
+    assert capfd.readouterr() == ("", "")
+
+
+def break_pictures(monkeypatch, indices):
+    """Let frames of a video decode to no picture, as a pixel format that OpenCV lacks does."""
+
+    open_video = cv2.VideoCapture
+
+    class Capture:  # OpenCV 5.0 crashes when a class made from its own is freed
+        def __init__(self, *arguments):
+            self.capture = open_video(*arguments)
+            self.num_grabbed = 0
+            self.get, self.release = self.capture.get, self.capture.release
+
+        def grab(self):
+            self.num_grabbed += 1
+            return self.capture.grab()
+
+        def retrieve(self):
+            return (False, None) if self.num_grabbed - 1 in indices else self.capture.retrieve()
+
+    monkeypatch.setattr(cv2, "VideoCapture", Capture)
+
+
+@pytest.mark.parametrize(
+    ("every", "indices", "sentence"),
+    [
+        (0, [4, 28, 36], "damaged: 2 of 5 frames decode to no picture"),
+        (10, [0, 10, 30], "damaged: 1 of 4 frames decode to no picture"),
+        (7, [0, 7, 14, 21, 28, 35], None),
+    ],
+)
+def test_a_frame_without_a_picture_is_passed_over_and_reported(
+    tmp_path, monkeypatch, every, indices, sentence
+):
+    path = write_clip(tmp_path / "clip.mp4")
+    break_pictures(monkeypatch, {12, 20})
+    frames, warnings = read_and_warnings(path, 5, every=every)
+    check_frames(frames, indices)
+    assert warnings == ([sentence] if sentence else [])
+
+
+def test_two_damages_are_one_warning(tmp_path, monkeypatch):
+    path = write_cut(tmp_path / "cut.avi", write_noise(tmp_path / "whole.avi", "MJPG"), 0.5)
+    break_pictures(monkeypatch, {3})
+    for every in (0, 1):
+        frames, warnings = read_and_warnings(path, NUM_FRAMES, every=every)
+        num_frames = len(frames) + 1
+        assert warnings == [
+            f"cut short or damaged: {num_frames} frames decode, up to "
+            f"{(num_frames - 1) / 25:.2f} s of 1.60 s; "
+            f"damaged: 1 of {num_frames} frames decode to no picture"
+        ]
+
+
+@pytest.mark.parametrize("every", [0, 1])
+def test_a_video_without_any_picture_is_refused(tmp_path, monkeypatch, every):
+    path = write_clip(tmp_path / "clip.mp4")
+    break_pictures(monkeypatch, range(NUM_FRAMES))
+    warnings = []
+    with pytest.raises(OSError, match="clip.mp4.*pixel format"):
+        list(read_frames(path, 5, every=every, warn=warnings.append))
+    assert warnings == []
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
@@ -287,3 +578,5 @@ def test_asking_for_no_frames_is_refused_for_images_too(tmp_path):
     for path in (tmp_path / "picture.png", write_clip(tmp_path / "clip.mp4", num_frames=2)):
         with pytest.raises(ValueError, match="count=0"):
             next(read_frames(path, 0))
+        with pytest.raises(ValueError, match="every >= 0; got every=-1"):
+            next(read_frames(path, 4, every=-1))

@@ -1,29 +1,33 @@
 import shutil
+from dataclasses import asdict
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from jdfd_keras.faces.extract import Extraction
 from jdfd_keras.options import FaceOptions, PredictOptions, save_options
 from jdfd_keras.serving import predict
 
 
 @pytest.fixture
 def film(monkeypatch, face_batch):
-    """A file whose frames 0, 10, 10 and 20 show the faces of `face_batch`."""
+    """A file whose frames 0, 10, 15 and 20 show the faces of `face_batch`."""
     asked = []
 
     def extract_faces(path, options):
         asked.append(options)
-        return [
+        faces = [
             SimpleNamespace(
                 frame_index=index,
                 time_s=index / 25,
+                track_id=0,
                 box=(index, 1, 50, 60, 0.9),
                 crop=crop,
             )
-            for index, crop in zip((0, 10, 10, 20), face_batch, strict=True)
+            for index, crop in zip((0, 10, 15, 20), face_batch, strict=True)
         ]
+        return Extraction(faces, [], 4, {}, [])
 
     monkeypatch.setattr(predict, "extract_faces", extract_faces)
     return asked
@@ -43,8 +47,35 @@ def test_verdict_is_the_mean_of_the_faces_against_the_threshold(film, tiny_faces
 
 def test_verdict_names_every_face(film, tiny_faces):
     verdict = predict.predict_file("film.mp4", scores_of(0.1, 0.2, 0.3, 0.4), tiny_faces)
-    assert verdict.faces[3] == predict.FaceScore(20, 0.8, (20, 1, 50, 60), 0.4)
+    assert verdict.faces[3] == predict.FaceScore(20, 0.8, 0, (20, 1, 50, 60), 0.4)
     assert [face.score for face in verdict.faces] == [0.1, 0.2, 0.3, 0.4]
+
+
+def test_one_fake_person_makes_the_file_a_fake(monkeypatch, face_batch, tiny_faces):
+    faces = [
+        SimpleNamespace(
+            frame_index=index // 2,
+            time_s=0.0,
+            track_id=index % 2,
+            box=(0, 1, 50, 60, 0.9),
+            crop=crop,
+        )
+        for index, crop in enumerate(face_batch)
+    ]
+    found = Extraction(faces, [], 2, {}, ["cut short: 2 frames decode"])
+    monkeypatch.setattr(predict, "extract_faces", lambda path, options: found)
+    verdict = predict.predict_file("two.mp4", scores_of(0.25, 0.75, 0.0, 0.5), tiny_faces)
+    assert verdict.tracks == (
+        predict.TrackScore(0, 2, 0.125, "real"),
+        predict.TrackScore(1, 2, 0.625, "fake"),
+    )
+    assert (verdict.score, verdict.verdict) == (0.625, "fake")
+    assert predict.summarize({"files": [asdict(verdict)], "failed": []}).splitlines() == [
+        "two.mp4: fake, score 0.625 (4 faces, fake from 0.5)",
+        "  track 0: real, score 0.125 (2 faces)",
+        "  track 1: fake, score 0.625 (2 faces)",
+        "  warning: cut short: 2 frames decode",
+    ]
 
 
 @pytest.mark.parametrize("bad", [[0.1, np.nan, 0.3, 0.4], [0.1, 1.5, 0.3, 0.4], [0.1]])
@@ -54,7 +85,9 @@ def test_scores_that_are_none_give_no_verdict(film, tiny_faces, bad):
 
 
 def test_file_without_a_face_has_no_score(monkeypatch, tiny_faces):
-    monkeypatch.setattr(predict, "extract_faces", lambda path, options: [])
+    monkeypatch.setattr(
+        predict, "extract_faces", lambda path, options: Extraction([], [], 9, {}, [])
+    )
     with pytest.raises(ValueError, match="Expected a face in landscape.mp4; got none.*no score"):
         predict.predict_file("landscape.mp4", scores_of(), tiny_faces)
 
@@ -65,7 +98,8 @@ def test_file_without_a_verdict_does_not_stop_the_others(film, tiny_faces, monke
     def extract_or_fail(path, options):
         if path == "text.mp4":
             raise OSError("Expected a video; got text.")
-        return [] if path == "landscape.mp4" else extract_faces(path, options)
+        nobody = Extraction([], [], 9, {}, [])
+        return nobody if path == "landscape.mp4" else extract_faces(path, options)
 
     monkeypatch.setattr(predict, "extract_faces", extract_or_fail)
     scorer = predict.Scorer(scores_of(0.5, 0.5, 0.5, 0.75), tiny_faces)
