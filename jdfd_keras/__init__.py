@@ -31,8 +31,8 @@ _HOMES = {
     "export_run": "jdfd_keras.serving.export",
     "serve": "jdfd_keras.serving.server",
     "predict_file": "jdfd_keras.serving.predict",
-    "local_scorer": "jdfd_keras.serving.predict",
-    "remote_scorer": "jdfd_keras.serving.predict",
+    "local_scorer": "jdfd_keras.serving.scorers",
+    "remote_scorer": "jdfd_keras.serving.scorers",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -1,4 +1,3 @@
-import shutil
 from dataclasses import asdict
 from types import SimpleNamespace
 
@@ -6,8 +5,9 @@ import numpy as np
 import pytest
 
 from jdfd_keras.faces.extract import Extraction
-from jdfd_keras.options import FaceOptions, PredictOptions, save_options
+from jdfd_keras.options import PredictOptions
 from jdfd_keras.serving import predict
+from jdfd_keras.serving.scorers import Scorer
 
 
 @pytest.fixture
@@ -102,7 +102,7 @@ def test_file_without_a_verdict_does_not_stop_the_others(film, tiny_faces, monke
         return nobody if path == "landscape.mp4" else extract_faces(path, options)
 
     monkeypatch.setattr(predict, "extract_faces", extract_or_fail)
-    scorer = predict.Scorer(scores_of(0.5, 0.5, 0.5, 0.75), tiny_faces)
+    scorer = Scorer(scores_of(0.5, 0.5, 0.5, 0.75), tiny_faces)
     monkeypatch.setattr(predict, "local_scorer", lambda path: scorer)
 
     files = ["text.mp4", "a.mp4", "landscape.mp4", "b.mp4"]
@@ -125,47 +125,3 @@ def test_file_without_a_verdict_does_not_stop_the_others(film, tiny_faces, monke
 def test_exactly_one_of_model_and_server_is_needed(where):
     with pytest.raises(ValueError, match="Expected a model or a server.*Give one of them"):
         predict.predict_files(["a.mp4"], **where)
-
-
-def test_server_and_exported_model_score_alike(
-    exported, model_url, face_batch, expected_scores, tiny_faces
-):
-    local = predict.local_scorer(exported.parent)
-    assert local.faces == tiny_faces
-    np.testing.assert_allclose(local(face_batch), expected_scores, atol=1e-5)
-    remote = predict.remote_scorer(model_url)
-    assert remote.faces == FaceOptions(face_size=71)
-    np.testing.assert_allclose(remote(face_batch), expected_scores, atol=1e-5)
-
-
-def test_run_folder_scores_with_its_best_model(
-    detector, tmp_path, face_batch, expected_scores, tiny_faces
-):
-    detector.save(tmp_path / "best.keras")
-    save_options(tmp_path / "options.json", faces=tiny_faces)
-    scorer = predict.local_scorer(tmp_path)
-    assert scorer.faces == tiny_faces
-    np.testing.assert_allclose(scorer(face_batch), expected_scores, atol=1e-5)
-
-
-def test_faces_above_one_batch_are_scored_in_order(
-    exported, face_batch, expected_scores, monkeypatch
-):
-    monkeypatch.setattr(predict, "BATCH_SIZE", 3)
-    np.testing.assert_allclose(
-        predict.local_scorer(exported)(face_batch), expected_scores, atol=1e-5
-    )
-
-
-def test_path_that_is_no_model_is_an_error(tmp_path):
-    with pytest.raises(OSError, match="Expected .* to be an exported model"):
-        predict.local_scorer(tmp_path / "none")
-    with pytest.raises(OSError, match="Expected"):
-        predict.local_scorer(tmp_path / "none.keras")
-
-
-def test_export_without_alignment_options_is_an_error(exported, tmp_path):
-    (tmp_path / "1").mkdir()
-    shutil.copy(exported / "saved_model.pb", tmp_path / "1")
-    with pytest.raises(OSError, match="alignment.json"):
-        predict.local_scorer(tmp_path)
