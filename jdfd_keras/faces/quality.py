@@ -89,7 +89,7 @@ def measure_sharpness(pixels: np.ndarray, box: Box) -> float:
         return 0.0
     scale = SHARPNESS_WIDTH / max(box.right - box.left, box.bottom - box.top)
     shape = tuple(max(round(side * scale), 1) for side in face.shape[1::-1])
-    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    how = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     grey = cv2.resize(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), shape, interpolation=how)
     smooth = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), SHARPNESS_SIGMA)
     _, deviation = cv2.meanStdDev(cv2.Laplacian(smooth, cv2.CV_32F))

@@ -1,0 +1,255 @@
+import dataclasses
+
+import cv2
+import numpy as np
+import pytest
+
+from jdfd_keras.faces.detect import Box
+from jdfd_keras.faces.landmarks import find_landmarks
+from jdfd_keras.faces.quality import (
+    Quality,
+    check_filters,
+    estimate_yaw,
+    find_fault,
+    measure_sharpness,
+)
+from jdfd_keras.options import FilterOptions
+
+FACE = Box(179, 83, 266, 170, 1.0)  # the astronaut's
+GOOD = Quality(detector_score=1.2, sharpness=60.0, size_px=120, outside=0.0, yaw_deg=5.0)
+
+# A head of its own proportions, in millimetres from the tip of the nose: x to the right of the
+# picture, y down, z towards the camera.
+HEAD = {
+    27: (0, -44, -20),
+    30: (0, 0, 0),
+    31: (-15, 8, -18),
+    33: (0, 11, -14),
+    35: (15, 8, -18),
+    36: (-43, -36, -45),
+    39: (-17, -35, -32),
+    42: (17, -35, -32),
+    45: (43, -36, -45),
+    48: (-28, 30, -26),
+    54: (28, 30, -26),
+}
+
+
+def mirror(landmarks, width):
+    """The landmarks of the mirrored picture, in the order that the 68 points have."""
+    pairs = [(i, 16 - i) for i in range(8)]  # the jaw
+    pairs += [(17 + i, 26 - i) for i in range(5)]  # brows
+    pairs += [(31, 35), (32, 34)]  # nose
+    pairs += [(36, 45), (37, 44), (38, 43), (39, 42), (40, 47), (41, 46)]  # eyes
+    pairs += [(48, 54), (49, 53), (50, 52), (55, 59), (56, 58)]  # lips, outside
+    pairs += [(60, 64), (61, 63), (65, 67)]  # and inside
+    order = np.arange(68)
+    for left, right in pairs:
+        order[[left, right]] = right, left
+    return (landmarks * (-1, 1) + (width - 1, 0))[order]
+
+
+def photograph_head(yaw_deg, pitch_deg=0.0, roll_deg=0.0):
+    """68 landmarks of the head, seen from afar; above 0 it looks to the right of the picture."""
+    yaw, pitch, roll = np.radians([yaw_deg, pitch_deg, roll_deg])
+    turn = [[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]]
+    nod = [[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]]
+    tilt = [[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]]
+    landmarks = np.full((68, 2), 1e4)  # what is not of the head is not to matter
+    for index, point in HEAD.items():
+        landmarks[index] = (np.array(tilt) @ nod @ turn @ point)[:2]
+    return landmarks
+
+
+@pytest.fixture(scope="module")
+def large_picture():
+    """uint8[800, 800, 3], details of all sizes from 4 to 64 pixels, finer ones fainter."""
+    rng = np.random.default_rng(0)
+    picture = np.zeros((800, 800))
+    for cells in (12, 25, 50, 100, 200):
+        layer = rng.normal(0, 800 / cells, (cells, cells))
+        picture += cv2.resize(layer, (800, 800), interpolation=cv2.INTER_CUBIC)
+    picture = 128 + 127 * picture / np.abs(picture).max()
+    return np.repeat(picture[..., None], 3, axis=2).astype(np.uint8)
+
+
+def shrink(pixels, times):
+    height, width = pixels.shape[:2]
+    shape = round(width / times), round(height / times)
+    return cv2.resize(pixels, shape, interpolation=cv2.INTER_AREA)
+
+
+def enlarge(pixels, times):
+    return cv2.resize(pixels, None, fx=times, fy=times, interpolation=cv2.INTER_CUBIC)
+
+
+def whole(pixels):
+    return Box(0, 0, pixels.shape[1], pixels.shape[0], 1.0)
+
+
+def test_sharpness_of_a_wave_is_that_of_its_formula():
+    # At 100 pixels: 50 sin(w x), w = 2 pi / 10. The Gaussian leaves exp(-w^2 / 2) of it, the
+    # Laplacian is 2 (cos w - 1) times the wave, whose variance is half its squared height.
+    step = 2 * np.pi / 10
+    wave = 128 + 50 * np.sin(step * np.arange(100))
+    pixels = np.broadcast_to(np.rint(wave)[None, :, None], (100, 100, 3)).astype(np.uint8)
+    expected = (50 * np.exp(-(step**2) / 2) * 2 * (np.cos(step) - 1)) ** 2 / 2
+    assert measure_sharpness(pixels, whole(pixels)) == pytest.approx(expected, rel=0.03)
+
+
+def test_a_flat_face_has_no_sharpness():
+    flat = np.full((90, 90, 3), 80, np.uint8)
+    assert measure_sharpness(flat, Box(5, 5, 80, 80, 1.0)) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_blurred_face_is_less_sharp(astronaut):
+    sharp = measure_sharpness(astronaut, FACE)
+    for sigma, most in [(1, 0.7), (2, 0.25), (4, 0.05)]:
+        assert measure_sharpness(cv2.GaussianBlur(astronaut, (0, 0), sigma), FACE) < most * sharp
+
+
+@pytest.mark.parametrize("times", [1.6, 2, 2.7, 4, 6.5])
+def test_sharpness_does_not_depend_on_the_resolution(large_picture, times):
+    small = shrink(large_picture, times)
+    assert measure_sharpness(small, whole(small)) == pytest.approx(
+        measure_sharpness(large_picture, whole(large_picture)), rel=0.15
+    )
+
+
+def test_an_enlarged_small_face_is_half_as_sharp_as_a_large_one_at_most(large_picture):
+    large = shrink(large_picture, 2)
+    enlarged = enlarge(shrink(large, 16), 16)
+    assert measure_sharpness(enlarged, whole(enlarged)) < 0.5 * measure_sharpness(
+        large, whole(large)
+    )
+
+
+def test_a_small_face_counts_as_the_same_one_enlarged(astronaut):
+    small = shrink(astronaut, 3)
+    box = Box(60, 28, 89, 57, 1.0)
+    enlarged = enlarge(small, 4)
+    found = measure_sharpness(enlarged, Box(*(4 * edge for edge in box[:4]), 1.0))
+    assert measure_sharpness(small, box) == pytest.approx(found, rel=0.2)
+    assert found < 0.5 * measure_sharpness(astronaut, FACE)
+
+
+def test_only_the_box_counts(astronaut):
+    alone = np.full_like(astronaut, 90)
+    inside = np.s_[FACE.top : FACE.bottom, FACE.left : FACE.right]
+    alone[inside] = astronaut[inside]
+    assert measure_sharpness(alone, FACE) == measure_sharpness(astronaut, FACE)
+
+
+def test_what_lies_beyond_the_frame_is_left_out(large_picture):
+    picture = shrink(large_picture, 4)  # 200 x 200, seen by a box of 400 x 400
+    found = measure_sharpness(picture, Box(-100, -100, 300, 300, 1.0))
+    half = cv2.resize(picture, (50, 50), interpolation=cv2.INTER_AREA)
+    padded = np.zeros((100, 100, 3), np.uint8)
+    padded[:50, :50] = half
+    # The same scale as a frame that goes on: a quarter of a picture of 100 x 100.
+    smooth = cv2.GaussianBlur(half[..., 0].astype(np.float32), (0, 0), 1.0)
+    assert found == pytest.approx(cv2.Laplacian(smooth, cv2.CV_32F).var(), rel=0.05)
+
+
+@pytest.mark.parametrize(
+    "box",
+    [
+        Box(-50, 10, 0, 60, 1.0),
+        Box(512, 10, 560, 60, 1.0),
+        Box(10, -90, 60, -20, 1.0),
+        Box(10, 600, 60, 650, 1.0),
+        Box(20, 20, 20, 20, 1.0),
+    ],
+)
+def test_a_box_that_shows_nothing_has_no_sharpness(astronaut, box):
+    assert measure_sharpness(astronaut, box) == 0.0
+
+
+def test_a_sliver_of_a_face_has_a_sharpness(astronaut):
+    assert measure_sharpness(astronaut, Box(511, 0, 1511, 900, 1.0)) >= 0
+
+
+@pytest.mark.parametrize("pitch_deg", [-15, 0, 15])
+@pytest.mark.parametrize("yaw_deg", range(-40, 41, 10))
+def test_yaw_of_a_head_turned_by_a_known_angle(yaw_deg, pitch_deg):
+    assert estimate_yaw(photograph_head(yaw_deg, pitch_deg)) == pytest.approx(yaw_deg, abs=5)
+
+
+def test_yaw_rises_to_the_side():
+    found = [estimate_yaw(photograph_head(yaw_deg)) for yaw_deg in range(-85, 86, 5)]
+    assert np.all(np.diff(found) > 0)
+    assert found[0] < -70
+    assert found[-1] > 70
+
+
+@pytest.mark.parametrize("roll_deg", [-170, -30, 45, 90])
+def test_yaw_does_not_depend_on_roll_size_and_place(roll_deg):
+    upright = estimate_yaw(photograph_head(25, 10))
+    turned = 3.7 * photograph_head(25, 10, roll_deg) + (700, -80)
+    assert estimate_yaw(turned.astype(np.float32)) == pytest.approx(upright, abs=1e-3)
+
+
+def test_mirrored_landmarks_have_the_opposite_yaw(astronaut_landmarks):
+    for landmarks in (photograph_head(33, -12, 20), astronaut_landmarks):
+        mirrored = mirror(landmarks, 512)
+        assert estimate_yaw(mirrored) == pytest.approx(-estimate_yaw(landmarks), abs=1e-6)
+
+
+def test_yaw_of_a_photograph(astronaut, astronaut_landmarks):
+    found = estimate_yaw(astronaut_landmarks)
+    assert 0 < abs(found) < 25
+    box = Box(512 - FACE.right, FACE.top, 512 - FACE.left, FACE.bottom, 1.0)
+    other = find_landmarks(np.ascontiguousarray(astronaut[:, ::-1]), box)
+    assert estimate_yaw(other) == pytest.approx(-found, abs=3)
+
+
+def test_landmarks_on_one_line_have_no_yaw():
+    assert estimate_yaw(np.full((68, 2), 7.3)) == 0
+    assert estimate_yaw(np.outer(np.arange(68.0), (1, 2))) == 0
+
+
+def test_every_face_passes_the_default_limits():
+    worst = Quality(detector_score=-0.4, sharpness=0.0, size_px=1, outside=1.0, yaw_deg=-90.0)
+    assert find_fault(worst, FilterOptions()) == ""
+    assert find_fault(GOOD, FilterOptions()) == ""
+
+
+@pytest.mark.parametrize(
+    ("limit", "measure", "at_limit", "beyond", "reason"),
+    [
+        ({"min_score": 0.5}, "detector_score", 0.5, 0.49, "detector score below 0.5"),
+        ({"min_sharpness": 40.0}, "sharpness", 40.0, 39.9, "sharpness below 40"),
+        ({"min_size": 60}, "size_px", 60, 59, "smaller than 60 px"),
+        ({"max_outside": 0.2}, "outside", 0.2, 0.21, "outside the frame by more than 0.2"),
+        ({"max_yaw": 45.0}, "yaw_deg", 45.0, 45.1, "turned by more than 45 degrees"),
+        ({"max_yaw": 45.0}, "yaw_deg", -45.0, -45.1, "turned by more than 45 degrees"),
+    ],
+)
+def test_a_face_beyond_a_limit_is_left_out_for_it(limit, measure, at_limit, beyond, reason):
+    filters = FilterOptions(**limit)
+    assert find_fault(dataclasses.replace(GOOD, **{measure: at_limit}), filters) == ""
+    assert find_fault(dataclasses.replace(GOOD, **{measure: beyond}), filters) == reason
+
+
+def test_limits_may_be_set_anywhere_in_their_ranges():
+    check_filters(FilterOptions())
+    check_filters(FilterOptions(3.0, 500.0, 400, 0.0, 0.0))
+
+
+@pytest.mark.parametrize(
+    "limit",
+    [
+        {"min_score": -0.1},
+        {"min_sharpness": -1.0},
+        {"min_size": -1},
+        {"max_outside": 1.1},
+        {"max_outside": -0.1},
+        {"max_yaw": 91.0},
+        {"max_yaw": -1.0},
+        {"max_yaw": float("nan")},
+    ],
+)
+def test_limits_out_of_range_are_refused_by_name(limit):
+    ((name, value),) = limit.items()
+    with pytest.raises(ValueError, match=f"{name} from .*got {value}"):
+        check_filters(FilterOptions(**limit))
