@@ -18,6 +18,7 @@ ORDER = [
     "evaluation",
     "serving",
     "demo",
+    "commands",
     "cli",
     "__main__",
 ]
@@ -58,6 +59,7 @@ def test_what_needs_no_tensorflow_imports_none():
         "jdfd_keras.cli",
         "jdfd_keras.demo",
         "jdfd_keras.faces.extract",
+        "jdfd_keras.data.inspect",
         "jdfd_keras.data.prepare",
         "jdfd_keras.data.blending",
         "jdfd_keras.evaluation.metrics",
