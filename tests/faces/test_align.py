@@ -407,10 +407,7 @@ def test_a_picture_turned_scaled_and_shifted_has_its_eyes_in_the_same_places(per
         carried = eye_corners(moved, transform_points(matrix, landmarks))
         np.testing.assert_allclose(carried, upright, atol=1e-5)
         distances += [np.linalg.norm(eye_corners(moved, find_face(moved)) - upright, axis=1)]
-    # Landmarks found anew differ: the predictor saw few faces that are turned this far.
-    distances = np.array(distances)
-    assert np.median(distances) < 0.0075
-    assert np.mean(distances < 0.015) >= 0.85
+    assert np.max(distances) < 0.015
 
 
 @pytest.mark.skipif(not PORTRAITS.is_dir(), reason="the portraits are not on this machine")

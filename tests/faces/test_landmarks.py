@@ -1,5 +1,6 @@
 import importlib.util
 
+import cv2
 import numpy as np
 import pytest
 
@@ -61,6 +62,18 @@ def test_landmarks_follow_the_picture(astronaut, astronaut_landmarks):
     moved = np.roll(astronaut, (30, 50), axis=(0, 1))
     found = find_landmarks(moved, Box(179 + 50, 83 + 30, 266 + 50, 170 + 30, 1.0))
     np.testing.assert_allclose(found, astronaut_landmarks + (50, 30), atol=1)
+
+
+@pytest.mark.parametrize("roll_deg", [-25, -20, 20, 25])
+def test_landmarks_of_a_turned_face_turn_with_it(astronaut, astronaut_landmarks, roll_deg):
+    center = (222.0, 126.0)
+    turn = cv2.getRotationMatrix2D(center, roll_deg, 1.0)
+    turned = cv2.warpAffine(astronaut, turn, (512, 512), borderMode=cv2.BORDER_REPLICATE)
+    expected = astronaut_landmarks @ turn[:, :2].T + turn[:, 2]
+    found = find_landmarks(turned, Box(179, 83, 266, 170, 1.0))
+    away = np.linalg.norm(found - expected, axis=1).mean()
+    assert away < 0.0125 * np.linalg.norm(expected[36] - expected[45])
+    assert found.dtype == np.float32
 
 
 def test_a_box_beyond_the_frame_still_gives_landmarks(astronaut):
