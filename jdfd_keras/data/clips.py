@@ -15,9 +15,9 @@ import cv2
 import numpy as np
 
 from jdfd_keras.data.blending import rerender_face, swap_face
-from jdfd_keras.faces.align import transform_points
 from jdfd_keras.faces.decode import read_frames
 from jdfd_keras.faces.detect import face_detector
+from jdfd_keras.faces.geometry import transform_points
 from jdfd_keras.faces.landmarks import find_landmarks
 
 CLIP_SIZE = 160

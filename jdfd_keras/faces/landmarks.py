@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from jdfd_keras.faces.detect import Box
+from jdfd_keras.faces.geometry import FRONTAL_FACE, fit_similarity
 
 # Counted from 0. Left and right are those of the picture.
 LEFT_EYE = slice(36, 42)
@@ -21,16 +22,20 @@ NOSE_TIP = 30
 MOUTH_LEFT = 48
 MOUTH_RIGHT = 54
 
-# Of faces turned within the picture by more degrees, the landmarks are found anew upright.
+# Width of dlib's box over that of the tight face, whose middle it shares: mean of 120 portraits.
+# Single boxes differ from it by 8 %, since the detector searches at steps of a fifth.
+BOX_WIDTH = 0.82
+# Of faces turned within the picture by more degrees, the landmarks are found in an upright copy.
 MOST_ROLL_DEG = 10
 
 
 def find_landmarks(pixels: np.ndarray, box: Box) -> np.ndarray:
     """Find the 68 landmarks of one face.
 
-    The predictor knows upright faces best: of portraits turned by 20 to 30 degrees its points
-    were 2.4 % of the distance between the eyes away from the upright ones' at the median, and
-    0.9 % where the picture had been turned back.
+    They are found twice, the second time in the square that the first ones say: steadier than a
+    detector's box, which comes in steps, and upright. Of portraits turned by 20 to 30 degrees
+    the first landmarks were 2.4 % of the distance between the eyes away from those of the
+    upright picture at the median, the second ones 0.9 %.
 
     Args:
         pixels: uint8[height, width, 3], RGB.
@@ -46,18 +51,50 @@ def find_landmarks(pixels: np.ndarray, box: Box) -> np.ndarray:
         Kazemi, Sullivan: "One Millisecond Face Alignment with an Ensemble of Regression Trees"
         (2014). Sagonas et al.: "300 Faces In-The-Wild Challenge" (2016).
     """
-    landmarks = _predict(pixels, box)
-    left_eye, right_eye = five_points(landmarks)[:2]
-    roll_deg = float(np.degrees(np.arctan2(*(right_eye - left_eye)[::-1])))
+    return follow_landmarks(pixels, _predict(pixels, box))
+
+
+def follow_landmarks(pixels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Find the landmarks of a face that had others a moment ago, or that are known roughly.
+
+    Args:
+        pixels: uint8[height, width, 3], RGB.
+        landmarks: float[68, 2], where they were.
+
+    Returns:
+        float32[68, 2].
+    """
+    box, roll_deg = enclose(landmarks)
     if abs(roll_deg) <= MOST_ROLL_DEG:
-        return landmarks
-    width, center = max(box.width, 1), five_points(landmarks).mean(axis=0)
-    turn = cv2.getRotationMatrix2D([float(x) for x in center], roll_deg, 1.0)
-    turn[:, 2] += width - center
+        return _predict(pixels, box)
+    width = box.width
+    turn = cv2.getRotationMatrix2D(box.center, roll_deg, 1.0)
+    turn[:, 2] += width - np.array(box.center)
     upright = cv2.warpAffine(pixels, turn, (2 * width, 2 * width))
     start = width - width // 2
-    found = _predict(upright, Box(start, start, start + width, start + width, box.score))
+    found = _predict(upright, Box(start, start, start + width, start + width, 0.0))
     return cv2.transform(found[None], cv2.invertAffineTransform(turn))[0]
+
+
+def enclose(landmarks: np.ndarray) -> tuple[Box, float]:
+    """Say which square dlib would draw around a face, and how far the face is turned in it.
+
+    Args:
+        landmarks: float[68, 2].
+
+    Returns:
+        The square, its score 0; and the turn within the picture in degrees, -180 to 180,
+        clockwise above 0.
+    """
+    five = five_points(landmarks)
+    if not np.ptp(five, axis=0).any():  # no face, but a place all the same
+        five = five + FRONTAL_FACE
+    a, b = fit_similarity(FRONTAL_FACE, five)[:, 0]
+    half = max(BOX_WIDTH * np.hypot(a, b) / 2, 1.0)
+    low, high = np.rint([five.mean(axis=0) - half, five.mean(axis=0) + half]).astype(int)
+    # As wide as high, whatever was rounded where.
+    right, bottom = low + max(high - low)
+    return Box(*low.tolist(), int(right), int(bottom), 0.0), float(np.degrees(np.arctan2(b, a)))
 
 
 def _predict(pixels: np.ndarray, box: Box) -> np.ndarray:

@@ -1,10 +1,11 @@
 """Frames in their order in, the faces of each frame out, every one with the person's track.
 
-A face once found is looked for around its last place, which costs a tenth of the whole frame.
-The whole frame is searched where nothing is known yet, after a cut, where a face was lost and
-at regular intervals for newcomers. Place and look carry a track from frame to frame; where
-either leaves a doubt, the face's descriptor decides, so that two people never share a track
-and one who comes back gets the old one. Knows nothing of files or crops.
+The whole frame is searched at the first frame of a scene, at its last and at intervals between.
+From there on a face is looked for around its last place, which costs a tenth of that; who is
+new in a search is followed back to where they entered, so that nobody comes late. Place and
+look carry a track from frame to frame. Where either leaves a doubt the face's descriptor
+decides, so that two people never share a track and one who comes back gets the old one. Knows
+nothing of files or crops.
 """
 
 from collections.abc import Iterable, Iterator
@@ -14,7 +15,6 @@ import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from jdfd_keras.faces.align import FRONTAL_FACE, fit_similarity
 from jdfd_keras.faces.decode import Frame
 from jdfd_keras.faces.detect import MOST_PIXELS, Box, FaceDetector, find_near, overlap
 from jdfd_keras.faces.identity import (
@@ -24,23 +24,28 @@ from jdfd_keras.faces.identity import (
     take_chip,
     take_patch,
 )
-from jdfd_keras.faces.landmarks import find_landmarks, five_points
+from jdfd_keras.faces.landmarks import enclose, find_landmarks, follow_landmarks
 
 # Between frames further apart than this, places say nothing.
 LONGEST_GAP_S = 1.0
-# A thorough search for newcomers: that often, and more often while nobody is seen.
+# The whole frame is searched that often, and more often while nobody is seen or one was lost.
 SEARCH_EVERY_S = 2.0
-SEARCH_EVERY_S_WHEN_EMPTY = 0.5
+SEARCH_AGAIN_S = 0.5
 SEARCH_EVERY_FRAMES = 60  # where a file has no times
+# Frames are held back until the next search; of large ones, few.
+MOST_BYTES_HELD = 128 * 2**20
+# A detector looks at every third frame of a face that moves little; between them the landmarks
+# are found where they were, which agrees with a detection of every frame as well as it does
+# with itself.
+DETECT_EVERY = 3
+QUICK_GAP_S = 0.1
+QUICK_SHIFT, QUICK_GROWTH = 0.2, 1.15
 # Two boxes that overlap more are of one face.
 SAME_BOX = 0.4
 # Width of the window over that of the face: for standing still, and for every second passed.
 REACH, REACH_PER_S, FARTHEST_REACH = 1.7, 2.0, 3.5
 # A face changes its width by less between two frames.
 LARGEST_GROWTH = 1.6
-# Width of dlib's box over that of the tight face, whose middle it shares: mean of 120 portraits,
-# of which single boxes differ by 8 %, since dlib searches at steps of a fifth.
-BOX_WIDTH = 0.82
 THUMBNAIL = (32, 18)
 # Correlation of two frames' thumbnails below which the scene was cut.
 SAME_SCENE = 0.6
@@ -51,8 +56,8 @@ class Sighting:
     """One face in one frame.
 
     Attributes:
-        track_id: The person's track, counted from 0 in the order of appearance.
-        box: Where it was detected.
+        track_id: The person's track, counted from 0 in the order in which they were found.
+        box: Where it was detected; between two detections, where its landmarks say.
         landmarks: float32[68, 2] in pixels of the frame.
     """
 
@@ -63,22 +68,19 @@ class Sighting:
 
 @dataclass
 class _Look:
-    """A face of the present frame before it is known whose it is."""
+    """A face as one frame shows it; the frame itself only until the face is somebody's."""
 
+    time_s: float
+    pixels: np.ndarray | None
     box: Box
     landmarks: np.ndarray
     patch: np.ndarray
-    pixels: np.ndarray
-    _descriptor: np.ndarray | None = None
+    num_frames_since_detection: int = 0
+    _descriptor: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def place(self) -> Box:
-        """The box as the landmarks say it: steadier than the detector's, which comes in steps."""
-        five = five_points(self.landmarks)
-        a, b = fit_similarity(FRONTAL_FACE, five)[:, 0]
-        half = max(BOX_WIDTH * np.hypot(a, b) / 2, 1.0)
-        low, high = np.rint([five.mean(axis=0) - half, five.mean(axis=0) + half]).astype(int)
-        return Box(*low.tolist(), *high.tolist(), self.box.score)
+        return enclose(self.landmarks)[0]
 
     @property
     def descriptor(self) -> np.ndarray:
@@ -87,15 +89,11 @@ class _Look:
         return self._descriptor
 
 
-@dataclass
+@dataclass(eq=False)
 class _Track:
-    """What is remembered of a person; the chip only until it is needed."""
+    """Who a person is: the clearest view of them, as a picture only until it is needed."""
 
     track_id: int
-    place: Box = None
-    patch: np.ndarray = None
-    time_s: float = 0.0
-    is_near: bool = False
     chip: np.ndarray | None = None
     chip_score: float = -np.inf
     _descriptor: np.ndarray | None = field(default=None, repr=False)
@@ -106,12 +104,28 @@ class _Track:
             self._descriptor, self.chip = describe_chip(self.chip), None
         return self._descriptor
 
-    def see(self, look: _Look, time_s: float) -> None:
-        self.place, self.patch, self.time_s, self.is_near = look.place, look.patch, time_s, True
-        # The clearest view by far says best who it is.
+    def remember(self, look: _Look) -> None:
         if look.box.score > self.chip_score + 0.3:
-            self.chip, self._descriptor = take_chip(look.pixels, look.landmarks), look._descriptor
+            self.chip, self._descriptor = (
+                take_chip(look.pixels, look.landmarks),
+                look._descriptor,
+            )
             self.chip_score = look.box.score
+
+    def is_shown_in(self, look: _Look) -> bool:
+        return bool(np.linalg.norm(look.descriptor - self.descriptor) < SAME_PERSON)
+
+
+@dataclass
+class _Moment:
+    """A frame that is held back, and who was seen in it."""
+
+    frame: Frame
+    looks: dict[_Track, _Look]
+
+    def hides(self, box: Box) -> bool:
+        """Tell whether a box is one of a face that is known already."""
+        return any(overlap(box, look.box) >= SAME_BOX for look in self.looks.values())
 
 
 def track_faces(
@@ -124,8 +138,8 @@ def track_faces(
         detector: What finds faces in whole frames.
 
     Yields:
-        Every frame with its faces, in the order of their tracks; a frame is let go before more
-        than the detector's batch of others is taken.
+        Every frame in its order with its faces, in the order of their tracks. At most 128 MiB
+        of frames are held at a time, or one.
 
     Raises:
         OSError: If a trained file is not installed.
@@ -138,7 +152,8 @@ def track_faces(
             else detector.find([frame.pixels for frame in batch])
         )
         for frame, boxes in zip(batch, found, strict=True):
-            yield frame, tracker.update(frame, boxes)
+            yield from tracker.take(frame, boxes)
+    yield from tracker.close()
 
 
 def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
@@ -160,35 +175,40 @@ class _Tracker:
     def __init__(self, detector: FaceDetector) -> None:
         self.detector = detector
         self.tracks: list[_Track] = []
+        # Frames since the last search, and who was seen last in this scene.
+        self.held: list[_Moment] = []
+        self.recent: dict[_Track, _Look] = {}
+        self.live: set[_Track] = set()
+        self.searched_s = -np.inf
+        self.has_lost = False
         self.time_s = 0.0
         self.thumbnail: np.ndarray | None = None
-        self.searched_s = -np.inf
-        self.frames_since_search = 0
 
-    def update(self, frame: Frame, boxes: list[Box] | None) -> list[Sighting]:
+    def take(self, frame: Frame, boxes: list[Box] | None) -> Iterator[tuple[Frame, list[Sighting]]]:
         """Take one frame; `boxes` are all of its faces, where they are known already."""
         is_steady = self._is_steady(frame)
-        for track in self.tracks:
-            track.is_near &= is_steady and frame.time_s - track.time_s <= LONGEST_GAP_S
         if not is_steady:
-            self.searched_s = -np.inf
-        if boxes is None:
-            boxes = self._look_for_boxes(frame)
-        looks = [self._look(frame, box) for box in boxes]
-        owners = self._match_by_place(looks, frame.time_s)
-        self._match_by_identity(looks, owners)
+            yield from self.close()
+            self.recent, self.live = {}, set()
         self.time_s = frame.time_s
-        sightings = []
-        for look, owner in zip(looks, owners, strict=True):
-            if owner is not None:
-                owner.see(look, frame.time_s)
-                sightings.append(Sighting(owner.track_id, look.box, look.landmarks))
-        return sorted(sightings, key=lambda sighting: sighting.track_id)
+        moment = _Moment(frame, {})
+        self.held.append(moment)
+        if boxes is None:
+            self._follow_all(moment)
+            if not is_steady or self._is_due(moment):
+                yield from self.close()
+        else:
+            yield from self._settle(boxes)
+
+    def close(self) -> Iterator[tuple[Frame, list[Sighting]]]:
+        """Search the last frame held and let all of them go."""
+        if self.held:
+            yield from self._settle(self.detector.find([self.held[-1].frame.pixels])[0])
 
     def _is_steady(self, frame: Frame) -> bool:
         """Tell whether places in the frame before say something about this one."""
         before, pixels = self.thumbnail, frame.pixels
-        step = max(min(pixels.shape[:2]) // (4 * THUMBNAIL[1]), 1)
+        step = max(min(pixels.shape[:2]) // (2 * THUMBNAIL[1]), 1)
         thumbnail = cv2.resize(pixels[::step, ::step], THUMBNAIL, interpolation=cv2.INTER_AREA)
         self.thumbnail = thumbnail.mean(axis=2)
         if before is None or not 0 <= frame.time_s - self.time_s <= LONGEST_GAP_S:
@@ -198,82 +218,136 @@ class _Tracker:
         agreement = (np.sum(ours * others) + 1) / (np.sqrt(np.sum(ours**2) * np.sum(others**2)) + 1)
         return agreement >= SAME_SCENE
 
-    def _look_for_boxes(self, frame: Frame) -> list[Box]:
-        near = [track for track in self.tracks if track.is_near]
-        boxes: list[Box] = []
-        for track in near:
-            reach = REACH + REACH_PER_S * (frame.time_s - track.time_s)
-            boxes += find_near(frame.pixels, track.place, min(reach, FARTHEST_REACH))
-        boxes = _distinct(boxes)
-        followed = sum(track.time_s == self.time_s for track in near)
-        self.frames_since_search += 1
-        every_s = SEARCH_EVERY_S if near else SEARCH_EVERY_S_WHEN_EMPTY
-        is_due = (
-            frame.time_s - self.searched_s >= every_s
-            or self.frames_since_search >= SEARCH_EVERY_FRAMES
+    def _is_due(self, moment: _Moment) -> bool:
+        every_s = SEARCH_AGAIN_S if self.has_lost or not moment.looks else SEARCH_EVERY_S
+        num_bytes = moment.frame.pixels.nbytes
+        return (
+            self.time_s - self.searched_s >= every_s
+            or len(self.held) >= SEARCH_EVERY_FRAMES
+            or (len(self.held) + 1) * num_bytes > MOST_BYTES_HELD
         )
-        if is_due or len(boxes) < max(followed, 1):
-            if is_due:
-                self.searched_s, self.frames_since_search = frame.time_s, 0
-            # What was followed comes first: its boxes are cut at the same scale every time.
-            boxes = _distinct(boxes, self.detector.find([frame.pixels], thorough=is_due)[0])
-        return boxes
 
-    @staticmethod
-    def _look(frame: Frame, box: Box) -> _Look:
-        landmarks = find_landmarks(frame.pixels, box)
-        return _Look(box, landmarks, take_patch(frame.pixels, landmarks), frame.pixels)
+    def _follow_all(self, moment: _Moment) -> None:
+        """Look for everybody who was in the frame before."""
+        for track in sorted(self.live, key=lambda track: track.track_id):
+            look = _follow(track, self.recent[track], moment.frame)
+            if look is not None and not moment.hides(look.box):
+                moment.looks[track] = look
+        self.has_lost |= len(moment.looks) < len(self.live)
+        self.live = set(moment.looks)
+        self.recent |= moment.looks
 
-    def _match_by_place(self, looks: list[_Look], time_s: float) -> list[_Track | None]:
-        """Give each look the track that was near it and looks the same, where there is one."""
-        owners: list[_Track | None] = [None] * len(looks)
-        near = [track for track in self.tracks if track.is_near]
-        if not near or not looks:
-            return owners
-        cost = np.array([[_distance(look, track, time_s) for track in near] for look in looks])
-        for row, column in zip(*linear_sum_assignment(np.minimum(cost, 1e3)), strict=True):
-            look, track = looks[row], near[column]
-            if np.isfinite(cost[row, column]) and (
-                looks_same(look.patch, track.patch) or _is_same_person(look, track)
-            ):
-                owners[row] = track
-        return owners
+    def _settle(self, boxes: list[Box]) -> Iterator[tuple[Frame, list[Sighting]]]:
+        """Find out whose the other faces of the last frame held are; then let the frames go."""
+        moment = self.held[-1]
+        looks = [_look(moment.frame, box) for box in _distinct(boxes) if not moment.hides(box)]
+        for track, look in self._match_by_place(moment, looks).items():
+            moment.looks[track] = look
+        for look in looks:
+            if not any(look is known for known in moment.looks.values()):
+                moment.looks[self._identify(moment, look)] = look
+        for track, look in moment.looks.items():
+            track.remember(look)
+            if self.detector.follows:
+                self._follow_back(track, look)
+        self.searched_s, self.has_lost = moment.frame.time_s, False
+        self.live = set(moment.looks)
+        self.recent |= moment.looks
+        held, self.held = self.held, []
+        for moment in held:
+            sightings = []
+            for track, look in sorted(moment.looks.items(), key=lambda item: item[0].track_id):
+                look.pixels = None
+                sightings.append(Sighting(track.track_id, look.box, look.landmarks))
+            yield moment.frame, sightings
 
-    def _match_by_identity(self, looks: list[_Look], owners: list[_Track | None]) -> None:
-        """Find the others' tracks by who they are; a face that is nobody's begins a new one."""
-        for index in sorted(range(len(looks)), key=lambda index: -looks[index].box.score):
-            look = looks[index]
-            if owners[index] is not None or look.box.score < 0:
-                continue
-            absent = [track for track in self.tracks if not any(track is own for own in owners)]
-            distances = [np.linalg.norm(look.descriptor - t.descriptor) for t in absent]
-            if distances and min(distances) < SAME_PERSON:
-                owners[index] = absent[int(np.argmin(distances))]
-            else:
-                owners[index] = _Track(len(self.tracks))
-                self.tracks.append(owners[index])
+    def _match_by_place(self, moment: _Moment, looks: list[_Look]) -> dict[_Track, _Look]:
+        """Find who was near a face a moment ago and looked the same."""
+        tracks = [track for track in self.recent if track not in moment.looks]
+        if not tracks or not looks:
+            return {}
+        cost = np.array(
+            [[_distance(look, self.recent[track]) for track in tracks] for look in looks]
+        )
+        return {
+            tracks[column]: looks[row]
+            for row, column in zip(*linear_sum_assignment(np.minimum(cost, 1e3)), strict=True)
+            if np.isfinite(cost[row, column])
+            and _is_same(tracks[column], self.recent[tracks[column]], looks[row])
+        }
+
+    def _identify(self, moment: _Moment, look: _Look) -> _Track:
+        """Find a person's track by their descriptor, or begin one."""
+        absent = [track for track in self.tracks if track not in moment.looks]
+        distances = [np.linalg.norm(look.descriptor - track.descriptor) for track in absent]
+        if distances and min(distances) < SAME_PERSON:
+            return absent[int(np.argmin(distances))]
+        self.tracks.append(_Track(len(self.tracks)))
+        return self.tracks[-1]
+
+    def _follow_back(self, track: _Track, look: _Look) -> None:
+        """Look for a person in the frames held, from the last one back to where they entered."""
+        for moment in reversed(self.held[:-1]):
+            if track in moment.looks:
+                return
+            look = _follow(track, look, moment.frame)
+            if look is None or moment.hides(look.box):
+                return
+            moment.looks[track] = look
 
 
-def _distinct(*ranks: list[Box]) -> list[Box]:
-    """Keep one box a face: of an earlier list first, then the one of the higher score."""
-    kept: list[Box] = []
-    for boxes in ranks:
-        for box in sorted(boxes, key=lambda box: -box.score):
-            if all(overlap(box, other) < SAME_BOX for other in kept):
-                kept.append(box)
-    return kept
+def _look(frame: Frame, box: Box) -> _Look:
+    landmarks = find_landmarks(frame.pixels, box)
+    patch = take_patch(frame.pixels, landmarks)
+    return _Look(frame.time_s, frame.pixels, box, landmarks, patch)
 
 
-def _distance(look: _Look, track: _Track, time_s: float) -> float:
-    """Say how far a look is from where a track was and how it looked; infinite if too far."""
-    growth = look.place.width / track.place.width
-    shift = np.subtract(look.place.center, track.place.center) / track.place.width
-    away = float(np.hypot(*shift))
-    reach = min(REACH + REACH_PER_S * (time_s - track.time_s), FARTHEST_REACH) - 1
-    if away > reach or not 1 / LARGEST_GROWTH <= growth <= LARGEST_GROWTH:
+def _follow(track: _Track, before: _Look, frame: Frame) -> _Look | None:
+    """Look for a person around the place where they were in a frame just before or after."""
+    gap_s = abs(frame.time_s - before.time_s)
+    if gap_s <= QUICK_GAP_S and before.num_frames_since_detection + 1 < DETECT_EVERY:
+        landmarks = follow_landmarks(frame.pixels, before.landmarks)
+        box = enclose(landmarks)[0]._replace(score=before.box.score)
+        patch = take_patch(frame.pixels, landmarks)
+        num_frames = before.num_frames_since_detection + 1
+        look = _Look(frame.time_s, frame.pixels, box, landmarks, patch, num_frames)
+        if _moved_little(before.place, box) and looks_same(before.patch, patch):
+            return look
+    reach = min(REACH + REACH_PER_S * gap_s, FARTHEST_REACH)
+    looks = [_look(frame, box) for box in _distinct(find_near(frame.pixels, before.place, reach))]
+    for look in sorted(looks, key=lambda look: _distance(look, before)):
+        if np.isfinite(_distance(look, before)) and _is_same(track, before, look):
+            return look
+    return None
+
+
+def _moved_little(before: Box, after: Box) -> bool:
+    shift = np.subtract(after.center, before.center) / before.width
+    growth = after.width / before.width
+    return bool(np.hypot(*shift) <= QUICK_SHIFT and 1 / QUICK_GROWTH <= growth <= QUICK_GROWTH)
+
+
+def _is_same(track: _Track, before: _Look, look: _Look) -> bool:
+    return looks_same(before.patch, look.patch) or track.is_shown_in(look)
+
+
+def _distance(look: _Look, before: _Look) -> float:
+    """Say how far a face is from where it was and how it looked; infinite if too far."""
+    gap_s = abs(look.time_s - before.time_s)
+    ours, place = look.place, before.place
+    growth = ours.width / place.width
+    away = float(np.hypot(*(np.subtract(ours.center, place.center) / place.width)))
+    reach = min(REACH + REACH_PER_S * gap_s, FARTHEST_REACH) - 1
+    is_beyond = away > reach or not 1 / LARGEST_GROWTH <= growth <= LARGEST_GROWTH
+    if is_beyond or gap_s > LONGEST_GAP_S:
         return np.inf
-    return away - float(np.mean(look.patch * track.patch))
+    return away - float(np.mean(look.patch * before.patch))
 
 
-def _is_same_person(look: _Look, track: _Track) -> bool:
-    return bool(np.linalg.norm(look.descriptor - track.descriptor) < SAME_PERSON)
+def _distinct(boxes: list[Box]) -> list[Box]:
+    """Keep one box a face, the one of the highest score."""
+    kept: list[Box] = []
+    for box in sorted(boxes, key=lambda box: -box.score):
+        if all(overlap(box, other) < SAME_BOX for other in kept):
+            kept.append(box)
+    return kept

@@ -9,10 +9,9 @@ from skimage.transform import SimilarityTransform, warp
 from jdfd_keras.faces.align import (
     align_face,
     canonical_points,
-    fit_similarity,
-    transform_points,
 )
 from jdfd_keras.faces.detect import Box, face_detector
+from jdfd_keras.faces.geometry import fit_similarity, transform_points
 from jdfd_keras.faces.landmarks import find_landmarks, five_points
 from jdfd_keras.faces.quality import estimate_yaw
 

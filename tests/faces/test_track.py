@@ -58,8 +58,8 @@ def test_a_moving_face_is_one_track_and_seldom_searched_for(collins, wall):
     assert [list(seen) for seen in places] == [[0]] * 70
     for seen, at in zip(places, x, strict=True):
         assert seen[0] == pytest.approx(at, abs=12)
-    # The first frame, then every two seconds of 25 frames.
-    assert detector.searches == [True, True]
+    # The first frame, one after two seconds of 25 frames, and the last.
+    assert len(detector.searches) == 3
 
 
 def test_followed_landmarks_are_those_of_a_search_of_every_frame(collins, wall):
@@ -71,7 +71,7 @@ def test_followed_landmarks_are_those_of_a_search_of_every_frame(collins, wall):
         ((_, (alone,)),) = track_faces([frame], Watched())
         eye_distance = np.linalg.norm(alone.landmarks[36] - alone.landmarks[45])
         away = np.linalg.norm(landmarks - alone.landmarks, axis=1).mean()
-        assert away < 0.05 * eye_distance
+        assert away < 0.04 * eye_distance
 
 
 def test_two_people_are_two_tracks_from_the_first_frame_to_the_last(collins, hopper, wall):
@@ -125,7 +125,7 @@ def test_a_cut_is_searched_thoroughly_at_once(collins, wall):
     film = [collins.place(wall, 200, 120)] * 4 + [collins.place(other_wall, 100, 130)] * 4
     places = follow(film, detector=detector)
     assert [list(seen) for seen in places] == [[0]] * 8
-    assert detector.searches == [True, True]
+    assert len(detector.searches) == 4  # the first and the last frame of each scene
 
 
 def test_frames_far_apart_are_told_by_who_is_in_them(collins, hopper, wall):
@@ -138,15 +138,46 @@ def test_a_newcomer_is_found_while_another_is_followed(collins, hopper, wall):
     film = [alone] * 10 + [hopper.place(alone, 300, 120, 80)] * 50
     places = follow(film)
     assert all(list(seen) == [0] for seen in places[:10])
-    first = next(index for index, seen in enumerate(places) if 1 in seen)
-    assert first <= 50  # the search after two seconds
-    assert all(sorted(seen) == [0, 1] for seen in places[first:])
+    # Found by the search after two seconds, and followed back to the first frame.
+    assert all(sorted(seen) == [0, 1] for seen in places[10:])
+
+
+def test_who_enters_and_leaves_between_two_cuts_is_found(collins, hopper, wall):
+    alone = collins.place(wall, 100, 120)
+    film = [alone] * 4 + [hopper.place(alone, 300, 120, 80)] * 8
+    assert [sorted(seen) for seen in follow(film)] == [[0]] * 4 + [[0, 1]] * 8
 
 
 def test_a_face_that_is_lost_for_some_frames_is_the_same_one(collins, wall):
     shown = collins.place(wall, 200, 120)
     film = [shown] * 5 + [wall] * 3 + [shown] * 5
     assert [list(seen) for seen in follow(film)] == [[0]] * 5 + [[]] * 3 + [[0]] * 5
+
+
+def test_who_turns_away_for_a_moment_is_followed_from_both_sides(collins, wall):
+    shown, hidden = collins.place(wall, 200, 120), collins.place(wall, 200, 120, roll_deg=180)
+    film = [shown] * 8 + [hidden] * 4 + [shown] * 20
+    places = follow(film)
+    assert [list(seen) for seen in places] == [[0]] * 8 + [[]] * 4 + [[0]] * 20
+
+
+def test_frames_are_held_back_only_so_far(wall, monkeypatch):
+    monkeypatch.setattr(track_module, "MOST_BYTES_HELD", 5 * wall.astype(np.uint8).nbytes)
+    given = []
+
+    def film():
+        for frame in to_frames([wall] * 20):
+            given.append(frame.index)
+            yield frame
+
+    behind = [given[-1] - frame.index for frame, _ in track_faces(film(), Watched())]
+    assert len(behind) == 20
+    assert max(behind) == 4
+
+
+def test_every_frame_comes_out_once_and_in_order(collins, wall):
+    film = to_frames([collins.place(wall, 200, 120)] * 3 + [wall] * 30)
+    assert [frame.index for frame, _ in track_faces(film, Watched())] == list(range(33))
 
 
 def test_a_small_face_is_found_and_followed(collins, wall):
@@ -157,9 +188,9 @@ def test_a_small_face_is_found_and_followed(collins, wall):
 
 def test_without_a_face_there_is_no_track(wall):
     detector = Watched()
-    assert follow([wall] * 20, detector=detector) == [{}] * 20
-    # A thorough search of every frame would take four times as long.
-    assert detector.searches.count(True) <= 3
+    assert follow([wall] * 50, detector=detector) == [{}] * 50
+    # Every half second, and the last frame.
+    assert len(detector.searches) <= 6
 
 
 def test_times_that_stand_still_do_not_stop_the_searches(collins, hopper, wall):
@@ -167,7 +198,7 @@ def test_times_that_stand_still_do_not_stop_the_searches(collins, hopper, wall):
     film = to_frames([alone] * 3 + [hopper.place(alone, 300, 120, 80)] * 70)
     frames = [Frame(frame.index, 0.0, frame.pixels) for frame in film]
     seen = [len(sightings) for _, sightings in track_faces(frames, Watched())]
-    assert seen[-1] == 2
+    assert seen == [1] * 3 + [2] * 70
 
 
 def test_a_detector_that_does_not_follow_is_given_batches(wall, collins):
