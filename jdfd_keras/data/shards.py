@@ -9,9 +9,10 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-import cv2
 import numpy as np
 import tensorflow as tf
+
+from jdfd_keras.faces.extract import encode_png
 
 
 def encode_face(crop: np.ndarray, *, label: int, video_id: str, frame_index: int) -> bytes:
@@ -23,9 +24,8 @@ def encode_face(crop: np.ndarray, *, label: int, video_id: str, frame_index: int
         video_id: Its video.
         frame_index: Its frame in the video.
     """
-    _, png = cv2.imencode(".png", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR))
     features = {
-        "image/encoded": _bytes_feature(png.tobytes()),
+        "image/encoded": _bytes_feature(encode_png(crop)),
         "label": _int64_feature(label),
         "video_id": _bytes_feature(video_id.encode()),
         "frame_index": _int64_feature(frame_index),

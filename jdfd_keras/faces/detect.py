@@ -48,6 +48,13 @@ class Box(NamedTuple):
         """Pixels of the square."""
         return (self.right - self.left) * (self.bottom - self.top)
 
+    def resize(self, width: float, shift: tuple[float, float] = (0.0, 0.0)) -> "Box":
+        """Make the square another one: of that width, its middle moved by `shift`."""
+        x, y = self.center
+        left, top = round(x + shift[0] - width / 2), round(y + shift[1] - width / 2)
+        side = max(round(width), 2)
+        return Box(left, top, left + side, top + side, self.score)
+
 
 def overlap(box: Box, other: Box) -> float:
     """Measure how much two boxes are one: intersection over union, 0 to 1."""

@@ -24,22 +24,21 @@ from jdfd_keras.faces.identity import (
     take_chip,
     take_patch,
 )
-from jdfd_keras.faces.landmarks import enclose, find_landmarks, follow_landmarks
+from jdfd_keras.faces.landmarks import enclose, find_landmarks, find_turned_landmarks
 
 # Between frames further apart than this, places say nothing.
 LONGEST_GAP_S = 1.0
 # The whole frame is searched that often, and more often while nobody is seen or one was lost.
-SEARCH_EVERY_S = 2.0
+SEARCH_EVERY_S = 3.0
 SEARCH_AGAIN_S = 0.5
-SEARCH_EVERY_FRAMES = 60  # where a file has no times
+SEARCH_EVERY_FRAMES = 90  # where a file has no times
 # Frames are held back until the next search; of large ones, few.
-MOST_BYTES_HELD = 128 * 2**20
+MOST_BYTES_HELD = 192 * 2**20
 # A detector looks at every third frame of a face that moves little; between them the landmarks
-# are found where they were, which agrees with a detection of every frame as well as it does
-# with itself.
+# are found where they were. Trusted for longer, or after more growth, they may run away.
 DETECT_EVERY = 3
 QUICK_GAP_S = 0.1
-QUICK_SHIFT, QUICK_GROWTH = 0.2, 1.15
+QUICK_SHIFT, QUICK_GROWTH = 0.2, 1.06
 # Two boxes that overlap more are of one face.
 SAME_BOX = 0.4
 # Width of the window over that of the face: for standing still, and for every second passed.
@@ -74,13 +73,25 @@ class _Look:
     pixels: np.ndarray | None
     box: Box
     landmarks: np.ndarray
-    patch: np.ndarray
+    # The detector's square by the landmarks' own: its width, and shift by that width.
+    fit: np.ndarray | None = None
     num_frames_since_detection: int = 0
+    detected_width: int = 0
     _descriptor: np.ndarray | None = field(default=None, repr=False)
 
-    @property
-    def place(self) -> Box:
-        return enclose(self.landmarks)[0]
+    def __post_init__(self) -> None:
+        self.place, self.roll_deg = enclose(self.landmarks)
+        self.patch = take_patch(self.pixels, self.landmarks)
+        if self.fit is None:
+            shift = np.subtract(self.box.center, self.place.center)
+            self.fit = np.array([self.box.width, *shift]) / self.place.width
+        if self.num_frames_since_detection == 0:
+            self.detected_width = self.place.width
+
+    def expect_box(self, fit: np.ndarray) -> Box:
+        """Say where a detector that draws its squares like this would draw one."""
+        width, *shift = (fit * self.place.width).tolist()
+        return self.place.resize(width, shift)._replace(score=self.box.score)
 
     @property
     def descriptor(self) -> np.ndarray:
@@ -138,7 +149,7 @@ def track_faces(
         detector: What finds faces in whole frames.
 
     Yields:
-        Every frame in its order with its faces, in the order of their tracks. At most 128 MiB
+        Every frame in its order with its faces, in the order of their tracks. At most 192 MiB
         of frames are held at a time, or one.
 
     Raises:
@@ -298,32 +309,40 @@ class _Tracker:
 
 def _look(frame: Frame, box: Box) -> _Look:
     landmarks = find_landmarks(frame.pixels, box)
-    patch = take_patch(frame.pixels, landmarks)
-    return _Look(frame.time_s, frame.pixels, box, landmarks, patch)
+    return _Look(frame.time_s, frame.pixels, box, landmarks)
 
 
 def _follow(track: _Track, before: _Look, frame: Frame) -> _Look | None:
     """Look for a person around the place where they were in a frame just before or after."""
     gap_s = abs(frame.time_s - before.time_s)
-    if gap_s <= QUICK_GAP_S and before.num_frames_since_detection + 1 < DETECT_EVERY:
-        landmarks = follow_landmarks(frame.pixels, before.landmarks)
-        box = enclose(landmarks)[0]._replace(score=before.box.score)
-        patch = take_patch(frame.pixels, landmarks)
-        num_frames = before.num_frames_since_detection + 1
-        look = _Look(frame.time_s, frame.pixels, box, landmarks, patch, num_frames)
-        if _moved_little(before.place, box) and looks_same(before.patch, patch):
+    num_frames = before.num_frames_since_detection + 1
+    if gap_s <= QUICK_GAP_S and num_frames < DETECT_EVERY:
+        look = _predict(before, before.fit, frame, num_frames)
+        look.detected_width = before.detected_width
+        if _moved_little(before, look) and looks_same(before.patch, look.patch):
+            look.box = look.expect_box(look.fit)
             return look
     reach = min(REACH + REACH_PER_S * gap_s, FARTHEST_REACH)
     looks = [_look(frame, box) for box in _distinct(find_near(frame.pixels, before.place, reach))]
     for look in sorted(looks, key=lambda look: _distance(look, before)):
         if np.isfinite(_distance(look, before)) and _is_same(track, before, look):
-            return look
+            # Half of what was known stays: the detector's squares come in steps.
+            steady = _predict(look, (look.fit + before.fit) / 2, frame, 0)
+            steady.box = look.box
+            return steady
     return None
 
 
-def _moved_little(before: Box, after: Box) -> bool:
-    shift = np.subtract(after.center, before.center) / before.width
-    growth = after.width / before.width
+def _predict(known: _Look, fit: np.ndarray, frame: Frame, num_frames: int) -> _Look:
+    """Find a face's landmarks where they are known to be, about."""
+    box = known.expect_box(fit)
+    landmarks = find_turned_landmarks(frame.pixels, box, known.roll_deg)
+    return _Look(frame.time_s, frame.pixels, box, landmarks, fit, num_frames)
+
+
+def _moved_little(before: _Look, look: _Look) -> bool:
+    shift = np.subtract(look.place.center, before.place.center) / before.place.width
+    growth = look.place.width / before.detected_width
     return bool(np.hypot(*shift) <= QUICK_SHIFT and 1 / QUICK_GROWTH <= growth <= QUICK_GROWTH)
 
 

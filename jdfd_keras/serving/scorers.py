@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
+from jdfd_keras.faces.extract import encode_png
 from jdfd_keras.options import EvaluateOptions, FaceOptions, load_options
 from jdfd_keras.serving import client
 from jdfd_keras.serving.contract import ALIGNMENT_FILE, SCORE_FACES, find_versions
@@ -53,7 +53,7 @@ def remote_scorer(url: str, faces: FaceOptions | None = None) -> Scorer:
     size = client.face_size(url)
 
     def score(crops: np.ndarray) -> np.ndarray:
-        encoded = [cv2.imencode(".png", crop[..., ::-1])[1].tobytes() for crop in crops]
+        encoded = [encode_png(crop) for crop in crops]
         return client.score_faces(url, encoded, batch_size=BATCH_SIZE)
 
     return Scorer(score, dataclasses.replace(faces or FaceOptions(), face_size=size))

@@ -58,8 +58,8 @@ def test_a_moving_face_is_one_track_and_seldom_searched_for(collins, wall):
     assert [list(seen) for seen in places] == [[0]] * 70
     for seen, at in zip(places, x, strict=True):
         assert seen[0] == pytest.approx(at, abs=12)
-    # The first frame, one after two seconds of 25 frames, and the last.
-    assert len(detector.searches) == 3
+    # The first frame and the last; there are less than three seconds between them.
+    assert len(detector.searches) == 2
 
 
 def test_followed_landmarks_are_those_of_a_search_of_every_frame(collins, wall):
@@ -138,7 +138,7 @@ def test_a_newcomer_is_found_while_another_is_followed(collins, hopper, wall):
     film = [alone] * 10 + [hopper.place(alone, 300, 120, 80)] * 50
     places = follow(film)
     assert all(list(seen) == [0] for seen in places[:10])
-    # Found by the search after two seconds, and followed back to the first frame.
+    # Found by the search of the last frame, and followed back to the first one.
     assert all(sorted(seen) == [0, 1] for seen in places[10:])
 
 
