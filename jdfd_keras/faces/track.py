@@ -34,9 +34,9 @@ SEARCH_AGAIN_S = 0.5
 SEARCH_EVERY_FRAMES = 90  # where a file has no times
 # Frames are held back until the next search; of large ones, few.
 MOST_BYTES_HELD = 192 * 2**20
-# A detector looks at every third frame of a face that moves little; between them the landmarks
+# A detector looks at every fourth frame of a face that moves little; between them the landmarks
 # are found where they were. Trusted for longer, or after more growth, they may run away.
-DETECT_EVERY = 3
+DETECT_EVERY = 4
 QUICK_GAP_S = 0.1
 QUICK_SHIFT, QUICK_GROWTH = 0.2, 1.06
 # Two boxes that overlap more are of one face.
@@ -73,24 +73,20 @@ class _Look:
     pixels: np.ndarray | None
     box: Box
     landmarks: np.ndarray
-    # The detector's square by the landmarks' own: its width, and shift by that width.
-    fit: np.ndarray | None = None
     num_frames_since_detection: int = 0
-    detected_width: int = 0
     _descriptor: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.place, self.roll_deg = enclose(self.landmarks)
         self.patch = take_patch(self.pixels, self.landmarks)
-        if self.fit is None:
-            shift = np.subtract(self.box.center, self.place.center)
-            self.fit = np.array([self.box.width, *shift]) / self.place.width
-        if self.num_frames_since_detection == 0:
-            self.detected_width = self.place.width
+        # The detector's square by the landmarks' own: its width, and shift by that width.
+        shift = np.subtract(self.box.center, self.place.center)
+        self.fit = np.array([self.box.width, *shift]) / self.place.width
+        self.detected_width = self.place.width
 
-    def expect_box(self, fit: np.ndarray) -> Box:
-        """Say where a detector that draws its squares like this would draw one."""
-        width, *shift = (fit * self.place.width).tolist()
+    def expect_box(self) -> Box:
+        """Say where the detector would draw its square, by where the landmarks are."""
+        width, *shift = (self.fit * self.place.width).tolist()
         return self.place.resize(width, shift)._replace(score=self.box.score)
 
     @property
@@ -207,14 +203,19 @@ class _Tracker:
         if boxes is None:
             self._follow_all(moment)
             if not is_steady or self._is_due(moment):
-                yield from self.close()
+                yield from self._search(thorough=True)
         else:
             yield from self._settle(boxes)
 
     def close(self) -> Iterator[tuple[Frame, list[Sighting]]]:
-        """Search the last frame held and let all of them go."""
+        """End a scene: search its last frame, if it was not, and let all of them go."""
         if self.held:
-            yield from self._settle(self.detector.find([self.held[-1].frame.pixels])[0])
+            # Nearly all was found by the searches before; a newcomer of 80 pixels is seen by this.
+            yield from self._search(thorough=self.has_lost or not self.held[-1].looks)
+
+    def _search(self, *, thorough: bool) -> Iterator[tuple[Frame, list[Sighting]]]:
+        pixels = self.held[-1].frame.pixels
+        yield from self._settle(self.detector.find([pixels], thorough=thorough)[0])
 
     def _is_steady(self, frame: Frame) -> bool:
         """Tell whether places in the frame before say something about this one."""
@@ -317,27 +318,33 @@ def _follow(track: _Track, before: _Look, frame: Frame) -> _Look | None:
     gap_s = abs(frame.time_s - before.time_s)
     num_frames = before.num_frames_since_detection + 1
     if gap_s <= QUICK_GAP_S and num_frames < DETECT_EVERY:
-        look = _predict(before, before.fit, frame, num_frames)
+        look = _predict(before, before.expect_box(), frame)
+        look.num_frames_since_detection, look.fit = num_frames, before.fit
         look.detected_width = before.detected_width
         if _moved_little(before, look) and looks_same(before.patch, look.patch):
-            look.box = look.expect_box(look.fit)
+            look.box = look.expect_box()
             return look
     reach = min(REACH + REACH_PER_S * gap_s, FARTHEST_REACH)
-    looks = [_look(frame, box) for box in _distinct(find_near(frame.pixels, before.place, reach))]
+    looks = [
+        _predict(before, _steady(box, before), frame)
+        for box in _distinct(find_near(frame.pixels, before.place, reach))
+    ]
     for look in sorted(looks, key=lambda look: _distance(look, before)):
         if np.isfinite(_distance(look, before)) and _is_same(track, before, look):
-            # Half of what was known stays: the detector's squares come in steps.
-            steady = _predict(look, (look.fit + before.fit) / 2, frame, 0)
-            steady.box = look.box
-            return steady
+            look.fit = (look.fit + before.fit) / 2
+            return look
     return None
 
 
-def _predict(known: _Look, fit: np.ndarray, frame: Frame, num_frames: int) -> _Look:
-    """Find a face's landmarks where they are known to be, about."""
-    box = known.expect_box(fit)
-    landmarks = find_turned_landmarks(frame.pixels, box, known.roll_deg)
-    return _Look(frame.time_s, frame.pixels, box, landmarks, fit, num_frames)
+def _steady(box: Box, before: _Look) -> Box:
+    """Draw a detector's square half as wide as the one before: its widths come in steps."""
+    return box.resize((box.width + before.fit[0] * before.place.width) / 2)
+
+
+def _predict(before: _Look, box: Box, frame: Frame) -> _Look:
+    """Find a face's landmarks in a square, turned as it was in a frame just before."""
+    landmarks = find_turned_landmarks(frame.pixels, box, before.roll_deg)
+    return _Look(frame.time_s, frame.pixels, box, landmarks)
 
 
 def _moved_little(before: _Look, look: _Look) -> bool:
