@@ -49,8 +49,8 @@ def inspect(
         looked at), `num_faces` (those taken), `tracks`, `dropped` (reason to number), `warnings`,
         `sheet` and `overlay`. Of a data set: `kind`, `path`, `num_videos`, `num_faces`, `groups`
         (split, label and manipulation with their videos and faces), `dropped`, `excluded`
-        (videos without a face: path and reason) and `sheet`. Where no face was taken, there is
-        no sheet, and `failed` says why, as path and error.
+        (videos without a face: path and reason), `warnings` and `sheet`. Where no face was
+        taken, there is no sheet, and `failed` says why, as path and error.
 
     Raises:
         OSError: If the path is not there or cannot be read, or `out` cannot be written.
@@ -105,7 +105,7 @@ def summarize(summary: dict) -> str:
             f"track {track['track_id']}: {', '.join(_describe_track(track))}"
             for track in summary["tracks"]
         ]
-        lines += [f"warning: {warning}" for warning in summary["warnings"]]
+    lines += [f"warning: {warning}" for warning in summary["warnings"]]
     if summary["dropped"]:
         lines.append(_describe_dropped(summary["dropped"]))
     lines += [f"{failure['path']}: {failure['error']}" for failure in summary.get("failed", [])]
@@ -216,6 +216,7 @@ def _inspect_set(directory: Path, out: Path, landmarks: bool) -> dict:
         "excluded": [
             {"path": video.path, "reason": video.reason} for video in videos if not video.num_faces
         ],
+        "warnings": [f"{video.path}: {video.warning}" for video in videos if video.warning],
         "sheet": None,
     }
     if not rows:

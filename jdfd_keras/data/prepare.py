@@ -30,6 +30,7 @@ from jdfd_keras.data.manifest import (
     write_rows,
 )
 from jdfd_keras.data.splits import shared_sources, split_by_source
+from jdfd_keras.faces.decode import UnreadableFileError
 from jdfd_keras.faces.extract import Extraction, Face, check_face_options, extract_faces
 from jdfd_keras.options import FaceOptions, FilterOptions, PrepareOptions, claim_directory
 from jdfd_keras.progress import track
@@ -151,8 +152,9 @@ def _finish_video(
         found = extract_faces(root / video.path, options, filters)
         if not found.faces:
             reason = "no face that may be taken" if found.dropped else "no face was found"
-            reason += f" in the {found.num_frames} frames looked at"
-    except OSError as error:
+            num_frames = found.num_frames
+            reason += f" in {num_frames} frame{'' if num_frames == 1 else 's'} looked at"
+    except UnreadableFileError as error:  # and no fault of this machine, which must stop the run
         found = Extraction([], [], 0, {}, [])
         # As the tables name it, so that they are the same wherever the folder lies.
         reason = str(error).replace(str(root / video.path), video.path)

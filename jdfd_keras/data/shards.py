@@ -30,7 +30,8 @@ def encode_face(crop: np.ndarray, *, label: int, video_id: str, frame_index: int
         "video_id": _bytes_feature(video_id.encode()),
         "frame_index": _int64_feature(frame_index),
     }
-    return tf.train.Example(features=tf.train.Features(feature=features)).SerializeToString()
+    example = tf.train.Example(features=tf.train.Features(feature=features))
+    return example.SerializeToString(deterministic=True)  # else its order differs by process
 
 
 def decode_face(record: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:

@@ -25,7 +25,7 @@ from jdfd_keras.evaluation.report import (
 )
 from jdfd_keras.evaluation.scores import Scores, write_scores
 from jdfd_keras.evaluation.scoring import ScoredFaces, score_dataset
-from jdfd_keras.options import OPTIONS, EvaluateOptions, FaceOptions, load_options
+from jdfd_keras.options import OPTIONS, EvaluateOptions, FaceOptions, FilterOptions, load_options
 from jdfd_keras.progress import Progress
 from jdfd_keras.training.run import load_run_model
 
@@ -72,6 +72,7 @@ def evaluate(
         )
     model, training_faces = load_run_model(model_path)
     faces = load_options(Path(data_directory) / OPTIONS, "faces", FaceOptions)
+    filters = load_options(Path(data_directory) / OPTIONS, "filters", FilterOptions)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
 
@@ -85,7 +86,9 @@ def evaluate(
     report = build_report(
         scores,
         threshold=options.threshold,
-        protocol=describe_protocol(model_path, data_directory, options, faces, training_faces),
+        protocol=describe_protocol(
+            model_path, data_directory, options, faces, training_faces, filters
+        ),
         excluded=find_excluded(videos, scores),
         reconstruction=scored.reconstruction,
     )
@@ -187,6 +190,7 @@ def describe_protocol(
     options: EvaluateOptions,
     faces: FaceOptions,
     training_faces: FaceOptions,
+    filters: FilterOptions,
 ) -> dict:
     """State what was done, so that another may do it again.
 
@@ -196,6 +200,7 @@ def describe_protocol(
         options: How.
         faces: How the evaluated faces were taken.
         training_faces: How those were that the model learned from.
+        filters: Which of the evaluated faces were left out.
 
     Returns:
         A dict ready for JSON.
@@ -210,6 +215,7 @@ def describe_protocol(
         "split": options.split,
         "face_options": dataclasses.asdict(faces),
         "training_face_options": dataclasses.asdict(training_faces),
+        "filters": dataclasses.asdict(filters),
         "versions": {
             "jdfd_keras": jdfd_keras.__version__,
             "keras": keras.__version__,

@@ -26,6 +26,10 @@ MOST_MISSING = 0.1
 MOST_FAILURES = 300
 
 
+class UnreadableFileError(OSError):
+    """A file that is there and gives no frame: its own fault, not that of the machine."""
+
+
 @dataclass(frozen=True)
 class Frame:
     """One decoded frame.
@@ -86,8 +90,9 @@ def read_frames(
         Frames in the order of the file.
 
     Raises:
-        OSError: If the file is not there, is no video or image, gives no frame at all, or is an
-            image that was cut short or has other than 8 or 16 bits a channel.
+        FileNotFoundError: If the file is not there.
+        UnreadableFileError: If it is no video or image, gives no frame at all, or is an image that
+            was cut short or has other than 8 or 16 bits a channel.
         ValueError: If `count` is below 1 or `every` below 0.
     """
     sample_frame_indices(1, count)
@@ -103,15 +108,16 @@ def read_frames(
             f"{'a folder' if path.is_dir() else 'not there'}. Check the path."
         )
     if cv2.haveImageReader(str(path)):
-        yield _read_image(path)
+        yield _read_image(path, warn)
     else:
         yield from _read_video(path, count, every, warn)
 
 
-def _read_image(path: Path) -> Frame:
+def _read_image(path: Path, warn: Callable[[str], None] | None) -> Frame:
     """Decode with Pillow: OpenCV 5.0 fills a JPEG that was cut short with grey and says nothing."""
     try:
         with Image.open(path) as image:
+            num_frames = getattr(image, "n_frames", 1)
             is_deep_grey = image.mode.startswith("I;16")
             if image.mode.startswith(("I", "F")) and not is_deep_grey:
                 raise ValueError(f"its pixels are no 8 or 16-bit numbers (Pillow's {image.mode})")
@@ -125,10 +131,12 @@ def _read_image(path: Path) -> Frame:
             else:
                 pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise OSError(
+        raise UnreadableFileError(
             f"Expected a whole image of 8 or 16 bits a channel; got {path}, which cannot be "
             f"decoded: {error}. It was perhaps cut short: copy it again, or save it anew as PNG."
         ) from error
+    if num_frames > 1 and warn:
+        warn(f"an animated image: the first of its {num_frames} frames alone is looked at")
     return Frame(index=0, time_s=0.0, pixels=pixels)
 
 
@@ -174,7 +182,7 @@ def _read_video(
     if decoded == 0:
         raise _not_a_video(path)
     if given == 0:
-        raise OSError(
+        raise UnreadableFileError(
             f"Expected pictures of {path}; got none for {without_picture} frames, though they "
             "decode. Their pixel format is perhaps unknown to OpenCV: save it anew with "
             f"`ffmpeg -i {path.name} -pix_fmt yuv420p again.mp4`."
@@ -234,8 +242,8 @@ def _is_text(path: Path) -> bool:
         return b"\0" not in file.read(4096)
 
 
-def _not_a_video(path: Path) -> OSError:
-    return OSError(
+def _not_a_video(path: Path) -> UnreadableFileError:
+    return UnreadableFileError(
         f"Expected a video that FFmpeg can decode or an image; got {path} "
         f"({path.stat().st_size} bytes), which is neither. It is another kind of file or was "
         "cut short: try `ffprobe` on it, or copy it again."

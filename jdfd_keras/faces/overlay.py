@@ -36,6 +36,8 @@ CYAN = (0, 255, 255)  # which no skin has, so that single pixels are seen too
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 # Frames a second of a film whose source says no times.
 FRAMES_PER_S = 25.0
+# Frames that follow one another faster are shown this fast.
+MOST_FRAMES_PER_S = 120.0
 # A longer gap between two frames is shortened to this: it is damage more often than a still.
 LONGEST_HOLD_S = 60.0
 # Frame times that differ by less, as a share, are even ones that were rounded to milliseconds.
@@ -122,7 +124,8 @@ def schedule_frames(times_s: np.ndarray) -> tuple[float, np.ndarray]:
     Returns:
         The film's frames per second, and int64[n], how often each frame is written: once, if the
         times are even; each at least once, if they are not, and the film is as long as the source
-        unless many of them stand closer than the median.
+        unless many of them stand closer than the median or than 1/120 s, or more than
+        60 s apart.
     """
     steps = np.clip(np.diff(times_s), 0, LONGEST_HOLD_S)
     if not steps.any():
@@ -130,6 +133,7 @@ def schedule_frames(times_s: np.ndarray) -> tuple[float, np.ndarray]:
         return (FRAMES_PER_S if len(times_s) > 1 else 1.0), np.ones(len(times_s), np.int64)
     mean, median = float(np.mean(steps)), float(np.median(steps))
     step = mean if median <= 0 or abs(mean - median) <= EVEN * mean else median
+    step = max(step, 1 / MOST_FRAMES_PER_S)
     places = np.rint(np.cumsum([0, *steps]) / step).astype(np.int64)
     # No two frames at one place: a crowd of them is spread over the next free ones.
     order = np.arange(len(places))

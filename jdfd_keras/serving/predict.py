@@ -17,6 +17,8 @@ from jdfd_keras.options import FaceOptions, PredictOptions
 from jdfd_keras.serving.scorers import local_scorer, remote_scorer
 
 THRESHOLD = PredictOptions().threshold
+# Mean score of dlib below which a track is likely to be no face; MTCNN's begin at 0.8.
+SURE = 0.2
 FACES_AT_ONCE = 256  # crops held in memory: 70 MB at 299 px
 
 
@@ -46,12 +48,14 @@ class TrackScore:
     Attributes:
         track_id: What the person's faces carry.
         num_faces: Faces behind the score.
+        confidence: Mean score of the detector, on its own scale; near 0 it may be no face.
         score: Mean P(fake) of them.
         verdict: `fake` where the score is at or above the threshold, else `real`.
     """
 
     track_id: int
     num_faces: int
+    confidence: float
     score: float
     verdict: str
 
@@ -62,7 +66,8 @@ class Verdict:
 
     Attributes:
         path: The file.
-        score: That of its most suspicious track: one fake face makes a fake.
+        score: That of its most suspicious track: one fake face makes a fake. Tracks of which
+            the detector was not sure count only where there are no others.
         verdict: `fake` where the score is at or above the threshold, else `real`.
         threshold: Where fake begins.
         tracks: The people, in the order of appearance.
@@ -149,7 +154,8 @@ def summarize(result: dict) -> str:
         if len(verdict["tracks"]) > 1:
             lines += [
                 f"  track {track['track_id']}: {track['verdict']}, score {track['score']:.3f} "
-                f"({_count_faces(track['num_faces'])})"
+                f"({_count_faces(track['num_faces'])}"
+                f"{'' if track['confidence'] >= SURE else ', perhaps no face'})"
                 for track in verdict["tracks"]
             ]
         lines += [f"  warning: {warning}" for warning in verdict["warnings"]]
@@ -200,7 +206,8 @@ def predict_file(
             f"{scores.tolist()}. The model or its server is at fault: no verdict is given."
         )
     tracks = _score_tracks(found, scores, threshold)
-    worst = max(tracks, key=lambda track: track.score)
+    sure = [track for track in tracks if track.confidence >= SURE]
+    worst = max(sure or tracks, key=lambda track: track.score)
     return Verdict(
         path=str(path),
         score=worst.score,
@@ -234,7 +241,8 @@ def _score_tracks(
         own = scores[owner == track_id]
         score = float(own.mean())
         verdict = "fake" if score >= threshold else "real"
-        tracks.append(TrackScore(track_id, len(own), score, verdict))
+        confidence = float(np.mean([face.box[4] for face in faces if face.track_id == track_id]))
+        tracks.append(TrackScore(track_id, len(own), confidence, score, verdict))
     return tuple(tracks)
 
 

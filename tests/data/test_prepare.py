@@ -368,3 +368,15 @@ def test_fakes_without_any_face_are_refused(pretend, folder, tmp_path, monkeypat
 def test_a_missing_folder_is_refused(tmp_path):
     with pytest.raises(OSError, match="no folder"):
         prepare(tmp_path / "nothing", tmp_path / "out")
+
+
+def test_a_fault_of_the_machine_stops_the_run_and_is_no_row(pretend, folder, tmp_path, monkeypatch):
+    def full(path, *rest):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(prepare_module, "extract_faces", full)
+    with pytest.raises(OSError, match="No space left"):
+        prepare(folder, tmp_path / "out", FACES)
+    monkeypatch.setattr(prepare_module, "extract_faces", pretend)
+    made = prepare(folder, tmp_path / "out", FACES)
+    assert all(video.num_faces == 3 for video in made.videos)

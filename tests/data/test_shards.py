@@ -60,3 +60,11 @@ def test_joined_shards_hold_the_records_of_their_parts_in_order(crops, tmp_path)
     join_shards(tmp_path / "whole", parts)
     found = [record.numpy() for record in tf.data.TFRecordDataset(str(tmp_path / "whole"))]
     assert found == records
+
+
+def test_a_record_has_the_same_bytes_in_every_process():
+    crop = np.zeros((8, 8, 3), np.uint8)
+    record = encode_face(crop, label=1, video_id="a/b", frame_index=3)
+    parsed = tf.train.Example.FromString(record)
+    # Its own order of the features is by chance, another one in every process.
+    assert record == parsed.SerializeToString(deterministic=True)

@@ -580,3 +580,14 @@ def test_asking_for_no_frames_is_refused_for_images_too(tmp_path):
             next(read_frames(path, 0))
         with pytest.raises(ValueError, match="every >= 0; got every=-1"):
             next(read_frames(path, 4, every=-1))
+
+
+def test_of_an_animated_image_the_first_frame_is_given_and_the_others_are_named(tmp_path):
+    pictures = [Image.new("RGB", (8, 8), (40 * index, 0, 0)) for index in range(4)]
+    path = tmp_path / "moving.gif"
+    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=100)
+    said = []
+    (frame,) = read_frames(path, 32, warn=said.append)
+    assert frame.pixels.max() == 0
+    assert len(said) == 1
+    assert "4 frames" in said[0]

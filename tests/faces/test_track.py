@@ -1,5 +1,6 @@
 """Who is who in a video: films of two real faces whose places are known."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -178,6 +179,40 @@ def test_frames_are_held_back_only_so_far(wall, monkeypatch):
 def test_every_frame_comes_out_once_and_in_order(collins, wall):
     film = to_frames([collins.place(wall, 200, 120)] * 3 + [wall] * 30)
     assert [frame.index for frame, _ in track_faces(film, Watched())] == list(range(33))
+
+
+@pytest.fixture(scope="module")
+def room():
+    """float32[240, 400, 3], a background with texture: a face more or less is no cut."""
+    rng = np.random.default_rng(5)
+    coarse, fine = rng.uniform(20, 220, (5, 8, 3)), rng.uniform(-30, 30, (60, 100, 3))
+    return sum(
+        cv2.resize(cells.astype(np.float32), (400, 240), interpolation=cv2.INTER_CUBIC)
+        for cells in (coarse, fine)
+    )
+
+
+@pytest.mark.parametrize("every", [2, 3, 5, 10])
+def test_a_face_that_flickers_is_found_wherever_it_shows(collins, room, every):
+    shown = [index % every != every - 1 for index in range(24)]
+    film = [collins.place(room, 200, 120) if is_shown else room for is_shown in shown]
+    assert [list(seen) for seen in follow(film)] == [[0] if is_shown else [] for is_shown in shown]
+
+
+def test_black_frames_between_are_no_end(collins, room):
+    film = [collins.place(room, 200, 120) if index % 5 else 0 * room for index in range(20)]
+    assert [list(seen) for seen in follow(film)] == [
+        [0] if index % 5 else [] for index in range(20)
+    ]
+
+
+@pytest.mark.parametrize("length", [0, 1, 3, 8, 12])
+def test_a_face_that_dissolves_into_another_is_two_tracks(collins, hopper, room, length):
+    first, second = collins.place(room, 200, 120, 80), hopper.place(room, 200, 120, 80)
+    shares = [0] * 10 + [(index + 1) / (length + 1) for index in range(length)] + [1] * 20
+    places = follow([(1 - share) * first + share * second for share in shares])
+    assert [list(seen) for seen in places[:10]] == [[0]] * 10
+    assert [list(seen) for seen in places[-20:]] == [[1]] * 20
 
 
 def test_a_small_face_is_found_and_followed(collins, wall):

@@ -66,8 +66,8 @@ def test_one_fake_person_makes_the_file_a_fake(monkeypatch, face_batch, tiny_fac
     monkeypatch.setattr(predict, "extract_faces", lambda path, options: found)
     verdict = predict.predict_file("two.mp4", scores_of(0.25, 0.75, 0.0, 0.5), tiny_faces)
     assert verdict.tracks == (
-        predict.TrackScore(0, 2, 0.125, "real"),
-        predict.TrackScore(1, 2, 0.625, "fake"),
+        predict.TrackScore(0, 2, 0.9, 0.125, "real"),
+        predict.TrackScore(1, 2, 0.9, 0.625, "fake"),
     )
     assert (verdict.score, verdict.verdict) == (0.625, "fake")
     assert predict.summarize({"files": [asdict(verdict)], "failed": []}).splitlines() == [
@@ -76,6 +76,26 @@ def test_one_fake_person_makes_the_file_a_fake(monkeypatch, face_batch, tiny_fac
         "  track 1: fake, score 0.625 (2 faces)",
         "  warning: cut short: 2 frames decode",
     ]
+
+
+def test_what_is_perhaps_no_face_does_not_decide(monkeypatch, face_batch, tiny_faces):
+    def found(*confidence):
+        faces = [
+            SimpleNamespace(
+                frame_index=0, time_s=0.0, track_id=index, box=(0, 1, 50, 60, score), crop=crop
+            )
+            for index, (score, crop) in enumerate(zip(confidence, face_batch[:2], strict=True))
+        ]
+        return lambda path, options: Extraction(faces, [], 1, {}, [])
+
+    score = scores_of(0.25, 0.75)
+    monkeypatch.setattr(predict, "extract_faces", found(1.0, 0.1))
+    verdict = predict.predict_file("badge.jpg", score, tiny_faces)
+    assert (verdict.score, verdict.verdict) == (0.25, "real")
+    lines = predict.summarize({"files": [asdict(verdict)], "failed": []}).splitlines()
+    assert lines[2] == "  track 1: fake, score 0.750 (1 face, perhaps no face)"
+    monkeypatch.setattr(predict, "extract_faces", found(0.1, 0.15))
+    assert predict.predict_file("badge.jpg", score, tiny_faces).score == 0.75
 
 
 @pytest.mark.parametrize("bad", [[0.1, np.nan, 0.3, 0.4], [0.1, 1.5, 0.3, 0.4], [0.1]])
