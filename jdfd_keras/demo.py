@@ -17,13 +17,11 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
-
 from jdfd_keras.data.clips import Portrait, make_clips, read_portraits, vary_portrait
 from jdfd_keras.data.layouts import CLASSES
 from jdfd_keras.data.manifest import read_videos
 from jdfd_keras.evaluation.page import format_value
-from jdfd_keras.faces.extract import extract_faces
+from jdfd_keras.faces.extract import encode_png, extract_faces
 from jdfd_keras.model.weights import fetch_imagenet_weights
 from jdfd_keras.options import (
     OPTIONS,
@@ -166,8 +164,7 @@ def _request(url: str, path: Path, clip: Path, options: DemoOptions) -> None:
     """
     wanted = FaceOptions(frames_per_video=options.frames_per_video, face_size=options.face_size)
     faces = extract_faces(clip, wanted).faces[:3]
-    pictures = [cv2.cvtColor(face.crop, cv2.COLOR_RGB2BGR) for face in faces]
-    encoded = [base64.b64encode(cv2.imencode(".png", picture)[1]) for picture in pictures]
+    encoded = [base64.b64encode(encode_png(face.crop)) for face in faces]
     body = {"instances": [{"b64": text.decode()} for text in encoded]}
     path.write_text(json.dumps(body), encoding="utf-8")
     _say(f"$ curl -d @{shlex.quote(str(path))} {url}:predict")

@@ -1,5 +1,7 @@
 """Films of real faces, made on the spot: two public-domain portraits moved over a background."""
 
+import struct
+
 import cv2
 import numpy as np
 import pytest
@@ -63,3 +65,19 @@ def write_film():
         return path
 
     return write
+
+
+@pytest.fixture(scope="session")
+def turn_header():
+    """A function that marks an MPEG-4 file as filmed with the camera turned, as phones do."""
+
+    def turn(path):
+        upright, turned = (
+            struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+            for a, b, c, d in [(1 << 16, 0, 0, 1 << 16), (0, 1 << 16, -1 << 16, 0)]
+        )
+        data = path.read_bytes()
+        header = data.index(b"tkhd")
+        path.write_bytes(data[:header] + data[header:].replace(upright, turned, 1))
+
+    return turn

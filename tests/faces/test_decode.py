@@ -285,15 +285,9 @@ def test_one_frame_is_held_at_a_time(tmp_path, every):
     assert peak < 4 * size[0] * size[1] * 3
 
 
-def test_a_video_turned_by_its_header_is_upright(tmp_path):
+def test_a_video_turned_by_its_header_is_upright(tmp_path, turn_header):
     path = write_clip(tmp_path / "phone.mp4", num_frames=3)
-    upright, turned = (
-        struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-        for a, b, c, d in [(1 << 16, 0, 0, 1 << 16), (0, 1 << 16, -1 << 16, 0)]
-    )
-    data = path.read_bytes()
-    header = data.index(b"tkhd")
-    path.write_bytes(data[:header] + data[header:].replace(upright, turned, 1))
+    turn_header(path)
     for every in (0, 1):
         assert next(read_frames(path, 1, every=every)).pixels.shape == (WIDTH, HEIGHT, 3)
 

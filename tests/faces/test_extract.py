@@ -1,5 +1,3 @@
-import struct
-
 import cv2
 import numpy as np
 import pytest
@@ -241,17 +239,11 @@ def test_a_picture_of_odd_sides_is_no_hindrance(tmp_path, astronaut):
     np.testing.assert_allclose(face.box[:4], (178, 83, 265, 170), atol=10)
 
 
-def test_a_film_turned_by_its_header_shows_upright_faces(tmp_path, collins, wall):
+def test_a_film_turned_by_its_header_shows_upright_faces(tmp_path, collins, wall, turn_header):
     lying = np.rot90(collins.place(wall, 200, 120).clip(0, 255).astype(np.uint8))
     path = write_clip(tmp_path / "phone.mp4", [np.ascontiguousarray(lying)] * 3)
     assert extract_faces(path, FaceOptions(face_size=71)).faces == []
-    upright, turned = (
-        struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
-        for a, b, c, d in [(1 << 16, 0, 0, 1 << 16), (0, 1 << 16, -1 << 16, 0)]
-    )
-    data = path.read_bytes()
-    header = data.index(b"tkhd")
-    path.write_bytes(data[:header] + data[header:].replace(upright, turned, 1))
+    turn_header(path)
     found = extract_faces(path, FaceOptions(face_size=71))
     assert len(found.faces) == 3
     assert found.faces[0].box.center == pytest.approx((200, 120), abs=12)
