@@ -45,7 +45,7 @@ STAGES = {
     "decode": {("decode.py", "read_frames")},
     "search whole frames": {("detect.py", "find")},
     "follow": {("detect.py", "find_near")},
-    "landmarks": {("landmarks.py", "find_landmarks")},
+    "landmarks": {("landmarks.py", "_predict")},
     "patches, descriptors": {
         ("identity.py", f) for f in ("take_patch", "take_chip", "describe_chip")
     },
