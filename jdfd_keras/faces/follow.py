@@ -122,13 +122,17 @@ class Person:
         """Tell at a glance, by how the person looked when it was sure to be them."""
         return any(looks_same(patch, look.patch) for patch in self.patches)
 
+    def keep_patch(self, look: Look) -> None:
+        """Keep how the person looks, among the latest few."""
+        self.patches = [*self.patches, look.patch][-MOST_PATCHES:]
+
     def recognize(self, look: Look) -> bool:
         """Tell by a glance, and by a long look where that leaves a doubt."""
         if self.looks_like(look):
             return True
         if not self.is_shown_in(look):
             return False
-        self.patches = [*self.patches, look.patch][-MOST_PATCHES:]
+        self.keep_patch(look)
         self.doubted_s = look.time_s if self.doubted_s is None else self.doubted_s
         return True
 

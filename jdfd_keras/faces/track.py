@@ -19,7 +19,6 @@ from jdfd_keras.faces.decode import Frame
 from jdfd_keras.faces.detect import MOST_PIXELS, Box, FaceDetector, overlap
 from jdfd_keras.faces.follow import (
     LONGEST_GAP_S,
-    MOST_PATCHES,
     SAME_BOX,
     Look,
     Person,
@@ -233,7 +232,7 @@ class _Tracker:
         distances = [np.linalg.norm(look.descriptor - track.descriptor) for track in absent]
         if distances and min(distances) < SAME_PERSON:
             found = absent[int(np.argmin(distances))]
-            found.patches = [*found.patches, look.patch][-MOST_PATCHES:]
+            found.keep_patch(look)
             return found
         self.tracks.append(Person(len(self.tracks), patches=[look.patch]))
         return self.tracks[-1]
