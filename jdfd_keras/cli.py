@@ -16,8 +16,15 @@ from jdfd_keras import __version__, commands, options
 
 EXAMPLES = {
     "demo": "jdfd-keras demo\n  jdfd-keras demo --portraits photographs/ --out my-demo",
-    "prepare": "jdfd-keras prepare videos/ --out prepared\n"
-    "  jdfd-keras prepare videos/ --out prepared --detector mtcnn --frames-per-video 300",
+    "prepare": "jdfd-keras prepare folder videos/ --out prepared\n"
+    "  jdfd-keras prepare faceforensics FaceForensics++/ --out ffpp --compression c23 "
+    "--split strict\n"
+    "  jdfd-keras prepare celebdf Celeb-DF-v2/ --out celebdf --workers 8\n"
+    "  jdfd-keras prepare uadfv UADFV/ --out uadfv-fold0 --split kfold --fold 0\n"
+    "  jdfd-keras prepare folder gs://bucket/videos --out gs://bucket/prepared "
+    "--runner DataflowRunner --project mine --region europe-west4 --temp_location gs://bucket/tmp",
+    "audit": "jdfd-keras audit prepared --out audit\n"
+    "  jdfd-keras audit ffpp celebdf uadfv --format json",
     "inspect": "jdfd-keras inspect clip.mp4 --out sheet.png\n"
     "  jdfd-keras inspect clip.mp4 --out sheet.png --overlay annotated.mp4 --tracks all\n"
     "  jdfd-keras inspect prepared --out sheet.png",
@@ -47,7 +54,7 @@ def main(argv: list[str] | None = None) -> int:
         The exit code: 0, 1, or 130 after Ctrl-C. Wrong usage leaves through SystemExit(2), as
         argparse does.
     """
-    arguments = build_parser().parse_args(argv)
+    arguments = parse(argv)
     os.environ["KERAS_BACKEND"] = "tensorflow"  # what is trained here is served by TensorFlow
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # serve and predict may share one
@@ -62,6 +69,16 @@ def main(argv: list[str] | None = None) -> int:
         return 130
     print(json.dumps(result, indent=2) if arguments.format == "json" else text, flush=True)
     return 1 if result.get("failed") else 0
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    """Parse a command; flags that are not ours are Beam's where Beam is asked for."""
+    parser = build_parser()
+    arguments, others = parser.parse_known_args(argv)
+    if others and not getattr(arguments, "runner", ""):
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    arguments.beam_flags = others
+    return arguments
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -83,15 +100,32 @@ def build_parser() -> argparse.ArgumentParser:
 
     command = _add_command(parsers, "prepare", commands.prepare, "take the faces out of videos")
     command.add_argument(
-        "root",
-        type=Path,
-        metavar="ROOT",
-        help="folder with real/ and fake/, or train/real/, train/fake/, val/real/ ...",
+        "layout",
+        choices=options.LAYOUTS,
+        metavar="LAYOUT",
+        help=f"{', '.join(options.LAYOUTS)}; `folder` is your own, with real/ and fake/, or "
+        "train/real/, train/fake/, val/real/ ...",
     )
-    _add_out(command, "the prepared data set")
+    command.add_argument("root", metavar="ROOT", help="the folder of the data set")
+    command.add_argument("--out", required=True, metavar="DIR", help="the prepared data set")
     _add_flags(command, options.FaceOptions)
     _add_flags(command, options.FilterOptions)
-    _add_flags(command, options.PrepareOptions)
+    _add_flags(command, options.PrepareOptions, skip=("layout",))
+    _add_flags(command, options.SplitOptions)
+    _add_flags(command, options.WorkOptions)
+
+    command = _add_command(
+        parsers, "audit", commands.audit, "look for leaks and shortcuts in prepared data sets"
+    )
+    command.add_argument(
+        "data", type=Path, nargs="+", metavar="DATA", help="what `prepare` made; one or several"
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="also write audit.md, audit.json and pictures of near-duplicates there",
+    )
 
     command = _add_command(
         parsers, "inspect", commands.inspect, "show the faces of a video or data set"
@@ -121,6 +155,8 @@ def build_parser() -> argparse.ArgumentParser:
     _add_flags(command, options.ModelOptions, skip=("image_size",))
     _add_flags(command, options.OptimizerOptions)
     _add_flags(command, options.TrainOptions)
+    _add_flags(command, options.PipelineOptions)
+    _add_flags(command, options.AugmentOptions)
 
     command = _add_command(
         parsers, "evaluate", commands.evaluate, "measure a detector on a data set"
@@ -185,9 +221,19 @@ def _add_out(command: argparse.ArgumentParser, what: str) -> None:
 def _add_flags(command: argparse.ArgumentParser, kind: type, skip: tuple[str, ...] = ()) -> None:
     """Add a flag for each field of a dataclass of options."""
     for field in dataclasses.fields(kind):
-        if field.name not in skip:
+        flag = f"--{field.name.replace('_', '-')}"
+        if field.name in skip:
+            continue
+        if field.type is bool:
             command.add_argument(
-                f"--{field.name.replace('_', '-')}",
+                flag,
+                action=argparse.BooleanOptionalAction,
+                default=field.default,
+                help=f"{field.metadata['help']} ({'yes' if field.default else 'no'})",
+            )
+        else:
+            command.add_argument(
+                flag,
                 type=field.type,
                 default=field.default,
                 choices=field.metadata["choices"] or None,

@@ -11,6 +11,7 @@ import os
 import shlex
 import sys
 import tempfile
+from collections import Counter
 
 from jdfd_keras import options
 
@@ -34,42 +35,82 @@ def demo(arguments: argparse.Namespace) -> tuple[dict, str]:
 
 
 def prepare(arguments: argparse.Namespace) -> tuple[dict, str]:
-    """Take the faces out of a folder of videos."""
-    _import_tensorflow()
+    """Take the faces out of a data set of videos."""
+    if arguments.detector == "mtcnn":
+        _import_tensorflow()
     from jdfd_keras.data import prepare as stage
 
+    splits = read_flags(arguments, options.SplitOptions)
+    if splits.split == "paper":
+        _warn(
+            "--split paper draws single faces: the same video lies in training and in testing, "
+            "so that its figures say little of videos that a detector has not seen"
+        )
     made = stage.prepare(
         arguments.root,
         arguments.out,
         read_flags(arguments, options.FaceOptions),
         read_flags(arguments, options.PrepareOptions),
         read_flags(arguments, options.FilterOptions),
+        splits,
+        read_flags(arguments, options.WorkOptions),
+        arguments.beam_flags,
     )
-    for source_id, splits in made.shared_sources.items():
-        print(
-            f"warning: source {source_id!r} lies in {' and '.join(sorted(splits))}: a detector "
-            "may know it by heart",
-            file=sys.stderr,
-        )
-    excluded = [row for row in made.videos if not row.num_faces]
-    damaged = [row for row in made.videos if row.warning]
-    dropped = made.count_dropped()
+    excluded = [{"path": r.path, "reason": r.reason} for r in made.videos if not r.num_faces]
     result = {
-        "directory": str(made.directory),
+        "directory": made.directory,
         "videos": len(made.videos),
-        "faces": made.count_faces(),
-        "dropped": dropped,
-        "excluded": [{"path": row.path, "reason": row.reason} for row in excluded],
-        "warnings": [{"path": row.path, "warning": row.warning} for row in damaged],
+        "faces": made.faces,
+        "dropped": made.count_dropped(),
+        "excluded": excluded,
+        "warnings": [{"path": r.path, "warning": r.warning} for r in made.videos if r.warning],
+        "missing": made.missing,
+        "unknown": made.unknown,
+        "left_out": made.left_out,
     }
-    lines = [f"{len(made.videos)} videos, faces taken:", "        real   fake"]
+    if len(excluded) > arguments.max_failed * len(made.videos):
+        _warn(
+            f"{len(excluded)} of {len(made.videos)} videos gave no face, more than "
+            f"--max-failed {arguments.max_failed:g}"
+        )
+        result["failed"] = excluded
+    return result, _sum_up_prepared(result)
+
+
+def _sum_up_prepared(result: dict) -> str:
+    classes = list(result["faces"]["train"])
+    lines = [f"{result['videos']} videos, faces taken:"]
+    lines.append(f"{'':5} {' '.join(f'{name:>10}' for name in classes)}")
     lines += [
-        f"{split:5} {count['real']:6} {count['fake']:6}" for split, count in result["faces"].items()
+        f"{split:5} {' '.join(f'{count:10}' for count in counts.values())}"
+        for split, counts in result["faces"].items()
     ]
-    lines += [f"{count} faces not taken: {reason}" for reason, count in dropped.items()]
-    lines += [f"no face: {row.path}: {row.reason}" for row in excluded]
-    lines += [f"warning: {row.path}: {row.warning}" for row in damaged]
-    return result, "\n".join([*lines, f"prepared data set: {made.directory}"])
+    lines += [f"{count} faces not taken: {reason}" for reason, count in result["dropped"].items()]
+    reasons = Counter(result["left_out"].values())
+    lines += [f"{count} videos left out: {reason}" for reason, count in reasons.most_common(5)]
+    lines += _name_some("missing", result["missing"])
+    lines += _name_some("not of this layout", result["unknown"])
+    lines += _name_some("no face", [f"{e['path']}: {e['reason']}" for e in result["excluded"]], 50)
+    warnings = [f"{entry['path']}: {entry['warning']}" for entry in result["warnings"]]
+    lines += _name_some("warning", warnings, 50)
+    return "\n".join([*lines, f"prepared data set: {result['directory']}"])
+
+
+def _name_some(what: str, names: list[str], most: int = 5) -> list[str]:
+    """Write a line for each name, but not for thousands of them."""
+    lines = [f"{what}: {name}" for name in names[:most]]
+    more = len(names) - most
+    return [*lines, f"{what}: {more} more, with --format json all of them"] if more > 0 else lines
+
+
+def audit(arguments: argparse.Namespace) -> tuple[dict, str]:
+    """Look for leaks and shortcuts in prepared data sets."""
+    from jdfd_keras.data import audit as stage
+    from jdfd_keras.data.audit_page import render_audit
+
+    report = stage.audit(arguments.data, arguments.out)
+    where = f"\naudit: {arguments.out / 'audit.md'}" if arguments.out else ""
+    return report, render_audit(report) + where
 
 
 def inspect(arguments: argparse.Namespace) -> tuple[dict, str]:
@@ -100,6 +141,8 @@ def train(arguments: argparse.Namespace) -> tuple[dict, str]:
         read_flags(arguments, options.ModelOptions),
         read_flags(arguments, options.OptimizerOptions),
         read_flags(arguments, options.TrainOptions),
+        read_flags(arguments, options.PipelineOptions),
+        read_flags(arguments, options.AugmentOptions),
     )
     result = {
         "directory": str(run.directory),
@@ -163,6 +206,10 @@ def predict(arguments: argparse.Namespace) -> tuple[dict, str]:
         server=arguments.server,
     )
     return result, summarize(result)
+
+
+def _warn(text: str) -> None:
+    print(f"warning: {text}", file=sys.stderr)
 
 
 def _import_tensorflow() -> str:

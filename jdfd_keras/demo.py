@@ -18,8 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from jdfd_keras.data.clips import Portrait, make_clips, read_portraits, vary_portrait
-from jdfd_keras.data.layouts import CLASSES
 from jdfd_keras.data.manifest import read_videos
+from jdfd_keras.data.videos import CLASSES
 from jdfd_keras.evaluation.page import format_value
 from jdfd_keras.faces.extract import encode_png, extract_faces
 from jdfd_keras.model.weights import fetch_imagenet_weights
@@ -74,7 +74,7 @@ def run_demo(out: str | Path, options: DemoOptions | None = None) -> tuple[dict,
 
     _say("[2/8] Taking the faces out of them, split so that no source is in two splits")
     _run(
-        *("prepare", out / "videos", "--out", out / "prepared"),
+        *("prepare", "folder", out / "videos", "--out", out / "prepared"),
         *("--frames-per-video", options.frames_per_video),
         *("--face-size", options.face_size, "--seed", options.seed),
     )

@@ -53,18 +53,57 @@ class FilterOptions:
     max_yaw: float = setting(90.0, "largest turn of the head in degrees; 90: any")
 
 
+LAYOUTS = ("folder", "faceforensics", "celebdf", "celebdf-v1", "uadfv", "dfdc")
+
+
 @dataclass(frozen=True)
 class PrepareOptions:
-    """How videos become a prepared data set; kept in it."""
+    """What becomes a prepared data set, and how it is stored; kept in it."""
 
+    layout: str = setting("folder", "how the data set lies on disk", choices=LAYOUTS)
+    compression: str = setting(
+        "all", "which of FaceForensics++'s compressions", choices=("all", "raw", "c23", "c40")
+    )
+    manipulations: str = setting(
+        "", "which fakes, such as Deepfakes,FaceSwap; all that are there if not given"
+    )
+    faces_per_shard: int = setting(1024, "faces per TFRecord file, about")
+    manifest: str = setting("parquet", "form of both tables", choices=("parquet", "csv"))
+
+
+@dataclass(frozen=True)
+class SplitOptions:
+    """Which videos are for training, validation and testing; kept in the data set."""
+
+    split: str = setting(
+        "official",
+        "official: as published, or by source at random where nothing is; strict: official without "
+        "what shares footage with a later split; kfold: by source, one fold to test; paper: 85:15 "
+        "over single faces, so that each video lies on both sides",
+        choices=("official", "strict", "kfold", "paper"),
+    )
     val_share: float = setting(
-        0.15, "share of the source groups for validation, where the folder has no splits"
+        0.15, "share for validation where none is published, of sources or people (paper: of faces)"
     )
     test_share: float = setting(
-        0.15, "share of the source groups for testing, where the folder has no splits"
+        0.15, "share for testing where none is published, of sources (paper: of faces)"
     )
-    seed: int = setting(0, "seed of the random split")
-    faces_per_shard: int = setting(1024, "faces per TFRecord file, about")
+    folds: int = setting(5, "kfold: number of folds; the one after the test fold is for validation")
+    fold: int = setting(0, "kfold: the fold to test on, from 0")
+    seed: int = setting(0, "seed of whatever is drawn at random")
+
+
+@dataclass(frozen=True)
+class WorkOptions:
+    """How `prepare` goes about it; changes nothing of what it makes."""
+
+    workers: int = setting(0, "processes; 0 takes one for each core")
+    max_failed: float = setting(0.1, "largest share of videos without a face that is no failure")
+    runner: str = setting(
+        "",
+        "run on Apache Beam instead: DirectRunner, FlinkRunner, SparkRunner, DataflowRunner; "
+        "further flags are Beam's own",
+    )
 
 
 @dataclass(frozen=True)
@@ -103,7 +142,30 @@ class TrainOptions:
     reconstruction_weight: float = setting(
         0.2, "weight of the reconstruction error (the paper's beta 2)"
     )
-    seed: int = setting(0, "seed of weights and shuffling")
+    seed: int = setting(0, "seed of weights, order and augmentation")
+    allow_leak: bool = setting(
+        False, "train although splits share sources or near-duplicate faces; the run says so"
+    )
+
+
+@dataclass(frozen=True)
+class PipelineOptions:
+    """How faces come from a prepared data set; kept in the run folder."""
+
+    balance: bool = setting(False, "draw real and fake faces equally often")
+    cache: bool = setting(False, "keep the encoded faces in memory after the first pass")
+
+
+@dataclass(frozen=True)
+class AugmentOptions:
+    """What is done to training faces at random, each to every second face; kept in the run."""
+
+    flip: bool = setting(False, "augment: mirror")
+    jpeg: bool = setting(False, "augment: save as JPEG of quality 40 to 100")
+    blur: bool = setting(False, "augment: blur, sigma up to 2 pixels")
+    scaling: bool = setting(False, "augment: shrink to a quarter at most and enlarge again")
+    noise: bool = setting(False, "augment: add noise of up to 10 grey levels")
+    colour: bool = setting(False, "augment: other brightness, contrast and saturation")
 
 
 @dataclass(frozen=True)
@@ -113,6 +175,9 @@ class EvaluateOptions:
     split: str = setting("test", "split to score", choices=("train", "val", "test"))
     threshold: float = setting(0.5, "a score at or above it is called fake")
     batch_size: int = setting(32, "faces scored at once")
+    allow_leak: bool = setting(
+        False, "evaluate although training saw sources or near-duplicates; the report says so"
+    )
 
 
 @dataclass(frozen=True)
@@ -184,19 +249,7 @@ def claim_directory(directory: str | Path, **groups) -> None:
     directory = Path(directory)
     path = directory / OPTIONS
     if path.is_file():
-        made = _read_json(path)
-        asked = json.loads(_to_json(groups))
-        changed = [
-            f"{name} {made.get(group, {}).get(name)!r} -> {value!r}"
-            for group, values in asked.items()
-            for name, value in values.items()
-            if made.get(group, {}).get(name) != value
-        ]
-        if changed:
-            raise ValueError(
-                f"Expected the options that {directory} was made with; got other ones "
-                f"({', '.join(changed)}). Choose another --out, or remove that folder."
-            )
+        check_claim(path.read_text(encoding="utf-8"), directory, groups)
         return
     if directory.is_dir() and any(p.name != f"unfinished-{OPTIONS}" for p in directory.iterdir()):
         raise ValueError(
@@ -205,6 +258,32 @@ def claim_directory(directory: str | Path, **groups) -> None:
         )
     directory.mkdir(parents=True, exist_ok=True)
     save_options(path, **groups)
+
+
+def check_claim(text: str, place: str | Path, groups: dict) -> None:
+    """See that a folder was made with these options.
+
+    Args:
+        text: What its options.json holds.
+        place: Its name.
+        groups: Frozen dataclasses by the names they were written under.
+
+    Raises:
+        ValueError: If one differs.
+    """
+    made = _parse_json(text, f"{place}/{OPTIONS}")
+    asked = json.loads(to_json(groups))
+    changed = [
+        f"{name} {made.get(group, {}).get(name)!r} -> {value!r}"
+        for group, values in asked.items()
+        for name, value in values.items()
+        if made.get(group, {}).get(name) != value
+    ]
+    if changed:
+        raise ValueError(
+            f"Expected the options that {place} was made with; got other ones "
+            f"({', '.join(changed)}). Choose another --out, or remove that folder."
+        )
 
 
 def save_options(path: str | Path, **groups) -> None:
@@ -216,7 +295,7 @@ def save_options(path: str | Path, **groups) -> None:
     """
     path = Path(path)
     unfinished = path.with_name(f"unfinished-{path.name}")
-    unfinished.write_text(_to_json(groups) + "\n", encoding="utf-8")
+    unfinished.write_text(to_json(groups), encoding="utf-8")
     os.replace(unfinished, path)
 
 
@@ -245,15 +324,21 @@ def load_options(path: str | Path, group: str, kind: type):
         ) from error
 
 
-def _to_json(groups: dict) -> str:
-    return json.dumps({name: dataclasses.asdict(group) for name, group in groups.items()}, indent=2)
+def to_json(groups: dict) -> str:
+    """Put option groups into the text of an options.json."""
+    plain = {name: dataclasses.asdict(group) for name, group in groups.items()}
+    return json.dumps(plain, indent=2) + "\n"
 
 
 def _read_json(path: Path) -> dict:
+    return _parse_json(path.read_text(encoding="utf-8"), str(path))
+
+
+def _parse_json(text: str, place: str) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise ValueError(
-            f"Expected options as JSON in {path}; got '{error}'. The file is damaged: restore it, "
+            f"Expected options as JSON in {place}; got '{error}'. The file is damaged: restore it, "
             "or make its folder again."
         ) from error

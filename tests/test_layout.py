@@ -10,7 +10,9 @@ import jdfd_keras
 PACKAGE = Path(jdfd_keras.__file__).parent
 ORDER = [
     "options",
+    "storage",
     "progress",
+    "markdown",
     "faces",
     "data",
     "model",
@@ -61,6 +63,8 @@ def test_what_needs_no_tensorflow_imports_none():
         "jdfd_keras.faces.extract",
         "jdfd_keras.data.inspect",
         "jdfd_keras.data.prepare",
+        "jdfd_keras.data.audit",
+        "jdfd_keras.data.samples",
         "jdfd_keras.data.blending",
         "jdfd_keras.evaluation.metrics",
         "jdfd_keras.serving.client",

@@ -11,15 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from jdfd_keras.data.layouts import CLASSES, SPLITS
 from jdfd_keras.data.manifest import FaceRow, VideoRow, read_manifest, read_videos
 from jdfd_keras.data.samples import choose_evenly, choose_over_videos, read_crops
+from jdfd_keras.data.videos import LABEL_NAMES, SPLITS
 from jdfd_keras.faces.extract import Extraction, Face, Track, check_face_options, extract_faces
 from jdfd_keras.faces.overlay import check_overlay, draw_overlay, track_colour
 from jdfd_keras.faces.sheet import MOST_ROWS, SheetFace, SheetRow, draw_sheet, share_places
 from jdfd_keras.options import FaceOptions, FilterOptions
-
-CLASS_NAMES = {label: name for name, label in CLASSES.items()}
 
 
 def inspect(
@@ -211,7 +209,7 @@ def _inspect_set(directory: Path, out: Path, landmarks: bool) -> dict:
         "path": str(directory),
         "num_videos": len(videos),
         "num_faces": len(rows),
-        "groups": _count_groups(videos),
+        "groups": _count_groups(rows, videos),
         "dropped": dict(dropped),
         "excluded": [
             {"path": video.path, "reason": video.reason} for video in videos if not video.num_faces
@@ -227,19 +225,25 @@ def _inspect_set(directory: Path, out: Path, landmarks: bool) -> dict:
     return summary | {"sheet": str(out)}
 
 
-def _count_groups(videos: list[VideoRow]) -> list[dict]:
-    groups: dict[tuple, list[VideoRow]] = defaultdict(list)
+def _count_groups(rows: list[FaceRow], videos: list[VideoRow]) -> list[dict]:
+    # Of the rows, since faces may be split singly; and of the videos, for those without a face.
+    faces: dict[tuple, list[str]] = defaultdict(list)
+    for row in rows:
+        faces[SPLITS.index(row.split), row.label, row.manipulation].append(row.video_id)
+    members = {key: set(video_ids) for key, video_ids in faces.items()}
     for video in videos:
-        groups[SPLITS.index(video.split), video.label, video.manipulation].append(video)
+        if video.split:
+            key = (SPLITS.index(video.split), video.label, video.manipulation)
+            members.setdefault(key, set()).add(video.video_id)
     return [
         {
             "split": SPLITS[split],
-            "label": CLASS_NAMES[label],
+            "label": LABEL_NAMES[label],
             "manipulation": manipulation,
-            "num_videos": len(members),
-            "num_faces": sum(video.num_faces for video in members),
+            "num_videos": len(video_ids),
+            "num_faces": len(faces[split, label, manipulation]),
         }
-        for (split, label, manipulation), members in sorted(groups.items())
+        for (split, label, manipulation), video_ids in sorted(members.items())
     ]
 
 
@@ -256,7 +260,8 @@ def _draw_groups(
         key: choose_over_videos(rows, groups[key], count)
         for key, count in zip(shown, places, strict=True)
     }
-    crops = read_crops(directory, rows, {index for of in chosen.values() for index in of})
+    shards = [row.shard for row in rows]
+    crops = read_crops(directory, shards, {index for of in chosen.values() for index in of})
     sheet_rows = []
     for label, manipulation in shown:
         indices, members = chosen[label, manipulation], groups[label, manipulation]
@@ -266,7 +271,7 @@ def _draw_groups(
             notes.append(f"{len(indices)} of {len(members)} shown")
         sheet_rows.append(
             SheetRow(
-                title=_name_group(CLASS_NAMES[label], manipulation),
+                title=_name_group(LABEL_NAMES[label], manipulation),
                 notes=notes,
                 faces=[_show_row(rows[index], crops[index], landmarks) for index in indices],
             )

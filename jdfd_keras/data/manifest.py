@@ -1,27 +1,36 @@
 """The tables of a prepared data set: one row per face, one row per video.
 
-Takes rows; gives CSV files and back. Knows neither pixels nor TensorFlow.
+Takes rows; gives Parquet or CSV files, by their ending, and back: as columns, which is how
+millions are handled, or as rows. Knows neither pixels nor TensorFlow.
 """
 
 import csv
 import dataclasses
+import io
 import json
-import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
-from jdfd_keras.data.layouts import Video
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
-MANIFEST = "manifest.csv"
-VIDEOS = "videos.csv"
+from jdfd_keras.data.videos import Video
+from jdfd_keras.storage import LocalStore, Store
+
+MANIFEST = "manifest"
+VIDEOS = "videos"
+SUFFIXES = ("parquet", "csv")
 
 
 @dataclass(frozen=True)
 class FaceRow(Video):
     """One face of a prepared data set, after what is known of its video.
 
-    Rows stand in the order of the shards.
+    Rows stand in the order of the shards. Of a data set whose faces were split singly, `split`
+    is that of the face.
 
     Attributes:
         frame_index: The frame's position in the video, from 0.
@@ -35,6 +44,7 @@ class FaceRow(Video):
         sharpness: As `faces.quality.measure_sharpness` gives it.
         outside: Share of the crop that lies outside the frame.
         yaw_deg: As `faces.quality.estimate_yaw` gives it.
+        phash: As `data.hashing.hash_face` gives it.
         shard: The file in `shards/` that holds the crop.
     """
 
@@ -49,6 +59,7 @@ class FaceRow(Video):
     sharpness: float
     outside: float
     yaw_deg: float
+    phash: str
     shard: str
 
 
@@ -57,6 +68,10 @@ class VideoRow(Video):
     """One video of a prepared data set, also where it gave no face, after what is known of it.
 
     Attributes:
+        file_bytes: Size of the file.
+        width: Width of its frames in pixels, 0 where none decoded.
+        height: Their height.
+        jpeg_quality: Quality at which a JPEG was saved, 1 to 100; 0 for all else.
         num_frames: Frames looked at.
         num_tracks: People found in it.
         num_faces: Faces taken from it.
@@ -65,6 +80,10 @@ class VideoRow(Video):
         reason: Why there are no faces; "" where there are some.
     """
 
+    file_bytes: int
+    width: int
+    height: int
+    jpeg_quality: int
     num_frames: int
     num_tracks: int
     num_faces: int
@@ -73,81 +92,198 @@ class VideoRow(Video):
     reason: str
 
 
-def write_rows(path: str | Path, rows: Iterable[FaceRow | VideoRow], kind: type) -> None:
-    """Write a table whole or not at all.
+_TYPES = {
+    str: pa.string(),
+    int: pa.int64(),
+    float: pa.float64(),
+    tuple[str, ...]: pa.list_(pa.string()),
+    tuple[int, ...]: pa.list_(pa.int32()),
+    tuple[float, ...]: pa.list_(pa.float32()),
+    dict[str, int]: pa.string(),  # as JSON, so that every reader of Parquet can show it
+}
+# Columns that repeat a few values: kept once each in memory too.
+_REPEATED = ("video_id", "path", "manipulation", "compression", "split", "detector", "shard")
+
+
+def schema_of(kind: type) -> pa.Schema:
+    """Give the columns of a table.
 
     Args:
-        path: The CSV file, replaced if it is there.
-        rows: Its rows.
-        kind: `FaceRow` or `VideoRow`; gives the columns.
+        kind: `FaceRow` or `VideoRow`.
     """
-    path = Path(path)
-    unfinished = path.with_name(f"unfinished-{path.name}")
-    names = [field.name for field in dataclasses.fields(kind)]
-    with open(unfinished, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(names)
-        for row in rows:
-            writer.writerow([_to_cell(getattr(row, name)) for name in names])
-    os.replace(unfinished, path)
+    return pa.schema([(field.name, _TYPES[field.type]) for field in dataclasses.fields(kind)])
 
 
-def read_manifest(directory: str | Path) -> list[FaceRow]:
-    """Read the faces of a prepared data set, in the order of its shards.
+def to_table(rows: Iterable[FaceRow | VideoRow], kind: type) -> pa.Table:
+    """Put rows into columns."""
+    rows = list(rows)
+    columns = [
+        pa.array([_plain(getattr(row, field.name)) for row in rows], _TYPES[field.type])
+        for field in dataclasses.fields(kind)
+    ]
+    return pa.Table.from_arrays(columns, schema=schema_of(kind))
+
+
+def to_rows(table: pa.Table, kind: type) -> list:
+    """Put columns into rows."""
+    columns = [
+        [_restore(value, field.type) for value in table[field.name].to_pylist()]
+        for field in dataclasses.fields(kind)
+    ]
+    return [kind(*values) for values in zip(*columns, strict=True)]
+
+
+def write_table(file: BinaryIO, suffix: str, kind: type, pieces: Iterable[pa.Table]) -> None:
+    """Write a table, piece after piece, so that it need not be held whole.
+
+    Args:
+        file: Where to.
+        suffix: `parquet` or `csv`.
+        kind: `FaceRow` or `VideoRow`; gives the columns.
+        pieces: Its rows, as `to_table` gives them.
+    """
+    if suffix == "parquet":
+        with pq.ParquetWriter(file, schema_of(kind), compression="zstd") as writer:
+            for piece in pieces:
+                writer.write_table(piece)
+        return
+    text = io.TextIOWrapper(file, encoding="utf-8", newline="")
+    writer = csv.writer(text)
+    writer.writerow(schema_of(kind).names)
+    for piece in pieces:
+        columns = [map(_to_cell, piece[name].to_pylist()) for name in piece.column_names]
+        writer.writerows(zip(*columns, strict=True))
+    text.flush()
+    text.detach()
+
+
+def read_faces(
+    place: str | Path | Store, *, split: str | None = None, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Read the faces of a prepared data set, in the order of its shards, as columns.
+
+    Args:
+        place: The prepared data set.
+        split: Only the faces of this split.
+        columns: Only these fields of FaceRow; all if not given.
 
     Raises:
         OSError: If the folder is no prepared data set.
         ValueError: If its table is damaged.
     """
-    return _read_rows(Path(directory) / MANIFEST, FaceRow)
+    wanted = list(columns) if columns is not None else schema_of(FaceRow).names
+    table = _read_table(
+        place, MANIFEST, FaceRow, wanted + ["split"] * (bool(split) and "split" not in wanted)
+    )
+    if split is not None:
+        table = table.filter(pc.equal(table["split"], split))
+    return table.select(wanted)
 
 
-def read_videos(directory: str | Path) -> list[VideoRow]:
+def read_manifest(place: str | Path | Store, *, split: str | None = None) -> list[FaceRow]:
+    """Read the faces of a prepared data set as rows; for some thousands of them.
+
+    Raises:
+        OSError: If the folder is no prepared data set.
+        ValueError: If its table is damaged.
+    """
+    return to_rows(read_faces(place, split=split), FaceRow)
+
+
+def read_videos(place: str | Path | Store) -> list[VideoRow]:
     """Read the videos of a prepared data set, those without a face included.
 
     Raises:
         OSError: If the folder is no prepared data set.
         ValueError: If its table is damaged.
     """
-    return _read_rows(Path(directory) / VIDEOS, VideoRow)
+    return to_rows(_read_table(place, VIDEOS, VideoRow, schema_of(VideoRow).names), VideoRow)
 
 
-_FROM_CELL = {
-    str: str,
-    int: int,
-    float: float,
-    tuple[str, ...]: lambda cell: tuple(json.loads(cell)),
-    tuple[int, ...]: lambda cell: tuple(json.loads(cell)),
-    tuple[float, ...]: lambda cell: tuple(json.loads(cell)),
-    dict[str, int]: json.loads,
-}
+def find_table(store: Store, name: str) -> str | None:
+    """Find the file of a table in whichever form it is there."""
+    there = [f"{name}.{suffix}" for suffix in SUFFIXES if store.exists(f"{name}.{suffix}")]
+    return there[0] if there else None
+
+
+def _read_table(place, name: str, kind: type, columns: list[str]) -> pa.Table:
+    store = LocalStore(str(place)) if isinstance(place, str | Path) else place
+    file_name = find_table(store, name)
+    if file_name is None:
+        raise FileNotFoundError(
+            f"Expected a prepared data set in {store.place}; got no {name}.parquet or {name}.csv "
+            "there. Make one with `jdfd-keras prepare`, or run it again if it was interrupted."
+        )
+    with store.open(file_name) as file:
+        if file_name.endswith("csv"):
+            return _read_csv(file, f"{store.place}/{file_name}", kind, columns)
+        return _read_parquet(file, f"{store.place}/{file_name}", kind, columns)
+
+
+def _read_parquet(file: BinaryIO, place: str, kind: type, columns: list[str]) -> pa.Table:
+    try:
+        parquet = pq.ParquetFile(file, read_dictionary=[c for c in _REPEATED if c in columns])
+        found = pq.ParquetFile(file).schema_arrow
+        if found.remove_metadata() != schema_of(kind):
+            raise ValueError(f"the columns {', '.join(found.names)}")
+        return parquet.read(columns=columns).unify_dictionaries()
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ValueError(
+            f"Expected a Parquet table with the columns {', '.join(schema_of(kind).names)} at "
+            f"{place}; got {error}. The table is damaged or of another version: prepare the data "
+            "set again."
+        ) from error
+
+
+def _parse(kind: type):
+    """Give the function that reads a cell back; it raises ValueError for one of another kind."""
+    if kind in (str, int, float):
+        return kind
+    plain = dict if kind == dict[str, int] else list
+
+    def parse(cell: str):
+        value = json.loads(cell)
+        if not isinstance(value, plain):
+            raise ValueError(f"{cell!r}, which is no {plain.__name__}")
+        return cell if plain is dict else value
+
+    return parse
+
+
+def _read_csv(file: BinaryIO, place: str, kind: type, columns: list[str]) -> pa.Table:
+    names = schema_of(kind).names
+    fields = {field.name: field.type for field in dataclasses.fields(kind)}
+    found: dict[str, list] = {name: [] for name in columns}
+    reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8", newline=""), strict=True)
+    try:
+        header = next(reader, [])
+        if header != names:
+            raise ValueError(f"the columns {', '.join(header)}")
+        positions = [(names.index(name), _parse(fields[name]), found[name]) for name in columns]
+        for cells in reader:
+            if len(cells) != len(names):
+                raise ValueError(f"{len(cells)} cells")
+            for position, parse, column in positions:
+                column.append(parse(cells[position]))
+        arrays = [pa.array(found[name], _TYPES[fields[name]]) for name in columns]
+    except (csv.Error, pa.ArrowException, TypeError, ValueError) as error:
+        raise ValueError(
+            f"Expected a row for the columns {', '.join(names)} in line {reader.line_num} of "
+            f"{place}; got {error}. The table is damaged or of another version: prepare the "
+            "data set again."
+        ) from error
+    return pa.Table.from_arrays(arrays, names=columns)
+
+
+def _plain(value):
+    return json.dumps(value) if isinstance(value, dict) else value
+
+
+def _restore(value, kind: type):
+    if kind == dict[str, int]:
+        return json.loads(value)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _to_cell(value) -> str:
-    return json.dumps(value) if isinstance(value, tuple | dict) else str(value)
-
-
-def _read_rows(path: Path, kind: type) -> list:
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"Expected a prepared data set in {path.parent}; got no {path.name} there. Make one "
-            "with `jdfd-keras prepare`, or run it again if it was interrupted."
-        )
-    names = [field.name for field in dataclasses.fields(kind)]
-    parsers = [_FROM_CELL[field.type] for field in dataclasses.fields(kind)]
-    rows = []
-    with open(path, newline="", encoding="utf-8") as file:
-        reader = csv.reader(file, strict=True)
-        try:
-            header = next(reader, [])
-            if header != names:
-                raise ValueError(f"the columns {', '.join(header)}")
-            for cells in reader:
-                rows.append(kind(*(f(cell) for f, cell in zip(parsers, cells, strict=True))))
-        except (csv.Error, TypeError, ValueError) as error:
-            raise ValueError(
-                f"Expected a row for the columns {', '.join(names)} in line {reader.line_num} of "
-                f"{path}; got {error}. The table is damaged or of another version: prepare the "
-                "data set again."
-            ) from error
-    return rows
+    return json.dumps(value) if isinstance(value, list) else str(value)

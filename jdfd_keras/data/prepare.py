@@ -1,42 +1,49 @@
-"""A folder of videos in, a prepared data set out: shards, manifest, options.
+"""A data set of videos in, a prepared data set out: shards, tables, options.
 
-The one way through this room. Every video is finished by itself, so a run that was killed
-goes on where it stopped and ends with the same bytes. A video that gives no face becomes a
-row with its reason.
+The one way through this room, on this machine or on a cluster. Every video is finished by
+itself, so a run that was killed goes on where it stopped and ends with the same bytes. A video
+that gives no face becomes a row with its reason.
 
-    <out>/options.json    what made it
-    <out>/manifest.csv    one row per face (`data.manifest.FaceRow`)
-    <out>/videos.csv      one row per video (`data.manifest.VideoRow`)
-    <out>/shards/         train-00000.tfrecord, ...
-    <out>/parts/          finished videos, while the run is not done
+    <out>/options.json        what made it
+    <out>/manifest.parquet    one row per face (`data.manifest.FaceRow`); or .csv
+    <out>/videos.parquet      one row per video (`data.manifest.VideoRow`); or .csv
+    <out>/listing.json        what the layout missed, did not know, or left out of every split
+    <out>/shards/             train-00000.tfrecord, ...
+    <out>/parts/              finished videos, while the run is not done
 """
 
-import dataclasses
-import hashlib
+import contextlib
+import errno
 import json
 import os
-import shutil
-from collections import Counter, defaultdict
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jdfd_keras.data.layouts import CLASSES, SPLITS, Video, list_folder
-from jdfd_keras.data.manifest import (
-    MANIFEST,
-    VIDEOS,
-    FaceRow,
-    VideoRow,
-    read_videos,
-    write_rows,
+from jdfd_keras.data.assemble import SHARDS, Join, check_faces, plan_shards, write_tables
+from jdfd_keras.data.layouts import list_videos
+from jdfd_keras.data.manifest import MANIFEST, VideoRow, find_table, read_faces, read_videos
+from jdfd_keras.data.splits import assign_splits
+from jdfd_keras.data.take import PARTS, Take
+from jdfd_keras.data.videos import CLASSES, LABEL_NAMES, SPLITS, Listing, Video
+from jdfd_keras.data.workers import Died, run_all
+from jdfd_keras.faces.extract import check_face_options
+from jdfd_keras.options import (
+    OPTIONS,
+    FaceOptions,
+    FilterOptions,
+    PrepareOptions,
+    SplitOptions,
+    WorkOptions,
+    check_claim,
+    to_json,
 )
-from jdfd_keras.data.splits import shared_sources, split_by_source
-from jdfd_keras.faces.decode import UnreadableFileError
-from jdfd_keras.faces.extract import Extraction, Face, check_face_options, extract_faces
-from jdfd_keras.options import FaceOptions, FilterOptions, PrepareOptions, claim_directory
-from jdfd_keras.progress import track
+from jdfd_keras.progress import Progress
+from jdfd_keras.storage import UNFINISHED, BeamStore, LocalStore, Store, read_text, write_text
 
-SHARDS = "shards"
-PARTS = "parts"
+LISTING = "listing.json"
 
 
 @dataclass(frozen=True)
@@ -46,25 +53,19 @@ class PreparedSet:
     Attributes:
         directory: The prepared data set.
         videos: One row per video, in the order of their ids.
-        shared_sources: Sources that lie in more than one split, where the folder itself came
-            with splits; source id to splits.
+        faces: Split, then `real`, `fake` and, if there are any, `unlabelled`, to the number of
+            faces.
+        missing: Files that the data set has and its folder has not.
+        unknown: Videos and images in the folder that the layout does not know.
+        left_out: Ids of the videos that are in no split, and why.
     """
 
-    directory: Path
+    directory: str
     videos: list[VideoRow]
-    shared_sources: dict[str, set[str]]
-
-    def count_faces(self) -> dict[str, dict[str, int]]:
-        """Count faces: split, then `real` and `fake`, to their number."""
-        return {
-            split: {
-                name: sum(
-                    row.num_faces for row in self.videos if (row.split, row.label) == (split, label)
-                )
-                for name, label in CLASSES.items()
-            }
-            for split in SPLITS
-        }
+    faces: dict[str, dict[str, int]]
+    missing: list[str]
+    unknown: list[str]
+    left_out: dict[str, str]
 
     def count_dropped(self) -> dict[str, int]:
         """Count the faces that were found and not taken, by reason."""
@@ -80,197 +81,195 @@ def prepare(
     faces: FaceOptions | None = None,
     options: PrepareOptions | None = None,
     filters: FilterOptions | None = None,
+    splits: SplitOptions | None = None,
+    work: WorkOptions | None = None,
+    beam_flags: Sequence[str] = (),
 ) -> PreparedSet:
-    """Prepare a data set of your own, laid out as `data.layouts.list_folder` says.
+    """Prepare a data set.
 
     Args:
-        root: The folder of videos.
+        root: The folder of videos, laid out as `options.layout` says (`data.layouts`).
         out: The prepared data set; made, or gone on with when a run of the same options was
             interrupted, or left as it is when it is already done.
         faces: How faces are taken.
-        options: How they are split and stored.
-        filters: Which of them are too bad to be taken; none if not given.
+        options: What is taken, and how it is stored.
+        filters: Which faces are too bad to be taken; none if not given.
+        splits: Which videos are for training, validation and testing.
+        work: In how many processes, one if not given, or on which runner of Apache Beam: then
+            `root` and `out` may lie on any file system that Beam reads.
+        beam_flags: Further options of Beam.
 
     Returns:
         What was made; videos without a face are in it, with the reason.
 
     Raises:
-        OSError: If `root` is not there or `out` cannot be written.
-        ValueError: If an option is out of its range, if `root` lacks a class, cannot be split or
-            shows no face of some class, or if `out` was made of other videos or with other
-            options.
+        OSError: If `root` is not there, `out` cannot be written, or another run writes to it.
+        ValueError: If an option is out of its range, if `root` is not laid out so, cannot be
+            split or shows no face of some class, or if `out` was made of other videos or with
+            other options.
     """
     faces, options = faces or FaceOptions(), options or PrepareOptions()
-    filters = filters or FilterOptions()
+    filters, splits = filters or FilterOptions(), splits or SplitOptions()
+    work = work or WorkOptions(workers=1)
     check_face_options(faces, filters)
-    if options.faces_per_shard < 1:
+    _check_options(options, work)
+    kind = BeamStore if work.runner else LocalStore
+    source, target = kind(str(root)), kind(str(out))
+    listing = list_videos(source, options)
+    videos, left_out = assign_splits(listing, splits)
+    sizes = source.list()
+    works = [(video, sizes[video.path]) for video in videos]
+    _claim(target, faces=faces, filters=filters, prepare=options, split=splits)
+    if find_table(target, MANIFEST) is None:
+        with _lock(target), _explain_full(target):
+            run = _runner(work, beam_flags, target)
+            outcomes = _take_faces(run, Take(source, target, faces, filters), works)
+            _assemble(run, target, works, outcomes, options, splits, listing, left_out)
+    for leftover in (PARTS, UNFINISHED):
+        target.remove(leftover)
+    return _describe(target, works)
+
+
+def _check_options(options: PrepareOptions, work: WorkOptions) -> None:
+    if options.faces_per_shard < 1 or work.workers < 0 or not 0 <= work.max_failed <= 1:
         raise ValueError(
-            f"Expected faces_per_shard >= 1; got {options.faces_per_shard}. Try the default, 1024."
-        )
-    out = Path(out)
-    videos = list_folder(root)
-    if not all(video.split for video in videos):
-        videos = split_by_source(
-            videos, val_share=options.val_share, test_share=options.test_share, seed=options.seed
-        )
-    claim_directory(out, faces=faces, filters=filters, prepare=options)
-    if not (out / MANIFEST).is_file():
-        (out / PARTS).mkdir(exist_ok=True)
-        for video in track(videos, "finding faces", len(videos), "videos"):
-            _finish_video(Path(root), video, faces, filters, out / PARTS)
-        _assemble(videos, out, options.faces_per_shard)
-    shutil.rmtree(out / PARTS, ignore_errors=True)
-    rows = read_videos(out)
-    _check_same_videos(out, rows, videos)
-    return PreparedSet(out, rows, shared_sources(videos))
-
-
-def _check_same_videos(out: Path, rows: list[VideoRow], videos: list[Video]) -> None:
-    difference = {row.video_id for row in rows} ^ {video.video_id for video in videos}
-    if difference:
-        raise ValueError(
-            f"Expected the videos that {out} was made of; got a folder that differs in "
-            f"{len(difference)}, such as {min(difference)}. Prepare it into another --out."
+            "Expected faces_per_shard >= 1, workers >= 0 and max_failed in 0..1; got "
+            f"{options.faces_per_shard}, {work.workers} and {work.max_failed}. Try the defaults, "
+            "1024, 0 and 0.1."
         )
 
 
-def _part(parts: Path, video: Video) -> Path:
-    return parts / hashlib.sha256(video.video_id.encode()).hexdigest()[:24]
-
-
-def _finish_video(
-    root: Path, video: Video, options: FaceOptions, filters: FilterOptions, parts: Path
-) -> None:
-    """Write one video's records and rows; its .json comes last and says that it is finished."""
-    from jdfd_keras.data.shards import encode_face, write_shard
-
-    records, rows = (_part(parts, video).with_suffix(suffix) for suffix in (".tfrecord", ".json"))
-    if rows.is_file():
+def _claim(out: Store, **groups) -> None:
+    """Mark a place as made with these options, so that no others are mixed into it."""
+    if out.exists(OPTIONS):
+        check_claim(read_text(out, OPTIONS), out.place, groups)
         return
-    reason = ""
-    try:
-        found = extract_faces(root / video.path, options, filters)
-        if not found.faces:
-            reason = "no face that may be taken" if found.dropped else "no face was found"
-            num_frames = found.num_frames
-            reason += f" in {num_frames} frame{'' if num_frames == 1 else 's'} looked at"
-    except UnreadableFileError as error:  # and no fault of this machine, which must stop the run
-        found = Extraction([], [], 0, {}, [])
-        # As the tables name it, so that they are the same wherever the folder lies.
-        reason = str(error).replace(str(root / video.path), video.path)
-    write_shard(
-        records,
-        (
-            encode_face(
-                face.crop,
-                label=video.label,
-                video_id=video.video_id,
-                frame_index=face.frame_index,
-            )
-            for face in found.faces
-        ),
-    )
-    outcome = {
-        "num_frames": found.num_frames,
-        "num_tracks": len(found.tracks),
-        "num_faces": len(found.faces),
-        "dropped": found.dropped,
-        "warning": " ".join(found.warnings),
-        "reason": reason,
-    }
-    faces = [_describe(face, options) for face in found.faces]
-    text = json.dumps({"outcome": outcome, "faces": faces})
-    unfinished = rows.with_suffix(".unfinished")
-    unfinished.write_text(text, encoding="utf-8")
-    os.replace(unfinished, rows)
-
-
-def _describe(face: Face, options: FaceOptions) -> dict:
-    """Say all that the manifest says of a face, but for its video and shard."""
-    return {
-        "frame_index": face.frame_index,
-        "time_s": round(face.time_s, 4),
-        "track_id": face.track_id,
-        "box": [int(edge) for edge in face.box[:4]],
-        "detector": options.detector,
-        "detector_score": round(face.box.score, 4),
-        "landmarks": [round(float(value), 2) for value in face.landmarks.ravel()],
-        "alignment_residual": round(face.alignment_residual, 5),
-        "sharpness": round(face.quality.sharpness, 2),
-        "outside": round(face.quality.outside, 4),
-        "yaw_deg": round(face.quality.yaw_deg, 1),
-    }
-
-
-def _assemble(videos: list[Video], out: Path, faces_per_shard: int) -> None:
-    """Join the parts into shards, then write both tables, the manifest last."""
-    parts = {video.video_id: _part(out / PARTS, video) for video in videos}
-    found = {
-        video_id: json.loads(part.with_suffix(".json").read_text(encoding="utf-8"))
-        for video_id, part in parts.items()
-    }
-    _check_faces(videos, {video_id: len(part["faces"]) for video_id, part in found.items()})
-
-    from jdfd_keras.data.shards import join_shards
-
-    shutil.rmtree(out / SHARDS, ignore_errors=True)
-    (out / SHARDS).mkdir()
-    rows: list[FaceRow] = []
-    for name, members in _fill_shards(videos, found, faces_per_shard):
-        join_shards(
-            out / SHARDS / name,
-            [parts[video.video_id].with_suffix(".tfrecord") for video in members],
+    if any(not name.startswith(f"{UNFINISHED}/") for name in out.list()):
+        raise ValueError(
+            f"Expected a new or empty folder, or one to go on with; got {out.place}, which holds "
+            "other files. Choose another --out."
         )
-        rows += [
-            FaceRow(
-                **dataclasses.asdict(video),
-                **{key: tuple(v) if isinstance(v, list) else v for key, v in face.items()},
-                shard=name,
-            )
-            for video in members
-            for face in found[video.video_id]["faces"]
-        ]
-    video_rows = [
-        VideoRow(**dataclasses.asdict(video), **found[video.video_id]["outcome"])
-        for video in videos
-    ]
-    write_rows(out / VIDEOS, video_rows, VideoRow)
-    write_rows(out / MANIFEST, rows, FaceRow)
+    write_text(out, OPTIONS, to_json(groups))
 
 
-def _check_faces(videos: list[Video], num_faces: dict[str, int]) -> None:
-    for name, label in CLASSES.items():
-        if not any(num_faces[video.video_id] for video in videos if video.label == label):
-            count = sum(video.label == label for video in videos)
-            raise ValueError(
-                f"Expected a face in at least one {name} video; got none in all {count}. See that "
-                "they show upright faces of 40 pixels or more, or try --detector mtcnn."
-            )
+@contextlib.contextmanager
+def _lock(out: Store) -> Iterator[None]:
+    """Keep other runs out of a folder of this machine; the system lets go if this one is killed.
 
-
-def _fill_shards(
-    videos: list[Video], found: dict, faces_per_shard: int
-) -> list[tuple[str, list[Video]]]:
-    """Share the videos of each split out over its shards, mixed, whole videos each.
-
-    Videos are taken in the order of their ids' hashes: always the same, and as good as random,
-    so that a reader who shuffles some thousand faces at a time sees every class.
+    Other file systems have no locks: there two runs of the same options write the same bytes.
     """
-    by_split = defaultdict(list)
-    for video in sorted(videos, key=lambda v: hashlib.sha256(v.video_id.encode()).digest()):
-        by_split[video.split].append(video)
-    shards = []
-    for split in SPLITS:
-        members, filled = [[]], 0
-        for video in by_split[split]:
-            if filled >= faces_per_shard:
-                members.append([])
-                filled = 0
-            members[-1].append(video)
-            filled += len(found[video.video_id]["faces"])
-        shards += [
-            (f"{split}-{number:05d}.tfrecord", shard)
-            for number, shard in enumerate(members)
-            if shard
-        ]
-    return shards
+    if "://" in out.place:
+        yield
+        return
+    from filelock import FileLock, Timeout
+
+    path = Path(out.place, PARTS, "lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(path, timeout=0):
+            yield
+    except Timeout as error:
+        raise OSError(
+            f"Expected to be the only run that writes to {out.place}; got another one at work "
+            "there. Wait for it, or choose another --out."
+        ) from error
+
+
+@contextlib.contextmanager
+def _explain_full(out: Store) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise
+        raise OSError(
+            f"Expected room for the faces at {out.place}; got '{error.strerror}'. Free some, or "
+            "let the file system grow, and run the same again: what is done is kept."
+        ) from error
+
+
+def _runner(work: WorkOptions, flags: Sequence[str], out: Store) -> Callable:
+    """Give the function that calls a task on all items, here or on a cluster."""
+    if not work.runner:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        return lambda task, items, name: run_all(
+            task, items, min(work.workers or cores, max(1, len(items))), name=name
+        )
+
+    def run(task, items: Iterable, name: Callable) -> Iterator:
+        from jdfd_keras.data.cluster import run_on_beam
+
+        folder = f"{PARTS}/beam-{type(task).__name__.lower()}"
+        for result in run_on_beam(
+            task, items, runner=work.runner, flags=flags, store=out, folder=folder
+        ):
+            yield None, result
+
+    return run
+
+
+def _take_faces(run: Callable, take: Take, works: list[tuple[Video, int]]) -> dict[str, dict]:
+    """Finish every video; give the outcomes by video id."""
+    outcomes, num_faces, begun = {}, 0, time.monotonic()
+    progress = Progress("finding faces", len(works), "videos")
+    try:
+        for item, result in run(take, works, lambda item: item[0].path):
+            if isinstance(result, Died):
+                result = take.fail(item, f"reading it ended the process with {result.signal}")
+            outcome = dict(result)
+            outcomes[outcome.pop("video_id")] = outcome
+            num_faces += outcome["num_faces"]
+            pace = num_faces / max(time.monotonic() - begun, 1e-9)
+            progress.advance(note=f"{num_faces} faces, {pace:.1f} faces/s")
+    finally:
+        progress.close(f"{num_faces} faces")
+    return outcomes
+
+
+def _assemble(
+    run: Callable,
+    out: Store,
+    works: list[tuple[Video, int]],
+    outcomes: dict[str, dict],
+    options: PrepareOptions,
+    splits: SplitOptions,
+    listing: Listing,
+    left_out: dict[str, str],
+) -> None:
+    videos = [video for video, _ in works]
+    num_faces = {video_id: outcome["num_faces"] for video_id, outcome in outcomes.items()}
+    check_faces(videos, num_faces)
+    shards = plan_shards(videos, num_faces, faces_per_shard=options.faces_per_shard, splits=splits)
+    out.remove(SHARDS)
+    for _ in run(Join(out), shards, lambda shard: shard.name):
+        pass
+    facts = {"missing": listing.missing, "unknown": listing.unknown, "left_out": left_out}
+    write_text(out, LISTING, json.dumps(facts, indent=1) + "\n")
+    write_tables(out, options.manifest, videos, outcomes, shards)
+
+
+def _describe(out: Store, works: list[tuple[Video, int]]) -> PreparedSet:
+    """Read back what is there, and see that it was made of these videos."""
+    rows = read_videos(out)
+    made = {(row.video_id, row.file_bytes) for row in rows}
+    difference = made ^ {(video.video_id, size) for video, size in works}
+    if difference:
+        names = sorted({video_id for video_id, _ in difference})
+        raise ValueError(
+            f"Expected the videos that {out.place} was made of; got a folder that differs in "
+            f"{len(names)}, such as {names[0]}. Prepare it into another --out."
+        )
+    faces = read_faces(out, columns=["split", "label"])
+    counts = Counter(zip(faces["split"].to_pylist(), faces["label"].to_pylist(), strict=True))
+    labels = {*CLASSES.values(), *(label for _, label in counts)}
+    return PreparedSet(
+        directory=out.place,
+        videos=rows,
+        faces={
+            split: {
+                name: counts[split, label] for label, name in LABEL_NAMES.items() if label in labels
+            }
+            for split in SPLITS
+        },
+        **json.loads(read_text(out, LISTING)),
+    )

@@ -6,14 +6,16 @@ whole splits through `data.pipeline`.
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from itertools import islice
 from pathlib import Path
 
+import cv2
 import numpy as np
 
+from jdfd_keras.data.assemble import SHARDS
 from jdfd_keras.data.manifest import FaceRow
-from jdfd_keras.data.prepare import SHARDS
+from jdfd_keras.data.records import read_framed, read_png
 from jdfd_keras.faces.decode import sample_frame_indices
-from jdfd_keras.options import OPTIONS, FaceOptions, load_options
 
 
 def choose_evenly(items: Sequence, count: int) -> list:
@@ -45,13 +47,13 @@ def choose_over_videos(rows: Sequence[FaceRow], indices: Sequence[int], count: i
 
 
 def read_crops(
-    directory: str | Path, rows: Sequence[FaceRow], indices: Iterable[int]
+    directory: str | Path, shards: Sequence[str], indices: Iterable[int]
 ) -> dict[int, np.ndarray]:
     """Read the crops of some rows.
 
     Args:
         directory: The prepared data set.
-        rows: Its manifest.
+        shards: The shard of every row of its manifest.
         indices: The rows wanted.
 
     Returns:
@@ -60,24 +62,17 @@ def read_crops(
     Raises:
         ValueError: If a shard is not there, is damaged or lacks the face.
     """
-    import tensorflow as tf
-
-    from jdfd_keras.data.pipeline import UNREADABLE
-    from jdfd_keras.data.shards import decode_face
-
-    size = load_options(Path(directory) / OPTIONS, "faces", FaceOptions).face_size
     crops = {}
-    for shard, places in _locate(rows, set(indices)).items():
+    for shard, places in _locate(shards, set(indices)).items():
         path = Path(directory) / SHARDS / shard
-        records = tf.data.TFRecordDataset(str(path)).take(max(places) + 1)
         try:
-            for place, record in enumerate(records):
-                if place in places:
-                    crops[places[place]] = decode_face(record, size)[0].numpy()
+            with open(path, "rb") as file:
+                for place, record in enumerate(islice(read_framed(file), max(places) + 1)):
+                    if place in places:
+                        crops[places[place]] = _decode(read_png(record))
             if missing := [place for place, index in places.items() if index not in crops]:
-                raise EOFError(missing)
-        # TensorFlow 2.21 quotes bytes that it cannot parse and stumbles over its own quotation.
-        except (EOFError, UnicodeDecodeError, *UNREADABLE) as error:
+                raise ValueError(f"no face {missing[0]}")
+        except (FileNotFoundError, ValueError) as error:
             state = "cut short or damaged" if path.is_file() else "not there"
             raise ValueError(
                 f"Expected {path} to hold every face that the manifest lists for it; got a file "
@@ -86,12 +81,19 @@ def read_crops(
     return crops
 
 
-def _locate(rows: Sequence[FaceRow], indices: set[int]) -> dict[str, dict[int, int]]:
+def _decode(png: bytes) -> np.ndarray:
+    crop = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_COLOR_RGB)
+    if crop is None:
+        raise ValueError("a picture that cannot be decoded")
+    return crop
+
+
+def _locate(shards: Sequence[str], indices: set[int]) -> dict[str, dict[int, int]]:
     """Say where rows lie: shard, then place in it, to the row's index; in the order of the rows."""
     located: dict[str, dict[int, int]] = defaultdict(dict)
     num_before: Counter = Counter()
-    for index, row in enumerate(rows):
+    for index, shard in enumerate(shards):
         if index in indices:
-            located[row.shard][num_before[row.shard]] = index
-        num_before[row.shard] += 1
+            located[shard][num_before[shard]] = index
+        num_before[shard] += 1
     return located

@@ -1,48 +1,25 @@
-"""Face crops in TFRecord files: written once, read many times.
+"""Face crops in TFRecord files, read in a tf.data graph; `data.records` writes them."""
 
-Takes crops with their labels; gives shards. Crops are kept as PNG, since compression is what
-is being studied. The record of a face is a tf.Example with `image/encoded` (PNG, RGB),
-`label` (int64; 1 fake, 0 real), `video_id` and `frame_index`.
-"""
-
-import shutil
-from collections.abc import Iterable
-from pathlib import Path
-
-import numpy as np
 import tensorflow as tf
 
-from jdfd_keras.faces.extract import encode_png
-
-
-def encode_face(crop: np.ndarray, *, label: int, video_id: str, frame_index: int) -> bytes:
-    """Encode one face as a serialized tf.Example.
-
-    Args:
-        crop: uint8[size, size, 3], RGB.
-        label: 1 fake, 0 real.
-        video_id: Its video.
-        frame_index: Its frame in the video.
-    """
-    features = {
-        "image/encoded": _bytes_feature(encode_png(crop)),
-        "label": _int64_feature(label),
-        "video_id": _bytes_feature(video_id.encode()),
-        "frame_index": _int64_feature(frame_index),
-    }
-    example = tf.train.Example(features=tf.train.Features(feature=features))
-    return example.SerializeToString(deterministic=True)  # else its order differs by process
+# What tf.data raises for shards that are cut short, hold other bytes, lack faces or are gone.
+UNREADABLE = (
+    tf.errors.DataLossError,
+    tf.errors.InvalidArgumentError,
+    tf.errors.FailedPreconditionError,
+    tf.errors.NotFoundError,
+)
 
 
 def decode_face(record: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decode one record in a tf.data graph.
+    """Decode one record.
 
     Args:
-        record: string[], as `encode_face` gives it.
+        record: string[], as `data.records.encode_face` gives it.
         size: Width and height of the crop.
 
     Returns:
-        The crop, uint8[size, size, 3], and the label, float32[1].
+        The crop, uint8[size, size, 3], and the label, int64[]: 1 fake, 0 real, -1 unlabelled.
     """
     parsed = tf.io.parse_single_example(
         record,
@@ -52,27 +29,11 @@ def decode_face(record: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
         },
     )
     crop = tf.ensure_shape(tf.io.decode_png(parsed["image/encoded"], channels=3), (size, size, 3))
-    return crop, tf.cast(parsed["label"], tf.float32)[tf.newaxis]
+    return crop, parsed["label"]
 
 
-def write_shard(path: str | Path, records: Iterable[bytes]) -> None:
-    """Write records to one TFRecord file."""
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for record in records:
-            writer.write(record)
-
-
-def join_shards(path: str | Path, parts: Iterable[Path]) -> None:
-    """Join TFRecord files into one: a TFRecord file is its records in a row."""
-    with open(path, "wb") as whole:
-        for part in parts:
-            with open(part, "rb") as file:
-                shutil.copyfileobj(file, whole)
-
-
-def _bytes_feature(value: bytes) -> tf.train.Feature:
-    return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
-
-
-def _int64_feature(value: int) -> tf.train.Feature:
-    return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+def read_label(record: tf.Tensor) -> tf.Tensor:
+    """Read the label of a record, int64[], and leave the picture as it is."""
+    return tf.io.parse_single_example(record, {"label": tf.io.FixedLenFeature([], tf.int64)})[
+        "label"
+    ]

@@ -11,11 +11,15 @@ from pathlib import Path
 
 import keras
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import tensorflow as tf
 
 import jdfd_keras
-from jdfd_keras.data.manifest import FaceRow, VideoRow, read_manifest, read_videos
+from jdfd_keras.data.leaks import COLUMNS, describe_leaks, find_leaks, refuse_leaks
+from jdfd_keras.data.manifest import VideoRow, read_faces, read_videos
 from jdfd_keras.data.pipeline import explain_damage, load_faces
+from jdfd_keras.data.videos import CLASSES, LABEL_NAMES, UNLABELLED
 from jdfd_keras.evaluation.figures import plot_faces, plot_roc
 from jdfd_keras.evaluation.metrics import check_threshold
 from jdfd_keras.evaluation.report import (
@@ -25,13 +29,21 @@ from jdfd_keras.evaluation.report import (
 )
 from jdfd_keras.evaluation.scores import Scores, write_scores
 from jdfd_keras.evaluation.scoring import ScoredFaces, score_dataset
-from jdfd_keras.options import OPTIONS, EvaluateOptions, FaceOptions, FilterOptions, load_options
+from jdfd_keras.options import (
+    OPTIONS,
+    EvaluateOptions,
+    FaceOptions,
+    FilterOptions,
+    SplitOptions,
+    load_options,
+)
 from jdfd_keras.progress import Progress
-from jdfd_keras.training.run import load_run_model
+from jdfd_keras.training.run import load_run_model, read_seen
 
 ROC = "roc.png"
 FACES = "faces.png"
 EXAMPLES_PER_CLASS = 6
+READ = (*COLUMNS, "frame_index", "track_id", "label", "manipulation")
 
 
 def evaluate(
@@ -47,15 +59,17 @@ def evaluate(
         data_directory: Prepared data set.
         out: Folder for scores.csv, report.json, report.md, faces.png and, where both classes are
             there, roc.png; made if it is not there, files of these names are replaced.
-        options: Split, threshold and batch size.
+        options: Split, threshold and batch size; whether faces that training saw are taken.
 
     Returns:
         The report, as in report.json; see `build_report`.
 
     Raises:
         OSError: If a file is not there, or `out` cannot be made.
-        ValueError: If the split is empty, the threshold is not in [0, 1], the data does not
-            match its manifest or the model, a shard is damaged, or a score is no number.
+        ValueError: If the split is empty, the threshold is not in [0, 1], the split shares sources
+            or near-duplicate faces with what the model was trained on and `options.allow_leak` is
+            not given, the data does not match its manifest or the model, a shard is damaged, or a
+            score is no number.
     """
     options = options or EvaluateOptions()
     check_threshold(options.threshold)
@@ -63,13 +77,19 @@ def evaluate(
         raise ValueError(
             f"Expected batch_size >= 1; got {options.batch_size}. Try the default, 32."
         )
-    rows = [row for row in read_manifest(data_directory) if row.split == options.split]
-    videos = [video for video in read_videos(data_directory) if video.split == options.split]
-    if not rows:
+    rows = read_faces(data_directory, split=options.split, columns=READ)
+    rows = rows.filter(pc.not_equal(rows["label"], UNLABELLED))
+    videos = [
+        video
+        for video in read_videos(data_directory)
+        if video.split == options.split and video.label != UNLABELLED
+    ]
+    if not len(rows):
         raise ValueError(
             f"Expected faces in the split {options.split!r} of {data_directory}; got none, and "
             f"{len(videos)} videos without a face. Try another split, or prepare more videos."
         )
+    leaks = check_leaks(model_path, data_directory, rows, options)
     model, training_faces = load_run_model(model_path)
     faces = load_options(Path(data_directory) / OPTIONS, "faces", FaceOptions)
     filters = load_options(Path(data_directory) / OPTIONS, "filters", FilterOptions)
@@ -77,7 +97,7 @@ def evaluate(
     out.mkdir(parents=True, exist_ok=True)
 
     dataset = load_faces(
-        data_directory, options.split, batch_size=options.batch_size, shuffle=False
+        data_directory, options.split, batch_size=options.batch_size, labelled_only=True
     )
     shown = choose_examples(rows)
     batches = _read_batches(dataset, data_directory, len(rows))
@@ -88,7 +108,8 @@ def evaluate(
         threshold=options.threshold,
         protocol=describe_protocol(
             model_path, data_directory, options, faces, training_faces, filters
-        ),
+        )
+        | {"leaks": leaks},
         excluded=find_excluded(videos, scores),
         reconstruction=scored.reconstruction,
     )
@@ -98,7 +119,7 @@ def evaluate(
         out / FACES,
         [scored.pictures[position] for position in shown],
         [
-            f"{'fake' if rows[position].label else 'real'}, score {scored.score[position]:.2f}"
+            f"{LABEL_NAMES[rows['label'][position].as_py()]}, score {scored.score[position]:.2f}"
             for position in shown
         ],
     )
@@ -112,32 +133,66 @@ def evaluate(
     return report
 
 
-def choose_examples(rows: list[FaceRow]) -> list[int]:
+def check_leaks(
+    model_path: str | Path, data_directory: str | Path, rows: pa.Table, options: EvaluateOptions
+) -> str:
+    """See that what is evaluated was not trained on.
+
+    Args:
+        model_path: What is evaluated.
+        data_directory: On what.
+        rows: Its faces, with `data.leaks.COLUMNS`.
+        options: The split, and whether a leak is taken. The validation split is held against
+            training alone; the others also against validation, on which the epoch was chosen.
+
+    Returns:
+        A sentence for the report.
+
+    Raises:
+        ValueError: If something leaks and that is not allowed.
+    """
+    seen = read_seen(model_path)
+    if seen is None:
+        return "not checked: what this model was trained on is not known here"
+    if options.split == "val":
+        seen = seen.filter(pc.equal(seen["split"].cast(pa.string()), "train"))
+    leaks = find_leaks({"training": seen, "evaluation": rows})
+    if not options.allow_leak:
+        refuse_leaks(
+            leaks,
+            f"the {options.split} split of {data_directory} and what {model_path} was trained on",
+            "Evaluate on other data, or give --allow-leak: the report then says so.",
+        )
+    return describe_leaks(leaks, checked="training and evaluation")
+
+
+def choose_examples(rows: pa.Table) -> list[int]:
     """Choose faces to look at: the first face of the first videos of each class.
 
     Args:
-        rows: The faces of a split.
+        rows: The faces of a split, with `label` and `video_id`.
 
     Returns:
         Positions in `rows`: real ones, then fakes, at most EXAMPLES_PER_CLASS of each.
     """
     first = {}
-    for position, row in enumerate(rows):
-        first.setdefault((row.label, row.video_id), position)
+    pairs = zip(rows["label"].to_pylist(), rows["video_id"].to_pylist(), strict=True)
+    for position, pair in enumerate(pairs):
+        first.setdefault(pair, position)
     return [
         position
-        for wanted in (0, 1)
+        for wanted in CLASSES.values()
         for position in [p for (label, _), p in first.items() if label == wanted][
             :EXAMPLES_PER_CLASS
         ]
     ]
 
 
-def join_manifest(rows: list[FaceRow], scored: ScoredFaces) -> Scores:
+def join_manifest(rows: pa.Table, scored: ScoredFaces) -> Scores:
     """Put names to scores.
 
     Args:
-        rows: The manifest's faces of the split, in its order.
+        rows: The manifest's faces of the split, in its order, with the columns READ.
         scored: What `score_dataset` gave for the same faces.
 
     Raises:
@@ -150,22 +205,23 @@ def join_manifest(rows: list[FaceRow], scored: ScoredFaces) -> Scores:
             f"gave {len(scored.score)}. The data set is damaged or half written: prepare it "
             "again."
         )
-    label = np.array([row.label for row in rows])
+    label = rows["label"].to_numpy()
     differs = label != scored.label
     if differs.any():
         first = int(np.argmax(differs))
+        row = rows.slice(first, 1).to_pylist()[0]
         raise ValueError(
             f"Expected the shards to hold the faces in the manifest's order; frame "
-            f"{rows[first].frame_index} of {rows[first].video_id!r} is {label[first]} in the "
+            f"{row['frame_index']} of {row['video_id']!r} is {label[first]} in the "
             f"manifest and {scored.label[first]:g} in the shards. Prepare the data set again."
         )
     return Scores(
-        video_id=np.array([row.video_id for row in rows]),
-        frame_index=np.array([row.frame_index for row in rows]),
+        video_id=np.array(rows["video_id"].to_pylist()),
+        frame_index=rows["frame_index"].to_numpy(),
         label=label,
-        manipulation=np.array([row.manipulation for row in rows]),
+        manipulation=np.array(rows["manipulation"].to_pylist()),
         score=scored.score,
-        track_id=np.array([row.track_id for row in rows]),
+        track_id=rows["track_id"].to_numpy(),
     )
 
 
@@ -213,6 +269,7 @@ def describe_protocol(
         else "a file given by itself: how it was chosen is not known here",
         "data": Path(data_directory).resolve().name,
         "split": options.split,
+        "split_rule": load_options(Path(data_directory) / OPTIONS, "split", SplitOptions).split,
         "face_options": dataclasses.asdict(faces),
         "training_face_options": dataclasses.asdict(training_faces),
         "filters": dataclasses.asdict(filters),

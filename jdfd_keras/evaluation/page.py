@@ -5,6 +5,7 @@ its sentences name.
 """
 
 from jdfd_keras.evaluation.metrics import MEASURED
+from jdfd_keras.markdown import cell, table
 
 
 def render_markdown(report: dict, *, roc: str | None, faces: str | None = None) -> str:
@@ -20,7 +21,7 @@ def render_markdown(report: dict, *, roc: str | None, faces: str | None = None) 
     """
     protocol = report["protocol"]
     sections = [
-        f"# {_cell(protocol.get('model', 'scores'))} on {_cell(protocol.get('data', 'scores'))}"
+        f"# {cell(protocol.get('model', 'scores'))} on {cell(protocol.get('data', 'scores'))}"
         + (f", split {protocol['split']}" if "split" in protocol else ""),
         _headline(report),
         _verdict_table(report),
@@ -36,7 +37,7 @@ def render_markdown(report: dict, *, roc: str | None, faces: str | None = None) 
         "## Excluded videos",
         _excluded_text(report),
         "## Protocol",
-        _table(("setting", "value"), [*_flat(protocol)]),
+        table(("setting", "value"), [*_flat(protocol)]),
         "## What these numbers do not say",
         _limits(report),
     ]
@@ -80,7 +81,7 @@ def _verdict_table(report: dict) -> str:
         (names[metric], *(format_value(level[metric]["value"]) for level in levels))
         for metric in MEASURED
     ]
-    return _table(("", "faces", "videos"), rows, align="lrr")
+    return table(("", "faces", "videos"), rows, align="lrr")
 
 
 def _manipulation_table(report: dict) -> str:
@@ -99,7 +100,7 @@ def _manipulation_table(report: dict) -> str:
     header = ("manipulation", "fake videos", "frame AUC", "video AUC", "video EER")
     return (
         f"Each against all {report['video']['num_real']} real videos.\n\n"
-        f"{_table(header, rows, align='lrrrr')}"
+        f"{table(header, rows, align='lrrrr')}"
     )
 
 
@@ -129,7 +130,7 @@ def _excluded_text(report: dict) -> str:
     ]
     return (
         f"Without a score: {len(excluded)} of {_num_videos(report)} videos. None of the numbers "
-        f"above speaks of them.\n\n{_table(('video', 'label', 'reason'), rows)}"
+        f"above speaks of them.\n\n{table(('video', 'label', 'reason'), rows)}"
     )
 
 
@@ -190,13 +191,3 @@ def _flat(settings: dict, prefix: str = ""):
             yield from _flat(value, prefix=f"{label}: ")
         else:
             yield label, value
-
-
-def _table(header: tuple, rows: list[tuple], align: str = "") -> str:
-    rules = [":---" if side == "l" else "---:" for side in align or "l" * len(header)]
-    lines = [header, rules, *rows]
-    return "\n".join("| " + " | ".join(map(_cell, line)) + " |" for line in lines)
-
-
-def _cell(value) -> str:
-    return " ".join(str(value).split()).replace("|", "\\|")

@@ -131,6 +131,8 @@ class Extraction:
         num_frames: Frames looked at.
         dropped: Faces found and not taken, by reason.
         warnings: What was wrong with the file, as sentences.
+        width: Width of the first frame in pixels.
+        height: Its height.
     """
 
     faces: list[Face]
@@ -138,6 +140,8 @@ class Extraction:
     num_frames: int
     dropped: dict[str, int]
     warnings: list[str]
+    width: int = 0
+    height: int = 0
 
 
 def check_face_options(options: FaceOptions, filters: FilterOptions | None = None) -> None:
@@ -180,13 +184,15 @@ def extract_faces(
     check_face_options(options, filters)
     warnings: list[str] = []
     frames = read_frames(path, options.frames_per_video, every=options.every, warn=warnings.append)
-    crops, faces, num_frames = CropStore(), [], 0
+    crops, faces, num_frames, width, height = CropStore(), [], 0, 0, 0
     for frame, sightings in track_faces(frames, face_detector(options.detector)):
         num_frames += 1
+        if num_frames == 1:
+            height, width = frame.pixels.shape[:2]
         faces += [_take_face(frame, sighting, options, crops) for sighting in sightings]
     tracks = _sum_up_tracks(faces)
     taken, dropped = _choose(faces, options.tracks, filters)
-    return Extraction(taken, tracks, num_frames, dropped, warnings)
+    return Extraction(taken, tracks, num_frames, dropped, warnings, width, height)
 
 
 def _take_face(frame: Frame, sighting: Sighting, options: FaceOptions, crops: CropStore) -> Face:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 from google.protobuf.json_format import MessageToDict
+from tensorflow.core.framework import types_pb2
 
 from jdfd_keras.serving.contract import WARMUP_FILE, Signature, TensorInfo
 from jdfd_keras.serving.warmup import read_warmup
@@ -90,7 +91,15 @@ class SavedModelEngine:
             tf.errors.OpError: If the model refuses the values.
         """
         function, input_names, output_names = self._callable(name)
-        values = function(*(inputs[input_name] for input_name in input_names))
+        values = [inputs[input_name] for input_name in input_names]
+        if all(np.shape(value)[:1] == (0,) for value in values):
+            # On some processors oneDNN hands an empty batch through a convolution in the shape
+            # that it came in, and the next layer fails (TensorFlow 2.21.0).
+            return {
+                output: _make_empty(self.signatures[name].outputs[output])
+                for output in output_names
+            }
+        values = function(*values)
         return {
             # Text of no axis comes as bytes, which NumPy would not keep as they are.
             output: np.array(value, object) if isinstance(value, bytes) else value
@@ -152,6 +161,11 @@ def _read_tensor_info(info: dict) -> TensorInfo:
         return TensorInfo(dtype, None)
     sizes = (int(axis["size"]) for axis in info["tensor_shape"]["dim"])
     return TensorInfo(dtype, tuple(size if size >= 0 else None for size in sizes))
+
+
+def _make_empty(info: TensorInfo) -> np.ndarray:
+    dtype = tf.as_dtype(types_pb2.DataType.Value(f"DT_{info.dtype.upper()}")).as_numpy_dtype
+    return np.zeros((0, *(size or 0 for size in info.shape[1:])), dtype)
 
 
 @contextlib.contextmanager

@@ -51,10 +51,16 @@ def compile_detector(
         optimizer = build_optimizer(OptimizerOptions(decay_rate=1.0), steps_per_epoch=1)
     model.compile(
         optimizer=optimizer,
-        loss={CLASSIFICATION: "binary_crossentropy", RECONSTRUCTION: "mean_squared_error"},
+        loss={
+            # The mean over labelled faces: of others the weight is 0.
+            CLASSIFICATION: keras.losses.BinaryCrossentropy(reduction="mean_with_sample_weight"),
+            RECONSTRUCTION: "mean_squared_error",
+        },
         loss_weights=loss_weights,
         # Left to itself, Keras turns XLA on where it can; it made Xception four times slower on
         # CPUs (0.94 against 4.4 images/s on 2 cores).
         jit_compile=False,
-        metrics={CLASSIFICATION: [keras.metrics.AUC(name="frame_auc", num_thresholds=1000)]},
+        weighted_metrics={
+            CLASSIFICATION: [keras.metrics.AUC(name="frame_auc", num_thresholds=1000)]
+        },
     )

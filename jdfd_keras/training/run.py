@@ -4,14 +4,19 @@
     <run>/history.csv     one row per epoch
     <run>/last.keras      after the last epoch, with the optimizer's state, for going on
     <run>/best.keras      of the epoch with the best validation frame AUC
+    <run>/seen.parquet    video, sources and hash of every face it was trained or chosen on
     <run>/logs/           TensorBoard
 
 Knows file names and how to read a trained model back; trains nothing.
 """
 
 import csv
+import os
 import zipfile
 from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from jdfd_keras.options import OPTIONS, FaceOptions, load_options
 
@@ -19,6 +24,7 @@ HISTORY = "history.csv"
 LAST = "last.keras"
 BEST = "best.keras"
 LOGS = "logs"
+SEEN = "seen.parquet"
 OUTPUTS = {"classification", "reconstruction"}
 MONITOR = "val_classification_frame_auc"  # what the best epoch is chosen by
 
@@ -62,6 +68,44 @@ def load_run_model(path: str | Path):
     if options.is_file():
         return model, load_options(options, "faces", FaceOptions)
     return model, FaceOptions(face_size=model.input.shape[1])
+
+
+def write_seen(run: str | Path, faces: pa.Table) -> None:
+    """Keep what tells which faces a run was trained or chosen on, so that leaks can be found.
+
+    Args:
+        run: The run folder.
+        faces: The columns of `data.leaks.COLUMNS` and `split`.
+    """
+    path = Path(run, SEEN)
+    unfinished = path.with_name(f"unfinished-{SEEN}")
+    pq.write_table(faces, unfinished, compression="zstd")
+    os.replace(unfinished, path)
+
+
+def read_seen(path: str | Path) -> pa.Table | None:
+    """Read what `write_seen` kept.
+
+    Args:
+        path: A run folder, or a `.keras` file in one.
+
+    Returns:
+        Its columns; None for a model that lies in no run folder.
+
+    Raises:
+        ValueError: If the table is damaged.
+    """
+    path = Path(path)
+    seen = (path if path.is_dir() else path.parent) / SEEN
+    if not seen.is_file():
+        return None
+    try:
+        return pq.read_table(seen)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"Expected a table of the faces that training saw at {seen}; got {error}. It is "
+            "damaged: restore it, or train again."
+        ) from error
 
 
 def read_history(run: str | Path) -> list[dict[str, float]]:

@@ -10,15 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import keras
+import pyarrow as pa
 
-from jdfd_keras.data.manifest import read_manifest
+from jdfd_keras.data.leaks import COLUMNS, by_split, describe_leaks, find_leaks, refuse_leaks
+from jdfd_keras.data.manifest import read_faces
 from jdfd_keras.data.pipeline import explain_damage, load_faces
+from jdfd_keras.data.videos import CLASSES
 from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import (
     OPTIONS,
+    AugmentOptions,
     FaceOptions,
     ModelOptions,
     OptimizerOptions,
+    PipelineOptions,
+    SplitOptions,
     TrainOptions,
     claim_directory,
     load_options,
@@ -26,7 +32,14 @@ from jdfd_keras.options import (
 from jdfd_keras.training.callbacks import ProgressLine, RunFolder, StopAtNaN
 from jdfd_keras.training.compile import CLASSIFICATION, RECONSTRUCTION, compile_detector
 from jdfd_keras.training.optimizer import build_optimizer
-from jdfd_keras.training.run import LAST, LOGS, MONITOR, best_epoch, read_history
+from jdfd_keras.training.run import (
+    LAST,
+    LOGS,
+    MONITOR,
+    best_epoch,
+    read_history,
+    write_seen,
+)
 
 VALIDATION_BATCH = 32
 
@@ -53,8 +66,10 @@ class DataFacts:
     """What a run folder says of its data set."""
 
     name: str
+    split: str
     train_faces: int
     val_faces: int
+    leaks: str
 
 
 def train(
@@ -63,6 +78,8 @@ def train(
     model: ModelOptions | None = None,
     optimizer: OptimizerOptions | None = None,
     options: TrainOptions | None = None,
+    pipeline: PipelineOptions | None = None,
+    augment: AugmentOptions | None = None,
 ) -> TrainedRun:
     """Train a detector on the training split and choose its best epoch on the validation split.
 
@@ -72,14 +89,17 @@ def train(
             interrupted, or left as it is when that run is done.
         model: The network; `image_size` is replaced by the data set's face size.
         optimizer: How weights are stepped.
-        options: Epochs, batch, loss weights, seed.
+        options: Epochs, batch, loss weights, seed; whether a leaking data set is taken.
+        pipeline: Balance of the classes, caching.
+        augment: How training faces are changed at random; not at all if not given.
 
     Returns:
         What was made.
 
     Raises:
         OSError: If `data` is no prepared data set, or ImageNet weights cannot be had.
-        ValueError: If the training or validation split lacks a class, an option is out of
+        ValueError: If the training or validation split lacks a class, splits share sources or
+            near-duplicate faces and `options.allow_leak` is not given, an option is out of
             range, `out` was made with other options, or the loss stops being a number.
     """
     data, out = Path(data), Path(out)
@@ -89,10 +109,12 @@ def train(
             f"Expected epochs >= 1 and batch_size >= 1; got {options.epochs} and "
             f"{options.batch_size}. Try the defaults, 20 and 4."
         )
-    facts = _count_faces(data)
+    pipeline, augment = pipeline or PipelineOptions(), augment or AugmentOptions()
+    facts, seen = _look_at(data, options.allow_leak)
     faces = load_options(data / OPTIONS, "faces", FaceOptions)
     model = dataclasses.replace(model or ModelOptions(), image_size=faces.face_size)
     told = {"data": facts, "faces": faces, "model": model, "optimizer": optimizer}
+    told |= {"pipeline": pipeline, "augment": augment}
 
     history = read_history(out)
     # What an epoch draws depends on how many came before it in this process: a run that goes on
@@ -102,12 +124,23 @@ def train(
     # Built before the folder is claimed: weights that cannot be had leave nothing behind.
     detector = None if history else _build(model, optimizer, options, facts)
     claim_directory(out, **told, train=options)
+    write_seen(out, seen)
     if len(history) < options.epochs:
         detector = detector or keras.models.load_model(out / LAST)
         with explain_damage(data):
             detector.fit(
-                load_faces(data, "train", batch_size=options.batch_size, shuffle=True, seed=seed),
-                validation_data=load_faces(data, "val", batch_size=VALIDATION_BATCH),
+                load_faces(
+                    data,
+                    "train",
+                    batch_size=options.batch_size,
+                    shuffle=True,
+                    seed=seed,
+                    options=pipeline,
+                    augment=augment,
+                ),
+                validation_data=load_faces(
+                    data, "val", batch_size=VALIDATION_BATCH, labelled_only=True
+                ),
                 initial_epoch=len(history),
                 epochs=options.epochs,
                 shuffle=False,  # load_faces did
@@ -124,20 +157,38 @@ def train(
     return TrainedRun(out, history, best + 1, history[best][MONITOR])
 
 
-def _count_faces(data: Path) -> DataFacts:
-    """Count the faces of both splits, and see that each has both classes before hours go by."""
-    labels = {"train": [], "val": []}
-    for row in read_manifest(data):
-        if row.split in labels:
-            labels[row.split].append(row.label)
-    for split, found in labels.items():
-        if set(found) != {0, 1}:
+def _look_at(data: Path, allow_leak: bool) -> tuple[DataFacts, pa.Table]:
+    """See that a data set can be learned from, before hours go by.
+
+    Returns:
+        What the run says of it, and the columns by which its faces are known again.
+    """
+    faces = read_faces(data, columns=[*COLUMNS, "split", "label"])
+    parts = by_split(faces)
+    for split in ("train", "val"):
+        labels = parts[split]["label"].to_numpy()
+        counts = {name: int((labels == label).sum()) for name, label in CLASSES.items()}
+        if not all(counts.values()):
             raise ValueError(
                 f"Expected real and fake faces in the {split} split of {data}; got "
-                f"{found.count(0)} real and {found.count(1)} fake. A detector cannot learn or be "
+                f"{counts['real']} real and {counts['fake']} fake. A detector cannot learn or be "
                 "chosen on one class: add videos and prepare the data set again."
             )
-    return DataFacts(data.resolve().name, len(labels["train"]), len(labels["val"]))
+    leaks = find_leaks(parts)
+    if not allow_leak:
+        refuse_leaks(
+            leaks,
+            f"the splits of {data}",
+            "Prepare it with --split strict, look at `jdfd-keras audit`, or give --allow-leak.",
+        )
+    facts = DataFacts(
+        name=data.resolve().name,
+        split=load_options(data / OPTIONS, "split", SplitOptions).split,
+        train_faces=len(parts["train"]),
+        val_faces=len(parts["val"]),
+        leaks=describe_leaks(leaks, checked="training, validation and testing"),
+    )
+    return facts, pa.concat_tables([parts["train"], parts["val"]])
 
 
 def _build(

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from jdfd_keras.data.layouts import Video
 from jdfd_keras.data.splits import shared_sources, split_by_source
+from jdfd_keras.data.videos import Video
 
 
 def video(name, label, *source_ids, split=""):

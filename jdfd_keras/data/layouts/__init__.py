@@ -1,0 +1,74 @@
+"""Data sets as they lie on disk to lists of videos with labels, sources and splits.
+
+Takes the folder of a data set; gives a Listing. Opens no video. Each module knows one layout, as
+a function of the names that are there: what it expects and what it makes of them.
+"""
+
+from jdfd_keras.data.layouts.celebdf import list_celebdf
+from jdfd_keras.data.layouts.dfdc import list_dfdc
+from jdfd_keras.data.layouts.faceforensics import list_faceforensics
+from jdfd_keras.data.layouts.folder import list_folder
+from jdfd_keras.data.layouts.tree import read_tree
+from jdfd_keras.data.layouts.uadfv import list_uadfv
+from jdfd_keras.data.videos import Listing
+from jdfd_keras.options import LAYOUTS, PrepareOptions
+from jdfd_keras.storage import Store
+
+
+def list_videos(store: Store, options: PrepareOptions) -> Listing:
+    """List the videos of a data set.
+
+    Args:
+        store: Its root.
+        options: Layout and, where the data set has several, compression and manipulations.
+
+    Returns:
+        The videos in the order of their ids; what is missing, and what the layout does not know.
+
+    Raises:
+        OSError: If there is no such folder.
+        ValueError: If the folder is not laid out so: then the folders that were looked for are
+            named; if a list of the data set names what cannot be; if nothing is left by the
+            options; or if the layout is unknown.
+    """
+    if options.layout not in LAYOUTS:
+        raise ValueError(
+            f"Expected one of the layouts {', '.join(LAYOUTS)}; got {options.layout!r}. Lay your "
+            "own videos out as `folder`."
+        )
+    tree = read_tree(store)
+    if options.layout == "faceforensics":
+        listing = list_faceforensics(tree)
+    elif options.layout in ("celebdf", "celebdf-v1"):
+        listing = list_celebdf(tree, version="v1" if options.layout == "celebdf-v1" else "v2")
+    elif options.layout == "uadfv":
+        listing = list_uadfv(tree)
+    elif options.layout == "dfdc":
+        listing = list_dfdc(tree)
+    else:
+        listing = list_folder(tree)
+    return _choose(listing, tree.name, options)
+
+
+def _choose(listing: Listing, place: str, options: PrepareOptions) -> Listing:
+    """Keep the compression and the manipulations asked for, and all that is real."""
+    wanted = {name.strip() for name in options.manipulations.split(",")} - {""}
+    known = {video.manipulation for video in listing.videos} - {""}
+    if wanted - known:
+        raise ValueError(
+            f"Expected manipulations of {place}, which has {', '.join(sorted(known)) or 'none'}; "
+            f"got {', '.join(sorted(wanted - known))}. Check the spelling."
+        )
+    videos = [
+        video
+        for video in listing.videos
+        if not (wanted and video.manipulation and video.manipulation not in wanted)
+        and options.compression in ("all", video.compression)
+    ]
+    if not videos:
+        there = sorted({video.compression for video in listing.videos})
+        raise ValueError(
+            f"Expected videos of the compression {options.compression!r} in {place}; got only "
+            f"{', '.join(map(repr, there))}. Leave --compression out, or download that one."
+        )
+    return Listing(videos, listing.missing, listing.unknown, listing.people)

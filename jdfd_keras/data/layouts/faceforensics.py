@@ -1,0 +1,138 @@
+"""FaceForensics++ as its download script lays it out, DeepFakeDetection included.
+
+    original_sequences/{youtube,actors}/{raw,c23,c40}/videos/
+    manipulated_sequences/<manipulation>/{raw,c23,c40}/videos/
+
+The official split and the clips that were cut from one video stand in `faceforensics.csv`: clip,
+the clip it is swapped with, split, and the first clip of the same source.
+
+Reference:
+    Roessler et al.: "FaceForensics++: Learning to Detect Manipulated Facial Images" (2019),
+    https://github.com/ondyari/FaceForensics, its splits and its list of sources.
+"""
+
+import csv
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib import resources
+
+from jdfd_keras.data.layouts.tree import Tree, refuse, sort_videos
+from jdfd_keras.data.videos import Listing, Video
+
+REALS = ("youtube", "actors")
+SWAPS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
+OF_ACTORS = "DeepFakeDetection"
+COMPRESSIONS = ("raw", "c23", "c40")
+FOLDER = re.compile(
+    rf"(?:original_sequences/({'|'.join(REALS)})|manipulated_sequences/"
+    rf"({'|'.join([*SWAPS, OF_ACTORS])}))/({'|'.join(COMPRESSIONS)})/videos/([^/]+)\.mp4"
+)
+OF_ONE_ACTOR = re.compile(r"(\d\d)__\w+")
+OF_TWO_ACTORS = re.compile(r"(\d\d)_(\d\d)__\w+")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One of the thousand real clips.
+
+    Attributes:
+        partner: The clip with which it swaps faces.
+        split: In the official split.
+        source: The first of the clips that were cut from the same video; mostly itself.
+    """
+
+    partner: str
+    split: str
+    source: str
+
+
+@cache
+def read_clips() -> dict[str, Clip]:
+    """Read the table of clips that comes with the package: clip to what is known of it."""
+    text = resources.files(__package__).joinpath("faceforensics.csv").read_text(encoding="utf-8")
+    return {
+        row["clip"]: Clip(row["partner"], row["split"], row["source"])
+        for row in csv.DictReader(text.splitlines())
+    }
+
+
+def list_faceforensics(tree: Tree) -> Listing:
+    """List FaceForensics++: all manipulations and compressions that are there.
+
+    The videos of actors have no official split. They share nobody with the others and are put
+    to the test split, where published evaluations use them.
+
+    Args:
+        tree: The folder that holds original_sequences/ and manipulated_sequences/.
+
+    Returns:
+        The videos. Missing are those of the official split of which a folder lacks some; of
+        actors' videos no list is known, so none is missed.
+
+    Raises:
+        ValueError: If no video lies where it should.
+    """
+    clips = read_clips()
+    expected = {kind: set(clips) for kind in REALS[:1]}
+    swapped = {f"{clip}_{of.partner}" for clip, of in clips.items()}
+    expected |= dict.fromkeys(SWAPS, swapped)
+
+    videos, unknown, found = [], [], {}
+    for path in tree.media():
+        match = FOLDER.fullmatch(path)
+        video = match and _describe(path, *match.groups(), expected)
+        if video:
+            videos.append(video)
+            folder, name = path.rsplit("/", 1)
+            found.setdefault((folder, match[1] or match[2]), set()).add(name)
+        elif "/masks/" not in path:  # published beside the videos
+            unknown.append(path)
+    if not videos:
+        raise refuse(
+            tree,
+            "FaceForensics++",
+            [
+                *(f"original_sequences/{kind}/c23/videos" for kind in REALS),
+                *(f"manipulated_sequences/{kind}/c23/videos" for kind in (*SWAPS, OF_ACTORS)),
+                "(or raw, c40)",
+            ],
+        )
+    missing = [
+        f"{folder}/{name}.mp4"
+        for (folder, kind), names in sorted(found.items())
+        for name in sorted(expected.get(kind, ()))
+        if f"{name}.mp4" not in names
+    ]
+    return Listing(sort_videos(videos), missing, unknown)
+
+
+def _describe(
+    path: str,
+    real: str | None,
+    manipulation: str | None,
+    compression: str,
+    name: str,
+    expected: dict[str, set[str]],
+) -> Video | None:
+    kind = real or manipulation
+    if kind in expected:
+        if name not in expected[kind]:
+            return None
+        clips = read_clips()
+        parts = name.split("_")
+        sources, split = tuple(clips[part].source for part in parts), clips[parts[0]].split
+    else:
+        match = (OF_ONE_ACTOR if real else OF_TWO_ACTORS).fullmatch(name)
+        if match is None:
+            return None
+        sources, split = tuple(f"actor{number}" for number in match.groups()), "test"
+    return Video(
+        video_id=f"ffpp/{kind}/{compression}/{name}",
+        path=path,
+        label=int(real is None),
+        manipulation=manipulation or "",
+        compression=compression,
+        source_ids=sources,
+        split=split,
+    )

@@ -1,0 +1,95 @@
+"""Face crops as records of a TFRecord file, written without TensorFlow.
+
+A process that takes faces of videos needs nothing else of TensorFlow, whose import costs it
+seconds and hundreds of megabytes, times the number of processes. The record of a face is a
+tf.Example with `image/encoded` (PNG, RGB, since compression is what is being studied), `label`
+(int64; 1 fake, 0 real, -1 unlabelled), `video_id` and `frame_index`.
+
+Reference:
+    The format of TFRecord files: https://www.tensorflow.org/tutorials/load_data/tfrecord, and of
+    protocol buffers: https://protobuf.dev/programming-guides/encoding/
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+import google_crc32c
+import numpy as np
+
+from jdfd_keras.faces.extract import encode_png
+
+
+def encode_face(crop: np.ndarray, *, label: int, video_id: str, frame_index: int) -> bytes:
+    """Encode one face as a serialized tf.Example.
+
+    Args:
+        crop: uint8[size, size, 3], RGB.
+        label: 1 fake, 0 real, -1 unlabelled.
+        video_id: Its video.
+        frame_index: Its frame in the video.
+    """
+    features = {  # sorted by name, as TensorFlow's own serialization that is deterministic
+        "frame_index": _integer(frame_index),
+        "image/encoded": _text(encode_png(crop)),
+        "label": _integer(label),
+        "video_id": _text(video_id.encode()),
+    }
+    entries = (_field(1, name.encode()) + _field(2, value) for name, value in features.items())
+    return _field(1, b"".join(_field(1, entry) for entry in entries))
+
+
+def frame_record(record: bytes) -> bytes:
+    """Put a record into the frame that it has in a TFRecord file: its length and checksums."""
+    length = struct.pack("<Q", len(record))
+    return length + _checksum(length) + record + _checksum(record)
+
+
+def read_framed(file: BinaryIO) -> Iterator[bytes]:
+    """Read the records of a TFRecord file as they stand there, in their frames.
+
+    Raises:
+        ValueError: If the file is cut short or a checksum does not fit.
+    """
+    while head := file.read(12):
+        length = struct.unpack("<Q", head[:8])[0] if len(head) == 12 else 0
+        if len(head) < 12 or head[8:] != _checksum(head[:8]):
+            raise ValueError("a record whose length does not fit its checksum")
+        body = file.read(length + 4)
+        if len(body) < length + 4 or body[-4:] != _checksum(body[:-4]):
+            raise ValueError("a record that does not fit its checksum")
+        yield head + body
+
+
+def read_png(framed: bytes) -> bytes:
+    """Find the PNG in a record that `encode_face` made; no other field of it holds bytes like these.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    return framed[framed.index(b"\x89PNG\r\n") :]
+
+
+def _checksum(data: bytes) -> bytes:
+    crc = google_crc32c.value(data)
+    return struct.pack("<I", ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF)
+
+
+def _text(value: bytes) -> bytes:
+    return _field(1, _field(1, value))  # Feature.bytes_list, its value
+
+
+def _integer(value: int) -> bytes:
+    return _field(3, _field(1, _varint(value % 2**64)))  # Feature.int64_list, its packed value
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    low = []
+    while value > 127:
+        low.append(value & 127 | 128)
+        value >>= 7
+    return bytes([*low, value])

@@ -1,0 +1,152 @@
+"""One function over many items, in several processes.
+
+Takes a function that can be pickled; gives its results as they come. A process that dies, as a
+damaged video can make a decoder do, costs its own item alone, and the item is known.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+
+# Each process has one core to itself; a library's own threads would take those of the others.
+THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True)
+class Died:
+    """In place of a result: the process that worked on an item was ended by a signal, twice."""
+
+    signal: str
+
+
+def run_all(
+    function: Callable, items: Iterable, num_workers: int, *, name: Callable[[object], str] = str
+) -> Iterator[tuple[object, object]]:
+    """Call a function on every item.
+
+    Args:
+        function: Can be pickled, as can items and results.
+        items: Taken one by one, as workers are free.
+        num_workers: Processes; with 1 all is done in this one.
+        name: What an item is called in an error.
+
+    Yields:
+        Item and result, in the order in which they are done. The result is a Died where the
+        item ended its process with a fault such as SIGSEGV, and again when it was tried alone.
+
+    Raises:
+        OSError: If a process was killed, as a machine that is out of memory does.
+        BaseException: What the function raises; the other processes are stopped.
+    """
+    if num_workers == 1:
+        yield from ((item, function(item)) for item in items)
+        return
+    items = iter(items)
+    workers = [_Worker(function, name) for _ in range(num_workers)]
+    try:
+        for worker in workers:
+            worker.give(items)
+        while busy := {worker.pipe: worker for worker in workers if worker.is_busy}:
+            for pipe in wait(list(busy)):
+                worker = busy[pipe]
+                item = worker.item
+                result = worker.take()
+                if result is _GONE:  # a new process has the item
+                    continue
+                yield item, result
+                worker.give(items)
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+_GONE = object()
+_NOTHING = object()
+
+
+class _Worker:
+    """A process, and the item that it has."""
+
+    def __init__(self, function: Callable, name: Callable[[object], str]):
+        self.function, self.name = function, name
+        self.item = _NOTHING
+        self._start()
+
+    @property
+    def is_busy(self) -> bool:
+        return self.item is not _NOTHING
+
+    def give(self, items: Iterator) -> None:
+        """Hand over the next item, if there is one."""
+        self.item = next(items, _NOTHING)
+        self.tries = 1
+        if self.is_busy:
+            self._send()
+
+    def take(self):
+        """Take the result, or _GONE where the process died and a new one tries again."""
+        try:
+            is_result, value = self.pipe.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join()
+            return self._see_to_death(-self.process.exitcode)
+        if not is_result:
+            raise value
+        return value
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.pipe.close()
+
+    def _start(self) -> None:
+        context = multiprocessing.get_context("spawn")
+        self.pipe, other = context.Pipe()
+        self.process = context.Process(target=_serve, args=(other,), daemon=True)
+        self.process.start()
+        other.close()  # so that the end of the process is the end of the pipe
+        self.pipe.send(self.function)
+
+    def _send(self) -> None:
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # take() finds that
+            self.pipe.send(self.item)
+
+    def _see_to_death(self, number: int):
+        faults = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+        if number not in faults:
+            cause = f"signal {number}" if number > 0 else f"exit code {-number}"
+            raise OSError(
+                f"Expected the process that works on {self.name(self.item)} to finish; got {cause}. The "
+                "machine may have run out of memory: try fewer --workers. What is done is kept."
+            )
+        self.pipe.close()
+        self._start()
+        if self.tries == 2:
+            return Died(signal.Signals(number).name)
+        self.tries += 1
+        self._send()
+        return _GONE
+
+
+def _serve(pipe: Connection) -> None:
+    """Work in a process of its own, until the other end of the pipe is closed or gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops what is to be stopped
+    os.environ.update(dict.fromkeys(THREADS, "1"))
+    try:
+        function = pipe.recv()
+        if "cv2" in sys.modules:
+            sys.modules["cv2"].setNumThreads(1)
+        while True:
+            item = pipe.recv()
+            try:
+                answer = (True, function(item))
+            except Exception as error:  # noqa: BLE001, raised again by the parent
+                answer = (False, error)
+            pipe.send(answer)
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
