@@ -56,6 +56,12 @@ def prepare(arguments: argparse.Namespace) -> tuple[dict, str]:
         read_flags(arguments, options.WorkOptions),
         arguments.beam_flags,
     )
+    if made.leaks:
+        _warn(
+            f"{len(made.leaks.sources)} sources, and {len(made.leaks.near)} pairs of videos with "
+            "near-duplicate faces besides, lie in two splits: a detector may know them by heart. "
+            f"`jdfd-keras audit {shlex.quote(made.directory)}` names them"
+        )
     excluded = [{"path": r.path, "reason": r.reason} for r in made.videos if not r.num_faces]
     result = {
         "directory": made.directory,

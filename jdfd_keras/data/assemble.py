@@ -84,13 +84,14 @@ class Join:
 
     def _read_records(self, video: Video, count: int) -> Iterator[bytes]:
         name = part_name(video) + RECORDS
-        found = -1
+        found = 0
         try:
             with self.out.open(name) as file:
-                for found, framed in enumerate(read_framed(file)):
+                for framed in read_framed(file):
+                    found += 1
                     yield framed
-            if found + 1 != count:
-                raise ValueError(f"{found + 1} records")
+            if found != count:
+                raise ValueError(f"{found} records")
         except ValueError as error:
             raise ValueError(
                 f"Expected {count} records of {video.video_id} in {self.out.place}/{name}; got "

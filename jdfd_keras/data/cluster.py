@@ -83,8 +83,8 @@ def _read_flags(runner: str, flags: Sequence[str]):
     unknown = set(options.get_all_options(retain_unknown_options=True)) - set(known)
     if unknown:
         raise ValueError(
-            f"Expected options of `prepare` or of Apache Beam; got --{', --'.join(sorted(unknown))}. "
-            "Check the spelling."
+            "Expected options of `prepare` or of Apache Beam; got "
+            f"{', '.join(f'--{name}' for name in sorted(unknown))}. Check the spelling."
         )
     return options
 

@@ -24,6 +24,7 @@ from pathlib import Path
 
 from jdfd_keras.data.assemble import SHARDS, Join, check_faces, plan_shards, write_tables
 from jdfd_keras.data.layouts import list_videos
+from jdfd_keras.data.leaks import COLUMNS, Leaks, by_split, find_leaks
 from jdfd_keras.data.manifest import MANIFEST, VideoRow, find_table, read_faces, read_videos
 from jdfd_keras.data.splits import assign_splits
 from jdfd_keras.data.take import PARTS, Take
@@ -58,6 +59,7 @@ class PreparedSet:
         missing: Files that the data set has and its folder has not.
         unknown: Videos and images in the folder that the layout does not know.
         left_out: Ids of the videos that are in no split, and why.
+        leaks: What lies in two splits all the same.
     """
 
     directory: str
@@ -66,6 +68,7 @@ class PreparedSet:
     missing: list[str]
     unknown: list[str]
     left_out: dict[str, str]
+    leaks: Leaks
 
     def count_dropped(self) -> dict[str, int]:
         """Count the faces that were found and not taken, by reason."""
@@ -259,7 +262,7 @@ def _describe(out: Store, works: list[tuple[Video, int]]) -> PreparedSet:
             f"Expected the videos that {out.place} was made of; got a folder that differs in "
             f"{len(names)}, such as {names[0]}. Prepare it into another --out."
         )
-    faces = read_faces(out, columns=["split", "label"])
+    faces = read_faces(out, columns=[*COLUMNS, "split", "label"])
     counts = Counter(zip(faces["split"].to_pylist(), faces["label"].to_pylist(), strict=True))
     labels = {*CLASSES.values(), *(label for _, label in counts)}
     return PreparedSet(
@@ -272,4 +275,5 @@ def _describe(out: Store, works: list[tuple[Video, int]]) -> PreparedSet:
             for split in SPLITS
         },
         **json.loads(read_text(out, LISTING)),
+        leaks=find_leaks(by_split(faces)),
     )

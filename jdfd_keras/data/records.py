@@ -62,7 +62,7 @@ def read_framed(file: BinaryIO) -> Iterator[bytes]:
 
 
 def read_png(framed: bytes) -> bytes:
-    """Find the PNG in a record that `encode_face` made; no other field of it holds bytes like these.
+    """Find the PNG in a record that `encode_face` made; no other field holds such bytes.
 
     Raises:
         ValueError: If there is none.

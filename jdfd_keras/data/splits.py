@@ -84,8 +84,9 @@ def check_split_options(options: SplitOptions) -> None:
 
 
 def drop_shared(videos: list[Video]) -> tuple[list[Video], dict[str, str]]:
-    """Leave out what shares footage with a later split: of training with the others, of
-    validation with testing.
+    """Leave out what shares footage with a later split.
+
+    That is training with validation or testing, and validation with testing.
 
     Returns:
         The videos kept, in the same order, and the ids of the others with the reason.

@@ -9,14 +9,22 @@ import cv2
 import numpy as np
 import pytest
 
-from jdfd_keras.data import prepare as prepare_module
+from jdfd_keras.data import take as take_module
 from jdfd_keras.data.manifest import read_manifest, read_videos
 from jdfd_keras.data.prepare import prepare
 from jdfd_keras.faces.decode import read_frames
 from jdfd_keras.faces.detect import Box
 from jdfd_keras.faces.extract import Extraction, Face
 from jdfd_keras.faces.quality import Quality
-from jdfd_keras.options import FaceOptions, FilterOptions, PrepareOptions, load_options
+from jdfd_keras.options import (
+    FaceOptions,
+    FilterOptions,
+    PrepareOptions,
+    SplitOptions,
+    WorkOptions,
+    load_options,
+)
+from jdfd_keras.storage import LocalStore
 
 FACES = FaceOptions(frames_per_video=4, face_size=71)
 
@@ -60,7 +68,7 @@ def pretend(monkeypatch):
         ]
         return Extraction(faces, [], 3, {"not the largest face": 2}, [])
 
-    monkeypatch.setattr(prepare_module, "extract_faces", extract)
+    monkeypatch.setattr(take_module, "extract_faces", extract)
     return extract
 
 
@@ -76,12 +84,13 @@ def folder(tmp_path):
 
 def test_a_prepared_set_has_its_tables_options_and_shards_and_nothing_else(prepared_set):
     assert set(bytes_of(prepared_set)) == {
-        "manifest.csv",
+        "listing.json",
+        "manifest.parquet",
         "options.json",
         "shards/test-00000.tfrecord",
         "shards/train-00000.tfrecord",
         "shards/val-00000.tfrecord",
-        "videos.csv",
+        "videos.parquet",
     }
     assert not (prepared_set / "parts").exists()
     assert load_options(prepared_set / "options.json", "faces", FaceOptions) == FACES
@@ -121,14 +130,15 @@ def test_no_source_is_in_two_splits_and_each_split_has_both_classes(prepared_set
 
 
 def test_faces_are_counted_by_split_and_class(pretend, folder, tmp_path):
-    made = prepare(folder, tmp_path / "out", FACES, PrepareOptions(val_share=0.25, test_share=0.25))
-    assert made.count_faces() == {
+    made = prepare(
+        folder, tmp_path / "out", FACES, splits=SplitOptions(val_share=0.25, test_share=0.25)
+    )
+    assert made.faces == {
         "train": {"real": 18, "fake": 18},
         "val": {"real": 9, "fake": 9},
         "test": {"real": 9, "fake": 9},
     }
-    assert made.shared_sources == {}
-    assert made.directory == tmp_path / "out"
+    assert made.directory == str(tmp_path / "out")
     assert made.count_dropped() == {"not the largest face": 48}
 
 
@@ -194,48 +204,49 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
         seen.append(path)
         return pretend(path, options, filters)
 
-    monkeypatch.setattr(prepare_module, "extract_faces", interrupted)
+    monkeypatch.setattr(take_module, "extract_faces", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(folder, tmp_path / "resumed", FACES, options)
-    assert not (tmp_path / "resumed" / "manifest.csv").exists()
+    assert not (tmp_path / "resumed" / "manifest.parquet").exists()
 
     def goes_on(path, options, filters):
         assert path not in seen
         return pretend(path, options, filters)
 
-    monkeypatch.setattr(prepare_module, "extract_faces", goes_on)
+    monkeypatch.setattr(take_module, "extract_faces", goes_on)
     prepare(folder, tmp_path / "resumed", FACES, options)
     assert bytes_of(tmp_path / "resumed") == bytes_of(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
-    ("function", "at"),
-    [
-        ("jdfd_keras.data.shards.join_shards", "val-00000.tfrecord"),
-        ("jdfd_keras.data.prepare.write_rows", "videos.csv"),
-        ("jdfd_keras.data.prepare.write_rows", "manifest.csv"),
-        ("jdfd_keras.data.prepare.shutil.rmtree", "parts"),
-    ],
+    "at", ["shards/val-00000.tfrecord", "listing.json", "videos.parquet", "manifest.parquet"]
 )
-def test_a_run_broken_off_at_its_end_goes_on_too(
-    pretend, folder, tmp_path, monkeypatch, function, at
-):
+def test_a_run_broken_off_at_its_end_goes_on_too(pretend, folder, tmp_path, monkeypatch, at):
     prepare(folder, tmp_path / "whole", FACES)
-    whole_function = pkgutil.resolve_name(function)
+    create = LocalStore.create
 
-    def break_off(path, *rest, **named):
-        if path.name == at:
+    def break_off(self, name):
+        if name == at:
             raise KeyboardInterrupt
-        return whole_function(path, *rest, **named)
+        return create(self, name)
 
     with monkeypatch.context() as patch:
-        patch.setattr(function, break_off)
+        patch.setattr(LocalStore, "create", break_off)
         with pytest.raises(KeyboardInterrupt):
             prepare(folder, tmp_path / "resumed", FACES)
     assert (tmp_path / "resumed" / "parts").exists()
     prepare(folder, tmp_path / "resumed", FACES)
     assert bytes_of(tmp_path / "resumed") == bytes_of(tmp_path / "whole")
     assert not (tmp_path / "resumed" / "parts").exists()
+
+
+def test_what_a_killed_run_left_is_cleared_away_though_the_set_was_done(pretend, folder, tmp_path):
+    prepare(folder, tmp_path / "out", FACES)
+    for leftover in ("parts/00/0.json", "unfinished/0"):
+        (tmp_path / "out" / leftover).parent.mkdir(parents=True)
+        (tmp_path / "out" / leftover).touch()
+    prepare(folder, tmp_path / "out", FACES)
+    assert not {"parts", "unfinished"} & {path.name for path in (tmp_path / "out").iterdir()}
 
 
 def test_a_second_run_leaves_everything_as_it_is(clips_folder, prepared_set, monkeypatch):
@@ -245,7 +256,7 @@ def test_a_second_run_leaves_everything_as_it_is(clips_folder, prepared_set, mon
             for path in [prepared_set, *prepared_set.rglob("*")]
         }
 
-    monkeypatch.setattr(prepare_module, "extract_faces", None)
+    monkeypatch.setattr(take_module, "extract_faces", None)
     before, begun = state(), time.monotonic()
     made = prepare(clips_folder, prepared_set, FACES)
     assert time.monotonic() - begun < 1
@@ -291,7 +302,9 @@ def test_splits_of_the_folder_are_kept_and_leaks_in_it_are_named(pretend, folder
             (folder / kind / name).rename(tmp_path / "sorted" / split / kind / name)
     (tmp_path / "sorted" / "test" / "fake" / "00.mp4").write_bytes(b"\0")
     made = prepare(tmp_path / "sorted", tmp_path / "out", FACES)
-    assert made.shared_sources == {"00": {"train", "test"}}
+    (shared,) = made.leaks.sources
+    assert shared.source == "sorted/00"
+    assert set(shared.places) == {"train", "test"}
     assert all(video.path.startswith(f"{video.split}/") for video in made.videos)
 
 
@@ -304,7 +317,7 @@ def test_splits_of_the_folder_are_kept_and_leaks_in_it_are_named(pretend, folder
             PrepareOptions(),
             "frames_per_video 4 -> 5",
         ),
-        (FACES, PrepareOptions(seed=3), "seed 0 -> 3"),
+        (FACES, PrepareOptions(manifest="csv"), "manifest 'parquet' -> 'csv'"),
     ],
 )
 def test_other_options_are_refused_by_name(clips_folder, prepared_set, faces, options, named):
@@ -335,8 +348,8 @@ def test_a_folder_of_other_things_is_refused_and_left_alone(folder, tmp_path):
         (FaceOptions(face_size=0), PrepareOptions(), "size=0"),
         (FaceOptions(frames_per_video=0), PrepareOptions(), "count=0"),
         (FaceOptions(detector="retina"), PrepareOptions(), "'retina'"),
-        (FACES, PrepareOptions(val_share=0), "val_share=0"),
-        (FACES, PrepareOptions(faces_per_shard=0), "faces_per_shard >= 1; got 0"),
+        (FACES, PrepareOptions(layout="mine"), "got 'mine'"),
+        (FACES, PrepareOptions(faces_per_shard=0), "faces_per_shard >= 1, .*; got 0"),
     ],
 )
 def test_a_bad_option_is_refused_before_anything_is_made(folder, tmp_path, faces, options, named):
@@ -354,7 +367,7 @@ def test_one_class_alone_is_refused_before_anything_is_made(folder, tmp_path):
 
 def test_fakes_without_any_face_are_refused(pretend, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        prepare_module,
+        take_module,
         "extract_faces",
         lambda path, *rest: (
             Extraction([], [], 3, {}, []) if path.parent.name == "fake" else pretend(path, *rest)
@@ -362,7 +375,7 @@ def test_fakes_without_any_face_are_refused(pretend, folder, tmp_path, monkeypat
     )
     with pytest.raises(ValueError, match="at least one fake video; got none in all 12"):
         prepare(folder, tmp_path / "out", FACES)
-    assert not (tmp_path / "out" / "manifest.csv").exists()
+    assert not (tmp_path / "out" / "manifest.parquet").exists()
 
 
 def test_a_missing_folder_is_refused(tmp_path):
@@ -374,9 +387,9 @@ def test_a_fault_of_the_machine_stops_the_run_and_is_no_row(pretend, folder, tmp
     def full(path, *rest):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(prepare_module, "extract_faces", full)
+    monkeypatch.setattr(take_module, "extract_faces", full)
     with pytest.raises(OSError, match="No space left"):
         prepare(folder, tmp_path / "out", FACES)
-    monkeypatch.setattr(prepare_module, "extract_faces", pretend)
+    monkeypatch.setattr(take_module, "extract_faces", pretend)
     made = prepare(folder, tmp_path / "out", FACES)
     assert all(video.num_faces == 3 for video in made.videos)
