@@ -206,6 +206,7 @@ def _add_command(parsers, name: str, run, summary: str) -> argparse.ArgumentPars
         description=f"{summary[0].upper()}{summary[1:]}.",
         epilog=f"examples:\n  {EXAMPLES[name]}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,  # so that a flag of Beam is never taken for one of ours
     )
     command.set_defaults(run=run)
     command.add_argument(

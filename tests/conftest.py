@@ -66,6 +66,26 @@ def prepared_set(clips_folder, tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def change_table():
+    """A function that puts other rows into a table of a prepared data set."""
+    from jdfd_keras.data import manifest
+
+    tables = {
+        manifest.FaceRow: (manifest.MANIFEST, manifest.read_manifest),
+        manifest.VideoRow: (manifest.VIDEOS, manifest.read_videos),
+    }
+
+    def change(directory, kind, function):
+        name, read = tables[kind]
+        (path,) = directory.glob(f"{name}.*")
+        rows = function(read(directory))
+        with open(path, "wb") as file:
+            manifest.write_table(file, path.suffix[1:], kind, [manifest.to_table(rows, kind)])
+
+    return change
+
+
+@pytest.fixture(scope="session")
 def astronaut():
     """uint8[512, 512, 3], the public-domain portrait; dlib sees its face at 179, 83, 266, 170."""
     from skimage import data

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from jdfd_keras.cli import EXAMPLES, build_parser, main
+from jdfd_keras.cli import EXAMPLES, main, parse
 
 COMMANDS = sorted(EXAMPLES)
 README = Path(__file__).parent.parent / "README.md"
@@ -36,15 +36,13 @@ def commands_in(text: str) -> list[str]:
 
 @pytest.mark.parametrize("line", [line for text in EXAMPLES.values() for line in commands_in(text)])
 def test_examples_in_the_help_are_parsed(line):
-    assert build_parser().parse_args(shlex.split(line)[1:]).command in COMMANDS
+    assert parse(shlex.split(line)[1:]).command in COMMANDS
 
 
 def test_commands_in_the_readme_are_parsed():
     blocks = re.findall(r"^    .*$", README.read_text(encoding="utf-8"), flags=re.MULTILINE)
     lines = commands_in("\n".join(blocks))
-    assert {build_parser().parse_args(shlex.split(line)[1:]).command for line in lines} == set(
-        COMMANDS
-    )
+    assert {parse(shlex.split(line)[1:]).command for line in lines} == set(COMMANDS)
 
 
 @pytest.mark.parametrize(
@@ -54,7 +52,11 @@ def test_commands_in_the_readme_are_parsed():
         ["no-such-command"],
         ["prepare"],
         ["prepare", "videos"],
-        ["prepare", "videos", "--out", "x", "--detector", "guess"],
+        ["prepare", "videos", "root", "--out", "x"],
+        ["prepare", "folder", "videos", "--out", "x", "--detector", "guess"],
+        ["prepare", "folder", "videos", "--out", "x", "--temp_location", "y"],
+        ["prepare", "folder", "videos", "--out", "x", "--frames", "3"],
+        ["audit"],
         ["train", "prepared", "--out", "x", "--epochs", "many"],
         ["predict", "clip.mp4"],
         ["predict", "clip.mp4", "--model", "m", "--server", "http://127.0.0.1:1/v1/models/m"],
@@ -161,12 +163,12 @@ def test_bad_data_set_is_one_clear_line(tmp_path, capfd):
     (tmp_path / "one class" / "real" / "a.mp4").touch()
     for root, reason in {
         "nowhere": "which is no folder",
-        "empty": "got 0 files and none that is real",
-        "no videos": "got 0 files and none that is real",
+        "empty": "real/, fake/, train/real/, train/fake/; got an empty folder",
+        "no videos": "real/, fake/, train/real/, train/fake/; got an empty folder",
         "one class": "got 1 files and none that is fake",
     }.items():
         out = tmp_path / "out"
-        assert main(["prepare", str(tmp_path / root), "--out", str(out)]) == 1
+        assert main(["prepare", "folder", str(tmp_path / root), "--out", str(out)]) == 1
         assert_one_line(capfd.readouterr().err, "prepare", reason)
         assert not out.exists()
 
@@ -174,7 +176,7 @@ def test_bad_data_set_is_one_clear_line(tmp_path, capfd):
 def test_training_on_what_is_no_data_set_is_one_clear_line(tmp_path, capfd):
     assert main(["train", str(tmp_path), "--out", str(tmp_path / "run")]) == 1
     error = capfd.readouterr().err
-    assert_one_line(error.split("\n", 1)[1], "train", "got no manifest.csv", "prepare")
+    assert_one_line(error.split("\n", 1)[1], "train", "got no manifest.parquet", "prepare")
 
 
 def test_threshold_in_per_cent_is_refused(model_file, clips_folder, capfd):
@@ -200,10 +202,25 @@ def test_prepare_counts_faces_and_names_videos_without(clips_folder, bad_files, 
     shutil.copytree(clips_folder, root)
     shutil.copy(bad_files["Expected a face"], root / "fake" / "wall.mp4")
     shutil.copy(bad_files["which is neither"], root / "real" / "notes.mp4")
-    words = ["prepare", str(root), "--out", str(tmp_path / "out"), "--frames-per-video", "2"]
-    assert main([*words, "--face-size", "71", "--format", "json"]) == 0
+    words = [
+        "prepare",
+        "folder",
+        str(root),
+        "--out",
+        str(tmp_path / "out"),
+        "--frames-per-video",
+        "2",
+    ]
+    words += ["--face-size", "71", "--format", "json"]
+    assert main([*words, "--max-failed", "0.5"]) == 0
     result = json.loads(capfd.readouterr().out)
+    assert "failed" not in result
     assert result["videos"] == 18
     assert sum(sum(count.values()) for count in result["faces"].values()) <= 2 * 16
     assert {row["path"] for row in result["excluded"]} >= {"fake/wall.mp4", "real/notes.mp4"}
     assert all(row["reason"] for row in result["excluded"])
+
+    assert main([*words, "--max-failed", "0.1"]) == 1
+    printed = capfd.readouterr()
+    assert json.loads(printed.out)["failed"] == result["excluded"]
+    assert "videos gave no face, more than --max-failed 0.1" in printed.err

@@ -121,7 +121,7 @@ class _Worker:
         if number not in faults:
             cause = f"signal {number}" if number > 0 else f"exit code {-number}"
             raise OSError(
-                f"Expected the process that works on {self.name(self.item)} to finish; got {cause}. "
+                f"Expected the process that works on {self.name(self.item)} to end; got {cause}. "
                 "The machine is perhaps out of memory: try fewer --workers. What is done is kept."
             )
         self.pipe.close()

@@ -82,7 +82,9 @@ def evaluate(
     videos = [
         video
         for video in read_videos(data_directory)
-        if video.split == options.split and video.label != UNLABELLED
+        if video.label != UNLABELLED
+        # Where faces are split singly, a video without any belongs to no split and to each.
+        and (video.split == options.split or (not video.split and not video.num_faces))
     ]
     if not len(rows):
         raise ValueError(

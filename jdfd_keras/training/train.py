@@ -36,6 +36,7 @@ from jdfd_keras.training.run import (
     LAST,
     LOGS,
     MONITOR,
+    SEEN,
     best_epoch,
     read_history,
     write_seen,
@@ -124,7 +125,8 @@ def train(
     # Built before the folder is claimed: weights that cannot be had leave nothing behind.
     detector = None if history else _build(model, optimizer, options, facts)
     claim_directory(out, **told, train=options)
-    write_seen(out, seen)
+    if not (out / SEEN).is_file():
+        write_seen(out, seen)
     if len(history) < options.epochs:
         detector = detector or keras.models.load_model(out / LAST)
         with explain_damage(data):

@@ -1,5 +1,6 @@
 """What `inspect` shows is what is there: faces, tracks, classes and their numbers."""
 
+import dataclasses
 import json
 import shutil
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 
 from jdfd_keras.data import inspect as inspect_module
 from jdfd_keras.data.inspect import inspect, summarize
-from jdfd_keras.data.manifest import read_manifest
+from jdfd_keras.data.manifest import FaceRow, VideoRow, read_manifest
 from jdfd_keras.faces.extract import extract_faces
 from jdfd_keras.options import FaceOptions, FilterOptions
 
@@ -187,15 +188,19 @@ def test_a_prepared_set_gives_a_row_for_each_class_with_faces_of_every_video(
     assert json.loads(json.dumps(summary)) == summary
 
 
-def test_manipulations_have_rows_of_their_own(prepared_set, tmp_path, drawn):
+def test_manipulations_have_rows_of_their_own(prepared_set, change_table, tmp_path, drawn):
     root = shutil.copytree(prepared_set, tmp_path / "set")
-    for name in ("manifest.csv", "videos.csv"):
-        text = (root / name).read_text(encoding="utf-8")
-        lines = text.splitlines(keepends=True)
-        for index in range(len(lines)):
-            if "/person00" in lines[index] or "/person01" in lines[index]:
-                lines[index] = lines[index].replace(",1,fake,", ",1,Deepfakes,")
-        (root / name).write_text("".join(lines), encoding="utf-8")
+
+    def name_some(rows):
+        return [
+            dataclasses.replace(row, manipulation="Deepfakes")
+            if row.label and ("/person00" in row.path or "/person01" in row.path)
+            else row
+            for row in rows
+        ]
+
+    for kind in (FaceRow, VideoRow):
+        change_table(root, kind, name_some)
     summary = inspect(root, tmp_path / "sheet.png")
     ((rows, _),) = drawn
     assert [row.title for row in rows] == ["real", "fake Deepfakes", "fake"]

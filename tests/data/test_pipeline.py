@@ -1,11 +1,14 @@
+import dataclasses
 import shutil
+from collections import Counter
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from jdfd_keras.data.manifest import MANIFEST, FaceRow, read_manifest, write_rows
-from jdfd_keras.data.pipeline import load_faces
+from jdfd_keras.data.manifest import FaceRow, read_manifest
+from jdfd_keras.data.pipeline import explain_damage, find_damage, load_faces
+from jdfd_keras.options import AugmentOptions, PipelineOptions
 
 
 def rows_of(prepared_set, split):
@@ -90,10 +93,11 @@ def test_the_seed_gives_the_order_of_every_pass(prepared_set):
     assert passes(1) != passes(2)
 
 
-def test_an_empty_split_is_refused(prepared_set, tmp_path):
+def test_an_empty_split_is_refused(prepared_set, change_table, tmp_path):
     shutil.copytree(prepared_set, tmp_path / "copy")
-    rows = [row for row in read_manifest(prepared_set) if row.split != "val"]
-    write_rows(tmp_path / "copy" / MANIFEST, rows, FaceRow)
+    change_table(
+        tmp_path / "copy", FaceRow, lambda rows: [row for row in rows if row.split != "val"]
+    )
     with pytest.raises(ValueError, match="val split"):
         load_faces(tmp_path / "copy", "val", batch_size=4)
 
@@ -101,3 +105,204 @@ def test_an_empty_split_is_refused(prepared_set, tmp_path):
 def test_a_folder_that_is_no_prepared_set_is_refused(tmp_path):
     with pytest.raises(OSError, match="jdfd-keras prepare"):
         load_faces(tmp_path, "train", batch_size=4)
+
+
+@pytest.fixture(scope="module")
+def partly_labelled(clips_folder, tmp_path_factory):
+    """A prepared set in which the clips of two people are of neither class."""
+    from jdfd_keras.data.prepare import prepare
+    from jdfd_keras.options import FaceOptions
+
+    root = tmp_path_factory.mktemp("unlabelled") / "clips"
+    shutil.copytree(clips_folder, root)
+    (root / "unlabelled").mkdir()
+    for number in (6, 7):
+        name = f"person{number:02d}.mp4"
+        (root / "real" / name).rename(root / "unlabelled" / name)
+    out = root.parent / "prepared"
+    prepare(root, out, FaceOptions(frames_per_video=4, face_size=71))
+    return out
+
+
+def split_with_unlabelled(directory):
+    """Any split in which some faces are labelled and some are not."""
+    labels = {}
+    for row in read_manifest(directory):
+        labels.setdefault(row.split, set()).add(row.label)
+    return next(split for split, found in labels.items() if {-1, 0} <= found)
+
+
+def test_unlabelled_faces_weigh_nothing_in_the_classification(partly_labelled):
+    split = split_with_unlabelled(partly_labelled)
+    rows = rows_of(partly_labelled, split)
+    faces = load_faces(partly_labelled, split, batch_size=5)
+    weights = [w for _, _, w in faces]
+    given = np.concatenate([w["classification"].numpy() for w in weights])
+    assert given.tolist() == [float(row.label != -1) for row in rows]
+    for image, targets, weight in faces:
+        assert weight["reconstruction"].shape == (len(image), 1, 1)
+        assert (weight["reconstruction"].numpy() == 1).all()
+        assert set(targets["classification"].numpy().ravel()) <= {0.0, 1.0}
+
+
+def test_unlabelled_faces_are_left_out_where_that_is_asked_for(partly_labelled):
+    split = split_with_unlabelled(partly_labelled)
+    wanted = [row for row in rows_of(partly_labelled, split) if row.label != -1]
+    faces = load_faces(partly_labelled, split, batch_size=3, labelled_only=True)
+    assert len(faces) == -(-len(wanted) // 3)
+    labels = np.concatenate([targets["classification"].numpy() for _, targets in faces])
+    assert labels.ravel().tolist() == [row.label for row in wanted]
+
+
+def test_the_loss_is_the_mean_over_labelled_faces_alone(partly_labelled, build_tiny):
+    from jdfd_keras.training.compile import compile_detector
+
+    model = build_tiny()
+    compile_detector(model)
+    split = split_with_unlabelled(partly_labelled)
+    logs = model.evaluate(
+        load_faces(partly_labelled, split, batch_size=64), verbose=0, return_dict=True
+    )
+    faces = load_faces(partly_labelled, split, batch_size=64, labelled_only=True)
+    image, targets = next(iter(faces))
+    score = np.clip(model.predict_on_batch(image)["classification"], 1e-7, 1 - 1e-7)
+    label = targets["classification"].numpy()
+    expected = -np.mean(label * np.log(score) + (1 - label) * np.log(1 - score))
+    assert logs["classification_loss"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.fixture(scope="module")
+def unbalanced(prepared_set, change_table, tmp_path_factory):
+    """The prepared set with a fake in four real faces of training left, in the shard as well."""
+    from jdfd_keras.data.records import frame_record
+
+    out = tmp_path_factory.mktemp("unbalanced") / "set"
+    shutil.copytree(prepared_set, out)
+    rows = read_manifest(out)
+    fakes = [index for index, r in enumerate(rows) if (r.split, r.label) == ("train", 1)]
+    dropped = set(fakes[4:])
+    (shard,) = (out / "shards").glob("train-*")
+    records = [record.numpy() for record in tf.data.TFRecordDataset(str(shard))]
+    first = next(index for index, row in enumerate(rows) if row.split == "train")
+    kept = [frame_record(r) for i, r in enumerate(records) if first + i not in dropped]
+    shard.write_bytes(b"".join(kept))
+    change_table(out, FaceRow, lambda rows: [r for i, r in enumerate(rows) if i not in dropped])
+    return out
+
+
+def test_balanced_classes_are_drawn_equally_often(unbalanced):
+    rows = rows_of(unbalanced, "train")
+    assert Counter(row.label for row in rows)[1] == 4
+    faces = load_faces(
+        unbalanced,
+        "train",
+        batch_size=len(rows),
+        shuffle=True,
+        options=PipelineOptions(balance=True),
+    )
+    drawn = [faces.repeat(40)]
+    labels = np.concatenate([t["classification"].numpy().ravel() for f in drawn for _, t in f])
+    assert len(labels) == 40 * len(rows)
+    # 960 draws with chance one half: four standard deviations are 0.065.
+    assert abs(labels.mean() - 0.5) < 0.065
+
+
+def test_balance_is_the_same_for_the_same_seed_and_loses_no_rare_face(unbalanced):
+    def passes(seed):
+        faces = load_faces(
+            unbalanced,
+            "train",
+            batch_size=4,
+            shuffle=True,
+            seed=seed,
+            options=PipelineOptions(balance=True),
+        )
+        return [order_in(faces), order_in(faces)]
+
+    assert passes(1) == passes(1)
+    assert passes(1)[0] != passes(1)[1]
+    assert passes(1) != passes(2)
+    fakes = {
+        crop.astype(np.float32).tobytes()
+        for (key, crop) in records_of(unbalanced, "train")
+        if "/fake/" in key[0]
+    }
+    assert fakes <= set(passes(1)[0])
+
+
+def test_one_class_cannot_be_balanced(prepared_set, change_table, tmp_path):
+    shutil.copytree(prepared_set, tmp_path / "copy")
+    change_table(tmp_path / "copy", FaceRow, lambda rows: [r for r in rows if r.label == 0])
+    with pytest.raises(ValueError, match="got none that is fake"):
+        load_faces(
+            tmp_path / "copy",
+            "train",
+            batch_size=4,
+            shuffle=True,
+            options=PipelineOptions(balance=True),
+        )
+
+
+def test_cached_faces_are_the_same_and_outlive_their_shards(prepared_set, tmp_path):
+    shutil.copytree(prepared_set, tmp_path / "copy")
+    faces = load_faces(
+        tmp_path / "copy", "train", batch_size=4, options=PipelineOptions(cache=True)
+    )
+    once = order_in(faces)
+    assert once == order_in(load_faces(prepared_set, "train", batch_size=4))
+    shutil.rmtree(tmp_path / "copy" / "shards")
+    assert order_in(faces) == once
+
+
+def test_changes_are_the_same_for_the_same_seed_and_others_in_every_pass(prepared_set):
+    every = AugmentOptions(*[True] * len(dataclasses.fields(AugmentOptions)))
+
+    def passes(seed):
+        faces = load_faces(prepared_set, "val", batch_size=4, seed=seed, augment=every)
+        return [order_in(faces), order_in(faces)]
+
+    assert passes(1) == passes(1)
+    assert passes(1)[0] != passes(1)[1]
+    assert passes(1) != passes(2)
+
+
+def test_the_decoder_is_to_rebuild_the_changed_face(prepared_set):
+    every = AugmentOptions(*[True] * len(dataclasses.fields(AugmentOptions)))
+    for image, targets in load_faces(prepared_set, "val", batch_size=4, augment=every):
+        expected = image.numpy() / 127.5 - 1
+        np.testing.assert_allclose(targets["reconstruction"].numpy(), expected, atol=1e-6)
+
+
+def flip_a_bit(path, place):
+    content = bytearray(path.read_bytes())
+    content[int(place * len(content))] ^= 1
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.7, 0.9999])
+@pytest.mark.parametrize("shuffle", [False, True])
+def test_a_flipped_bit_in_a_shard_is_found_and_the_shard_named(
+    prepared_set, tmp_path, place, shuffle
+):
+    shutil.copytree(prepared_set, tmp_path / "copy")
+    flip_a_bit(tmp_path / "copy/shards/val-00000.tfrecord", place)
+    faces = load_faces(tmp_path / "copy", "val", batch_size=4, shuffle=shuffle)
+    named = r"Damaged: .*val-00000\.tfrecord has after \d+ faces"
+    with pytest.raises(ValueError, match=named), explain_damage(tmp_path / "copy"):
+        list(faces)
+    assert len(find_damage(tmp_path / "copy")) == 1
+
+
+def test_shards_that_are_short_of_a_face_or_gone_are_named(prepared_set, tmp_path):
+    shutil.copytree(prepared_set, tmp_path / "copy")
+    assert find_damage(tmp_path / "copy") == []
+    shards = tmp_path / "copy" / "shards"
+    first = next(iter(tf.data.TFRecordDataset(str(shards / "val-00000.tfrecord")))).numpy()
+    content = (shards / "val-00000.tfrecord").read_bytes()
+    (shards / "val-00000.tfrecord").write_bytes(content[len(first) + 16 :])
+    (shards / "test-00000.tfrecord").unlink()
+    count = len(rows_of(prepared_set, "val"))
+    assert find_damage(tmp_path / "copy") == [
+        f"{shards / 'val-00000.tfrecord'} holds {count - 1} of {count} faces",
+        f"{shards / 'test-00000.tfrecord'} is not there",
+    ]

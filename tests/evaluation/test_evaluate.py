@@ -5,13 +5,16 @@ from types import SimpleNamespace
 
 import keras
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import tensorflow as tf
 
 from jdfd_keras.evaluation import evaluate as module
 from jdfd_keras.evaluation.evaluate import evaluate, join_manifest, score_dataset
 from jdfd_keras.evaluation.scores import read_scores
-from jdfd_keras.options import EvaluateOptions, FaceOptions
+from jdfd_keras.options import EvaluateOptions, FaceOptions, SplitOptions
+from jdfd_keras.training.run import write_seen
 
 SIZE = 8
 
@@ -34,6 +37,15 @@ def faces():
     return (level[:, None, None, None] + noise).astype(np.float32)
 
 
+def hash_of(number):
+    """A hash that differs from that of any other number in half of its bits or so."""
+    return np.random.default_rng(number).bytes(32).hex()
+
+
+def to_columns(rows):
+    return pa.Table.from_pylist([vars(row) for row in rows])
+
+
 def make_rows(num_fake=5, num_real=5):
     """Faces as a manifest holds them, two to a video but for the last of each class."""
     return [
@@ -44,6 +56,8 @@ def make_rows(num_fake=5, num_real=5):
             label=int(is_fake),
             manipulation="FaceSwap" if is_fake else "",
             split="test",
+            source_ids=[f"{is_fake}{index // 2}"],
+            phash=hash_of(2 * index + is_fake),
         )
         for is_fake, count in ((True, num_fake), (False, num_real))
         for index in range(count)
@@ -68,14 +82,23 @@ def lend_rooms(monkeypatch, model, faces):
     """Stand in for the data and the training room; gives a function that sets the faces."""
 
     def lend(rows, videos=(), shards=None):
-        def load_faces(directory, split, *, batch_size, shuffle):
-            assert not shuffle, "scores of a shuffled data set stand beside the wrong names"
+        def load_faces(directory, split, *, batch_size, labelled_only):
+            assert labelled_only, "faces of neither class cannot be measured"
             return list(make_batches(faces, rows if shards is None else shards, batch_size))
 
-        monkeypatch.setattr(module, "read_manifest", lambda directory: list(rows))
+        def read_faces(directory, *, split, columns):
+            return to_columns(rows).filter(pc.field("split") == split).select(list(columns))
+
+        monkeypatch.setattr(module, "read_faces", read_faces)
         monkeypatch.setattr(module, "read_videos", lambda directory: list(videos))
         monkeypatch.setattr(module, "load_faces", load_faces)
-        monkeypatch.setattr(module, "load_options", lambda *_: FaceOptions(detector="mtcnn"))
+        monkeypatch.setattr(
+            module,
+            "load_options",
+            lambda path, group, kind: (
+                SplitOptions() if kind is SplitOptions else FaceOptions(detector="mtcnn")
+            ),
+        )
         monkeypatch.setattr(module, "load_run_model", lambda path: (model, FaceOptions()))
 
     return lend
@@ -126,7 +149,8 @@ def test_a_model_without_the_two_outputs_is_refused():
 
 
 def test_evaluate_writes_scores_report_and_picture(lend_rooms, faces, tmp_path):
-    rows = [*make_rows(), SimpleNamespace(video_id="clips/train", split="train")]
+    rows = make_rows()
+    rows.append(SimpleNamespace(**vars(rows[0]) | {"split": "train"}))
     videos = [
         SimpleNamespace(video_id="clips/real/0", label=0, split="test", reason="cut short"),
         SimpleNamespace(video_id="clips/real/9", label=0, split="test", reason="cut short"),
@@ -166,6 +190,8 @@ def test_evaluate_writes_scores_report_and_picture(lend_rooms, faces, tmp_path):
     assert protocol["training_face_options"]["detector"] == "dlib"
     assert protocol["versions"]["keras"] == keras.__version__
     assert "validation" in protocol["checkpoint"]
+    assert protocol["split_rule"] == "official"
+    assert protocol["leaks"] == "not checked: what this model was trained on is not known here"
     assert "(roc.png)" in (out / "report.md").read_text()
 
 
@@ -209,7 +235,7 @@ def test_shards_in_another_order_are_refused(model, faces):
     rows = make_rows()
     scored = score_dataset(model, make_batches(faces, rows[::-1]))
     with pytest.raises(ValueError, match="frame 0 of 'clips/fake/0' is 1 in the manifest and 0"):
-        join_manifest(rows, scored)
+        join_manifest(to_columns(rows), scored)
 
 
 def test_a_detector_that_gives_nan_is_refused_by_name(model, faces):
@@ -217,7 +243,7 @@ def test_a_detector_that_gives_nan_is_refused_by_name(model, faces):
     broken[2] = np.nan
     rows = make_rows()
     with pytest.raises(ValueError, match="got nan for frame 0 of 'clips/fake/1'"):
-        join_manifest(rows, score_dataset(model, make_batches(broken, rows)))
+        join_manifest(to_columns(rows), score_dataset(model, make_batches(broken, rows)))
 
 
 def test_progress_leaves_stdout_to_the_results(lend_rooms, tmp_path, capsys):
@@ -226,3 +252,53 @@ def test_progress_leaves_stdout_to_the_results(lend_rooms, tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "10/10 faces" in captured.err
+
+
+@pytest.mark.parametrize(
+    ("split", "told"),
+    [
+        ("test", "source clips/True0 in training and evaluation"),
+        ("val", "1 shared source"),
+    ],
+)
+def test_what_training_saw_is_not_evaluated_unless_that_is_allowed(
+    lend_rooms, tmp_path, split, told
+):
+    rows = make_rows()
+    for row in rows:
+        row.split = split
+    lend_rooms(rows)
+    (tmp_path / "run").mkdir()
+    seen = make_rows(num_fake=1, num_real=0)  # shares the source of the first video of fakes
+    seen[0].split = "train"
+    write_seen(tmp_path / "run", to_columns(seen))
+    with pytest.raises(ValueError, match=f"{told}.*--allow-leak"):
+        evaluate(tmp_path / "run", tmp_path, tmp_path / "out", EvaluateOptions(split=split))
+    assert not (tmp_path / "out").exists()
+    allowed = EvaluateOptions(split=split, allow_leak=True)
+    report = evaluate(tmp_path / "run", tmp_path, tmp_path / "out", allowed)
+    assert "1 source shared" in report["protocol"]["leaks"]
+    assert "1 source shared" in (tmp_path / "out/report.md").read_text()
+
+
+def test_a_near_duplicate_of_a_training_face_is_found_too(lend_rooms, tmp_path):
+    lend_rooms(make_rows())
+    (tmp_path / "run").mkdir()
+    seen = make_rows(num_fake=1, num_real=0)
+    seen[0].video_id, seen[0].source_ids = "elsewhere/a", ["a"]
+    flipped = int(seen[0].phash, 16) ^ 0b1011  # three bits of 256
+    seen[0].phash = f"{flipped:064x}"
+    write_seen(tmp_path / "run", to_columns(seen))
+    with pytest.raises(ValueError, match=r"elsewhere/a \(training\) looks like clips/fake/0"):
+        evaluate(tmp_path / "run", tmp_path, tmp_path / "out")
+
+
+def test_validation_may_choose_the_epoch_and_be_looked_at_again(lend_rooms, tmp_path):
+    rows = make_rows()
+    for row in rows:
+        row.split = "val"
+    lend_rooms(rows)
+    (tmp_path / "run").mkdir()
+    write_seen(tmp_path / "run", to_columns(rows))
+    report = evaluate(tmp_path / "run", tmp_path, tmp_path / "out", EvaluateOptions(split="val"))
+    assert report["protocol"]["leaks"].startswith("none between training and evaluation")

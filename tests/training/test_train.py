@@ -1,9 +1,9 @@
-import csv
 import json
 
 import keras
 import pytest
 
+from jdfd_keras.data.manifest import FaceRow, read_manifest
 from jdfd_keras.options import FaceOptions, ModelOptions, OptimizerOptions, TrainOptions
 from jdfd_keras.training import callbacks
 from jdfd_keras.training.run import best_epoch, load_run_model, read_history
@@ -42,8 +42,7 @@ def finished_run(prepared_set, interrupted_run):
 def test_interrupted_run_goes_on_after_its_last_finished_epoch(prepared_set, finished_run):
     assert [row["epoch"] for row in finished_run.history] == [1, 2]
     last = keras.models.load_model(finished_run.directory / "last.keras")
-    with open(prepared_set / "manifest.csv", newline="", encoding="utf-8") as file:
-        num_faces = sum(row["split"] == "train" for row in csv.DictReader(file))
+    num_faces = sum(row.split == "train" for row in read_manifest(prepared_set))
     steps_per_epoch = -(-num_faces // TWO_EPOCHS.batch_size)
     assert int(last.optimizer.iterations.numpy()) == 2 * steps_per_epoch
 
@@ -103,14 +102,12 @@ def test_loss_that_is_no_number_stops_the_run_and_saves_nothing(
     assert [path.name for path in (tmp_path / "run").glob("*.keras")] == []
 
 
-def test_one_class_is_refused_before_anything_is_made(prepared_set, tmp_path):
+def test_one_class_is_refused_before_anything_is_made(prepared_set, change_table, tmp_path):
     import shutil
 
     data = tmp_path / "prepared"
     shutil.copytree(prepared_set, data)
-    lines = (data / "manifest.csv").read_text(encoding="utf-8").splitlines(keepends=True)
-    reals = [lines[0], *(line for line in lines[1:] if "/real/" in line)]
-    (data / "manifest.csv").write_text("".join(reals), encoding="utf-8")
+    change_table(data, FaceRow, lambda rows: [row for row in rows if row.label == 0])
     with pytest.raises(ValueError, match="real and fake faces in the train split.*and 0 fake"):
         train(data, tmp_path / "run", TINY, ADAM, TWO_EPOCHS)
     assert not (tmp_path / "run").exists()
