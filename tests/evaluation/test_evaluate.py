@@ -227,6 +227,7 @@ def test_shards_cut_short_are_refused_in_words(lend_rooms, monkeypatch, faces, t
     records = tf.data.Dataset.from_tensor_slices(next(make_batches(faces, rows, 9)))
     records = records.apply(tf.data.experimental.assert_cardinality(10)).batch(4)
     monkeypatch.setattr(module, "load_faces", lambda *_, **__: records)
+    monkeypatch.setattr("jdfd_keras.data.pipeline.find_damage", lambda directory: [])
     with pytest.raises(ValueError, match="every face of its manifest; got 'Input .* 9 elements.'"):
         evaluate("run", tmp_path, tmp_path / "out")
 
