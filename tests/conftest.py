@@ -31,6 +31,25 @@ def tiny_detector(build_tiny):
     return build_tiny()
 
 
+@pytest.fixture
+def stand_in(monkeypatch):
+    """In training, a detector of a few weights: quick, where learning is not the question."""
+
+    def build(options):
+        import keras
+
+        image = keras.Input((options.image_size, options.image_size, 3), name="image")
+        small = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(image)
+        mean = keras.layers.GlobalAveragePooling2D()(small)
+        outputs = {
+            "classification": keras.layers.Dense(1, "sigmoid", name="classification")(mean),
+            "reconstruction": keras.layers.Conv2D(3, 1, name="reconstruction")(small),
+        }
+        return keras.Model(image, outputs)
+
+    monkeypatch.setattr("jdfd_keras.training.train.build_detector", build)
+
+
 @pytest.fixture(scope="session")
 def face_batch():
     """uint8[4, 71, 71, 3] smooth random pictures: a stand-in where no real face is needed."""

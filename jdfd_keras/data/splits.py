@@ -15,7 +15,7 @@ import numpy as np
 from jdfd_keras.data.videos import CLASSES, SPLITS, Listing, Video
 from jdfd_keras.options import SplitOptions
 
-TRIES = 100  # draws of people for validation, until both classes are on both sides
+TRIES = 20  # draws of so many people for validation, until both classes are on both sides
 
 
 def assign_splits(listing: Listing, options: SplitOptions) -> tuple[list[Video], dict[str, str]]:
@@ -111,7 +111,8 @@ def carve_validation(
 ) -> tuple[list[Video], dict[str, str]]:
     """Take a validation split out of training, by people: nobody in it is seen in training.
 
-    A video that shows people of both sides, such as a swap between them, can be in neither.
+    A video that shows people of both sides, such as a swap between them, can be in neither. Of
+    few people, more than the share are taken where fewer do not give both classes.
 
     Args:
         videos: All of them, in training or testing.
@@ -128,8 +129,8 @@ def carve_validation(
     training = [video for video in videos if video.split == "train"]
     known = sorted({person for video in training for person in people[video.video_id]})
     rng = np.random.default_rng(seed)
-    count = max(1, round(val_share * len(known)))
-    for _ in range(TRIES):
+    fewest, most = max(1, round(val_share * len(known))), len(known) // 2
+    for count in (count for count in range(fewest, most + 1) for _ in range(TRIES)):
         chosen = {known[index] for index in rng.permutation(len(known))[:count]}
         sides = {
             video.video_id: _side(chosen.intersection(people[video.video_id]), people, video)
@@ -145,8 +146,7 @@ def carve_validation(
         raise ValueError(
             "Expected people enough for a validation split of real and fake videos in which "
             f"nobody of training is seen; got {len(training)} training videos of {len(known)} "
-            f"people, and none of {TRIES} draws of {count}. Try a larger --val-share, or give "
-            "more of the data set."
+            "people, and no draw of up to half of them gave one. Give more of the data set."
         )
     used = [
         dataclasses.replace(video, split=sides.get(video.video_id, video.split))

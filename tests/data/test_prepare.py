@@ -1,6 +1,5 @@
 import dataclasses
 import hashlib
-import pkgutil
 import shutil
 import time
 from collections import Counter
@@ -21,7 +20,6 @@ from jdfd_keras.options import (
     FilterOptions,
     PrepareOptions,
     SplitOptions,
-    WorkOptions,
     load_options,
 )
 from jdfd_keras.storage import LocalStore

@@ -4,9 +4,16 @@ import keras
 import pytest
 
 from jdfd_keras.data.manifest import FaceRow, read_manifest
-from jdfd_keras.options import FaceOptions, ModelOptions, OptimizerOptions, TrainOptions
+from jdfd_keras.options import (
+    AugmentOptions,
+    FaceOptions,
+    ModelOptions,
+    OptimizerOptions,
+    PipelineOptions,
+    TrainOptions,
+)
 from jdfd_keras.training import callbacks
-from jdfd_keras.training.run import best_epoch, load_run_model, read_history
+from jdfd_keras.training.run import best_epoch, load_run_model, read_history, read_seen
 from jdfd_keras.training.train import train
 
 TINY = ModelOptions(latent_dim=16, encoder_weights="none")
@@ -92,10 +99,7 @@ def test_other_options_are_refused(prepared_set, finished_run):
         train(prepared_set, finished_run.directory, TINY, ADAM, TrainOptions(epochs=2))
 
 
-def test_loss_that_is_no_number_stops_the_run_and_saves_nothing(
-    prepared_set, tmp_path, monkeypatch
-):
-    monkeypatch.setattr("jdfd_keras.training.train.build_detector", build_stand_in)
+def test_loss_that_is_no_number_stops_the_run_and_saves_nothing(prepared_set, tmp_path, stand_in):
     wild = OptimizerOptions(learning_rate=1e30, classifier_learning_rate=1e30)
     with pytest.raises(ValueError, match="loss that is a number; got (nan|inf) in epoch 1"):
         train(prepared_set, tmp_path / "run", TINY, wild, TWO_EPOCHS)
@@ -113,31 +117,18 @@ def test_one_class_is_refused_before_anything_is_made(prepared_set, change_table
     assert not (tmp_path / "run").exists()
 
 
-def build_stand_in(options):
-    """A detector of a few weights: quick to compile, where learning is not the question."""
-    import keras
-
-    image = keras.Input((options.image_size, options.image_size, 3), name="image")
-    small = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(image)
-    mean = keras.layers.GlobalAveragePooling2D()(small)
-    outputs = {
-        "classification": keras.layers.Dense(1, "sigmoid", name="classification")(mean),
-        "reconstruction": keras.layers.Conv2D(3, 1, name="reconstruction")(small),
-    }
-    return keras.Model(image, outputs)
-
-
-def test_damaged_shard_stops_the_training_with_its_name(prepared_set, tmp_path, monkeypatch):
+def test_damaged_shard_stops_the_training_with_its_name(prepared_set, tmp_path, stand_in):
     import shutil
 
-    monkeypatch.setattr("jdfd_keras.training.train.build_detector", build_stand_in)
     data = tmp_path / "prepared"
     shutil.copytree(prepared_set, data)
     shard = next((data / "shards").glob("train-*"))
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 0xFF
     shard.write_bytes(content)
-    with pytest.raises(ValueError, match="hold every face of its manifest.*prepare it again"):
+    with pytest.raises(
+        ValueError, match=r"Damaged: .*train-00000\.tfrecord has after .*prepare it again"
+    ):
         train(data, tmp_path / "run", TINY, ADAM, TWO_EPOCHS)
 
 
@@ -160,3 +151,61 @@ def test_file_that_is_no_model_is_refused(tmp_path):
         load_run_model(tmp_path / "other.keras")
     with pytest.raises(OSError, match="holds none"):
         load_run_model(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def leaking_set(prepared_set, change_table, tmp_path_factory):
+    """The prepared set with one training face said to show a source of validation."""
+    import dataclasses
+    import shutil
+
+    data = tmp_path_factory.mktemp("leaking") / "prepared"
+    shutil.copytree(prepared_set, data)
+
+    def plant(rows):
+        source_ids = next(row.source_ids for row in rows if row.split == "val")
+        first = next(index for index, row in enumerate(rows) if row.split == "train")
+        planted = dataclasses.replace(rows[first], source_ids=source_ids)
+        return [*rows[:first], planted, *rows[first + 1 :]]
+
+    change_table(data, FaceRow, plant)
+    return data
+
+
+def test_data_set_that_leaks_is_refused_before_anything_is_made(leaking_set, tmp_path, stand_in):
+    with pytest.raises(ValueError, match=r"share no footage; got 1 shared source.*--allow-leak"):
+        train(leaking_set, tmp_path / "run", TINY, ADAM, TWO_EPOCHS)
+    assert not (tmp_path / "run").exists()
+
+
+def test_leak_that_is_allowed_stands_in_the_run(leaking_set, tmp_path, stand_in):
+    allowed = TrainOptions(epochs=1, batch_size=16, allow_leak=True)
+    train(leaking_set, tmp_path / "run", TINY, ADAM, allowed)
+    told = json.loads((tmp_path / "run/options.json").read_text(encoding="utf-8"))
+    assert told["train"]["allow_leak"]
+    assert told["data"]["leaks"].startswith("1 source shared")
+
+
+def test_run_keeps_what_tells_its_faces_again(prepared_set, finished_run):
+    seen = read_seen(finished_run.directory)
+    rows = [row for row in read_manifest(prepared_set) if row.split != "test"]
+    order = sorted(rows, key=lambda row: row.split == "val")  # training first
+    assert seen["phash"].to_pylist() == [row.phash for row in order]
+    assert seen["split"].to_pylist() == [row.split for row in order]
+    assert [tuple(ids) for ids in seen["source_ids"].to_pylist()] == [r.source_ids for r in order]
+
+
+def test_run_learns_with_balance_cache_and_all_changes(prepared_set, tmp_path, stand_in):
+    run = train(
+        prepared_set,
+        tmp_path / "run",
+        TINY,
+        ADAM,
+        TWO_EPOCHS,
+        PipelineOptions(balance=True, cache=True),
+        AugmentOptions(*[True] * 6),
+    )
+    told = json.loads((run.directory / "options.json").read_text(encoding="utf-8"))
+    assert told["pipeline"] == {"balance": True, "cache": True}
+    assert set(told["augment"].values()) == {True}
+    assert len(run.history) == 2
