@@ -70,8 +70,14 @@ class LocalStore:
         return Path(self.place, name)
 
     def list(self, below: str = "") -> dict[str, int]:  # noqa: D102, as Store says
-        found = {}
-        for directory, _, names in os.walk(self.path(below)):
+        found, seen = {}, set()
+        # Data sets are often links to other disks; one that leads back up is followed once.
+        for directory, folders, names in os.walk(self.path(below), followlinks=True):
+            real = os.path.realpath(directory)
+            if real in seen:
+                folders.clear()
+                continue
+            seen.add(real)
             relative = Path(directory).relative_to(self.place)
             for name in names:
                 with contextlib.suppress(FileNotFoundError):  # a link to nothing, or gone by now

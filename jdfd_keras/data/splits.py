@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jdfd_keras.data.videos import CLASSES, SPLITS, Listing, Video
+from jdfd_keras.data.videos import CLASSES, LABEL_NAMES, SPLITS, Listing, Video
 from jdfd_keras.options import SplitOptions
 
 TRIES = 20  # draws of so many people for validation, until both classes are on both sides
@@ -54,8 +54,15 @@ def assign_splits(listing: Listing, options: SplitOptions) -> tuple[list[Video],
         people = {video.video_id: video.source_ids for video in videos} | listing.people
         videos, left_out = carve_validation(videos, people, options.val_share, options.seed)
     if options.split == "strict":
+        labels = {(video.split, video.label) for video in videos}
         videos, shared = drop_shared(videos)
         left_out |= shared
+        for split, label in sorted(labels - {(video.split, video.label) for video in videos}):
+            raise ValueError(
+                f"Expected {LABEL_NAMES[label]} videos in {split} that share no source with a "
+                "later split; got none: all do. Give more of the data set, or take --split "
+                "official and look at `jdfd-keras audit`."
+            )
     return videos, left_out
 
 
@@ -129,7 +136,8 @@ def carve_validation(
     training = [video for video in videos if video.split == "train"]
     known = sorted({person for video in training for person in people[video.video_id]})
     rng = np.random.default_rng(seed)
-    fewest, most = max(1, round(val_share * len(known))), len(known) // 2
+    fewest = max(1, round(val_share * len(known)))
+    most = max(fewest, len(known) // 2)
     for count in (count for count in range(fewest, most + 1) for _ in range(TRIES)):
         chosen = {known[index] for index in rng.permutation(len(known))[:count]}
         sides = {
@@ -146,7 +154,7 @@ def carve_validation(
         raise ValueError(
             "Expected people enough for a validation split of real and fake videos in which "
             f"nobody of training is seen; got {len(training)} training videos of {len(known)} "
-            "people, and no draw of up to half of them gave one. Give more of the data set."
+            f"people, and no draw of {fewest} to {most} of them gave one. Give more of them."
         )
     used = [
         dataclasses.replace(video, split=sides.get(video.video_id, video.split))

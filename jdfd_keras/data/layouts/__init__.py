@@ -26,7 +26,7 @@ def list_videos(store: Store, options: PrepareOptions) -> Listing:
         The videos in the order of their ids; what is missing, and what the layout does not know.
 
     Raises:
-        OSError: If there is no such folder.
+        OSError: If there is no such folder, or a list of the data set is not there.
         ValueError: If the folder is not laid out so: then the folders that were looked for are
             named; if a list of the data set names what cannot be; if nothing is left by the
             options; or if the layout is unknown.
@@ -63,12 +63,17 @@ def _choose(listing: Listing, place: str, options: PrepareOptions) -> Listing:
         video
         for video in listing.videos
         if not (wanted and video.manipulation and video.manipulation not in wanted)
-        and options.compression in ("all", video.compression)
     ]
+    there = sorted({video.compression for video in videos})
+    videos = [video for video in videos if options.compression in ("all", video.compression)]
     if not videos:
-        there = sorted({video.compression for video in listing.videos})
         raise ValueError(
             f"Expected videos of the compression {options.compression!r} in {place}; got only "
             f"{', '.join(map(repr, there))}. Leave --compression out, or download that one."
         )
-    return Listing(videos, listing.missing, listing.unknown, listing.people)
+    # What is missing is told of the folders that are used.
+    folders = {video.path.rpartition("/")[0] for video in videos}
+    used = listing.missing
+    if options.compression != "all" or wanted:
+        used = [path for path in listing.missing if path.rpartition("/")[0] in folders]
+    return Listing(videos, used, listing.unknown, listing.people)

@@ -18,9 +18,9 @@ from jdfd_keras.data.videos import Listing, Video
 TEST_LIST = "List_of_testing_videos.txt"
 MANIPULATION = "Celeb-synthesis"
 NAMES = {
-    "Celeb-real": re.compile(r"(id\d+)_(\d+)"),
-    MANIPULATION: re.compile(r"(id\d+)_(id\d+)_(\d+)"),
-    "YouTube-real": re.compile(r"(\d+)"),
+    "Celeb-real": re.compile(r"(id[0-9]+)_([0-9]+)"),
+    MANIPULATION: re.compile(r"(id[0-9]+)_(id[0-9]+)_([0-9]+)"),
+    "YouTube-real": re.compile(r"([0-9]+)"),
 }
 
 
@@ -38,8 +38,9 @@ def list_celebdf(tree: Tree, *, version: str) -> Listing:
         The videos; missing are those of the test list that are not there.
 
     Raises:
-        ValueError: If no video lies where it should, the test list is not there, or it names
-            what can be no clip of Celeb-DF.
+        OSError: If the test list is not there.
+        ValueError: If no video lies where it should, or the list names what can be no clip of
+            Celeb-DF.
     """
     found = {}
     unknown = []
@@ -97,7 +98,7 @@ def _read_test_list(tree: Tree) -> set[str]:
     for line in tree.read(TEST_LIST).splitlines():
         if not line.strip():
             continue
-        label, _, path = line.strip().partition(" ")
+        label, path = [*line.split(maxsplit=1), ""][:2]
         parts = _parse(path.strip())
         if parts is None or label not in ("0", "1") or (label == "1") == (parts[0] == MANIPULATION):
             wrong.append(line.strip())

@@ -16,6 +16,7 @@ from jdfd_keras.data.videos import UNLABELLED, Listing, Video
 
 METADATA = "metadata.json"
 LABELS = {"REAL": 0, "FAKE": 1}
+IS_FAKE = {"0": 0, "1": 1}  # of the test videos, which have no `label`
 SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 
 
@@ -60,7 +61,7 @@ def list_dfdc(tree: Tree) -> Listing:
                     manipulation="DFDC" if label == 1 else "",
                     compression="",
                     source_ids=(source.rsplit(".", 1)[0],),
-                    split=SPLITS.get(str(facts.get("split", "")).lower(), "train"),
+                    split=_split(tree, path, facts),
                 )
             )
     if not videos:
@@ -90,12 +91,23 @@ def _read_metadata(tree: Tree, name: str) -> dict[str, dict]:
 
 
 def _label(tree: Tree, path: str, facts: dict) -> int:
-    label = facts.get("label")
+    key, known = ("is_fake", IS_FAKE) if "is_fake" in facts else ("label", LABELS)
+    label = facts.get(key)
     if label is None:
         return UNLABELLED
-    if label not in LABELS:
+    if str(label) not in known:
         raise ValueError(
-            f"Expected the label REAL or FAKE for {path} in its {METADATA} in "
+            f"Expected {key} to be {' or '.join(known)} for {path} in its {METADATA} in "
             f"{tree.store.place}; got {label!r}. Download it again."
         )
-    return LABELS[label]
+    return known[str(label)]
+
+
+def _split(tree: Tree, path: str, facts: dict) -> str:
+    split = str(facts.get("split", "train")).lower()
+    if split not in SPLITS:
+        raise ValueError(
+            f"Expected a split of {', '.join(SPLITS)} for {path} in its {METADATA} in "
+            f"{tree.store.place}; got {facts['split']!r}. Download it again."
+        )
+    return SPLITS[split]

@@ -28,8 +28,8 @@ FOLDER = re.compile(
     rf"(?:original_sequences/({'|'.join(REALS)})|manipulated_sequences/"
     rf"({'|'.join([*SWAPS, OF_ACTORS])}))/({'|'.join(COMPRESSIONS)})/videos/([^/]+)\.mp4"
 )
-OF_ONE_ACTOR = re.compile(r"(\d\d)__\w+")
-OF_TWO_ACTORS = re.compile(r"(\d\d)_(\d\d)__\w+")
+OF_ONE_ACTOR = re.compile(r"([0-9][0-9])__\w+")
+OF_TWO_ACTORS = re.compile(r"([0-9][0-9])_([0-9][0-9])__\w+")
 
 
 @dataclass(frozen=True)

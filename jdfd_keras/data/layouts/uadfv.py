@@ -15,7 +15,7 @@ from jdfd_keras.data.layouts.tree import Tree, refuse, sort_videos
 from jdfd_keras.data.videos import Listing, Video
 
 NUM_PAIRS = 49
-NAME = re.compile(r"(?:real/(\d{4})|fake/(\d{4})_fake)\.mp4")
+NAME = re.compile(r"(?:real/([0-9]{4})|fake/([0-9]{4})_fake)\.mp4")
 
 
 def list_uadfv(tree: Tree) -> Listing:
