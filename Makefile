@@ -4,13 +4,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo test check clean
+.PHONY: demo test test-slow check clean
 
 demo: .venv/installed ## see the whole line at work
 	$(BIN)/jdfd-keras demo
 
-test: .venv/installed-test ## run every test
-	$(BIN)/python -m pytest
+test: .venv/installed-test ## run the tests
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: .venv/installed-test ## run the tests that take longer
+	$(BIN)/python -m pytest -m slow
 
 check: .venv/installed-test ## formatting, lint and build
 	$(BIN)/ruff format --check .

@@ -151,7 +151,10 @@ class BeamStore:
             yield path
 
     def remove(self, below: str) -> None:  # noqa: D102
-        if self.list(below):
+        names = self.list(below)
+        if names:
+            _beam().delete([self.path(name) for name in names])
+        with contextlib.suppress(OSError):  # what has no folders has none left
             _beam().delete([self.path(below)])
 
 

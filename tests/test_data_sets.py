@@ -21,13 +21,16 @@ def people(clips_folder):
     return [(path, fakes[path.stem]) for path in reals]
 
 
-def lay_faceforensics(root, people):
+def pairs_of(*clips):
+    return [(clip, read_clips()[clip].partner) for clip in clips]
+
+
+def lay_faceforensics(root, people, chosen=None):
     """Pairs that swap faces: two for training, one each for validation and testing."""
-    pairs = {}
-    for clip, of in read_clips().items():
-        if clip < of.partner:
-            pairs.setdefault(of.split, []).append((clip, of.partner))
-    chosen = [*pairs["train"][:2], pairs["val"][0], pairs["test"][0]]
+    first = {}
+    for clip, of in reversed(read_clips().items()):
+        first[of.split] = clip
+    chosen = chosen or pairs_of(first["train"], "605", first["val"], first["test"])
     for number, (one, other) in enumerate(chosen):
         for (real, fake), clip, partner in (
             (people[2 * number], one, other),
@@ -152,6 +155,40 @@ def test_what_another_set_was_trained_on_is_found_in_a_test_set(trees, tmp_path,
     assert "allowed by --allow-leak" in report["protocol"]["leaks"]
     assert main(["audit", str(tmp_path / "uadfv"), str(tmp_path / "dfdc")]) == 1
     assert "pairs of videos with near-duplicate faces in two splits" in capfd.readouterr().out
+
+
+def test_official_pairs_of_one_source_are_found_refused_and_left_out_by_strict(
+    people, tmp_path, stand_in, capfd
+):
+    """605 (training) and 606 (validation) were cut from one video."""
+    chosen = pairs_of("001", "605", "606", "000")
+    assert [read_clips()[one].split for one, _ in chosen] == ["train", "train", "val", "test"]
+    for source, target in lay_faceforensics(tmp_path / "ff", people, chosen):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    words = ["prepare", "faceforensics", str(tmp_path / "ff"), *FACES]
+    run(capfd, *words, "--out", tmp_path / "official")
+    assert main(["audit", str(tmp_path / "official"), "--format", "json"]) == 1
+    audit = json.loads(capfd.readouterr().out)
+    assert [entry["source"] for entry in audit["leaks"]["shared_sources"]["sources"]] == [
+        "ffpp/605"
+    ]
+    assert audit["leaks"]["near_duplicates"]["count"] == 0
+    train = ["train", str(tmp_path / "official"), "--out", str(tmp_path / "run"), *TRAIN]
+    assert main(train) == 1
+    assert "source ffpp/605 in train and val" in capfd.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+    made = run(capfd, *words, "--out", tmp_path / "strict", "--split", "strict")
+    partner = read_clips()["605"].partner
+    assert set(made["left_out"]) == {
+        "ffpp/youtube/c23/605",
+        f"ffpp/Deepfakes/c23/605_{partner}",
+        f"ffpp/Deepfakes/c23/{partner}_605",
+    }
+    assert main(["audit", str(tmp_path / "strict")]) == 0
+    train[1] = str(tmp_path / "strict")
+    assert main(train) == 0
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
