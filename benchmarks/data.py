@@ -5,7 +5,7 @@ and Markdown. What is compared runs in turns in one process, so that only the ra
 believing. Linux only.
 
     python benchmarks/data.py                  # about ten minutes
-    python benchmarks/data.py --only audit     # or pipeline, files, prepare
+    python benchmarks/data.py --only audit     # or pipeline, files, prepare, hashes
 """
 
 import argparse
@@ -49,6 +49,7 @@ def main() -> None:
         "files": measure_files,
         "prepare": measure_prepare,
         "audit": measure_audit,
+        "hashes": measure_hashes,
     }
     from face_report import describe_machine
 
@@ -403,6 +404,64 @@ def audit_rows(directory: Path) -> dict:
     }
 
 
+def measure_hashes(directory: Path, arguments: argparse.Namespace) -> dict | None:
+    """Say how many copies of photographs are found again, and how unlike different people are.
+
+    Copies go the whole way: decoded, detected, aligned and hashed anew.
+    """
+    from jdfd_keras.data.hashing import NEAR, find_near, hash_face, unpack_hashes
+    from jdfd_keras.faces.extract import extract_faces
+
+    if not arguments.portraits:
+        print("hashes: no --portraits, left out", file=sys.stderr)
+        return None
+
+    def jpeg(quality: int):
+        how = [cv2.IMWRITE_JPEG_QUALITY, quality]
+        return lambda picture: cv2.imdecode(cv2.imencode(".jpg", picture, how)[1], cv2.IMREAD_COLOR)
+
+    copies = {
+        "JPEG, quality 70": jpeg(70),
+        "JPEG, quality 40": jpeg(40),
+        "half the size": lambda picture: cv2.resize(
+            picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA
+        ),
+        "brighter by 15 %": lambda picture: cv2.convertScaleAbs(picture, alpha=1.15, beta=8),
+        "5 % cut off each side": lambda picture: picture[
+            len(picture) // 20 : -(len(picture) // 20),
+            picture.shape[1] // 20 : -(picture.shape[1] // 20),
+        ],
+        "mirrored": lambda picture: picture[:, ::-1],
+    }
+
+    def look_at(picture: np.ndarray) -> str | None:
+        path = directory / "copy.png"
+        cv2.imwrite(str(path), picture)
+        faces = extract_faces(path).faces
+        return hash_face(faces[0].crop) if faces else None
+
+    originals, found = [], {name: [] for name in copies}
+    for path in sorted(Path(arguments.portraits).iterdir()):
+        picture = cv2.imread(str(path))
+        original = None if picture is None else look_at(picture)
+        if original is None:
+            continue
+        originals.append(original)
+        for name, change in copies.items():
+            copy = look_at(change(picture))
+            pair = unpack_hashes([original, copy]) if copy else None
+            bits = np.bitwise_count(pair[0] ^ pair[1]).sum() if copy else 256
+            found[name].append(int(bits))
+    numbers = unpack_hashes(originals)
+    one, other, bits = find_near(numbers, numbers, 100)
+    return {
+        "portraits": len(originals),
+        "most_bits": NEAR,
+        "least_bits_of_two_people": int(bits[one != other].min()),
+        "found_again": {n: round(float(np.mean(np.array(b) <= NEAR)), 3) for n, b in found.items()},
+    }
+
+
 def take_turns(ways: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
     """Time each way ROUNDS times, in turns, after a first time that does not count."""
     times: dict[str, list[float]] = {name: [] for name in ways}
@@ -463,6 +522,15 @@ def render(report: dict) -> str:
             f"{prepare['clips']} clips of {prepare['frames_each']} frames of 480p, 32 faces each.",
             table(("processes", "videos/s"), list(prepare["videos_per_s"].items()), "rr"),
         ]
+    if hashes := report.get("hashes"):
+        rows = [(name, f"{share:.0%}") for name, share in hashes["found_again"].items()]
+        lines += [
+            "## Near-duplicates",
+            f"{hashes['portraits']} photographs of as many people: copies whose hash differs in "
+            f"{hashes['most_bits']} bits of 256 at most, from single pictures. Any two people "
+            f"differ in {hashes['least_bits_of_two_people']} bits or more.",
+            table(("copy", "found again"), rows, "lr"),
+        ]
     if audit := report.get("audit"):
         came += [("audit_s", audit["seconds"]), ("audit_mb", audit["peak_mb"])]
     reach = []
@@ -477,8 +545,12 @@ def render(report: dict) -> str:
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Faces into shards and out of them, and audits.")
     parser.add_argument(
-        "--only", choices=("pipeline", "files", "prepare", "audit"), default="", help="one part"
+        "--only",
+        choices=("pipeline", "files", "prepare", "audit", "hashes"),
+        default="",
+        help="one part",
     )
+    parser.add_argument("--portraits", help="folder of photographs, for the part hashes")
     parser.add_argument("--faces", type=int, default=1024, help="faces read (%(default)s)")
     parser.add_argument("--clips", type=int, default=40, help="clips prepared (%(default)s)")
     parser.add_argument("--frames", type=int, default=100, help="frames of each (%(default)s)")

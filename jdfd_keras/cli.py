@@ -67,7 +67,10 @@ def main(argv: list[str] | None = None) -> int:
         hint = " The same command goes on with it." if arguments.command in RESUMABLE else ""
         print(f"jdfd-keras {arguments.command}: interrupted.{hint}", file=sys.stderr)
         return 130
-    print(json.dumps(result, indent=2) if arguments.format == "json" else text, flush=True)
+    try:
+        print(json.dumps(result, indent=2) if arguments.format == "json" else text, flush=True)
+    except BrokenPipeError:  # whoever read it, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1 if result.get("failed") else 0
 
 

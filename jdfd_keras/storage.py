@@ -78,6 +78,7 @@ class LocalStore:
                 folders.clear()
                 continue
             seen.add(real)
+            folders.sort()  # so that of two links to one folder the same is taken everywhere
             relative = Path(directory).relative_to(self.place)
             for name in names:
                 with contextlib.suppress(FileNotFoundError):  # a link to nothing, or gone by now
@@ -116,6 +117,13 @@ class BeamStore:
 
     place: str
 
+    def __post_init__(self):
+        if set(self.place) & set("*?["):
+            raise ValueError(
+                f"Expected a place without *, ? and [, which Beam takes for patterns; got "
+                f"{self.place}. Rename the folder."
+            )
+
     def path(self, name: str = "") -> str:
         """Say where a file lies."""
         return f"{self.place.rstrip('/')}/{name}" if name else self.place.rstrip("/")
@@ -135,12 +143,18 @@ class BeamStore:
     def create(self, name: str) -> Iterator[BinaryIO]:  # noqa: D102
         unfinished = self.path(_unfinished())
         _make_directory(self.path(UNFINISHED))
-        with _beam().create(unfinished, **_AS_IT_IS) as file:
-            yield file
-        _make_directory(self.path(name).rsplit("/", 1)[0])
-        if self.exists(name):
-            _beam().delete([self.path(name)])
-        _beam().rename([unfinished], [self.path(name)])
+        try:
+            with _beam().create(unfinished, **_AS_IT_IS) as file:
+                yield file
+            _make_directory(self.path(name).rsplit("/", 1)[0])
+            try:
+                _beam().rename([unfinished], [self.path(name)])
+            except OSError:  # some file systems do not replace
+                _beam().delete([self.path(name)])
+                _beam().rename([unfinished], [self.path(name)])
+        finally:
+            with contextlib.suppress(OSError):
+                _beam().delete([unfinished])
 
     @contextlib.contextmanager
     def fetch(self, name: str) -> Iterator[Path]:  # noqa: D102
@@ -151,11 +165,10 @@ class BeamStore:
             yield path
 
     def remove(self, below: str) -> None:  # noqa: D102
-        names = self.list(below)
-        if names:
+        with contextlib.suppress(OSError):
+            _beam().delete([f"{self.path(below)}/"])  # at once, where the file system can
+        if names := self.list(below):
             _beam().delete([self.path(name) for name in names])
-        with contextlib.suppress(OSError):  # what has no folders has none left
-            _beam().delete([self.path(below)])
 
 
 _AS_IT_IS = {"mime_type": "application/octet-stream", "compression_type": "uncompressed"}

@@ -224,3 +224,11 @@ def test_prepare_counts_faces_and_names_videos_without(clips_folder, bad_files, 
     printed = capfd.readouterr()
     assert json.loads(printed.out)["failed"] == result["excluded"]
     assert "videos gave no face, more than --max-failed 0.1" in printed.err
+
+
+def test_a_reader_who_has_seen_enough_is_no_failure(prepared_set):
+    words = [sys.executable, "-m", "jdfd_keras", "audit", str(prepared_set)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.wait() == 0
+    assert process.stderr.read() == b""

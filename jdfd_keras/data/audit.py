@@ -16,9 +16,15 @@ import pyarrow as pa
 from sklearn.metrics import roc_auc_score
 
 from jdfd_keras.data.audit_page import render_audit
-from jdfd_keras.data.leaks import COLUMNS, Leaks, NearPair, by_split, find_leaks
-from jdfd_keras.data.manifest import VideoRow, read_faces, read_videos
-from jdfd_keras.data.prepare import LISTING
+from jdfd_keras.data.leaks import COLUMNS, Leaks, NearPair, by_split, count_of, find_leaks
+from jdfd_keras.data.manifest import (
+    FaceRow,
+    VideoRow,
+    read_faces,
+    read_listing,
+    read_videos,
+    schema_of,
+)
 from jdfd_keras.data.samples import read_crops
 from jdfd_keras.data.videos import CLASSES, LABEL_NAMES, SPLITS, family
 from jdfd_keras.faces.sheet import SheetFace, SheetRow, draw_sheet
@@ -69,12 +75,12 @@ def audit(directories: Sequence[str | Path], out: str | Path | None = None) -> d
         "leaks": _describe_leaks(leaks),
     }
     failed = [
-        f"{count} {what} in two splits"
-        for count, what in (
-            (len(leaks.sources), "sources"),
-            (len(leaks.near), "pairs of videos with near-duplicate faces"),
+        f"{count_of(found, noun)}{rest} in two splits"
+        for found, noun, rest in (
+            (leaks.sources, "source", ""),
+            (leaks.near, "pair", " of videos with near-duplicate faces"),
         )
-        if count
+        if found
     ]
     if failed:
         report["failed"] = failed
@@ -109,7 +115,8 @@ def _find_all_leaks(faces: list[pa.Table]) -> tuple[Leaks, dict[str, np.ndarray]
         The leaks; and for each split int64[n, 2], of each of its faces the set and the row there.
     """
     columns = [*COLUMNS, "split"]
-    whole = pa.concat_tables([table.select(columns) for table in faces]).unify_dictionaries()
+    plain = pa.schema([schema_of(FaceRow).field(name) for name in columns])
+    whole = pa.concat_tables([table.select(columns).cast(plain) for table in faces])
     origin = np.concatenate(
         [
             np.stack([np.full(len(table), number), np.arange(len(table))], axis=1)
@@ -122,7 +129,7 @@ def _find_all_leaks(faces: list[pa.Table]) -> tuple[Leaks, dict[str, np.ndarray]
 
 def _describe_set(name: str, directory: Path, faces: pa.Table) -> dict:
     videos = read_videos(directory)
-    listing = json.loads((directory / LISTING).read_text(encoding="utf-8"))
+    listing = read_listing(directory)
     counts = faces.select(["split", "label", "manipulation", "video_id"])
     grouped = counts.group_by(["split", "label", "manipulation"]).aggregate(
         [("video_id", "count"), ("video_id", "count_distinct")]
@@ -290,14 +297,18 @@ def _draw_pairs(
             for row, crop in read_crops(directory, shards, wanted).items():
                 crops[number, row] = crop
                 video_id, frame_index, _ = faces.slice(row, 1).to_pylist()[0].values()
-                captions[number, row] = f"{video_id}\nframe {frame_index}"
+                # The family by itself: captions are as narrow as the faces.
+                captions[number, row] = f"{video_id.replace('/', chr(10), 1)}\nframe {frame_index}"
     size = next(iter(crops.values())).shape[1::-1]
     draw_sheet(
         path,
         [
             SheetRow(
                 title=" and ".join(pair.sides),
-                notes=[f"{pair.num_faces} pairs of faces", f"{pair.bits} of 256 bits differ"],
+                notes=[
+                    f"{pair.num_faces} pair{'' if pair.num_faces == 1 else 's'} of faces",
+                    f"{pair.bits} of 256 bits differ at least",
+                ],
                 faces=[SheetFace(cv2.resize(crops[place], size), captions[place]) for place in own],
             )
             for pair, own in zip(shown, places, strict=True)

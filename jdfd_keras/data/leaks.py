@@ -116,8 +116,8 @@ def describe_leaks(leaks: Leaks, *, checked: str) -> str:
     if not leaks:
         return f"none between {checked}: no shared source, no near-duplicate face"
     return (
-        f"{_count(leaks.sources, 'source')} shared and {_count(leaks.near, 'pair')} of videos with "
-        f"near-duplicate faces between {checked}; allowed by --allow-leak"
+        f"{count_of(leaks.sources, 'source')} shared and {count_of(leaks.near, 'pair')} of videos "
+        f"with near-duplicate faces between {checked}; allowed by --allow-leak"
     )
 
 
@@ -141,14 +141,15 @@ def refuse_leaks(leaks: Leaks, place: str, advice: str) -> None:
         for pair in leaks.near
     ]
     raise ValueError(
-        f"Expected {place} to share no footage; got {_count(leaks.sources, 'shared source')} and "
-        f"{_count(leaks.near, 'pair')} of videos with near-duplicate faces: "
-        f"{'; '.join(examples[:MOST_NAMED])}{' ...' if len(examples) > MOST_NAMED else ''}. "
+        f"Expected {place} to share no footage; got {count_of(leaks.sources, 'shared source')} and "
+        f"{count_of(leaks.near, 'pair')} of videos with near-duplicate faces: "
+        f"{'; '.join(examples[:MOST_NAMED])}{' ...' if len(examples) > MOST_NAMED else '.'} "
         f"{advice}"
     )
 
 
-def _count(items: Sequence, noun: str) -> str:
+def count_of(items: Sequence, noun: str) -> str:
+    """Say how many there are, in the plural where that is due."""
     return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
 
 

@@ -13,15 +13,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jdfd_keras.data.videos import Video
-from jdfd_keras.storage import LocalStore, Store
+from jdfd_keras.storage import LocalStore, Store, read_text
 
 MANIFEST = "manifest"
 VIDEOS = "videos"
+LISTING = "listing.json"
 SUFFIXES = ("parquet", "csv")
 
 
@@ -143,7 +145,9 @@ def write_table(file: BinaryIO, suffix: str, kind: type, pieces: Iterable[pa.Tab
         pieces: Its rows, as `to_table` gives them.
     """
     if suffix == "parquet":
-        with pq.ParquetWriter(file, schema_of(kind), compression="zstd") as writer:
+        with pq.ParquetWriter(
+            file, schema_of(kind), compression="zstd", write_page_checksum=True
+        ) as writer:
             for piece in pieces:
                 writer.write_table(piece)
         return
@@ -200,14 +204,35 @@ def read_videos(place: str | Path | Store) -> list[VideoRow]:
     return to_rows(_read_table(place, VIDEOS, VideoRow, schema_of(VideoRow).names), VideoRow)
 
 
+def read_listing(place: str | Path | Store) -> dict:
+    """Read what the layout missed, did not know, or left out: `missing`, `unknown`, `left_out`.
+
+    Raises:
+        ValueError: If the file is not there or damaged.
+    """
+    store = _as_store(place)
+    try:
+        listing = json.loads(read_text(store, LISTING))
+        return {name: listing[name] for name in ("missing", "unknown", "left_out")}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise ValueError(
+            f"Expected missing, unknown and left_out as JSON in {store.place}/{LISTING}; got "
+            f"'{error}'. Prepare the data set again, or copy it whole."
+        ) from error
+
+
 def find_table(store: Store, name: str) -> str | None:
     """Find the file of a table in whichever form it is there."""
     there = [f"{name}.{suffix}" for suffix in SUFFIXES if store.exists(f"{name}.{suffix}")]
     return there[0] if there else None
 
 
+def _as_store(place: str | Path | Store) -> Store:
+    return LocalStore(str(place)) if isinstance(place, str | Path) else place
+
+
 def _read_table(place, name: str, kind: type, columns: list[str]) -> pa.Table:
-    store = LocalStore(str(place)) if isinstance(place, str | Path) else place
+    store = _as_store(place)
     file_name = find_table(store, name)
     if file_name is None:
         raise FileNotFoundError(
@@ -222,11 +247,14 @@ def _read_table(place, name: str, kind: type, columns: list[str]) -> pa.Table:
 
 def _read_parquet(file: BinaryIO, place: str, kind: type, columns: list[str]) -> pa.Table:
     try:
-        parquet = pq.ParquetFile(file, read_dictionary=[c for c in _REPEATED if c in columns])
         found = pq.ParquetFile(file).schema_arrow
         if found.remove_metadata() != schema_of(kind):
             raise ValueError(f"the columns {', '.join(found.names)}")
-        return parquet.read(columns=columns).unify_dictionaries()
+        repeated = [name for name in _REPEATED if name in columns]
+        parquet = pq.ParquetFile(file, read_dictionary=repeated, page_checksum_verification=True)
+        table = parquet.read(columns=columns).unify_dictionaries()
+        table.validate(full=True)
+        return table
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(
             f"Expected a Parquet table with the columns {', '.join(schema_of(kind).names)} at "
@@ -237,24 +265,34 @@ def _read_parquet(file: BinaryIO, place: str, kind: type, columns: list[str]) ->
 
 def _parse(kind: type):
     """Give the function that reads a cell back; it raises ValueError for one of another kind."""
-    if kind in (str, int, float):
+    if kind in (str, float):
         return kind
-    plain = dict if kind == dict[str, int] else list
 
-    def parse(cell: str):
-        value = json.loads(cell)
-        if not isinstance(value, plain):
-            raise ValueError(f"{cell!r}, which is no {plain.__name__}")
-        return cell if plain is dict else value
+    def parse_int(cell: str) -> int:
+        return pa.scalar(int(cell), pa.int64()).as_py()
 
-    return parse
+    def parse_list(cell: str) -> list:
+        values = json.loads(cell)
+        if not isinstance(values, list) or None in values:
+            raise ValueError(f"{cell!r}, which is no list of values")
+        pa.scalar(values, _TYPES[kind])
+        return values
+
+    def parse_dict(cell: str) -> str:
+        if not isinstance(json.loads(cell), dict):
+            raise ValueError(f"{cell!r}, which is no object")
+        return cell
+
+    if kind is int:
+        return parse_int
+    return parse_dict if kind == dict[str, int] else parse_list
 
 
 def _read_csv(file: BinaryIO, place: str, kind: type, columns: list[str]) -> pa.Table:
     names = schema_of(kind).names
     fields = {field.name: field.type for field in dataclasses.fields(kind)}
     found: dict[str, list] = {name: [] for name in columns}
-    reader = csv.reader(io.TextIOWrapper(file, encoding="utf-8", newline=""), strict=True)
+    reader = csv.reader((line.decode() for line in file), strict=True)
     try:
         header = next(reader, [])
         if header != names:
@@ -266,7 +304,7 @@ def _read_csv(file: BinaryIO, place: str, kind: type, columns: list[str]) -> pa.
             for position, parse, column in positions:
                 column.append(parse(cells[position]))
         arrays = [pa.array(found[name], _TYPES[fields[name]]) for name in columns]
-    except (csv.Error, pa.ArrowException, TypeError, ValueError) as error:
+    except (csv.Error, pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"Expected a row for the columns {', '.join(names)} in line {reader.line_num} of "
             f"{place}; got {error}. The table is damaged or of another version: prepare the "
@@ -286,4 +324,7 @@ def _restore(value, kind: type):
 
 
 def _to_cell(value) -> str:
-    return json.dumps(value) if isinstance(value, list) else str(value)
+    if not isinstance(value, list):
+        return str(value)
+    # A number of 32 bits in as few digits as tell it again: 0.1, not 0.10000000149011612.
+    return json.dumps([float(str(np.float32(v))) if isinstance(v, float) else v for v in value])

@@ -25,7 +25,15 @@ from pathlib import Path
 from jdfd_keras.data.assemble import SHARDS, Join, check_faces, plan_shards, write_tables
 from jdfd_keras.data.layouts import list_videos
 from jdfd_keras.data.leaks import COLUMNS, Leaks, by_split, find_leaks
-from jdfd_keras.data.manifest import MANIFEST, VideoRow, find_table, read_faces, read_videos
+from jdfd_keras.data.manifest import (
+    LISTING,
+    MANIFEST,
+    VideoRow,
+    find_table,
+    read_faces,
+    read_listing,
+    read_videos,
+)
 from jdfd_keras.data.splits import assign_splits
 from jdfd_keras.data.take import PARTS, Take
 from jdfd_keras.data.videos import CLASSES, LABEL_NAMES, SPLITS, Listing, Video
@@ -43,8 +51,6 @@ from jdfd_keras.options import (
 )
 from jdfd_keras.progress import Progress
 from jdfd_keras.storage import UNFINISHED, BeamStore, LocalStore, Store, read_text, write_text
-
-LISTING = "listing.json"
 
 
 @dataclass(frozen=True)
@@ -274,6 +280,6 @@ def _describe(out: Store, works: list[tuple[Video, int]]) -> PreparedSet:
             }
             for split in SPLITS
         },
-        **json.loads(read_text(out, LISTING)),
+        **read_listing(out),
         leaks=find_leaks(by_split(faces)),
     )

@@ -140,7 +140,7 @@ def estimate_jpeg_quality(path: Path) -> int:
     """
     try:
         with Image.open(path) as image:
-            if image.format != "JPEG":
+            if image.format not in ("JPEG", "MPO"):
                 return 0
             scale = 100 * sum(image.quantization[0]) / LUMINANCE_SUM
     except (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError):

@@ -7,8 +7,11 @@ damaged video can make a decoder do, costs its own item alone, and the item is k
 import contextlib
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
+import threading
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -37,7 +40,7 @@ def run_all(
 
     Yields:
         Item and result, in the order in which they are done. The result is a Died where the
-        item ended its process with a fault such as SIGSEGV, and again when it was tried alone.
+        item ended its process with a fault such as SIGSEGV, and a new one too.
 
     Raises:
         OSError: If a process was killed, as a machine that is out of memory does.
@@ -119,10 +122,13 @@ class _Worker:
     def _see_to_death(self, number: int):
         faults = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
         if number not in faults:
-            cause = f"signal {number}" if number > 0 else f"exit code {-number}"
+            cause, advice = f"exit code {-number}", "Its own message stands above."
+            if number > 0:
+                cause = f"signal {number}"
+                advice = "The machine is perhaps out of memory: try fewer --workers."
             raise OSError(
-                f"Expected the process that works on {self.name(self.item)} to end; got {cause}. "
-                "The machine is perhaps out of memory: try fewer --workers. What is done is kept."
+                f"Expected the process that works on {self.name(self.item)} to finish; got "
+                f"{cause}. {advice} What is done is kept."
             )
         self.pipe.close()
         self._start()
@@ -136,6 +142,7 @@ class _Worker:
 def _serve(pipe: Connection) -> None:
     """Work in a process of its own, until the other end of the pipe is closed or gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent stops what is to be stopped
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update(dict.fromkeys(THREADS, "1"))
     try:
         function = pipe.recv()
@@ -146,7 +153,23 @@ def _serve(pipe: Connection) -> None:
             try:
                 answer = (True, function(item))
             except Exception as error:  # noqa: BLE001, raised again by the parent
-                answer = (False, error)
+                answer = (False, _make_portable(error))
             pipe.send(answer)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
+
+
+def _end_with_parent() -> None:
+    """End in the middle of an item too, so that nothing is written beside a new run."""
+    wait([multiprocessing.parent_process().sentinel])
+    os._exit(1)
+
+
+def _make_portable(error: Exception) -> Exception:
+    """Give the error with the place it was raised at, or its words where it cannot be pickled."""
+    error.add_note(traceback.format_exc())
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:  # noqa: BLE001, whatever a class of errors does when it is pickled
+        return RuntimeError(f"{type(error).__name__}: {error}")
+    return error

@@ -11,10 +11,16 @@ from jdfd_keras.data.clips import (
     read_portraits,
     vary_portrait,
 )
-from jdfd_keras.data.layouts import list_folder
+from jdfd_keras.data.layouts import list_videos
 from jdfd_keras.faces.decode import read_frames
 from jdfd_keras.faces.detect import face_detector
 from jdfd_keras.faces.landmarks import find_landmarks
+from jdfd_keras.options import PrepareOptions
+from jdfd_keras.storage import LocalStore
+
+
+def list_all(root):
+    return list_videos(LocalStore(str(root)), PrepareOptions()).videos
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +55,7 @@ def test_every_second_pair_is_swapped_and_says_so_in_its_names(clips_folder):
 
 
 def test_the_layout_knows_who_is_in_every_fake(clips_folder):
-    sources = {video.path: video.source_ids for video in list_folder(clips_folder)}
+    sources = {video.path: video.source_ids for video in list_all(clips_folder)}
     assert sources["fake/person04_person05.mp4"] == ("person04", "person05")
     assert sources["fake/person06.mp4"] == ("person06",)
     assert sources["real/person05.mp4"] == ("person05",)
@@ -100,7 +106,7 @@ def test_a_clip_that_was_broken_off_leaves_nothing_that_is_taken_for_one(
     monkeypatch.setattr("jdfd_keras.data.clips.film", break_off)
     with pytest.raises(KeyboardInterrupt):
         next(clips)
-    listed = {video.path for video in list_folder(tmp_path)}
+    listed = {video.path for video in list_all(tmp_path)}
     assert listed == {"real/person00.mp4", "real/person01.mp4", "fake/person00_person01.mp4"}
 
 

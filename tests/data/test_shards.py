@@ -3,7 +3,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from jdfd_keras.data.shards import decode_face, encode_face, join_shards, write_shard
+from jdfd_keras.data.records import encode_face, frame_record
+from jdfd_keras.data.shards import UNREADABLE, decode_face, read_label
+
+LABELS = [0, 1, -1]
 
 
 @pytest.fixture(scope="module")
@@ -11,60 +14,80 @@ def crops():
     return np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), dtype=np.uint8)
 
 
-def encode_all(crops):
+@pytest.fixture(scope="module")
+def records(crops):
     return [
-        encode_face(crop, label=index % 2, video_id="mine/fake/анна", frame_index=7 * index)
-        for index, crop in enumerate(crops)
+        encode_face(crop, label=label, video_id="mine/fake/анна", frame_index=7)
+        for crop, label in zip(crops, LABELS, strict=True)
     ]
 
 
-def test_a_face_comes_back_without_loss(crops):
-    for index, record in enumerate(encode_all(crops)):
+@pytest.fixture
+def shard(records, tmp_path):
+    path = tmp_path / "train-00000.tfrecord"
+    path.write_bytes(b"".join(map(frame_record, records)))
+    return path
+
+
+def test_a_face_comes_back_without_loss(crops, records):
+    for record, expected, expected_label in zip(records, crops, LABELS, strict=True):
         crop, label = decode_face(tf.constant(record), 24)
-        np.testing.assert_array_equal(crop.numpy(), crops[index])
-        assert label.numpy().tolist() == [index % 2]
-        assert (crop.dtype, label.dtype) == (tf.uint8, tf.float32)
+        np.testing.assert_array_equal(crop.numpy(), expected)
+        assert label.numpy() == expected_label
+        assert (crop.dtype, label.dtype) == (tf.uint8, tf.int64)
 
 
-def test_a_record_says_what_it_is_to_other_programs(crops):
-    example = tf.train.Example.FromString(encode_all(crops)[2])
-    features = example.features.feature
-    assert set(features) == {"image/encoded", "label", "video_id", "frame_index"}
-    assert features["label"].int64_list.value == [0]
-    assert features["frame_index"].int64_list.value == [14]
-    assert features["video_id"].bytes_list.value[0].decode() == "mine/fake/анна"
-    png = np.frombuffer(features["image/encoded"].bytes_list.value[0], np.uint8)
-    assert png[:4].tobytes() == b"\x89PNG"
-    np.testing.assert_array_equal(cv2.imdecode(png, cv2.IMREAD_COLOR_RGB), crops[2])
-
-
-def test_decoding_works_in_a_graph_and_knows_its_shape(crops, tmp_path):
-    write_shard(tmp_path / "a.tfrecord", encode_all(crops))
-    faces = tf.data.TFRecordDataset(str(tmp_path / "a.tfrecord")).map(lambda r: decode_face(r, 24))
+def test_decoding_works_in_a_graph_and_knows_its_shape(crops, shard):
+    faces = tf.data.TFRecordDataset(str(shard)).map(lambda record: decode_face(record, 24))
     assert faces.element_spec[0].shape == (24, 24, 3)
-    assert faces.element_spec[1].shape == (1,)
-    found = np.stack([crop.numpy() for crop, _ in faces])
-    np.testing.assert_array_equal(found, crops)
+    assert faces.element_spec[1].shape == ()
+    found, labels = zip(*faces.as_numpy_iterator(), strict=True)
+    np.testing.assert_array_equal(np.stack(found), crops)
+    assert list(labels) == LABELS
 
 
-def test_a_crop_of_another_size_is_an_error(crops):
-    with pytest.raises((ValueError, tf.errors.InvalidArgumentError)):
-        decode_face(tf.constant(encode_all(crops)[0]), 25)
+@pytest.mark.parametrize("size", [23, 25, 48])
+def test_a_crop_of_another_size_is_an_error(records, shard, size):
+    with pytest.raises(UNREADABLE):
+        decode_face(tf.constant(records[0]), size)
+    faces = tf.data.TFRecordDataset(str(shard)).map(lambda record: decode_face(record, size))
+    with pytest.raises(UNREADABLE):
+        next(iter(faces))
 
 
-def test_joined_shards_hold_the_records_of_their_parts_in_order(crops, tmp_path):
-    records = encode_all(crops)
-    parts = [tmp_path / name for name in ("one", "none", "two")]
-    for part, content in zip(parts, [records[:1], [], records[1:]], strict=True):
-        write_shard(part, content)
-    join_shards(tmp_path / "whole", parts)
-    found = [record.numpy() for record in tf.data.TFRecordDataset(str(tmp_path / "whole"))]
-    assert found == records
+def test_a_label_is_read_in_a_graph_and_the_picture_left_as_it_is(shard):
+    labels = tf.data.TFRecordDataset(str(shard)).map(read_label)
+    assert labels.element_spec == tf.TensorSpec((), tf.int64)
+    assert list(labels.as_numpy_iterator()) == LABELS
+    example = tf.train.Example()
+    example.features.feature["image/encoded"].bytes_list.value.append(b"no picture")
+    example.features.feature["label"].int64_list.value.append(1)
+    assert read_label(tf.constant(example.SerializeToString())).numpy() == 1
 
 
-def test_a_record_has_the_same_bytes_in_every_process():
-    crop = np.zeros((8, 8, 3), np.uint8)
-    record = encode_face(crop, label=1, video_id="a/b", frame_index=3)
-    parsed = tf.train.Example.FromString(record)
-    # Its own order of the features is by chance, another one in every process.
-    assert record == parsed.SerializeToString(deterministic=True)
+def test_a_greyscale_picture_of_another_program_becomes_rgb():
+    grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
+    example = tf.train.Example()
+    png = cv2.imencode(".png", grey)[1].tobytes()
+    example.features.feature["image/encoded"].bytes_list.value.append(png)
+    example.features.feature["label"].int64_list.value.append(0)
+    crop, _ = decode_face(tf.constant(example.SerializeToString()), 8)
+    np.testing.assert_array_equal(crop.numpy(), np.stack([grey] * 3, axis=-1))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda shard: shard.write_bytes(shard.read_bytes()[:-3]),
+        lambda shard: shard.write_bytes(b"other bytes than those of records" * 9),
+        lambda shard: shard.write_bytes(frame_record(b"a record, but no face")),
+        lambda shard: shard.write_bytes(frame_record(b"")),
+        lambda shard: shard.unlink(),
+    ],
+    ids=["cut short", "other bytes", "no face", "an empty record", "gone"],
+)
+def test_a_damaged_shard_raises_one_of_the_errors_named_for_it(shard, damage):
+    damage(shard)
+    faces = tf.data.TFRecordDataset(str(shard)).map(lambda record: decode_face(record, 24))
+    with pytest.raises(UNREADABLE):
+        list(faces)

@@ -52,7 +52,20 @@ def read_tree(store: Store) -> Tree:
             )
         place = str(Path(place).resolve())
     files = [name for name in store.list() if not any(p.startswith(".") for p in name.split("/"))]
+    for name in files:
+        if has_suffix(name) and not _is_utf8(name):
+            raise ValueError(
+                f"Expected names of files in UTF-8 in {place}; got {name!r}. Rename that file."
+            )
     return Tree(store, place.rstrip("/").rsplit("/", 1)[-1], tuple(sorted(files)))
+
+
+def _is_utf8(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def refuse(tree: Tree, layout: str, folders: Iterable[str]) -> ValueError:
