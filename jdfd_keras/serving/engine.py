@@ -92,13 +92,13 @@ class SavedModelEngine:
         """
         function, input_names, output_names = self._callable(name)
         values = [inputs[input_name] for input_name in input_names]
-        if all(np.shape(value)[:1] == (0,) for value in values):
+        outputs = self.signatures[name].outputs
+        if all(np.shape(value)[:1] == (0,) for value in values) and all(
+            info.shape for info in outputs.values()
+        ):
             # On some processors oneDNN hands an empty batch through a convolution in the shape
             # that it came in, and the next layer fails (TensorFlow 2.21.0).
-            return {
-                output: _make_empty(self.signatures[name].outputs[output])
-                for output in output_names
-            }
+            return {output: _make_empty(outputs[output]) for output in output_names}
         values = function(*values)
         return {
             # Text of no axis comes as bytes, which NumPy would not keep as they are.

@@ -39,7 +39,7 @@ def test_the_large_manifest_has_its_rows_and_no_leak(benchmark, tmp_path):
     assert set(faces["split"].to_pylist()) == {"train", "val", "test"}
     result = benchmark.audit_rows(tmp_path / "large")
     assert result["leaks"] == 0
-    assert 0 < result["seconds"] < 30
+    assert 0 <= result["seconds"] < 30
 
 
 def test_each_way_has_its_turns_and_the_first_does_not_count(benchmark):
