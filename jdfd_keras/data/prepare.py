@@ -250,8 +250,12 @@ def _assemble(
     check_faces(videos, num_faces)
     shards = plan_shards(videos, num_faces, faces_per_shard=options.faces_per_shard, splits=splits)
     out.remove(SHARDS)
-    for _ in run(Join(out), shards, lambda shard: shard.name):
-        pass
+    for shard, result in run(Join(out), shards, lambda shard: shard.name):
+        if isinstance(result, Died):
+            raise OSError(
+                f"Expected to join {shard.name}; got a process that {result.signal} ended, twice. "
+                "Look at the disk and the memory of this machine, and run the same again."
+            )
     facts = {"missing": listing.missing, "unknown": listing.unknown, "left_out": left_out}
     write_text(out, LISTING, json.dumps(facts, indent=1) + "\n")
     write_tables(out, options.manifest, videos, outcomes, shards)
