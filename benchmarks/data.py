@@ -5,7 +5,7 @@ and Markdown. What is compared runs in turns in one process, so that only the ra
 believing. Linux only.
 
     python benchmarks/data.py                  # about ten minutes
-    python benchmarks/data.py --only audit     # or pipeline, files, prepare, hashes
+    python benchmarks/data.py --only audit     # or another part; the results of the others stay
 """
 
 import argparse
@@ -53,13 +53,14 @@ def main() -> None:
     }
     from face_report import describe_machine
 
-    report = {"machine": describe_machine()}
+    out = Path(arguments.out)
+    report = json.loads(out.read_text(encoding="utf-8")) if arguments.only and out.is_file() else {}
+    report["machine"] = describe_machine() | {"cores": str(os.cpu_count())}
     with tempfile.TemporaryDirectory(dir=arguments.scratch) as directory:
         for name, measure in parts.items():
             if arguments.only in ("", name):
                 print(f"{name} ...", file=sys.stderr, flush=True)
                 report[name] = measure(Path(directory), arguments)
-    out = Path(arguments.out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     page = render(report)

@@ -4,7 +4,7 @@ Takes crops and gives hashes; takes hashes and gives pairs. Knows nothing of fil
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ BITS = SIDE * SIDE
 # is found anew, a pixel or two away (benchmarks/results/data.md).
 NEAR = 16
 _WORDS = BITS // 64
-_PAIRS_AT_ONCE = 1 << 22
+_PAIRS_AT_ONCE = 1 << 20  # compared in some 150 MB
 
 
 def hash_face(crop: np.ndarray) -> str:
@@ -94,9 +94,9 @@ def find_near(
             near = bits <= most_bits
             found.append(np.stack([a[near], b[near], bits[near]]))
     pairs = np.unique(np.concatenate(found, axis=1), axis=1) if found else np.zeros((3, 0), int)
-    rows_a, rows_b = _positions(inverse_a, len(values_a)), _positions(inverse_b, len(values_b))
+    rows_a, rows_b = _positions(inverse_a), _positions(inverse_b)
     parts = [
-        np.stack(np.broadcast_arrays(rows_a[a][:, None], rows_b[b][None, :], bits)).reshape(3, -1)
+        np.stack(np.broadcast_arrays(rows_a(a)[:, None], rows_b(b)[None, :], bits)).reshape(3, -1)
         for a, b, bits in pairs.T
     ]
     every = np.concatenate(parts, axis=1) if parts else np.zeros((3, 0), np.int64)
@@ -104,10 +104,11 @@ def find_near(
     return every[0], every[1], every[2]
 
 
-def _positions(inverse: np.ndarray, count: int) -> list[np.ndarray]:
+def _positions(inverse: np.ndarray) -> Callable[[int], np.ndarray]:
+    """Give the function that says where a value stands."""
     order = np.argsort(inverse.ravel(), kind="stable")
-    starts = np.searchsorted(inverse.ravel()[order], np.arange(1, count))
-    return np.split(order, starts)
+    ordered = inverse.ravel()[order]
+    return lambda value: order[slice(*np.searchsorted(ordered, (value, value + 1)))]
 
 
 def _cut_bands(hashes: np.ndarray, count: int) -> list[np.ndarray]:
@@ -127,7 +128,7 @@ def _cut_bands(hashes: np.ndarray, count: int) -> list[np.ndarray]:
     return bands
 
 
-def _join(one: np.ndarray, other: np.ndarray):
+def _join(one: np.ndarray, other: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Give the pairs of equal values, in pieces that fit into memory."""
     order = np.argsort(other, kind="stable")
     ordered = other[order]
