@@ -56,11 +56,11 @@ def prepare(arguments: argparse.Namespace) -> tuple[dict, str]:
         read_flags(arguments, options.WorkOptions),
         arguments.beam_flags,
     )
-    if made.leaks:
+    if made.shared_sources:
         _warn(
-            f"{len(made.leaks.sources)} sources, and {len(made.leaks.near)} pairs of videos with "
-            "near-duplicate faces besides, lie in two splits: a detector may know them by heart. "
-            f"`jdfd-keras audit {shlex.quote(made.directory)}` names them"
+            f"sources that lie in two splits: {len(made.shared_sources)}, such as "
+            f"{made.shared_sources[0].source}: a detector may know them by heart. "
+            f"`jdfd-keras audit {shlex.quote(made.directory)}` names all"
         )
     excluded = [{"path": r.path, "reason": r.reason} for r in made.videos if not r.num_faces]
     result = {
@@ -84,6 +84,8 @@ def prepare(arguments: argparse.Namespace) -> tuple[dict, str]:
 
 
 def _sum_up_prepared(result: dict) -> str:
+    from jdfd_keras.data.splits import kind_of
+
     classes = list(result["faces"]["train"])
     lines = [f"{result['videos']} videos, faces taken:"]
     lines.append(f"{'':5} {' '.join(f'{name:>10}' for name in classes)}")
@@ -92,8 +94,8 @@ def _sum_up_prepared(result: dict) -> str:
         for split, counts in result["faces"].items()
     ]
     lines += [f"{count} faces not taken: {reason}" for reason, count in result["dropped"].items()]
-    reasons = Counter(result["left_out"].values())
-    lines += [f"{count} videos left out: {reason}" for reason, count in reasons.most_common(5)]
+    reasons = Counter(map(kind_of, result["left_out"].values()))
+    lines += [f"{count} videos left out: {reason}" for reason, count in reasons.items()]
     lines += _name_some("missing", result["missing"])
     lines += _name_some("not of this layout", result["unknown"])
     lines += _name_some("no face", [f"{e['path']}: {e['reason']}" for e in result["excluded"]], 50)
@@ -121,7 +123,7 @@ def audit(arguments: argparse.Namespace) -> tuple[dict, str]:
 
 def inspect(arguments: argparse.Namespace) -> tuple[dict, str]:
     """Show the faces of a video or data set."""
-    if arguments.path.is_dir() or arguments.detector == "mtcnn":
+    if arguments.detector == "mtcnn" and not arguments.path.is_dir():
         _import_tensorflow()
     from jdfd_keras.data import inspect as stage
 

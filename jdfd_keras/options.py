@@ -61,11 +61,16 @@ class PrepareOptions:
     """What becomes a prepared data set, and how it is stored; kept in it."""
 
     layout: str = setting("folder", "how the data set lies on disk", choices=LAYOUTS)
+    name: str = setting(
+        "", "of your own folder: what its ids begin with, its name if not given; one for each set"
+    )
     compression: str = setting(
         "all", "which of FaceForensics++'s compressions", choices=("all", "raw", "c23", "c40")
     )
     manipulations: str = setting(
-        "", "which fakes, such as Deepfakes,FaceSwap; all that are there if not given"
+        "",
+        "which fakes, such as Deepfakes,FaceSwap; all that are there if not given, but "
+        "DeepFakeDetection, which has no official split, only by its name",
     )
     faces_per_shard: int = setting(1024, "faces per TFRecord file, about")
     manifest: str = setting("parquet", "form of both tables", choices=("parquet", "csv"))
@@ -79,7 +84,7 @@ class SplitOptions:
         "official",
         "official: as published, or by source at random where nothing is; strict: official without "
         "what shares footage with a later split; kfold: by source, one fold to test; paper: 85:15 "
-        "over single faces, so that each video lies on both sides",
+        "over single faces, validation taken of the 85, so that each video lies on both sides",
         choices=("official", "strict", "kfold", "paper"),
     )
     val_share: float = setting(
@@ -336,9 +341,12 @@ def _read_json(path: Path) -> dict:
 
 def _parse_json(text: str, place: str) -> dict:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        options = json.loads(text)
+        if not isinstance(options, dict):
+            raise ValueError(f"{type(options).__name__} and no object")
+    except ValueError as error:
         raise ValueError(
             f"Expected options as JSON in {place}; got '{error}'. The file is damaged: restore it, "
             "or make its folder again."
         ) from error
+    return options

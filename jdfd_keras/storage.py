@@ -72,7 +72,8 @@ class LocalStore:
     def list(self, below: str = "") -> dict[str, int]:  # noqa: D102, as Store says
         found, seen = {}, set()
         # Data sets are often links to other disks; one that leads back up is followed once.
-        for directory, folders, names in os.walk(self.path(below), followlinks=True):
+        walk = os.walk(self.path(below), onerror=_refuse_unreadable, followlinks=True)
+        for directory, folders, names in walk:
             real = os.path.realpath(directory)
             if real in seen:
                 folders.clear()
@@ -113,7 +114,10 @@ class LocalStore:
 
 @dataclass(frozen=True)
 class BeamStore:
-    """A folder of any file system that Beam reads: `gs://`, `s3://`, `hdfs://` and local ones."""
+    """A folder of a file system that Beam reads: `gs://`, `s3://`, Azure's, or of this machine.
+
+    Credentials and the like are Beam's own options: `FileSystems.set_options` comes first.
+    """
 
     place: str
 
@@ -129,32 +133,38 @@ class BeamStore:
         return f"{self.place.rstrip('/')}/{name}" if name else self.place.rstrip("/")
 
     def list(self, below: str = "") -> dict[str, int]:  # noqa: D102
-        files = _beam().match([self.path(f"{below}/**" if below else "**")])[0].metadata_list
+        if is_local(self.place):  # links are followed as elsewhere
+            return LocalStore(self.place).list(below)
+        files = _call("match", [self.path(f"{below}/**" if below else "**")])[0].metadata_list
         start = len(self.path()) + 1
-        return {file.path[start:]: file.size_in_bytes for file in files}
+        # Consoles of object stores make folders as files whose names end in a slash.
+        return {f.path[start:]: f.size_in_bytes for f in files if not f.path.endswith("/")}
 
     def exists(self, name: str) -> bool:  # noqa: D102
-        return _beam().exists(self.path(name))
+        return _call("exists", self.path(name))
 
     def open(self, name: str) -> BinaryIO:  # noqa: D102
-        return _beam().open(self.path(name), **_AS_IT_IS)
+        return _call("open", self.path(name), **_AS_IT_IS)
 
     @contextlib.contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:  # noqa: D102
-        unfinished = self.path(_unfinished())
-        _make_directory(self.path(UNFINISHED))
+        path, unfinished = self.path(name), self.path(_unfinished())
+        for folder in (path.rsplit("/", 1)[0], self.path(UNFINISHED)):
+            with contextlib.suppress(OSError):  # it is there, or the file system has none
+                _call("mkdirs", folder)
         try:
-            with _beam().create(unfinished, **_AS_IT_IS) as file:
+            with _call("create", unfinished, **_AS_IT_IS) as file:
                 yield file
-            _make_directory(self.path(name).rsplit("/", 1)[0])
             try:
-                _beam().rename([unfinished], [self.path(name)])
-            except OSError:  # some file systems do not replace
-                _beam().delete([self.path(name)])
-                _beam().rename([unfinished], [self.path(name)])
+                _call("rename", [unfinished], [path])
+            except OSError:
+                if not (_call("exists", unfinished) and _call("exists", path)):
+                    raise
+                _call("delete", [path])  # some file systems do not replace
+                _call("rename", [unfinished], [path])
         finally:
             with contextlib.suppress(OSError):
-                _beam().delete([unfinished])
+                _call("delete", [unfinished])
 
     @contextlib.contextmanager
     def fetch(self, name: str) -> Iterator[Path]:  # noqa: D102
@@ -165,13 +175,26 @@ class BeamStore:
             yield path
 
     def remove(self, below: str) -> None:  # noqa: D102
+        if is_local(self.place):
+            LocalStore(self.place).remove(below)
+            return
         with contextlib.suppress(OSError):
-            _beam().delete([f"{self.path(below)}/"])  # at once, where the file system can
+            _call("delete", [f"{self.path(below)}/"])  # at once, where the file system can
         if names := self.list(below):
-            _beam().delete([self.path(name) for name in names])
+            _call("delete", [self.path(name) for name in names])
+
+
+def is_local(place: str) -> bool:
+    """Tell a folder of this machine from a place beyond it, which has a scheme."""
+    return "://" not in place
 
 
 _AS_IT_IS = {"mime_type": "application/octet-stream", "compression_type": "uncompressed"}
+
+
+def _refuse_unreadable(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _unfinished() -> str:
@@ -179,12 +202,22 @@ def _unfinished() -> str:
     return f"{UNFINISHED}/{uuid.uuid4().hex}"
 
 
-def _beam():
-    from apache_beam.io.filesystems import FileSystems
-
-    return FileSystems
-
-
-def _make_directory(path: str) -> None:
-    with contextlib.suppress(OSError):  # it is there, or the file system has none
-        _beam().mkdirs(path)
+def _call(name: str, *arguments, **named):
+    """Call one of Beam's file systems; whatever they raise becomes an OSError."""
+    try:
+        from apache_beam.io.filesystems import FileSystems
+    except ImportError as error:
+        raise OSError(
+            "Expected Apache Beam for --runner; got no such package. Install it with "
+            "`pip install jdfd-keras[beam]`."
+        ) from error
+    try:
+        return getattr(FileSystems, name)(*arguments, **named)
+    except OSError:
+        raise
+    except Exception as error:  # each file system has its own, such as S3ClientError
+        raise OSError(
+            f"Expected to {name} {arguments[0]} by way of Apache Beam; got "
+            f"'{type(error).__name__}: {error}'. Check the address, the credentials and that the "
+            "extra of Beam for that file system is installed, such as apache-beam[gcp]."
+        ) from error

@@ -26,6 +26,7 @@ from jdfd_keras.data.manifest import (
     schema_of,
 )
 from jdfd_keras.data.samples import read_crops
+from jdfd_keras.data.splits import kind_of
 from jdfd_keras.data.videos import CLASSES, LABEL_NAMES, SPLITS, family
 from jdfd_keras.faces.sheet import SheetFace, SheetRow, draw_sheet
 from jdfd_keras.options import OPTIONS, FaceOptions, SplitOptions, load_options
@@ -35,6 +36,7 @@ MOST_PICTURES = 24
 # A measure of the file alone that tells the classes apart so well, and not by chance (two standard
 # errors), is called a shortcut.
 STRONG_AUC = 0.7
+COMPRESSIONS = {"raw": 0, "c23": 1, "c40": 2}
 PICTURES = "near-duplicates.png"
 # What sums up the rows of a set, and what is compared between splits.
 READ = (*COLUMNS, "split", "label", "manipulation", "compression", "sharpness", "box")
@@ -50,11 +52,12 @@ def audit(directories: Sequence[str | Path], out: str | Path | None = None) -> d
             is not there, files of these names are replaced.
 
     Returns:
-        `sets`, a dict for each: `name`, `split`, `counts` (split, label and manipulation with
-        their videos and faces), `fake_share`, `compression`, `without_faces`, `left_out`,
-        `missing`, `unknown` and `shortcuts`; `across`, the sources that several sets have; `leaks`,
-        with `shared_sources` and `near_duplicates`; and, where something leaks, `failed`, a
-        sentence for each kind. Ready for JSON.
+        `sets`, a dict for each: `name`, `split`, `counts` (split, label, manipulation and
+        compression with their videos and faces), `fake_share`, `without_faces`, `left_out`,
+        `missing`, `unknown` and `shortcuts`; `across`, the sources that several sets have;
+        `alignments`, how the crops of each are laid; `leaks`, with `shared_sources` and
+        `near_duplicates`; and, where something leaks, `failed`, a sentence for each kind. Ready
+        for JSON.
 
     Raises:
         OSError: If a folder is no prepared data set.
@@ -130,21 +133,31 @@ def _find_all_leaks(faces: list[pa.Table]) -> tuple[Leaks, dict[str, np.ndarray]
 def _describe_set(name: str, directory: Path, faces: pa.Table) -> dict:
     videos = read_videos(directory)
     listing = read_listing(directory)
-    counts = faces.select(["split", "label", "manipulation", "video_id"])
-    grouped = counts.group_by(["split", "label", "manipulation"]).aggregate(
-        [("video_id", "count"), ("video_id", "count_distinct")]
+    by = ["split", "label", "manipulation", "compression"]
+    grouped = (
+        faces.select([*by, "video_id"])
+        .group_by(by)
+        .aggregate([("video_id", "count"), ("video_id", "count_distinct")])
     )
     groups = [
         {
             "split": row["split"],
             "label": LABEL_NAMES[row["label"]],
             "manipulation": row["manipulation"],
+            "compression": row["compression"],
             "videos": row["video_id_count_distinct"],
             "faces": row["video_id_count"],
         }
         for row in grouped.to_pylist()
     ]
-    groups.sort(key=lambda group: (SPLITS.index(group["split"]), *list(group.values())[1:3][::-1]))
+    groups.sort(
+        key=lambda group: (
+            SPLITS.index(group["split"]),
+            group["label"] != "real",
+            group["manipulation"],
+            group["compression"],
+        )
+    )
     without = [row for row in videos if not row.num_faces]
     return {
         "name": name,
@@ -154,9 +167,6 @@ def _describe_set(name: str, directory: Path, faces: pa.Table) -> dict:
         "faces": len(faces),
         "counts": groups,
         "fake_share": {split: _fake_share(groups, split) for split in SPLITS},
-        "compression": dict(
-            sorted(Counter(faces["compression"].cast(pa.string()).to_pylist()).items())
-        ),
         "without_faces": {
             "count": len(without),
             "by_label": dict(Counter(LABEL_NAMES[row.label] for row in without)),
@@ -164,16 +174,11 @@ def _describe_set(name: str, directory: Path, faces: pa.Table) -> dict:
                 {"video_id": row.video_id, "reason": row.reason} for row in without[:MOST_LISTED]
             ],
         },
-        "left_out": dict(Counter(_kind(reason) for reason in listing["left_out"].values())),
+        "left_out": dict(Counter(map(kind_of, listing["left_out"].values()))),
         "missing": len(listing["missing"]),
         "unknown": len(listing["unknown"]),
         "shortcuts": _measure_shortcuts(videos, faces),
     }
-
-
-def _kind(reason: str) -> str:
-    """Leave the name of the source out of a reason, so that reasons can be counted."""
-    return "shares a source with a later split" if reason.startswith("shares source") else reason
 
 
 def _fake_share(groups: list[dict], split: str) -> float | None:
@@ -195,6 +200,7 @@ def _measure_shortcuts(videos: list[VideoRow], faces: pa.Table) -> list[dict]:
     measures = {
         "file size": lambda row: row.file_bytes,
         "frame size": lambda row: row.width * row.height or None,
+        "compression (raw, c23, c40)": lambda row: COMPRESSIONS.get(row.compression),
         "JPEG quality": lambda row: row.jpeg_quality or None,
         "faces found per frame": lambda row: (
             row.num_faces / row.num_frames if row.num_frames else None

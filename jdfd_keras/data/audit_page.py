@@ -3,6 +3,8 @@
 from jdfd_keras.data.videos import CLASSES, SPLITS
 from jdfd_keras.markdown import table
 
+MOST_ROWS = 50  # of a table of findings
+
 
 def render_audit(report: dict) -> str:
     """Write an audit as a person reads it.
@@ -59,10 +61,11 @@ def _leaks(leaks: dict) -> str:
                         ", ".join(f"{side} ({len(v)})" for side, v in entry["places"].items()),
                         ", ".join(videos[0] for videos in entry["places"].values()),
                     )
-                    for entry in sources["sources"][:50]
+                    for entry in sources["sources"][:MOST_ROWS]
                 ],
             )
         )
+        parts += _say_more(sources["count"])
     parts.append(
         "Pairs of videos with near-duplicate faces in two splits, sources above left out: "
         f"{near['count']}."
@@ -73,11 +76,12 @@ def _leaks(leaks: dict) -> str:
                 ("splits", "videos", "pairs of faces", "bits that differ, of 256"),
                 [
                     (" / ".join(p["splits"]), " / ".join(p["videos"]), p["faces"], p["bits"])
-                    for p in near["pairs"][:50]
+                    for p in near["pairs"][:MOST_ROWS]
                 ],
                 "llrr",
             )
         )
+        parts += _say_more(near["count"])
     if "picture" in near:
         parts.append(f"![Pairs of nearly the same face]({near['picture']})")
     return "\n\n".join(parts)
@@ -106,15 +110,11 @@ def _describe_set(entry: dict) -> str:
     shares = ", ".join(
         f"{split} {share:.0%}" for split, share in entry["fake_share"].items() if share is not None
     )
-    compression = ", ".join(
-        f"{name or 'unknown'} {count}" for name, count in entry["compression"].items()
-    )
     without = entry["without_faces"]
     lines = [
         f"- {entry['faces']} faces of {entry['videos']} videos, split by the rule "
         f"`{entry['split']}`.",
         f"- Share of fakes: {shares or 'unknown'}.",
-        f"- Compression, in faces: {compression}.",
         f"- Videos without a face: {without['count']}"
         + "".join(f", {count} {label}" for label, count in without["by_label"].items())
         + ".",
@@ -125,9 +125,9 @@ def _describe_set(entry: dict) -> str:
         [
             "\n".join(lines),
             table(
-                ("split", "label", "manipulation", "videos", "faces"),
+                ("split", "label", "manipulation", "compression", "videos", "faces"),
                 [tuple(group.values()) for group in entry["counts"]],
-                "lllrr",
+                "llllrr",
             ),
             "What tells fake from real videos without looking at a face, each by itself. AUC 0.5 "
             "is chance; above, fakes have more of it; below, less.",
@@ -152,5 +152,9 @@ def _describe_set(entry: dict) -> str:
 def _name_videos(without: dict) -> list[str]:
     if not without["videos"]:
         return []
-    rows = [(video["video_id"], video["reason"]) for video in without["videos"][:50]]
-    return [table(("without a face", "reason"), rows)]
+    rows = [(video["video_id"], video["reason"]) for video in without["videos"][:MOST_ROWS]]
+    return [table(("without a face", "reason"), rows), *_say_more(without["count"])]
+
+
+def _say_more(count: int) -> list[str]:
+    return [f"And {count - MOST_ROWS} more, in audit.json."] if count > MOST_ROWS else []

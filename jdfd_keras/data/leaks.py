@@ -72,7 +72,6 @@ class _Side:
     names: list[str]  # of the videos
     sources: list[tuple[str, ...]]  # of the videos
     video: np.ndarray  # int64[n], of each face
-    hashes: np.ndarray  # uint64[n, 4]
 
 
 def find_leaks(sides: Mapping[str, pa.Table]) -> Leaks:
@@ -90,14 +89,25 @@ def find_leaks(sides: Mapping[str, pa.Table]) -> Leaks:
     Raises:
         ValueError: If a hash is none.
     """
-    read = {name: _read_side(table) for name, table in sides.items() if len(table)}
+    sides = {name: table for name, table in sides.items() if len(table)}
+    read = {name: _read_side(table) for name, table in sides.items()}
+    hashes = {name: unpack_hashes(table["phash"].to_pylist()) for name, table in sides.items()}
     sources = _find_shared(read)
     shared = {entry.source for entry in sources}
     near = []
     for one, other in combinations(read, 2):
-        near += _find_near(one, read[one], other, read[other], shared)
+        near += _find_near((one, other), read, hashes, shared)
     near.sort(key=lambda pair: (-pair.num_faces, pair.bits, pair.videos))
     return Leaks(sources, near)
+
+
+def find_shared_sources(sides: Mapping[str, pa.Table]) -> list[SharedSource]:
+    """Find the footage that lies on more than one side, by name alone.
+
+    Args:
+        sides: Name to a table with the columns `video_id` and `source_ids`, one row per face.
+    """
+    return _find_shared({name: _read_side(table) for name, table in sides.items() if len(table)})
 
 
 def by_split(table: pa.Table) -> dict[str, pa.Table]:
@@ -166,7 +176,6 @@ def _read_side(table: pa.Table) -> _Side:
             for name, of in zip(names, sources, strict=True)
         ],
         video=video,
-        hashes=unpack_hashes(table["phash"].to_pylist()),
     )
 
 
@@ -184,21 +193,25 @@ def _find_shared(sides: Mapping[str, _Side]) -> list[SharedSource]:
 
 
 def _find_near(
-    one: str, one_side: _Side, other: str, other_side: _Side, shared: set[str]
+    pair: tuple[str, str],
+    sides: Mapping[str, _Side],
+    hashes: Mapping[str, np.ndarray],
+    shared: set[str],
 ) -> list[NearPair]:
+    one, other = (sides[name] for name in pair)
     rows = [
         np.flatnonzero(np.array([shared.isdisjoint(of) for of in side.sources])[side.video])
-        for side in (one_side, other_side)
+        for side in (one, other)
     ]
-    a, b, bits = find_near(one_side.hashes[rows[0]], other_side.hashes[rows[1]])
+    a, b, bits = find_near(*(hashes[name][of] for name, of in zip(pair, rows, strict=True)))
     a, b = rows[0][a], rows[1][b]
-    videos = np.stack([one_side.video[a], other_side.video[b]], axis=1)
+    videos = np.stack([one.video[a], other.video[b]], axis=1)
     # The pairs come sorted by bits: the first of each pair of videos is the most alike.
     unique, first, counts = np.unique(videos, axis=0, return_index=True, return_counts=True)
     return [
         NearPair(
-            sides=(one, other),
-            videos=(one_side.names[v], other_side.names[w]),
+            sides=pair,
+            videos=(one.names[v], other.names[w]),
             num_faces=int(count),
             bits=int(bits[at]),
             rows=(int(a[at]), int(b[at])),

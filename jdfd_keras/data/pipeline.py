@@ -113,6 +113,8 @@ def explain_damage(directory: str | Path) -> Iterator[None]:
         # TensorFlow puts the node's name in braces before the cause and its operation behind.
         cause = error.message.split("}} ")[-1].split(" [Op:")[0].splitlines()[0]
         damaged = find_damage(directory)
+        if not damaged and isinstance(error, tf.errors.InvalidArgumentError):
+            raise  # of the model, then, or of whoever calls it
         named = f" Damaged: {'; '.join(damaged)}." if damaged else ""
         raise ValueError(
             f"Expected {directory} to hold every face of its manifest; got {cause!r}.{named} Copy "

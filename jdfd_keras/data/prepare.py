@@ -22,9 +22,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from jdfd_keras.data.assemble import SHARDS, Join, check_faces, plan_shards, write_tables
 from jdfd_keras.data.layouts import list_videos
-from jdfd_keras.data.leaks import COLUMNS, Leaks, by_split, find_leaks
+from jdfd_keras.data.leaks import SharedSource, by_split, find_shared_sources
+from jdfd_keras.data.lock import hold
 from jdfd_keras.data.manifest import (
     LISTING,
     MANIFEST,
@@ -50,7 +54,15 @@ from jdfd_keras.options import (
     to_json,
 )
 from jdfd_keras.progress import Progress
-from jdfd_keras.storage import UNFINISHED, BeamStore, LocalStore, Store, read_text, write_text
+from jdfd_keras.storage import (
+    UNFINISHED,
+    BeamStore,
+    LocalStore,
+    Store,
+    is_local,
+    read_text,
+    write_text,
+)
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,7 @@ class PreparedSet:
         missing: Files that the data set has and its folder has not.
         unknown: Videos and images in the folder that the layout does not know.
         left_out: Ids of the videos that are in no split, and why.
-        leaks: What lies in two splits all the same.
+        shared_sources: What lies in two splits all the same; `audit` looks at the faces as well.
     """
 
     directory: str
@@ -74,7 +86,7 @@ class PreparedSet:
     missing: list[str]
     unknown: list[str]
     left_out: dict[str, str]
-    leaks: Leaks
+    shared_sources: list[SharedSource]
 
     def count_dropped(self) -> dict[str, int]:
         """Count the faces that were found and not taken, by reason."""
@@ -104,8 +116,8 @@ def prepare(
         options: What is taken, and how it is stored.
         filters: Which faces are too bad to be taken; none if not given.
         splits: Which videos are for training, validation and testing.
-        work: In how many processes, one if not given, or on which runner of Apache Beam: then
-            `root` and `out` may lie on any file system that Beam reads.
+        work: In how many other processes, or on which runner of Apache Beam: then `root` and `out`
+            may lie on any file system that Beam reads. All is done in this one if not given.
         beam_flags: Further options of Beam.
 
     Returns:
@@ -119,24 +131,52 @@ def prepare(
     """
     faces, options = faces or FaceOptions(), options or PrepareOptions()
     filters, splits = filters or FilterOptions(), splits or SplitOptions()
-    work = work or WorkOptions(workers=1)
     check_face_options(faces, filters)
-    _check_options(options, work)
-    kind = BeamStore if work.runner else LocalStore
-    source, target = kind(str(root)), kind(str(out))
-    listing = list_videos(source, options)
+    _check_options(options, work or WorkOptions())
+    runner = work.runner if work else ""
+    beam = _read_beam_flags(runner, beam_flags)
+    source, target = _open_store(root, runner), _open_store(out, runner)
+    files = source.list()
+    listing = list_videos(source, options, files)
+    _check_classes(source, listing)
     videos, left_out = assign_splits(listing, splits)
-    sizes = source.list()
-    works = [(video, sizes[video.path]) for video in videos]
-    _claim(target, faces=faces, filters=filters, prepare=options, split=splits)
-    if find_table(target, MANIFEST) is None:
-        with _lock(target), _explain_full(target):
-            run = _runner(work, beam_flags, target)
-            outcomes = _take_faces(run, Take(source, target, faces, filters), works)
-            _assemble(run, target, works, outcomes, options, splits, listing, left_out)
+    works = [(video, files[video.path]) for video in videos]
+    groups = {"faces": faces, "filters": filters, "prepare": options, "split": splits}
+    if not (_is_claimed(target, groups) and find_table(target, MANIFEST)):
+        with _explain_full(target), hold(target):
+            # Another run may have begun or ended since.
+            if not _is_claimed(target, groups):
+                write_text(target, OPTIONS, to_json(groups))
+            if find_table(target, MANIFEST) is None:
+                target.remove(UNFINISHED)
+                run = _runner(work, beam, target)
+                outcomes = _take_faces(run, Take(source, target, faces, filters), works)
+                _assemble(run, target, works, outcomes, options, splits, listing, left_out)
     for leftover in (PARTS, UNFINISHED):
         target.remove(leftover)
     return _describe(target, works)
+
+
+def _read_beam_flags(runner: str, flags: Sequence[str]):
+    """Hand Beam its options, before any of its file systems is asked."""
+    if not runner:
+        return None
+    from jdfd_keras.data.cluster import read_flags
+
+    return read_flags(runner, flags)
+
+
+def _open_store(place: str | Path, runner: str) -> Store:
+    place = str(place)
+    if not is_local(place):
+        if not runner:
+            raise ValueError(
+                f"Expected a folder of this machine; got {place}. Give --runner, such as "
+                "DirectRunner: Apache Beam then reads and writes there."
+            )
+        return BeamStore(place)
+    # The whole path: on Beam, workers are in folders of their own.
+    return BeamStore(str(Path(place).resolve())) if runner else LocalStore(place)
 
 
 def _check_options(options: PrepareOptions, work: WorkOptions) -> None:
@@ -148,40 +188,27 @@ def _check_options(options: PrepareOptions, work: WorkOptions) -> None:
         )
 
 
-def _claim(out: Store, **groups) -> None:
-    """Mark a place as made with these options, so that no others are mixed into it."""
+def _check_classes(root: Store, listing: Listing) -> None:
+    for name, label in CLASSES.items():
+        if all(video.label != label for video in listing.videos):
+            raise ValueError(
+                f"Expected real and fake videos in {root.place}; got {len(listing.videos)} videos "
+                f"and none that is {name}. Add them, or ask for other --manipulations or another "
+                "--compression."
+            )
+
+
+def _is_claimed(out: Store, groups: dict) -> bool:
+    """Tell whether a place is made with these options; refuse one of others or of other things."""
     if out.exists(OPTIONS):
         check_claim(read_text(out, OPTIONS), out.place, groups)
-        return
-    if any(not name.startswith(f"{UNFINISHED}/") for name in out.list()):
+        return True
+    if any(name.split("/")[0] not in (UNFINISHED, PARTS) for name in out.list()):
         raise ValueError(
             f"Expected a new or empty folder, or one to go on with; got {out.place}, which holds "
             "other files. Choose another --out."
         )
-    write_text(out, OPTIONS, to_json(groups))
-
-
-@contextlib.contextmanager
-def _lock(out: Store) -> Iterator[None]:
-    """Keep other runs out of a folder of this machine; the system lets go if this one is killed.
-
-    Other file systems have no locks: there two runs of the same options write the same bytes.
-    """
-    if "://" in out.place:
-        yield
-        return
-    from filelock import FileLock, Timeout
-
-    path = Path(out.place, PARTS, "lock")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(path, timeout=0):
-            yield
-    except Timeout as error:
-        raise OSError(
-            f"Expected to be the only run that writes to {out.place}; got another one at work "
-            "there. Wait for it, or choose another --out."
-        ) from error
+    return False
 
 
 @contextlib.contextmanager
@@ -192,29 +219,32 @@ def _explain_full(out: Store) -> Iterator[None]:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise OSError(
-            f"Expected room for the faces at {out.place}; got '{error.strerror}'. Free some, or "
-            "let the file system grow, and run the same again: what is done is kept."
+            f"Expected room for the faces at {out.place} and in the folder for temporary files; "
+            f"got '{error.strerror}'. Free some and run the same again: what is done is kept."
         ) from error
 
 
-def _runner(work: WorkOptions, flags: Sequence[str], out: Store) -> Callable:
+def _runner(work: WorkOptions | None, beam, out: Store) -> Callable:
     """Give the function that calls a task on all items, here or on a cluster."""
-    if not work.runner:
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    if beam is None:
         return lambda task, items, name: run_all(
-            task, items, min(work.workers or cores, max(1, len(items))), name=name
+            task, items, _count_workers(work, len(items)), name=name
         )
 
     def run(task, items: Iterable, name: Callable) -> Iterator:
         from jdfd_keras.data.cluster import run_on_beam
 
         folder = f"{PARTS}/beam-{type(task).__name__.lower()}"
-        for result in run_on_beam(
-            task, items, runner=work.runner, flags=flags, store=out, folder=folder
-        ):
-            yield None, result
+        return run_on_beam(task, items, options=beam, store=out, folder=folder)
 
     return run
+
+
+def _count_workers(work: WorkOptions | None, num_items: int) -> int:
+    if work is None:
+        return 0
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(work.workers or cores, max(1, num_items))
 
 
 def _take_faces(run: Callable, take: Take, works: list[tuple[Video, int]]) -> dict[str, dict]:
@@ -256,7 +286,11 @@ def _assemble(
                 f"Expected to join {shard.name}; got a process that {result.signal} ended, twice. "
                 "Look at the disk and the memory of this machine, and run the same again."
             )
-    facts = {"missing": listing.missing, "unknown": listing.unknown, "left_out": left_out}
+    facts = {
+        "missing": listing.missing,
+        "unknown": listing.unknown,
+        "left_out": listing.left_out | left_out,
+    }
     write_text(out, LISTING, json.dumps(facts, indent=1) + "\n")
     write_tables(out, options.manifest, videos, outcomes, shards)
 
@@ -272,18 +306,34 @@ def _describe(out: Store, works: list[tuple[Video, int]]) -> PreparedSet:
             f"Expected the videos that {out.place} was made of; got a folder that differs in "
             f"{len(names)}, such as {names[0]}. Prepare it into another --out."
         )
-    faces = read_faces(out, columns=[*COLUMNS, "split", "label"])
-    counts = Counter(zip(faces["split"].to_pylist(), faces["label"].to_pylist(), strict=True))
+    faces = read_faces(out, columns=["video_id", "source_ids", "split", "label", "shard"])
+    there = {name.rsplit("/", 1)[-1] for name in out.list(SHARDS)}
+    lacking = sorted(set(pc.unique(faces["shard"].cast(pa.string())).to_pylist()) - there)
+    if lacking:
+        raise ValueError(
+            f"Expected the shards that the manifest of {out.place} names; got none called "
+            f"{lacking[0]} ({len(lacking)} are missing). Copy the data set again, or prepare it "
+            "into another --out."
+        )
+    counts = {
+        (row["split"], row["label"]): row["video_id_count"]
+        for row in faces.select(["split", "label", "video_id"])
+        .group_by(["split", "label"])
+        .aggregate([("video_id", "count")])
+        .to_pylist()
+    }
     labels = {*CLASSES.values(), *(label for _, label in counts)}
     return PreparedSet(
         directory=out.place,
         videos=rows,
         faces={
             split: {
-                name: counts[split, label] for label, name in LABEL_NAMES.items() if label in labels
+                name: counts.get((split, label), 0)
+                for label, name in LABEL_NAMES.items()
+                if label in labels
             }
             for split in SPLITS
         },
         **read_listing(out),
-        leaks=find_leaks(by_split(faces)),
+        shared_sources=find_shared_sources(by_split(faces)),
     )

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from jdfd_keras.data.videos import CLASSES, LABEL_NAMES, SPLITS, Listing, Video
+from jdfd_keras.data.videos import CLASSES, LABEL_NAMES, SPLITS, UNLABELLED, Listing, Video
 from jdfd_keras.options import SplitOptions
 
 TRIES = 20  # draws of so many people for validation, until both classes are on both sides
@@ -66,6 +66,11 @@ def assign_splits(listing: Listing, options: SplitOptions) -> tuple[list[Video],
     return videos, left_out
 
 
+def kind_of(reason: str) -> str:
+    """Leave the particulars out of a reason for which a video is left out, to count such videos."""
+    return reason.partition(":")[0]
+
+
 def check_split_options(options: SplitOptions) -> None:
     """See that options are within their ranges.
 
@@ -105,7 +110,9 @@ def drop_shared(videos: list[Video]) -> tuple[list[Video], dict[str, str]]:
         for video in members:
             shared = [source for source in video.source_ids if source in taken]
             if shared:
-                left_out[video.video_id] = f"shares source {shared[0]} with {taken[shared[0]]}"
+                left_out[video.video_id] = (
+                    f"shares footage with {taken[shared[0]]}: source {shared[0]}"
+                )
             else:
                 kept[video.video_id] = video
         # Also of those left out of validation: training is to be apart from what is published.
@@ -186,15 +193,18 @@ def split_by_fold(videos: list[Video], folds: int, fold: int, seed: int) -> list
     Raises:
         ValueError: If a fold would lack a class.
     """
-    places = [0] * len(videos)
+    places = [folds] * len(videos)  # none of them: training
     rng = np.random.default_rng(seed)
     kinds = _group_by_kind(videos)
-    for groups in kinds:
+    for labels, groups in kinds.items():
+        if labels == (UNLABELLED,):
+            continue  # they are of use in training alone
         for rank, position in enumerate(rng.permutation(len(groups))):
             for index in groups[position]:
                 places[index] = rank % folds
     names = {fold: "test", (fold + 1) % folds: "val"}
-    return _place(videos, [names.get(place, "train") for place in places], kinds)
+    splits = [names.get(place, "train") for place in places]
+    return _place(videos, splits, sum(map(len, kinds.values())))
 
 
 def split_faces(
@@ -250,16 +260,18 @@ def split_by_source(
     splits = ["train"] * len(videos)
     rng = np.random.default_rng(seed)
     kinds = _group_by_kind(videos)
-    for groups in kinds:
+    for labels, groups in kinds.items():
+        if labels == (UNLABELLED,):
+            continue  # they are of use in training alone
         num_val, num_test = _share_out(len(groups), val_share, test_share)
         order = rng.permutation(len(groups))
         for rank, position in enumerate(order[: num_val + num_test]):
             for index in groups[position]:
                 splits[index] = "val" if rank < num_val else "test"
-    return _place(videos, splits, kinds)
+    return _place(videos, splits, sum(map(len, kinds.values())))
 
 
-def _place(videos: list[Video], splits: list[str], kinds: list[list[list[int]]]) -> list[Video]:
+def _place(videos: list[Video], splits: list[str], num_groups: int) -> list[Video]:
     for split in SPLITS:
         labels = {
             video.label for video, place in zip(videos, splits, strict=True) if place == split
@@ -268,7 +280,7 @@ def _place(videos: list[Video], splits: list[str], kinds: list[list[list[int]]])
             raise ValueError(
                 "Expected enough videos for a training, a validation and a test split that share "
                 f"no source, each with both classes; got {len(videos)} videos in "
-                f"{sum(map(len, kinds))} groups that share sources by their names. Add "
+                f"{num_groups} groups that share sources by their names. Add "
                 "videos, or sort them into train/, val/ and test/ yourself."
             )
     return [
@@ -276,12 +288,12 @@ def _place(videos: list[Video], splits: list[str], kinds: list[list[list[int]]])
     ]
 
 
-def _group_by_kind(videos: list[Video]) -> list[list[list[int]]]:
+def _group_by_kind(videos: list[Video]) -> dict[tuple[int, ...], list[list[int]]]:
     """Gather groups that share sources by the labels that are in them, in a fixed order."""
     kinds = defaultdict(list)
     for group in _groups(videos):
         kinds[tuple(sorted({videos[index].label for index in group}))].append(group)
-    return [kinds[kind] for kind in sorted(kinds)]
+    return {kind: kinds[kind] for kind in sorted(kinds)}
 
 
 def _share_out(num_groups: int, val_share: float, test_share: float) -> tuple[int, int]:

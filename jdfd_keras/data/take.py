@@ -12,6 +12,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 from PIL import Image
 
 from jdfd_keras.data.hashing import hash_face
@@ -28,6 +29,7 @@ RECORDS, ROWS = ".tfrecord", ".json"
 # What the standard's table of quantization for brightness adds up to; quality scales it.
 # Reference: ITU-T T.81 (1992), table K.1; the Independent JPEG Group's jcparam.c for the scale.
 LUMINANCE_SUM = 3688
+OUT_OF_MEMORY = -4  # OpenCV's StsNoMem
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Take:
     filters: FilterOptions
 
     def __call__(self, work: tuple[Video, int]) -> dict:
-        """Finish a video, unless it is finished and the file has the size that it had then.
+        """Finish a video, unless it is finished, and neither file nor label has changed since.
 
         Args:
             work: The video and the size of its file in bytes.
@@ -58,8 +60,9 @@ class Take:
         video, file_bytes = work
         name = part_name(video)
         if self.out.exists(name + ROWS):
-            outcome = read_part(self.out, video)["outcome"]
-            if outcome["file_bytes"] == file_bytes:
+            part = read_part(self.out, video)
+            outcome = part["outcome"]
+            if (outcome["file_bytes"], part["label"]) == (file_bytes, video.label):
                 return {"video_id": video.video_id, **outcome}
         with self.root.fetch(video.path) as path:
             found, reason = self._look_at(path, video)
@@ -81,19 +84,20 @@ class Take:
     def finish(self, video: Video, outcome: dict, faces: list[Face]) -> dict:
         """Write what a video gave; its rows come last."""
         rows = []
-        with self.out.create(part_name(video) + RECORDS) as file:
-            for face in faces:
-                crop = face.crop
-                record = encode_face(
-                    crop,
-                    label=video.label,
-                    video_id=video.video_id,
-                    frame_index=face.frame_index,
-                )
-                file.write(frame_record(record))
-                rows.append(_describe(face, self.faces.detector) | {"phash": hash_face(crop)})
-        text = json.dumps({"outcome": outcome, "faces": rows})
-        write_text(self.out, part_name(video) + ROWS, text)
+        if faces:  # some file systems cannot hold a file of nothing
+            with self.out.create(part_name(video) + RECORDS) as file:
+                for face in faces:
+                    crop = face.crop
+                    record = encode_face(
+                        crop,
+                        label=video.label,
+                        video_id=video.video_id,
+                        frame_index=face.frame_index,
+                    )
+                    file.write(frame_record(record))
+                    rows.append(_describe(face, self.faces.detector) | {"phash": hash_face(crop)})
+        part = {"label": video.label, "outcome": outcome, "faces": rows}
+        write_text(self.out, part_name(video) + ROWS, json.dumps(part))
         return {"video_id": video.video_id, **outcome}
 
     def fail(self, work: tuple[Video, int], reason: str) -> dict:
@@ -108,11 +112,13 @@ class Take:
     def _look_at(self, path: Path, video: Video) -> tuple[Extraction, str]:
         try:
             found = extract_faces(path, self.faces, self.filters)
-        except (
-            UnreadableFileError
-        ) as error:  # and no fault of this machine, which must stop the run
+        # And no fault of this machine, which must stop the run.
+        except (UnreadableFileError, cv2.error) as error:
+            if getattr(error, "code", 0) == OUT_OF_MEMORY:
+                raise MemoryError(f"OpenCV, at {video.path}: {error}") from error
             # As the tables name it, so that they are the same wherever the folder lies.
-            return Extraction([], [], 0, {}, []), str(error).replace(str(path), video.path)
+            reason = " ".join(str(error).replace(str(path), video.path).split())
+            return Extraction([], [], 0, {}, []), reason
         if found.faces:
             return found, ""
         reason = "no face that may be taken" if found.dropped else "no face was found"
@@ -127,7 +133,7 @@ def part_name(video: Video) -> str:
 
 
 def read_part(store: Store, video: Video) -> dict:
-    """Read the `outcome` and the `faces` of a finished video."""
+    """Read the `label`, the `outcome` and the `faces` of a finished video."""
     return json.loads(read_text(store, part_name(video) + ROWS))
 
 

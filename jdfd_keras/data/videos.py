@@ -48,12 +48,14 @@ class Listing:
         unknown: Videos and images in the folder that the data set does not have.
         people: Video id to those who are seen in it, where people appear in several sources;
             others are told apart by their sources.
+        left_out: Ids of videos that are there and not asked for, with the reason.
     """
 
     videos: list[Video]
     missing: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     people: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 def has_suffix(path: str, suffixes: frozenset[str] = MEDIA_SUFFIXES) -> bool:

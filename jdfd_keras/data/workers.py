@@ -35,7 +35,8 @@ def run_all(
     Args:
         function: Can be pickled, as can items and results.
         items: Taken one by one, as workers are free.
-        num_workers: Processes; with 1 all is done in this one.
+        num_workers: Processes besides this one; with 0 all is done in this one, and an item that
+            ends it ends all.
         name: What an item is called in an error.
 
     Yields:
@@ -46,7 +47,7 @@ def run_all(
         OSError: If a process was killed, as a machine that is out of memory does.
         BaseException: What the function raises; the other processes are stopped.
     """
-    if num_workers == 1:
+    if num_workers == 0:
         yield from ((item, function(item)) for item in items)
         return
     items = iter(items)
@@ -68,6 +69,37 @@ def run_all(
             worker.stop()
 
 
+def call_apart(function: Callable, item):
+    """Call a function on one item in another process, which is kept for the thread's next call.
+
+    Args:
+        function: As for `run_all`; always an equal one in one thread.
+        item: What it takes.
+
+    Returns:
+        The result, or a Died.
+
+    Raises:
+        OSError: If the process was killed.
+        BaseException: What the function raises.
+    """
+    if getattr(_OWN, "worker", None) not in _KEPT or _OWN.worker.function != function:
+        _OWN.worker = _Worker(function, str)
+        _KEPT.append(_OWN.worker)
+    _OWN.worker.give(iter([item]))
+    while (result := _OWN.worker.take()) is _GONE:
+        pass
+    return result
+
+
+def stop_apart() -> None:
+    """End the processes that `call_apart` keeps in this one."""
+    while _KEPT:
+        _KEPT.pop().stop()
+
+
+_OWN = threading.local()
+_KEPT: list["_Worker"] = []
 _GONE = object()
 _NOTHING = object()
 
@@ -99,7 +131,8 @@ class _Worker:
             self.process.join()
             return self._see_to_death(-self.process.exitcode)
         if not is_result:
-            raise value
+            error, text = value
+            raise error from RuntimeError(f"in another process:\n{text}")
         return value
 
     def stop(self) -> None:
@@ -120,7 +153,7 @@ class _Worker:
             self.pipe.send(self.item)
 
     def _see_to_death(self, number: int):
-        faults = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+        faults = {signal.SIGSEGV, signal.SIGABRT, signal.SIGFPE, signal.SIGILL}
         if number not in faults:
             cause, advice = f"exit code {-number}", "Its own message stands above."
             if number > 0:
@@ -153,7 +186,7 @@ def _serve(pipe: Connection) -> None:
             try:
                 answer = (True, function(item))
             except Exception as error:  # noqa: BLE001, raised again by the parent
-                answer = (False, _make_portable(error))
+                answer = (False, (_make_portable(error), traceback.format_exc()))
             pipe.send(answer)
     except (EOFError, BrokenPipeError, ConnectionResetError):
         return
@@ -166,8 +199,7 @@ def _end_with_parent() -> None:
 
 
 def _make_portable(error: Exception) -> Exception:
-    """Give the error with the place it was raised at, or its words where it cannot be pickled."""
-    error.add_note(traceback.format_exc())
+    """Give the error, or its words where it cannot be pickled."""
     try:
         pickle.loads(pickle.dumps(error))
     except Exception:  # noqa: BLE001, whatever a class of errors does when it is pickled

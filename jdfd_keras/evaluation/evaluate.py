@@ -271,7 +271,9 @@ def describe_protocol(
         else "a file given by itself: how it was chosen is not known here",
         "data": Path(data_directory).resolve().name,
         "split": options.split,
-        "split_rule": load_options(Path(data_directory) / OPTIONS, "split", SplitOptions).split,
+        "split_options": dataclasses.asdict(
+            load_options(Path(data_directory) / OPTIONS, "split", SplitOptions)
+        ),
         "face_options": dataclasses.asdict(faces),
         "training_face_options": dataclasses.asdict(training_faces),
         "filters": dataclasses.asdict(filters),

@@ -5,6 +5,7 @@ interrupted goes on after its last finished epoch.
 """
 
 import dataclasses
+import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -64,10 +65,10 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a run folder says of its data set."""
+    """What a run folder says of its data set; `digest` tells it from all others."""
 
     name: str
-    split: str
+    digest: str
     train_faces: int
     val_faces: int
     leaks: str
@@ -116,6 +117,7 @@ def train(
     model = dataclasses.replace(model or ModelOptions(), image_size=faces.face_size)
     told = {"data": facts, "faces": faces, "model": model, "optimizer": optimizer}
     told |= {"pipeline": pipeline, "augment": augment}
+    told["split"] = load_options(data / OPTIONS, "split", SplitOptions)
 
     history = read_history(out)
     # What an epoch draws depends on how many came before it in this process: a run that goes on
@@ -185,12 +187,21 @@ def _look_at(data: Path, allow_leak: bool) -> tuple[DataFacts, pa.Table]:
         )
     facts = DataFacts(
         name=data.resolve().name,
-        split=load_options(data / OPTIONS, "split", SplitOptions).split,
+        digest=_digest(parts),
         train_faces=len(parts["train"]),
         val_faces=len(parts["val"]),
         leaks=describe_leaks(leaks, checked="training, validation and testing"),
     )
     return facts, pa.concat_tables([parts["train"], parts["val"]])
+
+
+def _digest(parts: dict[str, pa.Table]) -> str:
+    digest = hashlib.sha256()
+    for split in ("train", "val"):
+        for name in ("video_id", "phash", "label"):
+            values = parts[split][name].cast(pa.string()).to_pylist()
+            digest.update("\n".join([split, name, *values]).encode())
+    return digest.hexdigest()[:16]
 
 
 def _build(

@@ -143,7 +143,7 @@ def test_counts_are_those_of_the_rows(prepared_set):
     splits = [group["split"] for group in found["counts"]]
     assert splits == ["train", "train", "val", "val", "test", "test"]
     assert (found["faces"], found["videos"]) == (len(faces), 16)
-    assert found["compression"] == {"": len(faces)}
+    assert {group["compression"] for group in found["counts"]} == {""}
     without = [row for row in videos if not row.num_faces]
     assert found["without_faces"] == {
         "count": len(without),
@@ -170,7 +170,7 @@ def test_fakes_of_all_manipulations_are_one_column_of_the_first_table(make_set):
     fakes = [video(f"mine/f{n}", "val", 1, manipulation=name) for n, name in enumerate(names)]
     report = audit([make_set("a", [video("mine/real", "train"), *fakes])])
     assert "| a | official | 2 | 0 | 0 | 8 | 0 | 0 |" in render_audit(report)
-    assert "| val | fake | FaceSwap | 2 | 4 |" in render_audit(report)
+    assert "| val | fake | FaceSwap | c23 | 2 | 4 |" in render_audit(report)
 
 
 def test_unlabelled_faces_are_counted_and_are_no_share(make_set):
@@ -180,6 +180,7 @@ def test_unlabelled_faces_are_counted_and_are_no_share(make_set):
         "split": "test",
         "label": "unlabelled",
         "manipulation": "",
+        "compression": "c23",
         "videos": 3,
         "faces": 6,
     } in (found["counts"])
@@ -192,8 +193,8 @@ def test_what_the_data_set_was_made_of_is_told(make_set):
         "missing": ["real/1.mp4", "real/2.mp4"],
         "unknown": ["notes.mp4"],
         "left_out": {
-            "mine/x": "shares source 3 with test",
-            "mine/y": "shares source 4 with val",
+            "mine/x": "shares footage with test: source 3",
+            "mine/y": "shares footage with test: source 4",
             "mine/z": "another reason",
         },
     }
@@ -207,7 +208,7 @@ def test_what_the_data_set_was_made_of_is_told(make_set):
     assert found["without_faces"]["count"] == 1
     page = render_audit(report)
     assert "2 files are missing and 1 unknown" in page
-    assert "2 videos, shares a source with a later split" in page
+    assert "2 videos, shares footage with test" in page
     assert "| mine/0 | no \\| face was found |" in page
 
 
@@ -562,3 +563,13 @@ def test_the_command_names_what_is_no_prepared_set(tmp_path, capsys):
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "jdfd-keras audit: Expected a prepared data set" in captured.err
+
+
+def test_compression_that_gives_the_classes_away_is_a_shortcut(make_set):
+    videos = [
+        dataclasses.replace(video, compression="c40" if video.label else "raw")
+        for video in clean_videos()
+    ]
+    (found,) = audit([make_set("a", videos)])["sets"]
+    (row,) = [row for row in found["shortcuts"] if row["measure"].startswith("compression")]
+    assert (row["auc"], row["is_shortcut"]) == (1.0, True)

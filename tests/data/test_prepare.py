@@ -300,7 +300,7 @@ def test_splits_of_the_folder_are_kept_and_leaks_in_it_are_named(pretend, folder
             (folder / kind / name).rename(tmp_path / "sorted" / split / kind / name)
     (tmp_path / "sorted" / "test" / "fake" / "00.mp4").write_bytes(b"\0")
     made = prepare(tmp_path / "sorted", tmp_path / "out", FACES)
-    (shared,) = made.leaks.sources
+    (shared,) = made.shared_sources
     assert shared.source == "sorted/00"
     assert set(shared.places) == {"train", "test"}
     assert all(video.path.startswith(f"{video.split}/") for video in made.videos)

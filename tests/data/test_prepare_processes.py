@@ -175,7 +175,7 @@ def test_faces_are_split_singly_as_the_paper_has_it(clips_folder, prepared_set, 
         r.video_id for r in rows if r.split == "train"
     }
     assert both
-    assert made.leaks.sources
+    assert made.shared_sources
 
     # The shards hold the faces in the order of the manifest, here too.
     from jdfd_keras.data.samples import read_crops
@@ -186,16 +186,8 @@ def test_faces_are_split_singly_as_the_paper_has_it(clips_folder, prepared_set, 
     assert [hash_face(crops[index]) for index in range(len(rows))] == [row.phash for row in rows]
 
 
-@pytest.fixture
-def quiet_beam(caplog):
-    caplog.set_level("ERROR", logger="apache_beam")
-    caplog.set_level("ERROR", logger="root")
-
-
 @pytest.mark.slow
-def test_beam_with_several_processes_makes_the_same_bytes(
-    clips_folder, prepared_set, tmp_path, quiet_beam
-):
+def test_beam_with_several_processes_makes_the_same_bytes(clips_folder, prepared_set, tmp_path):
     out = tmp_path / "out"
     work = WorkOptions(runner="DirectRunner")
     flags = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
@@ -230,19 +222,79 @@ def test_what_beam_does_not_know_is_refused_in_one_line(clips_folder, tmp_path, 
     assert told in error
 
 
-def test_a_fault_of_the_machine_stops_beam_too(clips_folder, tmp_path, monkeypatch, quiet_beam):
-    from jdfd_keras.data import take
+def test_a_fault_of_the_machine_stops_beam_too_and_it_goes_on(clips_folder, prepared_set, tmp_path):
+    words = command(clips_folder, tmp_path / "out", "--runner", "DirectRunner")
+    words += ["--direct_running_mode=in_memory", "--direct_num_workers=1"]
+    full = subprocess.run(words, capture_output=True, text=True, preexec_fn=limit_files_to_20_kb)
+    assert full.returncode == 1
+    last = full.stderr.strip().splitlines()[-1]
+    assert "DirectRunner to finish the work" in last and "File too large" in last
+    assert subprocess.run(words, capture_output=True).returncode == 0
+    assert bytes_of(tmp_path / "out") == bytes_of(prepared_set)
 
-    def full(path, *options):
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(take, "extract_faces", full)
-    flags = ["--direct_running_mode=in_memory"]
-    with pytest.raises(OSError, match="DirectRunner to finish .*No space left on device"):
-        prepare(
-            clips_folder,
-            tmp_path / "out",
-            FACES,
-            work=WorkOptions(runner="DirectRunner"),
-            beam_flags=flags,
-        )
+def test_a_label_that_was_mended_since_is_taken_anew(clips_folder, tmp_path, monkeypatch):
+    """The records of a part hold the label too."""
+    import shutil
+
+    from jdfd_keras.data import prepare as prepare_module
+
+    root = tmp_path / "clips"
+    shutil.copytree(clips_folder, root)
+    shutil.move(root / "real/person00.mp4", root / "fake/person00.mp4")
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_module, "_assemble", None)
+        with pytest.raises(TypeError):
+            prepare(root, tmp_path / "out", FACES)
+    shutil.move(root / "fake/person00.mp4", root / "real/person00.mp4")
+    made = prepare(root, tmp_path / "out", FACES)
+    whole = prepare(root, tmp_path / "whole", FACES)
+    assert made.videos == whole.videos
+    assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
+
+
+def test_a_finished_set_that_lacks_a_shard_is_not_called_done(clips_folder, prepared_set, tmp_path):
+    import shutil
+
+    shutil.copytree(prepared_set, tmp_path / "out")
+    (tmp_path / "out/shards/val-00000.tfrecord").unlink()
+    with pytest.raises(ValueError, match="got none called val-00000.tfrecord"):
+        prepare(clips_folder, tmp_path / "out", FACES)
+
+
+def test_a_run_that_ended_while_another_waited_is_left_alone(
+    clips_folder, prepared_set, tmp_path, monkeypatch
+):
+    """The second run looked before the first was done, and holds the folder after."""
+    import contextlib
+
+    from jdfd_keras.data import prepare as prepare_module
+
+    hold = prepare_module.hold
+
+    @contextlib.contextmanager
+    def late(store):
+        monkeypatch.setattr(prepare_module, "hold", hold)
+        prepare(clips_folder, tmp_path / "out", FACES)
+        monkeypatch.setattr(prepare_module, "_assemble", None)  # which would be a second time
+        with hold(store):
+            yield
+
+    monkeypatch.setattr(prepare_module, "hold", late)
+    prepare(clips_folder, tmp_path / "out", FACES)
+    assert bytes_of(tmp_path / "out") == bytes_of(prepared_set)
+
+
+def test_a_place_beyond_this_machine_takes_a_runner(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="got gs://bucket/videos. Give --runner"):
+        prepare("gs://bucket/videos", tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_beam_a_runner_is_refused_in_words(clips_folder, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    for name in [name for name in sys.modules if name.startswith("apache_beam.")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(OSError, match=r"got no such package. Install it with"):
+        prepare(clips_folder, tmp_path / "out", work=WorkOptions(runner="DirectRunner"))

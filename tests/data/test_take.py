@@ -81,7 +81,10 @@ OUTCOME = {
 
 
 def read_examples(take, video=VIDEO):
-    path = take.out.path(part_name(video) + ".tfrecord")
+    name = part_name(video) + ".tfrecord"
+    if not take.out.exists(name):  # of a video without a face
+        return []
+    path = take.out.path(name)
     return [
         tf.train.Example.FromString(record.numpy()).features.feature
         for record in tf.data.TFRecordDataset(str(path))

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from jdfd_keras.data.workers import Died, run_all
+from jdfd_keras.data.workers import Died, call_apart, run_all, stop_apart
 
 # What processes do: a module of its own, since they cannot import one that pytest imported.
 FUNCTIONS = '''
@@ -100,20 +100,22 @@ def functions(tmp_path_factory):
     del sys.modules["what_workers_do"]
 
 
-@pytest.mark.parametrize("num_workers", [1, 2, 3])
+@pytest.mark.parametrize("num_workers", [0, 1, 2, 3])
 def test_every_item_has_its_result(functions, num_workers):
     results = list(run_all(functions.double, range(20), num_workers))
     assert sorted(results) == [(number, 2 * number) for number in range(20)]
 
 
-@pytest.mark.parametrize("num_workers", [1, 3])
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
 def test_there_may_be_fewer_items_than_workers_or_none(functions, num_workers):
     assert list(run_all(functions.double, [4], num_workers)) == [(4, 8)]
     assert list(run_all(functions.double, [], num_workers)) == []
 
 
-def test_one_worker_is_this_process_and_several_are_others(functions):
-    assert dict(run_all(functions.name_process, [1, 2], 1)) == dict.fromkeys([1, 2], os.getpid())
+def test_without_workers_it_is_this_process_and_with_some_others(functions):
+    assert dict(run_all(functions.name_process, [1, 2], 0)) == dict.fromkeys([1, 2], os.getpid())
+    (alone,) = {process for _, process in run_all(functions.name_process, [1, 2], 1)}
+    assert alone != os.getpid()
     processes = {process for _, process in run_all(functions.name_process, range(20), 2)}
     assert len(processes) == 2
     assert os.getpid() not in processes
@@ -151,7 +153,7 @@ def test_each_process_is_told_to_use_one_thread(functions, monkeypatch):
     assert os.environ["OMP_NUM_THREADS"] == "7"
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
 def test_what_the_function_raises_comes_through_and_the_others_stop(functions, num_workers):
     results, begun = [], time.monotonic()
     with pytest.raises(FileNotFoundError, match="no file 3"):
@@ -180,7 +182,7 @@ def test_an_exception_that_cannot_be_handed_over_is_told_in_words(functions, fun
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.parametrize("fault", ["SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL"])
+@pytest.mark.parametrize("fault", ["SIGSEGV", "SIGABRT", "SIGFPE", "SIGILL"])
 def test_an_item_that_kills_its_process_costs_itself_alone(functions, fault):
     items = [(number, fault if number == 2 else "") for number in range(6)]
     results = dict(run_all(functions.kill, items, 2))
@@ -258,3 +260,17 @@ if __name__ == "__main__":
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process, signal.SIGKILL)
         parent.wait()
+
+
+def test_a_call_apart_keeps_its_process_and_costs_itself_alone(functions):
+    processes = {call_apart(functions.name_process, item) for item in range(3)}
+    assert len(processes) == 1
+    assert os.getpid() not in processes
+    assert call_apart(functions.kill, (1, "SIGSEGV")) == Died("SIGSEGV")
+    assert call_apart(functions.kill, (2, "")) == 2
+    with pytest.raises(FileNotFoundError, match="no file 3"):
+        call_apart(functions.fail_at, 3)
+    stop_apart()
+    assert multiprocessing.active_children() == []
+    assert call_apart(functions.double, 4) == 8
+    stop_apart()

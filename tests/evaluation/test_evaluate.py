@@ -190,7 +190,7 @@ def test_evaluate_writes_scores_report_and_picture(lend_rooms, faces, tmp_path):
     assert protocol["training_face_options"]["detector"] == "dlib"
     assert protocol["versions"]["keras"] == keras.__version__
     assert "validation" in protocol["checkpoint"]
-    assert protocol["split_rule"] == "official"
+    assert protocol["split_options"]["split"] == "official"
     assert protocol["leaks"] == "not checked: what this model was trained on is not known here"
     assert "(roc.png)" in (out / "report.md").read_text()
 

@@ -4,6 +4,9 @@ Takes the folder of a data set; gives a Listing. Opens no video. Each module kno
 a function of the names that are there: what it expects and what it makes of them.
 """
 
+import dataclasses
+from collections.abc import Mapping
+
 from jdfd_keras.data.layouts.celebdf import list_celebdf
 from jdfd_keras.data.layouts.dfdc import list_dfdc
 from jdfd_keras.data.layouts.faceforensics import list_faceforensics
@@ -15,12 +18,15 @@ from jdfd_keras.options import LAYOUTS, PrepareOptions
 from jdfd_keras.storage import Store
 
 
-def list_videos(store: Store, options: PrepareOptions) -> Listing:
+def list_videos(
+    store: Store, options: PrepareOptions, files: Mapping[str, int] | None = None
+) -> Listing:
     """List the videos of a data set.
 
     Args:
         store: Its root.
         options: Layout and, where the data set has several, compression and manipulations.
+        files: What is in it, as its `list()` gives it; that is asked for if not given.
 
     Returns:
         The videos in the order of their ids; what is missing, and what the layout does not know.
@@ -28,17 +34,17 @@ def list_videos(store: Store, options: PrepareOptions) -> Listing:
     Raises:
         OSError: If there is no such folder, or a list of the data set is not there.
         ValueError: If the folder is not laid out so: then the folders that were looked for are
-            named; if a list of the data set names what cannot be; if nothing is left by the
-            options; or if the layout is unknown.
+            named; if a list of the data set names what cannot be; if the options leave no
+            videos; or if the layout is unknown.
     """
     if options.layout not in LAYOUTS:
         raise ValueError(
             f"Expected one of the layouts {', '.join(LAYOUTS)}; got {options.layout!r}. Lay your "
             "own videos out as `folder`."
         )
-    tree = read_tree(store)
+    tree = read_tree(store, files)
     if options.layout == "faceforensics":
-        listing = list_faceforensics(tree)
+        listing = list_faceforensics(tree, _names_in(options.manipulations))
     elif options.layout in ("celebdf", "celebdf-v1"):
         listing = list_celebdf(tree, version="v1" if options.layout == "celebdf-v1" else "v2")
     elif options.layout == "uadfv":
@@ -46,13 +52,13 @@ def list_videos(store: Store, options: PrepareOptions) -> Listing:
     elif options.layout == "dfdc":
         listing = list_dfdc(tree)
     else:
-        listing = list_folder(tree)
+        listing = list_folder(tree, options.name)
     return _choose(listing, tree.name, options)
 
 
 def _choose(listing: Listing, place: str, options: PrepareOptions) -> Listing:
     """Keep the compression and the manipulations asked for, and all that is real."""
-    wanted = {name.strip() for name in options.manipulations.split(",")} - {""}
+    wanted = _names_in(options.manipulations)
     known = {video.manipulation for video in listing.videos} - {""}
     if wanted - known:
         raise ValueError(
@@ -64,6 +70,11 @@ def _choose(listing: Listing, place: str, options: PrepareOptions) -> Listing:
         for video in listing.videos
         if not (wanted and video.manipulation and video.manipulation not in wanted)
     ]
+    if not videos and listing.left_out:
+        raise ValueError(
+            f"Expected videos in {place} that are taken without being asked for; got only "
+            f"{len(listing.left_out)} that are not. Try --manipulations DeepFakeDetection."
+        )
     there = sorted({video.compression for video in videos})
     videos = [video for video in videos if options.compression in ("all", video.compression)]
     if not videos:
@@ -76,4 +87,8 @@ def _choose(listing: Listing, place: str, options: PrepareOptions) -> Listing:
     used = listing.missing
     if options.compression != "all" or wanted:
         used = [path for path in listing.missing if path.rpartition("/")[0] in folders]
-    return Listing(videos, used, listing.unknown, listing.people)
+    return dataclasses.replace(listing, videos=videos, missing=used)
+
+
+def _names_in(manipulations: str) -> set[str]:
+    return {name.strip() for name in manipulations.split(",")} - {""}

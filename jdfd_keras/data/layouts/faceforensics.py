@@ -13,6 +13,7 @@ Reference:
 
 import csv
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -23,6 +24,7 @@ from jdfd_keras.data.videos import Listing, Video
 REALS = ("youtube", "actors")
 SWAPS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
 OF_ACTORS = "DeepFakeDetection"
+NOT_ASKED_FOR = "not among --manipulations"
 COMPRESSIONS = ("raw", "c23", "c40")
 FOLDER = re.compile(
     rf"(?:original_sequences/({'|'.join(REALS)})|manipulated_sequences/"
@@ -57,18 +59,21 @@ def read_clips() -> dict[str, Clip]:
     }
 
 
-def list_faceforensics(tree: Tree) -> Listing:
+def list_faceforensics(tree: Tree, wanted: Collection[str] = ()) -> Listing:
     """List FaceForensics++: all manipulations and compressions that are there.
 
-    The videos of actors have no official split. They share nobody with the others and are put
-    to the test split, where published evaluations use them.
+    DeepFakeDetection and the real videos of its actors have no official split: beside the others
+    they would change its test split. They are taken only if asked for, and then all for testing,
+    where published evaluations use them; they share nobody with the others.
 
     Args:
         tree: The folder that holds original_sequences/ and manipulated_sequences/.
+        wanted: Manipulations asked for; all but DeepFakeDetection if none is. Real videos are
+            those that they are made of.
 
     Returns:
-        The videos. Missing are those of the official split of which a folder lacks some; of
-        actors' videos no list is known, so none is missed.
+        The videos. Missing are those of the official split that a folder lacks, and the real
+        videos of every compression of fakes; of actors' videos no list is known, so none is missed.
 
     Raises:
         ValueError: If no video lies where it should.
@@ -78,17 +83,26 @@ def list_faceforensics(tree: Tree) -> Listing:
     swapped = {f"{clip}_{of.partner}" for clip, of in clips.items()}
     expected |= dict.fromkeys(SWAPS, swapped)
 
-    videos, unknown, found = [], [], {}
+    kinds = {REALS[1], OF_ACTORS} if OF_ACTORS in wanted else set()
+    if not wanted or set(wanted) - {OF_ACTORS}:
+        kinds |= {REALS[0], *SWAPS}
+
+    videos, unknown, found, left_out = [], [], {}, {}
     for path in tree.media():
         match = FOLDER.fullmatch(path)
         video = match and _describe(path, *match.groups(), expected)
-        if video:
+        if video and (match[1] or match[2]) not in kinds:
+            left_out[video.video_id] = NOT_ASKED_FOR
+        elif video:
             videos.append(video)
             folder, name = path.rsplit("/", 1)
             found.setdefault((folder, match[1] or match[2]), set()).add(name)
+            if match[2] in SWAPS:
+                reals = f"original_sequences/{REALS[0]}/{match[3]}/videos"
+                found.setdefault((reals, REALS[0]), set())
         elif "/masks/" not in path:  # published beside the videos
             unknown.append(path)
-    if not videos:
+    if not videos and not left_out:
         raise refuse(
             tree,
             "FaceForensics++",
@@ -104,7 +118,7 @@ def list_faceforensics(tree: Tree) -> Listing:
         for name in sorted(expected.get(kind, ()))
         if f"{name}.mp4" not in names
     ]
-    return Listing(sort_videos(videos), missing, unknown)
+    return Listing(sort_videos(videos), missing, unknown, left_out=left_out)
 
 
 def _describe(

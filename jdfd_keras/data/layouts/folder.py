@@ -21,7 +21,7 @@ from jdfd_keras.data.videos import (
 LABELS = {name: label for label, name in LABEL_NAMES.items()}
 
 
-def list_folder(tree: Tree) -> Listing:
+def list_folder(tree: Tree, name: str = "") -> Listing:
     """List a data set of your own: `real/` and `fake/`, optionally below `train/ val/ test/`.
 
     A folder below `fake/` names the manipulation. A fake is held to show the real videos that
@@ -33,6 +33,8 @@ def list_folder(tree: Tree) -> Listing:
 
     Args:
         tree: The folder.
+        name: What the data set is called, at the head of its ids; the folder's name if not given.
+            Two data sets of one name are held to show the same people under the same names.
 
     Returns:
         The videos; unknown are those beside these folders.
@@ -55,7 +57,7 @@ def list_folder(tree: Tree) -> Listing:
     real_names = {_source_name(below) for _, below, _, label in found if label == 0}
     videos = [
         Video(
-            video_id=f"{tree.name}/{path.rsplit('.', 1)[0]}",
+            video_id=f"{name or tree.name}/{path.rsplit('.', 1)[0]}",
             path=path,
             label=label,
             manipulation=(below[0] if len(below) > 1 else "fake") if label == 1 else "",

@@ -37,7 +37,7 @@ class Tree:
             ) from error
 
 
-def read_tree(store: Store) -> Tree:
+def read_tree(store: Store, files: Iterable[str] | None = None) -> Tree:
     """Read the names in a folder.
 
     Raises:
@@ -50,8 +50,9 @@ def read_tree(store: Store) -> Tree:
                 f"Expected the folder of a data set; got {place}, which is no folder. Check the "
                 "path."
             )
-        place = str(Path(place).resolve())
-    files = [name for name in store.list() if not any(p.startswith(".") for p in name.split("/"))]
+        place = str(Path(place).resolve())  # `.` has a name too
+    names = store.list() if files is None else files
+    files = [name for name in names if not any(p.startswith(".") for p in name.split("/"))]
     for name in files:
         if has_suffix(name) and not _is_utf8(name):
             raise ValueError(

@@ -1,12 +1,13 @@
 import io
 import json
+import shutil
 from collections import Counter, defaultdict
 from pathlib import Path
 
 import pytest
 
 from jdfd_keras.data.layouts import list_videos
-from jdfd_keras.data.layouts.faceforensics import read_clips
+from jdfd_keras.data.layouts.faceforensics import OF_ACTORS, read_clips
 from jdfd_keras.options import PrepareOptions
 from jdfd_keras.storage import LocalStore
 
@@ -167,8 +168,11 @@ def test_the_table_is_that_of_the_published_lists():
     ],
 )
 def test_every_kind_of_file_is_described(folder, path, expected):
-    found = listed(folder(path))
-    (video,) = found.videos
+    of_actors = "actor" in str(expected)
+    other = "manipulated_sequences/DeepFakeDetection/raw/videos/05_06__hugging__YVGY8LOK.mp4"
+    root = folder(path, *([other] if of_actors else []))
+    found = listed(root, manipulations=OF_ACTORS if of_actors else "")
+    (video,) = [video for video in found.videos if video.path != other]
     assert video.path == path
     assert expected == (
         video.video_id,
@@ -227,16 +231,17 @@ def test_a_whole_folder_that_lacks_one_video_misses_that_one():
         "manipulated_sequences/FaceSwap/c40/videos/003_000.mp4",
         "manipulated_sequences/NeuralTextures/raw/videos/071_054.mp4",
         "original_sequences/youtube/c40/videos/123.mp4",
+        *reals("raw"),  # of which fakes are there, and none of their reals
     ]
     assert sorted(listed(Memory(sorted(set(names) - set(gone)))).missing) == gone
 
 
-def test_a_partial_folder_misses_the_rest_and_a_folder_that_is_not_there_nothing(folder):
+def test_a_partial_folder_misses_the_rest_and_all_that_it_was_made_of(folder):
     path = "manipulated_sequences/Deepfakes/c23/videos/000_003.mp4"
     actors = "original_sequences/actors/c23/videos/01__exit_phone_room.mp4"
     missing = listed(folder(path, actors)).missing
-    assert sorted(missing) == sorted(set(fakes("Deepfakes")) - {path})
-    assert len(missing) == 999
+    assert sorted(missing) == sorted({*fakes("Deepfakes"), *reals()} - {path})
+    assert len(missing) == 1999
 
 
 def test_actors_videos_are_not_missed(folder):
@@ -244,7 +249,33 @@ def test_actors_videos_are_not_missed(folder):
         "original_sequences/actors/c23/videos/01__exit_phone_room.mp4",
         "manipulated_sequences/DeepFakeDetection/c23/videos/01_02__exit_phone_room__YVGY8LOK.mp4",
     )
-    assert listed(root).missing == []
+    assert listed(root, manipulations=OF_ACTORS).missing == []
+
+
+def test_what_has_no_official_split_is_taken_only_if_asked_for(folder):
+    swapped = "01_02__exit_phone_room__YVGY8LOK"
+    root = folder(
+        "original_sequences/youtube/c23/videos/000.mp4",
+        "manipulated_sequences/Deepfakes/c23/videos/000_003.mp4",
+        "original_sequences/actors/c23/videos/01__exit_phone_room.mp4",
+        f"manipulated_sequences/DeepFakeDetection/c23/videos/{swapped}.mp4",
+    )
+    ours = {"ffpp/youtube/c23/000", "ffpp/Deepfakes/c23/000_003"}
+    theirs = {"ffpp/actors/c23/01__exit_phone_room", f"ffpp/DeepFakeDetection/c23/{swapped}"}
+    for asked, taken in {
+        "": ours,
+        "Deepfakes": ours,
+        OF_ACTORS: theirs,
+        f"Deepfakes,{OF_ACTORS}": ours | theirs,
+    }.items():
+        found = listed(root, manipulations=asked)
+        assert {video.video_id for video in found.videos} == taken
+        assert set(found.left_out) == (ours | theirs) - taken
+    alone = folder("original_sequences/actors/c23/videos/01__exit_phone_room.mp4")
+    for path in ("original_sequences/youtube", "manipulated_sequences"):
+        shutil.rmtree(alone / path)
+    with pytest.raises(ValueError, match="got only 1 that are not. Try --manipulations"):
+        listed(alone)
 
 
 @pytest.mark.parametrize(
@@ -344,9 +375,9 @@ def test_a_compression_is_chosen(several):
         ("Deepfakes", "raw"),
     }
     assert kinds_of(listed(several, compression="c23")) == {
-        (kind, "c23") for kind in ("youtube", "actors", "Deepfakes", "FaceSwap", "NeuralTextures")
+        (kind, "c23") for kind in ("youtube", "Deepfakes", "FaceSwap", "NeuralTextures")
     }
-    assert len(kinds_of(listed(several, compression="all"))) == 7
+    assert len(kinds_of(listed(several, compression="all"))) == 6
 
 
 @pytest.mark.parametrize("names", ["FaceSwap,NeuralTextures", " NeuralTextures , FaceSwap,"])
@@ -354,7 +385,6 @@ def test_manipulations_are_chosen_and_reals_stay(several, names):
     assert kinds_of(listed(several, manipulations=names)) == {
         ("youtube", "raw"),
         ("youtube", "c23"),
-        ("actors", "c23"),
         ("FaceSwap", "c23"),
         ("NeuralTextures", "c23"),
     }
@@ -362,7 +392,7 @@ def test_manipulations_are_chosen_and_reals_stay(several, names):
 
 def test_compression_and_manipulations_are_chosen_together(several):
     found = listed(several, compression="c23", manipulations="Deepfakes")
-    assert kinds_of(found) == {("youtube", "c23"), ("actors", "c23"), ("Deepfakes", "c23")}
+    assert kinds_of(found) == {("youtube", "c23"), ("Deepfakes", "c23")}
 
 
 @pytest.mark.parametrize("name", ["Deepfake", "deepfakes", "FaceShifter", "youtube"])
