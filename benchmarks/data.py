@@ -128,12 +128,7 @@ def measure_pipeline(directory: Path, arguments: argparse.Namespace) -> dict:
         out = write_set(directory, num_faces)
         paths = sorted(map(str, (out / "shards").glob("*")))
 
-        def decode(record):
-            key = "image/encoded"
-            parsed = tf.io.parse_single_example(record, {key: tf.io.FixedLenFeature([], tf.string)})
-            return tf.io.decode_png(parsed[key], channels=3)
-
-        bare = tf.data.TFRecordDataset(paths).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+        bare = tf.data.TFRecordDataset(paths).map(_decode, num_parallel_calls=tf.data.AUTOTUNE)
         every = AugmentOptions(*[True] * len(_annotations(AugmentOptions)))
         ways = {
             "bare loop": bare.prefetch(tf.data.AUTOTUNE),
@@ -166,6 +161,15 @@ def measure_pipeline(directory: Path, arguments: argparse.Namespace) -> dict:
     }
 
 
+def _decode(record):
+    """Decode a record and do nothing else."""
+    import tensorflow as tf
+
+    key = "image/encoded"
+    parsed = tf.io.parse_single_example(record, {key: tf.io.FixedLenFeature([], tf.string)})
+    return tf.io.decode_png(parsed[key], channels=3)
+
+
 def measure_files(directory: Path, arguments: argparse.Namespace) -> dict:
     """Set shards beside the same crops as single PNG files, in memory and out of it."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
@@ -182,18 +186,13 @@ def measure_files(directory: Path, arguments: argparse.Namespace) -> dict:
                 files.append(directory / "files" / f"{len(files):06d}.png")
                 files[-1].write_bytes(read_png(framed))
 
-    def decode_record(record):
-        key = "image/encoded"
-        parsed = tf.io.parse_single_example(record, {key: tf.io.FixedLenFeature([], tf.string)})
-        return tf.io.decode_png(parsed[key], channels=3)
-
     of_shards = tf.data.TFRecordDataset(list(map(str, shards)))
     of_files = tf.data.Dataset.from_tensor_slices(list(map(str, files)))
     # Reading alone as well: decoding is the same for both and hides what differs.
     ways = {
         "shards, read": of_shards,
         "files, read": of_files.map(tf.io.read_file, num_parallel_calls=tf.data.AUTOTUNE),
-        "shards, decoded": of_shards.map(decode_record, num_parallel_calls=tf.data.AUTOTUNE),
+        "shards, decoded": of_shards.map(_decode, num_parallel_calls=tf.data.AUTOTUNE),
         "files, decoded": of_files.map(
             lambda path: tf.io.decode_png(tf.io.read_file(path), channels=3),
             num_parallel_calls=tf.data.AUTOTUNE,
@@ -333,7 +332,7 @@ def write_large_manifest(out: Path, num_rows: int) -> None:
                 "manipulation": ["Deepfakes" if f else "" for f in fake],
                 "compression": ["c23"] * count,
                 "source_ids": [[f"{v // 2:06d}"] for v in video],
-                "split": [("train", "val", "test")[max(0, v // 2 % 20 - 17)] for v in video],
+                "split": [_split_of(v) for v in video],
                 "frame_index": np.arange(count) % 32,
                 "time_s": np.zeros(count),
                 "track_id": np.zeros(count, int),
@@ -362,7 +361,7 @@ def write_large_manifest(out: Path, num_rows: int) -> None:
             manipulation="Deepfakes" if v % 2 else "",
             compression="c23",
             source_ids=(f"{v // 2:06d}",),
-            split=("train", "val", "test")[max(0, v // 2 % 20 - 17)],
+            split=_split_of(v),
             file_bytes=int(rng.integers(1e5, 1e7)),
             width=854,
             height=480,
@@ -386,6 +385,11 @@ def write_large_manifest(out: Path, num_rows: int) -> None:
         prepare=PrepareOptions(),
         split=SplitOptions(),
     )
+
+
+def _split_of(video: int) -> str:
+    """Give 70, 15 and 15 % of the sources to the splits, as `prepare` does by itself."""
+    return "train" if (part := video // 2 % 20) < 14 else "val" if part < 17 else "test"
 
 
 def _latent(video: int) -> np.ndarray:
