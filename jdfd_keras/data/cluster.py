@@ -25,15 +25,24 @@ def read_flags(runner: str, flags: Sequence[str]):
 
     Raises:
         OSError: If Beam is not installed.
-        ValueError: If it does not know an option.
+        ValueError: If it does not know the runner or an option.
     """
     try:
         from apache_beam.io.filesystems import FileSystems
         from apache_beam.options.pipeline_options import PipelineOptions
+        from apache_beam.runners import create_runner
     except ImportError as error:
         raise OSError(
             f"Expected Apache Beam for --runner {runner}; got no such package. Install it with "
             "`pip install jdfd-keras[beam]`."
+        ) from error
+    try:
+        create_runner(runner)
+    except (ImportError, ValueError) as error:
+        raise ValueError(
+            f"Expected a runner of Apache Beam that can be had here; got {runner}: {error} Check "
+            "the spelling, and that the extra of Beam for it is installed, such as "
+            "apache-beam[gcp] for DataflowRunner."
         ) from error
     own = {}
     if runner == "DirectRunner":  # left alone it works in one process
@@ -72,7 +81,7 @@ def run_on_beam(
 
     Raises:
         OSError: If the pipeline fails.
-        ValueError: If Beam does not know the runner.
+        ValueError: If the runner lacks an option.
     """
     import apache_beam as beam
     import grpc
@@ -90,6 +99,11 @@ def run_on_beam(
                 | "work" >> beam.Map(_Line(function))
                 | "results" >> beam.io.WriteToText(store.path(f"{folder}/results"))
             )
+    except ValueError as error:
+        raise ValueError(
+            f"Expected options that {options.view_as(StandardOptions).runner} can run with; got "
+            f"'{' '.join(str(error).split())}'. Add what it asks for, as README shows."
+        ) from error
     except (RuntimeError, BeamError, grpc.RpcError) as error:
         raise OSError(
             f"Expected {options.view_as(StandardOptions).runner} to finish the work; got "

@@ -259,7 +259,7 @@ def _take_faces(run: Callable, take: Take, works: list[tuple[Video, int]]) -> di
             outcomes[outcome.pop("video_id")] = outcome
             num_faces += outcome["num_faces"]
             pace = num_faces / max(time.monotonic() - begun, 1e-9)
-            progress.advance(note=f"{num_faces} faces, {pace:.1f} faces/s")
+            progress.advance(note=f"{pace:.1f} faces/s")
     finally:
         progress.close(f"{num_faces} faces")
     return outcomes

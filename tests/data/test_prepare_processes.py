@@ -211,6 +211,7 @@ def test_the_command_line_hands_beam_its_own_flags(clips_folder, prepared_set, t
     [
         (["--runner", "NoRunner"], "NoRunner"),
         (["--runner", "DirectRunner", "--temp_locatoin=x"], "got --temp_locatoin"),
+        (["--runner", "DataflowRunner"], "Missing required option: project."),
     ],
 )
 def test_what_beam_does_not_know_is_refused_in_one_line(clips_folder, tmp_path, capfd, flags, told):
