@@ -122,7 +122,7 @@ def measure_pipeline(directory: Path, arguments: argparse.Namespace) -> dict:
         import tensorflow as tf
 
         from jdfd_keras.data.pipeline import load_faces
-        from jdfd_keras.options import AugmentOptions
+        from jdfd_keras.options import AugmentOptions, PipelineOptions
 
         num_faces = arguments.faces
         out = write_set(directory, num_faces)
@@ -134,6 +134,9 @@ def measure_pipeline(directory: Path, arguments: argparse.Namespace) -> dict:
             "bare loop": bare.prefetch(tf.data.AUTOTUNE),
             "ours": load_faces(out, "train", batch_size=32),
             "ours, shuffled": load_faces(out, "train", batch_size=32, shuffle=True),
+            "ours, balanced": load_faces(
+                out, "train", batch_size=32, shuffle=True, options=PipelineOptions(balance=True)
+            ),
             "ours, all changes": load_faces(
                 out, "train", batch_size=32, shuffle=True, augment=every
             ),

@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
-from jdfd_keras.data.manifest import FaceRow, VideoRow, read_manifest, read_videos
+from jdfd_keras.data.manifest import FaceRow, VideoRow, read_faces, read_videos, to_rows
 from jdfd_keras.data.samples import choose_evenly, choose_over_videos, read_crops
 from jdfd_keras.data.videos import LABEL_NAMES, SPLITS
 from jdfd_keras.faces.extract import Extraction, Face, Track, check_face_options, extract_faces
@@ -200,7 +201,9 @@ def _show_face(face: Face, landmarks: bool) -> SheetFace:
 
 
 def _inspect_set(directory: Path, out: Path, landmarks: bool) -> dict:
-    rows, videos = read_manifest(directory), read_videos(directory)
+    columns = ["split", "label", "manipulation", "video_id", "shard"]
+    faces, videos = read_faces(directory, columns=columns).to_pydict(), read_videos(directory)
+    num_faces = len(faces["video_id"])
     dropped: Counter = Counter()
     for video in videos:
         dropped.update(video.dropped)
@@ -208,8 +211,8 @@ def _inspect_set(directory: Path, out: Path, landmarks: bool) -> dict:
         "kind": "data set",
         "path": str(directory),
         "num_videos": len(videos),
-        "num_faces": len(rows),
-        "groups": _count_groups(rows, videos),
+        "num_faces": num_faces,
+        "groups": _count_groups(faces, videos),
         "dropped": dict(dropped),
         "excluded": [
             {"path": video.path, "reason": video.reason} for video in videos if not video.num_faces
@@ -217,55 +220,59 @@ def _inspect_set(directory: Path, out: Path, landmarks: bool) -> dict:
         "warnings": [f"{video.path}: {video.warning}" for video in videos if video.warning],
         "sheet": None,
     }
-    if not rows:
+    if not num_faces:
         error = "the data set holds no face; no sheet is written"
         return summary | {"failed": [{"path": str(directory), "error": error}]}
     out.parent.mkdir(parents=True, exist_ok=True)
-    _draw_groups(directory, out, rows, summary, landmarks)
+    _draw_groups(directory, out, faces, summary, landmarks)
     return summary | {"sheet": str(out)}
 
 
-def _count_groups(rows: list[FaceRow], videos: list[VideoRow]) -> list[dict]:
-    # Of the rows, since faces may be split singly; and of the videos, for those without a face.
-    faces: dict[tuple, list[str]] = defaultdict(list)
-    for row in rows:
-        faces[SPLITS.index(row.split), row.label, row.manipulation].append(row.video_id)
-    members = {key: set(video_ids) for key, video_ids in faces.items()}
+def _count_groups(faces: dict[str, list], videos: list[VideoRow]) -> list[dict]:
+    # Of the faces, since they may be split singly; and of the videos, for those without a face.
+    counts: Counter = Counter()
+    members: dict[tuple, set[str]] = defaultdict(set)
+    for split, label, manipulation, video_id, _ in zip(*faces.values(), strict=True):
+        key = (SPLITS.index(split), label, manipulation)
+        counts[key] += 1
+        members[key].add(video_id)
     for video in videos:
         if video.split:
             key = (SPLITS.index(video.split), video.label, video.manipulation)
-            members.setdefault(key, set()).add(video.video_id)
+            members[key].add(video.video_id)
     return [
         {
             "split": SPLITS[split],
             "label": LABEL_NAMES[label],
             "manipulation": manipulation,
             "num_videos": len(video_ids),
-            "num_faces": len(faces[split, label, manipulation]),
+            "num_faces": counts[split, label, manipulation],
         }
         for (split, label, manipulation), video_ids in sorted(members.items())
     ]
 
 
 def _draw_groups(
-    directory: Path, out: Path, rows: list[FaceRow], summary: dict, landmarks: bool
+    directory: Path, out: Path, faces: dict[str, list], summary: dict, landmarks: bool
 ) -> None:
     groups: dict[tuple[int, str], list[int]] = defaultdict(list)
-    for index, row in enumerate(rows):
-        groups[row.label, row.manipulation].append(index)
+    for index, key in enumerate(zip(faces["label"], faces["manipulation"], strict=True)):
+        groups[key].append(index)
     keys = sorted(groups)
     shown = [keys[i] for i in _largest(range(len(keys)), [len(groups[key]) for key in keys])]
     places = share_places([len(groups[key]) for key in shown])
     chosen = {
-        key: choose_over_videos(rows, groups[key], count)
+        key: choose_over_videos(faces["video_id"], groups[key], count)
         for key, count in zip(shown, places, strict=True)
     }
-    shards = [row.shard for row in rows]
-    crops = read_crops(directory, shards, {index for of in chosen.values() for index in of})
+    wanted = sorted({index for of in chosen.values() for index in of})
+    crops = read_crops(directory, faces["shard"], wanted)
+    table = read_faces(directory).take(pa.array(wanted))
+    rows = dict(zip(wanted, to_rows(table, FaceRow), strict=True))
     sheet_rows = []
     for label, manipulation in shown:
         indices, members = chosen[label, manipulation], groups[label, manipulation]
-        num_videos = len({rows[index].video_id for index in members})
+        num_videos = len({faces["video_id"][index] for index in members})
         notes = [_count(len(members), "face"), f"of {_count(num_videos, 'video')}"]
         if len(indices) < len(members):
             notes.append(f"{len(indices)} of {len(members)} shown")
@@ -276,7 +283,7 @@ def _draw_groups(
                 faces=[_show_row(rows[index], crops[index], landmarks) for index in indices],
             )
         )
-    notes = [f"{_count(len(rows), 'face')} of {_count(summary['num_videos'], 'video')}"]
+    notes = [f"{_count(summary['num_faces'], 'face')} of {_count(summary['num_videos'], 'video')}"]
     if len(shown) < len(keys):
         notes.append(f"{len(shown)} of {len(keys)} kinds are shown, those with the most faces")
     draw_sheet(out, sheet_rows, title=directory.resolve().name, notes=notes)

@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 
 from jdfd_keras.data.assemble import SHARDS
-from jdfd_keras.data.manifest import FaceRow
 from jdfd_keras.data.records import read_framed, read_png
 from jdfd_keras.faces.decode import sample_frame_indices
 
@@ -23,11 +22,11 @@ def choose_evenly(items: Sequence, count: int) -> list:
     return [items[index] for index in sample_frame_indices(len(items), count)] if items else []
 
 
-def choose_over_videos(rows: Sequence[FaceRow], indices: Sequence[int], count: int) -> list[int]:
+def choose_over_videos(video_ids: Sequence[str], indices: Sequence[int], count: int) -> list[int]:
     """Choose faces of as many videos as there may be, and evenly over each.
 
     Args:
-        rows: The manifest.
+        video_ids: The video of every row of a manifest.
         indices: Rows to choose from.
         count: Faces wanted.
 
@@ -36,7 +35,7 @@ def choose_over_videos(rows: Sequence[FaceRow], indices: Sequence[int], count: i
     """
     videos: dict[str, list[int]] = defaultdict(list)
     for index in indices:
-        videos[rows[index].video_id].append(index)
+        videos[video_ids[index]].append(index)
     names = choose_evenly(sorted(videos), count)
     chosen, left = {}, count
     # Those with few faces first: what they lack is taken of the others.

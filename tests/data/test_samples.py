@@ -1,4 +1,3 @@
-import dataclasses
 from collections import Counter
 
 import cv2
@@ -15,17 +14,13 @@ def test_a_choice_is_spread_evenly():
 
 
 def test_faces_are_taken_of_every_video_and_evenly_where_there_are_more():
-    @dataclasses.dataclass
-    class Row:
-        video_id: str
-
     sizes = {"a": 10, "b": 1, "c": 10, "d": 4}
-    rows = [Row(name) for name, size in sizes.items() for _ in range(size)]
+    video_ids = [name for name, size in sizes.items() for _ in range(size)]
 
     def count(places):
-        indices = choose_over_videos(rows, list(range(25)), places)
+        indices = choose_over_videos(video_ids, list(range(25)), places)
         assert indices == sorted(set(indices))
-        return dict(Counter(rows[index].video_id for index in indices))
+        return dict(Counter(video_ids[index] for index in indices))
 
     assert count(4) == {"a": 1, "b": 1, "c": 1, "d": 1}
     assert count(8) == {"a": 2, "b": 1, "c": 2, "d": 3}  # what b lacks is taken of d
