@@ -279,10 +279,9 @@ def _place(videos: list[Video], splits: list[str], num_groups: int) -> list[Vide
         if not set(CLASSES.values()) <= labels:
             raise ValueError(
                 "Expected enough videos for a training, a validation and a test split that share "
-                f"no source, each with both classes; got {len(videos)} videos in "
-                f"{num_groups} groups that share sources by their names (images in one folder "
-                "count as frames of one video). Add videos, or sort them into train/, val/ and test/ "
-                "yourself."
+                f"no source, each with both classes; got {len(videos)} videos in {num_groups} "
+                "groups that share sources by their names (images in one folder count as frames of "
+                "one video). Add videos, or sort them into train/, val/ and test/ yourself."
             )
     return [
         dataclasses.replace(video, split=split) for video, split in zip(videos, splits, strict=True)
