@@ -72,10 +72,13 @@ def write_set(directory: Path, num_faces: int) -> Path:
     """Write a prepared data set of one split, as `prepare` would: photographs with sensor noise."""
     from skimage import data
 
+    from jdfd_keras.claims import OPTIONS, save_options
     from jdfd_keras.data.clips import vary_portrait
     from jdfd_keras.data.manifest import FaceRow, to_table, write_table
     from jdfd_keras.data.records import encode_face, frame_record
-    from jdfd_keras.options import OPTIONS, FaceOptions, save_options
+    from jdfd_keras.options import (
+        FaceOptions,
+    )
 
     out = directory / f"set{num_faces}"
     (out / "shards").mkdir(parents=True)
@@ -305,14 +308,13 @@ def write_large_manifest(out: Path, num_rows: int) -> None:
     """
     import pyarrow as pa
 
+    from jdfd_keras.claims import OPTIONS, save_options
     from jdfd_keras.data.manifest import FaceRow, VideoRow, schema_of, to_table, write_table
     from jdfd_keras.options import (
-        OPTIONS,
         FaceOptions,
         FilterOptions,
         PrepareOptions,
         SplitOptions,
-        save_options,
     )
 
     out.mkdir()

@@ -21,7 +21,7 @@ _HOMES = {
     "TrainOptions": "jdfd_keras.options",
     "EvaluateOptions": "jdfd_keras.options",
     "ServeOptions": "jdfd_keras.options",
-    "load_options": "jdfd_keras.options",
+    "load_options": "jdfd_keras.claims",
     "extract_faces": "jdfd_keras.faces.extract",
     "Extraction": "jdfd_keras.faces.extract",
     "Face": "jdfd_keras.faces.extract",

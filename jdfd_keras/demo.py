@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from jdfd_keras.claims import OPTIONS, claim_directory, load_options
 from jdfd_keras.data.clips import Portrait, make_clips, read_portraits, vary_portrait
 from jdfd_keras.data.manifest import read_videos
 from jdfd_keras.data.videos import CLASSES
@@ -24,12 +25,9 @@ from jdfd_keras.evaluation.page import format_value
 from jdfd_keras.faces.extract import encode_png, extract_faces
 from jdfd_keras.model.weights import fetch_imagenet_weights
 from jdfd_keras.options import (
-    OPTIONS,
     DemoOptions,
     FaceOptions,
     ModelOptions,
-    claim_directory,
-    load_options,
 )
 from jdfd_keras.progress import track
 from jdfd_keras.serving.client import ask, face_size

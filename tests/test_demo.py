@@ -48,8 +48,11 @@ def test_demo_goes_from_nothing_to_served_verdicts(tmp_path):
 
 
 def test_demo_refuses_a_folder_of_other_options(tmp_path):
+    from jdfd_keras.claims import claim_directory
     from jdfd_keras.demo import run_demo
-    from jdfd_keras.options import DemoOptions, claim_directory
+    from jdfd_keras.options import (
+        DemoOptions,
+    )
 
     claim_directory(tmp_path / "demo", demo=DemoOptions(people=4))
     with pytest.raises(ValueError, match="people 4 -> 6"):

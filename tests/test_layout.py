@@ -10,6 +10,7 @@ import jdfd_keras
 PACKAGE = Path(jdfd_keras.__file__).parent
 ORDER = [
     "options",
+    "claims",
     "storage",
     "progress",
     "markdown",

@@ -15,6 +15,7 @@ import numpy as np
 import pyarrow as pa
 from sklearn.metrics import roc_auc_score
 
+from jdfd_keras.claims import OPTIONS, load_options
 from jdfd_keras.data.audit_page import render_audit
 from jdfd_keras.data.leaks import COLUMNS, Leaks, NearPair, by_split, count_of, find_leaks
 from jdfd_keras.data.manifest import (
@@ -29,7 +30,10 @@ from jdfd_keras.data.samples import read_crops
 from jdfd_keras.data.splits import kind_of
 from jdfd_keras.data.videos import CLASSES, LABEL_NAMES, SPLITS, family
 from jdfd_keras.faces.sheet import SheetFace, SheetRow, draw_sheet
-from jdfd_keras.options import OPTIONS, FaceOptions, SplitOptions, load_options
+from jdfd_keras.options import (
+    FaceOptions,
+    SplitOptions,
+)
 
 MOST_LISTED = 1000  # of each kind of finding in a report; the counts are of all
 MOST_PICTURES = 24

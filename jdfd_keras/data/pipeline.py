@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import tensorflow as tf
 
+from jdfd_keras.claims import OPTIONS, load_options
 from jdfd_keras.data.assemble import SHARDS
 from jdfd_keras.data.augment import augment_face
 from jdfd_keras.data.manifest import read_faces
@@ -18,11 +19,9 @@ from jdfd_keras.data.records import read_framed
 from jdfd_keras.data.shards import UNREADABLE, decode_face, read_label
 from jdfd_keras.data.videos import CLASSES, UNLABELLED
 from jdfd_keras.options import (
-    OPTIONS,
     AugmentOptions,
     FaceOptions,
     PipelineOptions,
-    load_options,
 )
 
 SHUFFLE_BUFFER = 4096  # encoded faces held at once: about 600 MB at 299 px

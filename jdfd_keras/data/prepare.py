@@ -25,6 +25,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from jdfd_keras.claims import OPTIONS, check_claim, to_json
 from jdfd_keras.data.assemble import SHARDS, Join, check_faces, plan_shards, write_tables
 from jdfd_keras.data.layouts import list_videos
 from jdfd_keras.data.leaks import SharedSource, by_split, find_shared_sources
@@ -44,14 +45,11 @@ from jdfd_keras.data.videos import CLASSES, LABEL_NAMES, SPLITS, Listing, Video
 from jdfd_keras.data.workers import Died, run_all
 from jdfd_keras.faces.extract import check_face_options
 from jdfd_keras.options import (
-    OPTIONS,
     FaceOptions,
     FilterOptions,
     PrepareOptions,
     SplitOptions,
     WorkOptions,
-    check_claim,
-    to_json,
 )
 from jdfd_keras.progress import Progress
 from jdfd_keras.storage import (

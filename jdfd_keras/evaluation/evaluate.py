@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 import tensorflow as tf
 
 import jdfd_keras
+from jdfd_keras.claims import OPTIONS, load_options
 from jdfd_keras.data.leaks import COLUMNS, describe_leaks, find_leaks, refuse_leaks
 from jdfd_keras.data.manifest import VideoRow, read_faces, read_videos
 from jdfd_keras.data.pipeline import explain_damage, load_faces
@@ -30,12 +31,10 @@ from jdfd_keras.evaluation.report import (
 from jdfd_keras.evaluation.scores import Scores, write_scores
 from jdfd_keras.evaluation.scoring import ScoredFaces, score_dataset
 from jdfd_keras.options import (
-    OPTIONS,
     EvaluateOptions,
     FaceOptions,
     FilterOptions,
     SplitOptions,
-    load_options,
 )
 from jdfd_keras.progress import Progress
 from jdfd_keras.training.run import load_run_model, read_seen

@@ -15,8 +15,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from jdfd_keras.claims import OPTIONS, save_options
 from jdfd_keras.model.network import classifier_of
-from jdfd_keras.options import OPTIONS, FaceOptions, save_options
+from jdfd_keras.options import (
+    FaceOptions,
+)
 from jdfd_keras.serving.contract import (
     ALIGNMENT_FILE,
     CLASSES,

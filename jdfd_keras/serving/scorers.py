@@ -10,8 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
+from jdfd_keras.claims import load_options
 from jdfd_keras.faces.extract import encode_png
-from jdfd_keras.options import EvaluateOptions, FaceOptions, load_options
+from jdfd_keras.options import (
+    EvaluateOptions,
+    FaceOptions,
+)
 from jdfd_keras.serving import client
 from jdfd_keras.serving.contract import ALIGNMENT_FILE, SCORE_FACES, find_versions
 

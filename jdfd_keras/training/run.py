@@ -18,7 +18,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jdfd_keras.options import OPTIONS, FaceOptions, load_options
+from jdfd_keras.claims import OPTIONS, load_options
+from jdfd_keras.options import (
+    FaceOptions,
+)
 
 HISTORY = "history.csv"
 LAST = "last.keras"

@@ -13,13 +13,13 @@ from pathlib import Path
 import keras
 import pyarrow as pa
 
+from jdfd_keras.claims import OPTIONS, claim_directory, load_options
 from jdfd_keras.data.leaks import COLUMNS, by_split, describe_leaks, find_leaks, refuse_leaks
 from jdfd_keras.data.manifest import read_faces
 from jdfd_keras.data.pipeline import explain_damage, load_faces
 from jdfd_keras.data.videos import CLASSES
 from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import (
-    OPTIONS,
     AugmentOptions,
     FaceOptions,
     ModelOptions,
@@ -27,8 +27,6 @@ from jdfd_keras.options import (
     PipelineOptions,
     SplitOptions,
     TrainOptions,
-    claim_directory,
-    load_options,
 )
 from jdfd_keras.training.callbacks import ProgressLine, RunFolder, StopAtNaN
 from jdfd_keras.training.compile import CLASSIFICATION, RECONSTRUCTION, compile_detector

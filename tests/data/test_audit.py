@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from jdfd_keras.claims import save_options
 from jdfd_keras.cli import main
 from jdfd_keras.data import audit as audit_module
 from jdfd_keras.data.audit import PICTURES, audit
@@ -25,7 +26,6 @@ from jdfd_keras.options import (
     FilterOptions,
     PrepareOptions,
     SplitOptions,
-    save_options,
 )
 
 LISTING = {"missing": [], "unknown": [], "left_out": {}}

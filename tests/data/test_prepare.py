@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
+from jdfd_keras.claims import load_options
 from jdfd_keras.data import take as take_module
 from jdfd_keras.data.manifest import read_manifest, read_videos
 from jdfd_keras.data.prepare import prepare
@@ -20,7 +21,6 @@ from jdfd_keras.options import (
     FilterOptions,
     PrepareOptions,
     SplitOptions,
-    load_options,
 )
 from jdfd_keras.storage import LocalStore
 

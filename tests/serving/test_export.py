@@ -7,7 +7,10 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from jdfd_keras.options import FaceOptions, load_options
+from jdfd_keras.claims import load_options
+from jdfd_keras.options import (
+    FaceOptions,
+)
 from jdfd_keras.serving import export
 from jdfd_keras.serving.engine import SavedModelEngine
 from jdfd_keras.serving.warmup import serialize_example

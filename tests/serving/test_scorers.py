@@ -3,7 +3,10 @@ import shutil
 import numpy as np
 import pytest
 
-from jdfd_keras.options import FaceOptions, save_options
+from jdfd_keras.claims import save_options
+from jdfd_keras.options import (
+    FaceOptions,
+)
 from jdfd_keras.serving import scorers
 from jdfd_keras.serving.scorers import local_scorer, remote_scorer
 
