@@ -54,6 +54,11 @@ def check_claim(text: str, place: str | Path, groups: dict) -> None:
         for name, value in values.items()
         if made.get(group, {}).get(name) != value
     ]
+    changed += [
+        f"{name} {made[group][name]!r} -> unknown here"
+        for group in asked.keys() & made.keys()
+        for name in made[group].keys() - asked[group].keys()
+    ]
     if changed:
         raise ValueError(
             f"Expected the options that {place} was made with; got other ones "
@@ -90,8 +95,9 @@ def load_options(path: str | Path, group: str, kind: type):
         ValueError: If it is not such a file, or holds keys that `kind` does not know.
     """
     try:
-        return kind(**_read_json(Path(path))[group])
-    except (KeyError, TypeError) as error:
+        values = _read_json(Path(path))[group]
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(
             f"Expected {path} to hold the group {group!r} with the options of "
             f"{kind.__name__}; got {error!r}. It was perhaps written by another version of "

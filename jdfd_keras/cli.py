@@ -235,6 +235,14 @@ def _add_flags(command: argparse.ArgumentParser, kind: type, skip: tuple[str, ..
                 default=field.default,
                 help=f"{field.metadata['help']} ({'yes' if field.default else 'no'})",
             )
+        elif field.type == tuple[int, ...]:
+            command.add_argument(
+                flag,
+                type=_integers,
+                default=field.default,
+                metavar="INT,INT",
+                help=f"{field.metadata['help']} ({','.join(map(str, field.default))})",
+            )
         else:
             command.add_argument(
                 flag,
@@ -244,3 +252,7 @@ def _add_flags(command: argparse.ArgumentParser, kind: type, skip: tuple[str, ..
                 metavar=None if field.metadata["choices"] else field.type.__name__.upper(),
                 help=f"{field.metadata['help']} ({field.default})",
             )
+
+
+def _integers(text: str) -> tuple[int, ...]:
+    return tuple(int(number) for number in text.split(","))

@@ -114,9 +114,15 @@ class ModelOptions:
 
     image_size: int = setting(299, "width and height of the input in pixels, at least 71")
     latent_dim: int = setting(256, "length of the latent vector (the paper's z, unstated)")
+    decoder: bool = setting(True, "rebuild the face too; without it, the paper's Table 3 baseline")
+    decoder_widths: tuple[int, ...] = setting(
+        (256, 128, 64, 32),
+        "channels of the decoder's deconvolutions but the last, each of which doubles the side",
+    )
     encoder_weights: str = setting(
         "imagenet", "start of the encoder: imagenet, none, or a Keras Xception weights file"
     )
+    dropout: float = setting(0.0, "share of the classifier's features dropped in training")
     batch_norm_momentum: float = setting(
         0.9, "momentum of batch normalisation (Keras' own 0.99 lags on short runs)"
     )
