@@ -92,15 +92,15 @@ def write_set(directory: Path, num_faces: int) -> Path:
                 crop = cv2.resize(portraits[number % 16], (SIZE, SIZE)).astype(np.float32)
                 crop = np.clip(crop + rng.normal(0, 2, crop.shape), 0, 255).astype(np.uint8)
                 record = encode_face(crop, label=number % 2, video_id="a/b", frame_index=number)
+                rows.append(_row(number, shard, file.tell()))
                 file.write(frame_record(record))
-                rows.append(_row(number, shard))
     with open(out / "manifest.parquet", "wb") as file:
         write_table(file, "parquet", FaceRow, [to_table(rows, FaceRow)])
     save_options(out / OPTIONS, faces=FaceOptions(face_size=SIZE))
     return out
 
 
-def _row(number: int, shard: str):
+def _row(number: int, shard: str, offset: int):
     from jdfd_keras.data.manifest import FaceRow
 
     what = {"str": "", "int": number, "float": 0.0, "tuple": ()}
@@ -108,7 +108,8 @@ def _row(number: int, shard: str):
         name: what[getattr(kind, "__name__", "tuple")]
         for name, kind in _annotations(FaceRow).items()
     }
-    named = {"video_id": "a/b", "label": number % 2, "split": "train", "shard": shard}
+    named = {"video_id": "a/b", "label": number % 2, "split": "train"}
+    named |= {"shard": shard, "offset": offset}
     return FaceRow(**values | named)
 
 
@@ -181,7 +182,8 @@ def measure_files(directory: Path, arguments: argparse.Namespace) -> dict:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import tensorflow as tf
 
-    from jdfd_keras.data.records import read_framed, read_png
+    from jdfd_keras.data.manifest import read_faces
+    from jdfd_keras.data.records import read_framed, read_png, read_record
 
     out = write_set(directory / "files", arguments.faces)
     shards = sorted((out / "shards").glob("*"))
@@ -192,7 +194,14 @@ def measure_files(directory: Path, arguments: argparse.Namespace) -> dict:
                 files.append(directory / "files" / f"{len(files):06d}.png")
                 files[-1].write_bytes(read_png(framed))
 
-    of_shards = tf.data.TFRecordDataset(list(map(str, shards)))
+    faces = read_faces(out, columns=["shard", "offset"]).to_pylist()
+    places = [(out / "shards" / face["shard"], face["offset"]) for face in faces]
+
+    def read(index: tf.Tensor) -> tf.Tensor:  # as data.pipeline does
+        record = tf.numpy_function(lambda i: read_record(*places[i]), [index], tf.string)
+        return tf.ensure_shape(record, ())
+
+    of_shards = tf.data.Dataset.range(len(places)).map(read, num_parallel_calls=tf.data.AUTOTUNE)
     of_files = tf.data.Dataset.from_tensor_slices(list(map(str, files)))
     # Reading alone as well: decoding is the same for both and hides what differs.
     ways = {
@@ -351,6 +360,7 @@ def write_large_manifest(out: Path, num_rows: int) -> None:
                 "yaw_deg": np.zeros(count),
                 "phash": [row.tobytes().hex() for row in hashes],
                 "shard": ["train-00000.tfrecord"] * count,
+                "offset": list(range(count)),
             }
             schema = schema_of(FaceRow)
             arrays = [pa.array(columns[field.name], field.type) for field in schema]

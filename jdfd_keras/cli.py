@@ -29,6 +29,10 @@ EXAMPLES = {
     "  jdfd-keras inspect clip.mp4 --out sheet.png --overlay annotated.mp4 --tracks all\n"
     "  jdfd-keras inspect prepared --out sheet.png",
     "train": "jdfd-keras train prepared --out run\n"
+    "  jdfd-keras train --resume run\n"
+    "  jdfd-keras train ffpp --out run --unlabelled celebdf --unlabelled uadfv "
+    "--unlabelled-share 0.1\n"
+    "  jdfd-keras train prepared --out run --strategy mirrored --batch-size 64\n"
     "  jdfd-keras train prepared --out run --encoder-weights none --optimizer adam "
     "--learning-rate 0.001 --classifier-learning-rate 0.001 --batch-size 16",
     "evaluate": "jdfd-keras evaluate run prepared --out report\n"
@@ -55,6 +59,12 @@ def main(argv: list[str] | None = None) -> int:
         argparse does.
     """
     arguments = parse(argv)
+    if getattr(arguments, "resume", None):
+        try:
+            arguments = parse(argv, commands.read_run(arguments.resume))
+        except (OSError, ValueError) as error:
+            print(f"jdfd-keras {arguments.command}: {error}", file=sys.stderr)
+            return 1
     os.environ["KERAS_BACKEND"] = "tensorflow"  # what is trained here is served by TensorFlow
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # serve and predict may share one
@@ -74,18 +84,32 @@ def main(argv: list[str] | None = None) -> int:
     return 1 if result.get("failed") else 0
 
 
-def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    """Parse a command; flags that are not ours are Beam's where Beam is asked for."""
-    parser = build_parser()
+def parse(argv: list[str] | None = None, run: dict | None = None) -> argparse.Namespace:
+    """Parse a command; flags that are not ours are Beam's where Beam is asked for.
+
+    Args:
+        argv: Its words.
+        run: What the flags of `train` are where they are not given, other than the defaults.
+    """
+    parser = build_parser(run)
     arguments, others = parser.parse_known_args(argv)
     if others and not getattr(arguments, "runner", ""):
         parser.error(f"unrecognized arguments: {' '.join(others)}")
+    if arguments.command == "train":
+        if arguments.resume and arguments.out and not run:
+            parser.error("train: --resume RUN stands in the place of --out")
+        if not (arguments.resume or arguments.data and arguments.out):
+            parser.error("train: DATA and --out DIR are needed, or --resume RUN")
     arguments.beam_flags = others
     return arguments
 
 
-def build_parser() -> argparse.ArgumentParser:
-    """Build the parser of all commands; flags come from the dataclasses in `options`."""
+def build_parser(run: dict | None = None) -> argparse.ArgumentParser:
+    """Build the parser of all commands; flags come from the dataclasses in `options`.
+
+    Args:
+        run: Defaults for `train`, by the names of its arguments.
+    """
     parser = argparse.ArgumentParser(
         prog="jdfd-keras",
         description="Detect deepfakes: train, evaluate, export and serve the Joint DeepFake "
@@ -153,13 +177,23 @@ def build_parser() -> argparse.ArgumentParser:
     command = _add_command(
         parsers, "train", commands.train, "train a detector on a prepared data set"
     )
-    command.add_argument("data", type=Path, metavar="DATA", help="what `prepare` made")
-    _add_out(command, "the run folder; one that was interrupted is gone on with")
-    _add_flags(command, options.ModelOptions, skip=("image_size",))
-    _add_flags(command, options.OptimizerOptions)
-    _add_flags(command, options.TrainOptions)
-    _add_flags(command, options.PipelineOptions)
-    _add_flags(command, options.AugmentOptions)
+    command.add_argument("data", type=Path, nargs="?", metavar="DATA", help="what `prepare` made")
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="the run folder; one that was interrupted is gone on with",
+    )
+    command.add_argument(
+        "--resume",
+        type=Path,
+        metavar="RUN",
+        help="go on with a run, with its data and options; DATA only if that lies elsewhere now",
+    )
+    for group in commands.TRAIN_GROUPS.values():
+        _add_flags(command, group, skip=("image_size",))
+    _add_flags(command, options.RunOptions)
+    command.set_defaults(**(run or {}))
 
     command = _add_command(
         parsers, "evaluate", commands.evaluate, "measure a detector on a data set"
@@ -223,7 +257,8 @@ def _add_out(command: argparse.ArgumentParser, what: str) -> None:
 
 
 def _add_flags(command: argparse.ArgumentParser, kind: type, skip: tuple[str, ...] = ()) -> None:
-    """Add a flag for each field of a dataclass of options."""
+    """Add a flag for each field of a dataclass of options, under its first words."""
+    command = command.add_argument_group(kind.__doc__.split(";")[0].splitlines()[0].rstrip("."))
     for field in dataclasses.fields(kind):
         flag = f"--{field.name.replace('_', '-')}"
         if field.name in skip:
@@ -234,6 +269,14 @@ def _add_flags(command: argparse.ArgumentParser, kind: type, skip: tuple[str, ..
                 action=argparse.BooleanOptionalAction,
                 default=field.default,
                 help=f"{field.metadata['help']} ({'yes' if field.default else 'no'})",
+            )
+        elif field.type == tuple[str, ...]:
+            command.add_argument(
+                flag,
+                action="append",
+                default=[],
+                metavar="DIR",
+                help=f"{field.metadata['help']}; may be given several times",
             )
         elif field.type == tuple[int, ...]:
             command.add_argument(
@@ -255,4 +298,7 @@ def _add_flags(command: argparse.ArgumentParser, kind: type, skip: tuple[str, ..
 
 
 def _integers(text: str) -> tuple[int, ...]:
-    return tuple(int(number) for number in text.split(","))
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"expected such as 256,128; got {text!r}") from error

@@ -12,19 +12,50 @@ import shlex
 import sys
 import tempfile
 from collections import Counter
+from pathlib import Path
 
 from jdfd_keras import options
+from jdfd_keras.claims import OPTIONS, load_options
+
+# What `train` is told of, by the names that a run folder has for it.
+TRAIN_GROUPS = {
+    "model": options.ModelOptions,
+    "optimizer": options.OptimizerOptions,
+    "loss": options.LossOptions,
+    "train": options.TrainOptions,
+    "unlabelled": options.UnlabelledOptions,
+    "pipeline": options.PipelineOptions,
+    "augment": options.AugmentOptions,
+}
 
 
 def read_flags(arguments: argparse.Namespace, kind: type):
     """Make a dataclass of options from the flags that there are of its fields."""
-    return kind(
-        **{
-            field.name: getattr(arguments, field.name)
-            for field in dataclasses.fields(kind)
-            if hasattr(arguments, field.name)
-        }
-    )
+    given = {
+        field.name: getattr(arguments, field.name)
+        for field in dataclasses.fields(kind)
+        if hasattr(arguments, field.name)
+    }
+    return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+
+
+def read_run(directory: Path) -> dict:
+    """Read what a run was told, as the arguments of `train`.
+
+    Raises:
+        OSError: If there is no run folder.
+        ValueError: If what it was told cannot be read.
+    """
+    path = directory / OPTIONS
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected a run folder to go on with; got {directory}, which holds no {OPTIONS}. "
+            "Begin one with `jdfd-keras train DATA --out DIR`."
+        )
+    run = {"data": Path(load_options(path, "place", options.PlaceOptions).data), "out": directory}
+    for group, kind in TRAIN_GROUPS.items():
+        run |= dataclasses.asdict(load_options(path, group, kind))
+    return {name: list(v) if name == "unlabelled" else v for name, v in run.items()}
 
 
 def demo(arguments: argparse.Namespace) -> tuple[dict, str]:
@@ -143,14 +174,13 @@ def train(arguments: argparse.Namespace) -> tuple[dict, str]:
     print(_import_tensorflow(), file=sys.stderr)
     from jdfd_keras.training import train as stage
 
+    told = {name: read_flags(arguments, kind) for name, kind in TRAIN_GROUPS.items()}
     run = stage.train(
         arguments.data,
         arguments.out,
-        read_flags(arguments, options.ModelOptions),
-        read_flags(arguments, options.OptimizerOptions),
-        read_flags(arguments, options.TrainOptions),
-        read_flags(arguments, options.PipelineOptions),
-        read_flags(arguments, options.AugmentOptions),
+        options=told.pop("train"),
+        run=read_flags(arguments, options.RunOptions),
+        **told,
     )
     result = {
         "directory": str(run.directory),

@@ -18,13 +18,15 @@ class Progress:
         description: What is done, in a few words.
         total: How many units there are.
         unit: What is counted, in the plural.
+        done: How many are done already; their time is not known.
     """
 
-    def __init__(self, description: str, total: int, unit: str):
+    def __init__(self, description: str, total: int, unit: str, done: int = 0):
         self.description, self.total, self.unit = description, total, unit
-        self.done = 0
+        self.done = self.done_before = done
         self.begun = self.last_line = time.monotonic()
         self.warm = None  # time and count after the first step, which may compile or load
+        self.stopped = None
         self.bar = _start_bar(description, total, unit) if sys.stderr.isatty() else None
 
     def advance(self, count: int = 1, note: str = "") -> None:
@@ -33,11 +35,20 @@ class Progress:
         now = time.monotonic()
         self.warm = self.warm or (now, self.done)
         if self.bar:
-            self.bar.update(self.bar.task_ids[0], completed=self.done, note=note)
+            pace = (self.done - self.warm[1]) / max(now - self.warm[0], 1e-9)
+            notes = f"{note}, {pace:.1f}/s" if note and pace else note
+            self.bar.update(self.bar.task_ids[0], completed=self.done, note=notes)
         elif now - self.last_line > SECONDS_BETWEEN_LINES and self.warm[1] < self.done < self.total:
             self.last_line = now
             pace_s = (now - self.warm[0]) / (self.done - self.warm[1])
-            self._print(f"about {pace_s * (self.total - self.done):.0f} s left", note)
+            left_s = pace_s * (self.total - self.done)
+            self._print(f"about {left_s:.0f} s left", f"{1 / pace_s:.1f}/s", note)
+
+    def stop_clock(self, note: str) -> None:
+        """Leave what follows, until it is over, out of the pace."""
+        self.stopped = time.monotonic()
+        if self.bar:
+            self.bar.update(self.bar.task_ids[0], completed=self.done, note=note)
 
     def close(self, note: str = "") -> None:
         """Say that the work is over, finished or not."""
@@ -45,8 +56,9 @@ class Progress:
             self.bar.update(self.bar.task_ids[0], completed=self.done, note=note)
             self.bar.stop()
         else:
-            spent_s = time.monotonic() - self.begun
-            self._print(f"{spent_s:.0f} s, {self.done / max(spent_s, 1e-9):.1f}/s", note)
+            spent_s = (self.stopped or time.monotonic()) - self.begun
+            pace = (self.done - self.done_before) / max(spent_s, 1e-9)
+            self._print(f"{spent_s:.0f} s, {pace:.1f}/s", note)
 
     def _print(self, *notes: str) -> None:
         text = ", ".join(filter(None, notes))

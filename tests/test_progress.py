@@ -17,7 +17,7 @@ def test_time_left_is_estimated_without_the_first_slow_step(capsys, monkeypatch)
     work = Progress("training", 10, "faces")
     work.advance(1)  # took 100 s: it compiled
     work.advance(2, "loss 0.5")  # 10 s a face, 7 faces to go
-    assert capsys.readouterr().err == "training: 3/10 faces, about 70 s left, loss 0.5\n"
+    assert capsys.readouterr().err == "training: 3/10 faces, about 70 s left, 0.1/s, loss 0.5\n"
 
 
 def test_lines_do_not_follow_each_other_at_once(capsys, monkeypatch):

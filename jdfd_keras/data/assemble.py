@@ -63,21 +63,23 @@ class Join:
         Raises:
             ValueError: If a part is damaged.
         """
-        rows = []
+        rows, written = [], 0
         with self.out.create(f"{SHARDS}/{shard.name}") as file:
             for video, positions in shard.members:
                 faces, own = read_part(self.out, video)["faces"], set(positions)
                 for position, framed in enumerate(self._read_records(video, len(faces))):
-                    if position in own:
-                        file.write(framed)
-                rows += [
-                    FaceRow(
-                        **{**dataclasses.asdict(video), "split": shard.split},
-                        **faces[position],
-                        shard=shard.name,
+                    if position not in own:
+                        continue
+                    file.write(framed)
+                    rows.append(
+                        FaceRow(
+                            **{**dataclasses.asdict(video), "split": shard.split},
+                            **faces[position],
+                            shard=shard.name,
+                            offset=written,
+                        )
                     )
-                    for position in positions
-                ]
+                    written += len(framed)
         with self.out.create(_rows_name(shard)) as file:
             write_table(file, "parquet", FaceRow, [to_table(rows, FaceRow)])
         return shard.name

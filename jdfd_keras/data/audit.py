@@ -302,11 +302,12 @@ def _draw_pairs(
     for number, directory in enumerate(directories):
         wanted = {int(row) for pair in places for where, row in pair if where == number}
         if wanted:
-            faces = read_faces(directory, columns=["video_id", "frame_index", "shard"])
+            faces = read_faces(directory, columns=["video_id", "frame_index", "shard", "offset"])
             shards = faces["shard"].cast(pa.string()).to_pylist()
-            for row, crop in read_crops(directory, shards, wanted).items():
+            offsets = faces["offset"].to_numpy()
+            for row, crop in read_crops(directory, shards, offsets, wanted).items():
                 crops[number, row] = crop
-                video_id, frame_index, _ = faces.slice(row, 1).to_pylist()[0].values()
+                video_id, frame_index, *_ = faces.slice(row, 1).to_pylist()[0].values()
                 # The family by itself: captions are as narrow as the faces.
                 captions[number, row] = f"{video_id.replace('/', chr(10), 1)}\nframe {frame_index}"
     size = next(iter(crops.values())).shape[1::-1]

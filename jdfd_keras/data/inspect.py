@@ -201,7 +201,7 @@ def _show_face(face: Face, landmarks: bool) -> SheetFace:
 
 
 def _inspect_set(directory: Path, out: Path, landmarks: bool) -> dict:
-    columns = ["split", "label", "manipulation", "video_id", "shard"]
+    columns = ["split", "label", "manipulation", "video_id", "shard", "offset"]
     faces, videos = read_faces(directory, columns=columns).to_pydict(), read_videos(directory)
     num_faces = len(faces["video_id"])
     dropped: Counter = Counter()
@@ -232,7 +232,7 @@ def _count_groups(faces: dict[str, list], videos: list[VideoRow]) -> list[dict]:
     # Of the faces, since they may be split singly; and of the videos, for those without a face.
     counts: Counter = Counter()
     members: dict[tuple, set[str]] = defaultdict(set)
-    for split, label, manipulation, video_id, _ in zip(*faces.values(), strict=True):
+    for split, label, manipulation, video_id, *_ in zip(*faces.values(), strict=True):
         key = (SPLITS.index(split), label, manipulation)
         counts[key] += 1
         members[key].add(video_id)
@@ -266,7 +266,7 @@ def _draw_groups(
         for key, count in zip(shown, places, strict=True)
     }
     wanted = sorted({index for of in chosen.values() for index in of})
-    crops = read_crops(directory, faces["shard"], wanted)
+    crops = read_crops(directory, faces["shard"], faces["offset"], wanted)
     table = read_faces(directory).take(pa.array(wanted))
     rows = dict(zip(wanted, to_rows(table, FaceRow), strict=True))
     sheet_rows = []

@@ -48,6 +48,7 @@ class FaceRow(Video):
         yaw_deg: As `faces.quality.estimate_yaw` gives it.
         phash: As `data.hashing.hash_face` gives it.
         shard: The file in `shards/` that holds the crop.
+        offset: Where its record begins in that file, in bytes.
     """
 
     frame_index: int
@@ -63,6 +64,7 @@ class FaceRow(Video):
     yaw_deg: float
     phash: str
     shard: str
+    offset: int
 
 
 @dataclass(frozen=True)

@@ -1,31 +1,23 @@
 """A prepared data set to the batches that `model.fit` takes.
 
-Takes the folder and a split; gives a tf.data.Dataset. The other end of `data.prepare`.
+Takes the folder and a split, or a list of faces; gives a tf.data.Dataset. The other end of
+`data.prepare`.
 """
 
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.compute as pc
+import numpy as np
 import tensorflow as tf
 
-from jdfd_keras.claims import OPTIONS, load_options
-from jdfd_keras.data.assemble import SHARDS
 from jdfd_keras.data.augment import augment_face
+from jdfd_keras.data.face_list import COLUMNS, FaceList, draw_order, list_faces
 from jdfd_keras.data.manifest import read_faces
-from jdfd_keras.data.records import read_framed
-from jdfd_keras.data.shards import UNREADABLE, decode_face, read_label
+from jdfd_keras.data.records import read_record
+from jdfd_keras.data.shards import decode_face
 from jdfd_keras.data.videos import CLASSES, UNLABELLED
-from jdfd_keras.options import (
-    AugmentOptions,
-    FaceOptions,
-    PipelineOptions,
-)
-
-SHUFFLE_BUFFER = 4096  # encoded faces held at once: about 600 MB at 299 px
-SHARDS_AT_ONCE = 8  # read by turns when shuffling
+from jdfd_keras.options import AugmentOptions, PipelineOptions
 
 
 def load_faces(
@@ -39,7 +31,7 @@ def load_faces(
     options: PipelineOptions | None = None,
     augment: AugmentOptions | None = None,
 ) -> tf.data.Dataset:
-    """Read one split of a prepared data set.
+    """Read one split of a prepared data set, a pass at a time.
 
     Args:
         directory: The prepared data set.
@@ -49,171 +41,235 @@ def load_faces(
             manifest.
         seed: The same seed gives the same order and the same changes, pass by pass.
         labelled_only: Pass over faces that are neither real nor fake.
-        options: Balance of the classes and caching; neither if not given. Balanced, real and fake
-            are drawn equally often, as many faces a pass as there are, so that faces of the rarer
-            class come more than once and some of the other not; only together with `shuffle`.
+        options: Balance of the classes, weights and caching; none if not given. Balanced, there
+            are as many real faces as fake ones, and as many faces a pass as without, so that those
+            of the rarer class come more than once and some of the other not; only together with
+            `shuffle`.
         augment: Changes of the faces at random; none if not given.
 
     Returns:
-        Batches of `(image, targets)`, or `(image, targets, weights)` where faces are unlabelled.
-        `image` is float32[n, size, size, 3] with pixel values in 0..255; `targets` a dict of
-        `classification`, float32[n, 1], 1 for fake, and `reconstruction`, the image on the scale
-        of -1..1; `weights` a dict of `classification`, float32[n], 0 for unlabelled faces and 1
-        for others, and `reconstruction`, ones[n, 1, 1]. It knows its length.
+        Batches of `(image, targets)`, or `(image, targets, weights)` where faces do not all weigh
+        the same. `image` is float32[n, size, size, 3] with pixel values in 0..255; `targets` a
+        dict of `classification`, float32[n, 1], 1 for fake, and `reconstruction`, the image on the
+        scale of -1..1; `weights` a dict of the same keys, float32[n]: of `classification` 0 for
+        unlabelled faces and 1, or what its class weighs, for others; of `reconstruction` 0 for
+        faces that the decoder is not to learn. It knows its length.
 
     Raises:
         OSError: If the folder is no prepared data set.
         ValueError: If the split is empty, or lacks a class that is to be balanced.
     """
-    directory = Path(directory)
-    options, augment = options or PipelineOptions(), augment or AugmentOptions()
-    rows = read_faces(directory, split=split, columns=["label", "shard"])
-    if not len(rows):
+    table = read_faces(directory, split=split, columns=COLUMNS)
+    if labelled_only:
+        table = table.filter(np.asarray(table["label"]) != UNLABELLED)
+    if not len(table):
         raise ValueError(
             f"Expected faces in the {split} split of {directory}; got none. The splits are train, "
             "val and test: see the manifest for those that are filled."
         )
-    labels = rows["label"].to_numpy()
-    size = load_options(directory / OPTIONS, "faces", FaceOptions).face_size
-    has_unlabelled = bool((labels == UNLABELLED).any()) and not labelled_only
-    count = len(rows)
-
-    records = _read_records(directory, rows["shard"], shuffle and not options.cache, seed)
-    records = records.apply(tf.data.experimental.assert_cardinality(count))
-    if labelled_only and (labels == UNLABELLED).any():
-        records = records.filter(lambda record: read_label(record) != UNLABELLED)
-        count = int((labels != UNLABELLED).sum())
-    if options.cache:
-        records = records.cache()
-    if shuffle and options.balance:
-        _check_balance(directory, split, labels)
-        shares = {label: float((labels == label).mean()) for label in set(labels.tolist())}
-        records = _balance(records, {} if labelled_only else shares, count, seed)
-    elif shuffle:
-        records = records.shuffle(min(count, SHUFFLE_BUFFER), seed=seed)
-    return (
-        _decode(records, size, augment, seed)
+    faces = list_faces(directory, table)
+    options = options or PipelineOptions()
+    check_options(faces, options)
+    count = len(faces)
+    # A pass begins with a number drawn anew each time.
+    places = (
+        tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
+        .take(1)
+        .flat_map(lambda number: tf.data.Dataset.range(count).map(lambda place: (number, place)))
         .apply(tf.data.experimental.assert_cardinality(count))
-        .batch(batch_size, num_parallel_calls=tf.data.AUTOTUNE)
-        .map(
-            lambda crop, label: _to_example(crop, label, has_unlabelled),
-            num_parallel_calls=tf.data.AUTOTUNE,
-        )
-        .prefetch(tf.data.AUTOTUNE)
     )
+    order = _shuffled(faces, seed, options) if shuffle else _in_order(faces)
+    crops = _decode(places, faces, order, seed, options, augment)
+    return _to_batches(crops, batch_size, _weigher(faces, options))
 
 
-@contextlib.contextmanager
-def explain_damage(directory: str | Path) -> Iterator[None]:
-    """Turn what TensorFlow says of damaged shards, while they are read, into a ValueError."""
-    try:
-        yield
-    except UNREADABLE as error:
-        # TensorFlow puts the node's name in braces before the cause and its operation behind.
-        cause = error.message.split("}} ")[-1].split(" [Op:")[0].splitlines()[0]
-        damaged = find_damage(directory)
-        if not damaged and isinstance(error, tf.errors.InvalidArgumentError):
-            raise  # of the model, then, or of whoever calls it
-        named = f" Damaged: {'; '.join(damaged)}." if damaged else ""
-        raise ValueError(
-            f"Expected {directory} to hold every face of its manifest; got {cause!r}.{named} Copy "
-            "the data set again, or prepare it again."
-        ) from error
+def stream_faces(
+    faces: FaceList,
+    *,
+    batch_size: int,
+    seed: int,
+    start_step: int = 0,
+    part: int = 0,
+    parts: int = 1,
+    replicas: int = 1,
+    options: PipelineOptions | None = None,
+    augment: AugmentOptions | None = None,
+) -> tf.data.Dataset:
+    """Give mixed faces without end, one pass after another, from any step on.
 
+    What a step gets depends on seed and step alone: a training that goes on gets what it would
+    have got, and several machines together get what one would have.
 
-def find_damage(directory: str | Path) -> list[str]:
-    """Read all shards, check them against their checksums and the manifest, and name the bad ones.
+    Args:
+        faces: What is passed over.
+        batch_size: Faces of a step, of all machines together; every batch is full.
+        seed: Of the order and the changes.
+        start_step: Steps that are done.
+        part: Which machine this is, from 0: it gets its share of each step.
+        parts: How many machines there are.
+        replicas: Devices of all machines together; each takes a batch of its own.
+        options: As for `load_faces`.
+        augment: As for `load_faces`.
 
     Returns:
-        A sentence for each shard that is damaged, in the order of the manifest.
+        Batches of `batch_size / replicas` faces, as `load_faces` gives them.
+
+    Raises:
+        ValueError: If the faces lack a class that is to be balanced.
     """
-    counts = pc.value_counts(read_faces(directory, columns=["shard"])["shard"].cast(pa.string()))
-    damaged = []
-    for entry in counts.to_pylist():
-        path, found = Path(directory, SHARDS, entry["values"]), 0
-        try:
-            with open(path, "rb") as file:
-                for _ in read_framed(file):
-                    found += 1
-            if found != entry["counts"]:
-                damaged.append(f"{path} holds {found} of {entry['counts']} faces")
-        except FileNotFoundError:
-            damaged.append(f"{path} is not there")
-        except ValueError as error:
-            damaged.append(f"{path} has after {found} faces {error}")
-    return damaged
+    options = options or PipelineOptions()
+    check_options(faces, options)
+    places = _places(len(faces), batch_size, start_step, part, parts)
+    crops = _decode(places, faces, _shuffled(faces, seed, options), seed, options, augment)
+    return _to_batches(crops, batch_size // replicas, _weigher(faces, options))
 
 
-def _read_records(
-    directory: Path, shards: pa.ChunkedArray, shuffle: bool, seed: int
+def share_faces(
+    faces: FaceList, *, batch_size: int, part: int, parts: int, replicas: int
 ) -> tf.data.Dataset:
-    names = pc.unique(shards.cast(pa.string())).to_pylist()
-    paths = tf.data.Dataset.from_tensor_slices([str(directory / SHARDS / name) for name in names])
-    if not shuffle:
-        return tf.data.TFRecordDataset(paths)
-    return paths.shuffle(len(names), seed=seed).interleave(
-        tf.data.TFRecordDataset,
-        cycle_length=SHARDS_AT_ONCE,
-        num_parallel_calls=tf.data.AUTOTUNE,
-        deterministic=True,
-    )
+    """Give one pass over the faces in their order, of which every device gets as many.
+
+    Where they do not fill the last step of several devices, some come again and weigh nothing.
+
+    Args:
+        faces: What is passed over.
+        batch_size: Faces of a step, of all machines together.
+        part: Which machine this is, from 0.
+        parts: How many machines there are.
+        replicas: Devices of all machines together.
+
+    Returns:
+        Batches of `batch_size / replicas` faces with weights, as `load_faces` gives them.
+    """
+    options = PipelineOptions()
+    places = _places(len(faces), batch_size, 0, part, parts)
+    if replicas == 1:
+        crops = _decode(places.take(len(faces)), faces, _in_order(faces), 0, options, None)
+        return _to_batches(crops, batch_size, _weigher(faces, options))
+    steps = -(-len(faces) // batch_size)
+    places = places.take(steps * batch_size // parts)
+    crops = _decode(places, faces, _in_order(faces), 0, options, None)
+    counted = tf.data.Dataset.zip(crops, places.map(lambda number, place: number == 0))
+    crops = counted.map(lambda crop, is_counted: (*crop, is_counted))
+    return _to_batches(crops, batch_size // replicas, _weigher(faces, options, force=True))
 
 
-def _check_balance(directory: Path, split: str, labels) -> None:
+def check_options(faces: FaceList, options: PipelineOptions) -> None:
+    """See that faces can be drawn and weighed as is asked for.
+
+    Raises:
+        ValueError: If not.
+    """
+    if options.balance and options.class_weights:
+        raise ValueError(
+            "Expected balance or class_weights; got both, which would favour the rarer class "
+            "twice. Leave one out."
+        )
     for name, label in CLASSES.items():
-        if not (labels == label).any():
+        if (options.balance or options.class_weights) and not (faces.label == label).any():
             raise ValueError(
-                f"Expected faces of both classes to balance in the {split} split of {directory}; "
-                f"got none that is {name}. Leave balance out."
+                f"Expected faces of both classes to balance in {_where(faces)}; got none that is "
+                f"{name}. Leave balance and class_weights out."
             )
 
 
-def _balance(
-    records: tf.data.Dataset, shares: dict[int, float], count: int, seed: int
-) -> tf.data.Dataset:
-    """Draw real and fake equally often; unlabelled faces as often as there are."""
-    unlabelled = shares.get(UNLABELLED, 0.0)
-    weights = dict.fromkeys(CLASSES.values(), (1 - unlabelled) / 2)
-    weights |= {UNLABELLED: unlabelled} if unlabelled else {}
-    streams = [
-        records.filter(lambda record, label=label: read_label(record) == label)
-        .shuffle(SHUFFLE_BUFFER // len(weights), seed=seed + 1 + number)
-        .repeat()
-        for number, label in enumerate(weights)
-    ]
-    return tf.data.Dataset.sample_from_datasets(
-        streams, list(weights.values()), seed=seed, rerandomize_each_iteration=True
-    ).take(count)
+def _where(faces: FaceList) -> Path:
+    return Path(faces.shards[0]).parent.parent
+
+
+def _places(count: int, batch_size: int, start_step: int, part: int, parts: int):
+    """Number the faces that a machine gets: the pass, and the place in its order, of each."""
+    own = batch_size // parts
+
+    def locate(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        position = (start_step + index // own) * batch_size + part * own + index % own
+        return position // count, position % count
+
+    return tf.data.Dataset.range(tf.int64.max).map(locate)
+
+
+def _in_order(faces: FaceList) -> Callable:
+    return lambda number: range(len(faces))
+
+
+def _shuffled(faces: FaceList, seed: int, options: PipelineOptions) -> Callable:
+    # Two passes may be under way at once, where one ends and faces are fetched ahead.
+    return lru_cache(maxsize=2)(
+        lambda number: draw_order(faces.label, seed=seed, number=number, balance=options.balance)
+    )
 
 
 def _decode(
-    records: tf.data.Dataset, size: int, augment: AugmentOptions, seed: int
+    places: tf.data.Dataset,
+    faces: FaceList,
+    order: Callable,
+    seed: int,
+    options: PipelineOptions,
+    augment: AugmentOptions | None,
 ) -> tf.data.Dataset:
-    if augment == AugmentOptions():
-        return records.map(
-            lambda record: decode_face(record, size), num_parallel_calls=tf.data.AUTOTUNE
+    """Turn passes and places into crops and labels."""
+    kept: dict[int, bytes] = {}
+
+    def fetch(number: np.ndarray, place: np.ndarray) -> tuple[bytes, np.ndarray]:
+        index = int(order(int(number))[int(place)])
+        record = kept.get(index)
+        if record is None:
+            record = read_record(faces.shards[faces.shard[index]], int(faces.offset[index]))
+            if options.cache:
+                kept[index] = record
+        return record, faces.is_hidden[index]
+
+    def decode(number: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        record, is_hidden = tf.numpy_function(fetch, [number, place], (tf.string, tf.bool))
+        crop, label = decode_face(tf.ensure_shape(record, ()), faces.face_size)
+        if augment and augment != AugmentOptions():
+            own = tf.random.experimental.stateless_fold_in(tf.stack([number, seed]), place)
+            crop = augment_face(crop, own, augment)
+        return crop, tf.where(
+            tf.ensure_shape(is_hidden, ()), tf.cast(UNLABELLED, label.dtype), label
         )
 
-    def decode(record: tf.Tensor, draw: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        crop, label = decode_face(record, size)
-        return augment_face(crop, tf.stack([draw, seed]), augment), label
-
-    draws = tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
-    return tf.data.Dataset.zip(records, draws).map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    return places.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _to_example(crop: tf.Tensor, label: tf.Tensor, has_unlabelled: bool) -> tuple:
-    image = tf.cast(crop, tf.float32)
-    targets = {
-        "classification": tf.cast(label == CLASSES["fake"], tf.float32)[:, tf.newaxis],
-        "reconstruction": image / 127.5 - 1.0,
-    }
-    if not has_unlabelled:
-        return image, targets
-    is_labelled = tf.cast(label != UNLABELLED, tf.float32)
-    weights = {
-        "classification": is_labelled,
-        # Keras keeps height and width of this loss until it is weighed (3.15.1).
-        "reconstruction": tf.ones_like(is_labelled)[:, tf.newaxis, tf.newaxis],
-    }
-    return image, targets, weights
+def _weigher(faces: FaceList, options: PipelineOptions, force: bool = False) -> Callable | None:
+    """Make the function from labels to weights; None where all faces weigh the same."""
+    has_unlabelled = bool((faces.label == UNLABELLED).any())
+    real_only = options.reconstruct == "real"
+    if not (has_unlabelled or options.class_weights or real_only or force):
+        return None
+    # By label: real, fake, and unlabelled at the end, where -1 points to.
+    counts = [int((faces.label == label).sum()) for label in (0, 1)]
+    shares = [sum(counts) / (2 * c) if options.class_weights else 1.0 for c in counts]
+    classification = tf.constant([*shares, 0.0])
+    reconstruction = tf.constant([1.0, 0.0, 0.0] if real_only else [1.0, 1.0, 1.0])
+
+    def weigh(label: tf.Tensor) -> dict[str, tf.Tensor]:
+        position = label % 3
+        return {
+            "classification": tf.gather(classification, position),
+            "reconstruction": tf.gather(reconstruction, position),
+        }
+
+    return weigh
+
+
+def _to_batches(crops: tf.data.Dataset, batch_size: int, weigh: Callable | None) -> tf.data.Dataset:
+    def to_example(crop: tf.Tensor, label: tf.Tensor, is_counted: tf.Tensor | None = None) -> tuple:
+        image = tf.cast(crop, tf.float32)
+        targets = {
+            "classification": tf.cast(label == CLASSES["fake"], tf.float32)[:, tf.newaxis],
+            "reconstruction": image / 127.5 - 1.0,
+        }
+        if weigh is None:
+            return image, targets
+        weights = weigh(label)
+        if is_counted is not None:
+            weights = {key: of * tf.cast(is_counted, of.dtype) for key, of in weights.items()}
+        return image, targets, weights
+
+    return (
+        crops.batch(batch_size, num_parallel_calls=tf.data.AUTOTUNE)
+        .map(to_example, num_parallel_calls=tf.data.AUTOTUNE)
+        .prefetch(tf.data.AUTOTUNE)
+    )

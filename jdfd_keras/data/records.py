@@ -12,8 +12,10 @@ Reference:
 
 import struct
 from collections.abc import Iterator
+from pathlib import Path
 from typing import BinaryIO
 
+import cv2
 import google_crc32c
 import numpy as np
 
@@ -61,13 +63,61 @@ def read_framed(file: BinaryIO) -> Iterator[bytes]:
         yield head + body
 
 
-def read_png(framed: bytes) -> bytes:
+def read_record(path: str | Path, offset: int) -> bytes:
+    """Read one record of a TFRecord file, without its frame.
+
+    Args:
+        path: The file.
+        offset: Where the record begins in it, in bytes.
+
+    Raises:
+        ValueError: If the file is not there, is cut short, or a checksum does not fit; it names
+            the file.
+    """
+    try:
+        with open(path, "rb") as file:
+            file.seek(offset)
+            framed = next(read_framed(file), None)
+        if framed is None:
+            raise ValueError("its end")
+    except (OSError, ValueError) as error:
+        raise ValueError(
+            f"Expected a face at byte {offset} of {path}; got {error}. Copy the data set again, "
+            "or prepare it again."
+        ) from error
+    return framed[12:-4]
+
+
+def read_crop(path: str | Path, offset: int) -> np.ndarray:
+    """Read the crop of one face of a TFRecord file.
+
+    Args:
+        path: The file.
+        offset: Where its record begins in it, in bytes.
+
+    Returns:
+        uint8[size, size, 3], RGB.
+
+    Raises:
+        ValueError: If the file is not there, is damaged, or holds no picture; it names the file.
+    """
+    png = np.frombuffer(read_png(read_record(path, offset)), np.uint8)
+    crop = cv2.imdecode(png, cv2.IMREAD_COLOR_RGB)
+    if crop is None:
+        raise ValueError(
+            f"Expected a picture at byte {offset} of {path}; got bytes that cannot be decoded. "
+            "Copy the data set again, or prepare it again."
+        )
+    return crop
+
+
+def read_png(record: bytes) -> bytes:
     """Find the PNG in a record that `encode_face` made; no other field holds such bytes.
 
     Raises:
         ValueError: If there is none.
     """
-    return framed[framed.index(b"\x89PNG\r\n") :]
+    return record[record.index(b"\x89PNG\r\n") :]
 
 
 def _checksum(data: bytes) -> bytes:

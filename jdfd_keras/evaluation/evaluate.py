@@ -19,7 +19,8 @@ import jdfd_keras
 from jdfd_keras.claims import OPTIONS, load_options
 from jdfd_keras.data.leaks import COLUMNS, describe_leaks, find_leaks, refuse_leaks
 from jdfd_keras.data.manifest import VideoRow, read_faces, read_videos
-from jdfd_keras.data.pipeline import explain_damage, load_faces
+from jdfd_keras.data.pipeline import load_faces
+from jdfd_keras.data.shards import explain_damage
 from jdfd_keras.data.videos import CLASSES, LABEL_NAMES, UNLABELLED
 from jdfd_keras.evaluation.figures import plot_faces, plot_roc
 from jdfd_keras.evaluation.metrics import check_threshold

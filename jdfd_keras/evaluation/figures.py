@@ -70,24 +70,27 @@ def plot_faces(
     *,
     columns: int = 6,
 ) -> None:
-    """Draw faces above what the decoder made of them.
+    """Draw faces, each above what the decoder made of it where there is a decoder.
 
     Args:
         path: PNG file to write, replaced if it is there.
         pictures: float[2, size, size, 3] each, on the scale of -1..1: a face and its
-            reconstruction.
+            reconstruction; or float[1, size, size, 3] each, the face alone. At least one.
         captions: One for each.
         columns: Faces side by side.
     """
     rows = -(-len(pictures) // columns)
-    figure = Figure(figsize=(1.35 * columns, 2.95 * rows), dpi=150, layout="constrained")
+    depth = len(pictures[0])
+    height = (1.35 * depth + 0.25) * rows  # inches, with a line for the captions
+    figure = Figure(figsize=(1.35 * columns, height), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(2 * rows, columns, squeeze=False)
+    grid = figure.subplots(depth * rows, columns, squeeze=False)
     for axes in grid.flat:
         axes.set_axis_off()
     for index, (picture, caption) in enumerate(zip(pictures, captions, strict=True)):
         row, column = divmod(index, columns)
-        for axes, half in zip(grid[2 * row : 2 * row + 2, column], picture, strict=True):
-            axes.imshow(np.clip((half + 1) / 2, 0, 1))
-        grid[2 * row, column].set_title(caption, fontsize=8, parse_math=False)
+        cells = grid[depth * row : depth * (row + 1), column]
+        for axes, part in zip(cells, picture, strict=True):
+            axes.imshow(np.clip((part + 1) / 2, 0, 1))
+        cells[0].set_title(caption, fontsize=8, parse_math=False)
     figure.savefig(path, format="png")

@@ -14,7 +14,8 @@ def render_markdown(report: dict, *, roc: str | None, faces: str | None = None) 
     Args:
         report: What `build_report` gave.
         roc: Name of the picture of the curves beside the report, None if there is none.
-        faces: Name of the picture of faces and their reconstructions, None if there is none.
+        faces: Name of the picture of faces, and their reconstructions if there are any; None if
+            there is no picture.
 
     Returns:
         Markdown, with a line feed at its end.
@@ -33,7 +34,7 @@ def render_markdown(report: dict, *, roc: str | None, faces: str | None = None) 
         _manipulation_table(report),
         "## Reconstruction",
         _reconstruction_text(report["reconstruction"]),
-        *([f"![Faces above what the decoder made of them]({faces})"] if faces else []),
+        *([f"![{_describe_faces(report)}]({faces})"] if faces else []),
         "## Excluded videos",
         _excluded_text(report),
         "## Protocol",
@@ -118,6 +119,12 @@ def _reconstruction_text(error: dict | None) -> str:
         f"{text} **The decoder is no better than the mean face**: it has learned nothing that "
         "tells one face from another."
     )
+
+
+def _describe_faces(report: dict) -> str:
+    if report["reconstruction"] is None:
+        return "Some of the faces with their scores"
+    return "Faces above what the decoder made of them"
 
 
 def _excluded_text(report: dict) -> str:

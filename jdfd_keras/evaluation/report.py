@@ -65,7 +65,8 @@ def build_report(
     Returns:
         A dict ready for JSON. `frame` and `video`: `num_real`, `num_fake` and one object per
         metric with its `value`, null where undefined. `by_manipulation`: the two blocks for
-        each manipulation against all reals. `excluded`, `reconstruction` and `protocol`.
+        each manipulation against all reals. `excluded`, `protocol` and `reconstruction`, null
+        without a decoder.
 
     Raises:
         ValueError: If the threshold is not in [0, 1], or the reconstruction error is no number.
@@ -114,7 +115,8 @@ def write_report(
         directory: A folder that is there; files of these names are replaced.
         report: What `build_report` gave.
         roc: Name of the picture of the curves beside the report, None if there is none.
-        faces: Name of the picture of faces and their reconstructions, None if there is none.
+        faces: Name of the picture of faces, and their reconstructions if there are any; None if
+            there is no picture.
     """
     directory = Path(directory)
     text = json.dumps(report, indent=2, allow_nan=False)

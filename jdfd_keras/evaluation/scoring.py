@@ -1,8 +1,8 @@
 """Faces to scores: one pass of a detector over a data set.
 
-Takes a keras.Model and batches; gives a score and a label per face and the error of the decoder
-over all of them, in memory that does not grow with the faces but for the scores themselves.
-Knows nothing of files or names.
+Takes a keras.Model and batches; gives a score and a label per face and the error of the decoder,
+if there is one, over all of them, in memory that does not grow with the faces but for the scores
+themselves. Knows nothing of files or names.
 """
 
 from collections.abc import Collection, Iterable
@@ -13,8 +13,6 @@ import numpy as np
 
 from jdfd_keras.evaluation.report import ReconstructionError
 
-OUTPUTS = ("classification", "reconstruction")
-
 
 @dataclass(frozen=True, eq=False)
 class ScoredFaces:
@@ -23,14 +21,15 @@ class ScoredFaces:
     Attributes:
         score: float64[n], P(fake).
         label: float64[n], as the data set has it, 1 is fake.
-        reconstruction: Error of the decoder over all faces.
+        reconstruction: Error of the decoder over all faces; None without a decoder.
         pictures: Position to float32[2, size, size, 3] on the scale of -1..1: the face and its
-            reconstruction, for the positions asked for.
+            reconstruction, for the positions asked for; without a decoder float32[1, ...], the
+            face alone.
     """
 
     score: np.ndarray
     label: np.ndarray
-    reconstruction: ReconstructionError
+    reconstruction: ReconstructionError | None
     pictures: dict[int, np.ndarray]
 
 
@@ -40,7 +39,7 @@ def score_dataset(
     """Score every face of a data set in one pass.
 
     Args:
-        model: A detector as `build_detector` makes it.
+        model: A detector as `build_detector` makes it, with a decoder or without.
         dataset: Batches of (image, targets) as `load_faces` gives them, not shuffled if the
             scores are to be matched to anything.
         show: Positions of the faces whose pictures are wanted.
@@ -50,14 +49,15 @@ def score_dataset(
         go.
 
     Raises:
-        ValueError: If the model has not the two outputs, the faces have another size than the
-            model takes, or there are none.
+        ValueError: If the model has no output `classification`, the faces have another size than
+            the model takes, or there are none.
     """
-    if not isinstance(model.output, dict) or not set(OUTPUTS) <= set(model.output):
+    if not isinstance(model.output, dict) or "classification" not in model.output:
         raise ValueError(
-            f"Expected a model with the outputs {', '.join(OUTPUTS)}; got {model.name!r} with "
+            f"Expected a model with the output 'classification'; got {model.name!r} with "
             f"{model.output_names}. Give one that build_detector made."
         )
+    has_decoder = "reconstruction" in model.output
     scores, labels, error, pictures = [], [], _ErrorSums(), {}
     position = 0
     for image, targets in dataset:
@@ -65,19 +65,25 @@ def score_dataset(
         outputs = model.predict_on_batch(image)
         scores.append(np.asarray(outputs["classification"], np.float64)[:, 0])
         labels.append(np.asarray(targets["classification"], np.float64)[:, 0])
-        faces = np.asarray(targets["reconstruction"])
-        reconstructions = np.asarray(outputs["reconstruction"])
-        error.add(faces, reconstructions)
-        for pair in zip(faces, reconstructions, strict=True):
+        shown = [np.asarray(targets["reconstruction"])]  # the faces themselves
+        if has_decoder:
+            shown.append(np.asarray(outputs["reconstruction"]))
+            error.add(*shown)
+        for picture in zip(*shown, strict=True):
             if position in show:
-                pictures[position] = np.stack(pair)
+                pictures[position] = np.stack(picture)
             position += 1
     if not scores:
         raise ValueError(
             "Expected a data set with at least one face; got none. Was every video of the "
             "split excluded?"
         )
-    return ScoredFaces(np.concatenate(scores), np.concatenate(labels), error.result(), pictures)
+    return ScoredFaces(
+        np.concatenate(scores),
+        np.concatenate(labels),
+        error.result() if has_decoder else None,
+        pictures,
+    )
 
 
 class _ErrorSums:

@@ -10,7 +10,7 @@ from pathlib import Path
 SCORE_BYTES = "serving_default"
 CLASSIFY = "classify"
 SCORE_FACES = "faces"
-RECONSTRUCT = "reconstruct"
+RECONSTRUCT = "reconstruct"  # there only where the detector has a decoder
 
 CLASSES = ("real", "fake")  # the order of the two scores of `classify`
 CLASSIFY_METHOD = "tensorflow/serving/classify"

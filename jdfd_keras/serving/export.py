@@ -82,11 +82,11 @@ def export_detector(
             string[n, 2] = real, fake and `scores` float32[n, 2].
         `faces`: `faces` uint8[n, S, S, 3] RGB to `scores` float32[n].
         `reconstruct`: the same input to `reconstruction` float32[n, S, S, 3] on the scale of
-            -1..1 and `error` float32[n], its mean squared error.
+            -1..1 and `error` float32[n], its mean squared error; not there without a decoder.
     The first three hold no operation of the decoder.
 
     Args:
-        model: A detector as `build_detector` makes it.
+        model: A detector as `build_detector` makes it, with a decoder or without.
         directory: `saved_models/<name>`; its last part is the name the model is served under.
         faces: How the faces were taken that it was trained on; kept beside the model, so that
             `predict` takes them alike.
@@ -103,6 +103,7 @@ def export_detector(
     """
     directory = Path(directory)
     size = model.input.shape[1]
+    has_decoder = "reconstruction" in model.output
     _check_name(directory.name)
     if faces.face_size != size:
         raise ValueError(
@@ -116,7 +117,7 @@ def export_detector(
     shutil.rmtree(partial, ignore_errors=True)
     try:
         _write_saved_model(model, partial)
-        write_warmup(partial / WARMUP_FILE, directory.name, size)
+        write_warmup(partial / WARMUP_FILE, directory.name, size, has_decoder=has_decoder)
         save_options(partial / ALIGNMENT_FILE, faces=faces)
         card_file = partial / "assets.extra" / MODEL_CARD
         write_model_card(
@@ -124,6 +125,7 @@ def export_detector(
             name=directory.name,
             version=version,
             image_size=size,
+            has_decoder=has_decoder,
             faces=faces,
             facts=card or {},
         )
@@ -162,7 +164,6 @@ def _signatures(model: keras.Model) -> dict:
     size = model.input.shape[1]
     # Models that end at one output: what the other needs is then not in the graph at all.
     classifier = classifier_of(model)
-    reconstructor = keras.Model(model.input, model.output["reconstruction"])
     face_input = tf.TensorSpec([None, size, size, 3], tf.uint8, name="faces")
 
     def decode_face(image_bytes):
@@ -198,6 +199,11 @@ def _signatures(model: keras.Model) -> dict:
     def score_faces(faces):
         return {"scores": score(pixels(faces))}
 
+    signatures = {SCORE_BYTES: score_bytes, CLASSIFY: classify, SCORE_FACES: score_faces}
+    if "reconstruction" not in model.output:
+        return signatures
+    reconstructor = keras.Model(model.input, model.output["reconstruction"])
+
     @tf.function(input_signature=[face_input])
     def reconstruct(faces):
         image = pixels(faces)
@@ -205,12 +211,7 @@ def _signatures(model: keras.Model) -> dict:
         error = tf.reduce_mean(tf.square(reconstruction - (image / 127.5 - 1)), axis=[1, 2, 3])
         return {"reconstruction": reconstruction, "error": error}
 
-    return {
-        SCORE_BYTES: score_bytes,
-        CLASSIFY: classify,
-        SCORE_FACES: score_faces,
-        RECONSTRUCT: reconstruct,
-    }
+    return signatures | {RECONSTRUCT: reconstruct}
 
 
 def _check_runs(directory: Path) -> None:

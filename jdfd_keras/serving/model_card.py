@@ -10,8 +10,8 @@ from jdfd_keras.options import FaceOptions
 
 TEXT = """# {name}, version {version}
 
-A Joint DeepFake Detector: one Xception encoder, a classifier and a decoder that reconstructs the
-face. It takes one aligned face and gives P(fake), a score from 0 to 1; higher is more fake.
+{kind}
+It takes one aligned face and gives P(fake), a score from 0 to 1; higher is more fake.
 
 ## Intended use
 
@@ -38,6 +38,13 @@ that it never saw. Strong compression, small, turned or covered faces make it wo
 - The code of jdfd-keras is Apache-2.0.
 """
 
+WITH_DECODER = """\
+A Joint DeepFake Detector: one Xception encoder, a classifier, and a decoder that reconstructs the
+face."""
+WITHOUT_DECODER = """\
+A detector of deepfakes: one Xception encoder and a classifier. It has no decoder, and so does not
+reconstruct the face."""
+
 
 def write_model_card(
     path: str | Path,
@@ -45,6 +52,7 @@ def write_model_card(
     name: str,
     version: int,
     image_size: int,
+    has_decoder: bool,
     faces: FaceOptions,
     facts: dict[str, dict],
 ) -> None:
@@ -55,6 +63,7 @@ def write_model_card(
         name: The name it is served under.
         version: Its number.
         image_size: Width and height of its input in pixels.
+        has_decoder: Whether it reconstructs faces too.
         faces: How faces were taken for it.
         facts: What else is known (data, training, figures): sections of name and value. Without
             any, the card says that it does not know.
@@ -66,6 +75,7 @@ def write_model_card(
     text = TEXT.format(
         name=name,
         version=version,
+        kind=WITH_DECODER if has_decoder else WITHOUT_DECODER,
         image_size=image_size,
         alignment=_as_list(dataclasses.asdict(faces), indent="  "),
         sections="".join(sections),

@@ -14,7 +14,7 @@ from tensorflow_serving.apis import classification_pb2, predict_pb2, prediction_
 from jdfd_keras.serving.contract import CLASSIFY, RECONSTRUCT, SCORE_BYTES, SCORE_FACES
 
 
-def write_warmup(path: str | Path, name: str, size: int) -> None:
+def write_warmup(path: str | Path, name: str, size: int, *, has_decoder: bool) -> None:
     """Record one request with a grey face for each signature.
 
     TensorFlow Serving runs them before it calls a version available, and refuses the version if
@@ -24,17 +24,17 @@ def write_warmup(path: str | Path, name: str, size: int) -> None:
         path: The file, replaced if it is there; its folder is made.
         name: The model they ask for.
         size: Width and height of its faces.
+        has_decoder: Whether it has the signature `reconstruct`.
     """
     face = np.full((1, size, size, 3), 127, np.uint8)
     encoded = tf.io.encode_png(face[0]).numpy()
     example = tf.train.Example.FromString(serialize_example({"image/encoded": [encoded]}))
 
+    requests = {SCORE_BYTES: {"image_bytes": [encoded]}, SCORE_FACES: {"faces": face}}
+    if has_decoder:
+        requests[RECONSTRUCT] = {"faces": face}
     logs = []
-    for signature, inputs in (
-        (SCORE_BYTES, {"image_bytes": [encoded]}),
-        (SCORE_FACES, {"faces": face}),
-        (RECONSTRUCT, {"faces": face}),
-    ):
+    for signature, inputs in requests.items():
         request = predict_pb2.PredictRequest()
         request.model_spec.name = name
         request.model_spec.signature_name = signature

@@ -1,81 +1,182 @@
-"""What happens beside the fitting: a stop at NaN, progress, the run folder.
+"""What happens beside the fitting: a stop at NaN, averages, progress, the run folder.
 
 Ordinary Keras callbacks; `model.fit` of your own can take each of them.
 """
 
-import csv
 import math
-import os
-import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import keras
 
+from jdfd_keras.options import RunOptions
 from jdfd_keras.progress import Progress
-from jdfd_keras.training.run import BEST, HISTORY, LAST, MONITOR, best_epoch
+from jdfd_keras.training.checkpoint import Checkpoint, save_checkpoint, take_checkpoint
+from jdfd_keras.training.devices import Devices
+from jdfd_keras.training.run import MONITOR, write_epoch
+
+AUC, AUC_OF_ONE = "classification_frame_auc", "frame_auc"
+ASK_EVERY = 20  # steps between two looks at the clock, which machines must agree on
 
 
-class StopAtNaN(keras.callbacks.Callback):
-    """End the training at the first loss that is no number, before anything is saved of it."""
+class _Placed(keras.callbacks.Callback):
+    """Knows how many steps of its epoch are done, also where an epoch is gone on with."""
+
+    def __init__(self, begun: Checkpoint):
+        super().__init__()
+        self.begun = begun
+        self.epoch = begun.epoch
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
 
+    def steps_done(self, batch: int) -> int:
+        return batch + 1 + (self.begun.step if self.epoch == self.begun.epoch else 0)
+
+
+class StopAtNaN(_Placed):
+    """End the training at the first loss that is no number, before anything is saved of it.
+
+    Args:
+        begun: Where the training stood at its begin.
+        name_faces: From an epoch and a step in it, both from 0, to the names of the step's faces.
+    """
+
+    def __init__(self, begun: Checkpoint, name_faces: Callable[[int, int], list[str]]):
+        super().__init__(begun)
+        self.name_faces = name_faces
+
     def on_train_batch_end(self, batch, logs=None):
         if not math.isfinite(logs["loss"]):
+            step = self.steps_done(batch)
+            faces = self.name_faces(self.epoch, step - 1)
             raise ValueError(
                 f"Expected a loss that is a number; got {logs['loss']} in epoch {self.epoch + 1}, "
-                f"step {batch + 1}. The epochs before it are kept. Try a lower --learning-rate."
+                f"step {step}, of the faces {', '.join(faces)}. The last checkpoint before it is "
+                "kept. Try a lower --learning-rate, or --clip-norm 1, in another run."
             )
 
 
-class ProgressLine(keras.callbacks.Callback):
-    """Show faces done, the loss so far, and after each epoch what validation gave."""
+class ContinueMetrics(keras.callbacks.Callback):
+    """Go on with the sums of an epoch that was interrupted, so that its means are of all of it.
 
-    def __init__(self, num_faces: int, batch_size: int):
+    They are added once the first step has made the metrics.
+    """
+
+    def __init__(self, begun: Checkpoint):
         super().__init__()
-        self.num_faces, self.batch_size = num_faces, batch_size
-
-    def on_epoch_begin(self, epoch, logs=None):
-        name = f"epoch {epoch + 1}/{self.params['epochs']}"
-        self.progress = Progress(name, self.num_faces, "faces")
+        self.metrics = begun.metrics
 
     def on_train_batch_end(self, batch, logs=None):
-        count = min(self.batch_size, self.num_faces - batch * self.batch_size)
-        self.progress.advance(count, f"loss {logs['loss']:.3f}")
+        for variable, before in zip(self.model.metrics_variables, self.metrics, strict=False):
+            variable.assign(variable.numpy() + before)
+        self.metrics = []
+
+
+class ValidateAverage(keras.callbacks.Callback):
+    """Validate the moving average of the weights in their place."""
+
+    def on_test_begin(self, logs=None):
+        branch_optimizer(self.model).swap_average()
+
+    def on_test_end(self, logs=None):
+        branch_optimizer(self.model).swap_average()
+
+
+class ProgressLine(_Placed):
+    """Show faces done, the loss so far, and after each epoch what validation gave."""
+
+    def __init__(self, begun: Checkpoint, steps: int, batch_size: int):
+        super().__init__(begun)
+        self.steps, self.batch_size = steps, batch_size
+
+    def on_epoch_begin(self, epoch, logs=None):
+        super().on_epoch_begin(epoch)
+        name = f"epoch {epoch + 1}/{self.params['epochs']}"
+        before = self.steps_done(-1) * self.batch_size
+        self.progress = Progress(name, self.steps * self.batch_size, "faces", done=before)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.progress.advance(self.batch_size, f"loss {logs['loss']:.3f}")
+
+    def on_test_begin(self, logs=None):
+        self.progress.stop_clock("validating")
 
     def on_epoch_end(self, epoch, logs=None):
+        logs = name_logs(logs)
         self.progress.close(
             f"loss {logs['loss']:.3f}, validation: loss {logs['val_loss']:.3f}, "
             f"frame AUC {logs[MONITOR]:.3f}"
         )
 
 
-class RunFolder(keras.callbacks.Callback):
-    """Keep the model of the best and of the last epoch, and a row of history for every one.
+class RunFolder(_Placed):
+    """Keep the state of the training, the models of the best and the last epoch, and the history.
 
-    All are written under other names first and then renamed at once, so that a run that is
-    killed keeps the models that its history tells of.
+    The checkpoint is written last and is what counts: a training that is killed between two files
+    does the epoch over, with the same result.
+
+    Args:
+        begun: Where the training stood at its begin.
+        directory: The run folder.
+        devices: All of them take part; the first machine writes.
+        options: How often to write within an epoch.
+        is_done: From the history to whether the training ends here.
     """
 
-    def __init__(self, directory: Path, history: list[dict[str, float]]):
-        super().__init__()
-        self.directory = directory
-        self.history = list(history)
+    def __init__(
+        self,
+        begun: Checkpoint,
+        directory: Path,
+        devices: Devices,
+        options: RunOptions,
+        is_done: Callable[[list[dict[str, float]]], bool],
+    ):
+        super().__init__(begun)
+        self.directory, self.devices, self.options = directory, devices, options
+        self.is_done = is_done
+        self.history = list(begun.history)
+        self.saved_at = time.monotonic()
+
+    def on_train_batch_end(self, batch, logs=None):
+        step = self.steps_done(batch)
+        if self._is_due(step):
+            self._save(take_checkpoint(self.model, self.epoch, step, self.history))
 
     def on_epoch_end(self, epoch, logs=None):
-        self.history.append({"epoch": epoch + 1, **{k: float(v) for k, v in logs.items()}})
-        last, history = self._unfinished(LAST), self._unfinished(HISTORY)
-        self.model.save(last)
-        with open(history, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, fieldnames=list(self.history[0]))
-            writer.writeheader()
-            writer.writerows(self.history)
-        if best_epoch(self.history) == epoch:
-            best = shutil.copyfile(last, self._unfinished(BEST))
-            os.replace(best, self.directory / BEST)
-        os.replace(last, self.directory / LAST)
-        os.replace(history, self.directory / HISTORY)
+        row = {key: float(value) for key, value in name_logs(logs).items()}
+        self.history.append({"epoch": epoch + 1, **row})
+        checkpoint = take_checkpoint(self.model, epoch + 1, 0, self.history)
+        if self.devices.is_chief:
+            average = getattr(branch_optimizer(self.model), "use_ema", False)
+            if average:
+                branch_optimizer(self.model).swap_average()
+            write_epoch(self.directory, self.model, self.history)
+            if average:
+                branch_optimizer(self.model).swap_average()
+        self._save(checkpoint)
+        self.model.stop_training = self.is_done(self.history)
 
-    def _unfinished(self, name: str) -> Path:
-        return self.directory / f"unfinished-{name}"
+    def _is_due(self, step: int) -> bool:
+        if self.options.checkpoint_steps:
+            return step % self.options.checkpoint_steps == 0
+        if not self.options.checkpoint_minutes or step % ASK_EVERY:
+            return False
+        passed_s = time.monotonic() - self.saved_at
+        return self.devices.any(passed_s >= 60 * self.options.checkpoint_minutes)
+
+    def _save(self, checkpoint: Checkpoint) -> None:
+        if self.devices.is_chief:
+            save_checkpoint(self.directory, checkpoint)
+        self.saved_at = time.monotonic()
+
+
+def name_logs(logs: dict[str, float]) -> dict[str, float]:
+    """Name the AUC alike with one output and with two, where Keras puts the output's before it."""
+    return {key.replace(AUC_OF_ONE, AUC) if AUC not in key else key: logs[key] for key in logs}
+
+
+def branch_optimizer(model: keras.Model) -> keras.optimizers.Optimizer:
+    """Find the optimizer itself, which is wrapped where losses are scaled for float16."""
+    return getattr(model.optimizer, "inner_optimizer", model.optimizer)

@@ -12,8 +12,9 @@ from jdfd_keras.options import OptimizerOptions
 class _BranchRate:
     """Steps the classifier at a fixed share of the rate of all other weights.
 
-    Schedules, momentum and the state of the optimizer are those of the Keras class it is mixed
-    into; only the size of the last step differs.
+    Schedules, momentum, clipping, accumulation and the state of the optimizer are those of the
+    Keras class it is mixed into; only the size of the last step and of the decay of weights, which
+    goes with the rate, differ.
     """
 
     def __init__(self, *args, classifier_rate_factor: float = 1.0, **kwargs):
@@ -31,6 +32,28 @@ class _BranchRate:
     def update_step(self, gradient, variable, learning_rate):
         factor = self._rate_factors[self._get_variable_index(variable)]
         super().update_step(gradient, variable, learning_rate * factor)
+
+    def _apply_weight_decay(self, variables):
+        if not self.weight_decay:
+            return
+        decay = self.weight_decay
+        for factor in sorted(set(self._rate_factors)):
+            self.weight_decay = decay * factor
+            super()._apply_weight_decay(
+                [v for v in variables if self._rate_factors[self._get_variable_index(v)] == factor]
+            )
+        self.weight_decay = decay
+
+    def swap_average(self) -> None:
+        """Put the moving average of the weights in their place, and them in its; again: back.
+
+        Exactly, where keras.callbacks.SwapEMAWeights adds and subtracts and so rounds (3.15.1).
+        """
+        averages = self._model_variables_moving_average
+        for variable, average in zip(self._trainable_variables, averages, strict=True):
+            weight = variable.numpy()
+            variable.assign(average.numpy())
+            average.assign(weight)
 
     def get_config(self):
         return super().get_config() | {"classifier_rate_factor": self.classifier_rate_factor}
@@ -50,38 +73,59 @@ def build_optimizer(options: OptimizerOptions, steps_per_epoch: int) -> keras.op
     """Build the optimizer and its step schedule.
 
     Args:
-        options: Kind, rates, momentum and decay.
+        options: Kind, rates, momentum, decay and the rest.
         steps_per_epoch: Steps in one pass; turns `decay_epochs` into steps.
 
     Returns:
         An optimizer whose rate is multiplied by `decay_rate` every `decay_epochs` epochs.
 
     Raises:
-        ValueError: If a rate is not above 0, `decay_epochs` is below 1, or the kind is unknown.
+        ValueError: If an option is out of range, or the kind is unknown.
     """
-    if min(options.learning_rate, options.classifier_learning_rate, options.decay_rate) <= 0:
-        raise ValueError(
-            "Expected learning_rate, classifier_learning_rate and decay_rate above 0; got "
-            f"{options.learning_rate}, {options.classifier_learning_rate}, {options.decay_rate}. "
-            "Try the paper's 0.005, 0.0004 and 0.2."
-        )
-    if options.decay_epochs < 1:
-        raise ValueError(
-            f"Expected decay_epochs >= 1; got {options.decay_epochs}. For a constant rate set "
-            "decay_rate to 1."
-        )
+    _check(options)
     schedule = keras.optimizers.schedules.ExponentialDecay(
         options.learning_rate,
         decay_steps=options.decay_epochs * steps_per_epoch,
         decay_rate=options.decay_rate,
         staircase=True,
     )
-    factor = options.classifier_learning_rate / options.learning_rate
+    common = {
+        "classifier_rate_factor": options.classifier_learning_rate / options.learning_rate,
+        "weight_decay": options.weight_decay or None,
+        "global_clipnorm": options.clip_norm or None,
+        "use_ema": options.average > 0,
+        "ema_momentum": options.average,
+        "gradient_accumulation_steps": options.accumulate if options.accumulate > 1 else None,
+    }
     if options.optimizer == "sgd":
-        return BranchSGD(schedule, momentum=options.momentum, classifier_rate_factor=factor)
+        return BranchSGD(schedule, momentum=options.momentum, **common)
     if options.optimizer == "adam":
-        return BranchAdam(schedule, classifier_rate_factor=factor)
+        return BranchAdam(schedule, **common)
     raise ValueError(
         f"Expected the optimizer 'sgd' or 'adam'; got {options.optimizer!r}. Any other Keras "
         "optimizer can be given to compile_detector from Python."
     )
+
+
+def _check(options: OptimizerOptions) -> None:
+    if min(options.learning_rate, options.classifier_learning_rate, options.decay_rate) <= 0:
+        raise ValueError(
+            "Expected learning_rate, classifier_learning_rate and decay_rate above 0; got "
+            f"{options.learning_rate}, {options.classifier_learning_rate}, {options.decay_rate}. "
+            "Try the paper's 0.005, 0.0004 and 0.2."
+        )
+    if options.decay_epochs < 1 or options.accumulate < 1:
+        raise ValueError(
+            f"Expected decay_epochs >= 1 and accumulate >= 1; got {options.decay_epochs} and "
+            f"{options.accumulate}. For a constant rate set decay_rate to 1."
+        )
+    if not (0 <= options.momentum < 1 and 0 <= options.average < 1):
+        raise ValueError(
+            f"Expected momentum and average from 0 to below 1; got {options.momentum:g} and "
+            f"{options.average:g}. 0.9 and 0.999 are usual."
+        )
+    if min(options.weight_decay, options.clip_norm) < 0:
+        raise ValueError(
+            f"Expected weight_decay and clip_norm of 0, for none, or above; got "
+            f"{options.weight_decay:g} and {options.clip_norm:g}."
+        )

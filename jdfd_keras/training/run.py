@@ -1,17 +1,21 @@
 """The run folder: what one training was told and what it gave.
 
-    <run>/options.json    model, optimizer, train and faces options, the data set's name
-    <run>/history.csv     one row per epoch
-    <run>/last.keras      after the last epoch, with the optimizer's state, for going on
-    <run>/best.keras      of the epoch with the best validation frame AUC
-    <run>/seen.parquet    video, sources and hash of every face it was trained or chosen on
-    <run>/logs/           TensorBoard
+    <run>/options.json         what it was told, and facts of its data set
+    <run>/history.csv          one row per epoch
+    <run>/curves.png           the same as a picture
+    <run>/reconstructions.png  some faces of validation, and what the decoder makes of them
+    <run>/best.keras           the detector of the epoch with the best validation frame AUC
+    <run>/last.keras           the detector of the last epoch
+    <run>/checkpoint.npz       all that is needed to go on, as of some step
+    <run>/seen.parquet         video, sources and hash of every face it was trained or chosen on
+    <run>/logs/                TensorBoard
 
 Knows file names and how to read a trained model back; trains nothing.
 """
 
 import csv
 import os
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -19,16 +23,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jdfd_keras.claims import OPTIONS, load_options
-from jdfd_keras.options import (
-    FaceOptions,
-)
+from jdfd_keras.options import FaceOptions
 
 HISTORY = "history.csv"
 LAST = "last.keras"
 BEST = "best.keras"
 LOGS = "logs"
 SEEN = "seen.parquet"
-OUTPUTS = {"classification", "reconstruction"}
+# Without a decoder, and with one.
+OUTPUTS = ({"classification"}, {"classification", "reconstruction"})
 MONITOR = "val_classification_frame_auc"  # what the best epoch is chosen by
 
 
@@ -39,8 +42,9 @@ def load_run_model(path: str | Path):
         path: A run folder, whose best model is taken, or a `.keras` file.
 
     Returns:
-        The keras.Model, and the FaceOptions its crops were made with. A `.keras` file that
-        lies in no run folder gives the default FaceOptions at the model's own size.
+        The keras.Model, and the FaceOptions its crops were made with. The model computes in
+        float32 even where it was trained in mixed precision. A `.keras` file that lies in no
+        run folder gives the default FaceOptions at the model's own size.
 
     Raises:
         OSError: If there is no model at `path`.
@@ -62,15 +66,60 @@ def load_run_model(path: str | Path):
     import keras
 
     model = keras.models.load_model(file, compile=False)
-    if not isinstance(model.output, dict) or set(model.output) != OUTPUTS:
+    if not isinstance(model.output, dict) or set(model.output) not in OUTPUTS:
         raise ValueError(
-            f"Expected a detector with the outputs {sorted(OUTPUTS)}; got {file} with the outputs "
-            f"{model.output_names}. Make one with `jdfd-keras train`."
+            "Expected a detector with the output 'classification' and, where it has a decoder, "
+            f"'reconstruction'; got {file} with the outputs {model.output_names}. Make one with "
+            "`jdfd-keras train`."
         )
+    for layer in model.layers:
+        # Enough only before the first call: what is traced stays in its precision (Keras 3.15.1).
+        if layer.dtype_policy.name.startswith("mixed_"):
+            layer.dtype_policy = "float32"
     options = file.parent / OPTIONS
     if options.is_file():
         return model, load_options(options, "faces", FaceOptions)
     return model, FaceOptions(face_size=model.input.shape[1])
+
+
+def write_epoch(run: str | Path, model, history: list[dict[str, float]]) -> None:
+    """Write what the last epoch gave: its model, which may be the best, and the history.
+
+    The models are for scoring: they hold no optimizer, and load without this package.
+
+    Args:
+        run: The run folder.
+        model: The keras.Model that is being trained.
+        history: A dict for each epoch, with the same keys.
+    """
+    last = _save_model(model, Path(run, LAST))
+    if best_epoch(history) == len(history) - 1:
+        unfinished = shutil.copyfile(last, _unfinished(run, BEST))
+        os.replace(unfinished, Path(run, BEST))
+    with open(_unfinished(run, HISTORY), "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, fieldnames=list(history[0]))
+        writer.writeheader()
+        writer.writerows(history)
+    os.replace(_unfinished(run, HISTORY), Path(run, HISTORY))
+
+
+def _save_model(model, path: Path) -> Path:
+    import keras
+
+    # A model of its own: that it was compiled, and how, would be saved with this one.
+    bare = keras.Model(model.input, model.output, name=model.name)
+    together = [layer for layer in bare.layers if getattr(layer, "synchronized", False)]
+    for layer in together:  # over devices, which those who load it need not have
+        layer.synchronized = False
+    bare.save(_unfinished(path.parent, path.name))
+    for layer in together:
+        layer.synchronized = True
+    os.replace(_unfinished(path.parent, path.name), path)
+    return path
+
+
+def _unfinished(run: str | Path, name: str) -> Path:
+    return Path(run, f"unfinished-{name}")
 
 
 def write_seen(run: str | Path, faces: pa.Table) -> None:
@@ -80,10 +129,8 @@ def write_seen(run: str | Path, faces: pa.Table) -> None:
         run: The run folder.
         faces: The columns of `data.leaks.COLUMNS` and `split`.
     """
-    path = Path(run, SEEN)
-    unfinished = path.with_name(f"unfinished-{SEEN}")
-    pq.write_table(faces, unfinished, compression="zstd")
-    os.replace(unfinished, path)
+    pq.write_table(faces, _unfinished(run, SEEN), compression="zstd")
+    os.replace(_unfinished(run, SEEN), Path(run, SEEN))
 
 
 def read_seen(path: str | Path) -> pa.Table | None:

@@ -1,47 +1,56 @@
 """A prepared data set in, a run folder out.
 
-The one way through this room: build, compile, fit, keep the best epoch. A run that was
-interrupted goes on after its last finished epoch.
+The one way through this room: look at the data, build, compile, fit, keep the best epoch. A run
+that was interrupted, at whatever step, goes on from its last checkpoint to the same end.
 """
 
+import contextlib
 import dataclasses
-import hashlib
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import keras
-import pyarrow as pa
+import numpy as np
+import tensorflow as tf
 
 from jdfd_keras.claims import OPTIONS, claim_directory, load_options
-from jdfd_keras.data.leaks import COLUMNS, by_split, describe_leaks, find_leaks, refuse_leaks
-from jdfd_keras.data.manifest import read_faces
-from jdfd_keras.data.pipeline import explain_damage, load_faces
+from jdfd_keras.data.face_list import FaceList, draw_order
+from jdfd_keras.data.pipeline import check_options, share_faces, stream_faces
+from jdfd_keras.data.shards import explain_damage
 from jdfd_keras.data.videos import CLASSES
 from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import (
     AugmentOptions,
     FaceOptions,
+    LossOptions,
     ModelOptions,
     OptimizerOptions,
     PipelineOptions,
+    PlaceOptions,
+    RunOptions,
     SplitOptions,
     TrainOptions,
+    UnlabelledOptions,
 )
-from jdfd_keras.training.callbacks import ProgressLine, RunFolder, StopAtNaN
+from jdfd_keras.training.callbacks import (
+    ContinueMetrics,
+    ProgressLine,
+    RunFolder,
+    StopAtNaN,
+    ValidateAverage,
+)
+from jdfd_keras.training.checkpoint import Checkpoint, load_checkpoint, restore
 from jdfd_keras.training.compile import CLASSIFICATION, RECONSTRUCTION, compile_detector
+from jdfd_keras.training.devices import Devices, explain_loss, open_devices
+from jdfd_keras.training.material import Material, gather
 from jdfd_keras.training.optimizer import build_optimizer
-from jdfd_keras.training.run import (
-    LAST,
-    LOGS,
-    MONITOR,
-    SEEN,
-    best_epoch,
-    read_history,
-    write_seen,
-)
+from jdfd_keras.training.pictures import Pictures
+from jdfd_keras.training.run import LOGS, MONITOR, SEEN, best_epoch, write_seen
 
 VALIDATION_BATCH = 32
+FACES_SHOWN = 8
 
 
 @dataclass(frozen=True)
@@ -62,14 +71,41 @@ class TrainedRun:
 
 
 @dataclass(frozen=True)
-class DataFacts:
-    """What a run folder says of its data set; `digest` tells it from all others."""
+class _Plan:
+    """What a training was told; what it is as a whole, in one hand."""
 
-    name: str
-    digest: str
-    train_faces: int
-    val_faces: int
-    leaks: str
+    model: ModelOptions
+    optimizer: OptimizerOptions
+    loss: LossOptions
+    pipeline: PipelineOptions
+    augment: AugmentOptions
+    train: TrainOptions
+    run: RunOptions
+    devices: Devices
+    material: Material
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.material.train) / self.train.batch_size)
+
+    def is_done(self, history: list[dict[str, float]]) -> bool:
+        if len(history) >= self.train.epochs:
+            return True
+        waited = len(history) - 1 - best_epoch(history) if history else 0
+        return bool(self.train.patience) and waited >= self.train.patience
+
+    def name_faces(self, epoch: int, step: int) -> list[str]:
+        """Name the faces of a step, both counted from 0."""
+        faces, batch = self.material.train, self.train.batch_size
+        first = (epoch * self.steps_per_epoch + step) * batch
+        names = []
+        for position in range(first, first + batch):
+            number, place = divmod(position, len(faces))
+            order = draw_order(
+                faces.label, seed=self.train.seed, number=number, balance=self.pipeline.balance
+            )
+            names.append(faces.name(int(order[place])))
+        return names
 
 
 def train(
@@ -80,8 +116,16 @@ def train(
     options: TrainOptions | None = None,
     pipeline: PipelineOptions | None = None,
     augment: AugmentOptions | None = None,
+    *,
+    loss: LossOptions | None = None,
+    unlabelled: UnlabelledOptions | None = None,
+    run: RunOptions | None = None,
 ) -> TrainedRun:
     """Train a detector on the training split and choose its best epoch on the validation split.
+
+    An epoch is as many steps as the training faces fill; all batches are full, the last one with
+    the first faces of the next pass. On CPUs, the same seed on the same machine gives the same
+    weights, bit for bit, interrupted or not.
 
     Args:
         data: A prepared data set; the network takes its face size.
@@ -89,130 +133,207 @@ def train(
             interrupted, or left as it is when that run is done.
         model: The network; `image_size` is replaced by the data set's face size.
         optimizer: How weights are stepped.
-        options: Epochs, batch, loss weights, seed; whether a leaking data set is taken.
-        pipeline: Balance of the classes, caching.
+        options: Epochs, batch, seed; whether a leaking data set is taken.
+        pipeline: Balance and weights of the classes, what the decoder learns, caching.
         augment: How training faces are changed at random; not at all if not given.
+        loss: Weights of both losses.
+        unlabelled: Other data sets, of which some faces teach the decoder alone.
+        run: Devices and checkpoints.
 
     Returns:
         What was made.
 
     Raises:
-        OSError: If `data` is no prepared data set, or ImageNet weights cannot be had.
+        OSError: If `data` is no prepared data set, ImageNet weights cannot be had, or another
+            machine stopped.
         ValueError: If the training or validation split lacks a class, splits share sources or
             near-duplicate faces and `options.allow_leak` is not given, an option is out of
-            range, `out` was made with other options, or the loss stops being a number.
+            range, `out` was made with other options, the loss stops being a number, or memory
+            does not suffice.
     """
     data, out = Path(data), Path(out)
     options, optimizer = options or TrainOptions(), optimizer or OptimizerOptions()
+    pipeline, unlabelled = pipeline or PipelineOptions(), unlabelled or UnlabelledOptions()
+    run = run or RunOptions()
+    devices = open_devices(run.strategy)
+    material = gather(data, unlabelled, seed=options.seed, allow_leak=options.allow_leak)
+    faces = load_options(data / OPTIONS, "faces", FaceOptions)
+    plan = _Plan(
+        model=dataclasses.replace(model or ModelOptions(), image_size=faces.face_size),
+        optimizer=optimizer,
+        loss=loss or LossOptions(),
+        pipeline=pipeline,
+        augment=augment or AugmentOptions(),
+        train=options,
+        run=run,
+        devices=devices,
+        material=material,
+    )
+    _check(plan)
+    told = {"data": material.facts, "faces": faces, "unlabelled": unlabelled}
+    told |= {name: getattr(plan, name) for name in ("model", "optimizer", "loss", "pipeline")}
+    told |= {"augment": plan.augment, "train": options}
+    told["split"] = load_options(data / OPTIONS, "split", SplitOptions)
+
+    with explain_loss(devices), explain_damage(*material.directories), _explain_memory(plan):
+        checkpoint = load_checkpoint(out)
+        # Built before the folder is claimed: weights that cannot be had leave nothing behind.
+        detector = None if plan.is_done(checkpoint.history) else _build(plan, checkpoint)
+        if devices.is_chief:
+            is_new = not (out / OPTIONS).is_file()
+            claim_directory(
+                out, **told, **({"place": PlaceOptions(str(data.resolve()))} if is_new else {})
+            )
+            if not (out / SEEN).is_file():
+                write_seen(out, plan.material.seen)
+        devices.any(True)  # the folder is claimed before anyone goes on
+        while not plan.is_done(checkpoint.history):
+            if checkpoint.weights:
+                restore(detector, checkpoint)
+            _fit(detector, plan, checkpoint, out)
+            devices.any(True)
+            checkpoint = load_checkpoint(out)
+    best = best_epoch(checkpoint.history)
+    return TrainedRun(out, checkpoint.history, best + 1, checkpoint.history[best][MONITOR])
+
+
+def _check(plan: _Plan) -> None:
+    options, devices = plan.train, plan.devices
     if options.epochs < 1 or options.batch_size < 1:
         raise ValueError(
             f"Expected epochs >= 1 and batch_size >= 1; got {options.epochs} and "
             f"{options.batch_size}. Try the defaults, 20 and 4."
         )
-    pipeline, augment = pipeline or PipelineOptions(), augment or AugmentOptions()
-    facts, seen = _look_at(data, options.allow_leak)
-    faces = load_options(data / OPTIONS, "faces", FaceOptions)
-    model = dataclasses.replace(model or ModelOptions(), image_size=faces.face_size)
-    told = {"data": facts, "faces": faces, "model": model, "optimizer": optimizer}
-    told |= {"pipeline": pipeline, "augment": augment}
-    told["split"] = load_options(data / OPTIONS, "split", SplitOptions)
-
-    history = read_history(out)
-    # What an epoch draws depends on how many came before it in this process: a run that goes on
-    # takes another seed, so as not to repeat the order of its first epochs.
-    seed = options.seed + len(history)
-    keras.utils.set_random_seed(seed)
-    # Built before the folder is claimed: weights that cannot be had leave nothing behind.
-    detector = None if history else _build(model, optimizer, options, facts)
-    claim_directory(out, **told, train=options)
-    if not (out / SEEN).is_file():
-        write_seen(out, seen)
-    if len(history) < options.epochs:
-        detector = detector or keras.models.load_model(out / LAST)
-        with explain_damage(data):
-            detector.fit(
-                load_faces(
-                    data,
-                    "train",
-                    batch_size=options.batch_size,
-                    shuffle=True,
-                    seed=seed,
-                    options=pipeline,
-                    augment=augment,
-                ),
-                validation_data=load_faces(
-                    data, "val", batch_size=VALIDATION_BATCH, labelled_only=True
-                ),
-                initial_epoch=len(history),
-                epochs=options.epochs,
-                shuffle=False,  # load_faces did
-                verbose=0,
-                callbacks=[
-                    StopAtNaN(),
-                    ProgressLine(facts.train_faces, options.batch_size),
-                    RunFolder(out, history),
-                    keras.callbacks.TensorBoard(str(out / LOGS), write_graph=False),
-                ],
-            )
-        history = read_history(out)
-    best = best_epoch(history)
-    return TrainedRun(out, history, best + 1, history[best][MONITOR])
-
-
-def _look_at(data: Path, allow_leak: bool) -> tuple[DataFacts, pa.Table]:
-    """See that a data set can be learned from, before hours go by.
-
-    Returns:
-        What the run says of it, and the columns by which its faces are known again.
-    """
-    faces = read_faces(data, columns=[*COLUMNS, "split", "label"])
-    parts = by_split(faces)
-    for split in ("train", "val"):
-        labels = parts[split]["label"].to_numpy()
-        counts = {name: int((labels == label).sum()) for name, label in CLASSES.items()}
-        if not all(counts.values()):
-            raise ValueError(
-                f"Expected real and fake faces in the {split} split of {data}; got "
-                f"{counts['real']} real and {counts['fake']} fake. A detector cannot learn or be "
-                "chosen on one class: add videos and prepare the data set again."
-            )
-    leaks = find_leaks(parts)
-    if not allow_leak:
-        refuse_leaks(
-            leaks,
-            f"the splits of {data}",
-            "Prepare it with --split strict, look at `jdfd-keras audit`, or give --allow-leak.",
+    if min(options.patience, plan.run.checkpoint_minutes, plan.run.checkpoint_steps) < 0:
+        raise ValueError(
+            "Expected patience, checkpoint_minutes and checkpoint_steps of 0, for none, or above; "
+            f"got {options.patience}, {plan.run.checkpoint_minutes:g} and "
+            f"{plan.run.checkpoint_steps}."
         )
-    facts = DataFacts(
-        name=data.resolve().name,
-        digest=_digest(parts),
-        train_faces=len(parts["train"]),
-        val_faces=len(parts["val"]),
-        leaks=describe_leaks(leaks, checked="training, validation and testing"),
-    )
-    return facts, pa.concat_tables([parts["train"], parts["val"]])
+    if options.batch_size % devices.replicas:
+        several = devices.replicas * max(1, round(options.batch_size / devices.replicas))
+        raise ValueError(
+            f"Expected a batch_size that {devices.replicas} devices can share; got "
+            f"{options.batch_size}. It is of all devices together: try {several}."
+        )
+    if devices.replicas > 1 and (plan.optimizer.accumulate > 1 or plan.optimizer.clip_norm):
+        raise ValueError(
+            f"Expected neither accumulate nor clip_norm with {devices.replicas} devices; got "
+            f"{plan.optimizer.accumulate} and {plan.optimizer.clip_norm:g}. Keras clips the part "
+            "of each device by itself and cannot accumulate on several (3.15.1): leave them out."
+        )
+    if plan.pipeline.reconstruct == "real" and plan.material.facts.unlabelled_faces:
+        raise ValueError(
+            "Expected reconstruct 'all' with unlabelled faces, which teach the decoder alone; got "
+            "'real', and whether they are real is not known. Leave one of both out."
+        )
+    if not plan.model.decoder and plan.material.facts.unlabelled_faces:
+        raise ValueError(
+            "Expected a decoder, since unlabelled faces teach it alone; got decoder false. Leave "
+            "the unlabelled faces out."
+        )
+    check_options(plan.material.train, plan.pipeline)
 
 
-def _digest(parts: dict[str, pa.Table]) -> str:
-    digest = hashlib.sha256()
-    for split in ("train", "val"):
-        for name in ("video_id", "phash", "label"):
-            values = parts[split][name].cast(pa.string()).to_pylist()
-            digest.update("\n".join([split, name, *values]).encode())
-    return digest.hexdigest()[:16]
-
-
-def _build(
-    model: ModelOptions, optimizer: OptimizerOptions, options: TrainOptions, facts: DataFacts
-) -> keras.Model:
-    detector = build_detector(model)
-    steps_per_epoch = math.ceil(facts.train_faces / options.batch_size)
-    compile_detector(
-        detector,
-        build_optimizer(optimizer, steps_per_epoch),
-        {
-            CLASSIFICATION: options.classification_weight,
-            RECONSTRUCTION: options.reconstruction_weight,
-        },
-    )
+def _build(plan: _Plan, checkpoint: Checkpoint) -> keras.Model:
+    keras.utils.set_random_seed(plan.train.seed)
+    options = plan.model
+    if checkpoint.weights:  # which take the place of those to begin with
+        options = dataclasses.replace(options, encoder_weights="none")
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(plan.train.precision)
+    try:
+        with plan.devices.scope():
+            detector = build_detector(options)
+            if plan.devices.replicas > 1:
+                # So that a batch is normalised as a whole, however many devices share it.
+                for layer in detector.layers:
+                    if isinstance(layer, keras.layers.BatchNormalization):
+                        layer.synchronized = True
+            weights = {
+                CLASSIFICATION: plan.loss.classification_weight,
+                RECONSTRUCTION: plan.loss.reconstruction_weight,
+            }
+            compile_detector(
+                detector,
+                build_optimizer(plan.optimizer, plan.steps_per_epoch),
+                {name: weights[name] for name in detector.output},
+                plan.loss.label_smoothing,
+            )
+    finally:
+        keras.config.set_dtype_policy(before)
     return detector
+
+
+def _fit(detector: keras.Model, plan: _Plan, begun: Checkpoint, out: Path) -> None:
+    """Train from a checkpoint to the end; from within an epoch only to its end.
+
+    Keras gives every epoch of a call the same number of steps.
+    """
+    steps, batch_size = plan.steps_per_epoch, plan.train.batch_size
+    material, devices = plan.material, plan.devices
+
+    def make_train(**share: int) -> tf.data.Dataset:
+        return stream_faces(
+            material.train,
+            batch_size=batch_size,
+            seed=plan.train.seed,
+            start_step=begun.epoch * steps + begun.step,
+            options=plan.pipeline,
+            augment=plan.augment,
+            **share,
+        ).map(for_detector)
+
+    def make_val(**share: int) -> tf.data.Dataset:
+        size = VALIDATION_BATCH * devices.replicas
+        return share_faces(material.val, batch_size=size, **share).map(for_detector)
+
+    def for_detector(image, targets, *weights):
+        return image, *({name: of[name] for name in detector.output} for of in (targets, *weights))
+
+    callbacks = [StopAtNaN(begun, plan.name_faces), ContinueMetrics(begun)]
+    if plan.optimizer.average:
+        callbacks.append(ValidateAverage())
+    if devices.is_chief:
+        callbacks += [
+            ProgressLine(begun, steps, batch_size),
+            keras.callbacks.TensorBoard(str(out / LOGS), write_graph=False),
+            Pictures(out, out / LOGS / "pictures", _choose_shown(material.val), begun.history),
+        ]
+    callbacks.append(RunFolder(begun, out, devices, plan.run, plan.is_done))
+    detector.fit(
+        devices.distribute(make_train),
+        validation_data=devices.distribute(make_val),
+        initial_epoch=begun.epoch,
+        epochs=begun.epoch + 1 if begun.step else plan.train.epochs,
+        steps_per_epoch=steps - begun.step,
+        shuffle=False,  # the stream did
+        verbose=0,
+        callbacks=callbacks,
+    )
+
+
+def _choose_shown(faces: FaceList) -> np.ndarray:
+    """Read some faces of each class, spread evenly; float32[n, size, size, 3]."""
+    positions = []
+    for label in CLASSES.values():
+        members = np.flatnonzero(faces.label == label)
+        count = min(FACES_SHOWN // len(CLASSES), len(members))
+        positions += members[np.linspace(0, len(members) - 1, count).astype(int)].tolist()
+    return np.stack([faces.read(position) for position in positions]).astype(np.float32)
+
+
+@contextlib.contextmanager
+def _explain_memory(plan: _Plan) -> Iterator[None]:
+    try:
+        yield
+    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        batch_size = plan.train.batch_size
+        half = max(1, batch_size // 2)
+        advice = f"Try --batch-size {half}"
+        if plan.devices.replicas == 1 and half < batch_size:
+            advice += f" --accumulate {2 * plan.optimizer.accumulate}, which averages as many faces"
+        raise ValueError(
+            f"Expected memory for {batch_size} faces of {plan.model.image_size} pixels at once; "
+            f"got '{str(getattr(error, 'message', error)).splitlines()[0]}'. {advice}."
+        ) from error

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from jdfd_keras.data.manifest import read_faces
-from jdfd_keras.data.pipeline import find_damage, load_faces
+from jdfd_keras.data.pipeline import load_faces
+from jdfd_keras.data.shards import find_damage
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -77,6 +77,7 @@ def faces_of(row, rng, **fields):
         yaw_deg=0.0,
         phash="",
         shard=f"{row.split}-00000.tfrecord",
+        offset=0,
     )
     fields = {name: [value] * row.num_faces for name, value in fields.items()}
     fields["phash"] = fields.get("phash", [rng.bytes(32).hex() for _ in range(row.num_faces)])

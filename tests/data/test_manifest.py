@@ -40,6 +40,7 @@ FACE = FaceRow(
     yaw_deg=-12.5,
     phash="0f" * 32,
     shard="train-00000.tfrecord",
+    offset=123456789012,
 )
 VIDEO = VideoRow(
     video_id="mine/real/cleo",

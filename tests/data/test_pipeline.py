@@ -7,7 +7,8 @@ import pytest
 import tensorflow as tf
 
 from jdfd_keras.data.manifest import FaceRow, read_manifest
-from jdfd_keras.data.pipeline import explain_damage, find_damage, load_faces
+from jdfd_keras.data.pipeline import load_faces
+from jdfd_keras.data.shards import explain_damage, find_damage
 from jdfd_keras.options import AugmentOptions, PipelineOptions
 
 
@@ -140,7 +141,7 @@ def test_unlabelled_faces_weigh_nothing_in_the_classification(partly_labelled):
     given = np.concatenate([w["classification"].numpy() for w in weights])
     assert given.tolist() == [float(row.label != -1) for row in rows]
     for image, targets, weight in faces:
-        assert weight["reconstruction"].shape == (len(image), 1, 1)
+        assert weight["reconstruction"].shape == (len(image),)
         assert (weight["reconstruction"].numpy() == 1).all()
         assert set(targets["classification"].numpy().ravel()) <= {0.0, 1.0}
 
@@ -186,7 +187,16 @@ def unbalanced(prepared_set, change_table, tmp_path_factory):
     first = next(index for index, row in enumerate(rows) if row.split == "train")
     kept = [frame_record(r) for i, r in enumerate(records) if first + i not in dropped]
     shard.write_bytes(b"".join(kept))
-    change_table(out, FaceRow, lambda rows: [r for i, r in enumerate(rows) if i not in dropped])
+    offsets = iter(np.cumsum([0, *map(len, kept)]).tolist())
+
+    def drop(rows):
+        left = [row for index, row in enumerate(rows) if index not in dropped]
+        return [
+            dataclasses.replace(row, offset=next(offsets)) if row.split == "train" else row
+            for row in left
+        ]
+
+    change_table(out, FaceRow, drop)
     return out
 
 

@@ -180,7 +180,12 @@ def test_faces_are_split_singly_as_the_paper_has_it(clips_folder, prepared_set, 
     # The shards hold the faces in the order of the manifest, here too.
     from jdfd_keras.data.samples import read_crops
 
-    crops = read_crops(tmp_path / "out", [row.shard for row in rows], range(len(rows)))
+    crops = read_crops(
+        tmp_path / "out",
+        [row.shard for row in rows],
+        [row.offset for row in rows],
+        range(len(rows)),
+    )
     from jdfd_keras.data.hashing import hash_face
 
     assert [hash_face(crops[index]) for index in range(len(rows))] == [row.phash for row in rows]

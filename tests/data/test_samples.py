@@ -33,7 +33,9 @@ def test_the_crops_are_those_of_the_rows(prepared_set):
 
     rows = read_manifest(prepared_set)
     wanted = [0, len(rows) // 2, len(rows) - 1]
-    crops = read_crops(prepared_set, [row.shard for row in rows], wanted)
+    crops = read_crops(
+        prepared_set, [row.shard for row in rows], [row.offset for row in rows], wanted
+    )
     assert sorted(crops) == wanted
     for index in wanted:
         # The other way in: every record of the shard, told by video and frame, decoded by OpenCV.

@@ -13,7 +13,8 @@ import tensorflow as tf
 from jdfd_keras.evaluation import evaluate as module
 from jdfd_keras.evaluation.evaluate import evaluate, join_manifest, score_dataset
 from jdfd_keras.evaluation.scores import read_scores
-from jdfd_keras.options import EvaluateOptions, FaceOptions, SplitOptions
+from jdfd_keras.model.network import build_detector
+from jdfd_keras.options import EvaluateOptions, FaceOptions, ModelOptions, SplitOptions
 from jdfd_keras.training.run import write_seen
 
 SIZE = 8
@@ -141,11 +142,61 @@ def test_faces_of_another_size_are_refused(model):
         score_dataset(model, batches)
 
 
-def test_a_model_without_the_two_outputs_is_refused():
+@pytest.mark.parametrize("pack", [lambda flat: flat, lambda flat: {"reconstruction": flat}])
+def test_a_model_that_does_not_classify_is_refused(pack):
     image = keras.Input((SIZE, SIZE, 3))
-    other = keras.Model(image, keras.layers.Flatten()(image), name="other")
-    with pytest.raises(ValueError, match="outputs classification, reconstruction; got 'other'"):
+    other = keras.Model(image, pack(keras.layers.Flatten()(image)), name="other")
+    with pytest.raises(ValueError, match="the output 'classification'; got 'other'"):
         score_dataset(other, [])
+
+
+@pytest.fixture(scope="module")
+def baseline(model):
+    """The same stand-in without a decoder."""
+    outputs = {"classification": model.output["classification"]}
+    return keras.Model(model.input, outputs, name="baseline")
+
+
+def test_without_a_decoder_there_are_scores_and_faces_but_no_error(baseline, faces):
+    scored = score_dataset(baseline, make_batches(faces, make_rows()), show={0, 7})
+    np.testing.assert_allclose(scored.score, faces.mean(axis=(1, 2, 3)) / 255, rtol=1e-5)
+    assert scored.reconstruction is None
+    assert set(scored.pictures) == {0, 7}
+    expected = faces[7].astype(np.float64) / 127.5 - 1
+    np.testing.assert_allclose(scored.pictures[7], expected[None], atol=1e-6)
+
+
+def test_with_a_decoder_pictures_are_face_and_reconstruction(model, faces):
+    scored = score_dataset(model, make_batches(faces, make_rows()), show={7})
+    face = faces[7].astype(np.float64) / 127.5 - 1
+    np.testing.assert_allclose(scored.pictures[7], [face, face / 2], atol=1e-6)
+
+
+def test_a_detector_without_decoder_differs_in_nothing_but_the_reconstruction(
+    lend_rooms, baseline, tmp_path, monkeypatch
+):
+    lend_rooms(make_rows())
+    full = evaluate("detector.keras", tmp_path, tmp_path / "full")
+    monkeypatch.setattr(module, "load_run_model", lambda path: (baseline, FaceOptions()))
+    report = evaluate("detector.keras", tmp_path, tmp_path / "out")
+
+    assert json.loads((tmp_path / "out/report.json").read_text()) == report
+    assert report == full | {"reconstruction": None}
+    assert full["reconstruction"]["mse"] > 0
+    for name in ("scores.csv", "roc.png"):
+        assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "full" / name).read_bytes()
+    page = (tmp_path / "out/report.md").read_text()
+    assert "This detector has no decoder." in page and "(faces.png)" in page
+
+
+def test_a_trained_detector_without_decoder_is_evaluated(prepared_set, tmp_path):
+    options = ModelOptions(image_size=71, latent_dim=16, encoder_weights="none", decoder=False)
+    detector = build_detector(options)
+    detector.save(tmp_path / "baseline.keras")
+    report = evaluate(tmp_path / "baseline.keras", prepared_set, tmp_path / "out")
+    assert report["reconstruction"] is None
+    assert report["frame"]["num_real"] + report["frame"]["num_fake"] > 0
+    assert report["protocol"]["model"] == "baseline.keras"
 
 
 def test_evaluate_writes_scores_report_and_picture(lend_rooms, faces, tmp_path):
@@ -227,7 +278,7 @@ def test_shards_cut_short_are_refused_in_words(lend_rooms, monkeypatch, faces, t
     records = tf.data.Dataset.from_tensor_slices(next(make_batches(faces, rows, 9)))
     records = records.apply(tf.data.experimental.assert_cardinality(10)).batch(4)
     monkeypatch.setattr(module, "load_faces", lambda *_, **__: records)
-    monkeypatch.setattr("jdfd_keras.data.pipeline.find_damage", lambda directory: [])
+    monkeypatch.setattr("jdfd_keras.data.shards.find_damage", lambda directory: [])
     with pytest.raises(ValueError, match="every face of its manifest; got 'Input .* 9 elements.'"):
         evaluate("run", tmp_path, tmp_path / "out")
 

@@ -1,10 +1,10 @@
-"""The ROC picture: a file that can be looked at, drawn where the numbers lie."""
+"""The pictures: files that can be looked at, drawn where the numbers and faces lie."""
 
 import cv2
 import numpy as np
 import pytest
 
-from jdfd_keras.evaluation.figures import plot_roc
+from jdfd_keras.evaluation.figures import plot_faces, plot_roc
 from jdfd_keras.evaluation.scores import Scores
 
 VIDEO_RGB = (0x00, 0x72, 0xB2)
@@ -57,3 +57,36 @@ def test_one_class_has_no_curve(tmp_path, label):
     with pytest.raises(ValueError, match="Expected real and fake faces"):
         plot_roc(tmp_path / "roc.png", make_scores(label, [0.5] * len(label)), title="t")
     assert not (tmp_path / "roc.png").exists()
+
+
+RED, BLUE = (255, 0, 0), (0, 0, 255)
+
+
+def draw_faces(path, *colours, count=8) -> np.ndarray:
+    """Eight faces of one colour, in rows of six, each above a reconstruction of another."""
+    one = np.stack([np.full((9, 9, 3), colour) for colour in colours]) / 127.5 - 1
+    plot_faces(path, [one] * count, ["fake, score $0.5$"] * count)
+    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+
+
+def count_spots(picture: np.ndarray, colour) -> int:
+    spots = (picture == colour).all(axis=2).astype(np.uint8)
+    return cv2.connectedComponents(spots)[0] - 1  # one is the paper
+
+
+def test_each_face_stands_above_its_reconstruction(tmp_path):
+    picture = draw_faces(tmp_path / "faces.png", RED, BLUE)
+    assert (count_spots(picture, RED), count_spots(picture, BLUE)) == (8, 8)
+    first_red, first_blue = (
+        np.argwhere((picture == colour).all(axis=2)).min(axis=0) for colour in (RED, BLUE)
+    )
+    assert first_red[0] < first_blue[0] and abs(first_red[1] - first_blue[1]) <= 1
+
+
+def test_faces_alone_are_as_large_and_leave_no_room_for_reconstructions(tmp_path):
+    pairs = draw_faces(tmp_path / "pairs.png", RED, BLUE)
+    alone = draw_faces(tmp_path / "alone.png", RED)
+    assert (count_spots(alone, RED), count_spots(alone, BLUE)) == (8, 0)
+    assert alone.shape[1] == pairs.shape[1] and alone.shape[0] < 0.6 * pairs.shape[0]
+    sizes = [(picture == RED).all(axis=2).sum() for picture in (pairs, alone)]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.1)

@@ -117,6 +117,18 @@ def test_a_decoder_that_only_learned_the_mean_face_is_seen(mse, mean_face_mse, s
     assert said in render_markdown(report, roc=None)
 
 
+def test_a_detector_without_decoder_is_said_to_have_none(tmp_path):
+    report = make_report(reconstruction=None)
+    write_report(tmp_path, report, roc=None, faces="faces.png")
+    assert json.loads((tmp_path / "report.json").read_text())["reconstruction"] is None
+    page = (tmp_path / "report.md").read_text()
+    assert "## Reconstruction\n\nThis detector has no decoder.\n\n![" in page
+    assert "(faces.png)" in page and "what the decoder made" not in page
+    with_decoder = render_markdown(make_report(), roc=None, faces="faces.png")
+    assert "![Faces above what the decoder made of them](faces.png)" in with_decoder
+    assert "no decoder" not in with_decoder
+
+
 @pytest.mark.parametrize(
     ("split", "said"), [("val", "the numbers flatter"), ("train", "memory, not of skill")]
 )

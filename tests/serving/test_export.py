@@ -1,18 +1,24 @@
 import json
 import os
+import urllib.error
+import urllib.request
 
 import cv2
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from jdfd_keras.claims import load_options
+from jdfd_keras.claims import load_options, save_options
+from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import (
     FaceOptions,
+    ModelOptions,
 )
 from jdfd_keras.serving import export
 from jdfd_keras.serving.engine import SavedModelEngine
+from jdfd_keras.serving.scorers import local_scorer, remote_scorer
 from jdfd_keras.serving.warmup import serialize_example
 
 TOLERANCE = 1e-5
@@ -225,3 +231,82 @@ def test_run_is_exported_with_its_figures_on_the_card(
     assert "## Options: train\n\n- epochs: 2\n" in card
     assert "best epoch, 2 of 3" in card
     assert "val_classification_frame_auc: 0.875" in card
+
+
+@pytest.fixture(scope="module")
+def baseline_run(detector, tiny_faces, tmp_path_factory):
+    """A run of the same encoder and classifier without a decoder, trained in mixed precision."""
+    options = ModelOptions(image_size=71, latent_dim=16, encoder_weights="none", decoder=False)
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        baseline = build_detector(options)
+    finally:
+        keras.config.set_dtype_policy("float32")
+    shared = [weight for weight in detector.weights if not weight.path.startswith("decoder_")]
+    baseline.set_weights([weight.numpy() for weight in shared])
+    run = tmp_path_factory.mktemp("baseline") / "run"
+    run.mkdir()
+    baseline.save(run / "best.keras")
+    save_options(run / "options.json", faces=tiny_faces)
+    return run
+
+
+@pytest.fixture(scope="module")
+def exported_baseline(baseline_run, tmp_path_factory):
+    return export.export_run(baseline_run, tmp_path_factory.mktemp("saved_models"), "baseline")
+
+
+@pytest.fixture(scope="module")
+def baseline_engine(exported_baseline):
+    with SavedModelEngine(exported_baseline) as engine:
+        yield engine
+
+
+def test_without_a_decoder_the_other_signatures_are_the_same(engine, baseline_engine):
+    expected = {**engine.signatures}
+    del expected["reconstruct"]
+    assert baseline_engine.signatures == expected
+    replayed = [name for name, _ in baseline_engine.replay_warmup()]
+    assert sorted(replayed) == ["classify", "faces", "serving_default"]
+
+
+def test_run_of_mixed_precision_without_decoder_scores_in_float32(
+    baseline_run, baseline_engine, exported_baseline, face_batch, encoded_faces, expected_scores
+):
+    trained = keras.models.load_model(baseline_run / "best.keras", compile=False)
+    as_trained = trained(face_batch.astype("float32"), training=False)["classification"][:, 0]
+    assert np.abs(as_trained - expected_scores).max() > 100 * TOLERANCE, "no mistake could show"
+
+    scores = baseline_engine.run("faces", {"faces": face_batch})["scores"]
+    np.testing.assert_allclose(scores, expected_scores, atol=TOLERANCE)
+    inputs = {"image_bytes": np.array(encoded_faces, object)}
+    scores = baseline_engine.run("serving_default", inputs)["scores"]
+    np.testing.assert_allclose(scores, expected_scores, atol=TOLERANCE)
+    for path in (baseline_run, exported_baseline.parent):
+        scores = local_scorer(path)(face_batch)
+        np.testing.assert_allclose(scores, expected_scores, atol=TOLERANCE)
+
+
+def test_server_scores_without_a_decoder_and_knows_no_reconstruct(
+    baseline_engine, start_server, face_batch, expected_scores
+):
+    url = f"{start_server({'baseline': {1: baseline_engine}}).url}/v1/models/baseline"
+    np.testing.assert_allclose(remote_scorer(url)(face_batch), expected_scores, atol=TOLERANCE)
+    with urllib.request.urlopen(f"{url}/metadata") as response:
+        told = json.load(response)["metadata"]["signature_def"]["signature_def"]
+    assert {"classify", "faces", "serving_default"} <= set(told)
+    assert "reconstruct" not in told
+    body = json.dumps({"signature_name": "reconstruct", "instances": face_batch[:1].tolist()})
+    with pytest.raises(urllib.error.HTTPError) as refusal:
+        urllib.request.urlopen(f"{url}:predict", body.encode())
+    with refusal.value as answer:
+        assert '"reconstruct" not found' in json.load(answer)["error"]
+
+
+def test_model_card_tells_whether_there_is_a_decoder(exported, exported_baseline):
+    def read(version):
+        return " ".join((version.parent / "MODEL_CARD.md").read_text().split())
+
+    assert "a decoder that reconstructs the face. It takes one aligned face" in read(exported)
+    assert "It has no decoder" in read(exported_baseline)
+    assert "Joint" not in read(exported_baseline)

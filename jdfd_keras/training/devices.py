@@ -1,0 +1,130 @@
+"""What a training runs on: one device, all GPUs of a machine, or many machines.
+
+Takes the name of a strategy, and TF_CONFIG where there are many machines; gives what the rest of
+the training asks of them, which is written the same way for one and for many.
+"""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import tensorflow as tf
+
+# What TensorFlow raises on a machine when another of them is gone.
+GONE = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.InternalError,
+    tf.errors.FailedPreconditionError,
+)
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Where a training runs.
+
+    Attributes:
+        strategy: TensorFlow's; None for one device.
+        part: Which machine this is, from 0. The first writes the run folder.
+        parts: How many machines there are.
+        replicas: Devices of all machines together.
+    """
+
+    strategy: tf.distribute.Strategy | None = None
+    part: int = 0
+    parts: int = 1
+    replicas: int = 1
+
+    @property
+    def is_chief(self) -> bool:
+        """Whether this machine writes what all have made."""
+        return self.part == 0
+
+    def scope(self) -> contextlib.AbstractContextManager:
+        """Make the variables of a model on all devices."""
+        return self.strategy.scope() if self.strategy else contextlib.nullcontext()
+
+    def distribute(self, make: Callable[..., tf.data.Dataset]):
+        """Make the data set of each machine.
+
+        Args:
+            make: Takes `part`, `parts` and `replicas`, and gives batches of one device.
+        """
+        if self.strategy is None:
+            return make(part=0, parts=1, replicas=1)
+        return self.strategy.distribute_datasets_from_function(
+            lambda _: make(part=self.part, parts=self.parts, replicas=self.replicas)
+        )
+
+    def any(self, is_true: bool) -> bool:
+        """Tell whether a claim is true on any machine; all of them ask, and wait for all."""
+        if self.parts == 1:
+            return is_true
+        count = self.strategy.run(lambda: tf.constant(float(is_true)))
+        return bool(self.strategy.reduce(tf.distribute.ReduceOp.SUM, count, axis=None) > 0)
+
+
+def open_devices(strategy: str) -> Devices:
+    """Take hold of the devices; of many machines before anything else is done with TensorFlow.
+
+    Args:
+        strategy: `none`, `mirrored` or `multiworker`.
+
+    Raises:
+        ValueError: If the strategy is unknown, or TF_CONFIG does not tell the machines.
+    """
+    if strategy == "none":
+        return Devices()
+    if strategy == "mirrored":
+        mirrored = tf.distribute.MirroredStrategy()
+        return Devices(mirrored, replicas=mirrored.num_replicas_in_sync)
+    if strategy == "multiworker":
+        part, parts = _read_cluster()
+        from jdfd_keras.training.keras_multiworker import mend_trainer
+
+        mend_trainer()
+        many = tf.distribute.MultiWorkerMirroredStrategy()
+        return Devices(many, part, parts, many.num_replicas_in_sync)
+    raise ValueError(
+        f"Expected the strategy none, mirrored or multiworker; got {strategy!r}. See its spelling."
+    )
+
+
+@contextlib.contextmanager
+def explain_loss(devices: Devices) -> Iterator[None]:
+    """Turn what TensorFlow says when another machine is gone into an OSError."""
+    try:
+        yield
+    except GONE as error:
+        if devices.parts == 1:
+            raise
+        raise OSError(
+            f"Expected all {devices.parts} machines of TF_CONFIG to go on; got, on machine "
+            f"{devices.part}, '{error.message.splitlines()[0]}': one of them has stopped. See its "
+            "own message, then give the same command on all of them again: it goes on from the "
+            "last checkpoint."
+        ) from error
+
+
+def _read_cluster() -> tuple[int, int]:
+    text = os.environ.get("TF_CONFIG", "")
+    try:
+        told = json.loads(text)
+        workers, task = told["cluster"]["worker"], told["task"]
+        part = int(task["index"])
+        if set(told["cluster"]) != {"worker"} or task["type"] != "worker":
+            raise ValueError("other jobs than 'worker'")
+        if not 0 <= part < len(workers):
+            raise ValueError(f"the index {part} of {len(workers)} workers")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            "Expected TF_CONFIG to be, on each machine with its own index, such as "
+            '\'{"cluster": {"worker": ["one:2222", "two:2222"]}, "task": {"type": "worker", '
+            f'"index": 0}}}}\'; got {text!r} ({error!r}). For one machine take --strategy '
+            "mirrored or none."
+        ) from error
+    return part, len(workers)

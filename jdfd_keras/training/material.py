@@ -1,0 +1,147 @@
+"""What a detector learns from: faces of prepared data sets, looked at before hours go by.
+
+Takes folders; gives lists of faces, and the facts by which a run knows them again.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from jdfd_keras.data import leaks
+from jdfd_keras.data.face_list import COLUMNS, FaceList, draw_share, join_lists, list_faces
+from jdfd_keras.data.manifest import read_faces
+from jdfd_keras.data.videos import CLASSES, UNLABELLED
+from jdfd_keras.options import UnlabelledOptions
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a run folder says of its data; `digest` tells it from all other.
+
+    Attributes:
+        name: Of the data set.
+        digest: Of videos, hashes and labels of all its faces.
+        train_faces: Faces of training, with the unlabelled ones.
+        unlabelled_faces: Those of them that train the decoder alone.
+        val_faces: Faces of validation.
+        leaks: What lies on two sides, as a sentence.
+    """
+
+    name: str
+    digest: str
+    train_faces: int
+    unlabelled_faces: int
+    val_faces: int
+    leaks: str
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What a detector learns from and is chosen on.
+
+    Attributes:
+        facts: For the run folder.
+        train: Faces of training.
+        val: Faces of validation, all of them labelled.
+        seen: The columns of `data.leaks.COLUMNS` and `split` of both.
+        directories: The data sets they are of.
+    """
+
+    facts: DataFacts
+    train: FaceList
+    val: FaceList
+    seen: pa.Table
+    directories: tuple[Path, ...]
+
+
+def gather(
+    data: str | Path, foreign: UnlabelledOptions, *, seed: int, allow_leak: bool
+) -> Material:
+    """See that a data set can be learned from, and list its faces.
+
+    Args:
+        data: A prepared data set.
+        foreign: Others, and the share of their training faces that is taken as unlabelled. Their
+            faces of validation and testing are never looked at.
+        seed: Of what is drawn.
+        allow_leak: Take what lies on two sides.
+
+    Raises:
+        OSError: If a folder is no prepared data set.
+        ValueError: If a split lacks a class or is empty, something leaks, or the data sets were
+            prepared at different sizes.
+    """
+    data = Path(data)
+    columns = list(dict.fromkeys([*COLUMNS, *leaks.COLUMNS, "split"]))
+    parts = leaks.by_split(read_faces(data, columns=columns))
+    for split in ("train", "val"):
+        _check_classes(data, split, parts[split])
+    labelled = np.asarray(parts["val"]["label"]) != UNLABELLED
+    tables, lists = [parts["train"]], [list_faces(data, parts["train"])]
+    for directory in foreign.unlabelled:
+        table = read_faces(directory, split="train", columns=columns)
+        if not len(table):
+            raise ValueError(
+                f"Expected training faces in {directory}, to be taken as unlabelled; got none. "
+                "Its other splits are kept for testing: prepare it with a training split."
+            )
+        rows = draw_share(table["label"].to_numpy(), foreign.unlabelled_share, seed)
+        tables.append(table.take(pa.array(rows)))
+        lists.append(list_faces(directory, tables[-1], hide_labels=True))
+    train = join_lists(lists)
+    sides = {**parts, "train": pa.concat_tables([_plain(table) for table in tables])}
+    found = leaks.find_leaks(sides)
+    if not allow_leak:
+        leaks.refuse_leaks(
+            found,
+            f"the splits of {data}" + " and the unlabelled faces" * bool(foreign.unlabelled),
+            "Prepare it with --split strict, look at `jdfd-keras audit`, or give --allow-leak.",
+        )
+    facts = DataFacts(
+        name=data.resolve().name,
+        digest=_digest(sides),
+        train_faces=len(train),
+        unlabelled_faces=int((train.label == UNLABELLED).sum()),
+        val_faces=int(labelled.sum()),
+        leaks=leaks.describe_leaks(found, checked="training, validation and testing"),
+    )
+    val = list_faces(data, parts["val"].filter(pa.array(labelled)))
+    seen = pa.concat_tables([sides["train"], _plain(parts["val"])])
+    seen = seen.select([*leaks.COLUMNS, "split"])
+    directories = (data, *map(Path, foreign.unlabelled))
+    return Material(facts, train, val, seen, directories)
+
+
+def _check_classes(data: Path, split: str, table: pa.Table) -> None:
+    labels = table["label"].to_numpy()
+    counts = {name: int((labels == label).sum()) for name, label in CLASSES.items()}
+    if not all(counts.values()):
+        raise ValueError(
+            f"Expected real and fake faces in the {split} split of {data}; got "
+            f"{counts['real']} real and {counts['fake']} fake. A detector cannot learn or be "
+            "chosen on one class: add videos and prepare the data set again."
+        )
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """Undo dictionaries, which differ from data set to data set."""
+    return pa.table(
+        {
+            name: column.cast(column.type.value_type)
+            if pa.types.is_dictionary(column.type)
+            else column
+            for name, column in zip(table.column_names, table.columns, strict=True)
+        }
+    )
+
+
+def _digest(sides: dict[str, pa.Table]) -> str:
+    digest = hashlib.sha256()
+    for split in ("train", "val"):
+        for name in ("video_id", "phash", "label"):
+            values = sides[split][name].cast(pa.string()).to_pylist()
+            digest.update("\n".join([split, name, *values]).encode())
+    return digest.hexdigest()[:16]
