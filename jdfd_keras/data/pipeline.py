@@ -125,33 +125,38 @@ def stream_faces(
 
 
 def share_faces(
-    faces: FaceList, *, batch_size: int, part: int, parts: int, replicas: int
+    faces: FaceList, *, most: int, part: int, parts: int, replicas: int
 ) -> tf.data.Dataset:
-    """Give one pass over the faces in their order, of which every device gets as many.
-
-    Where they do not fill the last step of several devices, some come again and weigh nothing.
+    """Give one pass over the faces in their order, of which every device gets as many batches.
 
     Args:
-        faces: What is passed over.
-        batch_size: Faces of a step, of all machines together.
+        faces: What is passed over; as many as devices at least.
+        most: Faces of a batch; all batches of all devices have as many, or one less.
         part: Which machine this is, from 0.
         parts: How many machines there are.
         replicas: Devices of all machines together.
 
     Returns:
-        Batches of `batch_size / replicas` faces with weights, as `load_faces` gives them.
+        Batches as `load_faces` gives them, those of the machine's devices by turns.
     """
+    count = replicas * -(-len(faces) // (replicas * most))
+    bounds = np.arange(count + 1) * len(faces) // count
+    own = np.arange(count) % replicas * parts // replicas == part
     options = PipelineOptions()
-    places = _places(len(faces), batch_size, 0, part, parts)
-    if replicas == 1:
-        crops = _decode(places.take(len(faces)), faces, _in_order(faces), 0, options, None)
-        return _to_batches(crops, batch_size, _weigher(faces, options))
-    steps = -(-len(faces) // batch_size)
-    places = places.take(steps * batch_size // parts)
-    crops = _decode(places, faces, _in_order(faces), 0, options, None)
-    counted = tf.data.Dataset.zip(crops, places.map(lambda number, place: number == 0))
-    crops = counted.map(lambda crop, is_counted: (*crop, is_counted))
-    return _to_batches(crops, batch_size // replicas, _weigher(faces, options, force=True))
+
+    def read(first: tf.Tensor, last: tf.Tensor) -> tf.data.Dataset:
+        places = tf.data.Dataset.range(first, last).map(
+            lambda place: (tf.constant(0, tf.int64), place)
+        )
+        crops = _decode(places, faces, _in_order(faces), 0, options, None)
+        return _to_batches(crops, last - first, _weigher(faces, options))
+
+    batches = tf.data.Dataset.from_tensor_slices((bounds[:-1][own], bounds[1:][own]))
+    return (
+        batches.flat_map(read)
+        .apply(tf.data.experimental.assert_cardinality(int(own.sum())))
+        .prefetch(tf.data.AUTOTUNE)
+    )
 
 
 def check_options(faces: FaceList, options: PipelineOptions) -> None:
@@ -232,11 +237,11 @@ def _decode(
     return places.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _weigher(faces: FaceList, options: PipelineOptions, force: bool = False) -> Callable | None:
+def _weigher(faces: FaceList, options: PipelineOptions) -> Callable | None:
     """Make the function from labels to weights; None where all faces weigh the same."""
     has_unlabelled = bool((faces.label == UNLABELLED).any())
     real_only = options.reconstruct == "real"
-    if not (has_unlabelled or options.class_weights or real_only or force):
+    if not (has_unlabelled or options.class_weights or real_only):
         return None
     # By label: real, fake, and unlabelled at the end, where -1 points to.
     counts = [int((faces.label == label).sum()) for label in (0, 1)]
@@ -255,18 +260,13 @@ def _weigher(faces: FaceList, options: PipelineOptions, force: bool = False) -> 
 
 
 def _to_batches(crops: tf.data.Dataset, batch_size: int, weigh: Callable | None) -> tf.data.Dataset:
-    def to_example(crop: tf.Tensor, label: tf.Tensor, is_counted: tf.Tensor | None = None) -> tuple:
+    def to_example(crop: tf.Tensor, label: tf.Tensor) -> tuple:
         image = tf.cast(crop, tf.float32)
         targets = {
             "classification": tf.cast(label == CLASSES["fake"], tf.float32)[:, tf.newaxis],
             "reconstruction": image / 127.5 - 1.0,
         }
-        if weigh is None:
-            return image, targets
-        weights = weigh(label)
-        if is_counted is not None:
-            weights = {key: of * tf.cast(is_counted, of.dtype) for key, of in weights.items()}
-        return image, targets, weights
+        return (image, targets) if weigh is None else (image, targets, weigh(label))
 
     return (
         crops.batch(batch_size, num_parallel_calls=tf.data.AUTOTUNE)

@@ -7,8 +7,10 @@ the training asks of them, which is written the same way for one and for many.
 import contextlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import tensorflow as tf
 
@@ -62,10 +64,16 @@ class Devices:
 
     def any(self, is_true: bool) -> bool:
         """Tell whether a claim is true on any machine; all of them ask, and wait for all."""
-        if self.parts == 1:
-            return is_true
-        count = self.strategy.run(lambda: tf.constant(float(is_true)))
-        return bool(self.strategy.reduce(tf.distribute.ReduceOp.SUM, count, axis=None) > 0)
+        return is_true if self.parts == 1 else bool(self._count(tf.constant(is_true)) > 0)
+
+    @cached_property
+    def _count(self) -> Callable:
+        @tf.function
+        def count(is_true: tf.Tensor) -> tf.Tensor:
+            one = self.strategy.run(lambda: tf.cast(is_true, tf.float32))
+            return self.strategy.reduce(tf.distribute.ReduceOp.SUM, one, axis=None)
+
+        return count
 
 
 def open_devices(strategy: str) -> Devices:
@@ -102,11 +110,12 @@ def explain_loss(devices: Devices) -> Iterator[None]:
     except GONE as error:
         if devices.parts == 1:
             raise
+        told = re.search(r"aborted by: (.*)", error.message)
         raise OSError(
             f"Expected all {devices.parts} machines of TF_CONFIG to go on; got, on machine "
-            f"{devices.part}, '{error.message.splitlines()[0]}': one of them has stopped. See its "
-            "own message, then give the same command on all of them again: it goes on from the "
-            "last checkpoint."
+            f"{devices.part}, '{told[1] if told else type(error).__name__}': another one has "
+            "stopped. See its own message, then give the same command on all of them again: it "
+            "goes on from the last checkpoint."
         ) from error
 
 

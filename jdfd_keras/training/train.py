@@ -216,6 +216,11 @@ def _check(plan: _Plan) -> None:
             f"Expected a batch_size that {devices.replicas} devices can share; got "
             f"{options.batch_size}. It is of all devices together: try {several}."
         )
+    if plan.material.facts.val_faces < devices.replicas:
+        raise ValueError(
+            f"Expected as many faces of validation as devices, {devices.replicas}; got "
+            f"{plan.material.facts.val_faces}. Add videos, or take fewer devices."
+        )
     if devices.replicas > 1 and (plan.optimizer.accumulate > 1 or plan.optimizer.clip_norm):
         raise ValueError(
             f"Expected neither accumulate nor clip_norm with {devices.replicas} devices; got "
@@ -285,8 +290,7 @@ def _fit(detector: keras.Model, plan: _Plan, begun: Checkpoint, out: Path) -> No
         ).map(for_detector)
 
     def make_val(**share: int) -> tf.data.Dataset:
-        size = VALIDATION_BATCH * devices.replicas
-        return share_faces(material.val, batch_size=size, **share).map(for_detector)
+        return share_faces(material.val, most=VALIDATION_BATCH, **share).map(for_detector)
 
     def for_detector(image, targets, *weights):
         return image, *({name: of[name] for name in detector.output} for of in (targets, *weights))
