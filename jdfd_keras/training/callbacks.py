@@ -141,7 +141,8 @@ class RunFolder(_Placed):
 
     def on_train_batch_end(self, batch, logs=None):
         step = self.steps_done(batch)
-        if self._is_due(step):
+        # After the last step of an epoch comes its end, which is saved.
+        if batch + 1 < self.params["steps"] and self._is_due(step):
             self._save(take_checkpoint(self.model, self.epoch, step, self.history))
 
     def on_epoch_end(self, epoch, logs=None):

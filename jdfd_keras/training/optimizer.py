@@ -30,19 +30,14 @@ class _BranchRate:
         super().build(variables)
 
     def update_step(self, gradient, variable, learning_rate):
-        factor = self._rate_factors[self._get_variable_index(variable)]
-        super().update_step(gradient, variable, learning_rate * factor)
+        rate = learning_rate * self._rate_factors[self._get_variable_index(variable)]
+        if self.weight_decay and self._use_weight_decay(variable):
+            decay = keras.ops.cast(rate * self.weight_decay, variable.dtype)
+            self.assign_sub(variable, variable * decay)
+        super().update_step(gradient, variable, rate)
 
     def _apply_weight_decay(self, variables):
-        if not self.weight_decay:
-            return
-        decay = self.weight_decay
-        for factor in sorted(set(self._rate_factors)):
-            self.weight_decay = decay * factor
-            super()._apply_weight_decay(
-                [v for v in variables if self._rate_factors[self._get_variable_index(v)] == factor]
-            )
-        self.weight_decay = decay
+        """Leave it to update_step, which knows the rate of each variable."""
 
     def swap_average(self) -> None:
         """Put the moving average of the weights in their place, and them in its; again: back.

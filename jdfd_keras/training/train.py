@@ -189,7 +189,8 @@ def train(
         devices.any(True)  # the folder is claimed before anyone goes on
         while not plan.is_done(checkpoint.history):
             if checkpoint.weights:
-                restore(detector, checkpoint)
+                with devices.scope():
+                    restore(detector, checkpoint)
             _fit(detector, plan, checkpoint, out)
             devices.any(True)
             checkpoint = load_checkpoint(out)
@@ -290,7 +291,8 @@ def _fit(detector: keras.Model, plan: _Plan, begun: Checkpoint, out: Path) -> No
         ).map(for_detector)
 
     def make_val(**share: int) -> tf.data.Dataset:
-        return share_faces(material.val, most=VALIDATION_BATCH, **share).map(for_detector)
+        shared = share_faces(material.val, most=VALIDATION_BATCH, **share)
+        return shared.map(for_detector).repeat()
 
     def for_detector(image, targets, *weights):
         return image, *({name: of[name] for name in detector.output} for of in (targets, *weights))
@@ -308,6 +310,9 @@ def _fit(detector: keras.Model, plan: _Plan, begun: Checkpoint, out: Path) -> No
     detector.fit(
         devices.distribute(make_train),
         validation_data=devices.distribute(make_val),
+        # Told, and the data repeated: at their end Keras runs one more step on some devices, which
+        # counts in the means (3.15.1). Every validation begins them anew.
+        validation_steps=math.ceil(len(material.val) / (VALIDATION_BATCH * devices.replicas)),
         initial_epoch=begun.epoch,
         epochs=begun.epoch + 1 if begun.step else plan.train.epochs,
         steps_per_epoch=steps - begun.step,
