@@ -23,10 +23,10 @@ ASK_EVERY = 20  # steps between two looks at the clock, which machines must agre
 class _Placed(keras.callbacks.Callback):
     """Knows how many steps of its epoch are done, also where an epoch is gone on with."""
 
-    def __init__(self, begun: Checkpoint):
+    def __init__(self, begun: Checkpoint | None = None):
         super().__init__()
-        self.begun = begun
-        self.epoch = begun.epoch
+        self.begun = begun or Checkpoint()
+        self.epoch = self.begun.epoch
 
     def on_epoch_begin(self, epoch, logs=None):
         self.epoch = epoch
@@ -39,22 +39,27 @@ class StopAtNaN(_Placed):
     """End the training at the first loss that is no number, before anything is saved of it.
 
     Args:
-        begun: Where the training stood at its begin.
+        begun: Where the training stood at its begin, if something was done before.
         name_faces: From an epoch and a step in it, both from 0, to the names of the step's faces.
     """
 
-    def __init__(self, begun: Checkpoint, name_faces: Callable[[int, int], list[str]]):
+    def __init__(
+        self,
+        begun: Checkpoint | None = None,
+        name_faces: Callable[[int, int], list[str]] | None = None,
+    ):
         super().__init__(begun)
         self.name_faces = name_faces
 
     def on_train_batch_end(self, batch, logs=None):
         if not math.isfinite(logs["loss"]):
             step = self.steps_done(batch)
-            faces = self.name_faces(self.epoch, step - 1)
+            faces = self.name_faces(self.epoch, step - 1) if self.name_faces else []
+            named = f", of the faces {', '.join(faces)}" if faces else ""
             raise ValueError(
                 f"Expected a loss that is a number; got {logs['loss']} in epoch {self.epoch + 1}, "
-                f"step {step}, of the faces {', '.join(faces)}. The last checkpoint before it is "
-                "kept. Try a lower --learning-rate, or --clip-norm 1, in another run."
+                f"step {step}{named}. The last checkpoint before it is kept. Try a lower "
+                "--learning-rate, or --clip-norm 1, in another run."
             )
 
 
@@ -85,9 +90,15 @@ class ValidateAverage(keras.callbacks.Callback):
 
 
 class ProgressLine(_Placed):
-    """Show faces done, the loss so far, and after each epoch what validation gave."""
+    """Show faces done, the loss so far, and after each epoch what validation gave.
 
-    def __init__(self, begun: Checkpoint, steps: int, batch_size: int):
+    Args:
+        steps: Of an epoch.
+        batch_size: Faces of a step.
+        begun: Where the training stood at its begin, if something was done before.
+    """
+
+    def __init__(self, steps: int, batch_size: int, begun: Checkpoint | None = None):
         super().__init__(begun)
         self.steps, self.batch_size = steps, batch_size
 
@@ -118,25 +129,26 @@ class RunFolder(_Placed):
     does the epoch over, with the same result.
 
     Args:
-        begun: Where the training stood at its begin.
         directory: The run folder.
-        devices: All of them take part; the first machine writes.
+        begun: Where the training stood at its begin, if something was done before.
+        devices: All of them take part, and the first machine writes; one if not given.
         options: How often to write within an epoch.
-        is_done: From the history to whether the training ends here.
+        is_done: From the history to whether the training ends here; never if not given.
     """
 
     def __init__(
         self,
-        begun: Checkpoint,
         directory: Path,
-        devices: Devices,
-        options: RunOptions,
-        is_done: Callable[[list[dict[str, float]]], bool],
+        begun: Checkpoint | None = None,
+        devices: Devices | None = None,
+        options: RunOptions | None = None,
+        is_done: Callable[[list[dict[str, float]]], bool] = lambda history: False,
     ):
         super().__init__(begun)
-        self.directory, self.devices, self.options = directory, devices, options
+        self.directory = directory
+        self.devices, self.options = devices or Devices(), options or RunOptions()
         self.is_done = is_done
-        self.history = list(begun.history)
+        self.history = list(self.begun.history)
         self.saved_at = time.monotonic()
 
     def on_train_batch_end(self, batch, logs=None):
@@ -157,7 +169,8 @@ class RunFolder(_Placed):
             if average:
                 branch_optimizer(self.model).swap_average()
         self._save(checkpoint)
-        self.model.stop_training = self.is_done(self.history)
+        if self.is_done(self.history):
+            self.model.stop_training = True
 
     def _is_due(self, step: int) -> bool:
         if self.options.checkpoint_steps:

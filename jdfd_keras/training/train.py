@@ -7,6 +7,7 @@ that was interrupted, at whatever step, goes on from its last checkpoint to the 
 import contextlib
 import dataclasses
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -302,11 +303,11 @@ def _fit(detector: keras.Model, plan: _Plan, begun: Checkpoint, out: Path) -> No
         callbacks.append(ValidateAverage())
     if devices.is_chief:
         callbacks += [
-            ProgressLine(begun, steps, batch_size),
+            ProgressLine(steps, batch_size, begun),
             keras.callbacks.TensorBoard(str(out / LOGS), write_graph=False),
             Pictures(out, out / LOGS / "pictures", _choose_shown(material.val), begun.history),
         ]
-    callbacks.append(RunFolder(begun, out, devices, plan.run, plan.is_done))
+    callbacks.append(RunFolder(out, begun, devices, plan.run, plan.is_done))
     detector.fit(
         devices.distribute(make_train),
         validation_data=devices.distribute(make_val),
@@ -342,7 +343,8 @@ def _explain_memory(plan: _Plan) -> Iterator[None]:
         advice = f"Try --batch-size {half}"
         if plan.devices.replicas == 1 and half < batch_size:
             advice += f" --accumulate {2 * plan.optimizer.accumulate}, which averages as many faces"
+        told = re.search(r"OOM when allocating.*", str(error))
         raise ValueError(
             f"Expected memory for {batch_size} faces of {plan.model.image_size} pixels at once; "
-            f"got '{str(getattr(error, 'message', error)).splitlines()[0]}'. {advice}."
+            f"got '{told[0] if told else type(error).__name__}'. {advice}."
         ) from error

@@ -1,0 +1,444 @@
+"""How fast a detector is trained, beside a bare Keras loop, without decoder, in PyTorch, with XLA.
+
+Each way runs in a process of its own, several times in turns, so that only the ratios need
+believing. Makes its own faces. Where there is a GPU, the network also runs on it through Keras on
+JAX. Linux only.
+
+    python benchmarks/training.py                # an hour or so on two cores
+    python benchmarks/training.py --only jax     # or another part; the results of the others stay
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the package beside this folder
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+HERE = Path(__file__).parent
+SIZE = 299
+ROUNDS = 3
+REACH = {  # written down before the first run: seconds of the first over those of the second
+    "pipeline": ("training from shards with all changes beside faces in memory", 1.05),
+    "decoder": ("with decoder beside without", 1.35),
+    "torch": ("beside PyTorch, the faster of its layouts", 1.0),
+    "memory": ("growth over the second half of the steps, MB", 20.0),
+}
+PEAKS = {  # bf16 without sparsity, FLOP/s, as NVIDIA's data sheets give them
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L4": 121e12,
+}
+JAX_BATCHES = (4, 16, 64, 256)
+
+
+def main() -> None:
+    """Run the parts that were asked for and write what came."""
+    arguments = _parse()
+    if arguments.way:
+        print(json.dumps(WAYS[arguments.way](arguments)))
+        return
+    from face_report import describe_machine
+
+    out = Path(arguments.out)
+    report = json.loads(out.read_text(encoding="utf-8")) if arguments.only and out.is_file() else {}
+    report["machine"] = describe_machine() | {"cores": str(os.cpu_count())}
+    with tempfile.TemporaryDirectory(dir=arguments.scratch) as directory:
+        arguments.data = Path(directory) / "set"
+        for name, measure in {"steps": measure_steps, "memory": measure_memory}.items():
+            if arguments.only in ("", name):
+                report[name] = measure(arguments)
+        if arguments.only in ("", "jax"):
+            report["jax"] = _run("jax", arguments)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    page = render(report)
+    out.with_suffix(".md").write_text(page, encoding="utf-8")
+    print(page)
+
+
+def measure_steps(arguments: argparse.Namespace) -> dict:
+    """Time a step of each way, by turns."""
+    prepare_set(arguments.data, arguments.size, num_faces=64)
+    names = ["from shards", "in memory", "without decoder"]
+    if importlib.util.find_spec("torch"):
+        names += ["PyTorch, channels first", "PyTorch, channels last"]
+    times: dict[str, list[float]] = {name: [] for name in names}
+    for _ in range(ROUNDS):
+        for name in names:
+            times[name] += _run(name, arguments)["seconds"]
+    if arguments.xla:
+        times["in memory, XLA"] = _run("in memory, XLA", arguments)["seconds"]
+    return {
+        "batch_size": arguments.batch_size,
+        "size": arguments.size,
+        "rounds": ROUNDS,
+        "seconds": {name: round(statistics.median(of), 3) for name, of in times.items()},
+    }
+
+
+def measure_memory(arguments: argparse.Namespace) -> dict:
+    """Watch the memory of a training of many steps."""
+    small = argparse.Namespace(**{**vars(arguments), "size": 71, "data": arguments.data / "small"})
+    prepare_set(small.data, small.size, num_faces=256)
+    return _run("memory", small)
+
+
+def prepare_set(out: Path, size: int, num_faces: int) -> None:
+    """Write a prepared data set: photographs with noise, every fourth for validation."""
+    import cv2
+    from skimage import data
+
+    from jdfd_keras.claims import OPTIONS, save_options
+    from jdfd_keras.data.clips import vary_portrait
+    from jdfd_keras.data.manifest import FaceRow, to_table, write_table
+    from jdfd_keras.data.records import encode_face, frame_record
+    from jdfd_keras.options import FaceOptions, SplitOptions
+
+    (out / "shards").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    portraits = [p.pixels[30:230, 120:320] for p in vary_portrait(data.astronaut(), 16, 0)]
+    rows = []
+    for split, numbers in (("train", range(num_faces)), ("val", range(num_faces // 4))):
+        shard = f"{split}-00000.tfrecord"
+        with open(out / "shards" / shard, "wb") as file:
+            for number in numbers:
+                crop = cv2.resize(portraits[number % 16], (size, size)).astype(np.float32)
+                crop = np.clip(crop + rng.normal(0, 2, crop.shape), 0, 255).astype(np.uint8)
+                told = {"label": number % 2, "video_id": f"a/{split}", "frame_index": number}
+                rows.append(_row(FaceRow, told | {"split": split, "shard": shard}, file.tell()))
+                file.write(frame_record(encode_face(crop, **told)))
+    with open(out / "manifest.parquet", "wb") as file:
+        write_table(file, "parquet", FaceRow, [to_table(rows, FaceRow)])
+    save_options(out / OPTIONS, faces=FaceOptions(face_size=size), split=SplitOptions())
+
+
+def _row(kind: type, told: dict, offset: int):
+    empty = {"str": "", "int": 0, "float": 0.0}
+    values = {
+        f.name: empty.get(getattr(f.type, "__name__", ""), ()) for f in dataclasses.fields(kind)
+    }
+    values["phash"] = np.random.default_rng(len(told["split"]) * 10**6 + offset).bytes(32).hex()
+    return kind(**values | told | {"offset": offset})
+
+
+def time_shards(arguments: argparse.Namespace) -> dict:
+    """Time `train` itself: from shards, with every change of the faces and all callbacks."""
+    from jdfd_keras import options
+    from jdfd_keras.training import train as stage
+
+    ends = []
+
+    class Timed(stage.RunFolder):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            # From the end of a step to that of the next: the wait for faces counts.
+            ends.append(time.perf_counter())
+            if len(ends) > arguments.warm_up + arguments.steps:
+                raise KeyboardInterrupt
+
+    stage.RunFolder = Timed
+    told = {
+        "model": options.ModelOptions(encoder_weights="none"),
+        "options": options.TrainOptions(
+            epochs=1000, batch_size=arguments.batch_size, allow_leak=True
+        ),
+        "augment": options.AugmentOptions(
+            *[True] * len(dataclasses.fields(options.AugmentOptions))
+        ),
+    }
+    with tempfile.TemporaryDirectory() as directory, contextlib.suppress(KeyboardInterrupt):
+        stage.train(arguments.data, Path(directory) / "run", **told)
+    return {"seconds": np.diff(ends)[arguments.warm_up :].tolist()}
+
+
+def time_memory_faces(
+    arguments: argparse.Namespace, decoder: bool = True, xla: bool = False
+) -> dict:
+    """Time a bare loop of Keras on the same network, fed from memory."""
+    import keras
+    import tensorflow as tf
+
+    from jdfd_keras.model.network import build_detector
+    from jdfd_keras.options import ModelOptions
+
+    told = ModelOptions(image_size=arguments.size, encoder_weights="none", decoder=decoder)
+    model = build_detector(told)
+    losses = {"classification": "binary_crossentropy", "reconstruction": "mean_squared_error"}
+    weights = {"classification": 0.8, "reconstruction": 0.2}
+    model.compile(
+        keras.optimizers.SGD(0.005, momentum=0.9),
+        loss={name: losses[name] for name in model.output},
+        loss_weights={name: weights[name] for name in model.output},
+        jit_compile=xla,
+    )
+    rng = np.random.default_rng(0)
+    shape = (arguments.batch_size, arguments.size, arguments.size, 3)
+    faces = rng.uniform(0, 255, shape).astype(np.float32)
+    targets = {
+        "classification": (np.arange(arguments.batch_size) % 2)[:, None].astype(np.float32),
+        "reconstruction": faces / 127.5 - 1,
+    }
+    targets = {name: targets[name] for name in model.output}
+    ends = []
+
+    class Clock(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            ends.append(time.perf_counter())
+
+    count = arguments.warm_up + arguments.steps + 1
+    batches = tf.data.Dataset.from_tensors((faces, targets)).repeat(count)
+    model.fit(batches, shuffle=False, verbose=0, callbacks=[Clock()])
+    return {"seconds": np.diff(ends)[arguments.warm_up :].tolist()}
+
+
+def time_torch(arguments: argparse.Namespace, layout: str) -> dict:
+    """Time the same network in PyTorch."""
+    import torch
+    from torch_detector import time_steps
+
+    sizes = (arguments.batch_size, arguments.size, arguments.warm_up, arguments.steps)
+    return {"seconds": time_steps(*sizes, layout), "version": torch.__version__}
+
+
+def watch_memory(arguments: argparse.Namespace) -> dict:
+    """Train for many steps and note the resident memory on the way."""
+    from jdfd_keras import options
+    from jdfd_keras.training import train as stage
+
+    seen = []
+
+    class Watched(stage.RunFolder):
+        def on_train_batch_end(self, batch, logs=None):
+            super().on_train_batch_end(batch, logs)
+            pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+            seen.append(pages * resource.getpagesize() / 1e6)
+            if len(seen) >= arguments.memory_steps:
+                raise KeyboardInterrupt
+
+    stage.RunFolder = Watched
+    told = {
+        "model": options.ModelOptions(encoder_weights="none"),
+        "options": options.TrainOptions(epochs=10**6, batch_size=4, allow_leak=True),
+        "augment": options.AugmentOptions(flip=True, noise=True, jpeg=True),
+        "run": options.RunOptions(checkpoint_steps=50),
+    }
+    with tempfile.TemporaryDirectory() as directory, contextlib.suppress(KeyboardInterrupt):
+        stage.train(arguments.data, Path(directory) / "run", **told)
+    half = len(seen) // 2
+    first, second = seen[half : half + half // 2], seen[half + half // 2 :]
+    return {
+        "steps": len(seen),
+        "after_50_mb": round(seen[min(50, half)]),
+        "at_end_mb": round(seen[-1]),
+        "growth_mb": round(statistics.median(second) - statistics.median(first), 1),
+    }
+
+
+def measure_jax(arguments: argparse.Namespace) -> dict:
+    """Train the same network through Keras on JAX, where that finds a GPU."""
+    if not importlib.util.find_spec("jax"):
+        return {"left_out": "JAX is not installed"}
+    os.environ["KERAS_BACKEND"] = "jax"
+    import jax
+
+    device = jax.devices()[0]
+    if device.platform != "gpu" and not arguments.jax_on_cpu:
+        return {"left_out": f"JAX finds no GPU here, only {device.device_kind}"}
+    import keras
+
+    from jdfd_keras.model.network import build_detector
+    from jdfd_keras.options import ModelOptions
+    from jdfd_keras.training.compile import compile_detector
+
+    peak = next((peak for name, peak in PEAKS.items() if name in device.device_kind), None)
+    rows = []
+    for precision in ("float32", "mixed_bfloat16"):
+        keras.config.set_dtype_policy(precision)
+        model = build_detector(ModelOptions(image_size=arguments.size, encoder_weights="none"))
+        compile_detector(model)
+        flops = 3 * _count_flops(model, arguments.size)  # forwards, and twice that backwards
+        for batch_size in arguments.jax_batches:
+            shape = (batch_size, arguments.size, arguments.size, 3)
+            faces = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
+            targets = {
+                "classification": (np.arange(batch_size) % 2)[:, None].astype(np.float32),
+                "reconstruction": faces / 127.5 - 1,
+            }
+            try:
+                for _ in range(arguments.warm_up):
+                    model.train_on_batch(faces, targets)
+                begun = time.perf_counter()
+                for _ in range(arguments.steps):
+                    model.train_on_batch(faces, targets)
+                rate = arguments.steps * batch_size / (time.perf_counter() - begun)
+            except jax.errors.JaxRuntimeError as error:
+                rows.append(
+                    {"precision": precision, "batch_size": batch_size, "failed": str(error)[:80]}
+                )
+                continue
+            rows.append(
+                {
+                    "precision": precision,
+                    "batch_size": batch_size,
+                    "images_per_s": round(rate, 1),
+                    "share_of_peak": round(rate * flops / peak, 3) if peak else None,
+                }
+            )
+    return {"device": device.device_kind, "jax": jax.__version__, "rows": rows}
+
+
+def _count_flops(model, size: int) -> float:
+    """Count the floating-point operations of one face, forwards, as XLA counts them."""
+    import jax
+
+    weights = [v.value for v in model.trainable_variables]
+    others = [v.value for v in model.non_trainable_variables]
+    forward = jax.jit(lambda w, o, x: model.stateless_call(w, o, x, training=False)[0])
+    face = np.zeros((1, size, size, 3), np.float32)
+    counted = forward.lower(weights, others, face).compile().cost_analysis()
+    return float((counted[0] if isinstance(counted, list) else counted)["flops"])
+
+
+WAYS = {
+    "from shards": time_shards,
+    "in memory": time_memory_faces,
+    "in memory, XLA": lambda arguments: time_memory_faces(arguments, xla=True),
+    "without decoder": lambda arguments: time_memory_faces(arguments, decoder=False),
+    "PyTorch, channels first": lambda arguments: time_torch(arguments, "channels first"),
+    "PyTorch, channels last": lambda arguments: time_torch(arguments, "channels last"),
+    "memory": watch_memory,
+    "jax": measure_jax,
+}
+
+
+def _run(way: str, arguments: argparse.Namespace) -> dict:
+    """Run a way in a process of its own."""
+    print(f"{way} ...", file=sys.stderr, flush=True)
+    words = [sys.executable, __file__, "--way", way]
+    for name in ("data", "size", "batch_size", "warm_up", "steps", "memory_steps"):
+        words += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
+    words += ["--jax-on-cpu"] * arguments.jax_on_cpu
+    words += ["--jax-batches", ",".join(map(str, arguments.jax_batches))]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def find_ratios(report: dict) -> dict[str, float]:
+    """Work out what REACH speaks of, as far as it was measured."""
+    came = {}
+    if steps := report.get("steps"):
+        seconds = steps["seconds"]
+        came["pipeline"] = seconds["from shards"] / seconds["in memory"]
+        came["decoder"] = seconds["in memory"] / seconds["without decoder"]
+        others = [value for name, value in seconds.items() if name.startswith("PyTorch")]
+        if others:
+            came["torch"] = seconds["in memory"] / min(others)
+    if memory := report.get("memory"):
+        came["memory"] = memory["growth_mb"]
+    return came
+
+
+def render(report: dict) -> str:
+    """Write what came beside what was expected."""
+    from jdfd_keras.markdown import table
+
+    machine = report["machine"]
+    lines = [
+        "# Training",
+        f"{machine['date']}, {machine['processor']}, {machine['cores']} cores; Python "
+        f"{machine['python']}.",
+    ]
+    rows = [
+        (
+            REACH[name][0],
+            f"{REACH[name][1]:g}",
+            f"{value:.3f}".rstrip("0").rstrip("."),
+            "met" if value <= REACH[name][1] else "**not met**",
+        )
+        for name, value in find_ratios(report).items()
+    ]
+    lines.append(table(("ratio of times", "at most", "came", ""), rows, "lrrl"))
+    if steps := report.get("steps"):
+        lines += [
+            "## A step",
+            f"{steps['batch_size']} faces of {steps['size']} pixels; medians over "
+            f"{steps['rounds']} processes each, by turns.",
+            table(
+                ("way", "seconds a step", "faces/s"),
+                [
+                    (n, f"{s:.3f}", f"{steps['batch_size'] / s:.2f}")
+                    for n, s in steps["seconds"].items()
+                ],
+                "lrr",
+            ),
+        ]
+    if memory := report.get("memory"):
+        lines += [
+            "## Memory",
+            f"{memory['steps']} steps of 4 faces of 71 pixels, a checkpoint every 50, validation "
+            f"and pictures every 64: {memory['after_50_mb']} MB after 50 steps, "
+            f"{memory['at_end_mb']} MB at the end.",
+        ]
+    if jax := report.get("jax"):
+        lines += ["## On a GPU, through Keras on JAX"]
+        if "left_out" in jax:
+            lines.append(f"Left out: {jax['left_out']}.")
+        else:
+            lines += [
+                f"{jax['device']}, JAX {jax['jax']}; faces in memory; share of the bf16 peak.",
+                table(
+                    ("precision", "batch", "images/s", "share of peak"),
+                    [
+                        (
+                            r["precision"],
+                            r["batch_size"],
+                            r.get("images_per_s", r.get("failed")),
+                            "" if r.get("share_of_peak") is None else f"{r['share_of_peak']:.1%}",
+                        )
+                        for r in jax["rows"]
+                    ],
+                    "lrrr",
+                ),
+            ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="How fast a detector is trained.")
+    parser.add_argument("--only", choices=("steps", "memory", "jax"), default="", help="one part")
+    parser.add_argument("--size", type=int, default=SIZE, help="pixels of a face (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=4, help="faces a step (%(default)s)")
+    parser.add_argument("--steps", type=int, default=8, help="steps timed at once (%(default)s)")
+    parser.add_argument("--warm-up", type=int, default=2, help="steps before (%(default)s)")
+    parser.add_argument("--memory-steps", type=int, default=2000, help="(%(default)s)")
+    parser.add_argument("--xla", action="store_true", help="time XLA on this processor too")
+    parser.add_argument("--jax-on-cpu", action="store_true", help="JAX also without a GPU")
+    parser.add_argument(
+        "--jax-batches",
+        type=lambda text: tuple(int(number) for number in text.split(",")),
+        default=JAX_BATCHES,
+        help="faces a step on JAX (4,16,64,256)",
+    )
+    parser.add_argument("--scratch", help="folder for what is made; the system's if not given")
+    parser.add_argument("--out", default=HERE / "results" / "training.json", help="JSON file")
+    parser.add_argument("--way", choices=tuple(WAYS), help=argparse.SUPPRESS)
+    parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

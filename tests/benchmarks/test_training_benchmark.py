@@ -1,0 +1,63 @@
+"""The benchmark of training: both frameworks train the same network, and it counts as it says."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+from jdfd_keras.model.network import build_detector
+from jdfd_keras.options import ModelOptions, UnlabelledOptions
+from jdfd_keras.training.material import gather
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    sys.path.insert(0, str(BENCHMARKS))
+    import training
+
+    yield training
+    sys.path.remove(str(BENCHMARKS))
+    del sys.modules["training"]
+
+
+def test_the_set_that_is_trained_on_can_be_trained_on(benchmark, tmp_path):
+    benchmark.prepare_set(tmp_path / "set", 71, 16)
+    material = gather(tmp_path / "set", UnlabelledOptions(), seed=0, allow_leak=False)
+    assert (material.facts.train_faces, material.facts.val_faces) == (16, 4)
+    assert material.train.read(15).shape == (71, 71, 3)
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="PyTorch is not installed")
+def test_pytorch_has_the_same_weights_to_train(benchmark):
+    from torch_detector import Detector
+
+    theirs = sum(weight.numel() for weight in Detector(299).parameters())
+    ours = build_detector(ModelOptions(encoder_weights="none"))
+    assert theirs == sum(int(v.numpy().size) for v in ours.trainable_variables)
+
+
+def test_ratios_are_those_of_the_times(benchmark):
+    seconds = {"from shards": 2.1, "in memory": 2.0, "without decoder": 1.6}
+    seconds |= {"PyTorch, channels first": 4.0, "PyTorch, channels last": 2.5}
+    came = benchmark.find_ratios({"steps": {"seconds": seconds}, "memory": {"growth_mb": 3.0}})
+    assert came == pytest.approx({"pipeline": 1.05, "decoder": 1.25, "torch": 0.8, "memory": 3.0})
+    del seconds["PyTorch, channels first"], seconds["PyTorch, channels last"]
+    assert "torch" not in benchmark.find_ratios({"steps": {"seconds": seconds}})
+
+
+def test_the_page_says_what_was_met_and_what_was_left_out(benchmark):
+    seconds = {"from shards": 2.2, "in memory": 2.0, "without decoder": 1.6}
+    page = benchmark.render(
+        {
+            "machine": {"date": "2026-01-01", "processor": "P", "cores": "2", "python": "3.12"},
+            "steps": {"seconds": seconds, "batch_size": 4, "size": 299, "rounds": 3},
+            "jax": {"left_out": "JAX finds no GPU here, only cpu"},
+        }
+    )
+    assert "1.1 | **not met** |" in page
+    assert "1.25 | met |" in page
+    assert "Left out: JAX finds no GPU here, only cpu." in page
+    assert "| from shards | 2.200 | 1.82 |" in page

@@ -1,0 +1,97 @@
+"""Callbacks in a `model.fit` of a user's own, on data of a user's own."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from jdfd_keras.training.callbacks import ProgressLine, RunFolder, StopAtNaN, ValidateAverage
+from jdfd_keras.training.checkpoint import load_checkpoint, restore
+from jdfd_keras.training.compile import compile_detector
+from jdfd_keras.training.optimizer import BranchSGD
+from jdfd_keras.training.run import read_history
+
+
+@pytest.fixture
+def model():
+    keras.utils.set_random_seed(0)
+    image = keras.Input((16, 16, 3), name="image")
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(image)
+    mean = keras.layers.GlobalAveragePooling2D()(x)
+    return keras.Model(
+        image,
+        {
+            "classification": keras.layers.Dense(1, "sigmoid", name="classifier_dense")(mean),
+            "reconstruction": keras.layers.Conv2D(3, 1, name="decoder_conv")(x),
+        },
+    )
+
+
+@pytest.fixture
+def faces():
+    images = np.random.default_rng(0).uniform(0, 255, (8, 16, 16, 3)).astype(np.float32)
+    targets = {
+        "classification": (np.arange(8) % 2).astype(np.float32)[:, None],
+        "reconstruction": images / 127.5 - 1,
+    }
+    return tf.data.Dataset.from_tensor_slices((images, targets)).batch(4)
+
+
+def test_a_fit_of_ones_own_has_progress_and_a_run_folder(model, faces, tmp_path, capsys):
+    compile_detector(model)
+    callbacks = [StopAtNaN(), ProgressLine(steps=2, batch_size=4), RunFolder(tmp_path)]
+    model.fit(faces, validation_data=faces, epochs=2, verbose=0, callbacks=callbacks)
+    assert "epoch 2/2: 8/8 faces" in capsys.readouterr().err
+    assert [row["epoch"] for row in read_history(tmp_path)] == [1, 2]
+    again = keras.models.load_model(tmp_path / "last.keras")
+    for name, value in again.predict(faces, verbose=0).items():
+        np.testing.assert_array_equal(value, model.predict(faces, verbose=0)[name])
+
+
+def test_a_loss_that_is_no_number_ends_a_fit_of_ones_own(model, faces):
+    compile_detector(model, keras.optimizers.SGD(1e30))
+    with pytest.raises(ValueError, match=r"got (nan|inf) in epoch 1, step \d\. The last"):
+        model.fit(faces, epochs=3, verbose=0, callbacks=[StopAtNaN()])
+
+
+def test_the_average_is_validated_and_the_weights_are_trained_on(model, faces):
+    compile_detector(model, BranchSGD(0.1, use_ema=True, ema_momentum=0.5))
+    seen = []
+
+    class Look(keras.callbacks.Callback):
+        def on_test_batch_end(self, batch, logs=None):
+            seen.append(self.model.get_weights()[0])
+
+        def on_train_batch_end(self, batch, logs=None):
+            seen.append(self.model.get_weights()[0])
+
+    begun = model.get_weights()[0]
+    model.fit(
+        faces.take(1),
+        validation_data=faces.take(1),
+        epochs=1,
+        verbose=0,
+        callbacks=[ValidateAverage(), Look()],
+    )
+    trained, validated = seen
+    # Keras begins the average with zeros and takes the first weights whole.
+    assert not np.array_equal(trained, begun)
+    np.testing.assert_allclose(validated, trained, rtol=1e-6)
+    model.fit(
+        faces.take(1),
+        validation_data=faces.take(1),
+        verbose=0,
+        callbacks=[ValidateAverage(), Look()],
+    )
+    np.testing.assert_allclose(seen[3], 0.5 * validated + 0.5 * seen[2], rtol=1e-5)
+
+
+def test_a_checkpoint_of_a_fit_of_ones_own_restores_it(model, faces, tmp_path):
+    compile_detector(model)
+    model.fit(faces, validation_data=faces, verbose=0, callbacks=[RunFolder(tmp_path)])
+    kept = model.get_weights()
+    model.fit(faces, verbose=0)
+    assert not np.array_equal(model.get_weights()[0], kept[0])
+    restore(model, load_checkpoint(tmp_path))
+    for value, expected in zip(model.get_weights(), kept, strict=True):
+        np.testing.assert_array_equal(value, expected)
