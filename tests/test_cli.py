@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 
 from jdfd_keras.cli import EXAMPLES, main, parse
+from jdfd_keras.commands import read_flags
+from jdfd_keras.options import ModelOptions, PipelineOptions, UnlabelledOptions
 
 COMMANDS = sorted(EXAMPLES)
 README = Path(__file__).parent.parent / "README.md"
@@ -57,7 +59,15 @@ def test_commands_in_the_readme_are_parsed():
         ["prepare", "folder", "videos", "--out", "x", "--temp_location", "y"],
         ["prepare", "folder", "videos", "--out", "x", "--frames", "3"],
         ["audit"],
+        ["train"],
+        ["train", "prepared"],
+        ["train", "--out", "x"],
+        ["train", "--resume", "run", "--out", "x"],
+        ["train", "prepared", "--resume", "run", "--out", "x"],
         ["train", "prepared", "--out", "x", "--epochs", "many"],
+        ["train", "prepared", "--out", "x", "--decoder-widths", "a"],
+        ["train", "prepared", "--out", "x", "--decoder-widths", "64,"],
+        ["train", "prepared", "--out", "x", "--reconstruct", "fake"],
         ["predict", "clip.mp4"],
         ["predict", "clip.mp4", "--model", "m", "--server", "http://127.0.0.1:1/v1/models/m"],
     ],
@@ -67,6 +77,27 @@ def test_wrong_usage_exits_with_2(words, capsys):
         main(words)
     assert exit.value.code == 2
     assert "usage: jdfd-keras" in capsys.readouterr().err
+
+
+def test_widths_of_the_decoder_are_numbers_in_their_order():
+    words = ["train", "prepared", "--out", "run"]
+    assert parse([*words, "--decoder-widths", "64,32"]).decoder_widths == (64, 32)
+    assert parse([*words, "--decoder-widths", "8"]).decoder_widths == (8,)
+    assert read_flags(parse(words), ModelOptions) == ModelOptions()
+
+
+def test_several_unlabelled_data_sets_are_given_one_by_one():
+    words = ["train", "prepared", "--out", "run"]
+    both = parse([*words, "--unlabelled", "a", "--unlabelled", "b", "--unlabelled-share", "0.1"])
+    assert read_flags(both, UnlabelledOptions) == UnlabelledOptions(("a", "b"), 0.1)
+    assert read_flags(parse(words), UnlabelledOptions) == UnlabelledOptions()
+
+
+def test_a_class_weight_is_asked_for_by_a_flag_and_left_out_by_another():
+    words = ["train", "prepared", "--out", "run"]
+    assert read_flags(parse([*words, "--class-weights"]), PipelineOptions).class_weights
+    assert not read_flags(parse([*words, "--no-class-weights"]), PipelineOptions).class_weights
+    assert not read_flags(parse([*words, "--no-decoder"]), ModelOptions).decoder
 
 
 @pytest.fixture(scope="module")
@@ -177,6 +208,165 @@ def test_training_on_what_is_no_data_set_is_one_clear_line(tmp_path, capfd):
     assert main(["train", str(tmp_path), "--out", str(tmp_path / "run")]) == 1
     error = capfd.readouterr().err
     assert_one_line(error.split("\n", 1)[1], "train", "got no manifest.parquet", "prepare")
+
+
+@pytest.fixture(scope="module")
+def done_run(prepared_set, tmp_path_factory):
+    """A run of two epochs, by the command itself, of a detector of two weights."""
+
+    def build(options):
+        import keras
+
+        image = keras.Input((options.image_size, options.image_size, 3), name="image")
+        x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
+        score = keras.layers.Dense(1, "sigmoid", name="classification")(x)
+        return keras.Model(image, {"classification": score})
+
+    run = tmp_path_factory.mktemp("cli") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jdfd_keras.training.train.build_detector", build)
+        words = ["train", str(prepared_set), "--out", str(run), "--no-decoder"]
+        words += ["--batch-size", "16", "--epochs", "2", "--decoder-widths", "9,5"]
+        words += ["--learning-rate", "0.007", "--flip", "--class-weights"]
+        assert main(words) == 0
+    return run
+
+
+def snapshot(folder: Path) -> dict:
+    return {
+        path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
+        for path in folder.rglob("*")
+    }
+
+
+def test_resuming_a_run_that_is_done_prints_it_and_changes_nothing(done_run, capfd):
+    import json
+
+    before = snapshot(done_run)
+    assert main(["train", "--resume", str(done_run), "--format", "json"]) == 0
+    result = json.loads(capfd.readouterr().out)
+    assert result["directory"] == str(done_run)
+    assert result["epochs"] == 2
+    assert result["best_epoch"] in (1, 2)
+    assert main(["train", "--resume", str(done_run)]) == 0
+    assert capfd.readouterr().out == (
+        f"best epoch {result['best_epoch']} of 2, validation frame AUC "
+        f"{result['validation_frame_auc']:.3f}\nrun: {done_run}\n"
+    )
+    assert snapshot(done_run) == before
+
+
+def test_resuming_a_run_takes_all_that_it_was_told(done_run, prepared_set, monkeypatch):
+    from jdfd_keras import options
+
+    told = {}
+
+    def train(data, out, **groups):
+        told.update(groups, data=data, out=out)
+        raise OSError("seen enough")
+
+    monkeypatch.setattr("jdfd_keras.training.train.train", train)
+    assert main(["train", "--resume", str(done_run), "--checkpoint-steps", "7"]) == 1
+    assert told == {
+        "data": prepared_set.resolve(),
+        "out": done_run,
+        "model": ModelOptions(image_size=71, decoder=False, decoder_widths=(9, 5)),
+        "optimizer": options.OptimizerOptions(learning_rate=0.007),
+        "loss": options.LossOptions(),
+        "options": options.TrainOptions(epochs=2, batch_size=16),
+        "unlabelled": UnlabelledOptions(),
+        "pipeline": PipelineOptions(class_weights=True),
+        "augment": options.AugmentOptions(flip=True),
+        "run": options.RunOptions(checkpoint_steps=7),
+    }
+
+
+def test_a_run_with_unlabelled_faces_is_resumed_from_another_folder(
+    prepared_set, tmp_path, stand_in, monkeypatch
+):
+    import shutil
+
+    shutil.copytree(prepared_set, tmp_path / "other")
+    monkeypatch.chdir(tmp_path)
+    words = ["train", str(prepared_set), "--out", "run", "--unlabelled", "other"]
+    assert main([*words, "--epochs", "1", "--batch-size", "64"]) == 0
+    monkeypatch.chdir(tmp_path / "run")
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+
+
+def assert_train_refused(words: list[str], capfd, *parts: str) -> None:
+    """One line to stderr, after the one that says what it would run on."""
+    capfd.readouterr()
+    assert main(["train", *words]) == 1
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    *before, line = printed.err.splitlines(keepends=True)
+    assert all(other.startswith("TensorFlow ") for other in before)
+    assert_one_line(line, "train", *parts)
+
+
+@pytest.mark.parametrize(
+    ("words", "difference"),
+    [
+        (["--batch-size", "3"], "batch_size 16 -> 3"),
+        (["--no-flip", "--seed", "4"], "flip True -> False"),
+        (["--no-flip", "--seed", "4"], "seed 0 -> 4"),
+        (["--decoder-widths", "5,9"], "decoder_widths [9, 5] -> [5, 9]"),
+        (["--learning-rate", "0.005"], "learning_rate 0.007 -> 0.005"),
+    ],
+)
+def test_resuming_with_another_option_names_what_differs(done_run, capfd, words, difference):
+    before = snapshot(done_run)
+    parts = (f"the options that {done_run} was made with", difference)
+    assert_train_refused(["--resume", str(done_run), *words], capfd, *parts)
+    assert snapshot(done_run) == before
+
+
+def test_resuming_with_another_data_set_names_what_differs(
+    done_run, prepared_set, change_table, tmp_path, capfd
+):
+    import shutil
+
+    from jdfd_keras.data.manifest import FaceRow
+
+    moved = tmp_path / "prepared"
+    shutil.copytree(prepared_set, moved)
+    assert main(["train", str(moved), "--resume", str(done_run)]) == 0, "it only lies elsewhere"
+    change_table(moved, FaceRow, lambda rows: rows[1:])
+    words = [str(moved), "--resume", str(done_run)]
+    assert_train_refused(words, capfd, "digest", "train_faces 34 -> 33")
+
+
+def test_resuming_what_is_no_run_is_one_clear_line(tmp_path, prepared_set, capfd):
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "nowhere"):
+        parts = (f"a run folder to go on with; got {folder}", "holds no options.json", "--out DIR")
+        assert_train_refused(["--resume", str(folder)], capfd, *parts)
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
+    # A data set has options as well, but those of no training.
+    before = snapshot(prepared_set)
+    assert_train_refused(["--resume", str(prepared_set)], capfd, "to hold the group 'place'")
+    assert snapshot(prepared_set) == before
+
+
+@pytest.mark.parametrize("group", ["place", "model", "train", "loss", "unlabelled", "augment"])
+def test_resuming_a_run_with_options_that_are_unknown_is_refused(done_run, tmp_path, capfd, group):
+    import json
+    import shutil
+
+    shutil.copytree(done_run, tmp_path / "run")
+    path = tmp_path / "run" / "options.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    told[group]["warmth"] = 3
+    path.write_text(json.dumps(told), encoding="utf-8")
+    parts = (f"{path} to hold the group '{group}'", "'warmth'")
+    assert_train_refused(["--resume", str(tmp_path / "run")], capfd, *parts)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"place": 3}', '{"place": null}'])
+def test_resuming_a_run_with_damaged_options_is_refused(tmp_path, capfd, text):
+    (tmp_path / "options.json").write_text(text)
+    assert_train_refused(["--resume", str(tmp_path)], capfd, str(tmp_path / "options.json"))
 
 
 def test_threshold_in_per_cent_is_refused(model_file, clips_folder, capfd):

@@ -155,6 +155,9 @@ def train(
     data, out = Path(data), Path(out)
     options, optimizer = options or TrainOptions(), optimizer or OptimizerOptions()
     pipeline, unlabelled = pipeline or PipelineOptions(), unlabelled or UnlabelledOptions()
+    # In full, so that the run can be gone on with from elsewhere.
+    foreign = tuple(str(Path(directory).resolve()) for directory in unlabelled.unlabelled)
+    unlabelled = dataclasses.replace(unlabelled, unlabelled=foreign)
     run = run or RunOptions()
     devices = open_devices(run.strategy)
     material = gather(data, unlabelled, seed=options.seed, allow_leak=options.allow_leak)

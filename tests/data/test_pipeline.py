@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from jdfd_keras.data.manifest import FaceRow, read_manifest
-from jdfd_keras.data.pipeline import load_faces
+from jdfd_keras.data.face_list import COLUMNS, draw_order, join_lists, list_faces
+from jdfd_keras.data.manifest import FaceRow, read_faces, read_manifest
+from jdfd_keras.data.pipeline import load_faces, share_faces, stream_faces
 from jdfd_keras.data.shards import explain_damage, find_damage
 from jdfd_keras.options import AugmentOptions, PipelineOptions
 
@@ -316,3 +317,238 @@ def test_shards_that_are_short_of_a_face_or_gone_are_named(prepared_set, tmp_pat
         f"{shards / 'val-00000.tfrecord'} holds {count - 1} of {count} faces",
         f"{shards / 'test-00000.tfrecord'} is not there",
     ]
+
+
+def list_split(prepared_set, split, count=None, **options):
+    table = read_faces(prepared_set, split=split, columns=COLUMNS)
+    return list_faces(prepared_set, table.slice(0, count), **options)
+
+
+@pytest.fixture(scope="module")
+def train_faces(prepared_set):
+    return list_split(prepared_set, "train")
+
+
+@pytest.fixture(scope="module")
+def places(prepared_set):
+    """Of each face of training its position, by its pixels as other code decodes them."""
+    crops = [crop for _, crop in records_of(prepared_set, "train")]
+    found = {crop.astype(np.float32).tobytes(): place for place, crop in enumerate(crops)}
+    assert len(found) == len(crops)
+    return found
+
+
+def take(stream, steps):
+    """Read steps of a stream as (images, labels, targets of the decoder)."""
+    return [
+        (image.numpy(), targets["classification"].numpy(), targets["reconstruction"].numpy())
+        for image, targets, *_ in stream.take(steps)
+    ]
+
+
+def positions_in(steps, places):
+    return [[places[image.tobytes()] for image in images] for images, *_ in steps]
+
+
+def assert_same_steps(found, expected):
+    """See that steps are the same, bit for bit."""
+    assert len(found) == len(expected)
+    for one, other in zip(found, expected, strict=True):
+        for value, wanted in zip(one, other, strict=True):
+            assert value.tobytes() == wanted.tobytes()
+            assert value.shape == wanted.shape
+
+
+@pytest.mark.parametrize("balance", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 6, 17, 50])
+def test_a_stream_goes_on_from_pass_to_pass_in_full_batches(
+    train_faces, places, batch_size, balance
+):
+    count, num_steps = len(places), 300 // batch_size  # eight passes or nine
+    passes = [
+        draw_order(train_faces.label, seed=-4, number=number, balance=balance)
+        for number in range(-(-num_steps * batch_size // count))
+    ]
+    assert len(passes) > 6
+    order = np.concatenate(passes)
+    options = PipelineOptions(balance=balance)
+    stream = stream_faces(train_faces, batch_size=batch_size, seed=-4, options=options)
+    steps = take(stream, num_steps)
+    assert len(steps) == num_steps
+    for step, found in enumerate(positions_in(steps, places)):
+        assert found == order[step * batch_size : (step + 1) * batch_size].tolist()
+    labels = np.concatenate([label for _, label, _ in steps]).ravel()
+    assert labels.tolist() == train_faces.label[order[: len(labels)]].tolist()
+
+
+EVERY_CHANGE = AugmentOptions(*[True] * len(dataclasses.fields(AugmentOptions)))
+
+
+@pytest.mark.parametrize(("done", "augment"), [(1, None), (4, None), (5, EVERY_CHANGE), (11, None)])
+def test_a_stream_from_a_later_step_gives_what_is_left_of_one_from_the_first(
+    train_faces, done, augment
+):
+    # 34 faces by 7: step 4 holds the end of a pass and the begin of the next.
+    whole = take(stream_faces(train_faces, batch_size=7, seed=2, augment=augment), done + 6)
+    left = take(
+        stream_faces(train_faces, batch_size=7, seed=2, start_step=done, augment=augment), 6
+    )
+    assert_same_steps(left, whole[done:])
+
+
+def test_a_stream_changes_the_same_face_otherwise_in_each_pass_and_with_each_seed(
+    train_faces, places
+):
+    def read(seed):
+        stream = stream_faces(train_faces, batch_size=34, seed=seed, augment=EVERY_CHANGE)
+        return [image.tobytes() for images, *_ in take(stream, 2) for image in images]
+
+    found = [read(seed) for seed in (1, 2)]
+    assert found[0] == read(1)
+    # A face is left as it is by all six ways with a chance of 1 in 64.
+    changed = [set(of[part : part + 34]) - set(places) for of in found for part in (0, 34)]
+    assert all(len(of) > 17 for of in changed)
+    assert len(set.union(*changed)) == sum(map(len, changed))
+
+
+@pytest.mark.parametrize(
+    ("machines", "devices", "start_step", "augment"),
+    [(2, 1, 3, None), (2, 2, 3, EVERY_CHANGE), (2, 3, 0, None), (3, 1, 0, None), (1, 3, 0, None)],
+)
+def test_several_machines_together_get_step_by_step_what_one_gets(
+    train_faces, machines, devices, start_step, augment
+):
+    same = {"batch_size": 12, "seed": 5, "start_step": start_step, "augment": augment}
+    one = take(stream_faces(train_faces, **same), 5)
+    replicas = machines * devices
+    parts = [
+        take(
+            stream_faces(train_faces, part=part, parts=machines, replicas=replicas, **same),
+            5 * devices,
+        )
+        for part in range(machines)
+    ]
+    together = []
+    for step in range(5):
+        batches = [batch for part in parts for batch in part[step * devices : (step + 1) * devices]]
+        assert {len(images) for images, *_ in batches} == {12 // replicas}
+        together.append(tuple(np.concatenate(values) for values in zip(*batches, strict=True)))
+    assert_same_steps(together, one)
+
+
+@pytest.fixture(scope="module")
+def partly_hidden(prepared_set, train_faces):
+    """The faces of training, and those of testing with their labels hidden."""
+    hidden = list_split(prepared_set, "test", hide_labels=True)
+    assert {row.label for row in rows_of(prepared_set, "test")} == {0, 1}
+    return join_lists([train_faces, hidden])
+
+
+def read_weighed(faces, prepared_set, **options):
+    """Read a pass: of each face what is known of it, then its target and both weights."""
+    known = {}
+    for split in ("train", "test"):
+        for row, (_, crop) in zip(
+            rows_of(prepared_set, split), records_of(prepared_set, split), strict=True
+        ):
+            known[crop.astype(np.float32).tobytes()] = row
+    stream = stream_faces(faces, batch_size=len(faces), seed=0, options=PipelineOptions(**options))
+    ((image, targets, weights),) = stream.take(1)
+    assert weights["classification"].dtype == weights["reconstruction"].dtype == tf.float32
+    columns = (targets["classification"][:, 0], *map(weights.get, sorted(weights)))
+    values = zip(*(column.numpy().tolist() for column in columns), strict=True)
+    return [(known[one.tobytes()], *of) for one, of in zip(image.numpy(), values, strict=True)]
+
+
+def test_class_weights_make_both_classes_weigh_half(train_faces, prepared_set):
+    counts = Counter(row.label for row in rows_of(prepared_set, "train"))
+    assert counts[0] != counts[1]
+    total = 0.0
+    for row, target, weight, rebuilt in read_weighed(train_faces, prepared_set, class_weights=True):
+        assert target == row.label
+        assert weight == pytest.approx(sum(counts.values()) / (2 * counts[row.label]), rel=1e-6)
+        assert rebuilt == 1
+        total += weight
+    assert total == pytest.approx(len(train_faces), rel=1e-6)
+
+
+def test_a_decoder_of_real_faces_gets_no_weight_for_fakes(train_faces, prepared_set):
+    for row, target, weight, rebuilt in read_weighed(train_faces, prepared_set, reconstruct="real"):
+        assert (target, weight, rebuilt) == (row.label, 1, 1 - row.label)
+
+
+@pytest.mark.parametrize("class_weights", [False, True])
+def test_hidden_labels_weigh_nothing_and_are_not_told(partly_hidden, prepared_set, class_weights):
+    counts = Counter(row.label for row in rows_of(prepared_set, "train"))
+    share = {c: sum(counts.values()) / (2 * counts[c]) if class_weights else 1 for c in (0, 1)}
+    hidden = 0
+    for row, target, weight, rebuilt in read_weighed(
+        partly_hidden, prepared_set, class_weights=class_weights
+    ):
+        assert rebuilt == 1
+        if row.split == "test":
+            hidden += 1
+            assert (target, weight) == (0, 0)
+        else:
+            assert target == row.label
+            assert weight == pytest.approx(share[row.label], rel=1e-6)
+    assert hidden == len(rows_of(prepared_set, "test"))
+
+
+def test_balance_and_class_weights_together_are_refused(train_faces):
+    both = PipelineOptions(balance=True, class_weights=True)
+    with pytest.raises(ValueError, match="balance or class_weights; got both"):
+        stream_faces(train_faces, batch_size=4, seed=0, options=both)
+
+
+def test_one_class_cannot_be_weighed(prepared_set):
+    faces = list_split(prepared_set, "train", 4)
+    assert set(faces.label) == {0}
+    with pytest.raises(ValueError, match="got none that is fake"):
+        stream_faces(faces, batch_size=4, seed=0, options=PipelineOptions(class_weights=True))
+
+
+def test_a_cached_stream_is_the_same_and_outlives_its_shards(prepared_set, train_faces, tmp_path):
+    shutil.copytree(prepared_set, tmp_path / "copy")
+    faces = list_split(tmp_path / "copy", "train")
+    options = PipelineOptions(cache=True)
+    stream = stream_faces(faces, batch_size=34, seed=0, options=options)
+    steps = iter(stream)
+    first = next(steps)
+    shutil.rmtree(tmp_path / "copy" / "shards")
+    found = take(stream, 3)
+    assert found[0][0].tobytes() == first[0].numpy().tobytes()
+    assert_same_steps(found, take(stream_faces(train_faces, batch_size=34, seed=0), 3))
+
+
+@pytest.mark.parametrize(("count", "most"), [(6, 32), (17, 2), (34, 4), (34, 17), (34, 32)])
+@pytest.mark.parametrize(("machines", "devices"), [(1, 1), (1, 3), (2, 1), (2, 2), (3, 2)])
+def test_a_pass_is_shared_out_in_as_many_batches_for_each_device_of_nearly_one_size(
+    prepared_set, places, count, most, machines, devices
+):
+    faces = list_split(prepared_set, "train", count)
+    parts = [
+        share_faces(faces, most=most, part=part, parts=machines, replicas=machines * devices)
+        for part in range(machines)
+    ]
+    batches = [positions_in(take(part, -1), places) for part in parts]
+    assert [len(part) for part in parts] == [len(of) for of in batches]
+    assert len({len(of) for of in batches}) == 1
+    assert len(batches[0]) % devices == 0
+    sizes = {len(batch) for of in batches for batch in of}
+    assert max(sizes) <= most
+    assert max(sizes) - min(sizes) <= 1
+    assert sorted(p for of in batches for batch in of for p in batch) == list(range(count))
+    # No more batches than are needed.
+    assert len(batches[0]) // devices == -(-count // (machines * devices * most))
+    if machines * devices == 1:
+        assert [p for batch in batches[0] for p in batch] == list(range(count))
+
+
+def test_shared_out_faces_come_with_their_labels_and_weights(partly_hidden):
+    batches = list(share_faces(partly_hidden, most=5, part=0, parts=1, replicas=1))
+    labels = np.concatenate([targets["classification"] for _, targets, _ in batches]).ravel()
+    weights = np.concatenate([weight["classification"] for *_, weight in batches])
+    known = partly_hidden.label != -1
+    assert weights.tolist() == known.tolist()
+    assert labels.tolist() == np.where(known, partly_hidden.label, 0).tolist()

@@ -8,7 +8,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from jdfd_keras.data.records import encode_face, frame_record, read_framed, read_png
+from jdfd_keras.data.records import (
+    encode_face,
+    frame_record,
+    read_crop,
+    read_framed,
+    read_png,
+    read_record,
+)
 
 
 @pytest.fixture(scope="module")
@@ -129,11 +136,92 @@ def test_a_record_without_a_picture_is_refused():
         read_png(frame_record(b"another kind of record"))
 
 
+@pytest.fixture
+def file_of_three(crops, tmp_path):
+    """A file that TensorFlow wrote, its records, and where each begins."""
+    records, path = encode_all(crops), tmp_path / "three.tfrecord"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for record in records:
+            writer.write(record)
+    # The format: 8 bytes of length, 4 of its checksum, the record, 4 of its checksum.
+    offsets = [sum(len(before) + 16 for before in records[:index]) for index in range(3)]
+    return path, records, offsets
+
+
+def test_a_record_is_read_from_where_it_begins(file_of_three, crops):
+    path, records, offsets = file_of_three
+    for index in (2, 0, 1):
+        assert read_record(path, offsets[index]) == records[index]
+        crop = read_crop(str(path), offsets[index])
+        assert crop.dtype == np.uint8
+        np.testing.assert_array_equal(crop, crops[index])
+
+
+def assert_refused(path, offset, reason):
+    with pytest.raises(ValueError, match=reason) as refused:
+        read_record(path, offset)
+    assert str(refused.value).startswith(f"Expected a face at byte {offset} of {path}; got ")
+
+
+@pytest.mark.parametrize("away", [-1, 1, 12, 10**6])
+def test_a_record_is_not_read_from_where_none_begins(file_of_three, away):
+    path, _, offsets = file_of_three
+    assert_refused(path, offsets[2] + away, "does not fit its checksum")
+
+
+def test_a_record_of_a_file_that_is_not_there_is_refused(tmp_path):
+    assert_refused(tmp_path / "gone.tfrecord", 0, "No such file")
+    assert_refused(tmp_path, 0, "Is a directory")
+
+
+def test_every_flipped_bit_of_a_record_is_found_where_it_is_read(tmp_path):
+    first = frame_record(b"a first one")
+    record = encode_face(np.zeros((1, 1, 3), np.uint8), label=1, video_id="a/b", frame_index=3)
+    whole = first + frame_record(record)
+    path = tmp_path / "flipped.tfrecord"
+    for bit in range(8 * len(first), 8 * len(whole)):
+        damaged = bytearray(whole)
+        damaged[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(damaged)
+        assert read_record(path, 0) == b"a first one"
+        assert_refused(path, len(first), "checksum")
+
+
+def test_a_record_that_was_cut_is_refused_wherever_it_was_cut(tmp_path):
+    whole = frame_record(b"a record")
+    path = tmp_path / "cut.tfrecord"
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        assert_refused(path, 0, "checksum")
+
+
+def test_a_picture_that_cannot_be_decoded_is_refused_with_its_file(tmp_path):
+    path = tmp_path / "odd.tfrecord"
+    path.write_bytes(frame_record(b"\x89PNG\r\n and no picture"))
+    with pytest.raises(ValueError, match="Expected a picture at byte 0 of .*odd.tfrecord"):
+        read_crop(path, 0)
+
+
+@pytest.mark.xfail(strict=True, reason="read_crop says 'subsection not found', and of no file")
+def test_a_record_without_a_picture_is_refused_with_its_file(tmp_path):
+    path = tmp_path / "odd.tfrecord"
+    path.write_bytes(frame_record(b"another kind of record"))
+    with pytest.raises(ValueError, match="at byte 0 of .*odd.tfrecord"):
+        read_crop(path, 0)
+
+
 def test_records_are_written_and_read_without_tensorflow():
     code = """
 import io, sys
 import numpy as np
-from jdfd_keras.data.records import encode_face, frame_record, read_framed, read_png
+from jdfd_keras.data.records import (
+    encode_face,
+    frame_record,
+    read_crop,
+    read_framed,
+    read_png,
+    read_record,
+)
 record = encode_face(np.zeros((8, 8, 3), np.uint8), label=1, video_id="a/b", frame_index=3)
 (framed,) = read_framed(io.BytesIO(frame_record(record)))
 assert read_png(framed)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import h5py
 import keras
 import numpy as np
@@ -41,6 +43,59 @@ def test_decoder_doubles_five_times_then_resizes(tiny_detector):
     assert tiny_detector.output["reconstruction"].shape == (None, 71, 71, 3)
 
 
+@pytest.mark.parametrize(
+    ("size_px", "widths", "grid"), [(71, (8,), 3), (97, (12, 7, 5, 4, 3, 2), 4)]
+)
+def test_decoder_of_any_widths_gives_a_picture_of_the_size_of_the_input(size_px, widths, grid):
+    detector = build_detector(
+        ModelOptions(
+            image_size=size_px, latent_dim=16, decoder_widths=widths, encoder_weights="none"
+        )
+    )
+    deconvs = [layer for layer in detector.layers if layer.name.startswith("decoder_deconv")]
+    assert [layer.name for layer in deconvs] == [
+        f"decoder_deconv{number}" for number in range(1, len(widths) + 2)
+    ]
+    channels = [*widths, 3]
+    for index, layer in enumerate(deconvs):
+        side = grid * 2 ** (index + 1)
+        assert layer.output.shape == (None, side, side, channels[index])
+        assert layer.kernel.shape == (4, 4, channels[index], channels[max(index - 1, 0)])
+    assert detector.get_layer("decoder_dense").kernel.shape == (16, grid * grid * widths[0])
+    rebuilt = detector(np.zeros((2, size_px, size_px, 3), np.float32))["reconstruction"]
+    assert rebuilt.shape == (2, size_px, size_px, 3)
+
+
+def kinds_and_shapes(layers) -> list[tuple[str, list[tuple[int, ...]]]]:
+    """Without names, because Keras numbers those that Xception leaves out over the process."""
+    return [
+        (type(layer).__name__, [weight.shape for weight in layer.get_weights()]) for layer in layers
+    ]
+
+
+def test_detector_without_decoder_is_the_other_one_less_its_decoder(tiny_detector, face_batch):
+    alone = build_detector(
+        ModelOptions(image_size=71, latent_dim=16, encoder_weights="none", decoder=False)
+    )
+    rest = [
+        layer
+        for layer in tiny_detector.layers
+        if not layer.name.startswith("decoder_") and layer.name != "reconstruction"
+    ]
+    assert kinds_and_shapes(alone.layers) == kinds_and_shapes(rest)
+    assert [layer.name for layer in alone.layers[-5:]] == [layer.name for layer in rest[-5:]]
+    outputs = alone(face_batch.astype(np.float32))
+    assert {name: output.shape for name, output in outputs.items()} == {"classification": (4, 1)}
+
+
+def test_latent_vector_has_the_length_that_is_asked_for():
+    detector = build_detector(ModelOptions(image_size=71, latent_dim=5, encoder_weights="none"))
+    # The encoder leaves 3 x 3 places, of 64 channels once squeezed.
+    assert detector.get_layer("latent").kernel.shape == (3 * 3 * 64, 5)
+    assert detector.get_layer("classifier_dense").kernel.shape == (5, 128)
+    assert detector.get_layer("decoder_dense").kernel.shape == (5, 3 * 3 * 256)
+
+
 def test_encoder_keeps_places_and_ends_in_the_latent_vector(tiny_detector):
     kinds = {type(layer).__name__ for layer in tiny_detector.layers}
     assert not {kind for kind in kinds if kind.startswith("Global")}
@@ -75,16 +130,25 @@ def test_classifier_weights_are_told_from_all_others(tiny_detector):
     }
 
 
-def test_encoder_weights_are_read_from_a_file_as_keras_publishes_them(tmp_path):
+def write_as_published(model: keras.Model, path: Path) -> None:
+    """Write weights in the form of the files that Keras publishes."""
     from keras.src.legacy.saving import legacy_h5_format
 
+    with h5py.File(path, "w") as file:
+        legacy_h5_format.save_weights_to_hdf5_group(file, model)
+
+
+@pytest.mark.parametrize("name", ["xception_notop.h5", "xception_notop.weights.h5"])
+def test_encoder_weights_are_read_from_a_file_as_keras_publishes_or_saves_them(tmp_path, name):
     keras.utils.set_random_seed(1)
     published = keras.applications.Xception(
         include_top=False, weights=None, input_shape=(71, 71, 3)
     )
-    path = tmp_path / "xception_notop.h5"
-    with h5py.File(path, "w") as file:
-        legacy_h5_format.save_weights_to_hdf5_group(file, published)
+    path = tmp_path / name
+    if name.endswith(".weights.h5"):
+        published.save_weights(path)
+    else:
+        write_as_published(published, path)
 
     detector = build_detector(ModelOptions(image_size=71, latent_dim=16, encoder_weights=str(path)))
     for name in ("block1_conv1", "block14_sepconv2"):
@@ -94,6 +158,43 @@ def test_encoder_weights_are_read_from_a_file_as_keras_publishes_them(tmp_path):
             strict=True,
         ):
             np.testing.assert_array_equal(ours, theirs)
+
+
+# Keras' word on each layer that it does not find, before it gives up (3.15.1).
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
+@pytest.mark.parametrize("name", ["small.h5", "small.weights.h5", "text.h5", "text.weights.h5"])
+def test_weights_of_another_network_are_refused(tmp_path, name):
+    path = tmp_path / name
+    small = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    if name.startswith("text"):
+        path.write_text("no HDF5 file")
+    elif name.endswith(".weights.h5"):
+        small.save_weights(path)
+    else:
+        write_as_published(small, path)
+    options = ModelOptions(image_size=71, latent_dim=16, encoder_weights=str(path))
+    with pytest.raises(ValueError, match="Expected") as error:
+        build_detector(options)
+    assert f"Expected {path} to hold the weights of Keras' Xception" in str(error.value)
+    assert "Take the published file" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "got"),
+    [
+        ({"latent_dim": 0}, "0 and "),
+        ({"decoder_widths": ()}, r"\[\]"),
+        ({"decoder_widths": (0,)}, r"\[0\]"),
+        ({"decoder_widths": (8, -1)}, r"\[8, -1\]"),
+        ({"dropout": 1}, "1 and "),
+        ({"dropout": -0.1}, "-0.1 and "),
+        ({"batch_norm_momentum": 1}, "and 1"),
+        ({"batch_norm_momentum": -0.1}, "and -0.1"),
+    ],
+)
+def test_options_out_of_range_are_refused(options, got):
+    with pytest.raises(ValueError, match=f"Expected .*{next(iter(options))[:7]}.*got .*{got}"):
+        build_detector(ModelOptions(image_size=71, encoder_weights="none", **options))
 
 
 def test_too_small_an_image_is_refused():
