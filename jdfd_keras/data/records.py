@@ -105,13 +105,17 @@ def read_crop(path: str | Path, offset: int) -> np.ndarray:
     Raises:
         ValueError: If the file is not there, is damaged, or holds no picture; it names the file.
     """
-    png = np.frombuffer(read_png(read_record(path, offset)), np.uint8)
-    crop = cv2.imdecode(png, cv2.IMREAD_COLOR_RGB)
-    if crop is None:
+    record = read_record(path, offset)
+    try:
+        png = np.frombuffer(read_png(record), np.uint8)
+        crop = cv2.imdecode(png, cv2.IMREAD_COLOR_RGB)
+        if crop is None:
+            raise ValueError("bytes that cannot be decoded")
+    except ValueError as error:
         raise ValueError(
-            f"Expected a picture at byte {offset} of {path}; got bytes that cannot be decoded. "
-            "Copy the data set again, or prepare it again."
-        )
+            f"Expected a picture at byte {offset} of {path}; got {error}. Copy the data set again, "
+            "or prepare it again."
+        ) from error
     return crop
 
 
@@ -121,7 +125,10 @@ def read_png(record: bytes) -> bytes:
     Raises:
         ValueError: If there is none.
     """
-    return record[record.index(b"\x89PNG\r\n") :]
+    begin = record.find(b"\x89PNG\r\n")
+    if begin < 0:
+        raise ValueError("a record without a PNG")
+    return record[begin:]
 
 
 def _checksum(data: bytes) -> bytes:

@@ -54,6 +54,7 @@ def save_checkpoint(run: str | Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint in the place of the one before it, safe against a loss of power."""
     path = Path(run, CHECKPOINT)
     told = {"epoch": checkpoint.epoch, "step": checkpoint.step, "history": checkpoint.history}
+    told["counts"] = [len(checkpoint.weights), len(checkpoint.metrics)]
     arrays = {_TOLD: np.array(json.dumps(told))}
     for part in ("weights", "metrics"):
         values = getattr(checkpoint, part)
@@ -78,16 +79,16 @@ def load_checkpoint(run: str | Path) -> Checkpoint:
     try:
         with np.load(path) as arrays:
             told = json.loads(str(arrays[_TOLD]))
-            return Checkpoint(
-                told["epoch"],
-                told["step"],
-                told["history"],
-                *(
-                    [arrays[name] for name in sorted(arrays.files) if name.startswith(part)]
-                    for part in ("weights/", "metrics/")
-                ),
+            weights, metrics = (
+                [arrays[f"{part}/{index:05d}"] for index in range(count)]
+                for part, count in zip(("weights", "metrics"), told["counts"], strict=True)
             )
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        return Checkpoint(told["epoch"], told["step"], told["history"], weights, metrics)
+    # All that NumPy and zipfile raise of files that they cannot read.
+    except (
+        *(OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError),
+        zipfile.BadZipFile,
+    ) as error:
         raise ValueError(
             f"Expected the state of a training in {path}; got '{error}'. It is damaged: restore "
             "it, or remove the run and train again."

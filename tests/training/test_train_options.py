@@ -258,6 +258,14 @@ def test_too_little_memory_is_told_with_what_to_try(
     )
 
 
+def test_too_little_memory_that_says_nothing_is_named_by_its_kind(
+    prepared_set, tmp_path, stand_in, monkeypatch
+):
+    raise_in_fit(monkeypatch, MemoryError())
+    with pytest.raises(ValueError, match="memory for 4 faces of 71 pixels at once; got 'MemoryErr"):
+        train(prepared_set, tmp_path / "run")
+
+
 def test_another_failure_of_a_device_is_not_taken_for_too_little_memory(
     prepared_set, tmp_path, stand_in, monkeypatch
 ):
