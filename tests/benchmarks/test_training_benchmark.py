@@ -1,6 +1,7 @@
 """The benchmark of training: both frameworks train the same network, and it counts as it says."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
@@ -61,3 +62,13 @@ def test_the_page_says_what_was_met_and_what_was_left_out(benchmark):
     assert "1.25 | met |" in page
     assert "Left out: JAX finds no GPU here, only cpu." in page
     assert "| from shards | 2.200 | 1.82 |" in page
+
+
+def test_the_readmes_show_the_latest_result_as_it_was_written(benchmark):
+    report = json.loads((BENCHMARKS / "results/training.json").read_text(encoding="utf-8"))
+    page = benchmark.render(report)
+    assert page == (BENCHMARKS / "results/training.md").read_text(encoding="utf-8")
+    table = page.split("\n\n")[2]
+    assert table.startswith("| ratio of times")
+    for readme in (BENCHMARKS.parent / "README.md", BENCHMARKS / "README.md"):
+        assert table in readme.read_text(encoding="utf-8")
