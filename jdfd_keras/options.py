@@ -158,8 +158,8 @@ class OptimizerOptions:
     )
     average: float = setting(
         0.0,
-        "momentum of a moving average of the weights, which is then validated and kept as "
-        "the best model, such as 0.999; 0: none",
+        "momentum, per step, of a moving average of the weights, which is then validated and kept "
+        "as the best model, such as 0.999; 0: none",
     )
 
 

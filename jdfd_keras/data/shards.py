@@ -43,15 +43,15 @@ def explain_damage(*directories: str | Path) -> Iterator[None]:
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        damaged = [sentence for directory in directories for sentence in find_damage(directory)]
-        if not damaged:
-            raise  # of the model, then, or of whoever calls it
         # TensorFlow puts the node's name in braces before the cause and its operation behind.
         cause = error.message.split("}} ")[-1].split(" [Op:")[0].splitlines()[0]
+        damaged = [sentence for directory in directories for sentence in find_damage(directory)]
+        if not damaged and "Expected a face at byte" not in cause:
+            raise  # of the model, then, or of whoever calls it
+        named = f" Damaged: {'; '.join(damaged)}." if damaged else ""
         raise ValueError(
             f"Expected {' and '.join(map(str, directories))} to hold every face of the manifest; "
-            f"got {cause!r}. Damaged: {'; '.join(damaged)}. Copy the data set again, or prepare it "
-            "again."
+            f"got {cause!r}.{named} Copy the data set again, or prepare it again."
         ) from error
 
 

@@ -136,7 +136,8 @@ def _encoder(x, encoder_weights: str):
             raise
         raise ValueError(
             f"Expected {path} to hold the weights of Keras' Xception without its top; got "
-            f"'{error}'. Take the published file, or one that save_weights wrote of that network."
+            f"'{' '.join(str(error).split())[:200]}'. Take the published file, or one that "
+            "save_weights wrote of that network."
         ) from error
 
 

@@ -275,11 +275,16 @@ def test_shards_that_lack_a_face_are_refused(lend_rooms, tmp_path):
 def test_shards_cut_short_are_refused_in_words(lend_rooms, monkeypatch, faces, tmp_path):
     rows = make_rows()
     lend_rooms(rows)
-    records = tf.data.Dataset.from_tensor_slices(next(make_batches(faces, rows, 9)))
-    records = records.apply(tf.data.experimental.assert_cardinality(10)).batch(4)
-    monkeypatch.setattr(module, "load_faces", lambda *_, **__: records)
-    monkeypatch.setattr("jdfd_keras.data.shards.find_damage", lambda directory: [])
-    with pytest.raises(ValueError, match="every face of its manifest; got 'Input .* 9 elements.'"):
+
+    def fail(_):
+        raise ValueError("Expected a face at byte 7 of train.tfrecord; got its end.")
+
+    batches = tf.data.Dataset.from_tensors(next(make_batches(faces, rows, 9)))
+    broken = tf.data.Dataset.range(1).map(lambda i: tf.numpy_function(fail, [i], tf.int64))
+    read = tf.data.Dataset.zip(batches.repeat(2), tf.data.Dataset.range(1).concatenate(broken))
+    monkeypatch.setattr(module, "load_faces", lambda *_, **__: read.map(lambda batch, _: batch))
+    monkeypatch.setattr("jdfd_keras.data.shards.find_damage", lambda directory: ["train is short"])
+    with pytest.raises(ValueError, match="every face.*at byte 7.*Damaged: train is short. Copy"):
         evaluate("run", tmp_path, tmp_path / "out")
 
 
