@@ -329,7 +329,7 @@ def test_resuming_with_another_data_set_names_what_differs(
 
     from jdfd_keras.data.manifest import FaceRow
 
-    moved = tmp_path / "prepared"
+    moved = tmp_path / "renamed"
     shutil.copytree(prepared_set, moved)
     assert main(["train", str(moved), "--resume", str(done_run)]) == 0, "it only lies elsewhere"
     change_table(moved, FaceRow, lambda rows: rows[1:])

@@ -45,7 +45,7 @@ from jdfd_keras.training.callbacks import (
 from jdfd_keras.training.checkpoint import Checkpoint, load_checkpoint, restore
 from jdfd_keras.training.compile import CLASSIFICATION, RECONSTRUCTION, compile_detector
 from jdfd_keras.training.devices import Devices, explain_loss, open_devices
-from jdfd_keras.training.material import Material, gather
+from jdfd_keras.training.material import DataFacts, Material, gather
 from jdfd_keras.training.optimizer import build_optimizer
 from jdfd_keras.training.pictures import Pictures
 from jdfd_keras.training.run import LOGS, MONITOR, SEEN, best_epoch, write_seen
@@ -159,6 +159,8 @@ def train(
     foreign = tuple(str(Path(directory).resolve()) for directory in unlabelled.unlabelled)
     unlabelled = dataclasses.replace(unlabelled, unlabelled=foreign)
     run = run or RunOptions()
+    if not 0 <= options.seed < 2**32:
+        raise ValueError(f"Expected a seed from 0 to {2**32 - 1}; got {options.seed}. Try 0.")
     devices = open_devices(run.strategy)
     material = gather(data, unlabelled, seed=options.seed, allow_leak=options.allow_leak)
     faces = load_options(data / OPTIONS, "faces", FaceOptions)
@@ -174,7 +176,7 @@ def train(
         material=material,
     )
     _check(plan)
-    told = {"data": material.facts, "faces": faces, "unlabelled": unlabelled}
+    told = {"data": _keep_name(material.facts, out), "faces": faces, "unlabelled": unlabelled}
     told |= {name: getattr(plan, name) for name in ("model", "optimizer", "loss", "pipeline")}
     told |= {"augment": plan.augment, "train": options}
     told["split"] = load_options(data / OPTIONS, "split", SplitOptions)
@@ -200,6 +202,15 @@ def train(
             checkpoint = load_checkpoint(out)
     best = best_epoch(checkpoint.history)
     return TrainedRun(out, checkpoint.history, best + 1, checkpoint.history[best][MONITOR])
+
+
+def _keep_name(facts: DataFacts, out: Path) -> DataFacts:
+    """Call the data set of a run as it was called, though its folder has another name now."""
+    if (out / OPTIONS).is_file():
+        before = load_options(out / OPTIONS, "data", DataFacts)
+        if before.digest == facts.digest:
+            return dataclasses.replace(facts, name=before.name)
+    return facts
 
 
 def _check(plan: _Plan) -> None:
@@ -341,10 +352,10 @@ def _explain_memory(plan: _Plan) -> Iterator[None]:
     try:
         yield
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
-        batch_size = plan.train.batch_size
-        half = max(1, batch_size // 2)
-        advice = f"Try --batch-size {half}"
-        if plan.devices.replicas == 1 and half < batch_size:
+        batch_size, replicas = plan.train.batch_size, plan.devices.replicas
+        half = batch_size // 2 // replicas * replicas
+        advice = f"Try --batch-size {half}" if half else "Try faces of a smaller --face-size"
+        if half and replicas == 1:
             advice += f" --accumulate {2 * plan.optimizer.accumulate}, which averages as many faces"
         told = re.search(r"OOM when allocating.*", str(error))
         raise ValueError(

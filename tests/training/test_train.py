@@ -139,6 +139,12 @@ def test_impossible_settings_are_refused(prepared_set, tmp_path, options):
         train(prepared_set, tmp_path / "run", TINY, ADAM, options)
 
 
+@pytest.mark.parametrize("seed", [-1, 2**32])
+def test_a_seed_out_of_range_is_refused(prepared_set, tmp_path, seed):
+    with pytest.raises(ValueError, match=f"Expected a seed from 0 to 4294967295; got {seed}"):
+        train(prepared_set, tmp_path / "run", options=TrainOptions(seed=seed))
+
+
 def test_folder_that_is_no_data_set_is_refused(tmp_path):
     with pytest.raises(OSError, match="Expected a prepared data set"):
         train(tmp_path, tmp_path / "run", TINY, ADAM, TWO_EPOCHS)
