@@ -110,8 +110,7 @@ def restore(model: keras.Model, checkpoint: Checkpoint) -> None:
         raise ValueError(
             f"Expected a checkpoint of this network and optimizer, of {len(needed)} variables with "
             f"the shape {needed[place]} of {variables[place].path}; got {len(kept)} with the shape "
-            f"{kept[place] if kept else None} in its place. Give the options that the run was begun "
-            "with."
+            f"{kept[place] if kept else None} there. Give the options that the run was begun with."
         )
     for variable, value in zip(variables, checkpoint.weights, strict=True):
         variable.assign(value)
