@@ -17,8 +17,8 @@ import numpy as np
 import tensorflow as tf
 
 from jdfd_keras.claims import OPTIONS, claim_directory, load_options
-from jdfd_keras.data.face_list import FaceList, draw_order
-from jdfd_keras.data.pipeline import check_options, share_faces, stream_faces
+from jdfd_keras.data.face_list import FaceList
+from jdfd_keras.data.pipeline import share_faces, stream_faces
 from jdfd_keras.data.shards import explain_damage
 from jdfd_keras.data.videos import CLASSES
 from jdfd_keras.model.network import build_detector
@@ -44,10 +44,11 @@ from jdfd_keras.training.callbacks import (
 )
 from jdfd_keras.training.checkpoint import Checkpoint, load_checkpoint, restore
 from jdfd_keras.training.compile import CLASSIFICATION, RECONSTRUCTION, compile_detector
-from jdfd_keras.training.devices import Devices, explain_loss, open_devices
-from jdfd_keras.training.material import DataFacts, Material, gather
+from jdfd_keras.training.devices import explain_loss, open_devices
+from jdfd_keras.training.material import DataFacts, gather
 from jdfd_keras.training.optimizer import build_optimizer
 from jdfd_keras.training.pictures import Pictures
+from jdfd_keras.training.plan import Plan, check_plan
 from jdfd_keras.training.run import LOGS, MONITOR, SEEN, best_epoch, write_seen
 
 VALIDATION_BATCH = 32
@@ -69,44 +70,6 @@ class TrainedRun:
     history: list[dict[str, float]]
     best_epoch: int
     best_frame_auc: float
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What a training was told; what it is as a whole, in one hand."""
-
-    model: ModelOptions
-    optimizer: OptimizerOptions
-    loss: LossOptions
-    pipeline: PipelineOptions
-    augment: AugmentOptions
-    train: TrainOptions
-    run: RunOptions
-    devices: Devices
-    material: Material
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.material.train) / self.train.batch_size)
-
-    def is_done(self, history: list[dict[str, float]]) -> bool:
-        if len(history) >= self.train.epochs:
-            return True
-        waited = len(history) - 1 - best_epoch(history) if history else 0
-        return bool(self.train.patience) and waited >= self.train.patience
-
-    def name_faces(self, epoch: int, step: int) -> list[str]:
-        """Name the faces of a step, both counted from 0."""
-        faces, batch = self.material.train, self.train.batch_size
-        first = (epoch * self.steps_per_epoch + step) * batch
-        names = []
-        for position in range(first, first + batch):
-            number, place = divmod(position, len(faces))
-            order = draw_order(
-                faces.label, seed=self.train.seed, number=number, balance=self.pipeline.balance
-            )
-            names.append(faces.name(int(order[place])))
-        return names
 
 
 def train(
@@ -164,7 +127,7 @@ def train(
     devices = open_devices(run.strategy)
     material = gather(data, unlabelled, seed=options.seed, allow_leak=options.allow_leak)
     faces = load_options(data / OPTIONS, "faces", FaceOptions)
-    plan = _Plan(
+    plan = Plan(
         model=dataclasses.replace(model or ModelOptions(), image_size=faces.face_size),
         optimizer=optimizer,
         loss=loss or LossOptions(),
@@ -175,7 +138,7 @@ def train(
         devices=devices,
         material=material,
     )
-    _check(plan)
+    check_plan(plan)
     told = {"data": _keep_name(material.facts, out), "faces": faces, "unlabelled": unlabelled}
     told |= {name: getattr(plan, name) for name in ("model", "optimizer", "loss", "pipeline")}
     told |= {"augment": plan.augment, "train": options}
@@ -213,50 +176,7 @@ def _keep_name(facts: DataFacts, out: Path) -> DataFacts:
     return facts
 
 
-def _check(plan: _Plan) -> None:
-    options, devices = plan.train, plan.devices
-    if options.epochs < 1 or options.batch_size < 1:
-        raise ValueError(
-            f"Expected epochs >= 1 and batch_size >= 1; got {options.epochs} and "
-            f"{options.batch_size}. Try the defaults, 20 and 4."
-        )
-    if min(options.patience, plan.run.checkpoint_minutes, plan.run.checkpoint_steps) < 0:
-        raise ValueError(
-            "Expected patience, checkpoint_minutes and checkpoint_steps of 0, for none, or above; "
-            f"got {options.patience}, {plan.run.checkpoint_minutes:g} and "
-            f"{plan.run.checkpoint_steps}."
-        )
-    if options.batch_size % devices.replicas:
-        several = devices.replicas * max(1, round(options.batch_size / devices.replicas))
-        raise ValueError(
-            f"Expected a batch_size that {devices.replicas} devices can share; got "
-            f"{options.batch_size}. It is of all devices together: try {several}."
-        )
-    if plan.material.facts.val_faces < devices.replicas:
-        raise ValueError(
-            f"Expected as many faces of validation as devices, {devices.replicas}; got "
-            f"{plan.material.facts.val_faces}. Add videos, or take fewer devices."
-        )
-    if devices.replicas > 1 and (plan.optimizer.accumulate > 1 or plan.optimizer.clip_norm):
-        raise ValueError(
-            f"Expected neither accumulate nor clip_norm with {devices.replicas} devices; got "
-            f"{plan.optimizer.accumulate} and {plan.optimizer.clip_norm:g}. Keras clips the part "
-            "of each device by itself and cannot accumulate on several (3.15.1): leave them out."
-        )
-    if plan.pipeline.reconstruct == "real" and plan.material.facts.unlabelled_faces:
-        raise ValueError(
-            "Expected reconstruct 'all' with unlabelled faces, which teach the decoder alone; got "
-            "'real', and whether they are real is not known. Leave one of both out."
-        )
-    if not plan.model.decoder and plan.material.facts.unlabelled_faces:
-        raise ValueError(
-            "Expected a decoder, since unlabelled faces teach it alone; got decoder false. Leave "
-            "the unlabelled faces out."
-        )
-    check_options(plan.material.train, plan.pipeline)
-
-
-def _build(plan: _Plan, checkpoint: Checkpoint) -> keras.Model:
+def _build(plan: Plan, checkpoint: Checkpoint) -> keras.Model:
     keras.utils.set_random_seed(plan.train.seed)
     options = plan.model
     if checkpoint.weights:  # which take the place of those to begin with
@@ -286,7 +206,7 @@ def _build(plan: _Plan, checkpoint: Checkpoint) -> keras.Model:
     return detector
 
 
-def _fit(detector: keras.Model, plan: _Plan, begun: Checkpoint, out: Path) -> None:
+def _fit(detector: keras.Model, plan: Plan, begun: Checkpoint, out: Path) -> None:
     """Train from a checkpoint to the end; from within an epoch only to its end.
 
     Keras gives every epoch of a call the same number of steps.
@@ -348,7 +268,7 @@ def _choose_shown(faces: FaceList) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def _explain_memory(plan: _Plan) -> Iterator[None]:
+def _explain_memory(plan: Plan) -> Iterator[None]:
     try:
         yield
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
