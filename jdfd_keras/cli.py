@@ -35,8 +35,20 @@ EXAMPLES = {
     "  jdfd-keras train prepared --out run --strategy mirrored --batch-size 64\n"
     "  jdfd-keras train prepared --out run --encoder-weights none --optimizer adam "
     "--learning-rate 0.001 --classifier-learning-rate 0.001 --batch-size 16",
+    "calibrate": "jdfd-keras calibrate run prepared\n"
+    "  jdfd-keras calibrate run prepared --fpr 0.01",
     "evaluate": "jdfd-keras evaluate run prepared --out report\n"
-    "  jdfd-keras evaluate run prepared --out report --split val --format json",
+    "  jdfd-keras evaluate run ffpp celebdf uadfv --out report --reconstruction\n"
+    "  jdfd-keras evaluate --from-scores report/scores.parquet --aggregation max --out report-max\n"
+    "  jdfd-keras evaluate --from-scores ours.csv --compare theirs.csv --out comparison",
+    "experiment": "jdfd-keras experiment cross-dataset --data ff=ffpp celebdf=celebdf uadfv=uadfv "
+    "--out experiments\n"
+    "  jdfd-keras experiment ablation --data ff=ffpp celebdf=celebdf uadfv=uadfv "
+    "--out experiments --seeds 0,1,2\n"
+    "  jdfd-keras experiment foreign-data --data ff=ffpp celebdf=celebdf uadfv=uadfv "
+    "--out experiments\n"
+    "  jdfd-keras experiment statistics --data ff=ffpp celebdf=celebdf uadfv=uadfv "
+    "--out experiments",
     "export": "jdfd-keras export run --name detector\n"
     "  jdfd-keras export run --name detector --saved-models /models --version 7",
     "serve": "jdfd-keras serve saved_models/detector\n"
@@ -45,7 +57,7 @@ EXAMPLES = {
     "  jdfd-keras predict *.mp4 --server http://127.0.0.1:8501/v1/models/detector --format json",
 }
 
-RESUMABLE = ("demo", "prepare", "train")
+RESUMABLE = ("demo", "prepare", "train", "experiment")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -100,6 +112,15 @@ def parse(argv: list[str] | None = None, run: dict | None = None) -> argparse.Na
             parser.error("train: --resume RUN stands in the place of --out")
         if not (arguments.resume or arguments.data and arguments.out):
             parser.error("train: DATA and --out DIR are needed, or --resume RUN")
+    if arguments.command == "experiment":
+        keys = [key for key, _ in arguments.data]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            parser.error(f"experiment: --data has {twice[0]}=DIR twice; give each key once")
+    if arguments.command == "evaluate":
+        if arguments.from_scores and arguments.model:  # the first of DATA, then
+            arguments.data.insert(0, arguments.model)
+        elif not (arguments.from_scores or arguments.model and arguments.data):
+            parser.error("evaluate: RUN and DATA are needed, or --from-scores FILE")
     arguments.beam_flags = others
     return arguments
 
@@ -198,10 +219,72 @@ def build_parser(run: dict | None = None) -> argparse.ArgumentParser:
     command = _add_command(
         parsers, "evaluate", commands.evaluate, "measure a detector on a data set"
     )
-    command.add_argument("model", type=Path, metavar="RUN", help="what `train` made, or a .keras")
-    command.add_argument("data", type=Path, metavar="DATA", help="what `prepare` made")
+    command.add_argument(
+        "model", type=Path, nargs="?", metavar="RUN", help="what `train` made, or a .keras"
+    )
+    command.add_argument(
+        "data", type=Path, nargs="*", metavar="DATA", help="what `prepare` made; one or several"
+    )
+    command.add_argument(
+        "--from-scores",
+        type=Path,
+        metavar="FILE",
+        help="in the place of RUN: scores of any detector, .csv or .parquet with the columns "
+        "video_id, label (1: fake) and score; DATA then only tells which videos lack one",
+    )
+    command.add_argument(
+        "--compare",
+        type=Path,
+        metavar="FILE",
+        help="scores of another detector, to test whether their AUC differs (DeLong)",
+    )
     _add_out(command, "the report")
     _add_flags(command, options.EvaluateOptions)
+
+    command = _add_command(
+        parsers,
+        "calibrate",
+        commands.calibrate,
+        "set a run's temperature, threshold and band of uncertain scores, on validation videos",
+    )
+    command.add_argument("model", type=Path, metavar="RUN", help="what `train` made")
+    command.add_argument(
+        "data",
+        type=Path,
+        nargs="+",
+        metavar="DATA",
+        help="what `prepare` made, of which the validation split is taken; one or several",
+    )
+    _add_flags(command, options.CalibrateOptions)
+
+    command = _add_command(
+        parsers, "experiment", commands.experiment, "make the paper's tables on your data sets"
+    )
+    command.add_argument(
+        "name",
+        choices=options.EXPERIMENTS,
+        metavar="NAME",
+        help="cross-dataset: Table 2, train on each, test on each; ablation: Table 3, with and "
+        "without decoder; foreign-data: Fig. 4, unlabelled faces of the other sets; statistics: "
+        "Table 1, nothing is trained",
+    )
+    command.add_argument(
+        "--data",
+        type=_key_and_folder,
+        nargs="+",
+        action="extend",
+        required=True,
+        metavar="KEY=DIR",
+        help="what `prepare` made; ff, celebdf and uadfv are the paper's, other keys are taken too",
+    )
+    _add_out(command, "tables, figure, runs and reports; what is there is gone on with")
+    _add_flags(command, options.ExperimentOptions)
+    own = ("image_size", "decoder", "unlabelled", "unlabelled_share", "seed")  # the experiment's
+    for group in commands.TRAIN_GROUPS.values():
+        if group is not options.UnlabelledOptions:
+            _add_flags(command, group, skip=own)
+    _add_flags(command, options.RunOptions)
+    _add_flags(command, options.EvaluateOptions, skip=commands.SHARED_WITH_TRAIN)
 
     command = _add_command(parsers, "export", commands.export, "write a SavedModel for serving")
     command.add_argument("model", type=Path, metavar="RUN", help="what `train` made, or a .keras")
@@ -270,6 +353,8 @@ def _add_flags(command: argparse.ArgumentParser, kind: type, skip: tuple[str, ..
                 default=field.default,
                 help=f"{field.metadata['help']} ({'yes' if field.default else 'no'})",
             )
+        elif field.type == float | None:
+            command.add_argument(flag, type=float, metavar="FLOAT", help=field.metadata["help"])
         elif field.type == tuple[str, ...]:
             command.add_argument(
                 flag,
@@ -295,6 +380,13 @@ def _add_flags(command: argparse.ArgumentParser, kind: type, skip: tuple[str, ..
                 metavar=None if field.metadata["choices"] else field.type.__name__.upper(),
                 help=f"{field.metadata['help']} ({field.default})",
             )
+
+
+def _key_and_folder(text: str) -> tuple[str, Path]:
+    key, sign, folder = text.partition("=")
+    if not (key and sign and folder):
+        raise argparse.ArgumentTypeError(f"expected KEY=DIR such as ff=prepared; got {text!r}")
+    return key, Path(folder)
 
 
 def _integers(text: str) -> tuple[int, ...]:

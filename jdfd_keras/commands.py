@@ -27,6 +27,13 @@ TRAIN_GROUPS = {
     "pipeline": options.PipelineOptions,
     "augment": options.AugmentOptions,
 }
+# What `evaluate` is told of that `train` has a flag for, too.
+SHARED_WITH_TRAIN = tuple(
+    field.name
+    for field in dataclasses.fields(options.EvaluateOptions)
+    if field.name
+    in {own.name for kind in TRAIN_GROUPS.values() for own in dataclasses.fields(kind)}
+)
 
 
 def read_flags(arguments: argparse.Namespace, kind: type):
@@ -195,18 +202,69 @@ def train(arguments: argparse.Namespace) -> tuple[dict, str]:
 
 
 def evaluate(arguments: argparse.Namespace) -> tuple[dict, str]:
-    """Measure a detector."""
-    _import_tensorflow()
-    from jdfd_keras.evaluation import evaluate as stage
-    from jdfd_keras.evaluation.report import summarize
+    """Measure a detector, or scores."""
+    from jdfd_keras.evaluation.page import summarize
 
-    report = stage.evaluate(
-        arguments.model,
-        arguments.data,
-        arguments.out,
-        read_flags(arguments, options.EvaluateOptions),
+    told = read_flags(arguments, options.EvaluateOptions)
+    if arguments.from_scores:
+        from jdfd_keras.evaluation.from_scores import evaluate_scores
+
+        report = evaluate_scores(
+            arguments.from_scores,
+            arguments.out,
+            told,
+            data=arguments.data,
+            compare=arguments.compare,
+        )
+    else:
+        _import_tensorflow()
+        from jdfd_keras.evaluation import evaluate as stage
+
+        report = stage.evaluate(
+            arguments.model, arguments.data, arguments.out, told, compare=arguments.compare
+        )
+    return report, f"{summarize(report)}\nreport: {arguments.out / 'report.html'}"
+
+
+def calibrate(arguments: argparse.Namespace) -> tuple[dict, str]:
+    """Make scores mean what they say."""
+    _import_tensorflow()
+    from jdfd_keras.evaluation import calibrate as stage
+
+    result = stage.calibrate(
+        arguments.model, arguments.data, read_flags(arguments, options.CalibrateOptions)
     )
-    return report, f"{summarize(report)}\nreport: {arguments.out / 'report.md'}"
+    kept = arguments.model / stage.CALIBRATION
+    return result, f"{stage.summarize(result)}\ncalibration: {kept}"
+
+
+def experiment(arguments: argparse.Namespace) -> tuple[dict, str]:
+    """Make one of the paper's tables."""
+    if arguments.name != "statistics":
+        print(_import_tensorflow(), file=sys.stderr)
+    from jdfd_keras.evaluation.experiment.run import experiment as stage
+
+    told = {
+        name: read_flags(arguments, kind)
+        for name, kind in TRAIN_GROUPS.items()
+        if kind is not options.UnlabelledOptions
+    }
+    # Not the flag of this name, which is of training.
+    evaluate = dataclasses.replace(
+        read_flags(arguments, options.EvaluateOptions),
+        batch_size=options.EvaluateOptions.batch_size,
+    )
+    report = stage(
+        arguments.name,
+        dict(arguments.data),
+        arguments.out,
+        read_flags(arguments, options.ExperimentOptions),
+        run=read_flags(arguments, options.RunOptions),
+        evaluate=evaluate,
+        **told,
+    )
+    page = (arguments.out / f"{arguments.name}.md").read_text(encoding="utf-8")
+    return report, f"{page}\nexperiment: {arguments.out / f'{arguments.name}.md'}"
 
 
 def export(arguments: argparse.Namespace) -> tuple[dict, str]:

@@ -1,206 +1,155 @@
-"""A trained detector and a prepared data set to a report.
+"""A trained detector and prepared data sets to a report.
 
-Takes a run folder or a .keras file and the folder of the data; writes scores.csv, report.json,
-report.md, faces.png and roc.png. How faces become scores, and scores numbers and pages, is left to
-the modules beside it.
+Takes a run folder or a .keras file and the folders of the data; writes a folder with scores,
+tables and pictures. How faces become scores, scores numbers, and numbers pages, is left to the
+modules beside it.
 """
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+import json
+from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 
 import keras
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import tensorflow as tf
 
 import jdfd_keras
-from jdfd_keras.claims import OPTIONS, load_options
-from jdfd_keras.data.leaks import COLUMNS, describe_leaks, find_leaks, refuse_leaks
-from jdfd_keras.data.manifest import VideoRow, read_faces, read_videos
+from jdfd_keras.claims import OPTIONS
 from jdfd_keras.data.pipeline import load_faces
+from jdfd_keras.data.samples import read_crops
 from jdfd_keras.data.shards import explain_damage
-from jdfd_keras.data.videos import CLASSES, LABEL_NAMES, UNLABELLED
-from jdfd_keras.evaluation.figures import plot_faces, plot_roc
-from jdfd_keras.evaluation.metrics import check_threshold
+from jdfd_keras.data.videos import CLASSES, LABEL_NAMES
+from jdfd_keras.evaluation.calibration import Calibration, load_calibration
+from jdfd_keras.evaluation.explain import explain_faces
+from jdfd_keras.evaluation.figures.faces import plot_explanations, plot_faces
+from jdfd_keras.evaluation.folder import ERRORS, FACES, clear_folder, write_folder
+from jdfd_keras.evaluation.gather import (
+    TestSet,
+    check_leaks,
+    describe_data,
+    find_excluded,
+    gather,
+)
 from jdfd_keras.evaluation.report import (
-    Excluded,
     build_report,
-    write_report,
+    check_options,
+    choose_threshold,
+    compare_scores,
 )
-from jdfd_keras.evaluation.scores import Scores, write_scores
+from jdfd_keras.evaluation.score_files import read_scores
+from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.evaluation.scoring import ScoredFaces, score_dataset
-from jdfd_keras.options import (
-    EvaluateOptions,
-    FaceOptions,
-    FilterOptions,
-    SplitOptions,
-)
+from jdfd_keras.options import EvaluateOptions, FaceOptions
 from jdfd_keras.progress import Progress
-from jdfd_keras.training.run import load_run_model, read_seen
+from jdfd_keras.training.run import load_run_model
 
-ROC = "roc.png"
-FACES = "faces.png"
-EXAMPLES_PER_CLASS = 6
-READ = (*COLUMNS, "frame_index", "track_id", "label", "manipulation")
+SHOWN_PER_CLASS = 6
+# What a run folder was told that a reader of figures asks for.
+TRAINING = ("data", "split", "train", "unlabelled", "augment")
 
 
 def evaluate(
     model_path: str | Path,
-    data_directory: str | Path,
+    data: str | Path | Sequence[str | Path],
     out: str | Path,
     options: EvaluateOptions | None = None,
+    *,
+    compare: str | Path | None = None,
 ) -> dict:
-    """Evaluate a trained detector on one split of a prepared data set.
+    """Evaluate a trained detector on one split of prepared data sets.
 
     Args:
         model_path: Run folder, whose best checkpoint is taken, or a .keras file.
-        data_directory: Prepared data set.
-        out: Folder for scores.csv, report.json, report.md, faces.png and, where both classes are
-            there, roc.png; made if it is not there, files of these names are replaced.
-        options: Split, threshold and batch size; whether faces that training saw are taken.
+        data: Prepared data set, or several.
+        out: Folder for scores.parquet, report.json, report.md, report.html and the pictures; made
+            if it is not there, files of these names are replaced.
+        options: Split, threshold, how a video is scored, intervals; whether reconstructions are
+            measured and faces that training saw are taken.
+        compare: Scores of another detector, as `read_scores` takes them, to test against.
 
     Returns:
         The report, as in report.json; see `build_report`.
 
     Raises:
         OSError: If a file is not there, or `out` cannot be made.
-        ValueError: If the split is empty, the threshold is not in [0, 1], the split shares sources
-            or near-duplicate faces with what the model was trained on and `options.allow_leak` is
-            not given, the data does not match its manifest or the model, a shard is damaged, or a
-            score is no number.
+        ValueError: If the split is empty, an option is out of range, the split shares sources or
+            near-duplicate faces with what the model was trained on and `options.allow_leak` is
+            not given, the data does not match its manifest or the model, a shard is damaged, a
+            score is no number, or the other scores are of other videos.
     """
     options = options or EvaluateOptions()
-    check_threshold(options.threshold)
-    if options.batch_size < 1:
-        raise ValueError(
-            f"Expected batch_size >= 1; got {options.batch_size}. Try the default, 32."
-        )
-    rows = read_faces(data_directory, split=options.split, columns=READ)
-    rows = rows.filter(pc.not_equal(rows["label"], UNLABELLED))
-    videos = [
-        video
-        for video in read_videos(data_directory)
-        if video.label != UNLABELLED
-        # Where faces are split singly, a video without any belongs to no split and to each.
-        and (video.split == options.split or (not video.split and not video.num_faces))
-    ]
-    if not len(rows):
-        raise ValueError(
-            f"Expected faces in the split {options.split!r} of {data_directory}; got none, and "
-            f"{len(videos)} videos without a face. Try another split, or prepare more videos."
-        )
-    leaks = check_leaks(model_path, data_directory, rows, options)
-    model, training_faces = load_run_model(model_path)
-    faces = load_options(Path(data_directory) / OPTIONS, "faces", FaceOptions)
-    filters = load_options(Path(data_directory) / OPTIONS, "filters", FilterOptions)
+    check_options(options)
+    directories = [data] if isinstance(data, (str, Path)) else list(data)
+    sets = gather(directories, options.split)
+    leaks = check_leaks(model_path, sets, options.split, allow_leak=options.allow_leak)
+    other = None if compare is None else read_scores(compare)
+    calibration = load_calibration(model_path)
+    model, faces = load_run_model(model_path)
+    protocol = describe_model(model_path, faces, calibration) | describe_data(sets, options)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
 
-    dataset = load_faces(
-        data_directory, options.split, batch_size=options.batch_size, labelled_only=True
-    )
-    shown = choose_examples(rows)
-    batches = _read_batches(dataset, data_directory, len(rows))
-    scored = score_dataset(model, batches, show=shown)
-    scores = join_manifest(rows, scored)
+    scored = score_sets(model, sets, options.split, options.batch_size, options.reconstruction)
+    scores = join_manifest(sets, scored, calibration)
     report = build_report(
         scores,
-        threshold=options.threshold,
-        protocol=describe_protocol(
-            model_path, data_directory, options, faces, training_faces, filters
+        threshold=choose_threshold(options, calibration),
+        options=options,
+        protocol=protocol | {"leaks": leaks},
+        excluded=find_excluded(sets, scores),
+        mean_face_mse=scored.mean_face_mse,
+    )
+    if other is not None:
+        report["comparison"] = {"with": Path(compare).name} | compare_scores(
+            scores, other, options.aggregation
         )
-        | {"leaks": leaks},
-        excluded=find_excluded(videos, scores),
-        reconstruction=scored.reconstruction,
-    )
-
-    write_scores(out / "scores.csv", scores)
-    plot_faces(
-        out / FACES,
-        [scored.pictures[position] for position in shown],
-        [
-            f"{LABEL_NAMES[rows['label'][position].as_py()]}, score {scored.score[position]:.2f}"
-            for position in shown
-        ],
-    )
-    roc = out / ROC
-    has_curve = report["frame"]["auc"]["value"] is not None
-    if has_curve:
-        plot_roc(roc, scores, title=f"{Path(data_directory).resolve().name}, {options.split}")
-    else:
-        roc.unlink(missing_ok=True)  # of an evaluation before this one
-    write_report(out, report, roc=ROC if has_curve else None, faces=FACES)
+    clear_folder(out)
+    _draw_faces(out, model, sets, scores)
+    write_folder(out, scores, report)
     return report
 
 
-def check_leaks(
-    model_path: str | Path, data_directory: str | Path, rows: pa.Table, options: EvaluateOptions
-) -> str:
-    """See that what is evaluated was not trained on.
-
-    Args:
-        model_path: What is evaluated.
-        data_directory: On what.
-        rows: Its faces, with `data.leaks.COLUMNS`.
-        options: The split, and whether a leak is taken. The validation split is held against
-            training alone; the others also against validation, on which the epoch was chosen.
-
-    Returns:
-        A sentence for the report.
+def score_sets(
+    model: keras.Model, sets: list[TestSet], split: str, batch_size: int, reconstruct: bool
+) -> ScoredFaces:
+    """Score the faces of prepared data sets, one after the other, in the order of their rows.
 
     Raises:
-        ValueError: If something leaks and that is not allowed.
+        ValueError: As `score_dataset`, or if a shard is damaged.
     """
-    seen = read_seen(model_path)
-    if seen is None:
-        return "not checked: what this model was trained on is not known here"
-    if options.split == "val":
-        seen = seen.filter(pc.equal(seen["split"].cast(pa.string()), "train"))
-    leaks = find_leaks({"training": seen, "evaluation": rows})
-    if not options.allow_leak:
-        refuse_leaks(
-            leaks,
-            f"the {options.split} split of {data_directory} and what {model_path} was trained on",
-            "Evaluate on other data, or give --allow-leak: the report then says so.",
-        )
-    return describe_leaks(leaks, checked="training and evaluation")
+    progress = Progress("scoring", sum(len(one.rows) for one in sets), "faces")
+
+    def read(one: TestSet) -> Iterator:
+        dataset = load_faces(one.directory, split, batch_size=batch_size, labelled_only=True)
+        with explain_damage(one.directory):
+            for image, targets in dataset:
+                yield image, targets
+                progress.advance(len(image))
+
+    try:
+        return score_dataset(model, chain.from_iterable(map(read, sets)), reconstruct=reconstruct)
+    finally:
+        progress.close()
 
 
-def choose_examples(rows: pa.Table) -> list[int]:
-    """Choose faces to look at: the first face of the first videos of each class.
-
-    Args:
-        rows: The faces of a split, with `label` and `video_id`.
-
-    Returns:
-        Positions in `rows`: real ones, then fakes, at most EXAMPLES_PER_CLASS of each.
-    """
-    first = {}
-    pairs = zip(rows["label"].to_pylist(), rows["video_id"].to_pylist(), strict=True)
-    for position, pair in enumerate(pairs):
-        first.setdefault(pair, position)
-    return [
-        position
-        for wanted in CLASSES.values()
-        for position in [p for (label, _), p in first.items() if label == wanted][
-            :EXAMPLES_PER_CLASS
-        ]
-    ]
-
-
-def join_manifest(rows: pa.Table, scored: ScoredFaces) -> Scores:
+def join_manifest(
+    sets: Sequence[TestSet], scored: ScoredFaces, calibration: Calibration | None = None
+) -> Scores:
     """Put names to scores.
 
     Args:
-        rows: The manifest's faces of the split, in its order, with the columns READ.
-        scored: What `score_dataset` gave for the same faces.
+        sets: What was scored.
+        scored: What `score_dataset` gave for the same faces, in the same order.
+        calibration: How scores are corrected; not at all if not given.
 
     Raises:
         ValueError: If their numbers or their labels differ: then the scores would stand beside
             the wrong names; or if the table is not valid.
     """
+    rows = pa.concat_tables([one.rows for one in sets])
     if len(scored.score) != len(rows):
         raise ValueError(
             f"Expected one score for each of the {len(rows)} faces in the manifest; the shards "
@@ -217,66 +166,36 @@ def join_manifest(rows: pa.Table, scored: ScoredFaces) -> Scores:
             f"{row['frame_index']} of {row['video_id']!r} is {label[first]} in the "
             f"manifest and {scored.label[first]:g} in the shards. Prepare the data set again."
         )
-    return Scores(
-        video_id=np.array(rows["video_id"].to_pylist()),
-        frame_index=rows["frame_index"].to_numpy(),
+    data = pa.concat_arrays([pa.array([one.name]).take([0] * len(one.rows)) for one in sets])
+    return Scores.from_faces(
+        video_id=rows["video_id"],
         label=label,
-        manipulation=np.array(rows["manipulation"].to_pylist()),
-        score=scored.score,
+        score=scored.score if calibration is None else calibration.apply(scored.score),
+        frame_index=rows["frame_index"].to_numpy(),
         track_id=rows["track_id"].to_numpy(),
+        reconstruction_error=scored.error,
+        data=data,
+        **{name: rows[name] for name in ("split", "compression", "manipulation")},
     )
 
 
-def find_excluded(videos: list[VideoRow], scores: Scores) -> list[Excluded]:
-    """List the videos of a split that have no score, in order, and why.
-
-    Args:
-        videos: Every video of the split.
-        scores: One row per face of the same split.
-    """
-    scored = set(scores.video_id.tolist())
-    return [
-        Excluded(video.video_id, bool(video.label), video.reason or "no face in the manifest")
-        for video in videos
-        if video.video_id not in scored
-    ]
-
-
-def describe_protocol(
-    model_path: str | Path,
-    data_directory: str | Path,
-    options: EvaluateOptions,
-    faces: FaceOptions,
-    training_faces: FaceOptions,
-    filters: FilterOptions,
+def describe_model(
+    model_path: str | Path, faces: FaceOptions, calibration: Calibration | None
 ) -> dict:
-    """State what was done, so that another may do it again.
-
-    Args:
-        model_path: What was evaluated.
-        data_directory: On what.
-        options: How.
-        faces: How the evaluated faces were taken.
-        training_faces: How those were that the model learned from.
-        filters: Which of the evaluated faces were left out.
-
-    Returns:
-        A dict ready for JSON.
-    """
-    is_run = Path(model_path).is_dir()
+    """State what was evaluated and how it was made; ready for JSON."""
+    path = Path(model_path)
+    told = {}
+    if (path / OPTIONS).is_file():
+        told = json.loads((path / OPTIONS).read_text(encoding="utf-8"))
+    training = {name: told[name] for name in TRAINING if name in told}
     return {
-        "model": Path(model_path).resolve().name,
+        "model": path.resolve().name,
         "checkpoint": "best of its run, chosen on validation data and never on test data"
-        if is_run
+        if path.is_dir()
         else "a file given by itself: how it was chosen is not known here",
-        "data": Path(data_directory).resolve().name,
-        "split": options.split,
-        "split_options": dataclasses.asdict(
-            load_options(Path(data_directory) / OPTIONS, "split", SplitOptions)
-        ),
-        "face_options": dataclasses.asdict(faces),
-        "training_face_options": dataclasses.asdict(training_faces),
-        "filters": dataclasses.asdict(filters),
+        "training": training or "not known here",
+        "training_faces": dataclasses.asdict(faces),
+        "calibration": None if calibration is None else dataclasses.asdict(calibration),
         "versions": {
             "jdfd_keras": jdfd_keras.__version__,
             "keras": keras.__version__,
@@ -285,13 +204,75 @@ def describe_protocol(
     }
 
 
-def _read_batches(dataset: Iterable, directory: str | Path, num_faces: int) -> Iterator:
-    """Pass the batches on and show progress; say what a failure to read them means."""
-    progress = Progress("scoring", num_faces, "faces")
-    try:
-        with explain_damage(directory):
-            for image, targets in dataset:
-                yield image, targets
-                progress.advance(len(image))
-    finally:
-        progress.close()
+def choose_examples(scores: Scores) -> list[int]:
+    """Choose faces to look at: the first face of the first videos of each class.
+
+    Args:
+        scores: One row per face.
+
+    Returns:
+        Positions of faces: real ones, then fakes, at most SHOWN_PER_CLASS of each.
+    """
+    first = np.unique(scores.video, return_index=True)[1]
+    return [
+        int(first[video])
+        for wanted in CLASSES.values()
+        for video in np.flatnonzero(scores.videos.label == wanted)[:SHOWN_PER_CLASS]
+    ]
+
+
+def choose_errors(scores: Scores) -> list[int]:
+    """Choose the hardest errors: reals of the highest scores, fakes of the lowest.
+
+    Args:
+        scores: One row per face.
+
+    Returns:
+        Positions of faces, one of each video: real ones, then fakes, at most SHOWN_PER_CLASS of
+        each, the worst first.
+    """
+    chosen = []
+    for wanted in CLASSES.values():
+        faces = np.flatnonzero(scores.label == wanted)
+        worst = faces[np.argsort(scores.score[faces] * (1 if wanted else -1), kind="stable")]
+        _, first = np.unique(scores.video[worst], return_index=True)
+        chosen += worst[np.sort(first)[:SHOWN_PER_CLASS]].tolist()
+    return chosen
+
+
+def _draw_faces(out: Path, model: keras.Model, sets: list[TestSet], scores: Scores) -> None:
+    """Draw some faces with their reconstructions, and the hardest errors with their maps."""
+    examples, errors = choose_examples(scores), choose_errors(scores)
+    chosen = [*examples, *errors]
+    crops = np.stack(_read_crops(sets, chosen))
+    explained = explain_faces(model, crops)
+    captions = [
+        f"{LABEL_NAMES[int(scores.label[face])]}, score {scores.score[face]:.2f}" for face in chosen
+    ]
+    first, last = slice(len(examples)), slice(len(examples), None)
+    plot_faces(
+        out / FACES,
+        crops[first],
+        captions[first],
+        reconstructions=None
+        if explained.reconstruction is None
+        else explained.reconstruction[first],
+    )
+    plot_explanations(
+        out / ERRORS,
+        crops[last],
+        captions[last],
+        activation=explained.activation[last],
+        residual=None if explained.residual is None else explained.residual[last],
+    )
+
+
+def _read_crops(sets: list[TestSet], chosen: list[int]) -> list[np.ndarray]:
+    starts = np.cumsum([0, *(len(one.rows) for one in sets)])
+    crops = []
+    for face in chosen:
+        place = int(np.searchsorted(starts, face, side="right")) - 1
+        one, row = sets[place], int(face - starts[place])
+        shard, offset = (one.rows[name][row].as_py() for name in ("shard", "offset"))
+        crops.append(read_crops(one.directory, [shard], [offset], [0])[0])
+    return crops

@@ -1,158 +1,233 @@
-"""Numbers to a report: one file for a program, one for a person.
+"""Numbers to a report, as a dict with stable keys.
 
-Takes scores, the protocol, the excluded videos and the reconstruction error; gives the report
-as a dict with stable keys and writes report.json and report.md. Knows nothing of models,
-data sets on disk or TensorFlow; how the page reads is `page`'s.
+Takes scores, the protocol, the excluded videos and the error of the decoder; gives every number
+that a reader is told. Knows nothing of models, data sets on disk or TensorFlow; how the page reads
+is `page`'s.
 """
 
 import dataclasses
-import json
-import math
 from dataclasses import dataclass
-from pathlib import Path
 
-from jdfd_keras.evaluation.metrics import (
-    MEASURED,
-    Metrics,
-    frame_metrics,
-    split_by_manipulation,
-    video_metrics,
+import numpy as np
+from sklearn.metrics import roc_auc_score
+
+from jdfd_keras.evaluation.calibration import (
+    Calibration,
+    measure_reliability,
+    weigh_by_video,
 )
-from jdfd_keras.evaluation.page import format_value, render_markdown
-from jdfd_keras.evaluation.scores import Scores
+from jdfd_keras.evaluation.delong import Difference, compare
+from jdfd_keras.evaluation.metrics import MEASURED, check_threshold, measure
+from jdfd_keras.evaluation.scores import GROUPS, Scores, score_videos
+from jdfd_keras.options import EvaluateOptions
 
 
 @dataclass(frozen=True)
 class Excluded:
     """A video without a score."""
 
+    data: str
     video_id: str
     is_fake: bool
     reason: str
-
-
-@dataclass(frozen=True)
-class ReconstructionError:
-    """How well the decoder redraws the faces, beside what knowing none of them would give.
-
-    Attributes:
-        mse: Mean squared error of the decoder per pixel and channel, pixels in -1..1.
-        mean_face_mse: The same for always answering the mean of the evaluated faces, which is
-            their variance. A decoder that is no better has only learned the mean face.
-    """
-
-    mse: float
-    mean_face_mse: float
 
 
 def build_report(
     scores: Scores,
     *,
     threshold: float,
+    options: EvaluateOptions,
     protocol: dict,
     excluded: list[Excluded],
-    reconstruction: ReconstructionError | None,
+    mean_face_mse: float | None = None,
 ) -> dict:
     """Put every number of one evaluation together.
 
     Args:
         scores: One row per face.
         threshold: A score at or above it is called fake.
-        protocol: What was done, JSON-ready; the numbers of faces and videos are added here.
+        options: How a video's score is made, rounds and seed of the bootstrap.
+        protocol: What was done, JSON-ready; how it was measured is added here.
         excluded: Videos that gave no score.
-        reconstruction: None where a detector has no decoder.
+        mean_face_mse: As `score_dataset` gives it, where reconstructions were measured.
 
     Returns:
         A dict ready for JSON. `frame` and `video`: `num_real`, `num_fake` and one object per
-        metric with its `value`, null where undefined. `by_manipulation`: the two blocks for
-        each manipulation against all reals. `excluded`, `protocol` and `reconstruction`, null
-        without a decoder.
-
-    Raises:
-        ValueError: If the threshold is not in [0, 1], or the reconstruction error is no number.
+        metric of MEASURED with its `value` and the bounds of its 95 % interval, `low` and
+        `high`; null where undefined. `by_manipulation`: the two blocks for each manipulation
+        against all real videos; `by_data`, `by_split` and `by_compression`, where there are
+        several of these: the same for each, with the others below it. `coverage`: how many
+        videos have a score, of how many. `calibration`: the expected calibration error of both
+        levels. `reconstruction`, null where it was not measured. `excluded` and `protocol`.
     """
-    if reconstruction and not math.isfinite(reconstruction.mse + reconstruction.mean_face_mse):
-        raise ValueError(
-            f"Expected the reconstruction error to be a number; got {reconstruction}. The "
-            "training diverged: try a smaller learning rate."
-        )
 
-    def both_levels(group: Scores) -> dict:
-        return {
-            "frame": _block(frame_metrics(group, threshold=threshold)),
-            "video": _block(video_metrics(group, threshold=threshold)),
-        }
+    def measure_levels(group: Scores) -> dict:
+        settings = {"threshold": threshold, "rounds": options.rounds, "seed": options.seed}
+        label = group.videos.label
+        frame = measure(group.label, group.score, video=group.video, **settings)
+        video = measure(label, score_videos(group, options.aggregation), **settings)
+        return {"frame": _block(frame), "video": _block(video)}
 
-    levels = both_levels(scores)
-    counts = {
-        "threshold": threshold,
-        "aggregation": "mean",
-        "eer_rule": "FPR where the ROC curve, joined by straight lines, meets FPR = 1 - TPR",
-        "num_faces": {name: levels["frame"][f"num_{name}"] for name in ("real", "fake")},
-        "num_videos": {
-            **{name: levels["video"][f"num_{name}"] for name in ("real", "fake")},
-            "excluded": len(excluded),
-        },
-    }
+    def measure_group(group: Scores, names: tuple[str, ...]) -> dict:
+        report = measure_levels(group)
+        for position, name in enumerate(names):
+            parts = _part(group, name)
+            if name == "manipulation":
+                whole = len(parts) == 1 and report
+                report["by_manipulation"] = {
+                    value or "unnamed": {k: whole[k] for k in ("frame", "video")}
+                    if whole
+                    else measure_levels(part)
+                    for value, part in parts.items()
+                }
+            elif len(parts) > 1:
+                report[f"by_{name}"] = {
+                    value or "unnamed": measure_group(part, names[position + 1 :])
+                    for value, part in parts.items()
+                }
+        return report
+
+    num_scored = len(scores.videos)
+    videos = score_videos(scores, options.aggregation)
     return {
-        "protocol": {**protocol, **counts},
-        **levels,
-        "by_manipulation": {
-            name or "unnamed": both_levels(group)
-            for name, group in split_by_manipulation(scores).items()
+        "protocol": {
+            **protocol,
+            "threshold": threshold,
+            "aggregation": options.aggregation,
+            "intervals": f"95 %, BCa bootstrap over videos within each class, "
+            f"{options.rounds} rounds, seed {options.seed}",
+            "eer_rule": "FPR where the ROC curve, joined by straight lines, meets FPR = 1 - TPR",
         },
-        "reconstruction": reconstruction and dataclasses.asdict(reconstruction),
+        **measure_group(scores, GROUPS),
+        "coverage": {
+            "num_faces": len(scores),
+            "num_scored": num_scored,
+            "num_videos": num_scored + len(excluded),
+            "share": num_scored / (num_scored + len(excluded)),
+        },
+        "calibration": {
+            "frame_ece": measure_reliability(
+                scores.label, scores.score, weigh_by_video(scores)
+            ).ece,
+            "video_ece": measure_reliability(scores.videos.label, videos).ece,
+        },
+        "reconstruction": None
+        if mean_face_mse is None
+        else _measure_reconstruction(scores, mean_face_mse),
         "excluded": [dataclasses.asdict(video) for video in excluded],
     }
 
 
-def write_report(
-    directory: str | Path, report: dict, *, roc: str | None, faces: str | None = None
-) -> None:
-    """Write report.json and report.md.
+def check_options(options: EvaluateOptions) -> None:
+    """Refuse options of `evaluate` that are out of range.
 
-    Args:
-        directory: A folder that is there; files of these names are replaced.
-        report: What `build_report` gave.
-        roc: Name of the picture of the curves beside the report, None if there is none.
-        faces: Name of the picture of faces, and their reconstructions if there are any; None if
-            there is no picture.
+    Raises:
+        ValueError: If one is.
     """
-    directory = Path(directory)
-    text = json.dumps(report, indent=2, allow_nan=False)
-    (directory / "report.json").write_text(text + "\n", encoding="utf-8")
-    (directory / "report.md").write_text(
-        render_markdown(report, roc=roc, faces=faces), encoding="utf-8"
-    )
+    if options.threshold is not None:
+        check_threshold(options.threshold)
+    if options.batch_size < 1 or options.rounds < 0:
+        raise ValueError(
+            f"Expected batch_size >= 1 and rounds >= 0; got {options.batch_size} and "
+            f"{options.rounds}. Try the defaults."
+        )
 
 
-def summarize(report: dict) -> str:
-    """Say the main numbers in a few lines, for a terminal.
+def choose_threshold(options: EvaluateOptions, calibration: Calibration | None) -> float:
+    """Take the threshold that was asked for, else the calibrated one, else 0.5."""
+    if options.threshold is not None:
+        return options.threshold
+    return (calibration or Calibration()).threshold
+
+
+def compare_scores(scores: Scores, other: Scores, aggregation: str) -> dict:
+    """Compare two detectors on the videos that both have scored.
 
     Args:
-        report: What `build_report` gave.
+        scores: Of the first.
+        other: Of the second.
+        aggregation: How a video's score is made.
 
     Returns:
-        One line for the videos, one for the faces and one for what was left out, if any.
+        A dict ready for JSON: `video` and `frame`, the fields of a Difference, null where it is
+        undefined or, of frames, where both did not look at the same faces; `num_videos` compared;
+        `only_first` and `only_second`, the videos that one of them lacks.
+
+    Raises:
+        ValueError: If they share no video, or disagree on what is fake.
     """
-    lines = []
-    for name, level in (("videos", report["video"]), ("faces", report["frame"])):
-        values = ", ".join(
-            f"{label} {format_value(level[metric]['value'])}"
-            for metric, label in (("auc", "AUC"), ("eer", "EER"), ("ap", "AP"))
+    names, others = scores.videos.video_id, other.videos.video_id
+    here, there = np.isin(names, others), np.isin(others, names)
+    if not here.any():
+        raise ValueError(
+            f"Expected scores of the same videos to compare; got {len(names)} and {len(others)} "
+            f"videos, none of them in both. One has {str(names[0])!r}, the other "
+            f"{str(others[0])!r}: give both the same video_id."
         )
-        accuracy = format_value(level["accuracy"]["value"])
-        lines.append(
-            f"{name}: {values}, accuracy {accuracy} "
-            f"({level['num_real']} real, {level['num_fake']} fake)"
+    first, second = _sort(scores.select(here)), _sort(other.select(there))
+    differs = first.videos.label != second.videos.label
+    if differs.any():
+        raise ValueError(
+            "Expected both detectors' tables to agree on what is fake; they do not on "
+            f"{str(first.videos.video_id[differs][0])!r} ({int(differs.sum())} videos). In both, "
+            "1 must be fake."
         )
-    if report["excluded"]:
-        count = len(report["excluded"])
-        noun = "video" if count == 1 else "videos"
-        lines.append(f"without a score: {count} {noun}, named in the report")
-    return "\n".join(lines)
+    label = first.videos.label
+    video = compare(label, score_videos(first, aggregation), score_videos(second, aggregation))
+    same_faces = len(first) == len(second) and all(
+        np.array_equal(getattr(first, name), getattr(second, name))
+        for name in ("video", "frame_index", "track_id")
+    )
+    frame = compare(first.label, first.score, second.score, first.video) if same_faces else None
+    return {
+        "num_videos": len(label),
+        "only_first": names[~here].tolist(),
+        "only_second": others[~there].tolist(),
+        "video": _plain(video),
+        "frame": _plain(frame),
+    }
 
 
-def _block(metrics: Metrics) -> dict:
-    values = {name: {"value": getattr(metrics, name)} for name in MEASURED}
+def _block(metrics) -> dict:
+    values = {name: getattr(metrics, name)._asdict() for name in MEASURED}
     return {"num_real": metrics.num_real, "num_fake": metrics.num_fake, **values}
+
+
+def _part(scores: Scores, name: str) -> dict[str, Scores]:
+    """Part scores by what is known of their videos, sorted; manipulations with all the reals."""
+    column, label = getattr(scores.videos, name), scores.videos.label
+    if name == "manipulation":
+        return {
+            value: scores.select(~label | (column == value))
+            for value in np.unique(column[label]).tolist()
+        }
+    return {value: scores.select(column == value) for value in np.unique(column).tolist()}
+
+
+def _measure_reconstruction(scores: Scores, mean_face_mse: float) -> dict:
+    error, label = scores.reconstruction_error, scores.label
+    has_both = label.any() and not label.all()
+    return {
+        "mse": float(error.mean()),
+        "mean_face_mse": mean_face_mse,
+        # How well the error alone tells fakes from reals.
+        "frame_auc": float(roc_auc_score(label, error)) if has_both else None,
+    }
+
+
+def _sort(scores: Scores) -> Scores:
+    """Put videos in the order of their names, and faces in that of their videos and frames."""
+    order = np.argsort(scores.videos.video_id)
+    place = np.empty_like(order)
+    place[order] = np.arange(len(order))
+    video = place[scores.video]
+    faces = np.lexsort((scores.track_id, scores.frame_index, video))
+    videos = type(scores.videos)(*(column[order] for column in vars(scores.videos).values()))
+    columns = (scores.frame_index, scores.track_id, scores.score)
+    return Scores(videos, video[faces], *(column[faces] for column in columns))
+
+
+def _plain(difference: Difference | None) -> dict | None:
+    if difference is None:
+        return None
+    return vars(difference) | {"difference": difference.difference._asdict()}

@@ -1,234 +1,285 @@
-"""The table of scores: what a detector said of every face, and where it is kept.
+"""The table of scores: what a detector said of every face, and of which video it is.
 
-One row per face; everything else in this room is computed from it. Gives the table, its CSV
-file and one score per video. Knows nothing of models, pixels or TensorFlow, so the scores of
-any other detector may be put in and measured alike.
+Everything else in this room is computed from it. Knows nothing of files, models, pixels or
+TensorFlow, so the scores of any other detector may be put in and measured alike.
 """
 
-import csv
-import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
-COLUMNS = ("video_id", "frame_index", "label", "manipulation", "score")
-TRACK = "track_id"  # a column that other detectors' tables may lack
+AGGREGATIONS = ("mean", "median", "max", "track")
+# What is known of a video besides its id and label; "" where it is not.
+GROUPS = ("data", "split", "compression", "manipulation")
+
+
+@dataclass(frozen=True, eq=False)
+class Videos:
+    """One row per video, in the order in which they first appear among the faces.
+
+    Attributes:
+        video_id: str[v], unique across data sets (`ffpp/Deepfakes/c23/000_003`).
+        label: bool[v], True is fake.
+        data: str[v], name of the data set.
+        split: str[v].
+        compression: str[v].
+        manipulation: str[v], `""` for real.
+    """
+
+    video_id: np.ndarray
+    label: np.ndarray
+    data: np.ndarray
+    split: np.ndarray
+    compression: np.ndarray
+    manipulation: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.label)
 
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """One row per face; checked when made, so whoever holds one may trust it.
+    """One row per face; made and checked by `from_faces`, so whoever holds one may trust it.
 
     Attributes:
-        video_id: str[n], unique across data sets (`ffpp/Deepfakes/c23/000_003`).
+        videos: The videos, each with a face at least.
+        video: int64[n], the face's video, as a position in `videos`.
         frame_index: int64[n], position in the video, from 0.
-        label: bool[n], True is fake.
-        manipulation: str[n], `""` for real.
+        track_id: int64[n], the person in the video, from 0.
         score: float64[n], P(fake), in [0, 1].
-        track_id: int64[n], the person in the video, from 0; all 0 if not given.
-
-    Raises:
-        ValueError: If the columns differ in length, a label is neither 0 nor 1, a score is NaN
-            or outside [0, 1], a video has two labels, or a face of it is there twice.
+        reconstruction_error: float64[n], mean squared error of the reconstruction; None if not
+            known.
     """
 
-    video_id: np.ndarray
+    videos: Videos
+    video: np.ndarray
     frame_index: np.ndarray
-    label: np.ndarray
-    manipulation: np.ndarray
+    track_id: np.ndarray
     score: np.ndarray
-    track_id: np.ndarray | None = None
+    reconstruction_error: np.ndarray | None = None
 
-    def __post_init__(self):
-        label = np.asarray(self.label)
-        track_id = np.zeros(label.shape) if self.track_id is None else self.track_id
-        columns = {
-            "video_id": np.asarray(self.video_id, dtype=np.str_),
-            "frame_index": np.asarray(self.frame_index, dtype=np.int64),
-            "label": label.astype(bool),
-            "manipulation": np.asarray(self.manipulation, dtype=np.str_),
-            "score": np.asarray(self.score, dtype=np.float64),
-            TRACK: np.asarray(track_id, dtype=np.int64),
-        }
-        shapes = {name: column.shape for name, column in columns.items()}
-        if len(set(shapes.values())) > 1 or label.ndim != 1:
-            raise ValueError(
-                f"Expected one value per face in every column; got the shapes {shapes}. Flatten "
-                "the scores of a model with `scores[:, 0]`."
-            )
-        for name, column in columns.items():
-            object.__setattr__(self, name, column)
-        _check_labels(self, label)
-        _check_scores(self)
-        _check_videos(self)
-
-    def __len__(self) -> int:
-        return len(self.score)
-
-    def select(self, keep: np.ndarray) -> "Scores":
-        """Take some of the faces, in order.
+    @classmethod
+    def from_faces(
+        cls,
+        *,
+        video_id: Sequence[str] | pa.Array,
+        label: Sequence[int],
+        score: Sequence[float],
+        frame_index: Sequence[int] | None = None,
+        track_id: Sequence[int] | None = None,
+        reconstruction_error: Sequence[float] | None = None,
+        **groups: Sequence[str] | pa.Array,
+    ) -> "Scores":
+        """Make the table of columns with a value for every face.
 
         Args:
-            keep: bool[n], True where a face is wanted.
+            video_id: The face's video.
+            label: 1 for fake, 0 for real, the same for all faces of a video.
+            score: P(fake).
+            frame_index: Counted up within each video if not given.
+            track_id: All 0 if not given.
+            reconstruction_error: Mean squared error of the face's reconstruction.
+            groups: Those of GROUPS that are known, the same for all faces of a video.
+
+        Raises:
+            ValueError: If there are no faces, the columns differ in length, a label is neither 0
+                nor 1, a score is NaN or outside [0, 1], the faces of a video differ in what is of
+                the video, or a face is there twice.
         """
-        return Scores(*(getattr(self, field.name)[keep] for field in dataclasses.fields(self)))
+        label, score = np.asarray(label), np.asarray(score, np.float64)
+        encoded = _encode(video_id)
+        video = encoded.indices.to_numpy().astype(np.int64)
+        columns = {
+            "frame_index": frame_index,
+            "track_id": track_id,
+            "reconstruction_error": reconstruction_error,
+            **groups,
+        }
+        given = {"video_id": video, "label": label, "score": score} | {
+            name: value if isinstance(value, (pa.Array, pa.ChunkedArray)) else np.asarray(value)
+            for name, value in columns.items()
+            if value is not None
+        }
+        lengths = {name: len(c) if np.ndim(c) == 1 else np.shape(c) for name, c in given.items()}
+        if len(set(lengths.values())) > 1 or not len(video):
+            raise ValueError(
+                "Expected one value per face in every column, and one face at least; got "
+                f"{lengths}. Flatten the scores of a model with `scores[:, 0]`."
+            )
+        names = encoded.dictionary.to_pylist()
+        if frame_index is None:
+            frame_index = _count_up(video)
+        track_id = np.zeros(len(video), np.int64) if track_id is None else track_id
 
+        def name_face(row: int) -> str:
+            return f"frame {frame_index[row]} of {names[video[row]]!r}"
 
-@dataclass(frozen=True, eq=False)
-class VideoScores:
-    """One row per video, sorted by `video_id`.
-
-    Attributes:
-        video_id: str[n].
-        label: bool[n], True is fake.
-        manipulation: str[n], `""` for real.
-        score: float64[n], mean of the scores of the video's faces, in [0, 1].
-        num_faces: int64[n], faces behind the score.
-    """
-
-    video_id: np.ndarray
-    label: np.ndarray
-    manipulation: np.ndarray
-    score: np.ndarray
-    num_faces: np.ndarray
+        _check_labels(label, name_face)
+        _check_scores(score, name_face)
+        first = np.unique(video, return_index=True)[1]
+        of_video = {"label": _take_of_video("label", label.astype(bool), video, first, names)}
+        for name in GROUPS:
+            column = groups.get(name)
+            of_video[name] = (
+                np.full(len(names), "")
+                if column is None
+                else _take_words_of_video(name, column, video, first, names)
+            )
+        scores = cls(
+            Videos(np.array(names, np.str_), **of_video),
+            video,
+            np.asarray(frame_index, np.int64),
+            np.asarray(track_id, np.int64),
+            score,
+            None if reconstruction_error is None else np.asarray(reconstruction_error, np.float64),
+        )
+        _check_faces(scores, name_face)
+        return scores
 
     def __len__(self) -> int:
         return len(self.score)
 
+    @property
+    def label(self) -> np.ndarray:
+        """bool[n], True is fake."""
+        return self.videos.label[self.video]
 
-def to_videos(scores: Scores) -> VideoScores:
-    """Average the scores of each video's faces.
+    @property
+    def video_id(self) -> np.ndarray:
+        """str[n]."""
+        return self.videos.video_id[self.video]
 
-    Videos are told apart by the whole `video_id`: `Deepfakes/c23/000_003` and
-    `FaceSwap/c23/000_003` are two videos.
+    def select(self, keep: np.ndarray) -> "Scores":
+        """Take some of the videos with all their faces, in order.
 
-    Args:
-        scores: One row per face.
-
-    Returns:
-        One row per video, sorted by `video_id`.
-    """
-    video_id, first, video, num_faces = np.unique(
-        scores.video_id, return_index=True, return_inverse=True, return_counts=True
-    )
-    total = np.bincount(video, weights=scores.score, minlength=len(video_id))
-    return VideoScores(
-        video_id=video_id,
-        label=scores.label[first],
-        manipulation=scores.manipulation[first],
-        score=total / num_faces,
-        num_faces=num_faces,
-    )
-
-
-def write_scores(path: str | Path, scores: Scores) -> None:
-    """Write the table as CSV, one row per face; scores are read back to the last bit.
-
-    Args:
-        path: The file, replaced if it is there.
-        scores: The table.
-    """
-    with Path(path).open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*COLUMNS, TRACK])
-        writer.writerows(
-            zip(
-                scores.video_id.tolist(),
-                scores.frame_index.tolist(),
-                scores.label.astype(int).tolist(),
-                scores.manipulation.tolist(),
-                scores.score.tolist(),
-                scores.track_id.tolist(),
-                strict=True,
-            )
+        Args:
+            keep: bool[v], True where a video is wanted.
+        """
+        if keep.all():
+            return self
+        faces = keep[self.video]
+        position = np.cumsum(keep) - 1
+        videos = Videos(*(column[keep] for column in vars(self.videos).values()))
+        return Scores(
+            videos,
+            position[self.video[faces]],
+            self.frame_index[faces],
+            self.track_id[faces],
+            self.score[faces],
+            None if self.reconstruction_error is None else self.reconstruction_error[faces],
         )
 
 
-def read_scores(path: str | Path) -> Scores:
-    """Read a table that `write_scores` wrote, or one of the same columns in any order.
+def score_videos(scores: Scores, aggregation: str = "mean") -> np.ndarray:
+    """Make one score of the scores of each video's faces.
 
     Args:
-        path: A CSV file with a header; the column track_id may be missing.
+        scores: One row per face.
+        aggregation: `mean`, `median` or `max` of all faces of the video, or `track`: the highest
+            of the means of its people, as `predict` judges, where one fake face makes a fake.
 
     Returns:
-        The table in the order of the file.
+        float64[v], in the order of `scores.videos`.
 
     Raises:
-        OSError: If the file is not there.
-        ValueError: If a column is missing, a value is no number, or the table is not valid.
+        ValueError: If the aggregation is not one of AGGREGATIONS.
     """
-    rows = {name: [] for name in (*COLUMNS, TRACK)}
-    with Path(path).open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        missing = [name for name in COLUMNS if name not in (reader.fieldnames or ())]
-        if missing:
-            raise ValueError(
-                f"Expected the columns {', '.join(COLUMNS)} in {path}; {', '.join(missing)} "
-                "is not there. Give the file a header with these names."
-            )
-        for row in reader:
-            try:
-                rows["frame_index"].append(int(row["frame_index"]))
-                rows["label"].append(int(row["label"]))
-                rows["score"].append(float(row["score"]))
-                rows[TRACK].append(int(row.get(TRACK, 0)))
-            except (TypeError, ValueError) as error:
-                raise ValueError(
-                    f"Expected a whole frame_index, a label of 0 or 1 and a score in 0..1 in line "
-                    f"{reader.line_num} of {path}; got {error}. Was the file cut short?"
-                ) from error
-            rows["video_id"].append(row["video_id"])
-            rows["manipulation"].append(row["manipulation"])
-    return Scores(**rows)
+    if aggregation not in AGGREGATIONS:
+        raise ValueError(
+            f"Expected one of {', '.join(AGGREGATIONS)} to make one score of many; got "
+            f"{aggregation!r}. Try mean."
+        )
+    if aggregation == "mean":
+        return _average(scores.video, scores.score)
+    if aggregation == "track":
+        tracks, owner = np.unique(
+            np.stack([scores.video, scores.track_id], axis=1), axis=0, return_inverse=True
+        )
+        highest = np.zeros(len(scores.videos))
+        np.maximum.at(highest, tracks[:, 0], _average(owner.ravel(), scores.score))
+        return highest
+    order = np.lexsort((scores.score, scores.video))
+    ordered = scores.score[order]
+    count = np.bincount(scores.video)
+    end = np.cumsum(count)
+    if aggregation == "max":
+        return ordered[end - 1]
+    start = end - count
+    return (ordered[start + (count - 1) // 2] + ordered[start + count // 2]) / 2
 
 
-def _check_labels(scores: Scores, label: np.ndarray) -> None:
+def _average(owner: np.ndarray, score: np.ndarray) -> np.ndarray:
+    return np.bincount(owner, weights=score) / np.bincount(owner)
+
+
+def _encode(words) -> pa.DictionaryArray:
+    if isinstance(words, pa.ChunkedArray):
+        words = words.combine_chunks()
+    if isinstance(words, pa.DictionaryArray):
+        words = words.cast(pa.string())  # for an order of first appearance, and no unused words
+    if not isinstance(words, pa.Array):
+        words = pa.array([str(word) for word in words], pa.string())
+    return words.cast(pa.string()).fill_null("").dictionary_encode()
+
+
+def _count_up(video: np.ndarray) -> np.ndarray:
+    order = np.argsort(video, kind="stable")
+    count = np.bincount(video)
+    position = np.empty(len(video), np.int64)
+    position[order] = np.arange(len(video)) - np.repeat(np.cumsum(count) - count, count)
+    return position
+
+
+def _take_words_of_video(name: str, column, video, first, names) -> np.ndarray:
+    encoded = _encode(column)
+    words = np.array(encoded.dictionary.to_pylist(), np.str_)
+    return words[_take_of_video(name, encoded.indices.to_numpy(), video, first, names)]
+
+
+def _take_of_video(name: str, value: np.ndarray, video, first, names) -> np.ndarray:
+    differs = value != value[first][video]
+    if differs.any():
+        raise ValueError(
+            f"Expected one {name} per video_id; got several for "
+            f"{names[video[int(np.argmax(differs))]]!r}. A bare file name is shared by several "
+            "videos: put the data set and the manipulation in front of it."
+        )
+    return value[first]
+
+
+def _check_labels(label: np.ndarray, name_face) -> None:
     wrong = ~np.isin(label, (0, 1))
     if wrong.any():
         row = int(np.argmax(wrong))
         raise ValueError(
             f"Expected every label to be 0 (real) or 1 (fake); got {label[row]} for "
-            f"{_name(scores, row)}. Unlabelled faces cannot be measured: leave them out."
+            f"{name_face(row)}. Unlabelled faces cannot be measured: leave them out."
         )
 
 
-def _check_scores(scores: Scores) -> None:
+def _check_scores(score: np.ndarray, name_face) -> None:
     # NaN fails both comparisons.
-    wrong = ~((scores.score >= 0) & (scores.score <= 1))
+    wrong = ~((score >= 0) & (score <= 1))
     if wrong.any():
         row = int(np.argmax(wrong))
         raise ValueError(
-            f"Expected every score to be a number in 0..1; got {scores.score[row]} for "
-            f"{_name(scores, row)} ({int(wrong.sum())} of {len(scores)} scores are wrong). NaN "
+            f"Expected every score to be a number in 0..1; got {score[row]} for "
+            f"{name_face(row)} ({int(wrong.sum())} of {len(score)} scores are wrong). NaN "
             "comes from a training that diverged: try a smaller learning rate; a value outside "
             "comes from a logit: pass it through a sigmoid."
         )
 
 
-def _check_videos(scores: Scores) -> None:
-    _, first, video = np.unique(scores.video_id, return_index=True, return_inverse=True)
-    wrong = scores.label != scores.label[first[video]]
-    if wrong.any():
-        row = int(np.argmax(wrong))
-        raise ValueError(
-            "Expected one label per video_id; got real and fake for "
-            f"{str(scores.video_id[row])!r}. A bare file name is shared by several videos: put "
-            "the data set and the manipulation in front of it."
-        )
-    order = np.lexsort((scores.track_id, scores.frame_index, video))
-    twice = (
-        (np.diff(video[order]) == 0)
-        & (np.diff(scores.frame_index[order]) == 0)
-        & (np.diff(scores.track_id[order]) == 0)
-    )
+def _check_faces(scores: Scores, name_face) -> None:
+    order = np.lexsort((scores.track_id, scores.frame_index, scores.video))
+    twice = np.ones(len(order) - 1, bool)
+    for column in (scores.video, scores.frame_index, scores.track_id):
+        twice &= np.diff(column[order]) == 0
     if twice.any():
         row = int(order[1:][twice].min())
         raise ValueError(
-            f"Expected each face once; got {_name(scores, row)} more than once. Was the same "
+            f"Expected each face once; got {name_face(row)} more than once. Was the same "
             "data set put in twice?"
         )
-
-
-def _name(scores: Scores, row: int) -> str:
-    return f"frame {scores.frame_index[row]} of {str(scores.video_id[row])!r}"

@@ -1,0 +1,269 @@
+"""Scores that mean what they say, and where a verdict begins.
+
+Takes labelled scores of validation; gives a temperature, a threshold for a wanted false positive
+rate, and the band in which the honest answer is "uncertain". Knows how that is kept in a run
+folder; knows nothing of models or TensorFlow.
+
+Reference:
+    Guo, Pleiss, Sun, Weinberger: "On Calibration of Modern Neural Networks" (2017), temperature
+    scaling and expected calibration error.
+"""
+
+import dataclasses
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.optimize import minimize_scalar
+
+from jdfd_keras.claims import load_options, save_options
+from jdfd_keras.evaluation.scores import Scores, score_videos
+from jdfd_keras.training.run import BEST
+
+CALIBRATION = "calibration.json"
+GROUP = "calibration"
+BINS = 15
+# Of a float32 score: at 0 and 1 a logit has no end.
+SMALLEST = 1e-7
+TEMPERATURES = (0.05, 20.0)
+VERDICTS = ("real", "uncertain", "fake")
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """How the scores of a detector are corrected and read; kept with it.
+
+    Attributes:
+        temperature: By which logits are divided.
+        threshold: A video at or above it is called fake, where only yes or no is wanted.
+        uncertain_from: Below it a video is called real; from it on it is uncertain,
+        uncertain_to: and from this on fake. Both are the threshold where nothing is uncertain.
+        wanted_rate: The share of the reals called fake, and of the fakes called real, that the
+            validation videos were not to exceed.
+        data: Name of the data set it was found on.
+        num_real: Its real videos in validation.
+        num_fake: Its fake ones.
+        ece_before: Expected calibration error of its faces, as they came.
+        ece_after: The same with the temperature.
+        model: SHA-256 of the model file it belongs to; "" if none is known.
+    """
+
+    temperature: float = 1.0
+    threshold: float = 0.5
+    uncertain_from: float = 0.5
+    uncertain_to: float = 0.5
+    wanted_rate: float = 0.0
+    data: str = ""
+    num_real: int = 0
+    num_fake: int = 0
+    ece_before: float = 0.0
+    ece_after: float = 0.0
+    model: str = ""
+
+    def apply(self, score: np.ndarray) -> np.ndarray:
+        """Correct scores.
+
+        Args:
+            score: float[n], P(fake) as the network gives it, in [0, 1].
+
+        Returns:
+            float64[n], in the same order; as they are where the temperature is 1.
+        """
+        return _scale(np.asarray(score, np.float64), self.temperature)
+
+    def judge(self, score: float) -> str:
+        """Say `fake`, `real` or `uncertain` of a corrected score."""
+        if score >= self.uncertain_to:
+            return "fake"
+        return "real" if score < self.uncertain_from else "uncertain"
+
+    def at(self, threshold: float) -> "Calibration":
+        """Take another threshold, with nothing uncertain about it."""
+        return dataclasses.replace(
+            self, threshold=threshold, uncertain_from=threshold, uncertain_to=threshold
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """What share of the faces, or videos, of a score is fake.
+
+    Attributes:
+        edges: float64[k + 1], of equal bins from 0 to 1.
+        count: int64[k], rows in the bin.
+        mean_score: float64[k], NaN in an empty bin.
+        fake_share: float64[k], NaN in an empty bin.
+        ece: Expected calibration error, the mean distance of both over all rows.
+    """
+
+    edges: np.ndarray
+    count: np.ndarray
+    mean_score: np.ndarray
+    fake_share: np.ndarray
+    ece: float
+
+
+def measure_reliability(
+    label: np.ndarray, score: np.ndarray, weight: np.ndarray | None = None
+) -> Reliability:
+    """Hold scores against what was true.
+
+    Args:
+        label: bool[n], True is fake.
+        score: float64[n], P(fake), in [0, 1].
+        weight: float64[n], what a row counts; 1 if not given.
+    """
+    weight = np.ones(len(score)) if weight is None else weight
+    edges = np.linspace(0, 1, BINS + 1)
+    place = np.clip(np.searchsorted(edges, score, side="right") - 1, 0, BINS - 1)
+    total = np.bincount(place, weights=weight, minlength=BINS)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, an empty bin
+        mean_score = np.bincount(place, weights=weight * score, minlength=BINS) / total
+        fake_share = np.bincount(place, weights=weight * label, minlength=BINS) / total
+    ece = np.nansum(total * np.abs(mean_score - fake_share)) / total.sum()
+    count = np.bincount(place, minlength=BINS)
+    return Reliability(edges, count, mean_score, fake_share, float(ece))
+
+
+def weigh_by_video(scores: Scores) -> np.ndarray:
+    """Give the faces of each video one video's weight together; float64[n]."""
+    return 1 / np.bincount(scores.video)[scores.video]
+
+
+def fit_calibration(scores: Scores, rate: float, **known: str) -> Calibration:
+    """Find temperature, threshold and band on validation.
+
+    The temperature makes the cross-entropy of the faces least, each video counting the same, with
+    Platt's targets: (n + 1) / (n + 2) in place of 1 for n fake videos, and so on, so that a
+    validation without an error does not make the scores boundless. A video is scored as `predict`
+    does it, by the highest mean of its people.
+
+    The threshold is the lowest, halfway to the next score that was seen, at which no more than
+    the wanted share of real videos is called fake. Likewise there is a highest one at which no
+    more than that share of the fakes is called real. Between these two a verdict is not of the
+    wanted quality, or, where the classes lie apart, no video was seen: that is the band.
+
+    Args:
+        scores: Validation, as the network gives them, both classes.
+        rate: The wanted share, below 0.5.
+        known: `data` and `model` of the result.
+
+    Raises:
+        ValueError: If a class is absent, the rate is out of range, or too many real videos have
+            the highest score there is.
+
+    Reference:
+        Platt: "Probabilistic Outputs for Support Vector Machines" (1999), section 2.2.
+    """
+    label = scores.videos.label
+    num_fake = int(label.sum())
+    num_real = len(label) - num_fake
+    if not (num_real and num_fake):
+        raise ValueError(
+            f"Expected real and fake videos in validation; got {num_real} real and {num_fake} "
+            "fake. Prepare a set whose validation split holds both."
+        )
+    if not 0 <= rate < 0.5:
+        raise ValueError(f"Expected a wanted rate from 0 to below 0.5; got {rate:g}. Try 0.05.")
+    weight = weigh_by_video(scores)
+    target = np.where(scores.label, (num_fake + 1) / (num_fake + 2), 1 / (num_real + 2))
+
+    def cross_entropy(log_temperature: float) -> float:
+        logit = _logit(scores.score) / np.exp(log_temperature)
+        return float(weight @ (np.logaddexp(0, logit) - target * logit))
+
+    found = minimize_scalar(cross_entropy, bounds=np.log(TEMPERATURES), options={"xatol": 1e-6})
+    temperature = float(np.exp(found.x))
+    corrected = _scale(scores.score, temperature)
+    video = score_videos(dataclasses.replace(scores, score=corrected), "track")
+    real, fake = np.sort(video[~label]), np.sort(video[label])
+    # The highest real score that is not to be called fake, and the lowest fake one to be found.
+    last_real = real[len(real) - 1 - int(rate * num_real + 1e-9)]
+    first_fake = fake[int(rate * num_fake + 1e-9)]
+    higher = np.append(video[video > last_real], 1.0).min()
+    if higher <= last_real:
+        raise ValueError(
+            f"Expected a threshold that calls no more than {rate:g} of the {num_real} real videos "
+            f"fake; got more than that with the highest score, {last_real:g}. This detector cannot "
+            "reach that rate: try a higher one, or train longer."
+        )
+    threshold = float(last_real + higher) / 2
+    return Calibration(
+        temperature=temperature,
+        threshold=threshold,
+        # The next float32, which is what a served score is.
+        uncertain_from=float(min(np.nextafter(np.float32(last_real), np.float32(1)), first_fake)),
+        uncertain_to=float(max(threshold, first_fake)),
+        wanted_rate=rate,
+        num_real=num_real,
+        num_fake=num_fake,
+        ece_before=measure_reliability(scores.label, scores.score, weight).ece,
+        ece_after=measure_reliability(scores.label, corrected, weight).ece,
+        **known,
+    )
+
+
+def save_calibration(path: str | Path, calibration: Calibration) -> None:
+    """Write a calibration as JSON."""
+    save_options(path, **{GROUP: calibration})
+
+
+def read_calibration(path: str | Path) -> Calibration:
+    """Read what `save_calibration` wrote.
+
+    Raises:
+        OSError: If there is no file.
+        ValueError: If it is damaged, or of another kind.
+    """
+    calibration = load_options(path, GROUP, Calibration)
+    ordered = (0, calibration.uncertain_from, calibration.uncertain_to, 1)
+    if not (calibration.temperature > 0 and list(ordered) == sorted(ordered)):
+        raise ValueError(
+            "Expected a temperature above 0 and a band in 0..1; got "
+            f"{calibration.temperature:g} and {ordered[1:3]} in {path}. Calibrate again."
+        )
+    return calibration
+
+
+def load_calibration(model_path: str | Path) -> Calibration | None:
+    """Read the calibration of a trained detector.
+
+    Args:
+        model_path: A run folder, or a `.keras` file.
+
+    Returns:
+        The calibration; None where there is none, or where it is of another model of the run.
+
+    Raises:
+        ValueError: If it is damaged, or the best model of a run is another now.
+    """
+    model_path = Path(model_path)
+    run = model_path if model_path.is_dir() else model_path.parent
+    if not (run / CALIBRATION).is_file():
+        return None
+    calibration = read_calibration(run / CALIBRATION)
+    if calibration.model == digest_model(model_path):
+        return calibration
+    if model_path.is_dir():
+        raise ValueError(
+            f"Expected {run / CALIBRATION} to be of {run / BEST}; got that of another model: it "
+            "was trained further since. Run `jdfd-keras calibrate` again, or remove the file."
+        )
+    return None
+
+
+def digest_model(path: str | Path) -> str:
+    """Give the SHA-256 of a model file, or of the best one of a run folder."""
+    path = Path(path)
+    with open(path / BEST if path.is_dir() else path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _logit(score: np.ndarray) -> np.ndarray:
+    kept = np.clip(score, SMALLEST, 1 - SMALLEST)
+    return np.log(kept / (1 - kept))
+
+
+def _scale(score: np.ndarray, temperature: float) -> np.ndarray:
+    return score if temperature == 1 else 1 / (1 + np.exp(-_logit(score) / temperature))

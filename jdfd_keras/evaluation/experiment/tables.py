@@ -1,0 +1,199 @@
+"""The report of an experiment as pages: Markdown, CSV and LaTeX.
+
+Takes the dict that `summary.summarize` gives; computes nothing.
+"""
+
+import csv
+import io
+
+from jdfd_keras.evaluation.experiment import latex
+from jdfd_keras.evaluation.experiment.published import is_best
+from jdfd_keras.evaluation.experiment.sets import name_set
+from jdfd_keras.markdown import table
+
+COLUMNS = (
+    *("experiment", "kind", "method", "train", "test", "decoder", "share_percent", "seed"),
+    *("frame_auc_percent", "frame_low_percent", "frame_high_percent"),
+    *("video_auc_percent", "video_low_percent", "video_high_percent", "source"),
+)
+OURS = "JDFD"
+LABELS = {
+    "cross-dataset": ("Method", "Train data"),
+    "ablation": ("Train data", "Method"),
+    "foreign-data": ("Train data", "Unlabelled, of each other"),
+}
+NOT_RUN = "not run"
+MARKS = ("**{}**", "<u>{}</u>")  # bold, underlined
+LATEX_MARKS = (r"\textbf{{{}}}", r"\underline{{{}}}")
+
+
+def render_markdown(report: dict) -> str:
+    """Write the report as a person reads it; a line feed is at its end."""
+    captions = [_say_caption(report)]
+    if report["others"]:
+        captions.append(
+            "Other methods stand as published, their numbers in brackets being the paper's "
+            "references. Of published figures, the best of Table 2 are underlined within a data "
+            "set and bold across two, as there."
+        )
+    labels, tests = LABELS[report["experiment"]], [name_set(test) for test in report["tests"]]
+    header = (*labels, *tests)
+    others = []
+    for other in report["others"]:
+        cells = [_mark_other(other, test, MARKS) for test in report["tests"]]
+        others.append([other["name"], name_set(other["train"]), *cells])
+    ours, videos = [], []
+    for row in report["rows"]:
+        cells = row["cells"].values()
+        ours.append([*_label(report, row), *(_cell(report, row, test) for test in row["cells"])])
+        videos.append([*_label(report, row), *(_measure(report, cell, "video") for cell in cells)])
+    sections = [
+        f"# {report['title']}",
+        table(header, [*others, *ours]),
+        "\n".join(captions),
+        "## AUC over videos",
+        table(header, videos),
+        "In per cent; the paper has none.",
+    ]
+    if report.get("figure"):
+        sections.append(f"![{report['title']}]({report['figure']})")
+    sections += ["## Protocol", "\n".join(f"- {note}" for note in report["notes"])]
+    if report.get("failed"):
+        sections.append("## Without a figure")
+        sections.append("\n".join(f"- {' '.join(reason.split())}" for reason in report["failed"]))
+    return "\n\n".join(sections) + "\n"
+
+
+def render_csv(report: dict) -> str:
+    """Write one row for each cell and seed, each published figure and each failure."""
+    file = io.StringIO()
+    writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for other in report["others"]:
+        for test, percent in other["percent"].items():
+            if percent is not None:
+                about = {"method": other["name"], "train": other["train"], "test": test}
+                figure = {"frame_auc_percent": percent, "source": "Table 2"}
+                writer.writerow(_start(report, "published") | about | figure)
+    for row in report["rows"]:
+        for test, cell in row["cells"].items():
+            about = {"method": OURS, "train": row["data"], "test": test}
+            about |= {"decoder": row["decoder"], "share_percent": row["share_percent"]}
+            for result in cell["results"]:
+                figures = {"seed": result["seed"], "source": result["report"]}
+                for level in ("frame", "video"):
+                    low, high = result[f"{level}_interval_percent"] or ("", "")
+                    figures[f"{level}_auc_percent"] = result[f"{level}_auc_percent"]
+                    figures |= {f"{level}_low_percent": low, f"{level}_high_percent": high}
+                writer.writerow(_start(report, "measured") | about | figures)
+            for published in cell["published"]:
+                figure = {"frame_auc_percent": published["percent"], "source": published["source"]}
+                writer.writerow(_start(report, "published") | about | figure)
+            for reason in cell["failed"]:
+                failure = {"source": " ".join(reason.split())}
+                writer.writerow(_start(report, "failed") | about | failure)
+    return file.getvalue()
+
+
+def render_latex(report: dict) -> str:
+    """Write the table of faces for a paper; ours and its figures in columns of their own."""
+    labels, tests = LABELS[report["experiment"]], report["tests"]
+    header = [("", 1)] * len(labels) + [(latex.escape(name_set(test)), 2) for test in tests]
+    second = [*map(latex.escape, labels), *["ours", "paper"] * len(tests)]
+    others = []
+    for other in report["others"]:
+        cells = [latex.escape(other["name"]), latex.escape(name_set(other["train"]))]
+        for test in tests:
+            cells += ["", _mark_other(other, test, LATEX_MARKS)]
+        others.append(cells)
+    ours = []
+    for row in report["rows"]:
+        cells = [latex.escape(words) for words in _label(report, row)]
+        for test in tests:
+            cell = row["cells"][test]
+            cells.append(latex.escape(_measure(report, cell, "frame", name_seeds=False)))
+            cells.append(" / ".join(_mark_published(report, row, test, LATEX_MARKS)))
+        ours.append(cells)
+    return latex.table(
+        header,
+        second,
+        [block for block in (others, ours) if block],
+        caption=latex.escape(f"{report['title']}. {_say_caption(report)}"),
+        label=f"tab:{report['experiment']}",
+        num_text=len(labels),
+        notes=[*report["notes"], *report.get("failed", ())],
+    )
+
+
+def _say_caption(report: dict) -> str:
+    seeds = len(report["protocol"]["seeds"])
+    how = f"mean ± sample standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
+    is_table = report["experiment"] != "foreign-data"
+    both = " (its Tables 2 and 3 differ in one cell)" if is_table else ""
+    return f"AUC in per cent over faces, the paper's measure; {how}, beside the paper's{both}."
+
+
+def _label(report: dict, row: dict) -> tuple[str, str]:
+    data = name_set(row["data"])
+    if report["experiment"] == "cross-dataset":
+        return OURS, data
+    if report["experiment"] == "ablation":
+        return data, OURS if row["decoder"] else "Baseline, no decoder"
+    return data, f"{row['share_percent']} %"
+
+
+def _cell(report: dict, row: dict, test: str) -> str:
+    cell = row["cells"][test]
+    figures = _mark_published(report, row, test, MARKS)
+    if len(figures) > 1:
+        sources = [figure["source"] for figure in cell["published"]]
+        figures = [f"{text} ({source})" for text, source in zip(figures, sources, strict=True)]
+    ours = _measure(report, cell, "frame")
+    return f"{ours}; paper {' / '.join(figures)}" if figures else ours
+
+
+def _mark_other(other: dict, test: str, marks: tuple[str, str]) -> str:
+    if test not in other["percent"]:
+        return ""  # a data set that the paper does not have
+    return _mark_best(other["train"], test, other["percent"][test], *marks)
+
+
+def _mark_published(report: dict, row: dict, test: str, marks: tuple[str, str]) -> list[str]:
+    """Write the paper's figures of its own method; those of Table 2 with the marks they have."""
+    texts = []
+    for figure in row["cells"][test]["published"]:
+        percent = figure["percent"]
+        is_marked = report["others"] and figure["source"] in ("Table 2", "Tables 2 and 3")
+        texts.append(
+            _mark_best(row["data"], test, percent, *marks) if is_marked else f"{percent:.1f}"
+        )
+    return texts
+
+
+def _measure(report: dict, cell: dict, level: str, *, name_seeds: bool = True) -> str:
+    found, asked = cell[level], len(report["protocol"]["seeds"])
+    if found is None:
+        return NOT_RUN
+    text = f"{found['mean_percent']:.1f}"
+    if found["spread_percent"] is not None:
+        text += f" ± {found['spread_percent']:.1f}"
+    if found["interval_percent"]:
+        text += " [{:.1f}, {:.1f}]".format(*found["interval_percent"])
+    seeds = found["seeds"]
+    if seeds == asked and not name_seeds:
+        return text
+    count = f"{seeds} of {asked}" if seeds < asked else f"{seeds}"
+    return f"{text} ({count} seed{'' if max(seeds, asked) == 1 else 's'})"
+
+
+def _mark_best(train: str, test: str, percent: float | None, bold: str, underline: str) -> str:
+    if percent is None:
+        return "-"
+    text = f"{percent:.1f}"
+    if not is_best(train, test, percent):
+        return text
+    return (underline if train == test else bold).format(text)
+
+
+def _start(report: dict, kind: str) -> dict:
+    return {"experiment": report["experiment"], "kind": kind}

@@ -1,0 +1,176 @@
+"""How every figure looks, and how it becomes files.
+
+Gives a matplotlib Figure of the wanted size, the styles that tell its curves apart, its title
+and legend, and its two files. Draws on the Agg canvas, so it needs no display and leaves the
+caller's own pyplot figures and settings alone. Knows nothing of scores or faces.
+"""
+
+import functools
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.style
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+# Of Okabe and Ito (2008), https://jfly.uni-koeln.de/color/: told apart by the colour-blind.
+# Their yellow is left out, as it is hardly seen on paper.
+BLUE, VERMILLION, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"
+PURPLE, ORANGE, SKY_BLUE = "#CC79A7", "#E69F00", "#56B4E9"
+COLOURS = (BLUE, VERMILLION, GREEN, BLACK, PURPLE, ORANGE, SKY_BLUE)
+DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (2.5, 1)))
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
+GUIDE = {"color": "0.45", "linestyle": ":", "linewidth": 1.2, "zorder": 1}
+
+DPI = 300  # a face of 299 px, 1.2 inches wide, keeps all its pixels
+WIDTH = 5.2  # inches
+SETTINGS = {
+    "font.size": 9,
+    "axes.labelsize": 9,
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "grid.color": "0.9",
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "hatch.linewidth": 0.8,
+    "image.composite_image": False,  # one picture in the SVG for each face
+    "image.interpolation": "none",
+    "legend.fontsize": 8,
+    "text.parse_math": False,  # a "$" in the name of a data set is a "$"
+    "svg.fonttype": "none",
+    "svg.hashsalt": "jdfd-keras",
+}
+# Inches that a letter of one point takes, in the mean, and a line.
+LETTER, LINE = 0.6 / 72, 1.25 / 72
+
+
+def with_own_settings(draw: Callable) -> Callable:
+    """Make a function draw by SETTINGS and matplotlib's defaults, whatever the caller has set."""
+
+    @functools.wraps(draw)
+    def drawn(*args, **kwargs):
+        with matplotlib.style.context(["default", SETTINGS]):
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """Make an empty figure that pyplot does not know of.
+
+    Args:
+        width: In inches.
+        height: In inches.
+    """
+    figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+@with_own_settings
+def save_figure(figure: Figure, path: str | Path) -> None:
+    """Write a figure as PNG and as SVG; the same figure gives the same bytes.
+
+    Args:
+        figure: What to write.
+        path: Without a suffix: `.png` and `.svg` are put behind it. Files there are replaced.
+
+    Raises:
+        ValueError: If the path ends in one of the two already.
+    """
+    if Path(path).suffix in (".png", ".svg"):
+        raise ValueError(
+            f"Expected a path without a suffix, as two files are written; got {path}. Try "
+            f"{Path(path).with_suffix('')}."
+        )
+    figure.savefig(f"{path}.png", format="png", metadata={"Software": None})
+    figure.savefig(f"{path}.svg", format="svg", metadata={"Creator": None, "Date": None})
+
+
+def line_style(index: int) -> dict:
+    """Style the curve of a number, so that no two of the first 315 look alike.
+
+    Colour, dashes and marker go round at their own paces: the first nine differ by their
+    markers alone, and so without any colour.
+
+    Args:
+        index: Counted from 0.
+
+    Returns:
+        Arguments for `Axes.plot`.
+    """
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "linestyle": DASHES[index % len(DASHES)],
+        "linewidth": 1.4,
+        "marker": MARKERS[index % len(MARKERS)],
+        "markersize": 5,
+        "markerfacecolor": "white",
+        "markeredgewidth": 1.1,
+        "zorder": 3,
+    }
+
+
+def curve_style(index: int) -> dict:
+    """Style a curve of many points as `line_style`, with a marker now and then.
+
+    Args:
+        index: Counted from 0. The markers of neighbours lie apart.
+
+    Returns:
+        Arguments for `Axes.plot`.
+    """
+    # Not clipped: half of a perfect curve lies on the frame. Out of the layout, for which a
+    # curve without points that is not clipped would reach to the figure's corner (3.11).
+    whole = {"clip_on": False, "in_layout": False}
+    return line_style(index) | whole | {"markevery": (0.03 + 0.037 * (index % 5), 0.19)}
+
+
+def wrap(text: str, width: float, size: float) -> str:
+    """Break text into lines that fit.
+
+    Args:
+        text: Its own line breaks are kept.
+        width: Room, in inches.
+        size: Of the letters, in points.
+    """
+    letters = max(4, int(width / (LETTER * size)))
+    return "\n".join(textwrap.fill(line, letters) for line in text.split("\n"))
+
+
+def height_of(text: str, size: float) -> float:
+    """Say how high some lines of text are, in inches; nothing is 0 high."""
+    return (text.count("\n") + 1) * LINE * size if text else 0.0
+
+
+def add_title_and_legend(figure: Figure, axes: Axes, title: str) -> None:
+    """Put a title above and a legend beneath, where it hides nothing; the figure grows by both.
+
+    Args:
+        figure: In constrained layout.
+        axes: With what the legend lists.
+        title: Wrapped to the figure.
+    """
+    width, height = figure.get_size_inches()
+    title = wrap(title, width - 0.2, 10)
+    figure.suptitle(title, fontsize=10)
+    handles, labels = axes.get_legend_handles_labels()
+    columns = 2 if max(map(len, labels)) * LETTER * 8 < width / 2 - 0.65 else 1
+    labels = [wrap(label, width / columns - 0.65, 8) for label in labels]
+    lines = [label.count("\n") + 1 for label in labels]
+    rows = -(-len(labels) // columns)
+    rows_height = 0.17 * max(sum(lines[:rows]), sum(lines[rows:]))
+    figure.set_size_inches(width, height + height_of(title, 10) + rows_height + 0.1)
+    figure.legend(
+        handles,
+        labels,
+        loc="outside lower center",
+        ncols=columns,
+        frameon=False,
+        handlelength=4,
+        columnspacing=1.5,
+    )

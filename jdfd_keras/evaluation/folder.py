@@ -1,0 +1,98 @@
+"""A report to the folder that people open: tables, pictures, one page.
+
+    <out>/report.html          all of it in one file, without a network
+    <out>/report.md            the same as text
+    <out>/report.json          the same for programs
+    <out>/scores.parquet       one row per face, from which all can be computed again
+    <out>/roc.png, .svg        and other curves; faces and errors, where a model is at hand
+
+Takes scores and the report; knows nothing of models or TensorFlow.
+"""
+
+import json
+from pathlib import Path
+
+from jdfd_keras.evaluation.calibration import measure_reliability, weigh_by_video
+from jdfd_keras.evaluation.figures.charts import plot_histograms, plot_reliability
+from jdfd_keras.evaluation.figures.curves import (
+    Curve,
+    plot_det,
+    plot_precision_recall,
+    plot_roc,
+)
+from jdfd_keras.evaluation.page import render_markdown, title_of
+from jdfd_keras.evaluation.score_files import write_scores
+from jdfd_keras.evaluation.scores import Scores, score_videos
+from jdfd_keras.markdown import write_page
+
+SCORES = "scores.parquet"
+REPORT = "report.json"
+ROC, DET, PRECISION_RECALL = "roc", "det", "precision-recall"
+HISTOGRAM, RELIABILITY = "scores", "reliability"
+FACES, ERRORS = "faces", "errors"
+PICTURES = (ROC, DET, PRECISION_RECALL, HISTOGRAM, RELIABILITY, FACES, ERRORS)
+
+
+def clear_folder(out: Path) -> None:
+    """Remove what an evaluation before this one left, so that nothing of it is mixed in."""
+    for name in PICTURES:
+        for suffix in (".png", ".svg"):
+            (out / name).with_suffix(suffix).unlink(missing_ok=True)
+    for name in (REPORT, "report.md", "report.html", SCORES):
+        (out / name).unlink(missing_ok=True)
+
+
+def write_folder(out: Path, scores: Scores, report: dict) -> None:
+    """Write everything but the pictures of faces, which are there already if there are any.
+
+    Args:
+        out: A folder that is there; files of these names are replaced. report.json comes last:
+            where it is, the folder is whole.
+        scores: One row per face.
+        report: What `build_report` gave of them.
+    """
+    write_scores(out / SCORES, scores)
+    _draw(out, scores, report["protocol"])
+    pictures = [name for name in PICTURES if (out / f"{name}.png").is_file()]
+    text = render_markdown(report, pictures)
+    (out / "report.md").write_text(text, encoding="utf-8")
+    write_page(out / "report.html", text)
+    unfinished = out / f"unfinished-{REPORT}"
+    unfinished.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    unfinished.replace(out / REPORT)
+
+
+def _draw(out: Path, scores: Scores, protocol: dict) -> None:
+    label = scores.videos.label
+    videos = score_videos(scores, protocol["aggregation"])
+    title = title_of(protocol)
+    plot_histograms(
+        out / HISTOGRAM,
+        label,
+        videos,
+        title=f"Scores of the videos: {title}",
+        threshold=protocol["threshold"],
+        uncertain=find_band(protocol),
+    )
+    levels = {
+        "faces": measure_reliability(scores.label, scores.score, weigh_by_video(scores)),
+        "videos": measure_reliability(label, videos),
+    }
+    plot_reliability(out / RELIABILITY, levels, title=title)
+    if label.all() or not label.any():
+        return
+    curves = [
+        Curve(f"{len(scores):,} faces", scores.label, scores.score),
+        Curve(f"{len(label):,} videos", label, videos),
+    ]
+    for name, plot in ((ROC, plot_roc), (DET, plot_det), (PRECISION_RECALL, plot_precision_recall)):
+        plot(out / name, curves, title=title)
+
+
+def find_band(protocol: dict) -> tuple[float, float] | None:
+    """Take the band of uncertain scores, where the threshold is the calibrated one."""
+    calibration = protocol.get("calibration")
+    if not calibration or calibration["threshold"] != protocol["threshold"]:
+        return None
+    band = calibration["uncertain_from"], calibration["uncertain_to"]
+    return band if band[0] < band[1] else None

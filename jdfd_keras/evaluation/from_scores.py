@@ -1,0 +1,106 @@
+"""A table of scores, of this detector or of any other, to the same report.
+
+Takes a file; writes the same folder as `evaluate`, without pictures of faces. Needs no TensorFlow.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import jdfd_keras
+from jdfd_keras.evaluation.folder import clear_folder, write_folder
+from jdfd_keras.evaluation.gather import TestSet, describe_data, find_excluded, gather
+from jdfd_keras.evaluation.report import (
+    build_report,
+    check_options,
+    choose_threshold,
+    compare_scores,
+)
+from jdfd_keras.evaluation.score_files import read_scores
+from jdfd_keras.evaluation.scores import Scores
+from jdfd_keras.options import EvaluateOptions
+
+
+def evaluate_scores(
+    path: str | Path,
+    out: str | Path,
+    options: EvaluateOptions | None = None,
+    *,
+    data: Sequence[str | Path] = (),
+    compare: str | Path | None = None,
+) -> dict:
+    """Measure scores that are there already.
+
+    Args:
+        path: A table as `read_scores` takes it.
+        out: The folder of the report; made if it is not there, files of its names are replaced.
+        options: Threshold, how a video is scored, intervals; the split, of `data`.
+        data: Prepared data sets that the scores are of. With them, videos that have no score are
+            named, and scores of other videos, or with other labels, refused.
+        compare: Scores of another detector to test against.
+
+    Returns:
+        The report, as in report.json; see `build_report`.
+
+    Raises:
+        OSError: If a file is not there, or `out` cannot be made.
+        ValueError: If the table is not valid, or an option is out of range; if the videos are not
+            those of `data`, or none is in the other table.
+    """
+    options = options or EvaluateOptions()
+    check_options(options)
+    path, out = Path(path), Path(out)
+    scores = read_scores(path)
+    sets = gather(data, options.split) if data else []
+    if sets:
+        check_videos(scores, sets, options.split)
+    comparison = None
+    if compare is not None:
+        comparison = {"with": Path(compare).name} | compare_scores(
+            scores, read_scores(compare), options.aggregation
+        )
+    names = dict.fromkeys(scores.videos.data.tolist())
+    described = describe_data(sets, options) if sets else {"data": {n: {} for n in names if n}}
+    report = build_report(
+        scores,
+        threshold=choose_threshold(options, None),
+        options=options,
+        protocol={
+            "model": path.name,
+            "checkpoint": "scores given by themselves: how they came about is not known here",
+            "training": "not known here",
+            **described,
+            "leaks": "not checked: what gave the scores is not known here",
+            "versions": {"jdfd_keras": jdfd_keras.__version__},
+        },
+        excluded=find_excluded(sets, scores),
+    )
+    if comparison:
+        report["comparison"] = comparison
+    out.mkdir(parents=True, exist_ok=True)
+    clear_folder(out)
+    write_folder(out, scores, report)
+    return report
+
+
+def check_videos(scores: Scores, sets: Sequence[TestSet], split: str) -> None:
+    """See that scores are of the videos of data sets.
+
+    Raises:
+        ValueError: If a video is not of them, or has another label there.
+    """
+    known = {video.video_id: bool(video.label) for one in sets for video in one.videos}
+    where = f"the {split} split of {', '.join(str(one.directory) for one in sets)}"
+    names = scores.videos.video_id.tolist()
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(
+            f"Expected scores of the videos in {where}; got {len(unknown)} that are not there, "
+            f"such as {unknown[0]!r}. Leave the data set out, or these scores."
+        )
+    labels = scores.videos.label.tolist()
+    differing = [n for n, label in zip(names, labels, strict=True) if known[n] != label]
+    if differing:
+        raise ValueError(
+            f"Expected the labels of {where}; got other ones for {len(differing)} videos, such as "
+            f"{differing[0]!r}. In the table 1 must be fake, 0 real."
+        )
