@@ -21,6 +21,7 @@ from jdfd_keras.claims import OPTIONS, claim_directory, load_options
 from jdfd_keras.data.clips import Portrait, make_clips, read_portraits, vary_portrait
 from jdfd_keras.data.manifest import read_videos
 from jdfd_keras.data.videos import CLASSES
+from jdfd_keras.evaluation.calibration import CALIBRATION
 from jdfd_keras.evaluation.page import format_value
 from jdfd_keras.faces.extract import encode_png, extract_faces
 from jdfd_keras.model.weights import fetch_imagenet_weights
@@ -63,14 +64,14 @@ def run_demo(out: str | Path, options: DemoOptions | None = None) -> tuple[dict,
     people = _find_people(options)
     claim_directory(out, demo=options)
 
-    _say(f"[1/8] Making {2 * len(people)} short clips, real and fake, in {out / 'videos'}")
+    _say(f"[1/9] Making {2 * len(people)} short clips, real and fake, in {out / 'videos'}")
     clips = make_clips(
         people, out / "videos", num_frames=options.frames_per_clip, seed=options.seed
     )
     for _ in track(clips, "making clips", 2 * len(people), "clips"):
         pass
 
-    _say("[2/8] Taking the faces out of them, split so that no source is in two splits")
+    _say("[2/9] Taking the faces out of them, split so that no source is in two splits")
     _run(
         *("prepare", "folder", out / "videos", "--out", out / "prepared"),
         *("--frames-per-video", options.frames_per_video),
@@ -79,7 +80,7 @@ def run_demo(out: str | Path, options: DemoOptions | None = None) -> tuple[dict,
 
     # People who are one portrait, varied, may look nearly alike in two splits.
     allow = () if options.portraits else ("--allow-leak",)
-    _say("[3/8] Training")
+    _say("[3/9] Training")
     _run(
         *("train", out / "prepared", "--out", out / "run"),
         *("--encoder-weights", _choose_weights(out / "run")),
@@ -88,29 +89,39 @@ def run_demo(out: str | Path, options: DemoOptions | None = None) -> tuple[dict,
         *("--batch-size", 8, "--epochs", options.epochs, "--seed", options.seed, *allow),
     )
 
-    _say("[4/8] Measuring on clips that training never saw")
-    if (out / "report" / "report.md").is_file():
+    _say("[4/9] Calibrating on validation clips: what a score means, and where a verdict begins")
+    if (out / "run" / CALIBRATION).is_file():
+        _say(f"Done before: {out / 'run' / CALIBRATION}")
+    else:
+        _run("calibrate", out / "run", out / "prepared", *allow)
+
+    _say("[5/9] Measuring on clips that training never saw")
+    if (out / "report" / "report.json").is_file():
         _say(f"Done before: {out / 'report'}")
     else:
-        _run("evaluate", out / "run", out / "prepared", "--out", out / "report", *allow)
+        _run(
+            *("evaluate", out / "run", out / "prepared", "--out", out / "report"),
+            *("--reconstruction", *allow),
+        )
 
-    _say("[5/8] Exporting for TensorFlow Serving")
+    _say("[6/9] Exporting for TensorFlow Serving")
     if (out / "saved_models" / NAME / "1").is_dir():
         _say(f"Done before: {out / 'saved_models' / NAME}")
     else:
         _run("export", out / "run", "--name", NAME, "--saved-models", out / "saved_models")
 
-    _say("[6/8] Serving in the background")
+    _say("[7/9] Serving in the background")
     with _server(out / "saved_models" / NAME) as url:
-        _say("[7/8] Asking over REST about two clips that training never saw")
+        _say("[8/9] Asking over REST about two clips that training never saw")
         clips = _unseen_clips(out)
         _request(url, out / "request.json", clips[-1], options)
         _run(
             *("predict", *clips, "--server", url, "--format", "json"),
             *("--frames-per-video", options.frames_per_video),
+            *("--calibration", out / "run" / CALIBRATION),
             to=out / "verdicts.json",
         )
-        _say("[8/8] Stopping the server")
+        _say("[9/9] Stopping the server")
     return _summarize(out)
 
 
@@ -181,7 +192,7 @@ def _summarize(out: Path) -> tuple[dict, str]:
         "test_video_auc": report["video"]["auc"]["value"],
         "verdicts": verdicts,
         "roc": str(out / "report" / "roc.png"),
-        "report": str(out / "report" / "report.md"),
+        "report": str(out / "report" / "report.html"),
         "model": str(out / "saved_models" / NAME),
         "disclaimer": DISCLAIMER,
     }

@@ -15,7 +15,7 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; vertical-align: top; }
 th { background: #f3f3f3; text-align: left; }
 td[style*="right"] { white-space: nowrap; }
-img { max-width: 100%; height: auto; display: block; }
+img { max-width: 100%; height: auto; }
 code { background: #f3f3f3; padding: 0 .2rem; }
 @media print { body { margin: 0; } h2 { break-after: avoid; } img, tr { break-inside: avoid; } }
 """

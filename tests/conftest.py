@@ -40,9 +40,11 @@ def stand_in(monkeypatch):
 
         image = keras.Input((options.image_size, options.image_size, 3), name="image")
         small = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(image)
-        mean = keras.layers.GlobalAveragePooling2D()(small)
+        last = keras.layers.ReLU(name="squeeze_relu")(keras.layers.Conv2D(3, 1)(small))
+        mean = keras.layers.GlobalAveragePooling2D()(last)
+        logit = keras.layers.Dense(1, name="classifier_logit")(mean)
         outputs = {
-            "classification": keras.layers.Dense(1, "sigmoid", name="classification")(mean),
+            "classification": keras.layers.Activation("sigmoid", name="classification")(logit),
             "reconstruction": keras.layers.Conv2D(3, 1, name="reconstruction")(small),
         }
         return keras.Model(image, outputs)

@@ -27,7 +27,7 @@ def test_lines_of_python_run(prepared_set, tmp_path, monkeypatch, capsys):
     assert 0 <= float(lines[-2]) <= 1
     assert lines[-1] == "saved_models/detector/1"
     assert (tmp_path / "saved_models/detector/1/saved_model.pb").is_file()
-    assert (tmp_path / "report/report.md").is_file()
+    assert (tmp_path / "report/report.html").is_file()
 
 
 @pytest.mark.parametrize("page", ["README.md", "serving/README.md", "saved_models/README.md"])

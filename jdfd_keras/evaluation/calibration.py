@@ -142,7 +142,8 @@ def fit_calibration(scores: Scores, rate: float, **known: str) -> Calibration:
     The threshold is the lowest, halfway to the next score that was seen, at which no more than
     the wanted share of real videos is called fake. Likewise there is a highest one at which no
     more than that share of the fakes is called real. Between these two a verdict is not of the
-    wanted quality, or, where the classes lie apart, no video was seen: that is the band.
+    wanted quality: that is the band. Where the classes lie apart, both are kept by any threshold
+    in the gap: the middle is taken, and the band is the middle half, in which nothing was seen.
 
     Args:
         scores: Validation, as the network gives them, both classes.
@@ -181,20 +182,25 @@ def fit_calibration(scores: Scores, rate: float, **known: str) -> Calibration:
     # The highest real score that is not to be called fake, and the lowest fake one to be found.
     last_real = real[len(real) - 1 - int(rate * num_real + 1e-9)]
     first_fake = fake[int(rate * num_fake + 1e-9)]
-    higher = np.append(video[video > last_real], 1.0).min()
-    if higher <= last_real:
-        raise ValueError(
-            f"Expected a threshold that calls no more than {rate:g} of the {num_real} real videos "
-            f"fake; got more than that with the highest score, {last_real:g}. This detector cannot "
-            "reach that rate: try a higher one, or train longer."
-        )
-    threshold = float(last_real + higher) / 2
+    if last_real < first_fake:  # they lie apart: the middle half of the gap
+        threshold = (last_real + first_fake) / 2
+        half = (first_fake - last_real) / 4
+        band = threshold - half, threshold + half
+    else:
+        higher = np.append(video[video > last_real], 1.0).min()
+        if higher <= last_real:
+            raise ValueError(
+                f"Expected a threshold that calls no more than {rate:g} of the {num_real} real "
+                f"videos fake; got more than that with the highest score, {last_real:g}. This "
+                "detector cannot reach that rate: try a higher one, or train longer."
+            )
+        threshold = (last_real + higher) / 2
+        band = first_fake, threshold
     return Calibration(
         temperature=temperature,
-        threshold=threshold,
-        # The next float32, which is what a served score is.
-        uncertain_from=float(min(np.nextafter(np.float32(last_real), np.float32(1)), first_fake)),
-        uncertain_to=float(max(threshold, first_fake)),
+        threshold=float(threshold),
+        uncertain_from=float(band[0]),
+        uncertain_to=float(band[1]),
         wanted_rate=rate,
         num_real=num_real,
         num_fake=num_fake,

@@ -134,7 +134,8 @@ def _find_bounds(
             times[videos] = np.bincount(chosen, minlength=len(videos))
         drawn[number] = ranking.measure(times)
     below, up_to = (drawn < values).mean(axis=0), (drawn <= values).mean(axis=0)
-    bias = norm.ppf(np.clip((below + up_to) / 2, 1 / rounds, 1 - 1 / rounds))
+    least = 1 / (rounds + 1)
+    bias = norm.ppf(np.clip((below + up_to) / 2, least, 1 - least))
     acceleration = _find_acceleration(ranking, members)
     bounds = np.full((2, len(MEASURED)), np.nan)
     for position in np.flatnonzero(~np.isnan(values)):

@@ -48,7 +48,7 @@ def render_markdown(report: dict, pictures: Sequence[str] = ()) -> str:
             else []
         ),
         "## Curves",
-        *(curves or [_no_curves(report)]),
+        "\n".join(curves) or _no_curves(report),
         "## Scores",
         *(shown[name] for name in ("scores", "reliability") if name in shown),
         _calibration_text(report),

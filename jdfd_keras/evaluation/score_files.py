@@ -86,6 +86,11 @@ def read_scores(path: str | Path) -> Scores:
             f"is not among {', '.join(table.column_names)}. Give the file a header with these "
             "names."
         )
+    twice = [name for name in TYPES if table.column_names.count(name) > 1]
+    if twice:
+        raise ValueError(
+            f"Expected each column once in {path}; got {', '.join(twice)} twice. Leave one out."
+        )
     known = {name: table[name] for name in TYPES if name in table.column_names}
     for name in known:
         if known[name].null_count and TYPES[name] != pa.string():
@@ -123,12 +128,14 @@ def _read_parquet(path: Path) -> pa.Table:
 
 def _read_csv(path: Path) -> pa.Table:
     try:
-        return pa.csv.read_csv(
+        table = pa.csv.read_csv(
             path,
             read_options=pa.csv.ReadOptions(use_threads=False),  # so that an error has its row
             convert_options=pa.csv.ConvertOptions(column_types=TYPES, strings_can_be_null=False),
         )
-    except pa.ArrowException as error:
+        table.column_names  # noqa: B018 - pyarrow (25.0.1) decodes a header only now
+        return table
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise ValueError(
             "Expected a header, and in every line a video_id, a label of 0 or 1 and a score in "
             f"0..1 in {path}; got '{' '.join(str(error).split())}'. Was the file cut short?"

@@ -84,9 +84,9 @@ class Scores:
             groups: Those of GROUPS that are known, the same for all faces of a video.
 
         Raises:
-            ValueError: If there are no faces, the columns differ in length, a label is neither 0
-                nor 1, a score is NaN or outside [0, 1], the faces of a video differ in what is of
-                the video, or a face is there twice.
+            ValueError: If there are no faces, the columns differ in length, a video_id is empty, a
+                label is neither 0 nor 1, a score is NaN or outside [0, 1], the faces of a video
+                differ in what is of the video, or a face is there twice.
         """
         label, score = np.asarray(label), np.asarray(score, np.float64)
         encoded = _encode(video_id)
@@ -109,6 +109,11 @@ class Scores:
                 f"{lengths}. Flatten the scores of a model with `scores[:, 0]`."
             )
         names = encoded.dictionary.to_pylist()
+        if "" in names:
+            raise ValueError(
+                "Expected a video_id for every face; got an empty one for row "
+                f"{int(np.argmax(video == names.index('')) + 1)}. Name the video, or leave it out."
+            )
         if frame_index is None:
             frame_index = _count_up(video)
         track_id = np.zeros(len(video), np.int64) if track_id is None else track_id

@@ -17,6 +17,7 @@ CLASSIFY_METHOD = "tensorflow/serving/classify"
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 ALIGNMENT_FILE = "assets.extra/alignment.json"
+CALIBRATION_FILE = "assets.extra/calibration.json"  # there only where the run was calibrated
 MODEL_CARD = "MODEL_CARD.md"
 
 

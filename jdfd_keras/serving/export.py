@@ -16,12 +16,19 @@ import numpy as np
 import tensorflow as tf
 
 from jdfd_keras.claims import OPTIONS, save_options
+from jdfd_keras.evaluation.calibration import (
+    SMALLEST,
+    Calibration,
+    load_calibration,
+    save_calibration,
+)
 from jdfd_keras.model.network import classifier_of
 from jdfd_keras.options import (
     FaceOptions,
 )
 from jdfd_keras.serving.contract import (
     ALIGNMENT_FILE,
+    CALIBRATION_FILE,
     CLASSES,
     CLASSIFY,
     CLASSIFY_METHOD,
@@ -41,7 +48,7 @@ from jdfd_keras.training.run import best_epoch, load_run_model, read_history
 def export_run(
     run: str | Path, directory: str | Path, name: str, version: int | None = None
 ) -> Path:
-    """Export the best model of a run, with what the run knows on its card.
+    """Export the best model of a run, with its calibration and what the run knows on its card.
 
     Args:
         run: A run folder or a .keras file.
@@ -58,7 +65,12 @@ def export_run(
     """
     model, faces = load_run_model(run)
     return export_detector(
-        model, Path(directory) / name, faces=faces, card=_read_run(Path(run)), version=version
+        model,
+        Path(directory) / name,
+        faces=faces,
+        calibration=load_calibration(run),
+        card=_read_run(Path(run)),
+        version=version,
     )
 
 
@@ -67,6 +79,7 @@ def export_detector(
     directory: str | Path,
     *,
     faces: FaceOptions,
+    calibration: Calibration | None = None,
     card: dict[str, dict] | None = None,
     version: int | None = None,
 ) -> Path:
@@ -90,6 +103,8 @@ def export_detector(
         directory: `saved_models/<name>`; its last part is the name the model is served under.
         faces: How the faces were taken that it was trained on; kept beside the model, so that
             `predict` takes them alike.
+        calibration: How scores are corrected, in the graph, and read; kept beside the model. As
+            the network gives them if not given.
         card: What else the model card should tell: sections of name and value.
         version: A whole number from 1 that is still free; the next free one if not given.
 
@@ -116,9 +131,11 @@ def export_detector(
     partial = directory / f"{version}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        _write_saved_model(model, partial)
+        _write_saved_model(model, partial, calibration or Calibration())
         write_warmup(partial / WARMUP_FILE, directory.name, size, has_decoder=has_decoder)
         save_options(partial / ALIGNMENT_FILE, faces=faces)
+        if calibration is not None:
+            save_calibration(partial / CALIBRATION_FILE, calibration)
         card_file = partial / "assets.extra" / MODEL_CARD
         write_model_card(
             card_file,
@@ -127,6 +144,7 @@ def export_detector(
             image_size=size,
             has_decoder=has_decoder,
             faces=faces,
+            calibration=calibration,
             facts=card or {},
         )
         _check_runs(partial)
@@ -150,8 +168,9 @@ class _Weights(tf.Module):
         self.weights = [variable.value for variable in model.variables]
 
 
-def _write_saved_model(model: keras.Model, directory: Path) -> None:
-    tf.saved_model.save(_Weights(model), str(directory), signatures=_signatures(model))
+def _write_saved_model(model: keras.Model, directory: Path, calibration: Calibration) -> None:
+    signatures = _signatures(model, calibration)
+    tf.saved_model.save(_Weights(model), str(directory), signatures=signatures)
     updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(directory))
     updater.replace_method_name(signature_key=CLASSIFY, method_name=CLASSIFY_METHOD, tags="serve")
     updater.save()
@@ -160,7 +179,7 @@ def _write_saved_model(model: keras.Model, directory: Path) -> None:
     (directory / "fingerprint.pb").unlink()
 
 
-def _signatures(model: keras.Model) -> dict:
+def _signatures(model: keras.Model, calibration: Calibration) -> dict:
     size = model.input.shape[1]
     # Models that end at one output: what the other needs is then not in the graph at all.
     classifier = classifier_of(model)
@@ -172,7 +191,11 @@ def _signatures(model: keras.Model) -> dict:
         return tf.image.resize(image, [size, size], antialias=True)
 
     def score(image):
-        return classifier(image, training=False)[:, 0]
+        raw = classifier(image, training=False)[:, 0]
+        if calibration.temperature == 1:
+            return raw
+        kept = tf.clip_by_value(raw, SMALLEST, 1 - SMALLEST)
+        return tf.sigmoid(tf.math.log(kept / (1 - kept)) / calibration.temperature)
 
     def score_encoded(image_bytes):
         image_spec = tf.TensorSpec([size, size, 3], tf.float32)

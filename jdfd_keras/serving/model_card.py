@@ -6,6 +6,7 @@ Takes facts; writes Markdown. Knows nothing of models or TensorFlow.
 import dataclasses
 from pathlib import Path
 
+from jdfd_keras.evaluation.calibration import Calibration
 from jdfd_keras.options import FaceOptions
 
 TEXT = """# {name}, version {version}
@@ -28,6 +29,10 @@ that it never saw. Strong compression, small, turned or covered faces make it wo
 - faces must be taken as in training: `jdfd-keras predict` does it with the options beside the
   model (assets.extra/alignment.json):
 {alignment}
+
+## Reading a score
+
+{reading}
 {sections}
 ## Licences
 
@@ -54,6 +59,7 @@ def write_model_card(
     image_size: int,
     has_decoder: bool,
     faces: FaceOptions,
+    calibration: Calibration | None,
     facts: dict[str, dict],
 ) -> None:
     """Write the card of one version.
@@ -65,6 +71,7 @@ def write_model_card(
         image_size: Width and height of its input in pixels.
         has_decoder: Whether it reconstructs faces too.
         faces: How faces were taken for it.
+        calibration: How its scores are corrected and read.
         facts: What else is known (data, training, figures): sections of name and value. Without
             any, the card says that it does not know.
     """
@@ -78,9 +85,31 @@ def write_model_card(
         kind=WITH_DECODER if has_decoder else WITHOUT_DECODER,
         image_size=image_size,
         alignment=_as_list(dataclasses.asdict(faces), indent="  "),
+        reading=_read_scores(calibration),
         sections="".join(sections),
     )
     Path(path).write_text(text, encoding="utf-8")
+
+
+def _read_scores(calibration: Calibration | None) -> str:
+    if calibration is None:
+        return (
+            "The scores are not calibrated: 0.5 is no more than a habit. `jdfd-keras calibrate` "
+            "before the export does better."
+        )
+    return (
+        f"The scores are calibrated on {calibration.num_real} real and {calibration.num_fake} fake "
+        f"validation videos of {calibration.data}, with a temperature of "
+        f"{calibration.temperature:.4g} (expected calibration error of faces there "
+        f"{calibration.ece_before:.3f} before, {calibration.ece_after:.3f} after). Take the mean "
+        "of the faces of one person.\n\n"
+        f"- fake: {calibration.uncertain_to:.4g} and above\n"
+        f"- real: below {calibration.uncertain_from:.4g}\n"
+        "- uncertain: between. There, more than "
+        f"{calibration.wanted_rate:.3g} of the videos of one class would be called wrongly, or "
+        "none was seen.\n"
+        f"- where only yes or no is wanted: fake from {calibration.threshold:.4g} on"
+    )
 
 
 def _as_list(values: dict, indent: str = "") -> str:

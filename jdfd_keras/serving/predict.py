@@ -11,12 +11,12 @@ from pathlib import Path
 
 import numpy as np
 
+from jdfd_keras.evaluation.calibration import Calibration, read_calibration
 from jdfd_keras.evaluation.metrics import check_threshold
 from jdfd_keras.faces.extract import Face, check_face_options, extract_faces
 from jdfd_keras.options import FaceOptions, PredictOptions
 from jdfd_keras.serving.scorers import local_scorer, remote_scorer
 
-THRESHOLD = PredictOptions().threshold
 # Mean score of dlib below which a track is likely to be no face; MTCNN's begin at 0.8.
 SURE = 0.2
 FACES_AT_ONCE = 256  # crops held in memory: 70 MB at 299 px
@@ -50,7 +50,7 @@ class TrackScore:
         num_faces: Faces behind the score.
         confidence: Mean score of the detector, on its own scale; near 0 it may be no face.
         score: Mean P(fake) of them.
-        verdict: `fake` where the score is at or above the threshold, else `real`.
+        verdict: `fake`, `real` or `uncertain`.
     """
 
     track_id: int
@@ -68,8 +68,9 @@ class Verdict:
         path: The file.
         score: That of its most suspicious track: one fake face makes a fake. Tracks of which
             the detector was not sure count only where there are no others.
-        verdict: `fake` where the score is at or above the threshold, else `real`.
-        threshold: Where fake begins.
+        verdict: `fake`, `real` or `uncertain`.
+        uncertain_from: Below it, a verdict is real.
+        uncertain_to: From it on, a verdict is fake; in between it is uncertain.
         tracks: The people, in the order of appearance.
         faces: The faces, in the order of the file.
         warnings: What was wrong with the file, though it could be judged.
@@ -78,7 +79,8 @@ class Verdict:
     path: str
     score: float
     verdict: str
-    threshold: float
+    uncertain_from: float
+    uncertain_to: float
     tracks: tuple[TrackScore, ...]
     faces: tuple[FaceScore, ...]
     warnings: tuple[str, ...]
@@ -95,7 +97,7 @@ def predict_files(
 
     Args:
         paths: Videos and images.
-        options: Threshold, frames and people.
+        options: Threshold or calibration, frames and people.
         model: A model on this machine, as `local_scorer` takes it; either this or `server`.
         server: The URL of a served model, as `remote_scorer` takes it.
 
@@ -113,7 +115,7 @@ def predict_files(
             f"Expected a model or a server to score with; got model={model!r} and "
             f"server={server!r}. Give one of them."
         )
-    check_threshold(options.threshold)
+    given = _read_calibration(options)
     if server is None:
         scorer = local_scorer(model)
     else:
@@ -131,7 +133,7 @@ def predict_files(
     verdicts, failed = [], []
     for path in paths:
         try:
-            verdict = predict_file(path, scorer, faces, threshold=options.threshold)
+            verdict = predict_file(path, scorer, faces, given or scorer.calibration)
         except (OSError, ValueError) as error:
             print(f"{path}: {error}", file=sys.stderr)
             failed.append({"path": str(path), "error": str(error)})
@@ -149,7 +151,7 @@ def summarize(result: dict) -> str:
     for verdict in result["files"]:
         lines.append(
             f"{verdict['path']}: {verdict['verdict']}, score {verdict['score']:.3f} "
-            f"({_count_faces(len(verdict['faces']))}, fake from {verdict['threshold']:g})"
+            f"({_count_faces(len(verdict['faces']))}, {_describe_bounds(verdict)})"
         )
         if len(verdict["tracks"]) > 1:
             lines += [
@@ -166,8 +168,7 @@ def predict_file(
     path: str | Path,
     score: Callable[[np.ndarray], np.ndarray],
     faces: FaceOptions,
-    *,
-    threshold: float = THRESHOLD,
+    calibration: Calibration | None = None,
 ) -> Verdict:
     """Give a verdict on a video or image.
 
@@ -176,7 +177,8 @@ def predict_file(
         score: From uint8[n, size, size, 3] RGB faces to float64[n], P(fake); a Scorer, or any
             function.
         faces: How to take the faces: those that the model was trained with.
-        threshold: A score at or above it is called fake.
+        calibration: Where fake and real begin; of it only that is used, since the scorer
+            corrects its scores itself. Fake from 0.5 on if not given.
 
     Returns:
         The verdict with every face it rests on.
@@ -205,14 +207,16 @@ def predict_file(
             f"Expected {len(found)} scores from 0 to 1 for the faces of {path}; got "
             f"{scores.tolist()}. The model or its server is at fault: no verdict is given."
         )
-    tracks = _score_tracks(found, scores, threshold)
+    calibration = calibration or Calibration()
+    tracks = _score_tracks(found, scores, calibration)
     sure = [track for track in tracks if track.confidence >= SURE]
     worst = max(sure or tracks, key=lambda track: track.score)
     return Verdict(
         path=str(path),
         score=worst.score,
         verdict=worst.verdict,
-        threshold=threshold,
+        uncertain_from=calibration.uncertain_from,
+        uncertain_to=calibration.uncertain_to,
         tracks=tracks,
         faces=tuple(
             FaceScore(
@@ -233,17 +237,29 @@ def _parts_of(faces: Sequence[Face], size: int) -> Iterator[Sequence[Face]]:
 
 
 def _score_tracks(
-    faces: Sequence[Face], scores: np.ndarray, threshold: float
+    faces: Sequence[Face], scores: np.ndarray, calibration: Calibration
 ) -> tuple[TrackScore, ...]:
     owner = np.array([face.track_id for face in faces])
     tracks = []
     for track_id in np.unique(owner).tolist():
         own = scores[owner == track_id]
         score = float(own.mean())
-        verdict = "fake" if score >= threshold else "real"
+        verdict = calibration.judge(score)
         confidence = float(np.mean([face.box[4] for face in faces if face.track_id == track_id]))
         tracks.append(TrackScore(track_id, len(own), confidence, score, verdict))
     return tuple(tracks)
+
+
+def _read_calibration(options: PredictOptions) -> Calibration | None:
+    if options.threshold is not None:
+        check_threshold(options.threshold)
+        return Calibration().at(options.threshold)
+    return read_calibration(options.calibration) if options.calibration else None
+
+
+def _describe_bounds(verdict: dict) -> str:
+    low, high = verdict["uncertain_from"], verdict["uncertain_to"]
+    return f"fake from {high:.3g}" if low == high else f"real below {low:.3g}, fake from {high:.3g}"
 
 
 def _count_faces(count: int) -> str:

@@ -11,13 +11,19 @@ from pathlib import Path
 import numpy as np
 
 from jdfd_keras.claims import load_options
+from jdfd_keras.evaluation.calibration import Calibration, load_calibration, read_calibration
 from jdfd_keras.faces.extract import encode_png
 from jdfd_keras.options import (
     EvaluateOptions,
     FaceOptions,
 )
 from jdfd_keras.serving import client
-from jdfd_keras.serving.contract import ALIGNMENT_FILE, SCORE_FACES, find_versions
+from jdfd_keras.serving.contract import (
+    ALIGNMENT_FILE,
+    CALIBRATION_FILE,
+    SCORE_FACES,
+    find_versions,
+)
 
 BATCH_SIZE = EvaluateOptions().batch_size
 
@@ -29,10 +35,12 @@ class Scorer:
     Attributes:
         score: The function behind the call.
         faces: How faces must be taken for it.
+        calibration: How its scores, which are corrected already, are read; None if not known.
     """
 
     score: Callable[[np.ndarray], np.ndarray]
     faces: FaceOptions
+    calibration: Calibration | None = None
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         """Score faces."""
@@ -89,22 +97,27 @@ def _saved_model_scorer(path: Path) -> Scorer:
     from jdfd_keras.serving.engine import SavedModelEngine
 
     faces = load_options(path / ALIGNMENT_FILE, "faces", FaceOptions)
+    calibration = None
+    if (path / CALIBRATION_FILE).is_file():
+        calibration = read_calibration(path / CALIBRATION_FILE)
     engine = SavedModelEngine(path)
-    return Scorer(
-        _in_batches(lambda crops: engine.run(SCORE_FACES, {"faces": crops})["scores"]), faces
-    )
+    score = _in_batches(lambda crops: engine.run(SCORE_FACES, {"faces": crops})["scores"])
+    return Scorer(score, faces, calibration)
 
 
 def _keras_scorer(path: Path) -> Scorer:
     from jdfd_keras.model.network import classifier_of
     from jdfd_keras.training.run import load_run_model
 
+    calibration = load_calibration(path)
     model, faces = load_run_model(path)
     classifier = classifier_of(model)
-    return Scorer(
-        _in_batches(lambda crops: classifier.predict_on_batch(crops.astype(np.float32))[:, 0]),
-        faces,
-    )
+    correct = (calibration or Calibration()).apply
+
+    def score(crops: np.ndarray) -> np.ndarray:
+        return correct(classifier.predict_on_batch(crops.astype(np.float32))[:, 0])
+
+    return Scorer(_in_batches(score), faces, calibration)
 
 
 def _in_batches(score: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:

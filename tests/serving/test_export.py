@@ -11,6 +11,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from jdfd_keras.claims import load_options, save_options
+from jdfd_keras.evaluation.calibration import Calibration
 from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import (
     FaceOptions,
@@ -163,7 +164,7 @@ def test_no_half_written_or_stale_file_is_left(exported):
 def quick_write(exported, monkeypatch):
     """Exports that take the graph and weights of `exported` in place of writing them again."""
 
-    def link(model, directory):
+    def link(model, directory, calibration):
         (directory / "variables").mkdir(parents=True)
         for path in [exported / "saved_model.pb", *(exported / "variables").iterdir()]:
             os.link(path, directory / path.relative_to(exported))
@@ -177,6 +178,31 @@ def quick_export(quick_write, monkeypatch):
     monkeypatch.setattr(export, "_check_runs", lambda directory: None)
 
 
+CALIBRATION = Calibration(temperature=0.2, uncertain_from=0.4, uncertain_to=0.7, data="clips")
+
+
+def test_calibrated_scores_are_what_is_served(detector, face_batch, encoded_faces, expected_scores):
+    signatures = export._signatures(detector, CALIBRATION)
+    # sigmoid(logit / 0.2) is p^5 / (p^5 + (1 - p)^5).
+    expected = expected_scores**5 / (expected_scores**5 + (1 - expected_scores) ** 5)
+    assert np.abs(expected - expected_scores).max() > 0.01
+    scores = signatures["serving_default"](tf.constant(encoded_faces))["scores"]
+    np.testing.assert_allclose(scores, expected, atol=TOLERANCE)
+    scores = signatures["faces"](tf.constant(face_batch))["scores"]
+    np.testing.assert_allclose(scores, expected, atol=TOLERANCE)
+
+
+def test_calibration_is_kept_beside_the_model_and_on_its_card(
+    quick_export, detector, tiny_faces, tmp_path
+):
+    path = export.export_detector(
+        detector, tmp_path / "sharp", faces=tiny_faces, calibration=CALIBRATION
+    )
+    assert local_scorer(path).calibration == CALIBRATION
+    card = (path.parent / "MODEL_CARD.md").read_text()
+    assert "temperature of 0.2" in card and "- fake: 0.7 and above" in card
+
+
 def test_versions_count_up_and_are_never_replaced(quick_export, detector, tiny_faces, tmp_path):
     model = tmp_path / "tiny"
     assert export.export_detector(detector, model, faces=tiny_faces) == model / "1"
@@ -188,7 +214,7 @@ def test_versions_count_up_and_are_never_replaced(quick_export, detector, tiny_f
 
 def test_export_that_does_not_load_gives_no_version(detector, tiny_faces, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        export, "_write_saved_model", lambda model, directory: directory.mkdir(parents=True)
+        export, "_write_saved_model", lambda model, directory, _: directory.mkdir(parents=True)
     )
     with pytest.raises(OSError, match="Expected .* to be a SavedModel"):
         export.export_detector(detector, tmp_path / "tiny", faces=tiny_faces)

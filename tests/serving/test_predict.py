@@ -4,6 +4,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from jdfd_keras.evaluation.calibration import Calibration, save_calibration
 from jdfd_keras.faces.extract import Extraction
 from jdfd_keras.options import PredictOptions
 from jdfd_keras.serving import predict
@@ -41,8 +42,33 @@ def test_verdict_is_the_mean_of_the_faces_against_the_threshold(film, tiny_faces
     score = scores_of(0.25, 0.5, 1.0, 0.25)  # mean 0.5
     verdict = predict.predict_file("film.mp4", score, tiny_faces)
     assert (verdict.path, verdict.score, verdict.verdict) == ("film.mp4", 0.5, "fake")
-    assert predict.predict_file("film.mp4", score, tiny_faces, threshold=0.51).verdict == "real"
+    assert (
+        predict.predict_file("film.mp4", score, tiny_faces, Calibration().at(0.51)).verdict
+        == "real"
+    )
     assert film == [tiny_faces, tiny_faces]
+
+
+@pytest.mark.parametrize(
+    ("score", "verdict"), [(0.29, "real"), (0.3, "uncertain"), (0.79, "uncertain"), (0.8, "fake")]
+)
+def test_between_real_and_fake_a_calibrated_verdict_is_uncertain(
+    film, tiny_faces, tmp_path, monkeypatch, score, verdict
+):
+    calibration = Calibration(threshold=0.5, uncertain_from=0.3, uncertain_to=0.8)
+    scorer = Scorer(scores_of(*[score] * 4), tiny_faces, calibration)
+    monkeypatch.setattr(predict, "local_scorer", lambda path: scorer)
+    result = predict.predict_files(["a.mp4"], model="run")
+    assert result["files"][0]["verdict"] == result["files"][0]["tracks"][0]["verdict"] == verdict
+    assert predict.summarize(result).endswith("(4 faces, real below 0.3, fake from 0.8)")
+    # What a server does not tell can be given; a threshold of one's own leaves nothing uncertain.
+    save_calibration(tmp_path / "calibration.json", calibration)
+    unknown = Scorer(scores_of(*[score] * 4), tiny_faces)
+    monkeypatch.setattr(predict, "remote_scorer", lambda url, faces: unknown)
+    told = PredictOptions(calibration=str(tmp_path / "calibration.json"))
+    assert predict.predict_files(["a.mp4"], told, server="url")["files"][0]["verdict"] == verdict
+    own = predict.predict_files(["a.mp4"], PredictOptions(threshold=0.3), model="run")
+    assert own["files"][0]["verdict"] == ("real" if score < 0.3 else "fake")
 
 
 def test_verdict_names_every_face(film, tiny_faces):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from jdfd_keras.claims import save_options
+from jdfd_keras.evaluation.calibration import Calibration, digest_model, save_calibration
 from jdfd_keras.options import (
     FaceOptions,
 )
@@ -30,6 +31,20 @@ def test_run_folder_scores_with_its_best_model(
     scorer = local_scorer(tmp_path)
     assert scorer.faces == tiny_faces
     np.testing.assert_allclose(scorer(face_batch), expected_scores, atol=1e-5)
+
+
+def test_calibrated_run_scores_with_its_calibration(
+    detector, tmp_path, face_batch, expected_scores, tiny_faces
+):
+    detector.save(tmp_path / "best.keras")
+    save_options(tmp_path / "options.json", faces=tiny_faces)
+    calibration = Calibration(temperature=0.5, model=digest_model(tmp_path))
+    save_calibration(tmp_path / "calibration.json", calibration)
+    scorer = local_scorer(tmp_path)
+    assert scorer.calibration == calibration
+    # sigmoid(2 * logit) is p^2 / (p^2 + (1 - p)^2).
+    expected = expected_scores**2 / (expected_scores**2 + (1 - expected_scores) ** 2)
+    np.testing.assert_allclose(scorer(face_batch), expected, atol=1e-5)
 
 
 def test_faces_above_one_batch_are_scored_in_order(

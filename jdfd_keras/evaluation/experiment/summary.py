@@ -166,7 +166,7 @@ def _describe_training(plan: Plan, seeds: Sequence[int], told: Mapping, evaluate
         f"encoder to begin with: {model.encoder_weights}. Seeds {', '.join(map(str, seeds))}.",
         f"{CHOICE} Tested on the split {evaluate.split}.",
         "Spread is the sample standard deviation over the seeds. Where one seed stands alone, "
-        "brackets hold the interval of its one evaluation, which says nothing of other seeds.",
+        "brackets hold the 95 % interval of its one evaluation, which says nothing of others.",
         f"Versions: {versions}.",
     ]
 
