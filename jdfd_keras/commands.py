@@ -249,11 +249,10 @@ def experiment(arguments: argparse.Namespace) -> tuple[dict, str]:
         for name, kind in TRAIN_GROUPS.items()
         if kind is not options.UnlabelledOptions
     }
-    # Not the flag of this name, which is of training.
-    evaluate = dataclasses.replace(
-        read_flags(arguments, options.EvaluateOptions),
-        batch_size=options.EvaluateOptions.batch_size,
-    )
+    # But for leaks, flags that both have are of training.
+    own = {name: getattr(options.EvaluateOptions, name) for name in SHARED_WITH_TRAIN}
+    own["allow_leak"] = arguments.allow_leak
+    evaluate = dataclasses.replace(read_flags(arguments, options.EvaluateOptions), **own)
     report = stage(
         arguments.name,
         dict(arguments.data),

@@ -35,8 +35,8 @@ def table(header: Sequence, rows: Sequence[Sequence], align: str = "") -> str:
 
 
 def cell(value) -> str:
-    """Write a value so that it neither ends a line nor a cell."""
-    return " ".join(str(value).split()).replace("|", "\\|")
+    """Write a value so that it neither ends a line nor a cell, and is no picture, link or HTML."""
+    return re.sub(r"[\\|<]|(?<=\])\(", r"\\\g<0>", " ".join(str(value).split()))
 
 
 def write_page(path: str | Path, text: str) -> None:

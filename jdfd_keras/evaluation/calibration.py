@@ -177,7 +177,10 @@ def fit_calibration(scores: Scores, rate: float, **known: str) -> Calibration:
     found = minimize_scalar(cross_entropy, bounds=np.log(TEMPERATURES), options={"xatol": 1e-6})
     temperature = float(np.exp(found.x))
     corrected = _scale(scores.score, temperature)
-    video = score_videos(dataclasses.replace(scores, score=corrected), "track")
+    # As a served score, a float32: means of equal scores may differ in the last bit of a float64.
+    video = score_videos(dataclasses.replace(scores, score=corrected), "track").astype(np.float32)
+    video = video.astype(np.float64)
+    highest = float(np.float32(_scale(np.array(1.0), temperature)))
     real, fake = np.sort(video[~label]), np.sort(video[label])
     # The highest real score that is not to be called fake, and the lowest fake one to be found.
     last_real = real[len(real) - 1 - int(rate * num_real + 1e-9)]
@@ -187,7 +190,7 @@ def fit_calibration(scores: Scores, rate: float, **known: str) -> Calibration:
         half = (first_fake - last_real) / 4
         band = threshold - half, threshold + half
     else:
-        higher = np.append(video[video > last_real], 1.0).min()
+        higher = np.append(video[video > last_real], highest).min()
         if higher <= last_real:
             raise ValueError(
                 f"Expected a threshold that calls no more than {rate:g} of the {num_real} real "
@@ -195,7 +198,7 @@ def fit_calibration(scores: Scores, rate: float, **known: str) -> Calibration:
                 "detector cannot reach that rate: try a higher one, or train longer."
             )
         threshold = (last_real + higher) / 2
-        band = first_fake, threshold
+        band = np.nextafter(np.float32(first_fake), np.float32(0)), threshold
     return Calibration(
         temperature=temperature,
         threshold=float(threshold),
@@ -223,11 +226,14 @@ def read_calibration(path: str | Path) -> Calibration:
         ValueError: If it is damaged, or of another kind.
     """
     calibration = load_options(path, GROUP, Calibration)
-    ordered = (0, calibration.uncertain_from, calibration.uncertain_to, 1)
-    if not (calibration.temperature > 0 and list(ordered) == sorted(ordered)):
+    temperature, threshold = calibration.temperature, calibration.threshold
+    band = calibration.uncertain_from, calibration.uncertain_to
+    is_number = all(isinstance(value, (int, float)) for value in (temperature, threshold, *band))
+    # NaN fails every comparison.
+    if not (is_number and temperature > 0 and 0 <= threshold <= 1 and 0 <= band[0] <= band[1] <= 1):
         raise ValueError(
-            "Expected a temperature above 0 and a band in 0..1; got "
-            f"{calibration.temperature:g} and {ordered[1:3]} in {path}. Calibrate again."
+            "Expected a temperature above 0, and a threshold and a band in 0..1; got "
+            f"{temperature!r}, {threshold!r} and {band} in {path}. Calibrate again."
         )
     return calibration
 

@@ -39,6 +39,7 @@ def render_markdown(report: dict, pictures: Sequence[str] = ()) -> str:
     sections = [
         f"# {cell(title_of(protocol))}",
         _headline(report),
+        _setup_text(protocol),
         _measure_table(report),
         _table_notes(report),
         *_group_sections(report),
@@ -132,6 +133,29 @@ def _headline(report: dict) -> str:
     if low <= 0.5:
         return f"{verdict} **This does not show that it is better than a coin.**"
     return verdict
+
+
+def _setup_text(protocol: dict) -> str:
+    training, tested = protocol["training"], []
+    if isinstance(training, dict) and "data" in training:
+        split = training.get("split", {}).get("split", "unknown")
+        seed = training.get("train", {}).get("seed", "unknown")
+        learned = f"Trained on {cell(training['data']['name'])} ({split} splits, seed {seed})."
+    else:
+        learned = "What it was trained on is not known here."
+    for name, described in protocol["data"].items():
+        faces, split = described.get("faces"), described.get("split")
+        if faces and split:
+            frames = (
+                f"every {faces['every']}th frame"
+                if faces["every"]
+                else f"up to {faces['frames_per_video']} frames per video"
+            )
+            tested.append(
+                f"Tested on {cell(name)} ({split['split']} splits): {frames}, faces found by "
+                f"{faces['detector']}, laid by {faces['alignment']}, {faces['face_size']} pixels."
+            )
+    return " ".join([learned, *tested, f"Leaks: {cell(protocol['leaks'])}."])
 
 
 def _measure_table(report: dict) -> str:

@@ -4,7 +4,6 @@ Takes a run, the data set it is tested on and a place; gives its figures. A cell
 `evaluate` writes it, and a file beside it, written when all of it is there.
 """
 
-import dataclasses
 import hashlib
 import json
 import os
@@ -93,7 +92,6 @@ def make_cell(place: Place, data: Path, options) -> Result:
     """
     from jdfd_keras.evaluation.evaluate import evaluate
 
-    place.mark.unlink(missing_ok=True)
     place.directory.parent.mkdir(parents=True, exist_ok=True)
     result = _to_result(place, evaluate(place.run, data, place.directory, options))
     unfinished = place.mark.with_name(f"unfinished-{place.mark.name}")
@@ -102,8 +100,8 @@ def make_cell(place: Place, data: Path, options) -> Result:
     return result
 
 
-def read_cell_scores(result: Result):
-    """Read the scores of a cell, which a curve is drawn of.
+def read_cell_scores(directory: Path):
+    """Read the scores of the folder of a cell, which a curve is drawn of.
 
     Raises:
         OSError: If the evaluation left none.
@@ -111,12 +109,7 @@ def read_cell_scores(result: Result):
     """
     from jdfd_keras.evaluation.score_files import read_scores
 
-    return read_scores(Path(result.report, SCORES))
-
-
-def to_json(result: Result) -> dict:
-    """Put a result into a dict ready for JSON."""
-    return dataclasses.asdict(result)
+    return read_scores(directory / SCORES)
 
 
 def _describe(place: Place) -> dict:

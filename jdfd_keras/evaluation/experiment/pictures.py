@@ -6,7 +6,7 @@ Takes the report of an experiment; writes Fig. 3 or Fig. 4 as .png and .svg. Dra
 from collections.abc import Mapping
 from pathlib import Path
 
-from jdfd_keras.evaluation.experiment.cells import Result, read_cell_scores
+from jdfd_keras.evaluation.experiment.cells import read_cell_scores
 from jdfd_keras.evaluation.experiment.published import LETTERS, SHARES_PERCENT
 from jdfd_keras.evaluation.experiment.sets import name_set
 
@@ -49,7 +49,7 @@ def draw_curves(report: dict, out: Path) -> str | None:
         return None
     seed, curves = shared[0], []
     for (train, test), results in found.items():
-        scores = read_cell_scores(Result(**results[seed]))
+        scores = read_cell_scores(out / results[seed]["report"])
         name = f"({LETTERS.get(train, train)}, {LETTERS.get(test, test)})"
         curves.append(Curve(name, scores.label, scores.score))
     plot_roc(out / report["experiment"], curves, title=f"(trained on, tested on), seed {seed}")

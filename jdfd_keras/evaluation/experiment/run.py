@@ -101,7 +101,8 @@ def experiment(
         claim_directory(out / CELLS, evaluate=evaluate)
         plan = plan_experiment(name, list(data), missing)
         results, failed = Work(plan, sets, out, options.seeds, told, run, evaluate).do()
-        report = summary.summarize(plan, results, failed, sets, options.seeds, told, evaluate)
+        seeds = options.seeds
+        report = summary.summarize(plan, results, failed, sets, seeds, told, evaluate, out)
         pages, draw = tables, pictures.draw
     out.mkdir(parents=True, exist_ok=True)
     report["files"] = [f"{name}.{suffix}" for suffix in ("md", "csv", "tex", "json")]

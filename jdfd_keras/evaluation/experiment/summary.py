@@ -6,6 +6,7 @@ Takes a plan and its results; gives a dict ready for JSON, from which all pages 
 import dataclasses
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 import numpy as np
 
@@ -19,6 +20,7 @@ from jdfd_keras.evaluation.experiment.published import (
     find_published,
 )
 from jdfd_keras.evaluation.experiment.sets import DataSet, describe_sets, name_set
+from jdfd_keras.options import EvaluateOptions
 from jdfd_keras.training.run import best_epoch, read_history
 
 TITLES = {
@@ -44,7 +46,8 @@ def summarize(
     sets: Mapping[str, DataSet],
     seeds: Sequence[int],
     told: Mapping[str, object],
-    evaluate,
+    evaluate: EvaluateOptions,
+    out: Path,
 ) -> dict:
     """Put the results of an experiment together.
 
@@ -55,7 +58,8 @@ def summarize(
         sets: The data sets that are there.
         seeds: Those asked for.
         told: What `train` was told, by groups.
-        evaluate: The EvaluateOptions.
+        evaluate: How cells were evaluated.
+        out: The folder of the experiment; places in the report are below it.
 
     Returns:
         `experiment`, `title`, `tests` (the columns), `rows` with the `cells` of one training
@@ -64,9 +68,9 @@ def summarize(
     """
     rows = []
     for training in plan.trainings:
-        row = dataclasses.asdict(training) | {"runs": _describe_runs(plan, training, results)}
+        row = dataclasses.asdict(training) | {"runs": _describe_runs(plan, training, results, out)}
         row["cells"] = {
-            cell.test: _sum_up(cell, results.get(cell, ()), failed.get(cell, ()))
+            cell.test: _sum_up(cell, results.get(cell, ()), failed.get(cell, ()), out)
             for cell in plan.cells
             if cell.training == training
         }
@@ -114,7 +118,7 @@ def name_versions() -> dict[str, str]:
     }
 
 
-def _sum_up(cell: Cell, results: Sequence[Result], failed: Sequence[str]) -> dict:
+def _sum_up(cell: Cell, results: Sequence[Result], failed: Sequence[str], out: Path) -> dict:
     training = cell.training
     published = find_published(
         training.data, cell.test, decoder=training.decoder, share_percent=training.share_percent
@@ -123,7 +127,11 @@ def _sum_up(cell: Cell, results: Sequence[Result], failed: Sequence[str]) -> dic
         "frame": None,
         "video": None,
         "published": [dataclasses.asdict(figure) for figure in published],
-        "results": [dataclasses.asdict(result) for result in results],
+        "results": [
+            dataclasses.asdict(result)
+            | {name: _below(out, getattr(result, name)) for name in ("run", "report")}
+            for result in results
+        ],
         "failed": list(failed),
     }
     if results:
@@ -137,7 +145,7 @@ def _sum_up(cell: Cell, results: Sequence[Result], failed: Sequence[str]) -> dic
     return entry
 
 
-def _describe_runs(plan: Plan, training: Training, results: Mapping) -> list[dict]:
+def _describe_runs(plan: Plan, training: Training, results: Mapping, out: Path) -> list[dict]:
     """Say how long each run of a training was."""
     runs = {
         result.run: result.seed
@@ -149,8 +157,13 @@ def _describe_runs(plan: Plan, training: Training, results: Mapping) -> list[dic
     for run, seed in runs.items():
         history = read_history(run)
         best = best_epoch(history) + 1 if history else None
-        described.append({"seed": seed, "run": run, "epochs": len(history), "best_epoch": best})
+        place = _below(out, run)
+        described.append({"seed": seed, "run": place, "epochs": len(history), "best_epoch": best})
     return described
+
+
+def _below(out: Path, place: str) -> str:
+    return Path(place).relative_to(out).as_posix()
 
 
 def _describe_training(plan: Plan, seeds: Sequence[int], told: Mapping, evaluate) -> list[str]:
