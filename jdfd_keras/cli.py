@@ -105,6 +105,10 @@ def parse(argv: list[str] | None = None, run: dict | None = None) -> argparse.Na
     """
     parser = build_parser(run)
     arguments, others = parser.parse_known_args(argv)
+    if arguments.command == "evaluate" and not any(word.startswith("-") for word in others):
+        # argparse takes no more data sets once a flag stood between RUN and them.
+        arguments.data += map(Path, others)
+        others = []
     if others and not getattr(arguments, "runner", ""):
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     if arguments.command == "train":

@@ -377,6 +377,70 @@ def test_threshold_in_per_cent_is_refused(model_file, clips_folder, capfd):
     assert "Expected a threshold in 0..1; got 50.0" in printed.err
 
 
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["run", "a", "b", "--out", "o"], ("run", ["a", "b"], None)),
+        (["run", "--out", "o", "a", "b"], ("run", ["a", "b"], None)),
+        (["--out", "o", "run", "a"], ("run", ["a"], None)),
+        (["--from-scores", "s.csv", "--out", "o"], (None, [], "s.csv")),
+        (["a", "--from-scores", "s.csv", "--out", "o"], ("a", ["a"], "s.csv")),
+    ],
+)
+def test_evaluate_takes_a_run_and_data_sets_or_scores(words, expected):
+    arguments = parse(["evaluate", *words])
+    found = (arguments.model, arguments.data, arguments.from_scores)
+    plain = tuple([*map(str, e)] if isinstance(e, list) else e and str(e) for e in found)
+    assert plain == expected
+
+
+@pytest.mark.parametrize("words", [["run"], [], ["run", "a", "--nonsense"], ["run", "a", "-x"]])
+def test_evaluate_without_what_it_needs_is_wrong_usage(words, capfd):
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", *words, "--out", "o"])
+    assert stopped.value.code == 2
+    assert capfd.readouterr().out == ""
+
+
+def test_scores_of_any_detector_are_measured_by_the_command(tmp_path, capfd):
+    import json
+
+    lines = ["video_id,label,score", "a,0,0.2", "a,0,0.4", "b,0,0.6", "c,1,0.5", "d,1,0.9"]
+    (tmp_path / "scores.csv").write_text("\n".join(lines) + "\n")
+    words = ["evaluate", "--from-scores", str(tmp_path / "scores.csv"), "--format", "json"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    report = json.loads(capfd.readouterr().out)
+    # Videos .3 and .6 against .5 and .9: three of four pairs are in order.
+    assert report["video"]["auc"]["value"] == 0.75
+    assert report["frame"]["auc"]["value"] == pytest.approx(5 / 6)
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
+    (tmp_path / "scores.csv").write_text("video_id,label,score\na,0,nan\n")
+    assert main([*words, "--out", str(tmp_path / "other")]) == 1
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert_one_line(printed.err, "evaluate", "scores.csv", "a number for the score of every face")
+    assert not (tmp_path / "other").exists()
+
+
+def test_calibrate_keeps_what_it_found_in_the_run(done_run, prepared_set, tmp_path, capfd):
+    import json
+    import shutil
+
+    shutil.copytree(done_run, tmp_path / "run")
+    words = ["calibrate", str(tmp_path / "run"), str(prepared_set), "--fpr", "0.2"]
+    assert main([*words, "--format", "json"]) == 0
+    result = json.loads(capfd.readouterr().out)
+    kept = json.loads((tmp_path / "run/calibration.json").read_text())["calibration"]
+    assert {name: result[name] for name in kept} == kept
+    assert kept["wanted_rate"] == 0.2 and kept["temperature"] > 0
+    names = {path.name for path in (tmp_path / "run/calibration").iterdir()}
+    assert names == {"scores.parquet"} | {
+        f"{name}.{kind}" for name in ("reliability", "scores") for kind in ("png", "svg")
+    }
+    assert main([*words[:-1], "0.5"]) == 1
+    assert "Expected a wanted rate from 0 to below 0.5; got 0.5" in capfd.readouterr().err
+
+
 def test_server_that_is_not_there_is_one_clear_line(clips_folder, capfd):
     clip = next((clips_folder / "fake").glob("*.mp4"))
     code = main(["predict", str(clip), "--server", "http://127.0.0.1:9/v1/models/m"])
