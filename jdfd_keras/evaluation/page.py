@@ -129,7 +129,9 @@ def _headline(report: dict) -> str:
         "chance that a fake video scores higher than a real one. 0.5 is a coin, 1 is perfect."
     )
     if low is None:
-        return f"{verdict} There is no interval: that takes two videos of each class."
+        too_few = min(video["num_real"], video["num_fake"]) < 2
+        why = "that takes two videos of each class" if too_few else "no rounds were asked for"
+        return f"{verdict} There is no interval: {why}."
     if low <= 0.5:
         return f"{verdict} **This does not show that it is better than a coin.**"
     return verdict

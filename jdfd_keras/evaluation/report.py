@@ -6,6 +6,7 @@ is `page`'s.
 """
 
 import dataclasses
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from jdfd_keras.evaluation.delong import Difference, compare
 from jdfd_keras.evaluation.metrics import MEASURED, check_threshold, measure
 from jdfd_keras.evaluation.scores import GROUPS, Scores, score_videos
 from jdfd_keras.options import EvaluateOptions
+from jdfd_keras.progress import Progress
 
 
 @dataclass(frozen=True)
@@ -60,33 +62,6 @@ def build_report(
         videos have a score, of how many. `calibration`: the expected calibration error of both
         levels. `reconstruction`, null where it was not measured. `excluded` and `protocol`.
     """
-
-    def measure_levels(group: Scores) -> dict:
-        settings = {"threshold": threshold, "rounds": options.rounds, "seed": options.seed}
-        label = group.videos.label
-        frame = measure(group.label, group.score, video=group.video, **settings)
-        video = measure(label, score_videos(group, options.aggregation), **settings)
-        return {"frame": _block(frame), "video": _block(video)}
-
-    def measure_group(group: Scores, names: tuple[str, ...]) -> dict:
-        report = measure_levels(group)
-        for position, name in enumerate(names):
-            parts = _part(group, name)
-            if name == "manipulation":
-                whole = len(parts) == 1 and report
-                report["by_manipulation"] = {
-                    value or "unnamed": {k: whole[k] for k in ("frame", "video")}
-                    if whole
-                    else measure_levels(part)
-                    for value, part in parts.items()
-                }
-            elif len(parts) > 1:
-                report[f"by_{name}"] = {
-                    value or "unnamed": measure_group(part, names[position + 1 :])
-                    for value, part in parts.items()
-                }
-        return report
-
     num_scored = len(scores.videos)
     videos = score_videos(scores, options.aggregation)
     return {
@@ -98,7 +73,7 @@ def build_report(
             f"{options.rounds} rounds, seed {options.seed}",
             "eer_rule": "FPR where the ROC curve, joined by straight lines, meets FPR = 1 - TPR",
         },
-        **measure_group(scores, GROUPS),
+        **_measure_groups(_part_all(scores), threshold, options),
         "coverage": {
             "num_faces": len(scores),
             "num_scored": num_scored,
@@ -193,8 +168,21 @@ def _block(metrics) -> dict:
     return {"num_real": metrics.num_real, "num_fake": metrics.num_fake, **values}
 
 
+def _part_all(scores: Scores, names: tuple[str, ...] = GROUPS) -> dict:
+    """Part scores by what is known of their videos: `scores`, and under `by_...` more of these."""
+    parted = {"scores": scores}
+    for position, name in enumerate(names, start=1):
+        parts = _part(scores, name)
+        if name == "manipulation" or len(parts) > 1:
+            parted[f"by_{name}"] = {
+                value or "unnamed": _part_all(part, names[position:])
+                for value, part in parts.items()
+            }
+    return parted
+
+
 def _part(scores: Scores, name: str) -> dict[str, Scores]:
-    """Part scores by what is known of their videos, sorted; manipulations with all the reals."""
+    """Part scores by one thing, sorted; manipulations each with all the reals."""
     column, label = getattr(scores.videos, name), scores.videos.label
     if name == "manipulation":
         return {
@@ -202,6 +190,40 @@ def _part(scores: Scores, name: str) -> dict[str, Scores]:
             for value in np.unique(column[label]).tolist()
         }
     return {value: scores.select(column == value) for value in np.unique(column).tolist()}
+
+
+def _measure_groups(parted: dict, threshold: float, options: EvaluateOptions) -> dict:
+    """Measure faces and videos of every group that `_part_all` made."""
+    settings = {"threshold": threshold, "rounds": options.rounds, "seed": options.seed}
+    groups = {id(group): group for group in _walk(parted)}  # one manipulation alone is the whole
+    measured = {}
+    progress = Progress("measuring", len(groups), "groups")
+    try:
+        for key, group in groups.items():
+            videos = score_videos(group, options.aggregation)
+            frame = measure(group.label, group.score, video=group.video, **settings)
+            video = measure(group.videos.label, videos, **settings)
+            measured[key] = {"frame": _block(frame), "video": _block(video)}
+            progress.advance()
+    finally:
+        progress.close()
+
+    def collect(parted: dict) -> dict:
+        found = dict(measured[id(parted["scores"])])
+        for name, parts in parted.items():
+            if name != "scores":
+                found[name] = {value: collect(part) for value, part in parts.items()}
+        return found
+
+    return collect(parted)
+
+
+def _walk(parted: dict) -> Iterator[Scores]:
+    yield parted["scores"]
+    for name, parts in parted.items():
+        if name != "scores":
+            for part in parts.values():
+                yield from _walk(part)
 
 
 def _measure_reconstruction(scores: Scores, mean_face_mse: float) -> dict:

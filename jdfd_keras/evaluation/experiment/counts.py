@@ -6,11 +6,11 @@ Takes the dict that `statistics.count_sets` gives; counts nothing.
 import csv
 import io
 
+from jdfd_keras import markdown
 from jdfd_keras.data.videos import CLASSES, SPLITS
 from jdfd_keras.evaluation.experiment import latex
 from jdfd_keras.evaluation.experiment.sets import name_set
 from jdfd_keras.evaluation.experiment.statistics import ALL, find_count
-from jdfd_keras.markdown import table
 
 COLUMNS = ("kind", "data", "split", "label", "manipulation", "faces", "videos", "source")
 NOT_THERE = "not there"
@@ -28,17 +28,19 @@ def render_markdown(report: dict) -> str:
             faces = [_count(entry, split, "fake", "faces", name) for split in SPLITS]
             manipulations.append((name_set(entry["key"]), name, *faces))
     header = ("Data set", "Split", "Real faces", "Fake faces", "Real videos", "Fake videos")
-    sections = [f"# {report['title']}", table(header, rows, "llrrrr")]
+    sections = [f"# {report['title']}", markdown.table(header, rows, "llrrrr")]
     if manipulations:
         sections.append("## Fake faces by manipulation")
-        sections.append(table(("Data set", "Manipulation", *SPLITS), manipulations, "llrrr"))
+        sections.append(
+            markdown.table(("Data set", "Manipulation", *SPLITS), manipulations, "llrrr")
+        )
     if report.get("figure"):
         sections.append("## Samples (the paper's Fig. 2)")
         sections.append(f"![Faces of each data set and manipulation]({report['figure']})")
-    sections += ["## Protocol", "\n".join(f"- {note}" for note in report["notes"])]
+    sections += ["## Protocol", "\n".join(f"- {markdown.cell(note)}" for note in report["notes"])]
     if report.get("failed"):
         sections.append("## Missing")
-        sections.append("\n".join(f"- {' '.join(reason.split())}" for reason in report["failed"]))
+        sections.append("\n".join(f"- {markdown.cell(reason)}" for reason in report["failed"]))
     return "\n\n".join(sections) + "\n"
 
 

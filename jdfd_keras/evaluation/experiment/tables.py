@@ -6,10 +6,10 @@ Takes the dict that `summary.summarize` gives; computes nothing.
 import csv
 import io
 
+from jdfd_keras import markdown
 from jdfd_keras.evaluation.experiment import latex
 from jdfd_keras.evaluation.experiment.published import is_best
 from jdfd_keras.evaluation.experiment.sets import name_set
-from jdfd_keras.markdown import table
 
 COLUMNS = (
     *("experiment", "kind", "method", "train", "test", "decoder", "share_percent", "seed"),
@@ -23,7 +23,7 @@ LABELS = {
     "foreign-data": ("Train data", "Unlabelled, of each other"),
 }
 NOT_RUN = "not run"
-MARKS = ("**{}**", "<u>{}</u>")  # bold, underlined
+MARKS = ("**{}**", "*{}*")  # Markdown has no underline
 LATEX_MARKS = (r"\textbf{{{}}}", r"\underline{{{}}}")
 
 
@@ -33,8 +33,8 @@ def render_markdown(report: dict) -> str:
     if report["others"]:
         captions.append(
             "Other methods stand as published, their numbers in brackets being the paper's "
-            "references. Of published figures, the best of Table 2 are underlined within a data "
-            "set and bold across two, as there."
+            "references. Of published figures, the best of Table 2 are in italics within a "
+            "data set (underlined there) and bold across two."
         )
     labels, tests = LABELS[report["experiment"]], [name_set(test) for test in report["tests"]]
     header = (*labels, *tests)
@@ -49,18 +49,18 @@ def render_markdown(report: dict) -> str:
         videos.append([*_label(report, row), *(_measure(report, cell, "video") for cell in cells)])
     sections = [
         f"# {report['title']}",
-        table(header, [*others, *ours]),
+        markdown.table(header, [*others, *ours]),
         "\n".join(captions),
         "## AUC over videos",
-        table(header, videos),
+        markdown.table(header, videos),
         "In per cent; the paper has none.",
     ]
     if report.get("figure"):
         sections.append(f"![{report['title']}]({report['figure']})")
-    sections += ["## Protocol", "\n".join(f"- {note}" for note in report["notes"])]
+    sections += ["## Protocol", "\n".join(f"- {markdown.cell(note)}" for note in report["notes"])]
     if report.get("failed"):
         sections.append("## Without a figure")
-        sections.append("\n".join(f"- {' '.join(reason.split())}" for reason in report["failed"]))
+        sections.append("\n".join(f"- {markdown.cell(reason)}" for reason in report["failed"]))
     return "\n\n".join(sections) + "\n"
 
 
