@@ -10,6 +10,7 @@ from pathlib import Path
 
 from jdfd_keras.evaluation.calibration import (
     CALIBRATION,
+    TEMPERATURES,
     Calibration,
     digest_model,
     fit_calibration,
@@ -102,6 +103,11 @@ def summarize(result: dict) -> str:
         lines.append(
             f"note: a rate of {result['wanted_rate']:g} is less than one video of the smaller "
             "class, so that the most extreme one decides; with more validation videos it is surer"
+        )
+    if result["temperature"] > 0.99 * TEMPERATURES[1]:
+        lines.append(
+            "note: these scores tell next to nothing of what is fake: no temperature is high "
+            "enough. Train longer, or look at the training data"
         )
     if after["frame_ece"] > before["frame_ece"]:
         lines.append(

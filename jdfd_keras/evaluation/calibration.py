@@ -143,7 +143,7 @@ def fit_calibration(scores: Scores, rate: float, **known: str) -> Calibration:
     the wanted share of real videos is called fake. Likewise there is a highest one at which no
     more than that share of the fakes is called real. Between these two a verdict is not of the
     wanted quality: that is the band. Where the classes lie apart, both are kept by any threshold
-    in the gap: the middle is taken, and the band is the middle half, in which nothing was seen.
+    in the gap: the middle is taken, and the band is the middle half of it.
 
     Args:
         scores: Validation, as the network gives them, both classes.

@@ -261,7 +261,7 @@ class Ranking:
         return (fp_below - below / (above - below) * (fp_above - fp_below)) / num_real
 
     def _tpr_at(self, fp: np.ndarray, tp: np.ndarray, allowed: float) -> float:
-        # The tolerance is for products such as 0.01 * 300, which may fall below 3.
+        # The tolerance: a product may fall just below a whole number.
         most = np.searchsorted(fp, int(allowed * fp[-1] + 1e-9), side="right") - 1
         corner = np.searchsorted(self._corners[0], most, side="right") - 1
         return float(tp[self._corners[1][corner]] / tp[-1])

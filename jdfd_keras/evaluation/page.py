@@ -196,7 +196,13 @@ def _table_notes(report: dict) -> str:
             f"With {video['num_real']} real videos, {' and '.join(few)} of them is none: those "
             "rows say how many fakes score above every real video."
         )
-    if video["auc"]["value"] == 1:
+    auc, fewest = video["auc"]["value"], min(video["num_real"], video["num_fake"])
+    if auc is not None and auc < 1 and (1 - auc) * fewest < 1 and protocol["rounds"]:
+        notes.append(
+            "So near to 1, with so few videos, the interval of the AUC is too narrow: it knows "
+            "only of errors that were seen."
+        )
+    if auc == 1:
         notes.append(
             "No real video scores as high as any fake one. That leaves an interval no width, but "
             f"it is no certainty: it rests on {video['num_real']} real and {video['num_fake']} "

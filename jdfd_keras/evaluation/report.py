@@ -69,6 +69,7 @@ def build_report(
             **protocol,
             "threshold": threshold,
             "aggregation": options.aggregation,
+            "rounds": options.rounds,
             "intervals": f"95 %, BCa bootstrap over videos within each class, "
             f"{options.rounds} rounds, seed {options.seed}",
             "eer_rule": "FPR where the ROC curve, joined by straight lines, meets FPR = 1 - TPR",

@@ -84,10 +84,17 @@ class Scores:
             groups: Those of GROUPS that are known, the same for all faces of a video.
 
         Raises:
-            ValueError: If there are no faces, the columns differ in length, a video_id is empty, a
-                label is neither 0 nor 1, a score is NaN or outside [0, 1], the faces of a video
-                differ in what is of the video, or a face is there twice.
+            ValueError: If there are no faces, the columns differ in length, a group is not of
+                GROUPS, a video_id is empty, a label is neither 0 nor 1, a score is NaN or outside
+                [0, 1], the faces of a video differ in what is of the video, or a face is there
+                twice.
         """
+        unknown = [name for name in groups if name not in GROUPS]
+        if unknown:
+            raise ValueError(
+                f"Expected groups among {', '.join(GROUPS)}; got {', '.join(unknown)}. Leave it "
+                "out, or mend its name."
+            )
         label, score = np.asarray(label), np.asarray(score, np.float64)
         encoded = _encode(video_id)
         video = encoded.indices.to_numpy().astype(np.int64)

@@ -1,16 +1,11 @@
-"""Metrics against brute force, closed forms and small examples worked out by hand."""
+"""Metrics against scikit-learn, brute force, closed forms and examples worked out by hand."""
 
 import numpy as np
 import pytest
+from scipy import stats
+from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from jdfd_keras.evaluation.metrics import (
-    equal_error_rate,
-    frame_metrics,
-    measure,
-    split_by_manipulation,
-    video_metrics,
-)
-from jdfd_keras.evaluation.scores import Scores
+from jdfd_keras.evaluation.metrics import FPR_ALLOWED, MEASURED, Ranking, measure
 
 
 def count_pairs(label: np.ndarray, score: np.ndarray) -> float:
@@ -23,15 +18,63 @@ def count_pairs(label: np.ndarray, score: np.ndarray) -> float:
     return sum(wins) / len(wins)
 
 
+def draw(seed: int, num_rows: int = 60, num_values: int = 8):
+    """Labels and scores of few values: most pairs of some groups tie."""
+    rng = np.random.default_rng(seed)
+    label = rng.random(num_rows) < rng.uniform(0.1, 0.9)
+    label[:4] = [True, False, True, False]
+    score = rng.integers(0, num_values, num_rows) + label * rng.integers(0, 3)
+    return label, score / score.max()
+
+
+def get_values(metrics) -> list:
+    return [getattr(metrics, name).value for name in MEASURED]
+
+
+def measure_otherwise(label: np.ndarray, score: np.ndarray, threshold: float) -> list[float]:
+    """Compute every metric from scikit-learn's ROC curve and by counting."""
+    fpr, tpr, _ = roc_curve(label, score, drop_intermediate=False)
+    called = [s >= threshold for s in score.tolist()]
+    right = [c == truth for c, truth in zip(called, label.tolist(), strict=True)]
+    return [
+        roc_auc_score(label, score),
+        # FPR + TPR rises along the curve, and is 1 where it meets FPR = 1 - TPR.
+        np.interp(1, fpr + tpr, fpr),
+        average_precision_score(label, score),
+        np.mean(right),
+        np.mean([c for c, truth in zip(called, label, strict=True) if truth]),
+        np.mean([c for c, truth in zip(called, label, strict=True) if not truth]),
+        *(tpr[fpr <= allowed + 1e-12].max() for allowed in FPR_ALLOWED.values()),
+    ]
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("num_values", [3, 8, 10**6])
+def test_every_metric_is_scikit_learns(seed, num_values):
+    label, score = draw(seed, 150, num_values)
+    threshold = score[seed]  # on a score, so that "at or above" counts
+    found = measure(label, score, threshold=threshold)
+    assert get_values(found) == pytest.approx(measure_otherwise(label, score, threshold), abs=1e-12)
+    assert (found.num_real, found.num_fake) == ((~label).sum(), label.sum())
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_auc_is_the_share_of_pairs_in_order_with_ties_half(seed):
-    rng = np.random.default_rng(seed)
-    label = rng.random(60) < rng.uniform(0.1, 0.9)
-    label[:2] = [True, False]
-    score = rng.integers(0, 8, 60) / 8  # eight values: most pairs of some groups tie
-    assert measure(label, score, threshold=0.5).auc == pytest.approx(
-        count_pairs(label, score), abs=1e-12
-    )
+    label, score = draw(seed)
+    found = measure(label, score, threshold=0.5).auc.value
+    assert found == pytest.approx(count_pairs(label, score), abs=1e-12)
+
+
+@pytest.mark.parametrize("num_reals", [100, 300, 700, 1900])
+def test_a_whole_number_of_allowed_reals_is_used_up(num_reals):
+    reals = np.arange(num_reals) / num_reals
+    one, five = num_reals // 100, num_reals // 20
+    # A fake just above each real: below the top k reals lie all but the top k + 1 fakes.
+    score = np.append(reals, reals + 0.5 / num_reals)
+    label = np.repeat([False, True], num_reals)
+    found = measure(label, score, threshold=0.5)
+    assert found.tpr_at_1_fpr.value == pytest.approx((one + 1) / num_reals)
+    assert found.tpr_at_5_fpr.value == pytest.approx((five + 1) / num_reals)
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.2, 0.5])
@@ -41,7 +84,8 @@ def test_eer_of_two_shifted_uniforms_is_half_of_what_they_share(shift):
     width, grid = 0.5, (np.arange(2000) + 0.5) / 2000
     score = np.concatenate([width * grid, shift + width * grid])
     label = np.repeat([False, True], 2000)
-    assert equal_error_rate(label, score) == pytest.approx((width - shift) / width / 2, abs=1e-3)
+    found = measure(label, score, threshold=0.5).eer.value
+    assert found == pytest.approx((width - shift) / width / 2, abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -60,24 +104,53 @@ def test_eer_of_two_shifted_uniforms_is_half_of_what_they_share(shift):
 )
 def test_eer_of_small_arrays_is_the_one_drawn_by_hand(real, fake, expected):
     label = np.array([False] * len(real) + [True] * len(fake))
-    assert equal_error_rate(label, np.array(real + fake)) == pytest.approx(expected, abs=1e-12)
+    found = measure(label, np.array(real + fake), threshold=0.5).eer.value
+    assert found == pytest.approx(expected, abs=1e-12)
 
 
 def test_average_precision_is_the_one_worked_out_by_hand():
     # From the top: fake (1 of 1), real, fake (2 of 3), real, fake (3 of 5).
     label = np.array([1, 0, 1, 0, 1], dtype=bool)
     score = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
-    assert measure(label, score, threshold=0.5).ap == pytest.approx((1 + 2 / 3 + 3 / 5) / 3)
+    found = measure(label, score, threshold=0.5).ap.value
+    assert found == pytest.approx((1 + 2 / 3 + 3 / 5) / 3)
 
 
 def test_a_score_on_the_threshold_is_called_fake():
-    metrics = measure(
+    found = measure(
         np.array([0, 0, 0, 1, 1], dtype=bool), np.array([0.1, 0.2, 0.7, 0.6, 0.7]), threshold=0.7
     )
-    assert (metrics.num_real, metrics.num_fake) == (3, 2)
-    assert metrics.accuracy == pytest.approx(3 / 5)
-    assert metrics.tpr == pytest.approx(1 / 2)
-    assert metrics.fpr == pytest.approx(1 / 3)
+    assert (found.num_real, found.num_fake) == (3, 2)
+    assert found.accuracy.value == pytest.approx(3 / 5)
+    assert found.tpr.value == pytest.approx(1 / 2)
+    assert found.fpr.value == pytest.approx(1 / 3)
+
+
+def test_the_ends_of_the_range_are_thresholds():
+    label, score = np.array([False, True]), np.array([0.0, 1.0])
+    assert measure(label, score, threshold=0).fpr.value == 1
+    assert measure(label, score, threshold=1).tpr.value == 1
+
+
+@pytest.mark.parametrize(
+    ("score", "expected"),
+    [
+        # auc, eer, ap, accuracy, tpr, fpr at 0.5, tpr at 1 % and 5 % FPR; 3 fakes and 2 reals.
+        ([0.9, 0.9, 0.9, 0.1, 0.1], [1, 0, 1, 1, 1, 0, 1, 1]),
+        ([0.1, 0.1, 0.1, 0.9, 0.9], [0, 1, 3 / 5, 0, 0, 1, 0, 0]),
+        ([0.5] * 5, [0.5, 0.5, 3 / 5, 3 / 5, 1, 1, 0, 0]),
+        ([0.4] * 5, [0.5, 0.5, 3 / 5, 2 / 5, 0, 0, 0, 0]),
+    ],
+)
+def test_perfect_reversed_and_constant_scores_have_the_metrics_of_their_names(score, expected):
+    label = np.array([True] * 3 + [False] * 2)
+    found = measure(label, np.array(score), threshold=0.5, rounds=50)
+    assert get_values(found) == pytest.approx(expected, abs=1e-12)
+    # However videos of such a group are drawn, it stays the same.
+    for name, value in zip(MEASURED, expected, strict=True):
+        if name not in ("ap", "accuracy"):
+            estimate = getattr(found, name)
+            assert (estimate.low, estimate.high) == pytest.approx((value, value), abs=1e-12)
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
@@ -88,48 +161,172 @@ def test_a_threshold_that_no_score_can_lie_on_is_refused(threshold):
 
 @pytest.mark.parametrize("is_fake", [True, False])
 def test_one_class_alone_is_undefined_not_a_half(is_fake):
-    metrics = measure(np.array([is_fake] * 3), np.array([0.2, 0.5, 0.9]), threshold=0.5)
-    assert (metrics.auc, metrics.eer, metrics.ap, metrics.accuracy) == (None,) * 4
-    assert (metrics.tpr is None) == (not is_fake)
-    assert (metrics.fpr is None) == is_fake
-    assert (metrics.num_fake, metrics.num_real) == ((3, 0) if is_fake else (0, 3))
-
-
-def test_no_faces_at_all_are_undefined():
-    metrics = measure(np.array([], dtype=bool), np.array([]), threshold=0.5)
-    assert (metrics.num_real, metrics.auc, metrics.tpr, metrics.fpr) == (0, None, None, None)
-
-
-def test_a_long_video_weighs_as_one_video_and_as_many_faces():
-    scores = Scores(
-        video_id=["real", "fake/long", "fake/long", "fake/long", "fake/short"],
-        frame_index=[0, 0, 1, 2, 0],
-        label=[0, 1, 1, 1, 1],
-        manipulation=["", *["Deepfakes"] * 4],
-        score=[0.5, 0.9, 0.9, 0.3, 0.1],
+    found = measure(
+        np.array([is_fake] * 3), np.array([0.2, 0.5, 0.9]), threshold=0.5, rounds=200, seed=1
     )
-    frames = frame_metrics(scores, threshold=0.5)
-    videos = video_metrics(scores, threshold=0.5)
-    assert (frames.num_fake, videos.num_fake) == (4, 2)
-    assert frames.auc == pytest.approx(2 / 4)  # 0.9, 0.9 above 0.5; 0.3, 0.1 below
-    assert videos.auc == pytest.approx(1 / 2)  # mean 0.7 above, 0.1 below
-    assert frames.tpr == pytest.approx(2 / 4)
-    assert videos.accuracy == pytest.approx(1 / 3)  # long right, short and real wrong
+    known, unknown = ("tpr", "fpr") if is_fake else ("fpr", "tpr")
+    assert all(getattr(found, name) == (None,) * 3 for name in MEASURED if name != known)
+    assert getattr(found, unknown) == (None,) * 3
+    share = getattr(found, known)
+    assert share.value == pytest.approx(2 / 3)
+    assert 0 <= share.low < share.value < share.high <= 1
+    assert (found.num_fake, found.num_real) == ((3, 0) if is_fake else (0, 3))
 
 
-def test_each_manipulation_stands_against_all_reals():
-    scores = Scores(
-        video_id=["d/000_003", "real/000", "s/000_003", "real/003", "x/9"],
-        frame_index=[0] * 5,
-        label=[1, 0, 1, 0, 1],
-        manipulation=["Deepfakes", "", "FaceSwap", "", ""],
-        score=[0.1, 0.2, 0.9, 0.4, 0.3],
+@pytest.mark.parametrize("seed", range(10))
+def test_a_video_weighed_k_times_is_its_rows_repeated_k_times(seed):
+    rng = np.random.default_rng(seed)
+    label, score = draw(seed, 50)
+    video = rng.integers(0, 8, 50) * 2 + label
+    ranking = Ranking(label, score, video, 0.5)
+    times = rng.integers(0, 4, ranking.num_videos)  # some are not drawn at all
+    times[video[:2]] = 1
+    rows = np.repeat(np.arange(50), times[video])
+    expected = measure_otherwise(label[rows], score[rows], 0.5)
+    assert ranking.measure(times) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_draw_without_a_class_leaves_undefined_what_takes_both():
+    ranking = Ranking(np.array([True, False]), np.array([0.9, 0.1]), np.array([0, 1]), 0.5)
+    found = dict(zip(MEASURED, ranking.measure(np.array([2, 0])), strict=True))
+    assert found.pop("tpr") == 1
+    assert np.isnan(list(found.values())).all()
+
+
+def test_no_rounds_give_no_intervals():
+    label, score = draw(0)
+    found = measure(label, score, threshold=0.5)
+    assert all(getattr(found, name)[1:] == (None, None) for name in MEASURED)
+
+
+@pytest.mark.parametrize("rounds", [1, 2, 10])
+def test_few_rounds_give_poor_intervals_but_give_them(rounds):
+    label, score = draw(0)
+    found = measure(label, score, threshold=0.5, rounds=rounds).auc
+    assert 0 <= found.low <= found.high <= 1
+
+
+def test_the_same_seed_gives_the_same_intervals_and_another_other_ones():
+    label, score = draw(0)
+    one, same, other = (
+        measure(label, score, threshold=0.5, rounds=100, seed=seed) for seed in (1, 1, 2)
     )
-    groups = split_by_manipulation(scores)
-    assert {name: group.video_id.tolist() for name, group in groups.items()} == {
-        "": ["real/000", "real/003", "x/9"],
-        "Deepfakes": ["d/000_003", "real/000", "real/003"],
-        "FaceSwap": ["real/000", "s/000_003", "real/003"],
-    }
-    assert frame_metrics(groups["Deepfakes"], threshold=0.5).auc == 0
-    assert frame_metrics(groups["FaceSwap"], threshold=0.5).auc == 1
+    assert one == same
+    assert one.auc.value == other.auc.value
+    assert one.auc != other.auc
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_an_interval_has_its_ends_in_order_and_in_range(seed):
+    label, score = draw(seed, int(np.random.default_rng(seed).integers(4, 14)), 4)
+    found = measure(label, score, threshold=0.5, rounds=60, seed=seed)
+    for name in MEASURED:
+        value, low, high = getattr(found, name)
+        assert 0 <= low <= high <= 1 and 0 <= value <= 1, name
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_faces_given_ten_times_over_make_nothing_surer(seed):
+    rng = np.random.default_rng(seed)
+    label, score = draw(seed, 80)
+    video = rng.integers(0, 10, 80) * 2 + label
+    settings = {"threshold": 0.5, "rounds": 100, "seed": seed}
+    once = measure(label, score, video=video, **settings)
+    again = measure(
+        np.repeat(label, 10), np.repeat(score, 10), video=np.repeat(video, 10), **settings
+    )
+    for name in MEASURED:
+        assert getattr(again, name) == pytest.approx(getattr(once, name), abs=1e-9), name
+    # Had each face been drawn by itself, they would.
+    alone = measure(np.repeat(label, 10), np.repeat(score, 10), **settings)
+    assert alone.auc.high - alone.auc.low < 0.6 * (once.auc.high - once.auc.low)
+
+
+@pytest.mark.parametrize("is_fake", [True, False])
+def test_a_class_of_one_video_gives_no_intervals_however_many_faces_it_has(is_fake):
+    label = np.repeat([is_fake, not is_fake], [20, 9])
+    video = np.append(np.zeros(20, int), np.arange(1, 10))
+    score = np.random.default_rng(0).random(29)
+    found = measure(label, score, threshold=0.5, video=video, rounds=50)
+    assert all(getattr(found, name)[1:] == (None, None) for name in MEASURED)
+    assert found.auc.value == pytest.approx(count_pairs(label, score))
+
+
+@pytest.mark.parametrize(
+    ("num_real", "num_fake", "separation"), [(60, 40, 0.5), (60, 40, 2.0), (20, 15, 1.5)]
+)
+def test_an_interval_of_videos_is_scipys_bca(num_real, num_fake, separation):
+    rng = np.random.default_rng(0)
+    real, fake = rng.normal(size=num_real), rng.normal(size=num_fake) + separation
+    score = stats.norm.cdf(np.append(real, fake))
+    label = np.arange(num_real + num_fake) >= num_real
+    found = measure(label, score, threshold=0.5, rounds=4000, seed=1).auc
+
+    def find_auc(real, fake, axis=-1):
+        return (fake[..., None, :] > real[..., :, None]).mean(axis=(-1, -2))
+
+    expected = stats.bootstrap(
+        (real, fake),
+        find_auc,
+        n_resamples=4000,
+        batch=500,
+        method="BCa",
+        rng=np.random.default_rng(2),
+    ).confidence_interval
+    # Plain percentiles of the last case begin 0.03 higher.
+    assert found.low == pytest.approx(expected.low, abs=0.01)
+    assert found.high == pytest.approx(expected.high, abs=0.01)
+
+
+@pytest.mark.parametrize("found", [3, 8, 12])
+def test_an_interval_of_a_share_is_scipys_bca_though_most_draws_tie(found):
+    called = np.arange(15) < found
+    score = np.append(np.full(10, 0.2), np.where(called, 0.9, 0.1))
+    share = measure(np.arange(25) >= 10, score, threshold=0.5, rounds=4000).tpr
+    expected = stats.bootstrap(
+        (called.astype(float),),
+        np.mean,
+        n_resamples=4000,
+        method="BCa",
+        rng=np.random.default_rng(0),
+    ).confidence_interval
+    # Both ends are whole fifteenths; ties not halved would move them by one.
+    assert share.low * 15 == pytest.approx(expected.low * 15, abs=0.01)
+    assert share.high * 15 == pytest.approx(expected.high * 15, abs=0.01)
+
+
+def count_covered(runs: int, *, effect: float, by_video: bool = True) -> float:
+    """Draw normal scores with a random effect of the video; the share of intervals with the truth.
+
+    The scores of a real and of a fake face differ by a normal variable of mean 1.5 and variance
+    2 (effect ** 2 + 1), whatever their videos, which gives the AUC.
+    """
+    rng = np.random.default_rng(0)
+    truth = stats.norm.cdf(1.5 / np.sqrt(2 * (effect**2 + 1)))
+    video = np.repeat(np.arange(60), 4)
+    label = video < 30
+    covered = 0
+    for run in range(runs):
+        score = stats.norm.cdf(
+            1.5 * label + effect * rng.normal(size=60)[video] + rng.normal(size=240)
+        )
+        found = measure(
+            label,
+            score,
+            threshold=0.5,
+            video=video if by_video else None,
+            rounds=300,
+            seed=run,
+        ).auc
+        covered += found.low <= truth <= found.high
+    return covered / runs
+
+
+@pytest.mark.slow
+def test_nineteen_of_twenty_intervals_hold_the_truth():
+    # 500 runs of 95 %: two standard errors are 1.9 %.
+    assert 0.93 <= count_covered(500, effect=1.0) <= 0.97
+
+
+def test_intervals_that_took_faces_for_independent_would_miss_the_truth():
+    assert count_covered(60, effect=2.0, by_video=False) < 0.85

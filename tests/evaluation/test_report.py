@@ -1,153 +1,362 @@
-"""The report: keys that a program may rely on, and sentences that a person may."""
+"""The report's numbers: the right ones for each group, and nothing that JSON cannot hold."""
 
 import json
 
+import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from jdfd_keras.evaluation.page import render_markdown
+from jdfd_keras.evaluation.calibration import Calibration
+from jdfd_keras.evaluation.delong import compare
+from jdfd_keras.evaluation.metrics import MEASURED, measure
 from jdfd_keras.evaluation.report import (
     Excluded,
-    ReconstructionError,
     build_report,
-    summarize,
-    write_report,
+    check_options,
+    choose_threshold,
+    compare_scores,
 )
 from jdfd_keras.evaluation.scores import Scores
+from jdfd_keras.options import EvaluateOptions
 
-METRICS = {"auc", "eer", "ap", "accuracy", "tpr", "fpr"}
+ROUNDS = 20
+MANIPULATIONS = ("Deepfakes", "FaceSwap")
 
 
-def make_report(label=(0, 0, 1, 1), **changed) -> dict:
-    scores = Scores(
-        video_id=["a", "b", "c", "d"],
-        frame_index=[0] * 4,
-        label=label,
-        manipulation=["Deepfakes" if is_fake else "" for is_fake in label],
-        score=[0.25, 0.75, 0.5, 1.0],
-    )
+def draw_columns(seed=0, data=("ffpp", "celeb"), compressions=("c23", "c40")) -> dict[str, list]:
+    """Four reals and three fakes of each manipulation, of three faces, for each kind of video."""
+    rng = np.random.default_rng(seed)
+    rows = [
+        (
+            f"{name}/{manipulation or 'real'}/{compression}/{number}",
+            int(bool(manipulation)),
+            frame,
+            round(float(np.clip(rng.normal(0.4 + 0.2 * bool(manipulation), 0.2), 0, 1)), 2),
+            name,
+            compression,
+            manipulation,
+        )
+        for name in data
+        for compression in compressions
+        for manipulation in ("", *MANIPULATIONS)
+        for number in range(3 if manipulation else 4)
+        for frame in range(3)
+    ]
+    names = ("video_id", "label", "frame_index", "score", "data", "compression", "manipulation")
+    return {n: list(c) for n, c in zip(names, zip(*rows, strict=True), strict=True)}
+
+
+def make_report(columns: dict | None = None, **changed) -> dict:
     settings = {
         "threshold": 0.5,
-        "protocol": {"model": "run", "data": "clips", "split": "test"},
-        "excluded": [Excluded("e|f", True, "no face\nin 8 frames")],
-        "reconstruction": ReconstructionError(mse=0.05, mean_face_mse=0.2),
+        "options": EvaluateOptions(rounds=ROUNDS, seed=3),
+        "protocol": {"model": "run", "data": {"clips": {}}},
+        "excluded": [],
     }
+    scores = Scores.from_faces(**(draw_columns() if columns is None else columns))
     return build_report(scores, **{**settings, **changed})
 
 
-def test_the_report_keeps_its_keys(tmp_path):
-    write_report(tmp_path, make_report(), roc="roc.png")
-    report = json.loads((tmp_path / "report.json").read_text())
+def expect_block(columns: dict, keep, level: str, threshold: float = 0.5) -> dict:
+    """Pick rows by hand and measure them."""
+    rows = [row for row in range(len(columns["score"])) if keep(row)]
+    label = np.array([columns["label"][row] for row in rows], bool)
+    score = np.array([columns["score"][row] for row in rows])
+    names = [columns["video_id"][row] for row in rows]
+    order = list(dict.fromkeys(names))
+    video = np.array([order.index(name) for name in names])
+    if level == "video":
+        score = np.array([score[video == position].mean() for position in range(len(order))])
+        label = np.array([label[video == position][0] for position in range(len(order))])
+        video = None
+    found = measure(label, score, threshold=threshold, video=video, rounds=ROUNDS, seed=3)
+    return {
+        "num_real": int((~label).sum()),
+        "num_fake": int(label.sum()),
+        **{name: getattr(found, name)._asdict() for name in MEASURED},
+    }
+
+
+def assert_block(found: dict, expected: dict) -> None:
+    assert list(found) == list(expected)
+    for name, value in expected.items():
+        assert found[name] == (pytest.approx(value, abs=1e-12) if name in MEASURED else value)
+
+
+@pytest.mark.parametrize("level", ["frame", "video"])
+def test_each_group_holds_the_numbers_of_its_rows(level):
+    columns = draw_columns()
+    report = make_report(columns)
+    data, compression, manipulation = (
+        columns[name] for name in ("data", "compression", "manipulation")
+    )
+    assert_block(report[level], expect_block(columns, lambda row: True, level))
+    assert_block(
+        report["by_manipulation"]["FaceSwap"][level],
+        expect_block(columns, lambda row: manipulation[row] in ("", "FaceSwap"), level),
+    )
+    assert_block(
+        report["by_data"]["celeb"][level],
+        expect_block(columns, lambda row: data[row] == "celeb", level),
+    )
+    assert_block(
+        report["by_compression"]["c40"][level],
+        expect_block(columns, lambda row: compression[row] == "c40", level),
+    )
+    assert_block(
+        report["by_data"]["ffpp"]["by_compression"]["c23"]["by_manipulation"]["Deepfakes"][level],
+        expect_block(
+            columns,
+            lambda row: (
+                data[row] == "ffpp"
+                and compression[row] == "c23"
+                and manipulation[row] in ("", "Deepfakes")
+            ),
+            level,
+        ),
+    )
+
+
+def test_the_report_keeps_its_keys():
+    report = make_report(draw_columns(data=("ffpp",), compressions=("c23",)))
     assert set(report) == {
         "protocol",
         "frame",
         "video",
         "by_manipulation",
+        "coverage",
+        "calibration",
         "reconstruction",
         "excluded",
     }
+    assert list(report["by_manipulation"]) == list(MANIPULATIONS)
     for block in (report["frame"], report["by_manipulation"]["Deepfakes"]["video"]):
-        assert set(block) == METRICS | {"num_real", "num_fake"}
-        assert all(set(block[name]) == {"value"} for name in METRICS)
-    assert report["video"]["auc"]["value"] == 0.75
-    assert report["excluded"] == [
-        {"video_id": "e|f", "is_fake": True, "reason": "no face\nin 8 frames"}
-    ]
-    assert report["reconstruction"] == {"mse": 0.05, "mean_face_mse": 0.2}
-    assert report["protocol"]["num_videos"] == {"real": 2, "fake": 2, "excluded": 1}
-    assert report["protocol"]["num_faces"] == {"real": 2, "fake": 2}
-    assert report["protocol"]["threshold"] == 0.5
-    assert report["protocol"]["data"] == "clips"
+        assert set(block) == {"num_real", "num_fake", *MEASURED}
+        assert all(set(block[name]) == {"value", "low", "high"} for name in MEASURED)
+    protocol = report["protocol"]
+    assert (protocol["threshold"], protocol["aggregation"]) == (0.5, "mean")
+    assert "20 rounds, seed 3" in protocol["intervals"]
 
 
-def test_undefined_is_null_in_json_and_a_word_on_the_page(tmp_path):
-    report = make_report(label=(0, 0, 0, 0))
-    write_report(tmp_path, report, roc=None)
-    read = json.loads((tmp_path / "report.json").read_text())
-    assert read["video"]["auc"] == {"value": None}
-    assert read["by_manipulation"] == {}
-    page = (tmp_path / "report.md").read_text()
-    assert "All 4 scored videos are real" in page
-    assert "| area under the ROC curve (AUC) | undefined | undefined |" in page
-    assert "There is no ROC curve" in page and "![" not in page
+def test_groups_are_parted_only_where_there_are_several():
+    report = make_report(draw_columns(compressions=("c23",)))
+    assert set(report["by_data"]) == {"celeb", "ffpp"} and "by_compression" not in report
+    assert set(report["by_data"]["ffpp"]) == {"frame", "video", "by_manipulation"}
+    report = make_report(draw_columns(data=("ffpp",)))
+    assert set(report["by_compression"]) == {"c23", "c40"} and "by_data" not in report
+    report = make_report(draw_columns())
+    assert set(report["by_data"]["ffpp"]["by_compression"]["c23"]) == {
+        "frame",
+        "video",
+        "by_manipulation",
+    }
 
 
-def test_the_page_shows_numbers_picture_and_protocol():
-    page = render_markdown(make_report(), roc="roc.png")
-    assert "**Video AUC 0.750** over 4 videos (2 real, 2 fake)" in page
-    assert "| area under the ROC curve (AUC) | 0.750 | 0.750 |" in page
-    assert "| reals called fake at 0.5 | 0.500 | 0.500 |" in page
-    assert "![ROC curves of faces and of videos](roc.png)" in page
-    assert "| split | test |" in page
-    assert "one video is 50.0% of it" in page
-
-
-def test_the_summary_says_both_levels_and_what_was_left_out():
-    # From the top: fake (1 of 1), real, fake (2 of 3), real: 3 of 4 pairs in order, AP 5/6; the
-    # ROC crosses FPR = 1 - TPR at (0.5, 0.5).
-    assert summarize(make_report()).splitlines() == [
-        "videos: AUC 0.750, EER 0.500, AP 0.833, accuracy 0.750 (2 real, 2 fake)",
-        "faces: AUC 0.750, EER 0.500, AP 0.833, accuracy 0.750 (2 real, 2 fake)",
-        "without a score: 1 video, named in the report",
-    ]
-    only_real = summarize(make_report(label=(0, 0, 0, 0), excluded=[]))
-    assert only_real.splitlines()[0].startswith("videos: AUC undefined, EER undefined")
-    assert "without" not in only_real
-
-
-def test_excluded_videos_are_named_with_reason_and_do_not_break_the_table():
-    page = render_markdown(make_report(), roc=None)
-    assert "Without a score: 1 of 5 videos" in page
-    assert "| e\\|f | fake | no face in 8 frames |" in page
-    assert "every video of the split has a score" in render_markdown(
-        make_report(excluded=[]), roc=None
+def test_splits_are_parted_too():
+    columns = draw_columns(data=("ffpp",), compressions=("c23",))
+    columns["split"] = ["val" if name.endswith("0") else "test" for name in columns["video_id"]]
+    report = make_report(columns)
+    is_val = [split == "val" for split in columns["split"]]
+    assert_block(
+        report["by_split"]["val"]["video"], expect_block(columns, is_val.__getitem__, "video")
     )
 
 
+def test_a_single_manipulation_is_the_whole():
+    columns = draw_columns(data=("ffpp",), compressions=("c23",))
+    columns["manipulation"] = ["Deepfakes" if label else "" for label in columns["label"]]
+    report = make_report(columns)
+    whole = {level: report[level] for level in ("frame", "video")}
+    assert report["by_manipulation"] == {"Deepfakes": whole}
+
+
+def test_fakes_of_no_known_manipulation_are_a_group_of_their_own():
+    columns = draw_columns(data=("ffpp",), compressions=("c23",))
+    del columns["manipulation"]
+    assert set(make_report(columns)["by_manipulation"]) == {"unnamed"}
+
+
+@pytest.mark.parametrize("aggregation", ["median", "max", "track"])
+def test_videos_are_scored_as_the_options_say(aggregation):
+    columns = draw_columns()
+    report = make_report(columns, options=EvaluateOptions(rounds=0, aggregation=aggregation))
+    function = {"median": np.median, "max": np.max, "track": np.mean}[aggregation]
+    faces: dict[str, list] = {}
+    for name, score in zip(columns["video_id"], columns["score"], strict=True):
+        faces.setdefault(name, []).append(score)
+    truth = dict(zip(columns["video_id"], columns["label"], strict=True))
+    expected = roc_auc_score([truth[name] for name in faces], [*map(function, faces.values())])
+    assert report["video"]["auc"]["value"] == pytest.approx(expected)
+    assert report["protocol"]["aggregation"] == aggregation
+
+
+def test_the_threshold_is_the_one_that_was_given():
+    columns = draw_columns()
+    report = make_report(columns, threshold=0.3)
+    reals = np.array(columns["score"])[np.array(columns["label"]) == 0]
+    assert report["frame"]["fpr"]["value"] == pytest.approx((reals >= 0.3).mean())
+    assert report["protocol"]["threshold"] == 0.3
+
+
+def test_coverage_counts_the_videos_without_a_score():
+    excluded = [Excluded("ffpp", f"v{number}", True, "no face") for number in range(5)]
+    report = make_report(draw_columns(data=("ffpp",), compressions=("c23",)), excluded=excluded)
+    assert report["coverage"] == {
+        "num_faces": 30,
+        "num_scored": 10,
+        "num_videos": 15,
+        "share": pytest.approx(2 / 3),
+    }
+    assert report["excluded"][0] == {
+        "data": "ffpp",
+        "video_id": "v0",
+        "is_fake": True,
+        "reason": "no face",
+    }
+    assert make_report()["coverage"]["share"] == 1
+
+
+def test_the_calibration_error_of_faces_lets_each_video_count_the_same():
+    # One bin for all: a video of three faces and one of one, at 0.9; half of each are fake.
+    columns = {"video_id": ["a", "a", "a", "b"], "label": [1, 1, 1, 0], "score": [0.9] * 4}
+    report = make_report(columns)
+    assert report["calibration"]["frame_ece"] == pytest.approx(0.4)
+    assert report["calibration"]["video_ece"] == pytest.approx(0.4)
+
+
+def test_the_error_of_the_decoder_is_told_with_what_it_tells():
+    columns = draw_columns()
+    columns["reconstruction_error"] = np.random.default_rng(0).random(len(columns["score"]))
+    found = make_report(columns, mean_face_mse=0.75)["reconstruction"]
+    assert found["mse"] == pytest.approx(np.mean(columns["reconstruction_error"]))
+    assert found["mean_face_mse"] == 0.75
+    expected = roc_auc_score(columns["label"], columns["reconstruction_error"])
+    assert found["frame_auc"] == pytest.approx(expected)
+    assert make_report(columns)["reconstruction"] is None
+    only_real = {"video_id": ["a"], "label": [0], "score": [0.5], "reconstruction_error": [0.25]}
+    assert make_report(only_real, mean_face_mse=0.5)["reconstruction"] == {
+        "mse": 0.25,
+        "mean_face_mse": 0.5,
+        "frame_auc": None,
+    }
+
+
+DEGENERATE = {
+    "one face": {"video_id": ["a"], "label": [0], "score": [0.5]},
+    "one fake": {"video_id": ["a", "a"], "label": [1, 1], "score": [0.5, 0.75]},
+    "only reals": {"video_id": list("abc"), "label": [0] * 3, "score": [0, 0.5, 1]},
+    "only fakes": {"video_id": list("abc"), "label": [1] * 3, "score": [0, 0.5, 1]},
+    "one video of each": {"video_id": list("ab"), "label": [0, 1], "score": [0.5, 0.5]},
+    "one real": {"video_id": list("abc"), "label": [0, 1, 1], "score": [0.1, 0.2, 0.3]},
+    "all ties": {"video_id": list("abcd"), "label": [0, 0, 1, 1], "score": [0.5] * 4},
+    "perfect": {"video_id": list("abcd"), "label": [0, 0, 1, 1], "score": [0, 0, 1, 1]},
+    "a class for each data set": {
+        "video_id": list("abcd"),
+        "label": [0, 0, 1, 1],
+        "score": [0.1, 0.2, 0.3, 0.4],
+        "data": ["x", "x", "y", "y"],
+    },
+}
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+@pytest.mark.filterwarnings("error::RuntimeWarning")
+def test_a_report_is_ready_for_json_whatever_the_scores(name):
+    report = make_report(DEGENERATE[name])
+    assert json.loads(json.dumps(report, allow_nan=False)) == report
+
+
+@pytest.mark.parametrize("name", ["one face", "one fake", "only reals", "only fakes"])
+def test_one_class_alone_is_undefined_and_never_a_half(name):
+    report = make_report(DEGENERATE[name])
+    for level in ("frame", "video"):
+        assert report[level]["auc"] == {"value": None, "low": None, "high": None}
+    if "real" in name or name == "one face":
+        assert report["by_manipulation"] == {}
+    else:
+        assert report["by_manipulation"]["unnamed"]["video"]["auc"]["value"] is None
+
+
+def test_the_threshold_asked_for_comes_before_the_calibrated_one():
+    calibration = Calibration(threshold=0.7)
+    assert choose_threshold(EvaluateOptions(threshold=0.0), calibration) == 0
+    assert choose_threshold(EvaluateOptions(), calibration) == 0.7
+    assert choose_threshold(EvaluateOptions(), None) == 0.5
+
+
 @pytest.mark.parametrize(
-    ("mse", "mean_face_mse", "said"),
-    [
-        (0.05, 0.2, "explains 75.0% of how the faces differ"),
-        (0.2, 0.2, "no better than the mean face"),
-        (0.3, 0.2, "no better than the mean face"),
-        (0.1, 0.0, "no better than the mean face"),
-    ],
+    "changed",
+    [{"threshold": 1.5}, {"threshold": -0.1}, {"batch_size": 0}, {"rounds": -1}],
 )
-def test_a_decoder_that_only_learned_the_mean_face_is_seen(mse, mean_face_mse, said):
-    report = make_report(reconstruction=ReconstructionError(mse, mean_face_mse))
-    assert said in render_markdown(report, roc=None)
+def test_options_out_of_range_are_refused(changed):
+    with pytest.raises(ValueError, match="Expected (a threshold|batch_size)"):
+        check_options(EvaluateOptions(**changed))
 
 
-def test_a_detector_without_decoder_is_said_to_have_none(tmp_path):
-    report = make_report(reconstruction=None)
-    write_report(tmp_path, report, roc=None, faces="faces.png")
-    assert json.loads((tmp_path / "report.json").read_text())["reconstruction"] is None
-    page = (tmp_path / "report.md").read_text()
-    assert "## Reconstruction\n\nThis detector has no decoder.\n\n![" in page
-    assert "(faces.png)" in page and "what the decoder made" not in page
-    with_decoder = render_markdown(make_report(), roc=None, faces="faces.png")
-    assert "![Faces above what the decoder made of them](faces.png)" in with_decoder
-    assert "no decoder" not in with_decoder
+def take(columns: dict, rows) -> Scores:
+    return Scores.from_faces(**{n: [c[row] for row in rows] for n, c in columns.items()})
 
 
-@pytest.mark.parametrize(
-    ("split", "said"), [("val", "the numbers flatter"), ("train", "memory, not of skill")]
-)
-def test_a_split_that_training_has_used_is_warned_of(split, said):
-    report = make_report(protocol={"model": "run", "data": "clips", "split": split})
-    assert said in render_markdown(report, roc=None)
-    assert said not in render_markdown(make_report(), roc=None)
+def test_only_the_videos_of_both_are_compared_and_the_others_named():
+    columns, again = draw_columns(0), draw_columns(1)
+    names = list(dict.fromkeys(columns["video_id"]))
+    here, there = set(names[:-3]), set(names[2:])
+    rows = range(len(columns["score"]))
+    first = take(columns, [row for row in rows if columns["video_id"][row] in here])
+    second = take(again, [row for row in reversed(rows) if again["video_id"][row] in there])
+    found = compare_scores(first, second, "mean")
+    assert (found["only_first"], sorted(found["only_second"])) == (names[:2], sorted(names[-3:]))
+    common = names[2:-3]
+    assert found["num_videos"] == len(common)
+    means = [
+        [
+            np.mean([s for s, v in zip(c["score"], c["video_id"], strict=True) if v == name])
+            for name in common
+        ]
+        for c in (columns, again)
+    ]
+    label = ["real" not in name for name in common]
+    expected = compare(label, *means)
+    assert found["video"]["auc"] == pytest.approx(roc_auc_score(label, means[0]))
+    assert found["video"]["other_auc"] == pytest.approx(roc_auc_score(label, means[1]))
+    assert found["video"]["difference"]["low"] == pytest.approx(expected.difference.low)
+    assert found["video"]["p"] == pytest.approx(expected.p)
+    # Whatever the order of the faces, they are the same ones.
+    kept = [row for row in rows if columns["video_id"][row] in set(common)]
+    scores = ([c["score"][row] for row in kept] for c in (columns, again))
+    video = [common.index(columns["video_id"][row]) for row in kept]
+    expected = compare([columns["label"][row] for row in kept], *scores, video)
+    assert found["frame"]["difference"]["value"] == pytest.approx(expected.difference.value)
+    assert found["frame"]["p"] == pytest.approx(expected.p)
+    json.dumps(found, allow_nan=False)
 
 
-def test_faces_taken_otherwise_than_in_training_are_warned_of():
-    taken = {"detector": "mtcnn", "face_size": 299}
-    protocol = {"face_options": taken, "training_face_options": {**taken, "detector": "dlib"}}
-    assert "otherwise than those of the training, in detector:" in render_markdown(
-        make_report(protocol=protocol), roc=None
-    )
-    protocol["training_face_options"] = taken
-    assert "otherwise" not in render_markdown(make_report(protocol=protocol), roc=None)
+def test_other_faces_of_the_same_videos_are_compared_by_video_only():
+    columns = draw_columns()
+    rows = range(len(columns["score"]))
+    fewer = take(columns, [row for row in rows if columns["frame_index"][row] < 2])
+    found = compare_scores(take(columns, rows), fewer, "mean")
+    assert found["frame"] is None and found["video"]["p"] is not None
+    shifted = take({**columns, "frame_index": [9 - f for f in columns["frame_index"]]}, rows)
+    assert compare_scores(take(columns, rows), shifted, "mean")["frame"] is None
 
 
-def test_a_decoder_that_gives_nan_is_refused():
-    with pytest.raises(ValueError, match="error to be a number; got .*mse=nan"):
-        make_report(reconstruction=ReconstructionError(float("nan"), 0.2))
+def test_one_class_in_common_cannot_be_compared():
+    first = Scores.from_faces(video_id=["a", "b"], label=[0, 1], score=[0.1, 0.9])
+    second = Scores.from_faces(video_id=["a", "c"], label=[0, 1], score=[0.1, 0.9])
+    found = compare_scores(first, second, "mean")
+    assert (found["video"], found["frame"], found["num_videos"]) == (None, None, 1)
+
+
+def test_scores_of_other_videos_cannot_be_compared():
+    first = Scores.from_faces(video_id=["ff/a", "ff/b"], label=[0, 1], score=[0.1, 0.9])
+    second = Scores.from_faces(video_id=["a", "b"], label=[0, 1], score=[0.1, 0.9])
+    with pytest.raises(ValueError, match="none of them in both. One has 'ff/a', the other 'a'"):
+        compare_scores(first, second, "mean")
+
+
+def test_detectors_that_disagree_on_what_is_fake_cannot_be_compared():
+    first = Scores.from_faces(video_id=["a", "b"], label=[0, 1], score=[0.1, 0.9])
+    second = Scores.from_faces(video_id=["b", "a"], label=[0, 1], score=[0.1, 0.9])
+    with pytest.raises(ValueError, match=r"do not on 'a' \(2 videos\). In both, 1 must be fake"):
+        compare_scores(first, second, "mean")

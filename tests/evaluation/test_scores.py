@@ -1,23 +1,43 @@
-"""The table of scores: what it refuses, how videos are made of faces, and its file."""
+"""The table of scores: what it refuses, and how videos are made of faces."""
+
+import statistics
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
-from jdfd_keras.evaluation.scores import COLUMNS, Scores, read_scores, to_videos, write_scores
+from jdfd_keras.evaluation.scores import AGGREGATIONS, GROUPS, Scores, score_videos
+
+FACES = {
+    "video_id": ["ff/original/000", "ff/original/000", "ff/Deepfakes/000_003"],
+    "frame_index": [0, 9, 0],
+    "label": [0, 0, 1],
+    "manipulation": ["", "", "Deepfakes"],
+    "score": [0.25, 0.5, 0.875],
+}
 
 
 def make_scores(**changed) -> Scores:
-    columns = {
-        "video_id": ["ff/original/000", "ff/original/000", "ff/Deepfakes/000_003"],
-        "frame_index": [0, 9, 0],
-        "label": [0, 0, 1],
-        "manipulation": ["", "", "Deepfakes"],
-        "score": [0.25, 0.5, 0.875],
-    }
-    return Scores(**{**columns, **changed})
+    return Scores.from_faces(**{**FACES, **changed})
 
 
-@pytest.mark.parametrize("wrong", [np.nan, -0.001, 1.001, np.inf])
+def draw_scores(seed: int) -> tuple[Scores, dict[str, list]]:
+    """Faces of several people in shuffled videos, and the same rows as plain lists."""
+    rng = np.random.default_rng(seed)
+    faces = [
+        (f"v{video}", video % 2, frame, track)
+        for video in range(12)
+        for frame in range(rng.integers(1, 6))
+        for track in range(rng.integers(1, 4))
+    ]
+    order = rng.permutation(len(faces))
+    names = ("video_id", "label", "frame_index", "track_id")
+    columns = dict(zip(names, map(list, zip(*(faces[i] for i in order), strict=True)), strict=True))
+    columns["score"] = (rng.integers(0, 9, len(faces)) / 8).tolist()  # with ties
+    return Scores.from_faces(**columns), columns
+
+
+@pytest.mark.parametrize("wrong", [np.nan, -0.001, 1.001, 1.5, np.inf, -np.inf])
 def test_a_score_that_is_no_probability_is_refused_and_named(wrong):
     with pytest.raises(ValueError, match=r"got .* for frame 9 of 'ff/original/000' \(2 of 3"):
         make_scores(score=[0.25, wrong, wrong])
@@ -27,15 +47,21 @@ def test_the_ends_of_the_range_are_scores():
     assert make_scores(score=[0.0, 1.0, 0.5]).score.tolist() == [0, 1, 0.5]
 
 
-def test_two_labels_of_one_video_are_refused():
-    with pytest.raises(ValueError, match="one label per video_id; got real and fake for '000'"):
-        make_scores(video_id=["000", "003", "000"])
-
-
 @pytest.mark.parametrize("wrong", [-1, 2, 0.5, np.nan])
 def test_a_label_that_is_neither_real_nor_fake_is_refused(wrong):
     with pytest.raises(ValueError, match="0 .real. or 1 .fake.; got .* 'ff/Deepfakes/000_003'"):
         make_scores(label=[0, 0, wrong])
+
+
+def test_two_labels_of_one_video_are_refused():
+    with pytest.raises(ValueError, match="one label per video_id; got several for '000'"):
+        make_scores(video_id=["000", "003", "000"], manipulation=[""] * 3)
+
+
+@pytest.mark.parametrize("name", GROUPS)
+def test_what_is_of_the_video_may_not_differ_between_its_faces(name):
+    with pytest.raises(ValueError, match=f"one {name} per video_id; got several for 'ff/original"):
+        make_scores(**{name: ["a", "b", "a"]})
 
 
 def test_a_face_given_twice_is_refused():
@@ -43,99 +69,184 @@ def test_a_face_given_twice_is_refused():
         make_scores(frame_index=[9, 9, 0])
 
 
-def test_the_same_frame_of_two_videos_is_no_duplicate():
+def test_a_face_given_twice_far_apart_is_refused():
+    with pytest.raises(ValueError, match="once; got frame 1 of 'a' more than once"):
+        Scores.from_faces(
+            video_id=["a", "b", "a", "b", "a"],
+            label=[0, 1, 0, 1, 0],
+            score=[0.1, 0.2, 0.3, 0.4, 0.5],
+            frame_index=[1, 1, 0, 0, 1],
+        )
+
+
+def test_two_people_of_a_frame_and_one_frame_of_two_videos_are_no_duplicates():
+    assert len(make_scores(frame_index=[9, 9, 0], track_id=[0, 1, 0])) == 3
     assert len(make_scores(frame_index=[0, 1, 0])) == 3
 
 
-def test_columns_of_different_length_are_refused():
-    with pytest.raises(ValueError, match="one value per face"):
-        make_scores(score=[0.25, 0.5])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"score": [0.25, 0.5]},
+        {"score": [[0.25], [0.5], [0.75]]},
+        {"score": 0.5},
+        {"label": [0, 0]},
+        {"frame_index": [0, 1]},
+        {"track_id": [0]},
+        {"manipulation": ["Deepfakes"]},
+        {"manipulation": "Deepfakes"},
+        {"reconstruction_error": [[0.1], [0.2], [0.3]]},
+        {"data": pa.array(["a", "a"])},
+    ],
+)
+def test_columns_of_different_length_or_shape_are_refused(changed):
+    with pytest.raises(ValueError, match="one value per face in every column"):
+        make_scores(**changed)
 
 
-def test_a_column_of_a_models_output_is_refused_unflattened():
-    with pytest.raises(ValueError, match="one value per face"):
-        make_scores(score=[[0.25], [0.5], [0.75]])
+def test_no_faces_are_refused():
+    with pytest.raises(ValueError, match="one face at least"):
+        Scores.from_faces(video_id=[], label=[], score=[])
 
 
-def test_a_video_scores_the_mean_of_its_faces():
-    videos = to_videos(make_scores())
-    assert videos.video_id.tolist() == ["ff/Deepfakes/000_003", "ff/original/000"]
-    assert videos.score.tolist() == [0.875, 0.375]
-    assert videos.label.tolist() == [True, False]
-    assert videos.manipulation.tolist() == ["Deepfakes", ""]
-    assert videos.num_faces.tolist() == [1, 2]
+def test_a_face_of_no_video_is_refused():
+    # All of them would else be one video.
+    with pytest.raises(ValueError, match="video_id .*; got an empty one"):
+        make_scores(video_id=["ff/original/000", "ff/original/000", ""])
+    with pytest.raises(ValueError, match="video_id .*; got an empty one"):
+        make_scores(video_id=pa.array(["ff/original/000", "ff/original/000", None]))
 
 
-def test_faces_of_a_video_need_not_lie_together():
-    videos = to_videos(
-        Scores(["b", "a", "b", "a"], [0, 0, 1, 1], [1, 0, 1, 0], [""] * 4, [0.5, 0, 1, 0.5])
+def test_a_misspelt_group_is_refused_and_not_lost():
+    with pytest.raises(ValueError, match="among data, split, .*; got manipulaton"):
+        make_scores(manipulaton=["", "", "Deepfakes"])
+
+
+def test_frames_are_counted_up_within_each_video_where_they_are_not_given():
+    scores = Scores.from_faces(
+        video_id=["b", "a", "b", "c", "a", "b"], label=[1, 0, 1, 0, 0, 1], score=[0.5] * 6
     )
-    assert dict(zip(videos.video_id.tolist(), videos.score.tolist(), strict=True)) == {
-        "a": 0.25,
-        "b": 0.75,
-    }
+    assert scores.frame_index.tolist() == [0, 0, 1, 0, 1, 2]
+    assert scores.track_id.tolist() == [0] * 6
+    assert scores.reconstruction_error is None
+
+
+def test_videos_stand_in_the_order_of_their_first_face():
+    scores = Scores.from_faces(
+        video_id=["b", "a", "b", "c"],
+        label=[1, 0, 1, 0],
+        score=[0.5, 0.25, 1.0, 0.0],
+        data=["x", "y", "x", "x"],
+    )
+    videos = scores.videos
+    assert videos.video_id.tolist() == ["b", "a", "c"]
+    assert videos.label.tolist() == [True, False, False]
+    assert videos.data.tolist() == ["x", "y", "x"]
+    assert videos.split.tolist() == ["", "", ""]
+    assert scores.video.tolist() == [0, 1, 0, 2]
+    assert scores.video_id.tolist() == ["b", "a", "b", "c"]
+    assert scores.label.tolist() == [True, False, True, False]
+    assert score_videos(scores).tolist() == [0.75, 0.25, 0.0]
+
+
+@pytest.mark.parametrize(
+    "encode",
+    [
+        lambda words: pa.array(words).dictionary_encode(),
+        lambda words: pa.DictionaryArray.from_arrays(
+            [["zz", "b", "a"].index(word) for word in words], ["zz", "b", "a"]
+        ),
+        lambda words: pa.chunked_array([words[:1], words[1:]]),
+        lambda words: pa.chunked_array(
+            [pa.array(words[:2]).dictionary_encode(), pa.array(words[2:]).dictionary_encode()]
+        ),
+        lambda words: pa.array(words, pa.large_string()),
+        np.array,
+        tuple,
+    ],
+)
+def test_names_may_come_in_any_encoding(encode):
+    words = ["b", "a", "b", "a", "a"]
+    scores = Scores.from_faces(
+        video_id=encode(words), label=[1, 0, 1, 0, 0], score=[0.5] * 5, compression=encode(words)
+    )
+    assert scores.videos.video_id.tolist() == ["b", "a"]
+    assert scores.videos.compression.tolist() == ["b", "a"]
+    assert scores.video.tolist() == [0, 1, 0, 1, 1]
+
+
+@pytest.mark.parametrize("label", [[False, True], np.array([0, 1], np.uint8), [0.0, 1.0]])
+def test_labels_may_be_of_any_numeric_type(label):
+    scores = Scores.from_faces(video_id=["a", "b"], label=label, score=[0, 1])
+    assert scores.label.tolist() == [False, True]
+
+
+@pytest.mark.parametrize("aggregation", AGGREGATIONS)
+@pytest.mark.parametrize("seed", range(5))
+def test_a_video_is_scored_as_a_plain_loop_over_its_faces_does_it(aggregation, seed):
+    scores, columns = draw_scores(seed)
+    videos: dict[str, dict[int, list[float]]] = {}
+    for name, track, score in zip(
+        columns["video_id"], columns["track_id"], columns["score"], strict=True
+    ):
+        videos.setdefault(name, {}).setdefault(track, []).append(score)
+    expected = []
+    for tracks in videos.values():
+        faces = [score for track in tracks.values() for score in track]
+        expected.append(
+            {
+                "mean": statistics.fmean(faces),
+                "median": statistics.median(faces),
+                "max": max(faces),
+                "track": max(statistics.fmean(track) for track in tracks.values()),
+            }[aggregation]
+        )
+    assert scores.videos.video_id.tolist() == list(videos)
+    assert score_videos(scores, aggregation) == pytest.approx(expected, abs=1e-15)
+
+
+def test_one_fake_face_among_two_people_makes_a_fake_by_track_alone():
+    scores = Scores.from_faces(
+        video_id=["a"] * 4,
+        label=[1] * 4,
+        score=[0.0, 0.1, 0.9, 0.7],
+        frame_index=[0, 1, 0, 1],
+        track_id=[0, 0, 1, 1],
+    )
+    assert score_videos(scores, "track").tolist() == [pytest.approx(0.8)]
+    assert score_videos(scores, "mean").tolist() == [pytest.approx(0.425)]
+
+
+def test_an_unknown_aggregation_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match="mean, median, max, track .*; got 'min'"):
+        score_videos(make_scores(), "min")
 
 
 def test_one_folder_name_under_two_manipulations_is_two_videos():
     names = ["Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"]
-    videos = to_videos(
-        Scores(
-            [f"ffpp/{name}/c23/000_003" for name in names],
-            [0] * 4,
-            [1] * 4,
-            names,
-            [0.1, 0.2, 0.3, 0.4],
-        )
+    scores = Scores.from_faces(
+        video_id=[f"ffpp/{name}/c23/000_003" for name in names],
+        label=[1] * 4,
+        score=[0.1, 0.2, 0.3, 0.4],
+        manipulation=names,
     )
-    assert videos.manipulation.tolist() == names
-    assert videos.score.tolist() == [0.1, 0.2, 0.3, 0.4]
+    assert scores.videos.manipulation.tolist() == names
+    assert score_videos(scores).tolist() == [0.1, 0.2, 0.3, 0.4]
 
 
-def test_scores_come_back_from_csv_to_the_last_bit(tmp_path):
-    rng = np.random.default_rng(0)
-    scores = Scores(
-        [f'odd, "name" | {index % 4} é' for index in range(40)],
-        range(40),
-        [index % 2 for index in range(40)],
-        ["", "Deepfakes"] * 20,
-        rng.random(40),
-    )
-    write_scores(tmp_path / "scores.csv", scores)
-    back = read_scores(tmp_path / "scores.csv")
-    for column in COLUMNS:
-        assert np.array_equal(getattr(back, column), getattr(scores, column)), column
+@pytest.mark.parametrize("seed", range(3))
+def test_selected_videos_keep_all_their_faces_in_order(seed):
+    scores, columns = draw_scores(seed)
+    wanted = {"v1", "v2", "v7"}
+    chosen = scores.select(np.isin(scores.videos.video_id, list(wanted)))
+    rows = [row for row, name in enumerate(columns["video_id"]) if name in wanted]
+    assert chosen.video_id.tolist() == [columns["video_id"][row] for row in rows]
+    for name in ("frame_index", "track_id", "score", "label"):
+        assert getattr(chosen, name).tolist() == [columns[name][row] for row in rows]
+    assert len(chosen.videos) == 3 and chosen.video.max() == 2
 
 
-def test_the_csv_has_the_published_columns(tmp_path):
-    write_scores(tmp_path / "scores.csv", make_scores())
-    assert (tmp_path / "scores.csv").read_text().splitlines()[:2] == [
-        "video_id,frame_index,label,manipulation,score,track_id",
-        "ff/original/000,0,0,,0.25,0",
-    ]
-
-
-def test_two_people_of_a_frame_are_two_faces(tmp_path):
-    scores = make_scores(frame_index=[9, 9, 0], track_id=[0, 1, 0])
-    write_scores(tmp_path / "scores.csv", scores)
-    assert read_scores(tmp_path / "scores.csv").track_id.tolist() == [0, 1, 0]
-
-
-def test_a_csv_without_tracks_is_of_one_person_a_video(tmp_path):
-    path = tmp_path / "scores.csv"
-    path.write_text(f"{','.join(COLUMNS)}\na,1,0,,0.5\na,2,0,,0.5\n")
-    assert read_scores(path).track_id.tolist() == [0, 0]
-
-
-def test_a_csv_without_a_column_is_refused_and_the_column_named(tmp_path):
-    path = tmp_path / "scores.csv"
-    path.write_text("video_id,label,score\na,0,0.5\n")
-    with pytest.raises(ValueError, match="frame_index, manipulation is not there"):
-        read_scores(path)
-
-
-@pytest.mark.parametrize("line", ["a,0,0,,high", "a,0", "a,first,0,,0.5", "a,0,fake,,0.5"])
-def test_a_broken_line_of_a_csv_is_named(tmp_path, line):
-    path = tmp_path / "scores.csv"
-    path.write_text(f"{','.join(COLUMNS)}\na,1,0,,0.5\n{line}\n")
-    with pytest.raises(ValueError, match=r"in line 3 of .*scores.csv"):
-        read_scores(path)
+def test_selecting_takes_the_reconstruction_errors_along():
+    scores = make_scores(reconstruction_error=[0.1, 0.2, 0.3])
+    assert scores.select(np.array([False, True])).reconstruction_error.tolist() == [0.3]
+    assert scores.select(np.array([True, True])).reconstruction_error.tolist() == [0.1, 0.2, 0.3]

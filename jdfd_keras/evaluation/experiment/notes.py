@@ -8,7 +8,7 @@ from importlib.metadata import version
 
 import jdfd_keras
 from jdfd_keras.evaluation.experiment.plan import Plan
-from jdfd_keras.evaluation.experiment.published import FIGURE_4_STATEMENTS, NAMES
+from jdfd_keras.evaluation.experiment.published import DATA, FIGURE_4_STATEMENTS, NAMES
 from jdfd_keras.evaluation.experiment.sets import DataSet, describe_sets, name_set
 from jdfd_keras.options import EvaluateOptions
 
@@ -76,7 +76,7 @@ def _describe_training(seeds: Sequence[int], told: Mapping, evaluate: EvaluateOp
 def _warn(
     plan: Plan, sets: Mapping[str, DataSet], told: Mapping, evaluate: EvaluateOptions
 ) -> list[str]:
-    notes = [PAPER_SPLITS]
+    notes = [DATA, PAPER_SPLITS]
     single = [key for key, found in sets.items() if found.options["split"]["split"] == "paper"]
     if single:
         names = " and ".join(map(name_set, single))

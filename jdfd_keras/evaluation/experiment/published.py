@@ -110,6 +110,11 @@ FIGURE_4_STATEMENTS = (
     "compared with the best result achieved in this study.",
 )
 
+DATA = (
+    "The paper takes 300 frames of each video; of FF++ the compression c23 and the manipulations "
+    "Deepfakes, Face2Face, FaceSwap and NeuralTextures; of Celeb-DF version 2."
+)
+
 
 def find_published(
     train: str, test: str, *, decoder: bool = True, share_percent: int = 0

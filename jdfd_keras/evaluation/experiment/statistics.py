@@ -15,7 +15,7 @@ import jdfd_keras
 from jdfd_keras.data.manifest import read_faces
 from jdfd_keras.data.samples import choose_over_videos, read_crops
 from jdfd_keras.data.videos import CLASSES, LABEL_NAMES, SPLITS, UNLABELLED
-from jdfd_keras.evaluation.experiment.published import TABLE_1
+from jdfd_keras.evaluation.experiment.published import DATA, TABLE_1
 from jdfd_keras.evaluation.experiment.sets import DataSet, describe_sets, name_set
 
 NAME = "statistics"
@@ -63,8 +63,9 @@ def count_sets(
             *describe_sets(sets),
             "The paper has no faces for validation; here the epoch is chosen on them, and they "
             "are taken of what is not for testing.",
-            "The paper takes 300 frames of each video, as it says, and counts faces alone; its "
-            "splits are 85 to 15 per cent in each cell, as drawn over single faces.",
+            DATA,
+            "It counts faces alone. Its splits are 85 to 15 in each cell, which is what drawing "
+            "single faces gives.",
         ],
     }
     if unlabelled:
