@@ -263,7 +263,7 @@ def experiment(arguments: argparse.Namespace) -> tuple[dict, str]:
         **told,
     )
     page = (arguments.out / f"{arguments.name}.md").read_text(encoding="utf-8")
-    return report, f"{page}\nexperiment: {arguments.out / f'{arguments.name}.md'}"
+    return report, f"{page}\nexperiment: {arguments.out / f'{arguments.name}.html'}"
 
 
 def export(arguments: argparse.Namespace) -> tuple[dict, str]:

@@ -4,16 +4,13 @@ Takes a run, the data set it is tested on and a place; gives its figures. A cell
 `evaluate` writes it, and a file beside it, written when all of it is there.
 """
 
-import hashlib
 import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from jdfd_keras.training.run import BEST
-
-REPORT = "report.json"
-SCORES = "scores.parquet"
+from jdfd_keras.evaluation.calibration import digest_model
+from jdfd_keras.evaluation.folder import REPORT, SCORES
 
 
 @dataclass(frozen=True)
@@ -113,9 +110,7 @@ def read_cell_scores(directory: Path):
 
 
 def _describe(place: Place) -> dict:
-    with (place.run / BEST).open("rb") as file:
-        model = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"model": model, "data": place.digests}
+    return {"model": digest_model(place.run), "data": place.digests}
 
 
 def _to_result(place: Place, report: dict) -> Result:

@@ -15,6 +15,7 @@ from jdfd_keras.evaluation.experiment import counts, pictures, statistics, summa
 from jdfd_keras.evaluation.experiment.plan import order_keys, plan_experiment
 from jdfd_keras.evaluation.experiment.sets import look_at_sets
 from jdfd_keras.evaluation.experiment.work import CELLS, RUNS, Work
+from jdfd_keras.markdown import write_page
 from jdfd_keras.options import (
     EXPERIMENTS,
     AugmentOptions,
@@ -64,7 +65,8 @@ def experiment(
             `statistics` (Table 1).
         data: Key to prepared data set; `ff`, `celebdf` and `uadfv` are the paper's, others are
             taken too.
-        out: Folder for NAME.md, NAME.csv, NAME.tex, NAME.json and a figure, all of them replaced.
+        out: Folder for NAME.md, NAME.html, NAME.csv, NAME.tex, NAME.json and a figure, all of them
+            replaced.
         options: The seeds.
         model: The network; `decoder` is the experiment's.
         optimizer: As in `train`.
@@ -105,7 +107,7 @@ def experiment(
         report = summary.summarize(plan, results, failed, sets, seeds, told, evaluate, out)
         pages, draw = tables, pictures.draw
     out.mkdir(parents=True, exist_ok=True)
-    report["files"] = [f"{name}.{suffix}" for suffix in ("md", "csv", "tex", "json")]
+    report["files"] = [f"{name}.{suffix}" for suffix in ("md", "html", "csv", "tex", "json")]
     for suffix in (".png", ".svg"):
         (out / f"{name}{suffix}").unlink(missing_ok=True)  # of a call before this one
     report["figure"] = None
@@ -121,6 +123,8 @@ def experiment(
         ("json", json.dumps(report, indent=1) + "\n"),
     ):
         (out / f"{name}.{suffix}").write_text(text, encoding="utf-8", newline="")
+        if suffix == "md":
+            write_page(out / f"{name}.html", text)
     return report
 
 

@@ -61,11 +61,15 @@ def test_the_figure_shows_faces_of_each_set_and_class(made, monkeypatch, three_s
     assert report["figure"] == "statistics.png"
     assert (out / "statistics.png").read_bytes()[:4] == b"\x89PNG"
     assert "(statistics.png)" in (out / "statistics.md").read_text()
+    page = (out / "statistics.html").read_text()
+    assert "data:image/png;base64," in page and "20795" in page
     shown = []
-    monkeypatch.setattr(
-        "jdfd_keras.evaluation.figures.faces.plot_samples",
-        lambda path, rows, **_: shown.append(rows),
-    )
+
+    def plot(path, rows, **_):
+        shown.append(rows)
+        path.with_suffix(".png").write_bytes((out / "statistics.png").read_bytes())
+
+    monkeypatch.setattr("jdfd_keras.evaluation.figures.faces.plot_samples", plot)
     experiment("statistics", three_sets, tmp_path)
     assert list(shown[0]) == [
         f"{name} {label}" for name in ("FF++", "UADFV", "Celeb-DF") for label in ("real", "fake")
