@@ -62,7 +62,7 @@ def test_the_figure_shows_faces_of_each_set_and_class(made, monkeypatch, three_s
     assert (out / "statistics.png").read_bytes()[:4] == b"\x89PNG"
     assert "(statistics.png)" in (out / "statistics.md").read_text()
     page = (out / "statistics.html").read_text()
-    assert "data:image/png;base64," in page and "20795" in page
+    assert "data:image/" in page and "20795" in page
     shown = []
 
     def plot(path, rows, **_):
