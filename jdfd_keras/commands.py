@@ -203,7 +203,7 @@ def train(arguments: argparse.Namespace) -> tuple[dict, str]:
 
 def evaluate(arguments: argparse.Namespace) -> tuple[dict, str]:
     """Measure a detector, or scores."""
-    from jdfd_keras.evaluation.page import summarize
+    from jdfd_keras.evaluation.sentences import summarize
 
     told = read_flags(arguments, options.EvaluateOptions)
     if arguments.from_scores:

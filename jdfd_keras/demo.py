@@ -22,7 +22,7 @@ from jdfd_keras.data.clips import Portrait, make_clips, read_portraits, vary_por
 from jdfd_keras.data.manifest import read_videos
 from jdfd_keras.data.videos import CLASSES
 from jdfd_keras.evaluation.calibration import CALIBRATION
-from jdfd_keras.evaluation.page import format_value
+from jdfd_keras.evaluation.sentences import format_value
 from jdfd_keras.faces.extract import encode_png, extract_faces
 from jdfd_keras.model.weights import fetch_imagenet_weights
 from jdfd_keras.options import (

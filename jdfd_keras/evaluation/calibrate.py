@@ -8,11 +8,14 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
+import pyarrow as pa
+
+from jdfd_keras.data.leaks import COLUMNS
 from jdfd_keras.evaluation.calibration import (
     CALIBRATION,
+    SEEN,
     TEMPERATURES,
     Calibration,
-    digest_model,
     fit_calibration,
     measure_reliability,
     save_calibration,
@@ -24,7 +27,7 @@ from jdfd_keras.evaluation.gather import check_leaks, gather
 from jdfd_keras.evaluation.score_files import write_scores
 from jdfd_keras.evaluation.scores import Scores, score_videos
 from jdfd_keras.options import CalibrateOptions
-from jdfd_keras.training.run import load_run_model
+from jdfd_keras.training.run import digest_model, load_run_model, write_seen
 
 FOLDER = "calibration"  # pictures and scores, beside calibration.json
 SPLIT = "val"
@@ -76,6 +79,8 @@ def calibrate(
 
     folder = run / FOLDER
     folder.mkdir(exist_ok=True)
+    rows = pa.concat_tables([one.rows.select([*COLUMNS, "split"]) for one in sets])
+    write_seen(run, rows, SEEN)
     write_scores(folder / "scores.parquet", scores)
     _draw(folder, scores, corrected, calibration)
     save_calibration(run / CALIBRATION, calibration)

@@ -10,7 +10,6 @@ Reference:
 """
 
 import dataclasses
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +18,14 @@ from scipy.optimize import minimize_scalar
 
 from jdfd_keras.claims import load_options, save_options
 from jdfd_keras.evaluation.scores import Scores, score_videos
-from jdfd_keras.training.run import BEST
+from jdfd_keras.training.run import BEST, digest_model
 
 CALIBRATION = "calibration.json"
+SEEN = "calibration/seen.parquet"  # what it was found on, as a run's own seen.parquet
 GROUP = "calibration"
 BINS = 15
-# Of a float32 score: at 0 and 1 a logit has no end.
-SMALLEST = 1e-7
+# At 0 and 1 a logit has no end. 1 - 2**-23 is a float32, so that a graph cuts at the same place.
+SMALLEST = 2.0**-23
 TEMPERATURES = (0.05, 20.0)
 VERDICTS = ("real", "uncertain", "fake")
 
@@ -263,13 +263,6 @@ def load_calibration(model_path: str | Path) -> Calibration | None:
             "was trained further since. Run `jdfd-keras calibrate` again, or remove the file."
         )
     return None
-
-
-def digest_model(path: str | Path) -> str:
-    """Give the SHA-256 of a model file, or of the best one of a run folder."""
-    path = Path(path)
-    with open(path / BEST if path.is_dir() else path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _logit(score: np.ndarray) -> np.ndarray:

@@ -47,7 +47,8 @@ def compare(
             one of its own if not given.
 
     Returns:
-        The difference; None where a class is absent. A class of one video gives no interval.
+        The difference; None where a class is absent. There is no interval where a class has one
+        video, or where both tell the classes wholly apart, each way, so that nothing varies.
 
     Reference:
         DeLong, DeLong, Clarke-Pearson: "Comparing the areas under two or more correlated receiver
@@ -78,7 +79,7 @@ def compare(
     # Rounding may leave a little where both rank all alike.
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     error = float(np.sqrt(max(variance, 0.0))) if variance > 1e-18 else 0.0
-    if np.isnan(variance):
+    if np.isnan(variance) or (difference and not error):
         return Difference(*auc, Estimate(difference), None, None)
     half = float(norm.ppf((1 + CONFIDENCE) / 2)) * error
     z = difference / error if error else None

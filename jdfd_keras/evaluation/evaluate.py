@@ -23,9 +23,16 @@ from jdfd_keras.data.samples import read_crops
 from jdfd_keras.data.shards import explain_damage
 from jdfd_keras.data.videos import CLASSES, LABEL_NAMES
 from jdfd_keras.evaluation.calibration import Calibration, load_calibration
+from jdfd_keras.evaluation.comparison import compare_scores
 from jdfd_keras.evaluation.explain import explain_faces
 from jdfd_keras.evaluation.figures.faces import plot_explanations, plot_faces
-from jdfd_keras.evaluation.folder import ERRORS, FACES, clear_folder, write_folder
+from jdfd_keras.evaluation.folder import (
+    ERRORS,
+    FACES,
+    check_folder,
+    clear_folder,
+    write_folder,
+)
 from jdfd_keras.evaluation.gather import (
     TestSet,
     check_leaks,
@@ -34,10 +41,11 @@ from jdfd_keras.evaluation.gather import (
     gather,
 )
 from jdfd_keras.evaluation.report import (
+    UNKNOWN,
     build_report,
     check_options,
+    choose_errors,
     choose_threshold,
-    compare_scores,
 )
 from jdfd_keras.evaluation.score_files import read_scores
 from jdfd_keras.evaluation.scores import Scores
@@ -85,11 +93,13 @@ def evaluate(
     directories = [data] if isinstance(data, (str, Path)) else list(data)
     sets = gather(directories, options.split)
     leaks = check_leaks(model_path, sets, options.split, allow_leak=options.allow_leak)
+    out = Path(out)
+    check_folder(out, compare)
     other = None if compare is None else read_scores(compare)
+    _rehearse(sets, other, options)
     calibration = load_calibration(model_path)
     model, faces = load_run_model(model_path)
     protocol = describe_model(model_path, faces, calibration) | describe_data(sets, options)
-    out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
 
     scored = score_sets(model, sets, options.split, options.batch_size, options.reconstruction)
@@ -112,6 +122,14 @@ def evaluate(
     return report
 
 
+def _rehearse(sets: list[TestSet], other: Scores | None, options: EvaluateOptions) -> None:
+    """Find what would be refused when all is scored, before hours are spent on it."""
+    label = np.concatenate([one.rows["label"].to_numpy() for one in sets])
+    scores = join_manifest(sets, ScoredFaces(np.zeros(len(label)), label))
+    if other is not None:
+        compare_scores(scores, other, options.aggregation)
+
+
 def score_sets(
     model: keras.Model, sets: list[TestSet], split: str, batch_size: int, reconstruct: bool
 ) -> ScoredFaces:
@@ -131,6 +149,13 @@ def score_sets(
 
     try:
         return score_dataset(model, chain.from_iterable(map(read, sets)), reconstruct=reconstruct)
+    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        half = batch_size // 2
+        advice = f"Try --batch-size {half}" if half else "Try a machine with more memory"
+        raise ValueError(
+            f"Expected memory to score {batch_size} faces at once; got {type(error).__name__}. "
+            f"{advice}."
+        ) from error
     finally:
         progress.close()
 
@@ -184,18 +209,18 @@ def describe_model(
 ) -> dict:
     """State what was evaluated and how it was made; ready for JSON."""
     path = Path(model_path)
-    told = {}
-    if (path / OPTIONS).is_file():
-        told = json.loads((path / OPTIONS).read_text(encoding="utf-8"))
+    options = (path if path.is_dir() else path.parent) / OPTIONS
+    told = json.loads(options.read_text(encoding="utf-8")) if options.is_file() else {}
     training = {name: told[name] for name in TRAINING if name in told}
     return {
         "model": path.resolve().name,
         "checkpoint": "best of its run, chosen on validation data and never on test data"
         if path.is_dir()
         else "a file given by itself: how it was chosen is not known here",
-        "training": training or "not known here",
+        "training": training or UNKNOWN,
         "training_faces": dataclasses.asdict(faces),
         "calibration": None if calibration is None else dataclasses.asdict(calibration),
+        "coverage": "of all videos of the split, by the manifest",
         "versions": {
             "jdfd_keras": jdfd_keras.__version__,
             "keras": keras.__version__,
@@ -221,25 +246,6 @@ def choose_examples(scores: Scores) -> list[int]:
     ]
 
 
-def choose_errors(scores: Scores) -> list[int]:
-    """Choose the hardest errors: reals of the highest scores, fakes of the lowest.
-
-    Args:
-        scores: One row per face.
-
-    Returns:
-        Positions of faces, one of each video: real ones, then fakes, at most SHOWN_PER_CLASS of
-        each, the worst first.
-    """
-    chosen = []
-    for wanted in CLASSES.values():
-        faces = np.flatnonzero(scores.label == wanted)
-        worst = faces[np.argsort(scores.score[faces] * (1 if wanted else -1), kind="stable")]
-        _, first = np.unique(scores.video[worst], return_index=True)
-        chosen += worst[np.sort(first)[:SHOWN_PER_CLASS]].tolist()
-    return chosen
-
-
 def _draw_faces(out: Path, model: keras.Model, sets: list[TestSet], scores: Scores) -> None:
     """Draw some faces with their reconstructions, and the hardest errors with their maps."""
     examples, errors = choose_examples(scores), choose_errors(scores)
@@ -249,6 +255,8 @@ def _draw_faces(out: Path, model: keras.Model, sets: list[TestSet], scores: Scor
     captions = [
         f"{LABEL_NAMES[int(scores.label[face])]}, score {scores.score[face]:.2f}" for face in chosen
     ]
+    for place in range(len(errors)):  # numbered as on the page
+        captions[len(examples) + place] = f"{place + 1}: {captions[len(examples) + place]}"
     first, last = slice(len(examples)), slice(len(examples), None)
     plot_faces(
         out / FACES,

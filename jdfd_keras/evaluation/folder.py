@@ -20,9 +20,11 @@ from jdfd_keras.evaluation.figures.curves import (
     plot_precision_recall,
     plot_roc,
 )
-from jdfd_keras.evaluation.page import render_markdown, title_of
+from jdfd_keras.evaluation.page import render_markdown
+from jdfd_keras.evaluation.report import find_calibration
 from jdfd_keras.evaluation.score_files import write_scores
 from jdfd_keras.evaluation.scores import Scores, score_videos
+from jdfd_keras.evaluation.sentences import title_of
 from jdfd_keras.markdown import write_page
 
 SCORES = "scores.parquet"
@@ -31,6 +33,29 @@ ROC, DET, PRECISION_RECALL = "roc", "det", "precision-recall"
 HISTOGRAM, RELIABILITY = "scores", "reliability"
 FACES, ERRORS = "faces", "errors"
 PICTURES = (ROC, DET, PRECISION_RECALL, HISTOGRAM, RELIABILITY, FACES, ERRORS)
+
+
+def check_folder(out: Path, *tables: str | Path | None) -> None:
+    """See that a report can be written to a folder, before anything is measured.
+
+    Args:
+        out: The folder; need not be there yet.
+        tables: Scores that are read, which the report's own would take the place of.
+
+    Raises:
+        OSError: If there is a file of its name.
+        ValueError: If one of the tables is its own scores.parquet.
+    """
+    if out.exists() and not out.is_dir():
+        raise NotADirectoryError(
+            f"Expected a folder for the report; got the file {out}. Choose another --out."
+        )
+    for table in tables:
+        if table is not None and Path(table).resolve() == (out / SCORES).resolve():
+            raise ValueError(
+                f"Expected another folder than that of the scores; got {out}, whose {SCORES} and "
+                "pictures would be replaced. Choose another --out."
+            )
 
 
 def clear_folder(out: Path) -> None:
@@ -51,7 +76,13 @@ def write_folder(out: Path, scores: Scores, report: dict) -> None:
         scores: One row per face.
         report: What `build_report` gave of them.
     """
-    write_scores(out / SCORES, scores)
+    error = report["reconstruction"]
+    told = {
+        "protocol": report["protocol"],
+        "excluded": report["excluded"],
+        "mean_face_mse": error and error["mean_face_mse"],
+    }
+    write_scores(out / SCORES, scores, told)
     _draw(out, scores, report["protocol"])
     pictures = [name for name in PICTURES if (out / f"{name}.png").is_file()]
     text = render_markdown(report, pictures)
@@ -72,7 +103,7 @@ def _draw(out: Path, scores: Scores, protocol: dict) -> None:
         videos,
         title=f"Scores of the videos: {title}",
         threshold=protocol["threshold"],
-        uncertain=find_band(protocol),
+        uncertain=_find_band(protocol),
     )
     levels = {
         "faces": measure_reliability(scores.label, scores.score, weigh_by_video(scores)),
@@ -89,10 +120,6 @@ def _draw(out: Path, scores: Scores, protocol: dict) -> None:
         plot(out / name, curves, title=title)
 
 
-def find_band(protocol: dict) -> tuple[float, float] | None:
-    """Take the band of uncertain scores, where the threshold is the calibrated one."""
-    calibration = protocol.get("calibration")
-    if not calibration or calibration["threshold"] != protocol["threshold"]:
-        return None
-    band = calibration["uncertain_from"], calibration["uncertain_to"]
-    return band if band[0] < band[1] else None
+def _find_band(protocol: dict) -> tuple[float, float] | None:
+    calibration = find_calibration(protocol, protocol["threshold"])
+    return calibration and (calibration.uncertain_from, calibration.uncertain_to)

@@ -6,16 +6,21 @@ Takes a file; writes the same folder as `evaluate`, without pictures of faces. N
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 import jdfd_keras
-from jdfd_keras.evaluation.folder import clear_folder, write_folder
-from jdfd_keras.evaluation.gather import TestSet, describe_data, find_excluded, gather
+from jdfd_keras.evaluation.comparison import compare_scores
+from jdfd_keras.evaluation.folder import check_folder, clear_folder, write_folder
+from jdfd_keras.evaluation.gather import TestSet, find_excluded, gather
+from jdfd_keras.evaluation.groups import Excluded
 from jdfd_keras.evaluation.report import (
+    UNKNOWN,
     build_report,
     check_options,
     choose_threshold,
-    compare_scores,
+    read_calibrated,
 )
-from jdfd_keras.evaluation.score_files import read_scores
+from jdfd_keras.evaluation.score_files import read_scores, read_told
 from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.options import EvaluateOptions
 
@@ -31,7 +36,7 @@ def evaluate_scores(
     """Measure scores that are there already.
 
     Args:
-        path: A table as `read_scores` takes it.
+        path: A table as `read_scores` takes it. One that `evaluate` wrote knows how it came about.
         out: The folder of the report; made if it is not there, files of its names are replaced.
         options: Threshold, how a video is scored, intervals; the split, of `data`.
         data: Prepared data sets that the scores are of. With them, videos that have no score are
@@ -49,7 +54,9 @@ def evaluate_scores(
     options = options or EvaluateOptions()
     check_options(options)
     path, out = Path(path), Path(out)
+    check_folder(out, path, compare)
     scores = read_scores(path)
+    told = read_told(path)
     sets = gather(data, options.split) if data else []
     if sets:
         check_videos(scores, sets, options.split)
@@ -58,21 +65,19 @@ def evaluate_scores(
         comparison = {"with": Path(compare).name} | compare_scores(
             scores, read_scores(compare), options.aggregation
         )
-    names = dict.fromkeys(scores.videos.data.tolist())
-    described = describe_data(sets, options) if sets else {"data": {n: {} for n in names if n}}
+    if told:  # of an evaluation of ours, of which nothing need be guessed
+        protocol, mean_face_mse = told["protocol"], told["mean_face_mse"]
+        excluded = [Excluded(**video) for video in told["excluded"]]
+    else:
+        protocol, mean_face_mse = _describe(path, scores, sets, options), None
+        excluded = find_excluded(sets, scores) if sets else []
     report = build_report(
         scores,
-        threshold=choose_threshold(options, None),
+        threshold=choose_threshold(options, read_calibrated(protocol)),
         options=options,
-        protocol={
-            "model": path.name,
-            "checkpoint": "scores given by themselves: how they came about is not known here",
-            "training": "not known here",
-            **described,
-            "leaks": "not checked: what gave the scores is not known here",
-            "versions": {"jdfd_keras": jdfd_keras.__version__},
-        },
-        excluded=find_excluded(sets, scores),
+        protocol=protocol,
+        excluded=excluded,
+        mean_face_mse=mean_face_mse,
     )
     if comparison:
         report["comparison"] = comparison
@@ -80,6 +85,24 @@ def evaluate_scores(
     clear_folder(out)
     write_folder(out, scores, report)
     return report
+
+
+def _describe(
+    path: Path, scores: Scores, sets: Sequence[TestSet], options: EvaluateOptions
+) -> dict:
+    """State how little is known of scores from elsewhere; ready for JSON."""
+    names = [one.name for one in sets] or [name for name in np.unique(scores.videos.data) if name]
+    return {
+        "model": path.name,
+        "checkpoint": "scores given by themselves: how they came about is not known here",
+        "training": UNKNOWN,
+        **({"split": options.split} if sets else {}),
+        "data": {str(name): {} for name in names},
+        "coverage": "of all videos of the split, by the manifest" if sets else UNKNOWN,
+        "calibration": UNKNOWN,
+        "leaks": "not checked: what gave the scores is not known here",
+        "versions": {"jdfd_keras": jdfd_keras.__version__},
+    }
 
 
 def check_videos(scores: Scores, sets: Sequence[TestSet], split: str) -> None:
@@ -95,7 +118,8 @@ def check_videos(scores: Scores, sets: Sequence[TestSet], split: str) -> None:
     if unknown:
         raise ValueError(
             f"Expected scores of the videos in {where}; got {len(unknown)} that are not there, "
-            f"such as {unknown[0]!r}. Leave the data set out, or these scores."
+            f"such as {unknown[0]!r}. Another --split? Else leave the data set out, or these "
+            "scores."
         )
     labels = scores.videos.label.tolist()
     differing = [n for n, label in zip(names, labels, strict=True) if known[n] != label]

@@ -15,7 +15,8 @@ from jdfd_keras.claims import OPTIONS, load_options
 from jdfd_keras.data.leaks import COLUMNS, describe_leaks, find_leaks, refuse_leaks
 from jdfd_keras.data.manifest import VideoRow, read_faces, read_videos
 from jdfd_keras.data.videos import UNLABELLED
-from jdfd_keras.evaluation.report import Excluded
+from jdfd_keras.evaluation.calibration import SEEN
+from jdfd_keras.evaluation.groups import Excluded
 from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.options import EvaluateOptions, FaceOptions, FilterOptions, SplitOptions
 from jdfd_keras.training.run import read_seen
@@ -92,7 +93,7 @@ def check_leaks(
         model_path: What is evaluated.
         sets: On what.
         split: Of which split they are. Validation is held against training alone; the others also
-            against validation, on which the epoch was chosen.
+            against validation, on which the epoch was chosen, and what the run was calibrated on.
         allow_leak: Take a leak, and say so.
 
     Returns:
@@ -106,6 +107,9 @@ def check_leaks(
         return "not checked: what this model was trained on is not known here"
     if split == "val":
         seen = seen.filter(pc.equal(seen["split"].cast(pa.string()), "train"))
+    elif (calibrated := read_seen(model_path, SEEN)) is not None:
+        columns = seen.column_names
+        seen = pa.concat_tables([seen, calibrated.select(columns).cast(seen.schema)])
     rows = pa.concat_tables([one.rows.select(COLUMNS) for one in sets])
     leaks = find_leaks({"training": seen, "evaluation": rows})
     if not allow_leak:
@@ -123,10 +127,13 @@ def find_excluded(sets: Sequence[TestSet], scores: Scores) -> list[Excluded]:
     scored = set(scores.videos.video_id.tolist())
     return [
         Excluded(
-            one.name,
-            video.video_id,
-            bool(video.label),
-            video.reason or "no face of it has a score",
+            data=one.name,
+            video_id=video.video_id,
+            is_fake=bool(video.label),
+            reason=video.reason or "no face of it has a score",
+            split=video.split,
+            compression=video.compression,
+            manipulation=video.manipulation,
         )
         for one in sets
         for video in one.videos

@@ -96,6 +96,8 @@ def measure(
     Returns:
         Metrics; a group without reals or without fakes has no auc, eer, ap, accuracy or TPR at a
         FPR. A class of one video gives no intervals: nothing tells how much videos of it differ.
+        Nor has a metric one that no draw changes, such as the AUC of classes that lie apart, or
+        the TPR at a FPR that is less than one real video.
 
     Raises:
         ValueError: If the threshold is not in [0, 1].
@@ -121,6 +123,23 @@ def measure(
     return Metrics(num_real=int((~label).sum()), num_fake=int(label.sum()), **estimates)
 
 
+def measure_auc(label: np.ndarray, value: np.ndarray) -> float | None:
+    """Give the AUC of any measure of which fakes are thought to have more; no interval.
+
+    Args:
+        label: bool[n], True is fake.
+        value: float64[n], on any scale.
+
+    Returns:
+        The area; None where a class is absent.
+    """
+    label = np.asarray(label, bool)
+    if label.all() or not label.any():
+        return None
+    rows = np.arange(len(label))
+    return float(Ranking(label, np.asarray(value, np.float64), rows, 0.0).measure(rows * 0 + 1)[0])
+
+
 def _find_bounds(
     ranking: "Ranking", values: np.ndarray, members: list[np.ndarray], rounds: int, seed: int
 ) -> np.ndarray:
@@ -138,7 +157,9 @@ def _find_bounds(
     bias = norm.ppf(np.clip((below + up_to) / 2, least, 1 - least))
     acceleration = _find_acceleration(ranking, members)
     bounds = np.full((2, len(MEASURED)), np.nan)
-    for position in np.flatnonzero(~np.isnan(values)):
+    few = [name for name, rate in FPR_ALLOWED.items() if rate * len(members[0]) < 1]
+    has_spread = (drawn.min(axis=0) < drawn.max(axis=0)) & ~np.isin(MEASURED, few)
+    for position in np.flatnonzero(has_spread):  # NaN has none
         tail = bias[position] + norm.ppf([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
         share = norm.cdf(bias[position] + tail / (1 - acceleration[position] * tail))
         bounds[:, position] = np.quantile(drawn[:, position], share)

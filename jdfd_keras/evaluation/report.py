@@ -6,32 +6,25 @@ is `page`'s.
 """
 
 import dataclasses
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
-from sklearn.metrics import roc_auc_score
 
+from jdfd_keras.data.videos import CLASSES, LABEL_NAMES
 from jdfd_keras.evaluation.calibration import (
+    VERDICTS,
     Calibration,
     measure_reliability,
     weigh_by_video,
 )
-from jdfd_keras.evaluation.delong import Difference, compare
-from jdfd_keras.evaluation.metrics import MEASURED, check_threshold, measure
-from jdfd_keras.evaluation.scores import GROUPS, Scores, score_videos
+from jdfd_keras.evaluation.groups import Excluded, measure_groups, part_all
+from jdfd_keras.evaluation.metrics import check_threshold, measure_auc
+from jdfd_keras.evaluation.scores import Scores, score_videos
 from jdfd_keras.options import EvaluateOptions
-from jdfd_keras.progress import Progress
 
-
-@dataclass(frozen=True)
-class Excluded:
-    """A video without a score."""
-
-    data: str
-    video_id: str
-    is_fake: bool
-    reason: str
+UNKNOWN = "not known here"
+FEWEST_ROUNDS = 100
+HARDEST_PER_CLASS = 6
 
 
 def build_report(
@@ -40,7 +33,7 @@ def build_report(
     threshold: float,
     options: EvaluateOptions,
     protocol: dict,
-    excluded: list[Excluded],
+    excluded: Sequence[Excluded],
     mean_face_mse: float | None = None,
 ) -> dict:
     """Put every number of one evaluation together.
@@ -56,14 +49,16 @@ def build_report(
     Returns:
         A dict ready for JSON. `frame` and `video`: `num_real`, `num_fake` and one object per
         metric of MEASURED with its `value` and the bounds of its 95 % interval, `low` and
-        `high`; null where undefined. `by_manipulation`: the two blocks for each manipulation
-        against all real videos; `by_data`, `by_split` and `by_compression`, where there are
-        several of these: the same for each, with the others below it. `coverage`: how many
-        videos have a score, of how many. `calibration`: the expected calibration error of both
-        levels. `reconstruction`, null where it was not measured. `excluded` and `protocol`.
+        `high`; null where undefined. `coverage`: how many videos have a score, of how many.
+        `by_manipulation`: the three for each manipulation against all real videos; `by_data`,
+        `by_split` and `by_compression`, where there are several of these: the same for each, with
+        the others below it. `verdicts`, by label, where the threshold is the calibrated one, else
+        null. `calibration`: the expected calibration error of both levels. `reconstruction`, null
+        where it was not measured. `hardest`: the faces nearest to an error, or beyond. `excluded`
+        and `protocol`.
     """
-    num_scored = len(scores.videos)
     videos = score_videos(scores, options.aggregation)
+    frame = measure_reliability(scores.label, scores.score, weigh_by_video(scores))
     return {
         "protocol": {
             **protocol,
@@ -71,25 +66,26 @@ def build_report(
             "aggregation": options.aggregation,
             "rounds": options.rounds,
             "intervals": f"95 %, BCa bootstrap over videos within each class, "
-            f"{options.rounds} rounds, seed {options.seed}",
+            f"{options.rounds} rounds, seed {options.seed}"
+            if options.rounds
+            else "none",
             "eer_rule": "FPR where the ROC curve, joined by straight lines, meets FPR = 1 - TPR",
         },
-        **_measure_groups(_part_all(scores), threshold, options),
-        "coverage": {
-            "num_faces": len(scores),
-            "num_scored": num_scored,
-            "num_videos": num_scored + len(excluded),
-            "share": num_scored / (num_scored + len(excluded)),
-        },
+        **measure_groups(part_all(scores, excluded), threshold, options),
+        "verdicts": _count_verdicts(scores.videos.label, videos, protocol, threshold),
         "calibration": {
-            "frame_ece": measure_reliability(
-                scores.label, scores.score, weigh_by_video(scores)
-            ).ece,
+            "frame_ece": frame.ece,
             "video_ece": measure_reliability(scores.videos.label, videos).ece,
         },
         "reconstruction": None
         if mean_face_mse is None
-        else _measure_reconstruction(scores, mean_face_mse),
+        else {
+            "mse": float(scores.reconstruction_error.mean()),
+            "mean_face_mse": mean_face_mse,
+            # How well the error alone tells fakes from reals.
+            "frame_auc": measure_auc(scores.label, scores.reconstruction_error),
+        },
+        "hardest": [_describe_face(scores, face) for face in choose_errors(scores)],
         "excluded": [dataclasses.asdict(video) for video in excluded],
     }
 
@@ -102,10 +98,15 @@ def check_options(options: EvaluateOptions) -> None:
     """
     if options.threshold is not None:
         check_threshold(options.threshold)
-    if options.batch_size < 1 or options.rounds < 0:
+    if options.batch_size < 1 or options.seed < 0:
         raise ValueError(
-            f"Expected batch_size >= 1 and rounds >= 0; got {options.batch_size} and "
-            f"{options.rounds}. Try the defaults."
+            f"Expected batch_size >= 1 and seed >= 0; got {options.batch_size} and "
+            f"{options.seed}. Try the defaults."
+        )
+    if options.rounds != 0 and options.rounds < FEWEST_ROUNDS:
+        raise ValueError(
+            f"Expected {FEWEST_ROUNDS} rounds or more, or 0 for no intervals; got "
+            f"{options.rounds}. Try the default, {EvaluateOptions.rounds}."
         )
 
 
@@ -116,141 +117,56 @@ def choose_threshold(options: EvaluateOptions, calibration: Calibration | None) 
     return (calibration or Calibration()).threshold
 
 
-def compare_scores(scores: Scores, other: Scores, aggregation: str) -> dict:
-    """Compare two detectors on the videos that both have scored.
+def find_calibration(protocol: dict, threshold: float) -> Calibration | None:
+    """Take the calibration of a protocol, where its threshold is the one that is used."""
+    calibration = read_calibrated(protocol)
+    return calibration if calibration and calibration.threshold == threshold else None
+
+
+def read_calibrated(protocol: dict) -> Calibration | None:
+    """Read the calibration of a protocol; None where there is none, or it is UNKNOWN."""
+    told = protocol.get("calibration")
+    return Calibration(**told) if isinstance(told, dict) else None
+
+
+def choose_errors(scores: Scores) -> list[int]:
+    """Choose the hardest errors: reals of the highest scores, fakes of the lowest.
 
     Args:
-        scores: Of the first.
-        other: Of the second.
-        aggregation: How a video's score is made.
+        scores: One row per face.
 
     Returns:
-        A dict ready for JSON: `video` and `frame`, the fields of a Difference, null where it is
-        undefined or, of frames, where both did not look at the same faces; `num_videos` compared;
-        `only_first` and `only_second`, the videos that one of them lacks.
-
-    Raises:
-        ValueError: If they share no video, or disagree on what is fake.
+        Positions of faces, one of each video: real ones, then fakes, at most HARDEST_PER_CLASS of
+        each, the worst first.
     """
-    names, others = scores.videos.video_id, other.videos.video_id
-    here, there = np.isin(names, others), np.isin(others, names)
-    if not here.any():
-        raise ValueError(
-            f"Expected scores of the same videos to compare; got {len(names)} and {len(others)} "
-            f"videos, none of them in both. One has {str(names[0])!r}, the other "
-            f"{str(others[0])!r}: give both the same video_id."
-        )
-    first, second = _sort(scores.select(here)), _sort(other.select(there))
-    differs = first.videos.label != second.videos.label
-    if differs.any():
-        raise ValueError(
-            "Expected both detectors' tables to agree on what is fake; they do not on "
-            f"{str(first.videos.video_id[differs][0])!r} ({int(differs.sum())} videos). In both, "
-            "1 must be fake."
-        )
-    label = first.videos.label
-    video = compare(label, score_videos(first, aggregation), score_videos(second, aggregation))
-    same_faces = len(first) == len(second) and all(
-        np.array_equal(getattr(first, name), getattr(second, name))
-        for name in ("video", "frame_index", "track_id")
-    )
-    frame = compare(first.label, first.score, second.score, first.video) if same_faces else None
+    chosen = []
+    for wanted in CLASSES.values():
+        faces = np.flatnonzero(scores.label == wanted)
+        worst = faces[np.argsort(scores.score[faces] * (1 if wanted else -1), kind="stable")]
+        _, first = np.unique(scores.video[worst], return_index=True)
+        chosen += worst[np.sort(first)[:HARDEST_PER_CLASS]].tolist()
+    return chosen
+
+
+def _describe_face(scores: Scores, face: int) -> dict:
+    video = int(scores.video[face])
     return {
-        "num_videos": len(label),
-        "only_first": names[~here].tolist(),
-        "only_second": others[~there].tolist(),
-        "video": _plain(video),
-        "frame": _plain(frame),
+        "data": str(scores.videos.data[video]),
+        "video_id": str(scores.videos.video_id[video]),
+        "frame_index": int(scores.frame_index[face]),
+        "track_id": int(scores.track_id[face]),
+        "label": LABEL_NAMES[int(scores.videos.label[video])],
+        "score": float(scores.score[face]),
     }
 
 
-def _block(metrics) -> dict:
-    values = {name: getattr(metrics, name)._asdict() for name in MEASURED}
-    return {"num_real": metrics.num_real, "num_fake": metrics.num_fake, **values}
-
-
-def _part_all(scores: Scores, names: tuple[str, ...] = GROUPS) -> dict:
-    """Part scores by what is known of their videos: `scores`, and under `by_...` more of these."""
-    parted = {"scores": scores}
-    for position, name in enumerate(names, start=1):
-        parts = _part(scores, name)
-        if name == "manipulation" or len(parts) > 1:
-            parted[f"by_{name}"] = {
-                value or "unnamed": _part_all(part, names[position:])
-                for value, part in parts.items()
-            }
-    return parted
-
-
-def _part(scores: Scores, name: str) -> dict[str, Scores]:
-    """Part scores by one thing, sorted; manipulations each with all the reals."""
-    column, label = getattr(scores.videos, name), scores.videos.label
-    if name == "manipulation":
-        return {
-            value: scores.select(~label | (column == value))
-            for value in np.unique(column[label]).tolist()
-        }
-    return {value: scores.select(column == value) for value in np.unique(column).tolist()}
-
-
-def _measure_groups(parted: dict, threshold: float, options: EvaluateOptions) -> dict:
-    """Measure faces and videos of every group that `_part_all` made."""
-    settings = {"threshold": threshold, "rounds": options.rounds, "seed": options.seed}
-    groups = {id(group): group for group in _walk(parted)}  # one manipulation alone is the whole
-    measured = {}
-    progress = Progress("measuring", len(groups), "groups")
-    try:
-        for key, group in groups.items():
-            videos = score_videos(group, options.aggregation)
-            frame = measure(group.label, group.score, video=group.video, **settings)
-            video = measure(group.videos.label, videos, **settings)
-            measured[key] = {"frame": _block(frame), "video": _block(video)}
-            progress.advance()
-    finally:
-        progress.close()
-
-    def collect(parted: dict) -> dict:
-        found = dict(measured[id(parted["scores"])])
-        for name, parts in parted.items():
-            if name != "scores":
-                found[name] = {value: collect(part) for value, part in parts.items()}
-        return found
-
-    return collect(parted)
-
-
-def _walk(parted: dict) -> Iterator[Scores]:
-    yield parted["scores"]
-    for name, parts in parted.items():
-        if name != "scores":
-            for part in parts.values():
-                yield from _walk(part)
-
-
-def _measure_reconstruction(scores: Scores, mean_face_mse: float) -> dict:
-    error, label = scores.reconstruction_error, scores.label
-    has_both = label.any() and not label.all()
-    return {
-        "mse": float(error.mean()),
-        "mean_face_mse": mean_face_mse,
-        # How well the error alone tells fakes from reals.
-        "frame_auc": float(roc_auc_score(label, error)) if has_both else None,
-    }
-
-
-def _sort(scores: Scores) -> Scores:
-    """Put videos in the order of their names, and faces in that of their videos and frames."""
-    order = np.argsort(scores.videos.video_id)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    video = place[scores.video]
-    faces = np.lexsort((scores.track_id, scores.frame_index, video))
-    videos = type(scores.videos)(*(column[order] for column in vars(scores.videos).values()))
-    columns = (scores.frame_index, scores.track_id, scores.score)
-    return Scores(videos, video[faces], *(column[faces] for column in columns))
-
-
-def _plain(difference: Difference | None) -> dict | None:
-    if difference is None:
+def _count_verdicts(
+    label: np.ndarray, videos: np.ndarray, protocol: dict, threshold: float
+) -> dict | None:
+    calibration = find_calibration(protocol, threshold)
+    if calibration is None:
         return None
-    return vars(difference) | {"difference": difference.difference._asdict()}
+    counts = {name: dict.fromkeys(VERDICTS, 0) for name in CLASSES}
+    for is_fake, score in zip(label, videos, strict=True):
+        counts[LABEL_NAMES[int(is_fake)]][calibration.judge(score)] += 1
+    return counts

@@ -3,15 +3,21 @@
 Takes a path; gives Scores, or takes them. Knows nothing of models or TensorFlow.
 """
 
+import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
 from jdfd_keras.evaluation.scores import GROUPS, Scores
 
+TOLD = "jdfd_keras"  # key of the metadata
+TOLD = "jdfd_keras"  # key of the metadata
 NEEDED = ("video_id", "label", "score")
 TYPES = {
     "video_id": pa.string(),
@@ -22,14 +28,18 @@ TYPES = {
     "reconstruction_error": pa.float64(),
     **dict.fromkeys(GROUPS, pa.string()),
 }
+# As pandas, spreadsheets and people write them; in any case.
+LABELS = {"0": 0, "0.0": 0, "false": 0, "real": 0, "1": 1, "1.0": 1, "true": 1, "fake": 1}
+NOTHING = pa.array(pa.csv.ConvertOptions().null_values)
 
 
-def write_scores(path: str | Path, scores: Scores) -> None:
+def write_scores(path: str | Path, scores: Scores, told: dict | None = None) -> None:
     """Write the table, one row per face.
 
     Args:
         path: A .parquet or .csv file, replaced if it is there.
         scores: The table.
+        told: What else a report states of it, JSON-ready; kept in a .parquet alone.
 
     Raises:
         ValueError: If the path ends otherwise.
@@ -43,9 +53,13 @@ def write_scores(path: str | Path, scores: Scores) -> None:
     if scores.reconstruction_error is not None:
         columns["reconstruction_error"] = scores.reconstruction_error
     table = pa.table(columns)
-    if path.suffix == ".parquet":
-        pq.write_table(table, path, compression="zstd")
-    elif path.suffix == ".csv":
+    if path.suffix.lower() == ".parquet":
+        if told is not None:
+            table = table.replace_schema_metadata({TOLD: json.dumps(told)})
+        unfinished = path.with_name(f"unfinished-{path.name}")
+        pq.write_table(table, unfinished, compression="zstd")
+        unfinished.replace(path)
+    elif path.suffix.lower() == ".csv":
         words = [name for name, kind in TYPES.items() if kind == pa.string()]
         for name in words:
             position = table.column_names.index(name)
@@ -59,54 +73,46 @@ def read_scores(path: str | Path) -> Scores:
     """Read a table of scores, of this detector or of any other.
 
     Args:
-        path: A .parquet or .csv file with the columns `video_id`, `label` (1 is fake) and
-            `score` in any order; `frame_index`, `track_id`, `data`, `split`, `compression`,
-            `manipulation` and `reconstruction_error` where they are known. Others are passed over.
+        path: A .parquet or .csv file with the columns `video_id`, `label` (1, true or fake; 0,
+            false or real) and `score` in any order; `frame_index`, `track_id`, `data`, `split`,
+            `compression`, `manipulation` and `reconstruction_error` where they are known. Others
+            are passed over.
 
     Returns:
         The table in the order of the file.
 
     Raises:
         OSError: If the file is not there.
-        ValueError: If it is no such table, a column is missing, a value is no number, or the
-            table is not valid.
+        ValueError: If it is no such table, a column is missing, a value is no number, a face is
+            there twice, or the table is not valid.
     """
     path = Path(path)
-    if path.suffix not in (".parquet", ".csv"):
+    if path.suffix.lower() not in (".parquet", ".csv"):
         raise ValueError(_wrong_suffix(path))
     if not path.is_file():
         raise FileNotFoundError(
             f"Expected a table of scores; got {path}, where there is no file. Check the path."
         )
-    table = _read_parquet(path) if path.suffix == ".parquet" else _read_csv(path)
-    missing = [name for name in NEEDED if name not in table.column_names]
-    if missing:
-        raise ValueError(
-            f"Expected the columns {', '.join(NEEDED)} in {path}; {', '.join(missing)} "
-            f"is not among {', '.join(table.column_names)}. Give the file a header with these "
-            "names."
-        )
-    twice = [name for name in TYPES if table.column_names.count(name) > 1]
-    if twice:
-        raise ValueError(
-            f"Expected each column once in {path}; got {', '.join(twice)} twice. Leave one out."
-        )
-    known = {name: table[name] for name in TYPES if name in table.column_names}
-    for name in known:
-        if known[name].null_count and TYPES[name] != pa.string():
-            row = known[name].is_null().to_numpy().argmax()
-            raise ValueError(
-                f"Expected a number for the {name} of every face in {path}; got none in row "
-                f"{row + 1} of them. A face without a score must not be in the table."
-            )
+    table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
     columns = {
-        name: column if TYPES[name] == pa.string() else column.to_numpy()
-        for name, column in known.items()
+        name: _convert(name, table[name], path) for name in TYPES if name in table.column_names
     }
     try:
-        return Scores.from_faces(**columns)
+        scores = Scores.from_faces(**columns)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
+    if "frame_index" not in columns:
+        _check_rows(table, path)
+    return scores
+
+
+def read_told(path: str | Path) -> dict | None:
+    """Read what `write_scores` was told; None if it was told nothing, or others wrote the file."""
+    path = Path(path)
+    if path.suffix.lower() != ".parquet":
+        return None
+    told = (pq.read_schema(path).metadata or {}).get(TOLD.encode())
+    return None if told is None else json.loads(told)
 
 
 def _repeat(words: np.ndarray, video: np.ndarray) -> pa.DictionaryArray:
@@ -116,30 +122,160 @@ def _repeat(words: np.ndarray, video: np.ndarray) -> pa.DictionaryArray:
 
 def _read_parquet(path: Path) -> pa.Table:
     try:
-        table = pq.read_table(path)
-        known = [name for name in table.column_names if name in TYPES]
-        return table.select(known).cast(pa.schema([(name, TYPES[name]) for name in known]))
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            _check_header(names, path)
+            if "frame_index" in names or any(map(pa.types.is_nested, file.schema_arrow.types)):
+                names = [name for name in names if name in TYPES]  # others may be large
+            return file.read(columns=names)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
-            f"Expected a Parquet table of scores at {path}; got '{' '.join(str(error).split())}'. "
-            "It is damaged or of another kind."
+            f"Expected a Parquet table of scores at {path}; got '{_on_one_line(error)}'. It is "
+            "damaged or of another kind."
         ) from error
 
 
 def _read_csv(path: Path) -> pa.Table:
+    # Words first, numbers later: a wrong one is then known by its column and row.
+    words = dict.fromkeys(TYPES, pa.string())
     try:
         table = pa.csv.read_csv(
             path,
             read_options=pa.csv.ReadOptions(use_threads=False),  # so that an error has its row
-            convert_options=pa.csv.ConvertOptions(column_types=TYPES, strings_can_be_null=False),
+            convert_options=pa.csv.ConvertOptions(column_types=words, strings_can_be_null=False),
         )
-        table.column_names  # noqa: B018 - pyarrow (25.0.1) decodes a header only now
-        return table
+        names = table.column_names  # pyarrow (25.0.1) decodes a header only now
     except (pa.ArrowException, UnicodeDecodeError) as error:
+        text = _on_one_line(error)
+        columns = re.search(r"Expected (\d+) columns, got (\d+)", text)
+        if "utf" in text.lower():
+            hint = "Save it as UTF-8."
+        elif columns and int(columns[2]) > int(columns[1]):
+            hint = "Write numbers with a point, as 0.5, and put a name with a comma in quotes."
+        else:
+            hint = "Was the file cut short?"
         raise ValueError(
-            "Expected a header, and in every line a video_id, a label of 0 or 1 and a score in "
-            f"0..1 in {path}; got '{' '.join(str(error).split())}'. Was the file cut short?"
+            f"Expected a header and a line for every face in {path}, divided by commas; got "
+            f"'{text}'. {hint}"
         ) from error
+    _check_header(names, path)
+    return table
+
+
+def _check_header(names: Sequence[str], path: Path) -> None:
+    twice = [name for name in TYPES if names.count(name) > 1]
+    if twice:
+        raise ValueError(
+            f"Expected each column once in {path}; got {', '.join(twice)} twice. Leave one out."
+        )
+    missing = [name for name in NEEDED if name not in names]
+    if not missing:
+        return
+    alike = {name.strip().lower(): name for name in names}
+    if any(sign in name for sign in ";\t" for name in names):
+        hint = "Divide the columns by commas, not by semicolons or tabs."
+    elif set(missing) <= set(alike):
+        hint = f"Write {', '.join(f'{name} for {alike[name]!r}' for name in missing)}."
+    else:
+        hint = "Give the file a header with these names."
+    raise ValueError(
+        f"Expected the columns {', '.join(NEEDED)} in {path}; {', '.join(missing)} is not among "
+        f"{', '.join(names)}. {hint}"
+    )
+
+
+def _convert(name: str, column: pa.ChunkedArray, path: Path) -> pa.ChunkedArray | np.ndarray:
+    """Make a column what it must be; numbers come as numpy."""
+    kind = TYPES[name]
+    try:
+        if pa.types.is_dictionary(column.type):
+            column = column.cast(column.type.value_type)
+        if kind == pa.string():
+            return column.cast(kind)
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            column = _parse(name, column.cast(pa.string()), path)
+        column = column.cast(kind)
+    except pa.ArrowException as error:
+        raise ValueError(
+            f"Expected {_say_wanted(name)} for the {name} of every face in {path}; got "
+            f"'{_on_one_line(error)}'. The column is of another kind."
+        ) from error
+    if column.null_count:
+        row = column.is_null().to_numpy().argmax()
+        raise ValueError(
+            f"Expected {_say_wanted(name)} for the {name} of every face in {path}; got none in "
+            f"row {row + 1} of them. A face without a score must not be in the table."
+        )
+    return column.to_numpy()
+
+
+def _parse(name: str, column: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
+    """Read words as labels or numbers; those for nothing become null."""
+    words = pc.utf8_trim_whitespace(column)
+    words = pc.if_else(pc.is_in(words, NOTHING), pa.scalar(None, pa.string()), words)
+    if name == "label":
+        place = pc.index_in(pc.utf8_lower(words), pa.array(list(LABELS)))
+        numbers = pc.take(pa.array(list(LABELS.values())), place)
+        wrong = pc.and_(words.is_valid(), place.is_null()).to_numpy()
+        row = int(wrong.argmax()) if wrong.any() else None
+        hint = "Unlabelled faces cannot be measured: leave them out."
+    else:
+        try:
+            return words.cast(TYPES[name])
+        except pa.ArrowInvalid:
+            row = next(row for row, word in enumerate(words) if not _can_be(word, TYPES[name]))
+        hint = f"Write it such as {12 if TYPES[name] == pa.int64() else 0.5}."
+    if row is not None:
+        raise ValueError(
+            f"Expected {_say_wanted(name)} for the {name} of every face in {path}; got "
+            f"{column[row].as_py()!r} in row {row + 1} of them. {hint}"
+        )
+    return numbers
+
+
+def _can_be(word: pa.Scalar, kind: pa.DataType) -> bool:
+    try:
+        word.cast(kind)
+    except pa.ArrowInvalid:
+        return False
+    return True
+
+
+def _say_wanted(name: str) -> str:
+    if name == "label":
+        return "0 (real) or 1 (fake)"
+    return "a whole number" if TYPES[name] == pa.int64() else "a number"
+
+
+def _check_rows(table: pa.Table, path: Path) -> None:
+    """Refuse a face given twice, where frames have no index but other columns tell faces apart.
+
+    Columns that are the same for faces of different scores, or for all, do not: two faces of a
+    video may well have the same score.
+    """
+    own = [
+        "video_id" if name == "video_id" else str(i) for i, name in enumerate(table.column_names)
+    ]
+    others = [own[i] for i, name in enumerate(table.column_names) if name not in TYPES]
+    table = table.rename_columns(own).unify_dictionaries()  # a column of others may be there twice
+    rows = table.append_column("row", pa.array(range(len(table))))
+    try:
+        distinct = rows.group_by(own).aggregate([("row", "min")])
+        faces = len(table.group_by(["video_id", *others]).aggregate([]))
+        vary = others and len(table.group_by(others).aggregate([])) > 1
+    except pa.ArrowNotImplementedError:  # a type of others that cannot be compared (25.0.1)
+        return
+    if vary and faces == len(distinct) < len(table):
+        first = np.setdiff1d(np.arange(len(table)), distinct["row_min"].to_numpy())[0]
+        raise ValueError(
+            f"Expected each face once in {path}; got row {first + 1} of them a second time, the "
+            "same in every column. Leave it out, or add a frame_index if it is another frame. Was "
+            "the same data set put in twice?"
+        )
+
+
+def _on_one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _wrong_suffix(path: Path) -> str:

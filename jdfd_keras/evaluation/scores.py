@@ -4,6 +4,7 @@ Everything else in this room is computed from it. Knows nothing of files, models
 TensorFlow, so the scores of any other detector may be put in and measured alike.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -13,6 +14,8 @@ import pyarrow as pa
 AGGREGATIONS = ("mean", "median", "max", "track")
 # What is known of a video besides its id and label; "" where it is not.
 GROUPS = ("data", "split", "compression", "manipulation")
+LONGEST_WORD = 1000
+CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +88,8 @@ class Scores:
 
         Raises:
             ValueError: If there are no faces, the columns differ in length, a group is not of
-                GROUPS, a video_id is empty, a label is neither 0 nor 1, a score is NaN or outside
+                GROUPS, a video_id is empty, a word is longer than LONGEST_WORD or has control
+                characters, a label is neither 0 nor 1, a score is NaN or outside
                 [0, 1], the faces of a video differ in what is of the video, or a face is there
                 twice.
         """
@@ -110,11 +114,13 @@ class Scores:
             if value is not None
         }
         lengths = {name: len(c) if np.ndim(c) == 1 else np.shape(c) for name, c in given.items()}
-        if len(set(lengths.values())) > 1 or not len(video):
+        if len(set(lengths.values())) > 1:
             raise ValueError(
-                "Expected one value per face in every column, and one face at least; got "
-                f"{lengths}. Flatten the scores of a model with `scores[:, 0]`."
+                f"Expected one value per face in every column; got {lengths}. Flatten the scores "
+                "of a model with `scores[:, 0]`."
             )
+        if not len(video):
+            raise ValueError("Expected one face at least; got no faces. Score a set first.")
         names = encoded.dictionary.to_pylist()
         if "" in names:
             raise ValueError(
@@ -123,6 +129,8 @@ class Scores:
             )
         if frame_index is None:
             frame_index = _count_up(video)
+        _check_words("video_id", encoded)
+        people = "" if track_id is not None else "Several people in it need a track_id each. "
         track_id = np.zeros(len(video), np.int64) if track_id is None else track_id
 
         def name_face(row: int) -> str:
@@ -147,7 +155,7 @@ class Scores:
             score,
             None if reconstruction_error is None else np.asarray(reconstruction_error, np.float64),
         )
-        _check_faces(scores, name_face)
+        _check_faces(scores, name_face, hint=people)
         return scores
 
     def __len__(self) -> int:
@@ -246,6 +254,7 @@ def _count_up(video: np.ndarray) -> np.ndarray:
 
 def _take_words_of_video(name: str, column, video, first, names) -> np.ndarray:
     encoded = _encode(column)
+    _check_words(name, encoded)
     words = np.array(encoded.dictionary.to_pylist(), np.str_)
     return words[_take_of_video(name, encoded.indices.to_numpy(), video, first, names)]
 
@@ -259,6 +268,21 @@ def _take_of_video(name: str, value: np.ndarray, video, first, names) -> np.ndar
             "videos: put the data set and the manipulation in front of it."
         )
     return value[first]
+
+
+def _check_words(name: str, encoded: pa.DictionaryArray) -> None:
+    """See that every word fits on a line of a page and into an array of numpy's.
+
+    There each takes as much room as the longest, and loses a NUL at its end.
+    """
+    for place, word in enumerate(encoded.dictionary.to_pylist()):
+        if len(word) > LONGEST_WORD or CONTROL.search(word):
+            row = int(np.argmax(encoded.indices.to_numpy() == place)) + 1
+            raise ValueError(
+                f"Expected a {name} of at most {LONGEST_WORD} characters, none of them a control "
+                f"character; got {word[:60]!r}, {len(word)} long, for row {row}. Shorten it, or "
+                "take line feeds and the like out."
+            )
 
 
 def _check_labels(label: np.ndarray, name_face) -> None:
@@ -284,7 +308,7 @@ def _check_scores(score: np.ndarray, name_face) -> None:
         )
 
 
-def _check_faces(scores: Scores, name_face) -> None:
+def _check_faces(scores: Scores, name_face, hint: str) -> None:
     order = np.lexsort((scores.track_id, scores.frame_index, scores.video))
     twice = np.ones(len(order) - 1, bool)
     for column in (scores.video, scores.frame_index, scores.track_id):
@@ -292,6 +316,6 @@ def _check_faces(scores: Scores, name_face) -> None:
     if twice.any():
         row = int(order[1:][twice].min())
         raise ValueError(
-            f"Expected each face once; got {name_face(row)} more than once. Was the same "
+            f"Expected each face once; got {name_face(row)} more than once. {hint}Was the same "
             "data set put in twice?"
         )

@@ -14,6 +14,7 @@ Knows file names and how to read a trained model back; trains nothing.
 """
 
 import csv
+import hashlib
 import os
 import shutil
 import zipfile
@@ -82,6 +83,13 @@ def load_run_model(path: str | Path):
     return model, FaceOptions(face_size=model.input.shape[1])
 
 
+def digest_model(path: str | Path) -> str:
+    """Give the SHA-256 of a model file, or of the best one of a run folder."""
+    path = Path(path)
+    with open(path / BEST if path.is_dir() else path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def write_epoch(run: str | Path, model, history: list[dict[str, float]]) -> None:
     """Write what the last epoch gave: its model, which may be the best, and the history.
 
@@ -122,22 +130,25 @@ def _unfinished(run: str | Path, name: str) -> Path:
     return Path(run, f"unfinished-{name}")
 
 
-def write_seen(run: str | Path, faces: pa.Table) -> None:
+def write_seen(run: str | Path, faces: pa.Table, name: str = SEEN) -> None:
     """Keep what tells which faces a run was trained or chosen on, so that leaks can be found.
 
     Args:
         run: The run folder.
         faces: The columns of `data.leaks.COLUMNS` and `split`.
+        name: Of the table, below the folder.
     """
-    pq.write_table(faces, _unfinished(run, SEEN), compression="zstd")
-    os.replace(_unfinished(run, SEEN), Path(run, SEEN))
+    path = Path(run, name)
+    pq.write_table(faces, _unfinished(path.parent, path.name), compression="zstd")
+    os.replace(_unfinished(path.parent, path.name), path)
 
 
-def read_seen(path: str | Path) -> pa.Table | None:
+def read_seen(path: str | Path, name: str = SEEN) -> pa.Table | None:
     """Read what `write_seen` kept.
 
     Args:
         path: A run folder, or a `.keras` file in one.
+        name: Which of the tables of its kind.
 
     Returns:
         Its columns; None for a model that lies in no run folder.
@@ -146,7 +157,7 @@ def read_seen(path: str | Path) -> pa.Table | None:
         ValueError: If the table is damaged.
     """
     path = Path(path)
-    seen = (path if path.is_dir() else path.parent) / SEEN
+    seen = (path if path.is_dir() else path.parent) / name
     if not seen.is_file():
         return None
     try:

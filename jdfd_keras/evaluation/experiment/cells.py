@@ -9,8 +9,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from jdfd_keras.evaluation.calibration import digest_model
 from jdfd_keras.evaluation.folder import REPORT, SCORES
+from jdfd_keras.training.run import digest_model
 
 
 @dataclass(frozen=True)
