@@ -68,6 +68,12 @@ def test_what_needs_no_tensorflow_imports_none():
         "jdfd_keras.data.samples",
         "jdfd_keras.data.blending",
         "jdfd_keras.evaluation.metrics",
+        "jdfd_keras.evaluation.calibration",
+        "jdfd_keras.evaluation.folder",
+        "jdfd_keras.evaluation.page",
+        "jdfd_keras.evaluation.gather",
+        "jdfd_keras.evaluation.from_scores",
+        "jdfd_keras.evaluation.experiment.run",
         "jdfd_keras.serving.client",
         "jdfd_keras.serving.predict",
     ]

@@ -1,6 +1,7 @@
 """Markdown for reports, and the one file that opens without a network."""
 
 import base64
+import html
 import io
 import re
 from html.parser import HTMLParser
@@ -8,7 +9,7 @@ from html.parser import HTMLParser
 import pytest
 from PIL import Image
 
-from jdfd_keras.markdown import cell, table, write_page
+from jdfd_keras.markdown import Marked, cell, table, write_page
 
 NASTY = [
     "a|b",
@@ -20,7 +21,11 @@ NASTY = [
     "[x](http://example.org)",
     "<http://example.org>",
     "line\nfeed | and\ttab",
-    "&amp; &lt;b&gt;",
+    "&amp; &lt;b&gt; &#60; R&D",
+    "*bold* a*b*c **x** 2 * 3",
+    "`code` and a `",
+    "_x_ __init__.py (_y_) a_b_c foo_ bar_ _",
+    "\\*a\\_b_ \\`c\\&lt;",
 ]
 
 
@@ -59,7 +64,9 @@ def test_a_table_has_a_rule_for_each_column_and_a_line_for_each_row():
     assert table(("x", "y"), []).splitlines()[1] == "| :--- | :--- |"
 
 
-@pytest.mark.parametrize("text", ["0.912 [0.880, 0.940]", "Deep_fakes c23/000_003", "a (b)", "1 %"])
+@pytest.mark.parametrize(
+    "text", ["0.912 [0.880, 0.940]", "Deep_fakes c23/000_003", "a (b)", "1 %", "R&D & x"]
+)
 def test_plain_words_stay_as_they_are(text):
     assert cell(text) == text
 
@@ -68,11 +75,15 @@ def test_plain_words_stay_as_they_are(text):
 def test_a_cell_shows_what_it_was_given_and_nothing_else(tmp_path, text):
     write_page(tmp_path / "page.html", table(("before", text), [(text, "after")]))
     page = Page(tmp_path / "page.html")
-    if "&" not in text:  # entities are read as what they stand for
-        shown = " ".join(text.split())
-        assert page.cells == ["before", shown, shown, "after"]
-    assert len(page.cells) == 4
-    assert not page.get("script") and not page.get("img") and not page.get("a")
+    shown = " ".join(text.split())
+    assert page.cells == ["before", shown, shown, "after"]
+    assert not {"script", "img", "a", "em", "strong", "code"} & {tag for tag, _ in page.tags}
+
+
+def test_marks_that_are_meant_are_obeyed(tmp_path):
+    write_page(tmp_path / "page.html", table(("a",), [(Marked("**1**"),), ("**2**",)]))
+    assert "<strong>1</strong>" in (tmp_path / "page.html").read_text()
+    assert Page(tmp_path / "page.html").cells == ["a", "1", "**2**"]
 
 
 def test_html_in_the_text_is_shown_and_not_obeyed(tmp_path):
@@ -86,6 +97,13 @@ def test_html_in_the_text_is_shown_and_not_obeyed(tmp_path):
     text = (tmp_path / "page.html").read_text()
     assert "&lt;script&gt;" in text
     assert "<title>A &lt;b&gt;title&lt;/b&gt; &amp; more</title>" in text
+
+
+def test_the_title_of_the_page_is_the_text_of_its_heading(tmp_path):
+    name = "A_b_ *c* | `d` &lt; 1 # \\"
+    write_page(tmp_path / "page.html", f"text\n\n## Not this\n\n# {cell(name)} at *last*\n\n# No\n")
+    title = re.search("<title>(.*)</title>", (tmp_path / "page.html").read_text())[1]
+    assert html.unescape(title) == f"{name} at last"
 
 
 def make_png(width: int = 200, **info) -> bytes:

@@ -14,8 +14,9 @@ from jdfd_keras.evaluation import evaluate as module
 from jdfd_keras.evaluation import folder, gather
 from jdfd_keras.evaluation.calibrate import calibrate, summarize
 from jdfd_keras.evaluation.calibration import Calibration, digest_model, save_calibration
-from jdfd_keras.evaluation.evaluate import choose_errors, evaluate, join_manifest, score_dataset
+from jdfd_keras.evaluation.evaluate import evaluate, join_manifest, score_dataset
 from jdfd_keras.evaluation.gather import TestSet
+from jdfd_keras.evaluation.report import choose_errors
 from jdfd_keras.evaluation.score_files import read_scores, write_scores
 from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.model.network import build_detector
@@ -82,6 +83,15 @@ def make_rows(num_fake=5, num_real=5):
         for is_fake, count in ((True, num_fake), (False, num_real))
         for index in range(count)
     ]
+
+
+def make_video(video_id, **known):
+    """A row of the table of videos."""
+    label = int("/fake/" in video_id)
+    manipulation = "FaceSwap" if label else ""
+    return SimpleNamespace(
+        video_id=video_id, label=label, manipulation=manipulation, compression="c23", **known
+    )
 
 
 def make_batches(faces, rows, batch_size=4):
@@ -206,7 +216,7 @@ def test_a_detector_without_decoder_differs_in_nothing_but_the_reconstruction(
     lend_rooms, baseline, tmp_path, monkeypatch
 ):
     lend_rooms(make_rows())
-    asked = EvaluateOptions(reconstruction=True, rounds=20)
+    asked = EvaluateOptions(reconstruction=True, rounds=100)
     full = evaluate("detector.keras", tmp_path, tmp_path / "full", asked)
     monkeypatch.setattr(module, "load_run_model", lambda path: (baseline, FaceOptions()))
     report = evaluate("detector.keras", tmp_path, tmp_path / "out", asked)
@@ -239,15 +249,15 @@ def test_evaluate_writes_scores_report_and_picture(lend_rooms, faces, tmp_path):
     rows = make_rows()
     rows.append(SimpleNamespace(**vars(rows[0]) | {"split": "train"}))
     videos = [
-        SimpleNamespace(video_id="clips/real/0", label=0, split="test", reason="cut short"),
-        SimpleNamespace(video_id="clips/real/9", label=0, split="test", reason="cut short"),
-        SimpleNamespace(video_id="clips/fake/8", label=1, split="test", reason=""),
-        SimpleNamespace(video_id="clips/fake/9", label=1, split="val", reason="no face"),
+        make_video("clips/real/0", split="test", reason="cut short"),
+        make_video("clips/real/9", split="test", reason="cut short"),
+        make_video("clips/fake/8", split="test", reason=""),
+        make_video("clips/fake/9", split="val", reason="no face"),
     ]
     lend_rooms(rows, videos, shards=rows[:10], draw=True)
     (tmp_path / "run").mkdir()
     out = tmp_path / "deep" / "out"
-    asked = EvaluateOptions(threshold=0.4, batch_size=4, rounds=50)
+    asked = EvaluateOptions(threshold=0.4, batch_size=4, rounds=100)
     report = evaluate(tmp_path / "run", tmp_path / "clips", out, asked)
 
     pictures = ["det", "errors", "faces", "precision-recall", "reliability", "roc", "scores"]
@@ -266,18 +276,22 @@ def test_evaluate_writes_scores_report_and_picture(lend_rooms, faces, tmp_path):
     assert auc["value"] == pytest.approx(8 / 9)
     assert auc["low"] < auc["value"] < auc["high"] <= 1
     assert report["by_manipulation"]["FaceSwap"]["video"] == report["video"]
+    place = {"split": "test", "compression": "c23", "manipulation": ""}
     assert report["excluded"] == [
         {
             "data": "clips",
             "video_id": "clips/real/9",
             "is_fake": False,
             "reason": "cut short",
+            **place,
         },
         {
             "data": "clips",
             "video_id": "clips/fake/8",
             "is_fake": True,
             "reason": "no face of it has a score",
+            **place,
+            "manipulation": "FaceSwap",
         },
     ]
     assert report["coverage"] == {
@@ -531,3 +545,44 @@ def test_what_training_saw_does_not_calibrate(lend_run, tmp_path):
 def test_a_model_file_alone_cannot_keep_a_calibration(tmp_path):
     with pytest.raises(NotADirectoryError, match="Expected a run folder"):
         calibrate(tmp_path / "model.keras", tmp_path)
+
+
+def test_what_cannot_be_compared_is_refused_before_anything_is_scored(
+    lend_rooms, tmp_path, monkeypatch
+):
+    lend_rooms(make_rows())
+    monkeypatch.setattr(module, "load_faces", lambda *_, **__: pytest.fail("faces were read"))
+    (tmp_path / "other.csv").write_text("video_id,label,score\nelsewhere,0,0.5\n")
+    with pytest.raises(ValueError, match="none of them in both"):
+        evaluate("m.keras", tmp_path, tmp_path / "out", compare=tmp_path / "other.csv")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_calibrated_a_run_does_not_test_it(lend_run, lend_rooms, tmp_path):
+    calibrate(lend_run, tmp_path / "clips")
+    write_seen(lend_run, to_columns(make_rows(1, 0)).slice(0, 0))  # training saw nothing of it
+    lend_rooms(make_rows())  # the same faces, in a test split
+    with pytest.raises(ValueError, match="--allow-leak"):
+        evaluate(lend_run, tmp_path, tmp_path / "out", EvaluateOptions(rounds=0))
+
+
+def test_a_lack_of_memory_says_what_to_try(lend_rooms, tmp_path, monkeypatch):
+    lend_rooms(make_rows())
+
+    def fail(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM")
+
+    monkeypatch.setattr(module, "score_dataset", fail)
+    with pytest.raises(ValueError, match="Expected memory.*--batch-size 16"):
+        evaluate("m.keras", tmp_path, tmp_path / "out")
+
+
+def test_a_model_file_in_its_run_knows_its_training(lend_rooms, tmp_path):
+    lend_rooms(make_rows())
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/options.json").write_text('{"data": {"name": "ffpp"}, "train": {"seed": 3}}')
+    report = evaluate(
+        tmp_path / "run/best.keras", tmp_path, tmp_path / "o", EvaluateOptions(rounds=0)
+    )
+    assert report["protocol"]["training"] == {"data": {"name": "ffpp"}, "train": {"seed": 3}}
+    assert "Trained on ffpp" in (tmp_path / "o/report.md").read_text()

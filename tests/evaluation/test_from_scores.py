@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -10,12 +11,16 @@ from sklearn.metrics import roc_auc_score
 
 from jdfd_keras.data.manifest import read_videos
 from jdfd_keras.evaluation import from_scores as module
+from jdfd_keras.evaluation.calibration import Calibration
+from jdfd_keras.evaluation.folder import write_folder
 from jdfd_keras.evaluation.from_scores import evaluate_scores
+from jdfd_keras.evaluation.groups import Excluded
+from jdfd_keras.evaluation.report import build_report
 from jdfd_keras.evaluation.score_files import read_scores, write_scores
 from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.options import EvaluateOptions
 
-OPTIONS = EvaluateOptions(rounds=10)
+OPTIONS = EvaluateOptions(rounds=100)
 WHOLE = {
     "report.html",
     "report.md",
@@ -103,7 +108,7 @@ def test_poor_scores_give_a_report_too(tmp_path, rows):
 def test_it_takes_no_tensorflow(table):
     code = (
         "import sys; from jdfd_keras import EvaluateOptions, evaluate_scores\n"
-        "evaluate_scores(sys.argv[1], sys.argv[2], EvaluateOptions(rounds=2))\n"
+        "evaluate_scores(sys.argv[1], sys.argv[2], EvaluateOptions(rounds=0))\n"
         "print([name for name in ('tensorflow', 'keras', 'torch', 'dlib') if name in sys.modules])"
     )
     command = [sys.executable, "-c", code, table, table.parent / "out"]
@@ -111,15 +116,45 @@ def test_it_takes_no_tensorflow(table):
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_a_report_may_be_written_beside_its_own_table(tmp_path, monkeypatch):
-    def write(out, scores, report):
-        write_scores(out / "scores.parquet", scores)
-
-    monkeypatch.setattr(module, "write_folder", write)
+def test_the_table_of_another_report_is_not_written_over(tmp_path, table):
     scores = Scores.from_faces(video_id=["a", "b"], label=[0, 1], score=[0.25, 0.75])
     write_scores(tmp_path / "scores.parquet", scores)
-    evaluate_scores(tmp_path / "scores.parquet", tmp_path, OPTIONS)
+    for path, compare in (
+        (tmp_path / "scores.parquet", None),
+        (table, tmp_path / "scores.parquet"),
+    ):
+        with pytest.raises(ValueError, match="another folder than that of the scores"):
+            evaluate_scores(path, tmp_path, OPTIONS, compare=compare)
     assert read_scores(tmp_path / "scores.parquet").score.tolist() == [0.25, 0.75]
+    with pytest.raises(OSError, match="a folder for the report; got the file"):
+        evaluate_scores(table, table, OPTIONS)
+
+
+def test_a_report_computed_again_knows_what_the_first_one_knew(tmp_path, monkeypatch):
+    monkeypatch.setattr("jdfd_keras.evaluation.folder._draw", lambda *_: None)
+    scores = Scores.from_faces(
+        video_id=list("abcd"), label=[0, 0, 1, 1], score=[0.1, 0.6, 0.4, 0.9]
+    )
+    calibration = Calibration(temperature=2.0, threshold=0.5, uncertain_from=0.3, uncertain_to=0.5)
+    excluded = [Excluded("clips", "e", True, "no face", "test", "c23", "Deepfakes")]
+    protocol = {
+        "model": "run",
+        "split": "test",
+        "data": {"clips": {}},
+        "training": "not known here",
+        "leaks": "none found",
+        "calibration": asdict(calibration),
+    }
+    told = {"protocol": protocol, "excluded": excluded, "options": OPTIONS}
+    first = build_report(scores, threshold=0.5, **told)
+    (tmp_path / "first").mkdir()
+    write_folder(tmp_path / "first", scores, first)
+    table = tmp_path / "first/scores.parquet"
+    assert evaluate_scores(table, tmp_path / "again", OPTIONS) == first
+    assert first["verdicts"]["fake"] == {"real": 0, "uncertain": 1, "fake": 1}
+    own = evaluate_scores(table, tmp_path / "own", EvaluateOptions(rounds=0, threshold=0.7))
+    assert own["protocol"]["threshold"] == 0.7 and own["verdicts"] is None
+    assert own["coverage"]["num_videos"] == 5
 
 
 def test_options_are_obeyed(tmp_path, table, undrawn):
@@ -141,7 +176,7 @@ def test_data_sets_named_in_the_table_are_named_in_the_report(tmp_path, undrawn)
     path.write_text("video_id,label,score,data\na,0,0.5,x\nb,1,0.5,x\nc,1,0.5,\n")
     report = evaluate_scores(path, tmp_path / "out", OPTIONS)
     assert report["protocol"]["data"] == {"x": {}}
-    assert set(report["by_data"]) == {"unnamed", "x"}
+    assert set(report["by_data"]) == {"", "x"}
 
 
 def test_another_detector_is_compared(tmp_path, table, undrawn):
@@ -159,7 +194,12 @@ def test_another_detector_is_compared(tmp_path, table, undrawn):
     [
         ([("a", 0, 1.5)], {}, ValueError, "got 1.5 for frame 0"),
         ([("a", 0, 0.5)], {"options": EvaluateOptions(threshold=2)}, ValueError, "got 2"),
-        ([("a", 0, 0.5)], {"options": EvaluateOptions(rounds=-1)}, ValueError, "rounds >= 0"),
+        (
+            [("a", 0, 0.5)],
+            {"options": EvaluateOptions(rounds=-1)},
+            ValueError,
+            "100 rounds or more, or 0",
+        ),
         ([("a", 0, 0.5)], {"options": EvaluateOptions(aggregation="min")}, ValueError, "'min'"),
         ([("a", 0, 0.5)], {"compare": "nowhere.csv"}, OSError, "nowhere.csv"),
         ([("z", 0, 0.5)], {"compare": "table"}, ValueError, "none of them in both"),
@@ -209,12 +249,16 @@ def test_videos_of_a_data_set_that_have_no_score_are_named(tmp_path, prepared_se
             "video_id": rows[0][0],
             "is_fake": bool(rows[0][1]),
             "reason": "no face of it has a score",
+            "split": "val",
+            "compression": "",
+            "manipulation": rows[0][1] * "fake",
         }
     ]
     assert report["coverage"]["num_scored"] == len(rows) - 1 == 3
     assert report["coverage"]["share"] == pytest.approx(3 / 4)
     assert report["protocol"]["split"] == "val"
-    assert report["protocol"]["data"]["prepared"]["faces"]["face_size"] == 71
+    # How faces were taken for scores from elsewhere is not known.
+    assert report["protocol"]["data"] == {"prepared": {}}
 
 
 def test_a_video_without_a_face_is_named_with_its_reason(tmp_path, prepared_set, undrawn):

@@ -2,17 +2,18 @@
 
 import pytest
 
+from jdfd_keras.evaluation.comparison import compare_scores
+from jdfd_keras.evaluation.groups import Excluded
 from jdfd_keras.evaluation.metrics import MEASURED
-from jdfd_keras.evaluation.page import (
-    MOST_LISTED,
+from jdfd_keras.evaluation.page import MOST_LISTED, render_markdown
+from jdfd_keras.evaluation.report import build_report
+from jdfd_keras.evaluation.scores import Scores
+from jdfd_keras.evaluation.sentences import (
     format_estimate,
     format_value,
-    render_markdown,
     summarize,
     title_of,
 )
-from jdfd_keras.evaluation.report import Excluded, build_report, compare_scores
-from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.markdown import write_page
 from jdfd_keras.options import EvaluateOptions
 
@@ -84,7 +85,7 @@ def test_every_number_has_a_row():
 
 def test_an_interval_stands_beside_its_number():
     report = make_report(rounds=50)
-    low, high = (report["video"]["auc"][end] for end in ("low", "high"))
+    low, high = report["video"]["auc"]["low"], report["video"]["auc"]["high"]
     page = render_markdown(report)
     assert f"(AUC) | 0.750 [{low:.3f}, {high:.3f}] | 0.750 [{low:.3f}, {high:.3f}] |" in page
     assert f"**Video AUC 0.750** (95 % interval {low:.3f} to {high:.3f}) over" in page
@@ -136,24 +137,43 @@ def test_an_auc_that_may_be_a_coins_is_said_to_be():
 
 
 def test_a_perfect_auc_is_said_to_be_no_certainty():
-    said = "it rests on 10 real and 8 fake videos"
-    assert said in render_markdown(make_report(make_videos(10, 8), rounds=20))
+    page = render_markdown(make_report(make_videos(10, 8), rounds=20))
+    assert "There is no interval: in these videos the classes lie wholly apart" in page
+    assert "it rests on 10 real and 8 fake videos" in page
     assert "it rests on" not in render_markdown(make_report())
+
+
+def test_an_auc_below_a_half_is_said_to_be_worse_than_a_coin():
+    turned = make_videos(10, 10, score=[1 - row / 20 + row % 7 / 70 for row in range(20)])
+    turned["score"][0] = 0.2
+    page = render_markdown(make_report(turned, rounds=100))
+    assert "**It is worse than a coin**: are labels or scores turned round?" in page
+    assert "does not show" not in page
+
+
+def test_an_auc_near_to_one_of_few_videos_is_said_to_be_surer_than_it_is():
+    said = "the interval of the AUC is too narrow"
+    near = make_videos(10, 10)
+    near["score"][9], near["score"][10] = near["score"][10], near["score"][9]
+    assert said in render_markdown(make_report(near, rounds=200))
+    assert said not in render_markdown(make_report(near, rounds=0))
+    overlapping = make_videos(10, 10, score=[(7 * row % 20) / 20 for row in range(20)])
+    assert said not in render_markdown(make_report(overlapping, rounds=100))
 
 
 @pytest.mark.parametrize(
     ("num_real", "said"),
     [
-        (10, "With 10 real videos, 1 % and 5 % of them is none"),
-        (19, "With 19 real videos, 1 % and 5 % of them is none"),
-        (20, "With 20 real videos, 1 % of them is none"),
-        (99, "With 99 real videos, 1 % of them is none"),
+        (1, "Of 1 real video, 1 % and 5 % is less than one"),
+        (19, "Of 19 real videos, 1 % and 5 % is less than one"),
+        (20, "Of 20 real videos, 1 % is less than one"),
+        (99, "Of 99 real videos, 1 % is less than one"),
         (100, None),
     ],
 )
 def test_few_reals_are_said_to_be_too_few_for_small_rates(num_real, said):
     page = render_markdown(make_report(make_videos(num_real, 3)))
-    assert said in page if said else "of them is none" not in page
+    assert said in page if said else "less than one" not in page
 
 
 def test_how_a_video_is_scored_is_said():
@@ -192,7 +212,7 @@ def test_a_comparison_is_told_with_its_interval_and_p():
     )
     assert line in section and line in summarize(report)
     assert "other\\|.csv, on 4 videos that both have scored" in section
-    assert "since only the other has scored them: 1 videos" in section
+    assert "since only the other has scored them: 1 video." in section
     assert "only this detector" not in section
 
 
@@ -221,7 +241,7 @@ def test_groups_have_a_table_each_and_nest_by_name():
     section = find_section(page, "By data set")
     names = [line.split(" | ")[0][2:] for line in section.splitlines()[2:]]
     assert names == ["x", "x / c23", "x / c40", "y", "y / c23", "y / c40"]
-    assert "| x / c40 | 1 / 1 | 1.000 | 1.000 | 0.000 | 1.000 |" in section
+    assert "| x / c40 | 1 / 1 | 0 | 2 | 1.000 | 1.000 | 0.000 |" in section
     assert "Each against all 4 real videos." in find_section(page, "By manipulation")
     assert "By split" not in page
 
@@ -303,7 +323,7 @@ def test_how_it_came_about_is_said_in_a_sentence():
         "frames per video, faces found by mtcnn, laid by eyes, 299 pixels. Leaks: none found."
     ) in page
     every = {"data": {"clips": {"faces": {**FACES, "every": 5}, "split": {"split": "source"}}}}
-    assert "every 5th frame" in render_markdown(make_report(protocol=every))
+    assert "one frame of 5" in render_markdown(make_report(protocol=every))
 
 
 def test_faces_split_singly_are_warned_of():
@@ -322,11 +342,20 @@ def test_calibrated_scores_are_said_to_be_and_others_not():
         "data": "clips",
         "uncertain_from": 0.25,
         "uncertain_to": 0.75,
+        "ece_before": 0.25,
+        "ece_after": 0.125,
     }
     page = render_markdown(make_report(protocol={"calibration": calibration}))
     assert "temperature of 1.5, on 12 real and 13 fake validation videos of clips" in page
     assert "A verdict between 0.25 and 0.75 is `uncertain`." in page
+    assert "was 0.250 before and 0.125 after. A verdict" in page
     assert "not a calibrated probability" not in page
+    assert "| real videos | 0 | 1 | 1 |" in find_section(page, "Verdicts")
+    worse = {**calibration, "ece_after": 0.5}
+    assert "It rose: so few" in render_markdown(make_report(protocol={"calibration": worse}))
+    unknown = render_markdown(make_report(protocol={"calibration": "not known here"}))
+    assert "Whether the scores are calibrated is not known here." in unknown
+    assert "not a calibrated probability" not in unknown
     plain = render_markdown(make_report())
     assert "The scores are not calibrated" in plain and "not a calibrated probability" in plain
     # Both bins of one face each: |0.25 - 0|, |0.75 - 0|, |0.5 - 1| and 0 over four.
@@ -346,7 +375,22 @@ def test_pictures_stand_in_their_sections_and_nowhere_without_them():
             shown
         )
     plain = render_markdown(make_report())
-    assert "![" not in plain and "## Faces" not in plain and "## Hardest errors" not in plain
+    assert "![" not in plain and "## Faces" not in plain
+
+
+def test_the_hardest_faces_are_listed_and_called_errors_only_where_they_are():
+    section = find_section(render_markdown(make_report()), "Hardest errors")
+    assert "| 1 | real | 0.750 | b | 0 |" in section and "| 3 | fake | 0.500 | c | 0 |" in section
+    apart = render_markdown(make_report(make_videos(2, 2)))
+    assert "## Hardest errors" not in apart
+    section = find_section(apart, "Nearest to an error")
+    assert "No face of these is on the wrong side of 0.5." in section
+
+
+def test_videos_that_nobody_counted_are_not_said_to_be_all():
+    unknown = make_report(protocol={"coverage": "not known here"})
+    section = find_section(render_markdown(unknown), "Videos without a score")
+    assert section == "Whether there are any is not known here: name the data sets to check."
 
 
 NASTY = "<script>alert(1)</script> | ![x](missing.png) [y](http://z) \\"
@@ -385,7 +429,7 @@ def test_no_name_breaks_the_page_or_obeys(tmp_path):
     for line in text.splitlines():
         if line.startswith("|"):
             bare = line.replace("\\\\", "").replace("\\|", "")
-            assert bare.count("|") in (3, 4, 5, 7), line
+            assert bare.count("|") in (3, 4, 5, 6, 8), line
     write_page(tmp_path / "report.html", text)
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script" not in html and "<img" not in html and "<a " not in html
@@ -396,3 +440,5 @@ def test_a_title_names_model_data_and_split():
     assert title_of(PROTOCOL) == "run on clips, split test"
     assert title_of({"model": "scores.csv", "data": {}}) == "scores.csv"
     assert title_of({"model": "run", "data": {"a": {}, "b": {}}}) == "run on a, b"
+    many = {"model": "run", "data": dict.fromkeys("abcd", {})}
+    assert title_of(many) == "run on 4 data sets"

@@ -7,15 +7,11 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from jdfd_keras.evaluation.calibration import Calibration
+from jdfd_keras.evaluation.comparison import compare_scores
 from jdfd_keras.evaluation.delong import compare
+from jdfd_keras.evaluation.groups import Excluded
 from jdfd_keras.evaluation.metrics import MEASURED, measure
-from jdfd_keras.evaluation.report import (
-    Excluded,
-    build_report,
-    check_options,
-    choose_threshold,
-    compare_scores,
-)
+from jdfd_keras.evaluation.report import build_report, check_options, choose_threshold
 from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.options import EvaluateOptions
 
@@ -125,8 +121,10 @@ def test_the_report_keeps_its_keys():
         "video",
         "by_manipulation",
         "coverage",
+        "verdicts",
         "calibration",
         "reconstruction",
+        "hardest",
         "excluded",
     }
     assert list(report["by_manipulation"]) == list(MANIPULATIONS)
@@ -141,14 +139,12 @@ def test_the_report_keeps_its_keys():
 def test_groups_are_parted_only_where_there_are_several():
     report = make_report(draw_columns(compressions=("c23",)))
     assert set(report["by_data"]) == {"celeb", "ffpp"} and "by_compression" not in report
-    assert set(report["by_data"]["ffpp"]) == {"frame", "video", "by_manipulation"}
+    assert set(report["by_data"]["ffpp"]) == {*("frame", "video", "coverage", "by_manipulation")}
     report = make_report(draw_columns(data=("ffpp",)))
     assert set(report["by_compression"]) == {"c23", "c40"} and "by_data" not in report
     report = make_report(draw_columns())
     assert set(report["by_data"]["ffpp"]["by_compression"]["c23"]) == {
-        "frame",
-        "video",
-        "by_manipulation",
+        *("frame", "video", "coverage", "by_manipulation")
     }
 
 
@@ -166,14 +162,26 @@ def test_a_single_manipulation_is_the_whole():
     columns = draw_columns(data=("ffpp",), compressions=("c23",))
     columns["manipulation"] = ["Deepfakes" if label else "" for label in columns["label"]]
     report = make_report(columns)
-    whole = {level: report[level] for level in ("frame", "video")}
+    whole = {level: report[level] for level in ("frame", "video", "coverage")}
     assert report["by_manipulation"] == {"Deepfakes": whole}
 
 
 def test_fakes_of_no_known_manipulation_are_a_group_of_their_own():
     columns = draw_columns(data=("ffpp",), compressions=("c23",))
     del columns["manipulation"]
-    assert set(make_report(columns)["by_manipulation"]) == {"unnamed"}
+    assert set(make_report(columns)["by_manipulation"]) == {""}
+
+
+def test_no_name_swallows_the_videos_without_one():
+    columns = draw_columns(data=("ffpp",), compressions=("c23",))
+    columns["manipulation"] = [
+        m.replace("FaceSwap", "").replace("Deepfakes", "unnamed") for m in columns["manipulation"]
+    ]
+    report = make_report(columns)
+    assert {k: v["video"]["num_fake"] for k, v in report["by_manipulation"].items()} == {
+        "": 3,
+        "unnamed": 3,
+    }
 
 
 @pytest.mark.parametrize("aggregation", ["median", "max", "track"])
@@ -212,8 +220,62 @@ def test_coverage_counts_the_videos_without_a_score():
         "video_id": "v0",
         "is_fake": True,
         "reason": "no face",
+        "split": "",
+        "compression": "",
+        "manipulation": "",
     }
     assert make_report()["coverage"]["share"] == 1
+
+
+def test_coverage_is_told_of_each_group():
+    excluded = [
+        Excluded("ffpp", "a", True, "no face", compression="c23", manipulation="Deepfakes"),
+        Excluded("ffpp", "b", False, "no face", compression="c23"),
+        Excluded("celeb", "c", True, "no face", compression="c40", manipulation="FaceSwap"),
+    ]
+    report = make_report(excluded=excluded)
+    lacking = {
+        name: {
+            value: group["coverage"]["num_videos"] - group["coverage"]["num_scored"]
+            for value, group in report[f"by_{name}"].items()
+        }
+        for name in ("data", "compression", "manipulation")
+    }
+    assert lacking == {
+        "data": {"ffpp": 2, "celeb": 1},
+        "compression": {"c23": 2, "c40": 1},
+        "manipulation": {"Deepfakes": 2, "FaceSwap": 2},  # each with the real one
+    }
+    assert report["by_data"]["ffpp"]["by_manipulation"]["FaceSwap"]["coverage"]["share"] == 14 / 15
+
+
+def test_verdicts_are_counted_where_the_threshold_is_the_calibrated_one():
+    columns = {"video_id": list("abcd"), "label": [0, 0, 1, 1], "score": [0.1, 0.4, 0.5, 0.9]}
+    calibration = {"threshold": 0.5, "uncertain_from": 0.3, "uncertain_to": 0.6}
+    protocol = {"model": "run", "data": {}, "calibration": calibration}
+    assert make_report(columns, protocol=protocol)["verdicts"] == {
+        "real": {"real": 1, "uncertain": 1, "fake": 0},
+        "fake": {"real": 0, "uncertain": 1, "fake": 1},
+    }
+    assert make_report(columns, protocol=protocol, threshold=0.4)["verdicts"] is None
+    assert make_report(columns)["verdicts"] is None
+
+
+def test_the_hardest_faces_are_named_worst_first_and_one_of_each_video():
+    columns = {
+        "video_id": ["r0", "r0", "r1", "f0", "f1"],
+        "label": [0, 0, 0, 1, 1],
+        "score": [0.9, 0.8, 0.3, 0.7, 0.1],
+        "data": ["clips"] * 5,
+    }
+    found = make_report(columns)["hardest"]
+    assert [(f["video_id"], f["frame_index"], f["label"], f["score"]) for f in found] == [
+        ("r0", 0, "real", 0.9),
+        ("r1", 0, "real", 0.3),
+        ("f1", 0, "fake", 0.1),
+        ("f0", 0, "fake", 0.7),
+    ]
+    assert {face["data"] for face in found} == {"clips"}
 
 
 def test_the_calibration_error_of_faces_lets_each_video_count_the_same():
@@ -274,7 +336,7 @@ def test_one_class_alone_is_undefined_and_never_a_half(name):
     if "real" in name or name == "one face":
         assert report["by_manipulation"] == {}
     else:
-        assert report["by_manipulation"]["unnamed"]["video"]["auc"]["value"] is None
+        assert report["by_manipulation"][""]["video"]["auc"]["value"] is None
 
 
 def test_the_threshold_asked_for_comes_before_the_calibrated_one():
@@ -286,10 +348,17 @@ def test_the_threshold_asked_for_comes_before_the_calibrated_one():
 
 @pytest.mark.parametrize(
     "changed",
-    [{"threshold": 1.5}, {"threshold": -0.1}, {"batch_size": 0}, {"rounds": -1}],
+    [
+        {"threshold": 1.5},
+        {"threshold": -0.1},
+        {"batch_size": 0},
+        {"seed": -1},
+        {"rounds": -1},
+        {"rounds": 99},
+    ],
 )
 def test_options_out_of_range_are_refused(changed):
-    with pytest.raises(ValueError, match="Expected (a threshold|batch_size)"):
+    with pytest.raises(ValueError, match="Expected (a threshold|batch_size|100 rounds)"):
         check_options(EvaluateOptions(**changed))
 
 

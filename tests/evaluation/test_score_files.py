@@ -4,6 +4,7 @@ import csv
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -29,7 +30,7 @@ def make_scores(**changed) -> Scores:
     rng = np.random.default_rng(0)
     score = rng.random(40)
     score[:4] = [0, 1, TINY, np.nextafter(1, 0)]
-    names = [f'odd, "name" | {row % 4}\té' for row in range(40)]
+    names = [f'odd, "name" | {row % 4} é' for row in range(40)]
     columns = {
         "video_id": names,
         "frame_index": rng.permutation(40),
@@ -125,22 +126,33 @@ def test_numbers_as_names_stay_as_they_are_written(write):
     [
         ("video_id,label\na,0\n", "score is not among video_id, label. Give the file a header"),
         ("a,0,0.5\nb,1,0.5\n", "video_id, label, score is not among a, 0, 0.5. Give the file"),
-        ("video_id;label;score\na;0;0.5\n", "is not among video_id;label;score"),
+        ("video_id;label;score\na;0;0.5\n", "is not among video_id;label;score. Divide .* commas"),
+        ("video_id\tlabel\tscore\na\t0\t0.5\n", "Divide the columns by commas, not by .* tabs"),
+        ("video_id;label;score\na;0;0,5\n", "Write numbers with a point, as 0.5"),
+        ("video_id,label,Score\na,0,0.5\n", "score is not among .* Write score for 'Score'"),
+        (" Video_ID,LABEL,score\na,0,0.5\n", "Write video_id for ' Video_ID', label for 'LABEL'"),
         ("video_id,label,score\na,0,\n", "number for the score .* none in row 1 of them. A face"),
-        ("video_id,label,score\na,0,0.5\nb,,0.5\n", "number for the label .* none in row 2"),
+        ("video_id,label,score\na,0,0.5\nb,,0.5\n", "or 1 .fake. for the label .* none in row 2"),
         ("video_id,label,score\n,0,0.5\n", "video_id .* got an empty one for row 1"),
-        ("video_id,label,score\na,0,0.5\nb,1,high\n", r"Row #3.*'high'.*Was the file cut short\?"),
-        ("video_id,label,score\na,fake,0.5\n", "Row #2.*'fake'.*label of 0 or 1|'fake'"),
-        ("video_id,label,score\na,0.5,0.5\n", r"label of 0 or 1 .*'0\.5'"),
-        ("video_id,label,score\na,2,0.5\n", "0 .real. or 1 .fake.; got 2 for frame 0 of 'a'"),
+        ("video_id,label,score\na,0,0.5\nb,1,high\n", "a number for the score .*'high' in row 2"),
+        ('video_id,label,score\na,0,"0,5"\n', "the score .*'0,5' in row 1 of them. Write .* 0.5"),
+        ("video_id,label,score\na,0,0,5\n", "got 4: a,0,0,5'. Write numbers with a point"),
+        (
+            "video_id,label,score,frame_index\na,0,1,0.5\n",
+            "a whole number for the frame_index .*0.5",
+        ),
+        ("video_id,label,score\na,0,1\nb,maybe,0.5\n", "the label .* got 'maybe' in row 2 of them"),
+        ("video_id,label,score\na,0.5,0.5\n", r"0 \(real\) or 1 \(fake\) .* got '0\.5' in row 1"),
+        ("video_id,label,score\na,2,0.5\n", "got '2' in row 1 of them. Unlabelled faces"),
+        ("video_id,label,score\na,-1,0.5\n", "got '-1' in row 1 of them. Unlabelled faces"),
         ("video_id,label,score\na,0,nan\n", "number for the score .* none in row 1 of them"),
         ("video_id,label,score\na,0,1.5\n", "number in 0..1; got 1.5 for frame 0 of 'a'"),
-        ("video_id,label,score\na,0,0.5\nb,1\n", r"Row #3: Expected 3 columns, got 2"),
-        ("video_id,label,score,score\na,0,0.5,0.5\n", "each column once .*; got score twice"),
-        ("video_id,label,score\n", "one face at least"),
+        ("video_id,label,score\na,0,0.5\nb,1\n", r"columns, got 2: b,1'. Was the file cut short\?"),
+        ("video_id,label,score,score\na,0,0.5,high\n", "each column once .*; got score twice"),
+        ("video_id,label,score\n", "one face at least; got no faces. Score"),
         ("", "got 'Empty CSV file'"),
         (b"\xff\xfe\x00\x01\x9c\n\x9c\x00", "scores.csv"),
-        (b"video_id,label,score\n\xe9,0,0.5\n", "UTF-?8"),
+        (b"video_id,label,score\n\xe9,0,0.5\n", "Save it as UTF-8"),
     ],
 )
 def test_a_wrong_csv_is_refused_with_its_name_and_what_is_wrong(write, text, said):
@@ -154,6 +166,55 @@ def test_a_file_that_is_not_there_is_an_error_of_files(tmp_path):
     for path in (tmp_path / "scores.csv", tmp_path / "scores.parquet"):
         with pytest.raises(OSError, match="where there is no file. Check the path"):
             read_scores(path)
+
+
+@pytest.mark.parametrize("name", ["SCORES.CSV", "scores.Parquet"])
+def test_the_kind_in_the_name_may_be_in_any_case(tmp_path, name):
+    scores = make_scores()
+    write_scores(tmp_path / name, scores)
+    assert_equal(read_scores(tmp_path / name), scores)
+
+
+@pytest.mark.parametrize(
+    ("real", "fake"),
+    [("False", "True"), ("false", "TRUE"), ("0.0", "1.0"), (" real", "Fake "), ("0", " 1")],
+)
+def test_labels_may_be_words_as_other_tools_write_them(write, real, fake):
+    scores = read_scores(write(f"video_id,label,score\na,{real},0.5\nb,{fake},0.5\nc,{real},0\n"))
+    assert scores.label.tolist() == [False, True, False]
+
+
+REPEATED = "a,0,0.5,{}\na,0,0.25,{}\nb,1,0.5,{}\na,0,0.25,{}\n"
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_row_given_twice_is_refused_where_a_column_tells_faces_apart(write, kind):
+    path = write("video_id,label,score,path\n" + REPEATED.format("a/0", "a/1", "b/0", "a/1"))
+    if kind == "parquet":
+        table = pa.csv.read_csv(path)
+        path = path.with_suffix(".parquet")
+        pq.write_table(table.set_column(3, "path", table["path"].dictionary_encode()), path)
+    with pytest.raises(
+        ValueError, match="once .*got row 4 of them a second time.* put in twice"
+    ) as e:
+        read_scores(path)
+    assert str(path) in str(e.value)
+
+
+@pytest.mark.parametrize("others", [("a/0", "a/1", "b/0", "a/2"), ("x",) * 4])
+def test_two_faces_with_the_same_score_are_no_repetition(write, others):
+    path = write("video_id,label,score,path\n" + REPEATED.format(*others))
+    # A column that is the same for faces of other scores says nothing of the face.
+    assert len(read_scores(path)) == 4
+    path = write("video_id,label,score,path\na,0,0.5,x\na,0,0.5,x\nb,1,1,x\nb,1,1,x\n")
+    assert len(read_scores(path)) == 4
+
+
+def test_known_columns_alone_cannot_show_a_repetition(write):
+    rows = "a,0,0.5,c23\na,0,0.5,c23\n"
+    assert len(read_scores(write("video_id,label,score,compression\n" + rows))) == 2
+    rows = "a,0,0.5,0,x\na,0,0.5,1,x\n"  # a frame_index says more
+    assert len(read_scores(write("video_id,label,score,frame_index,path\n" + rows))) == 2
 
 
 @pytest.mark.parametrize("name", ["scores.txt", "scores", "scores.csv.gz"])
@@ -170,9 +231,7 @@ def test_a_parquet_column_given_twice_is_refused(tmp_path):
     columns = [["a", "b"], [0, 1], [0.5, 0.5], [0.25, 0.75]]
     table = pa.table(list(map(pa.array, columns)), names=["video_id", "label", "score", "score"])
     pq.write_table(table, path)
-    with pytest.raises(
-        ValueError, match=f"table of scores at {path}; got .*Multiple matches.*score"
-    ):
+    with pytest.raises(ValueError, match=f"each column once in {path}; got score twice"):
         read_scores(path)
 
 
@@ -190,6 +249,12 @@ def test_a_parquet_file_cut_short_is_refused_by_name(tmp_path, kept):
     [
         {"video_id": ["a", "b"], "label": [False, True], "score": [0.25, 0.75]},
         {"video_id": ["a", "b"], "label": [0.0, 1.0], "score": [0.25, 0.75]},
+        {"video_id": ["a", "b"], "label": ["real", "FAKE"], "score": ["0.25", "0.75"]},
+        {
+            "video_id": pa.array(["a", "b"], pa.large_string()),
+            "label": pa.array(["False", "True"]).dictionary_encode(),
+            "score": [0.25, 0.75],
+        },
         {
             "video_id": pa.array(["a", "b"]).dictionary_encode(),
             "label": pa.array([0, 1], pa.uint8()),
@@ -218,7 +283,9 @@ def test_parquet_of_other_tools_is_read_whatever_its_types(tmp_path, table):
     ("changed", "said"),
     [
         ({"label": [0.5, 1.0]}, "got '.*truncated.*of another kind"),
-        ({"score": ["high", "low"]}, "got '.*parse string.*of another kind"),
+        ({"score": ["high", "low"]}, "a number for the score .*; got 'high' in row 1"),
+        ({"score": [[0.5], [0.5]]}, "a number for the score .*; got '.*of another kind"),
+        ({"label": ["real", "unknown"]}, "or 1 .fake. for the label .*; got 'unknown' in row 2"),
         ({"score": [0.5, None]}, "number for the score .* none in row 2 of them"),
         ({"video_id": ["a", None]}, "video_id .*; got an empty one for row 2"),
         ({"label": [0, 7]}, "got 7 for frame 0 of 'b'"),

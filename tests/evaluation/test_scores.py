@@ -69,6 +69,22 @@ def test_a_face_given_twice_is_refused():
         make_scores(frame_index=[9, 9, 0])
 
 
+def test_two_faces_of_a_frame_are_told_apart_by_a_track_id_and_the_refusal_says_so():
+    with pytest.raises(ValueError, match="once; got frame 9 .* need a track_id each"):
+        make_scores(frame_index=[9, 9, 0])
+    with pytest.raises(ValueError, match="once; got frame 9 .* more than once. Was the same"):
+        make_scores(frame_index=[9, 9, 0], track_id=[0, 0, 0])
+
+
+@pytest.mark.parametrize("wrong", ["a\0", "a\nb", "a\tb", "\x1b[31m", "\x85", "a" * 1001])
+def test_a_name_that_is_no_line_or_very_long_is_refused_with_its_row(wrong):
+    said = "at most 1000 characters, none .*; got '.{1,70}', .* long, for row 3"
+    for name in ("video_id", "data"):
+        with pytest.raises(ValueError, match=f"Expected a {name} of {said}"):
+            make_scores(**{name: ["a", "a", wrong]})
+    assert make_scores(video_id=["b", "b", "é" * 1000]).videos.video_id[1] == "é" * 1000
+
+
 def test_a_face_given_twice_far_apart_is_refused():
     with pytest.raises(ValueError, match="once; got frame 1 of 'a' more than once"):
         Scores.from_faces(
@@ -105,7 +121,7 @@ def test_columns_of_different_length_or_shape_are_refused(changed):
 
 
 def test_no_faces_are_refused():
-    with pytest.raises(ValueError, match="one face at least"):
+    with pytest.raises(ValueError, match="one face at least; got no faces"):
         Scores.from_faces(video_id=[], label=[], score=[])
 
 

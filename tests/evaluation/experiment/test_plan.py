@@ -47,6 +47,16 @@ def test_foreign_data_takes_a_share_of_each_other_set():
     ]
 
 
+def test_foreign_data_beside_the_papers_figure_takes_no_set_that_the_paper_has_not():
+    plan = plan_experiment("foreign-data", ("mine", *PAPER), {})
+    assert {t.foreign for t in plan.trainings if t.share_percent} == {("uadfv", "celebdf")}
+    assert "mine" in plan.tests
+    plan = plan_experiment(
+        "foreign-data", ("mine", "other", "uadfv"), {"ff": "no", "celebdf": "no"}
+    )
+    assert plan.trainings[1].foreign == ("uadfv", "other")
+
+
 def test_foreign_data_without_ff_trains_on_the_first_set():
     plan = plan_experiment("foreign-data", ("mine", "uadfv"), {"ff": "no ff", "celebdf": "no c"})
     assert {training.data for training in plan.trainings} == {"mine"}

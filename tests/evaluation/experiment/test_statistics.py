@@ -9,7 +9,7 @@ from collections import Counter
 import pytest
 
 from jdfd_keras.data.manifest import read_manifest
-from jdfd_keras.evaluation.experiment import counts, latex
+from jdfd_keras.evaluation.experiment import latex, statistics_page
 from jdfd_keras.evaluation.experiment.published import TABLE_1
 from jdfd_keras.evaluation.experiment.run import experiment
 
@@ -101,8 +101,8 @@ def test_a_set_that_is_missing_or_damaged_is_named_and_not_counted(three_sets, t
         "| UADFV | train | not there; paper 9881 | not there; paper 9886 | not there | not there |"
     )
     assert row in page
-    assert counts.NOT_THERE in (tmp_path / "out/statistics.tex").read_text()
-    assert latex.escape(counts.NOT_THERE) == counts.NOT_THERE
+    assert statistics_page.NOT_THERE in (tmp_path / "out/statistics.tex").read_text()
+    assert latex.escape(statistics_page.NOT_THERE) == statistics_page.NOT_THERE
 
 
 def test_without_any_set_there_is_no_figure_and_no_count(tmp_path):

@@ -64,6 +64,12 @@ def test_threshold_and_band_are_drawn_and_named(tmp_path):
     assert (tmp_path / "scores.png").exists()
 
 
+def test_borders_are_named_with_three_digits():
+    band = {"threshold": 0.6499999, "uncertain": (0.41749214, 0.88199996)}
+    labels = draw_histograms(LABEL, SCORE, title="t", **band).axes[0].get_legend_handles_labels()[1]
+    assert {"threshold 0.65", "uncertain [0.417, 0.882)"} <= set(labels)
+
+
 def test_one_class_alone_has_a_histogram():
     axes = draw_histograms(LABEL[LABEL], SCORE[LABEL], title="t", threshold=0.5).axes[0]
     assert [patch.get_label() for patch in axes.patches] == ["2 fake"]

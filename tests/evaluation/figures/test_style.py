@@ -2,6 +2,7 @@
 
 import json
 import re
+import warnings
 
 import cv2
 import matplotlib
@@ -42,6 +43,13 @@ def test_the_same_figure_gives_the_same_bytes_and_replaces_what_was_there(tmp_pa
         assert first == second
     text = (tmp_path / "a.svg").read_text(encoding="utf-8")
     assert "dc:date" not in text and not re.search(r"20\d\d-\d\d-\d\d", text)
+
+
+def test_a_sign_that_the_font_lacks_is_no_warning(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw(tmp_path / "roc", text="人脸 \U0001f600")
+    assert "人脸" in (tmp_path / "roc.svg").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
