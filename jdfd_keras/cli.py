@@ -397,4 +397,6 @@ def _integers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(number) for number in text.split(","))
     except ValueError as error:
-        raise argparse.ArgumentTypeError(f"expected such as 256,128; got {text!r}") from error
+        raise argparse.ArgumentTypeError(
+            f"expected whole numbers such as 0,1,2; got {text!r}"
+        ) from error

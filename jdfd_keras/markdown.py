@@ -13,12 +13,20 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem;
      border-bottom: 1px solid #ccc; padding-bottom: .2rem; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; vertical-align: top; }
-th { background: #f3f3f3; text-align: left; }
+th { background: #f3f3f3; text-align: left; overflow-wrap: normal; }
+td { max-width: 30rem; }
+td:first-child { min-width: 7.5rem; overflow-wrap: anywhere; }
 td[style*="right"] { white-space: nowrap; }
 img { max-width: 100%; height: auto; }
 code { background: #f3f3f3; padding: 0 .2rem; }
 @media print { body { margin: 0; } h2 { break-after: avoid; } img, tr { break-inside: avoid; } }
 """
+# Code, emphasis and HTML; a link; an entity; a line that is at an end of a word.
+MARKUP = re.compile(r"[\\|<`*]|(?<=\])\(|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
+
+
+class Marked(str):
+    """Text whose marks are meant, such as `**bold**`; a cell takes it as it is."""
 
 
 def table(header: Sequence, rows: Sequence[Sequence], align: str = "") -> str:
@@ -26,7 +34,7 @@ def table(header: Sequence, rows: Sequence[Sequence], align: str = "") -> str:
 
     Args:
         header: A word for each column.
-        rows: As many values each; written as they print, on one line.
+        rows: As many values each; written as they print, on one line; Marked ones as they are.
         align: `l` or `r` for each column; all to the left if not given.
     """
     rules = [":---" if side == "l" else "---:" for side in align or "l" * len(header)]
@@ -35,8 +43,10 @@ def table(header: Sequence, rows: Sequence[Sequence], align: str = "") -> str:
 
 
 def cell(value) -> str:
-    """Write a value so that it neither ends a line nor a cell, and is no picture, link or HTML."""
-    return re.sub(r"[\\|<]|(?<=\])\(", r"\\\g<0>", " ".join(str(value).split()))
+    """Write a value so that it neither ends a line nor a cell, and shows as it was typed."""
+    if isinstance(value, Marked):
+        return value
+    return MARKUP.sub(r"\\\g<0>", " ".join(str(value).split()))
 
 
 def write_page(path: str | Path, text: str) -> None:
@@ -65,11 +75,18 @@ def write_page(path: str | Path, text: str) -> None:
                 if kind == "png":
                     child.attrs["width"] = _measure_width(picture)
     body = parser.renderer.render(tokens, parser.options, {})
-    title = re.search(r"^# (.+)$", text, re.MULTILINE)
+    title = next(
+        (
+            "".join(child.content for child in tokens[place + 1].children)
+            for place, token in enumerate(tokens)
+            if (token.type, token.tag) == ("heading_open", "h1")
+        ),
+        path.stem,
+    )
     page = (
         '<!doctype html>\n<html lang="en">\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title[1]) if title else escape(path.stem)}</title>\n"
+        f"<title>{escape(title)}</title>\n"
         f"<style>{STYLE}</style>\n{body}</html>\n"
     )
     path.write_text(page, encoding="utf-8")

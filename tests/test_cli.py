@@ -79,6 +79,19 @@ def test_wrong_usage_exits_with_2(words, capsys):
     assert "usage: jdfd-keras" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["experiment", "ablation", "--data", "ff=x", "--out", "x", "--seeds", "1,a"],
+        ["train", "x", "--out", "x", "--decoder-widths", "1,a"],
+    ],
+)
+def test_a_list_with_a_word_in_it_is_refused_by_what_every_list_is(words, capsys):
+    with pytest.raises(SystemExit):
+        main(words)
+    assert f"{words[-2]}: expected whole numbers such as 0,1,2; got '1,a'" in capsys.readouterr().err
+
+
 def test_widths_of_the_decoder_are_numbers_in_their_order():
     words = ["train", "prepared", "--out", "run"]
     assert parse([*words, "--decoder-widths", "64,32"]).decoder_widths == (64, 32)

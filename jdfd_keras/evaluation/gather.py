@@ -108,8 +108,8 @@ def check_leaks(
     if split == "val":
         seen = seen.filter(pc.equal(seen["split"].cast(pa.string()), "train"))
     elif (calibrated := read_seen(model_path, SEEN)) is not None:
-        columns = seen.column_names
-        seen = pa.concat_tables([seen, calibrated.select(columns).cast(seen.schema)])
+        seen = seen.select(COLUMNS)
+        seen = pa.concat_tables([seen, calibrated.select(COLUMNS).cast(seen.schema)])
     rows = pa.concat_tables([one.rows.select(COLUMNS) for one in sets])
     leaks = find_leaks({"training": seen, "evaluation": rows})
     if not allow_leak:

@@ -17,7 +17,6 @@ import pyarrow.parquet as pq
 from jdfd_keras.evaluation.scores import GROUPS, Scores
 
 TOLD = "jdfd_keras"  # key of the metadata
-TOLD = "jdfd_keras"  # key of the metadata
 NEEDED = ("video_id", "label", "score")
 TYPES = {
     "video_id": pa.string(),
@@ -257,7 +256,7 @@ def _check_rows(table: pa.Table, path: Path) -> None:
         "video_id" if name == "video_id" else str(i) for i, name in enumerate(table.column_names)
     ]
     others = [own[i] for i, name in enumerate(table.column_names) if name not in TYPES]
-    table = table.rename_columns(own).unify_dictionaries()  # a column of others may be there twice
+    table = table.rename_columns(own).unify_dictionaries()  # others may share a name
     rows = table.append_column("row", pa.array(range(len(table))))
     try:
         distinct = rows.group_by(own).aggregate([("row", "min")])

@@ -11,7 +11,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from jdfd_keras.claims import claim_directory
-from jdfd_keras.evaluation.experiment import counts, pictures, statistics, summary, tables
+from jdfd_keras.evaluation.experiment import (
+    pictures,
+    statistics,
+    statistics_page,
+    summary,
+    tables,
+)
 from jdfd_keras.evaluation.experiment.plan import order_keys, plan_experiment
 from jdfd_keras.evaluation.experiment.sets import look_at_sets
 from jdfd_keras.evaluation.experiment.work import CELLS, RUNS, Work
@@ -92,7 +98,7 @@ def experiment(
     sets, missing = look_at_sets(data)
     if name == "statistics":
         report = statistics.count_sets(sets, missing, order_keys(list(data)))
-        pages, draw = counts, statistics.draw_samples
+        pages, draw = statistics_page, statistics.draw_samples
     else:
         given = {"model": model, "optimizer": optimizer, "loss": loss, "train": train}
         given |= {"pipeline": pipeline, "augment": augment}

@@ -110,7 +110,7 @@ def describe_sets(sets: Mapping[str, DataSet]) -> list[str]:
     for key, found in sets.items():
         faces, split = found.options["faces"], found.options["split"]
         frames = (
-            f"every frame of {faces['every']}"
+            f"every {_say_ordinal(faces['every'])}frame"
             if faces["every"]
             else f"{faces['frames_per_video']} frames a video"
         )
@@ -122,6 +122,14 @@ def describe_sets(sets: Mapping[str, DataSet]) -> list[str]:
             f"{faces['face_size']} pixels, compression {compression}."
         )
     return lines
+
+
+def _say_ordinal(number: int) -> str:
+    """Say which; of 1, every one, nothing."""
+    if number == 1:
+        return ""
+    teen = number % 100 // 10 == 1
+    return f"{number}{'th' if teen else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')} "
 
 
 def name_set(key: str) -> str:

@@ -40,12 +40,13 @@ def render_markdown(report: dict) -> str:
     header = (*labels, *tests)
     others = []
     for other in report["others"]:
-        cells = [_mark_other(other, test, MARKS) for test in report["tests"]]
+        cells = [markdown.Marked(_mark_other(other, test, MARKS)) for test in report["tests"]]
         others.append([other["name"], name_set(other["train"]), *cells])
     ours, videos = [], []
     for row in report["rows"]:
         cells = row["cells"].values()
-        ours.append([*_label(report, row), *(_cell(report, row, test) for test in row["cells"])])
+        figures = [markdown.Marked(_cell(report, row, test)) for test in row["cells"]]
+        ours.append([*_label(report, row), *figures])
         videos.append([*_label(report, row), *(_measure(report, cell, "video") for cell in cells)])
     sections = [
         f"# {report['title']}",

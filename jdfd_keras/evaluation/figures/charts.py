@@ -144,13 +144,13 @@ def draw_histograms(
             axes.stairs(count / rows.sum(), edges, label=text, hatch=hatch, zorder=3, **bars)
     axes.axvline(
         threshold,
-        label=f"threshold {threshold:g}",
+        label=f"threshold {threshold:.3g}",
         color="black",
         linestyle=(0, (5, 1.5)),
         zorder=4,
     )
     if uncertain:
-        text = f"uncertain [{low:g}, {high:g})"
+        text = f"uncertain [{low:.3g}, {high:.3g})"
         axes.axvspan(low, high, label=text, facecolor="0.86", edgecolor="0.6", zorder=1)
     axes.set(xlim=(0, 1), xlabel="score, P(fake)", ylabel=f"share of the class, {NUM_BINS} bins")
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:g}%"))

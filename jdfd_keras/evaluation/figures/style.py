@@ -7,6 +7,7 @@ caller's own pyplot figures and settings alone. Knows nothing of scores or faces
 
 import functools
 import textwrap
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -87,8 +88,11 @@ def save_figure(figure: Figure, path: str | Path) -> None:
             f"Expected a path without a suffix, as two files are written; got {path}. Try "
             f"{Path(path).with_suffix('')}."
         )
-    figure.savefig(f"{path}.png", format="png", metadata={"Software": None})
-    figure.savefig(f"{path}.svg", format="svg", metadata={"Creator": None, "Date": None})
+    with warnings.catch_warnings():
+        # A box stands for a sign that the font lacks; the reader of the figure sees that himself.
+        warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
+        figure.savefig(f"{path}.png", format="png", metadata={"Software": None})
+        figure.savefig(f"{path}.svg", format="svg", metadata={"Creator": None, "Date": None})
 
 
 def line_style(index: int) -> dict:
