@@ -234,7 +234,8 @@ def build_parser(run: dict | None = None) -> argparse.ArgumentParser:
         type=Path,
         metavar="FILE",
         help="in the place of RUN: scores of any detector, .csv or .parquet with the columns "
-        "video_id, label (1: fake) and score; DATA then only tells which videos lack one",
+        "video_id, label (1: fake) and score; DATA then tells which videos lack one, and refuses "
+        "scores of others",
     )
     command.add_argument(
         "--compare",

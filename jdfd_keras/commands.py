@@ -300,6 +300,12 @@ def predict(arguments: argparse.Namespace) -> tuple[dict, str]:
         model=arguments.model,
         server=arguments.server,
     )
+    own = arguments.threshold is not None or arguments.calibration
+    if arguments.server and result["files"] and not own:
+        _warn(
+            "a server does not tell where fake begins: 0.5 was taken. If its model is calibrated, "
+            "give --calibration calibration.json"
+        )
     return result, summarize(result)
 
 

@@ -14,9 +14,10 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem;
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
 th, td { padding: .3rem .7rem; border-bottom: 1px solid #ddd; vertical-align: top; }
 th { background: #f3f3f3; text-align: left; overflow-wrap: normal; }
-td { max-width: 30rem; }
-td:first-child { min-width: 7.5rem; overflow-wrap: anywhere; }
+td { max-width: 25rem; }
 td[style*="right"] { white-space: nowrap; }
+:is(td:first-child, td:last-child):not([style*="right"]) {
+     min-width: 7.5rem; max-width: none; overflow-wrap: anywhere; }
 img { max-width: 100%; height: auto; }
 code { background: #f3f3f3; padding: 0 .2rem; }
 @media print { body { margin: 0; } h2 { break-after: avoid; } img, tr { break-inside: avoid; } }

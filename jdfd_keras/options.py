@@ -259,10 +259,12 @@ class EvaluateOptions:
     aggregation: str = setting(
         "mean",
         "how a video's score is made of those of its faces: their mean, median or max, or track, "
-        "the highest of the means of its people, as predict judges",
+        "the highest of the means of its people, much as predict judges",
         choices=("mean", "median", "max", "track"),
     )
-    rounds: int = setting(1000, "rounds of the bootstrap behind the intervals; 0: no intervals")
+    rounds: int = setting(
+        1000, "rounds of the bootstrap behind the intervals, 100 or more; 0: no intervals"
+    )
     seed: int = setting(0, "seed of the bootstrap")
     batch_size: int = setting(32, "faces scored at once")
     reconstruction: bool = setting(False, "run the decoder too, and measure its error")

@@ -136,8 +136,8 @@ def fit_calibration(scores: Scores, rate: float, **known: str) -> Calibration:
 
     The temperature makes the cross-entropy of the faces least, each video counting the same, with
     Platt's targets: (n + 1) / (n + 2) in place of 1 for n fake videos, and so on, so that a
-    validation without an error does not make the scores boundless. A video is scored as `predict`
-    does it, by the highest mean of its people.
+    validation without an error does not make the scores boundless. A video is scored by the
+    highest mean of its people, as `predict` does it where the face detector was sure of them.
 
     The threshold is the lowest, halfway to the next score that was seen, at which no more than
     the wanted share of real videos is called fake. Likewise there is a highest one at which no

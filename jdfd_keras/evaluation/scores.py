@@ -198,7 +198,8 @@ def score_videos(scores: Scores, aggregation: str = "mean") -> np.ndarray:
     Args:
         scores: One row per face.
         aggregation: `mean`, `median` or `max` of all faces of the video, or `track`: the highest
-            of the means of its people, as `predict` judges, where one fake face makes a fake.
+            of the means of its people, where one fake face makes a fake. `predict` judges so, but
+            for leaving out people of whom the face detector was not sure.
 
     Returns:
         float64[v], in the order of `scores.videos`.

@@ -107,13 +107,19 @@ def predict_files(
 
     Raises:
         OSError: If the model or the server is not there.
-        ValueError: If not exactly one of both is given, or it is of another kind.
+        ValueError: If not exactly one of both is given, it is of another kind, or a calibration is
+            given for a model that has its own.
     """
     options = options or PredictOptions()
     if (model is None) == (server is None):
         raise ValueError(
             f"Expected a model or a server to score with; got model={model!r} and "
             f"server={server!r}. Give one of them."
+        )
+    if model is not None and options.calibration:
+        raise ValueError(
+            f"Expected no calibration with a model on this machine, which has its own; got "
+            f"{options.calibration}. Leave --calibration out, or give --threshold."
         )
     given = _read_calibration(options)
     if server is None:
