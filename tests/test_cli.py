@@ -89,7 +89,9 @@ def test_wrong_usage_exits_with_2(words, capsys):
 def test_a_list_with_a_word_in_it_is_refused_by_what_every_list_is(words, capsys):
     with pytest.raises(SystemExit):
         main(words)
-    assert f"{words[-2]}: expected whole numbers such as 0,1,2; got '1,a'" in capsys.readouterr().err
+    assert (
+        f"{words[-2]}: expected whole numbers such as 0,1,2; got '1,a'" in capsys.readouterr().err
+    )
 
 
 def test_widths_of_the_decoder_are_numbers_in_their_order():
@@ -447,7 +449,7 @@ def test_calibrate_keeps_what_it_found_in_the_run(done_run, prepared_set, tmp_pa
     assert {name: result[name] for name in kept} == kept
     assert kept["wanted_rate"] == 0.2 and kept["temperature"] > 0
     names = {path.name for path in (tmp_path / "run/calibration").iterdir()}
-    assert names == {"scores.parquet"} | {
+    assert names == {"scores.parquet", "seen.parquet"} | {
         f"{name}.{kind}" for name in ("reliability", "scores") for kind in ("png", "svg")
     }
     assert main([*words[:-1], "0.5"]) == 1

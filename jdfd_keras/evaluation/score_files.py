@@ -147,10 +147,10 @@ def _read_csv(path: Path) -> pa.Table:
     except (pa.ArrowException, UnicodeDecodeError) as error:
         text = _on_one_line(error)
         columns = re.search(r"Expected (\d+) columns, got (\d+)", text)
-        if "utf" in text.lower():
-            hint = "Save it as UTF-8."
-        elif columns and int(columns[2]) > int(columns[1]):
+        if columns and int(columns[2]) > int(columns[1]):
             hint = "Write numbers with a point, as 0.5, and put a name with a comma in quotes."
+        elif "utf" in text.lower() and not columns:
+            hint = "Save it as UTF-8."
         else:
             hint = "Was the file cut short?"
         raise ValueError(
@@ -243,7 +243,7 @@ def _can_be(word: pa.Scalar, kind: pa.DataType) -> bool:
 def _say_wanted(name: str) -> str:
     if name == "label":
         return "0 (real) or 1 (fake)"
-    return "a whole number" if TYPES[name] == pa.int64() else "a number"
+    return {pa.int64(): "a whole number", pa.float64(): "a number"}.get(TYPES[name], "a word")
 
 
 def _check_rows(table: pa.Table, path: Path) -> None:

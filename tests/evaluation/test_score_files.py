@@ -287,6 +287,7 @@ def test_parquet_of_other_tools_is_read_whatever_its_types(tmp_path, table):
         ({"score": [[0.5], [0.5]]}, "a number for the score .*; got '.*of another kind"),
         ({"label": ["real", "unknown"]}, "or 1 .fake. for the label .*; got 'unknown' in row 2"),
         ({"score": [0.5, None]}, "number for the score .* none in row 2 of them"),
+        ({"video_id": [["a"], ["b"]]}, "a word for the video_id .*; got '.*of another kind"),
         ({"video_id": ["a", None]}, "video_id .*; got an empty one for row 2"),
         ({"label": [0, 7]}, "got 7 for frame 0 of 'b'"),
     ],

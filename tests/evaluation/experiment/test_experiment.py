@@ -11,7 +11,7 @@ from PIL import Image
 from jdfd_keras.cli import main, parse
 from jdfd_keras.options import EvaluateOptions
 
-SMALL = ["--encoder-weights", "none", "--epochs", "1", "--batch-size", "16", "--rounds", "50"]
+SMALL = ["--encoder-weights", "none", "--epochs", "1", "--batch-size", "16", "--rounds", "100"]
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_every_experiment_ends_with_its_tables_and_figure(
     for name, cells in (("cross-dataset", 9), ("ablation", 18), ("foreign-data", 12)):
         assert run_experiment(name, three_sets, folder) == 0
         told = capsys.readouterr()
-        assert told.out.startswith("# ") and str(folder / f"{name}.md") in told.out
+        assert told.out.startswith("# ") and str(folder / f"{name}.html") in told.out
         assert f"cell {cells} of {cells}" in told.err
         measured = [r for r in read_csv(folder / f"{name}.csv") if r["kind"] == "measured"]
         assert len(measured) == cells
