@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from jdfd_keras.cli import EXAMPLES, main, parse
+from jdfd_keras.cli import main, parse
 from jdfd_keras.commands import read_flags
 from jdfd_keras.options import ModelOptions, PipelineOptions, UnlabelledOptions
+from jdfd_keras.parser import EXAMPLES
 
 COMMANDS = sorted(EXAMPLES)
 README = Path(__file__).parent.parent / "README.md"

@@ -22,6 +22,7 @@ ORDER = [
     "serving",
     "demo",
     "commands",
+    "parser",
     "cli",
     "__main__",
 ]
