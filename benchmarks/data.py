@@ -501,7 +501,7 @@ def _ratio(one: list[float], other: list[float]) -> float:
 
 def render(report: dict) -> str:
     """Write what came beside what was expected."""
-    from jdfd_keras.markdown import table
+    from jdfd_keras.markdown import Marked, table
 
     machine = report["machine"]
     lines = [
@@ -557,7 +557,7 @@ def render(report: dict) -> str:
     for name, value in came:
         expected, limit = REACH[name]
         is_met = value <= limit if name.startswith("audit") else value >= limit
-        reach.append((expected, f"{value:g}", "met" if is_met else "**not met**"))
+        reach.append((expected, f"{value:g}", "met" if is_met else Marked("**not met**")))
     lines.insert(2, table(("expected beforehand", "came", ""), reach))
     return "\n\n".join(lines) + "\n"
 

@@ -268,7 +268,7 @@ def find_reached(report: dict) -> dict[str, float]:
 
 def render(report: dict) -> str:
     """Write what came beside what was asked."""
-    from jdfd_keras.markdown import table
+    from jdfd_keras.markdown import Marked, table
 
     machine = report["machine"]
     lines = [
@@ -281,7 +281,8 @@ def render(report: dict) -> str:
         measured, side, bound = REACH[name]
         is_met = value < bound if side == "less than" else value >= bound
         came = f"{value:.3f}".rstrip("0").rstrip(".")
-        rows.append((measured, f"{side} {bound:g}", came, "met" if is_met else "**not met**"))
+        met = "met" if is_met else Marked("**not met**")
+        rows.append((Marked(measured), f"{side} {bound:g}", came, met))
     lines.append(table(("measured", "asked", "came", ""), rows, "lrrl"))
     if metrics := report.get("metrics"):
         lines += _render_metrics(metrics)
@@ -335,7 +336,7 @@ def _render_metrics(metrics: dict) -> list[str]:
 
 
 def _render_scoring(scoring: dict) -> list[str]:
-    from jdfd_keras.markdown import table
+    from jdfd_keras.markdown import Marked, table
 
     seconds = {name: statistics.median(of) for name, of in scoring["seconds"].items()}
     saved = 1 - seconds["score_dataset"] / seconds["score_dataset, decoder"]
@@ -351,7 +352,7 @@ def _render_scoring(scoring: dict) -> list[str]:
         table(
             ("way", "seconds", "faces/s"),
             [
-                (SCORING[name], f"{second:.2f}", f"{scoring['faces'] / second:.2f}")
+                (Marked(SCORING[name]), f"{second:.2f}", f"{scoring['faces'] / second:.2f}")
                 for name, second in seconds.items()
             ],
             "lrr",

@@ -354,7 +354,7 @@ def find_ratios(report: dict) -> dict[str, float]:
 
 def render(report: dict) -> str:
     """Write what came beside what was expected."""
-    from jdfd_keras.markdown import table
+    from jdfd_keras.markdown import Marked, table
 
     machine = report["machine"]
     lines = [
@@ -367,7 +367,7 @@ def render(report: dict) -> str:
             REACH[name][0],
             f"{REACH[name][1]:g}",
             f"{value:.3f}".rstrip("0").rstrip("."),
-            "met" if value <= REACH[name][1] else "**not met**",
+            "met" if value <= REACH[name][1] else Marked("**not met**"),
         )
         for name, value in find_ratios(report).items()
     ]
