@@ -18,7 +18,8 @@ td { max-width: 25rem; }
 td[style*="right"] { white-space: nowrap; }
 :is(td:first-child, td:last-child):not([style*="right"]) {
      min-width: 7.5rem; max-width: none; overflow-wrap: anywhere; }
-img { max-width: 100%; height: auto; }
+img { max-width: 100%; height: auto; vertical-align: top; }
+p:has(> img ~ img) > img { max-width: 48%; }
 code { background: #f3f3f3; padding: 0 .2rem; }
 @media print { body { margin: 0; } h2 { break-after: avoid; } img, tr { break-inside: avoid; } }
 """

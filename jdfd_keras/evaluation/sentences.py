@@ -4,7 +4,7 @@ Takes the dict that `report.build_report` gives; gives text, in Markdown. Comput
 shares that it names.
 """
 
-from jdfd_keras.evaluation.metrics import FPR_ALLOWED
+from jdfd_keras.evaluation.metrics import FPR_ALLOWED, MEASURED
 from jdfd_keras.evaluation.report import find_calibration, read_calibrated
 from jdfd_keras.markdown import cell
 
@@ -131,7 +131,8 @@ def tell_table(report: dict) -> str:
     """Say how the numbers are to be read, and which of them rest on little."""
     protocol, video = report["protocol"], report["video"]
     notes = []
-    if protocol["rounds"]:
+    levels = (report["frame"], report["video"])
+    if any(level[metric]["low"] is not None for level in levels for metric in MEASURED):
         notes.append(f"In brackets: {protocol['intervals']}.")
     notes.append(
         "A video's score is the highest of the means of its people."
