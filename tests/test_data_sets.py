@@ -128,9 +128,7 @@ def test_a_tree_goes_through_prepare_audit_train_and_evaluate(
     assert report["protocol"]["leaks"].startswith("none between training and evaluation")
     shown = {row.manipulation for row in rows if row.split == "test"} - {""}
     assert set(report["by_manipulation"]) == shown
-    assert report["protocol"]["num_faces"]["real"] == sum(
-        (row.split, row.label) == ("test", 0) for row in rows
-    )
+    assert report["frame"]["num_real"] == sum((row.split, row.label) == ("test", 0) for row in rows)
 
 
 def test_what_another_set_was_trained_on_is_found_in_a_test_set(trees, tmp_path, stand_in, capfd):

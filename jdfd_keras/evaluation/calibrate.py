@@ -114,7 +114,7 @@ def summarize(result: dict) -> str:
             "note: these scores tell next to nothing of what is fake: no temperature is high "
             "enough. Train longer, or look at the training data"
         )
-    if after["frame_ece"] > before["frame_ece"]:
+    if after["frame_ece"] > before["frame_ece"] and result["temperature"] > 1:
         lines.append(
             "note: on these videos the scores as they came err less, but so few cannot show that "
             "they are as sure as they say: the temperature makes them more careful"

@@ -191,7 +191,7 @@ def tell_calibration(report: dict) -> str:
         f"the error of faces there was {calibration.ece_before:.3f} "
         f"before and {calibration.ece_after:.3f} after."
     )
-    if calibration.ece_after > calibration.ece_before:
+    if calibration.ece_after > calibration.ece_before and calibration.temperature > 1:
         text += (
             " It rose: so few videos cannot show that scores are as sure as they say, and the "
             "temperature makes them more careful."

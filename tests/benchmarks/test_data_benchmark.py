@@ -50,6 +50,7 @@ def test_each_way_has_its_turns_and_the_first_does_not_count(benchmark):
     assert {name: len(of) for name, of in times.items()} == dict.fromkeys("ab", benchmark.ROUNDS)
 
 
+@pytest.mark.slow
 def test_two_processes_are_measured_against_one(benchmark, tmp_path):
     result = benchmark.measure_prepare(tmp_path, argparse.Namespace(clips=4, frames=3))
     assert result["clips"] == 4

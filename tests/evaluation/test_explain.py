@@ -142,6 +142,7 @@ def test_no_faces_give_empty_maps():
     assert explanation.reconstruction.shape == (0, 8, 8, 3)
 
 
+@pytest.mark.slow
 def test_the_map_lies_where_the_trace_lies(fitted):
     faces, traces = plant(48, seed=2)
     is_fake = traces.any((1, 2))
@@ -152,6 +153,7 @@ def test_the_map_lies_where_the_trace_lies(fitted):
     assert activation[~is_fake].max((1, 2)).mean() < 0.8 * activation[is_fake].max((1, 2)).mean()
 
 
+@pytest.mark.slow
 def test_random_weights_give_another_map(fitted):
     faces, traces = plant(48, seed=2)
     keras.utils.set_random_seed(1)
@@ -163,6 +165,7 @@ def test_random_weights_give_another_map(fitted):
     assert hit_rate(maps[1], traces) < 0.6
 
 
+@pytest.mark.slow
 def test_batches_and_pixel_types_do_not_change_the_result(fitted):
     faces, _ = plant(4, seed=3)
     whole = explain_faces(fitted, faces)
