@@ -20,7 +20,7 @@ from jdfd_keras.evaluation.report import (
     choose_threshold,
     read_calibrated,
 )
-from jdfd_keras.evaluation.score_files import read_scores, read_told
+from jdfd_keras.evaluation.score_files import knows_frames, read_scores, read_told
 from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.options import EvaluateOptions
 
@@ -101,8 +101,13 @@ def _describe(
         "coverage": "of all videos of the split, by the manifest" if sets else UNKNOWN,
         "calibration": UNKNOWN,
         "leaks": "not checked: what gave the scores is not known here",
+        **({} if knows_frames(path) else {"repeated_rows": _count_repeated(scores)}),
         "versions": {"jdfd_keras": jdfd_keras.__version__},
     }
+
+
+def _count_repeated(scores: Scores) -> int:
+    return len(scores) - len(np.unique(np.stack([scores.video, scores.score]), axis=1).T)
 
 
 def check_videos(scores: Scores, sets: Sequence[TestSet], split: str) -> None:

@@ -105,6 +105,15 @@ def read_scores(path: str | Path) -> Scores:
     return scores
 
 
+def knows_frames(path: str | Path) -> bool:
+    """Tell whether a table that `read_scores` takes says which frame each face is of."""
+    path = Path(path)
+    if path.suffix.lower() == ".parquet":
+        return "frame_index" in pq.read_schema(path).names
+    with path.open(encoding="utf-8-sig") as file:
+        return "frame_index" in file.readline()
+
+
 def read_told(path: str | Path) -> dict | None:
     """Read what `write_scores` was told; None if it was told nothing, or others wrote the file."""
     path = Path(path)

@@ -46,10 +46,20 @@ def summarize(report: dict) -> str:
         lines.append(f"{name}: {values} ({level['num_real']} real, {level['num_fake']} fake)")
     if "comparison" in report:
         lines.append(compare_in_words("videos", report["comparison"]["video"]))
+    if report["protocol"].get("repeated_rows"):
+        lines.append(f"note: {_tell_repeated(report['protocol'])}")
     if report["excluded"]:
         count = count_of(len(report["excluded"]), "video")
         lines.append(f"without a score: {count}, named in the report")
     return "\n".join(lines)
+
+
+def _tell_repeated(protocol: dict) -> str:
+    return (
+        f"{count_of(protocol['repeated_rows'], 'row')} repeat video and score of another. Without "
+        "the column frame_index, a face that is there twice cannot be told from two that score "
+        "alike."
+    )
 
 
 def title_of(protocol: dict) -> str:
@@ -242,6 +252,8 @@ def tell_limits(report: dict) -> str:
         "Faces of one video resemble each other, so many faces are not many independent trials: "
         "judge by the videos.",
     ]
+    if protocol.get("repeated_rows"):
+        lines.append(_tell_repeated(protocol))
     if not protocol.get("calibration"):
         lines.append("A score is the network's output as trained, not a calibrated probability.")
     if protocol.get("split") == "val":

@@ -15,9 +15,11 @@ from jdfd_keras.evaluation.calibration import Calibration
 from jdfd_keras.evaluation.folder import write_folder
 from jdfd_keras.evaluation.from_scores import evaluate_scores
 from jdfd_keras.evaluation.groups import Excluded
+from jdfd_keras.evaluation.page import render_markdown
 from jdfd_keras.evaluation.report import build_report
 from jdfd_keras.evaluation.score_files import read_scores, write_scores
 from jdfd_keras.evaluation.scores import Scores
+from jdfd_keras.evaluation.sentences import summarize
 from jdfd_keras.options import EvaluateOptions
 
 OPTIONS = EvaluateOptions(rounds=100)
@@ -297,3 +299,19 @@ def test_scores_of_another_split_are_refused(tmp_path, prepared_set):
     write_table(tmp_path / "scores.csv", list_rows(prepared_set, "val"))
     with pytest.raises(ValueError, match="the test split of .* got 4 that are not there"):
         evaluate_scores(tmp_path / "scores.csv", tmp_path / "out", data=[prepared_set])
+
+
+def test_rows_that_may_be_there_twice_are_pointed_out(tmp_path, undrawn):
+    rows = [("a", 0, 0.5), ("a", 0, 0.5), ("b", 0, 0.5), ("c", 1, 0.5), ("c", 1, 0.75)]
+    write_table(tmp_path / "scores.csv", [*rows, rows[0]])
+    report = evaluate_scores(tmp_path / "scores.csv", tmp_path / "out", OPTIONS)
+    assert report["protocol"]["repeated_rows"] == 2
+    assert "note: 2 rows repeat video and score of another" in summarize(report)
+    assert "- 2 rows repeat video and score of another" in render_markdown(report)
+    # With frames it is known that they are not.
+    lines = [f"{v},{label},{score},{frame}" for frame, (v, label, score) in enumerate(rows)]
+    (tmp_path / "scores.csv").write_text(
+        "\n".join(["video_id,label,score,frame_index", *lines, ""])
+    )
+    report = evaluate_scores(tmp_path / "scores.csv", tmp_path / "out", OPTIONS)
+    assert "repeated_rows" not in report["protocol"] and "repeat" not in summarize(report)
