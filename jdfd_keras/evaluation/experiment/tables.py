@@ -112,7 +112,7 @@ def render_latex(report: dict) -> str:
         cells = [latex.escape(words) for words in _label(report, row)]
         for test in tests:
             cell = row["cells"][test]
-            cells.append(latex.escape(_measure(report, cell, "frame", name_seeds=False)))
+            cells.append(latex.escape(_measure(report, cell, "frame")))
             cells.append(" / ".join(_mark_published(report, row, test, LATEX_MARKS)))
         ours.append(cells)
     return latex.table(
@@ -171,7 +171,7 @@ def _mark_published(report: dict, row: dict, test: str, marks: tuple[str, str]) 
     return texts
 
 
-def _measure(report: dict, cell: dict, level: str, *, name_seeds: bool = True) -> str:
+def _measure(report: dict, cell: dict, level: str) -> str:
     found, asked = cell[level], len(report["protocol"]["seeds"])
     if found is None:
         return NOT_RUN
@@ -180,11 +180,9 @@ def _measure(report: dict, cell: dict, level: str, *, name_seeds: bool = True) -
         text += f" ± {found['spread_percent']:.1f}"
     if found["interval_percent"]:
         text += " [{:.1f}, {:.1f}]".format(*found["interval_percent"])
-    seeds = found["seeds"]
-    if seeds == asked and not name_seeds:
+    if found["seeds"] == asked:  # as the caption says
         return text
-    count = f"{seeds} of {asked}" if seeds < asked else f"{seeds}"
-    return f"{text} ({count} seed{'' if max(seeds, asked) == 1 else 's'})"
+    return f"{text} ({found['seeds']} of {asked} seeds)"
 
 
 def _mark_best(train: str, test: str, percent: float | None, bold: str, underline: str) -> str:

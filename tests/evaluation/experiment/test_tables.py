@@ -62,7 +62,7 @@ def test_markdown_has_our_mean_and_the_papers_figure_in_each_cell(
                 sets = (KEYS[row[1]], "joint", KEYS[test])
                 values = frame_values(rooms, tmp_path, named_sets, *sets, (0, 1, 2), level)
                 ours, *paper = cell.split("; paper ")
-                mean, spread = re.fullmatch(r"([\d.]+) ± ([\d.]+) \(3 seeds\)", ours).groups()
+                mean, spread = re.fullmatch(r"([\d.]+) ± ([\d.]+)", ours).groups()
                 assert float(mean) == pytest.approx(sum(values) / 3, abs=0.051)
                 center = sum(values) / 3
                 deviation = (sum((value - center) ** 2 for value in values) / 2) ** 0.5
@@ -113,10 +113,10 @@ def test_foreign_data_has_the_papers_figure_where_its_text_gives_one(report_of):
 
 def test_one_seed_has_the_interval_of_its_evaluation_or_none(report_of, rooms):
     page = tables.render_markdown(report_of("cross-dataset", (0,)))
-    assert re.search(r"\d\d\.\d \[\d\d\.\d, \d\d\.\d\] \(1 seed\); paper", page)
+    assert re.search(r"\d\d\.\d \[\d\d\.\d, \d\d\.\d\]; paper", page)
     assert "±" not in page
     bare = tables.render_markdown(report_of("cross-dataset", (4,), bounds=False))
-    assert re.search(r"\| \d\d\.\d \(1 seed\); paper", bare)
+    assert re.search(r"\| \d\d\.\d; paper", bare)
 
 
 def test_what_was_not_run_has_no_number_but_the_papers(report_of):
@@ -213,4 +213,4 @@ def test_a_key_of_ones_own_is_escaped_and_has_no_published_figure(rooms, named_s
     frames, _ = read_tables(tables.render_markdown(report))
     assert frames[0][-1] == "my_set"
     assert {row[-1] for row in frames if row[0] != "JDFD"} == {"my_set", ""}
-    assert re.fullmatch(r"[\d.]+ \[[\d., ]+\] \(1 seed\)", frames[-1][-1])
+    assert re.fullmatch(r"[\d.]+ \[[\d., ]+\]", frames[-1][-1])
