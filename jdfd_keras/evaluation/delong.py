@@ -48,7 +48,7 @@ def compare(
 
     Returns:
         The difference; None where a class is absent. There is no interval where a class has one
-        video, or where both tell the classes wholly apart, each way, so that nothing varies.
+        video, or where nothing varies, as where both tell the classes wholly apart.
 
     Reference:
         DeLong, DeLong, Clarke-Pearson: "Comparing the areas under two or more correlated receiver
@@ -79,7 +79,8 @@ def compare(
     # Rounding may leave a little where both rank all alike.
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     error = float(np.sqrt(max(variance, 0.0))) if variance > 1e-18 else 0.0
-    if np.isnan(variance) or (difference and not error):
+    ranks_alike = np.array_equal(rankdata(score), rankdata(other))
+    if np.isnan(variance) or not (error or ranks_alike):
         return Difference(*auc, Estimate(difference), None, None)
     half = float(norm.ppf((1 + CONFIDENCE) / 2)) * error
     z = difference / error if error else None

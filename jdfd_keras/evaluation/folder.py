@@ -12,7 +12,7 @@ Takes scores and the report; knows nothing of models or TensorFlow.
 import json
 from pathlib import Path
 
-from jdfd_keras.evaluation.calibration import measure_reliability, weigh_by_video
+from jdfd_keras.evaluation.calibration import SEEN, measure_reliability, weigh_by_video
 from jdfd_keras.evaluation.figures.charts import plot_histograms, plot_reliability
 from jdfd_keras.evaluation.figures.curves import (
     Curve,
@@ -22,7 +22,7 @@ from jdfd_keras.evaluation.figures.curves import (
 )
 from jdfd_keras.evaluation.page import render_markdown
 from jdfd_keras.evaluation.report import find_calibration
-from jdfd_keras.evaluation.score_files import write_scores
+from jdfd_keras.evaluation.score_files import digest_scores, write_scores
 from jdfd_keras.evaluation.scores import Scores, score_videos
 from jdfd_keras.evaluation.sentences import title_of
 from jdfd_keras.markdown import write_page
@@ -44,11 +44,16 @@ def check_folder(out: Path, *tables: str | Path | None) -> None:
 
     Raises:
         OSError: If there is a file of its name.
-        ValueError: If one of the tables is its own scores.parquet.
+        ValueError: If one of the tables is its own scores.parquet, or it is a calibration's.
     """
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(
             f"Expected a folder for the report; got the file {out}. Choose another --out."
+        )
+    if (out / Path(SEEN).name).is_file():
+        raise ValueError(
+            f"Expected another folder than that of a calibration; got {out}, whose scores and "
+            "pictures would be replaced. Choose another --out."
         )
     for table in tables:
         if table is not None and Path(table).resolve() == (out / SCORES).resolve():
@@ -81,6 +86,7 @@ def write_folder(out: Path, scores: Scores, report: dict) -> None:
         "protocol": report["protocol"],
         "excluded": report["excluded"],
         "mean_face_mse": error and error["mean_face_mse"],
+        "digest": digest_scores(scores),
     }
     write_scores(out / SCORES, scores, told)
     _draw(out, scores, report["protocol"])

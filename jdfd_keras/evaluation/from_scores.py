@@ -3,6 +3,7 @@
 Takes a file; writes the same folder as `evaluate`, without pictures of faces. Needs no TensorFlow.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,8 +21,13 @@ from jdfd_keras.evaluation.report import (
     choose_threshold,
     read_calibrated,
 )
-from jdfd_keras.evaluation.score_files import knows_frames, read_scores, read_told
-from jdfd_keras.evaluation.scores import Scores
+from jdfd_keras.evaluation.score_files import (
+    digest_scores,
+    knows_frames,
+    read_scores,
+    read_told,
+)
+from jdfd_keras.evaluation.scores import GROUPS, Scores
 from jdfd_keras.options import EvaluateOptions
 
 
@@ -57,9 +63,12 @@ def evaluate_scores(
     check_folder(out, path, compare)
     scores = read_scores(path)
     told = read_told(path)
+    if told and told["digest"] != digest_scores(scores):
+        told = None  # what it says is of the table as it was
     sets = gather(data, options.split) if data else []
     if sets:
         check_videos(scores, sets, options.split)
+        scores = _name_groups(scores, sets)
     comparison = None
     if compare is not None:
         comparison = {"with": Path(compare).name} | compare_scores(
@@ -70,7 +79,9 @@ def evaluate_scores(
         excluded = [Excluded(**video) for video in told["excluded"]]
     else:
         protocol, mean_face_mse = _describe(path, scores, sets, options), None
-        excluded = find_excluded(sets, scores) if sets else []
+        excluded = []
+    if sets:
+        excluded = find_excluded(sets, scores)
     report = build_report(
         scores,
         threshold=choose_threshold(options, read_calibrated(protocol)),
@@ -104,6 +115,16 @@ def _describe(
         **({} if knows_frames(path) else {"repeated_rows": _count_repeated(scores)}),
         "versions": {"jdfd_keras": jdfd_keras.__version__},
     }
+
+
+def _name_groups(scores: Scores, sets: Sequence[TestSet]) -> Scores:
+    """Put to each video what its data set knows of it, so that it is grouped with others there."""
+    known = {video.video_id: (one.name, video) for one in sets for video in one.videos}
+    rows = [known[name] for name in scores.videos.video_id.tolist()]
+    groups = {"data": np.array([name for name, _ in rows], np.str_)}
+    for group in GROUPS[1:]:
+        groups[group] = np.array([getattr(video, group) for _, video in rows], np.str_)
+    return dataclasses.replace(scores, videos=dataclasses.replace(scores.videos, **groups))
 
 
 def _count_repeated(scores: Scores) -> int:

@@ -15,7 +15,7 @@ from jdfd_keras.claims import OPTIONS, load_options
 from jdfd_keras.data.leaks import COLUMNS, describe_leaks, find_leaks, refuse_leaks
 from jdfd_keras.data.manifest import VideoRow, read_faces, read_videos
 from jdfd_keras.data.videos import UNLABELLED
-from jdfd_keras.evaluation.calibration import SEEN
+from jdfd_keras.evaluation.calibration import SEEN, load_calibration
 from jdfd_keras.evaluation.groups import Excluded
 from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.options import EvaluateOptions, FaceOptions, FilterOptions, SplitOptions
@@ -107,7 +107,7 @@ def check_leaks(
         return "not checked: what this model was trained on is not known here"
     if split == "val":
         seen = seen.filter(pc.equal(seen["split"].cast(pa.string()), "train"))
-    elif (calibrated := read_seen(model_path, SEEN)) is not None:
+    elif load_calibration(model_path) and (calibrated := read_seen(model_path, SEEN)) is not None:
         seen = seen.select(COLUMNS)
         seen = pa.concat_tables([seen, calibrated.select(COLUMNS).cast(seen.schema)])
     rows = pa.concat_tables([one.rows.select(COLUMNS) for one in sets])
@@ -116,7 +116,7 @@ def check_leaks(
         refuse_leaks(
             leaks,
             f"the {split} split of {', '.join(str(one.directory) for one in sets)} and what "
-            f"{model_path} was trained on",
+            f"{model_path} was trained or calibrated on",
             "Evaluate on other data, or give --allow-leak: the report then says so.",
         )
     return describe_leaks(leaks, checked="training and evaluation")

@@ -7,8 +7,6 @@ manipulation. Knows nothing of files, models or TensorFlow.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from jdfd_keras.evaluation.metrics import MEASURED, Metrics, measure
 from jdfd_keras.evaluation.scores import GROUPS, Scores, score_videos
 from jdfd_keras.options import EvaluateOptions
@@ -63,8 +61,11 @@ def part_all(scores: Scores, excluded: Sequence[Excluded], names: Sequence[str] 
 def _part(scores: Scores, excluded: Sequence[Excluded], name: str) -> dict[str, tuple]:
     column, label = getattr(scores.videos, name), scores.videos.label
     is_manipulation = name == "manipulation"
+    values = set((column[label] if is_manipulation else column).tolist())
+    # Those of which no video has a score are a group too: of nothing but what is lacking.
+    values |= {getattr(v, name) for v in excluded if v.is_fake or not is_manipulation}
     found = {}
-    for value in np.unique(column[label] if is_manipulation else column).tolist():
+    for value in sorted(values):
         kept = (column == value) | (~label & is_manipulation)
         lacking = [
             video
@@ -92,7 +93,7 @@ def measure_groups(whole: Group, threshold: float, options: EvaluateOptions) -> 
     progress = Progress("measuring", len(distinct), "groups")
     try:
         for key, scores in distinct.items():
-            videos = score_videos(scores, options.aggregation)
+            videos = score_videos(scores, options.aggregation) if len(scores) else scores.score
             frame = measure(scores.label, scores.score, video=scores.video, **settings)
             video = measure(scores.videos.label, videos, **settings)
             measured[key] = {"frame": _block(frame), "video": _block(video)}

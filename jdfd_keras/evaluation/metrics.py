@@ -108,6 +108,8 @@ def measure(
     """
     check_threshold(threshold)
     label = np.asarray(label, bool)
+    if not len(label):
+        return Metrics(0, 0, **dict.fromkeys(MEASURED, Estimate(None)))
     video = np.arange(len(label)) if video is None else np.asarray(video)
     ranking = Ranking(label, np.asarray(score, np.float64), video, threshold)
     values = ranking.measure(np.ones(ranking.num_videos, np.int64))

@@ -78,7 +78,7 @@ def build_report(
             "video_ece": measure_reliability(scores.videos.label, videos).ece,
         },
         "reconstruction": None
-        if mean_face_mse is None
+        if mean_face_mse is None or scores.reconstruction_error is None
         else {
             "mse": float(scores.reconstruction_error.mean()),
             "mean_face_mse": mean_face_mse,

@@ -3,6 +3,7 @@
 Takes a path; gives Scores, or takes them. Knows nothing of models or TensorFlow.
 """
 
+import hashlib
 import json
 import re
 from collections.abc import Sequence
@@ -105,13 +106,23 @@ def read_scores(path: str | Path) -> Scores:
     return scores
 
 
+def digest_scores(scores: Scores) -> str:
+    """Give the SHA-256 of a table, to tell whether it was changed since."""
+    digest = hashlib.sha256("\n".join(scores.videos.video_id.tolist()).encode())
+    columns = (scores.videos.label, scores.video, scores.frame_index, scores.track_id, scores.score)
+    for column in (*columns, scores.reconstruction_error):
+        digest.update(b"" if column is None else np.ascontiguousarray(column).tobytes())
+    return digest.hexdigest()
+
+
 def knows_frames(path: str | Path) -> bool:
     """Tell whether a table that `read_scores` takes says which frame each face is of."""
     path = Path(path)
     if path.suffix.lower() == ".parquet":
         return "frame_index" in pq.read_schema(path).names
     with path.open(encoding="utf-8-sig") as file:
-        return "frame_index" in file.readline()
+        header = next((line for line in file if line.strip()), "")
+    return "frame_index" in [name.strip().strip('"') for name in header.split(",")]
 
 
 def read_told(path: str | Path) -> dict | None:

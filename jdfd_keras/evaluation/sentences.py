@@ -8,6 +8,8 @@ from jdfd_keras.evaluation.metrics import FPR_ALLOWED, MEASURED
 from jdfd_keras.evaluation.report import find_calibration, read_calibrated
 from jdfd_keras.markdown import cell
 
+FEW = 20  # below, intervals are too narrow
+
 
 def count_of(count: int, noun: str) -> str:
     """Write `1 video`, `2 videos`."""
@@ -88,9 +90,9 @@ def headline(report: dict) -> str:
         f"{report['coverage']['num_faces']} faces): the chance that a fake video scores higher "
         "than a real one. 0.5 is a coin, 1 is perfect."
     )
-    if low is None:
+    if low is None and value > 0:
         return f"{verdict} {_why_no_interval(report)}"
-    if high < 0.5:
+    if low is None or high < 0.5:
         return (
             f"{verdict} **It is worse than a coin**: are labels or scores turned round? 1 must be "
             "fake, and a higher score more fake."
@@ -106,6 +108,8 @@ def _why_no_interval(report: dict) -> str:
         return "There is no interval: no rounds were asked for."
     if min(video["num_real"], video["num_fake"]) < 2:
         return "There is no interval: that takes two videos of each class."
+    if video["auc"]["value"] < 1:
+        return "There is no interval: whichever videos are drawn, it stays the same."
     return (
         "There is no interval: in these videos the classes lie wholly apart, and a bootstrap knows "
         f"only of errors that were seen. It is no certainty: it rests on {video['num_real']} real "
@@ -161,6 +165,11 @@ def tell_table(report: dict) -> str:
             "one: those rows say how many fakes score above every real one, and have no interval."
         )
     auc, low = video["auc"]["value"], video["auc"]["low"]
+    if low is not None and min(video["num_real"], video["num_fake"]) < FEW:
+        notes.append(
+            f"With fewer than {FEW} videos of a class, intervals hold the truth less often than 95 "
+            "times of 100."
+        )
     if low is not None and (1 - auc) * min(video["num_real"], video["num_fake"]) < 1:
         notes.append(
             "So near to 1, with so few videos, the interval of the AUC is too narrow: it knows "
@@ -212,7 +221,7 @@ def tell_calibration(report: dict) -> str:
             f"{calibration.uncertain_to:.3g} is `uncertain`."
         )
     if protocol.get("split") == "val":
-        text += " On validation, which calibrated it, these errors flatter."
+        text += " If these are the videos that calibrated it, these errors flatter."
     return text
 
 

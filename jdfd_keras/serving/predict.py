@@ -119,7 +119,7 @@ def predict_files(
     if model is not None and options.calibration:
         raise ValueError(
             f"Expected no calibration with a model on this machine, which has its own; got "
-            f"{options.calibration}. Leave --calibration out, or give --threshold."
+            f"{options.calibration}. Leave --calibration out."
         )
     given = _read_calibration(options)
     if server is None:
@@ -258,6 +258,11 @@ def _score_tracks(
 
 def _read_calibration(options: PredictOptions) -> Calibration | None:
     if options.threshold is not None:
+        if options.calibration:
+            raise ValueError(
+                f"Expected a threshold or a calibration; got {options.threshold:g} and "
+                f"{options.calibration}. Give one of them."
+            )
         check_threshold(options.threshold)
         return Calibration().at(options.threshold)
     return read_calibration(options.calibration) if options.calibration else None

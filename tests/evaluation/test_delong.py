@@ -180,3 +180,13 @@ def test_equally_good_detectors_are_told_apart_as_often_as_was_agreed():
     assert 0.025 < count_rejections(400, 40, 5, clustered=True) < 0.08
     # What the sums over videos are for.
     assert count_rejections(400, 40, 5, clustered=False) > 0.15
+
+
+def test_two_detectors_that_tell_all_apart_have_no_interval():
+    label = np.arange(20) >= 10
+    rng = np.random.default_rng(0)
+    first, second = (label + rng.random(20) / 2 for _ in range(2))
+    found = compare(label, first, second)
+    assert found.difference == (0, None, None) and found.p is None
+    turned = compare(label, first, 2 - second)
+    assert turned.difference == (1, None, None) and turned.p is None

@@ -566,6 +566,15 @@ def test_what_calibrated_a_run_does_not_test_it(lend_run, lend_rooms, tmp_path):
         evaluate(lend_run, tmp_path, tmp_path / "out", EvaluateOptions(rounds=0))
 
 
+def test_a_calibration_that_was_removed_holds_nothing_back(lend_run, lend_rooms, tmp_path):
+    calibrate(lend_run, tmp_path / "clips")
+    write_seen(lend_run, to_columns(make_rows(1, 0)).slice(0, 0))
+    (lend_run / "calibration.json").unlink()
+    lend_rooms(make_rows())
+    report = evaluate(lend_run, tmp_path, tmp_path / "out", EvaluateOptions(rounds=0))
+    assert report["protocol"]["calibration"] is None
+
+
 def test_a_lack_of_memory_says_what_to_try(lend_rooms, tmp_path, monkeypatch):
     lend_rooms(make_rows())
 

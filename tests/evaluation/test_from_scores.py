@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from jdfd_keras.evaluation.from_scores import evaluate_scores
 from jdfd_keras.evaluation.groups import Excluded
 from jdfd_keras.evaluation.page import render_markdown
 from jdfd_keras.evaluation.report import build_report
-from jdfd_keras.evaluation.score_files import read_scores, write_scores
+from jdfd_keras.evaluation.score_files import read_scores, read_told, write_scores
 from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.evaluation.sentences import summarize
 from jdfd_keras.options import EvaluateOptions
@@ -128,6 +128,10 @@ def test_the_table_of_another_report_is_not_written_over(tmp_path, table):
         with pytest.raises(ValueError, match="another folder than that of the scores"):
             evaluate_scores(path, tmp_path, OPTIONS, compare=compare)
     assert read_scores(tmp_path / "scores.parquet").score.tolist() == [0.25, 0.75]
+    (tmp_path / "calibration").mkdir()
+    (tmp_path / "calibration/seen.parquet").touch()
+    with pytest.raises(ValueError, match="another folder than that of a calibration"):
+        evaluate_scores(table, tmp_path / "calibration", OPTIONS)
     with pytest.raises(OSError, match="a folder for the report; got the file"):
         evaluate_scores(table, table, OPTIONS)
 
@@ -154,6 +158,10 @@ def test_a_report_computed_again_knows_what_the_first_one_knew(tmp_path, monkeyp
     table = tmp_path / "first/scores.parquet"
     assert evaluate_scores(table, tmp_path / "again", OPTIONS) == first
     assert first["verdicts"]["fake"] == {"real": 0, "uncertain": 1, "fake": 1}
+    changed = replace(scores, score=np.array([0.2, 0.6, 0.4, 0.9]))
+    write_scores(tmp_path / "changed.parquet", changed, read_told(table))
+    other = evaluate_scores(tmp_path / "changed.parquet", tmp_path / "other", OPTIONS)
+    assert other["protocol"]["calibration"] == "not known here" and other["excluded"] == []
     own = evaluate_scores(table, tmp_path / "own", EvaluateOptions(rounds=0, threshold=0.7))
     assert own["protocol"]["threshold"] == 0.7 and own["verdicts"] is None
     assert own["coverage"]["num_videos"] == 5
@@ -259,7 +267,9 @@ def test_videos_of_a_data_set_that_have_no_score_are_named(tmp_path, prepared_se
     assert report["coverage"]["num_scored"] == len(rows) - 1 == 3
     assert report["coverage"]["share"] == pytest.approx(3 / 4)
     assert report["protocol"]["split"] == "val"
-    # How faces were taken for scores from elsewhere is not known.
+    # What the data set knows of its videos is known of the scores.
+    assert list(report["by_manipulation"]) == ["fake"]
+    # How faces were taken for scores from elsewhere is not.
     assert report["protocol"]["data"] == {"prepared": {}}
 
 

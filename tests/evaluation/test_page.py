@@ -442,3 +442,21 @@ def test_a_title_names_model_data_and_split():
     assert title_of({"model": "run", "data": {"a": {}, "b": {}}}) == "run on a, b"
     many = {"model": "run", "data": dict.fromkeys("abcd", {})}
     assert title_of(many) == "run on 4 data sets"
+
+
+def test_scores_that_tie_are_not_said_to_lie_apart():
+    page = render_markdown(make_report({**FOUR, "score": [0.5] * 4}, rounds=100))
+    assert "There is no interval: whichever videos are drawn, it stays the same." in page
+    assert "wholly apart" not in page
+    turned = render_markdown(make_report({**FOUR, "score": [0.9, 0.8, 0.2, 0.1]}, rounds=100))
+    assert "**It is worse than a coin**" in turned and "wholly apart" not in turned
+
+
+def test_intervals_of_few_videos_are_said_to_be_too_sure():
+    said = "With fewer than 20 videos of a class"
+    overlapping = [(7 * row % 40) / 40 for row in range(40)]
+    few = make_videos(19, 21, score=overlapping)
+    assert said in render_markdown(make_report(few, rounds=100))
+    enough = make_videos(20, 20, score=overlapping)
+    assert said not in render_markdown(make_report(enough, rounds=100))
+    assert said not in render_markdown(make_report(few))

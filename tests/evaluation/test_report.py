@@ -429,3 +429,16 @@ def test_detectors_that_disagree_on_what_is_fake_cannot_be_compared():
     second = Scores.from_faces(video_id=["b", "a"], label=[0, 1], score=[0.1, 0.9])
     with pytest.raises(ValueError, match=r"do not on 'a' \(2 videos\). In both, 1 must be fake"):
         compare_scores(first, second, "mean")
+
+
+def test_a_group_of_which_no_video_has_a_score_is_named_with_what_it_lacks():
+    columns = draw_columns(data=("ffpp",), compressions=("c23",))
+    lost = Excluded("ffpp", "x", True, "no face", compression="c40", manipulation="Face2Face")
+    report = make_report(columns, excluded=[lost])
+    group = report["by_manipulation"]["Face2Face"]
+    assert (group["video"]["num_real"], group["video"]["num_fake"]) == (4, 0)
+    assert group["coverage"]["num_videos"] - group["coverage"]["num_scored"] == 1
+    group = report["by_compression"]["c40"]
+    assert group["coverage"] == {"num_faces": 0, "num_scored": 0, "num_videos": 1, "share": 0}
+    assert group["video"]["auc"] == {"value": None, "low": None, "high": None}
+    json.dumps(report, allow_nan=False)

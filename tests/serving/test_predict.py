@@ -67,6 +67,9 @@ def test_between_real_and_fake_a_calibrated_verdict_is_uncertain(
     monkeypatch.setattr(predict, "remote_scorer", lambda url, faces: unknown)
     told = PredictOptions(calibration=str(tmp_path / "calibration.json"))
     assert predict.predict_files(["a.mp4"], told, server="url")["files"][0]["verdict"] == verdict
+    both = PredictOptions(calibration=told.calibration, threshold=0.3)
+    with pytest.raises(ValueError, match="a threshold or a calibration; got 0.3"):
+        predict.predict_files(["a.mp4"], both, server="url")
     with pytest.raises(ValueError, match="no calibration with a model on this machine"):
         predict.predict_files(["a.mp4"], told, model="run")
     own = predict.predict_files(["a.mp4"], PredictOptions(threshold=0.3), model="run")
