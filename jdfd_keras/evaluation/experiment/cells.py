@@ -4,6 +4,7 @@ Takes a run, the data set it is tested on and a place; gives its figures. A cell
 `evaluate` writes it, and a file beside it, written when all of it is there.
 """
 
+import contextlib
 import json
 import os
 from dataclasses import dataclass
@@ -65,13 +66,12 @@ def read_cell(place: Place) -> Result | None:
         Its figures; None if it is not there, was cut short, or was made of another run or of data
         sets that were prepared again since.
     """
-    try:
+    # Whatever is wrong with it, it is made again.
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         mark = json.loads(place.mark.read_text(encoding="utf-8"))
         report = json.loads((place.directory / REPORT).read_text(encoding="utf-8"))
         if mark == _describe(place):
             return _to_result(place, report)
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # whatever is wrong with it, it is made again
     return None
 
 

@@ -10,6 +10,7 @@ import jdfd_keras
 from jdfd_keras.evaluation.experiment.plan import Plan
 from jdfd_keras.evaluation.experiment.published import DATA, FIGURE_4_STATEMENTS, NAMES
 from jdfd_keras.evaluation.experiment.sets import DataSet, describe_sets, name_set
+from jdfd_keras.markdown import cell
 from jdfd_keras.options import EvaluateOptions
 
 PAPER_SPLITS = (
@@ -43,6 +44,22 @@ def write_notes(
         *describe_sets(sets),
         *_describe_training(seeds, told, evaluate),
         *_warn(plan, sets, told, evaluate),
+    ]
+
+
+def end_page(report: dict, lacking: str) -> list[str]:
+    """Write the sections that every page of an experiment ends with, in Markdown.
+
+    Args:
+        report: Of the experiment, with `notes` and, where something lacks, `failed`.
+        lacking: The heading over what lacks.
+    """
+    sections = {"Protocol": report["notes"], lacking: report.get("failed")}
+    return [
+        text
+        for title, lines in sections.items()
+        if lines
+        for text in (f"## {title}", "\n".join(f"- {cell(line)}" for line in lines))
     ]
 
 

@@ -9,6 +9,7 @@ import io
 from jdfd_keras import markdown
 from jdfd_keras.data.videos import CLASSES, SPLITS
 from jdfd_keras.evaluation.experiment import latex
+from jdfd_keras.evaluation.experiment.notes import end_page
 from jdfd_keras.evaluation.experiment.sets import name_set
 from jdfd_keras.evaluation.experiment.statistics import ALL, find_count
 
@@ -37,11 +38,7 @@ def render_markdown(report: dict) -> str:
     if report.get("figure"):
         sections.append("## Samples (the paper's Fig. 2)")
         sections.append(f"![Faces of each data set and manipulation]({report['figure']})")
-    sections += ["## Protocol", "\n".join(f"- {markdown.cell(note)}" for note in report["notes"])]
-    if report.get("failed"):
-        sections.append("## Missing")
-        sections.append("\n".join(f"- {markdown.cell(reason)}" for reason in report["failed"]))
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join([*sections, *end_page(report, "Missing")]) + "\n"
 
 
 def render_csv(report: dict) -> str:

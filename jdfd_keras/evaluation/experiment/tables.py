@@ -8,6 +8,7 @@ import io
 
 from jdfd_keras import markdown
 from jdfd_keras.evaluation.experiment import latex
+from jdfd_keras.evaluation.experiment.notes import end_page
 from jdfd_keras.evaluation.experiment.published import is_best
 from jdfd_keras.evaluation.experiment.sets import name_set
 
@@ -58,11 +59,7 @@ def render_markdown(report: dict) -> str:
     ]
     if report.get("figure"):
         sections.append(f"![{report['title']}]({report['figure']})")
-    sections += ["## Protocol", "\n".join(f"- {markdown.cell(note)}" for note in report["notes"])]
-    if report.get("failed"):
-        sections.append("## Without a figure")
-        sections.append("\n".join(f"- {markdown.cell(reason)}" for reason in report["failed"]))
-    return "\n\n".join(sections) + "\n"
+    return "\n\n".join([*sections, *end_page(report, "Without a figure")]) + "\n"
 
 
 def render_csv(report: dict) -> str:
