@@ -11,14 +11,19 @@ SCORE_BYTES = "serving_default"
 CLASSIFY = "classify"
 SCORE_FACES = "faces"
 RECONSTRUCT = "reconstruct"  # there only where the detector has a decoder
+EXPLAIN = "explain"
+DESCRIBE = "describe"
 
 CLASSES = ("real", "fake")  # the order of the two scores of `classify`
 CLASSIFY_METHOD = "tensorflow/serving/classify"
+# A larger face crop is refused by the graph: to decode one may take gigabytes.
+MAX_IMAGE_PIXELS = 2**24
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 ALIGNMENT_FILE = "assets.extra/alignment.json"
 CALIBRATION_FILE = "assets.extra/calibration.json"  # there only where the run was calibrated
 MODEL_CARD = "MODEL_CARD.md"
+CHECKSUMS = "SHA256SUMS"  # of all other files of a version, as `sha256sum --check` reads them
 
 
 @dataclass(frozen=True)

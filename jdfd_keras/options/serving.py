@@ -1,0 +1,60 @@
+"""The settings of serving a detector, and of asking it."""
+
+from dataclasses import dataclass
+
+from jdfd_keras.options.faces import FaceOptions
+from jdfd_keras.options.setting import setting
+
+ENGINES = ("auto", "tensorflow-model-server", "docker", "embedded")
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """How `serve` listens, and what it bears."""
+
+    engine: str = setting(
+        "auto",
+        "what answers: TensorFlow Serving's own binary, its Docker image, or a server in this "
+        "process; auto takes the first of these that is there",
+        choices=ENGINES,
+    )
+    host: str = setting("127.0.0.1", "address to listen on; the default is this machine alone")
+    port: int = setting(8501, "port of REST; 0 takes a free one (embedded)")
+    grpc_port: int = setting(8500, "port of gRPC; 0 takes a free one (embedded)")
+    max_batch_size: int = setting(32, "faces that are scored at once, of requests that wait")
+    batch_timeout_ms: float = setting(
+        0.0, "how long a batch that is not full waits for more; 0: takes what waits already"
+    )
+    timeout_s: float = setting(60.0, "seconds after which a request is answered 504")
+    max_queue: int = setting(256, "requests that may wait, embedded; more are answered 503")
+    max_body_mb: int = setting(32, "largest request in MiB, embedded; a larger one is answered 413")
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """How `predict` looks at a file, and judges."""
+
+    threshold: float | None = setting(
+        None,
+        "a score at or above it is called fake, below it real; if not given as the model was "
+        "calibrated, with `uncertain` between, else 0.5",
+    )
+    frames_per_video: int = setting(
+        FaceOptions.frames_per_video, "frames looked at per video, spread evenly"
+    )
+    every: int = setting(FaceOptions.every, "look at every Nth frame instead; 1 takes all of them")
+    tracks: str = setting(
+        "all",
+        "people judged: all, or the one who fills most of the video",
+        choices=("all", "largest"),
+    )
+
+
+@dataclass(frozen=True)
+class PredictWorkOptions:
+    """How `predict` goes about it; changes no verdict."""
+
+    workers: int = setting(
+        0, "processes that take faces out of files; 0: one for each core, but no more than files"
+    )
+    explain: int = setting(3, "strongest frames of each file that a report shows and explains")
