@@ -26,6 +26,8 @@ _HOMES = {
     "CalibrateOptions": "jdfd_keras.options",
     "ExperimentOptions": "jdfd_keras.options",
     "ServeOptions": "jdfd_keras.options",
+    "PredictOptions": "jdfd_keras.options",
+    "PredictWorkOptions": "jdfd_keras.options",
     "load_options": "jdfd_keras.claims",
     "extract_faces": "jdfd_keras.faces.extract",
     "Extraction": "jdfd_keras.faces.extract",
@@ -47,10 +49,14 @@ _HOMES = {
     "experiment": "jdfd_keras.evaluation.experiment.run",
     "export_detector": "jdfd_keras.serving.export",
     "export_run": "jdfd_keras.serving.export",
-    "serve": "jdfd_keras.serving.server",
-    "predict_file": "jdfd_keras.serving.predict",
+    "serve": "jdfd_keras.serving.launch",
+    "connect": "jdfd_keras.serving.client",
+    "score_faces": "jdfd_keras.serving.client",
+    "score_files": "jdfd_keras.serving.client",
     "local_scorer": "jdfd_keras.serving.scorers",
     "remote_scorer": "jdfd_keras.serving.scorers",
+    "predict_file": "jdfd_keras.serving.verdict",
+    "predict_files": "jdfd_keras.serving.predict",
 }
 
 __all__ = [*_HOMES, "__version__"]

@@ -43,7 +43,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"jdfd-keras {arguments.command}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        hint = " The same command goes on with it." if arguments.command in RESUMABLE else ""
+        is_kept = arguments.command in RESUMABLE or arguments.command == "predict" and arguments.out
+        hint = " The same command goes on with it." if is_kept else ""
         print(f"jdfd-keras {arguments.command}: interrupted.{hint}", file=sys.stderr)
         return 130
     try:
@@ -73,6 +74,8 @@ def parse(argv: list[str] | None = None, run: dict | None = None) -> argparse.Na
             parser.error("train: --resume RUN stands in the place of --out")
         if not (arguments.resume or arguments.data and arguments.out):
             parser.error("train: DATA and --out DIR are needed, or --resume RUN")
+    if arguments.command == "serve" and bool(arguments.model) == bool(arguments.models_config):
+        parser.error("serve: MODEL is needed, or --models-config FILE in its place")
     if arguments.command == "experiment":
         keys = [key for key, _ in arguments.data]
         if twice := [key for key in keys if keys.count(key) > 1]:

@@ -271,20 +271,29 @@ def export(arguments: argparse.Namespace) -> tuple[dict, str]:
     _import_tensorflow()
     from jdfd_keras.serving.export import export_run
 
-    path = export_run(arguments.model, arguments.saved_models, arguments.name, arguments.version)
+    path = export_run(
+        arguments.model,
+        arguments.saved_models,
+        arguments.name,
+        arguments.version,
+        report=arguments.report,
+        tflite=tuple(arguments.tflite),
+        data=arguments.data,
+    )
     return {"path": str(path)}, (
-        f"exported: {path}\nserve it: jdfd-keras serve {shlex.quote(str(path.parent))}\n"
-        f"      or: tensorflow_model_server --rest_api_port=8501 --model_name={arguments.name} "
-        f"--model_base_path={shlex.quote(str(path.parent.resolve()))}"
+        f"exported: {path}\nserve it: jdfd-keras serve {shlex.quote(str(path.parent))}"
     )
 
 
 def serve(arguments: argparse.Namespace) -> tuple[dict, str]:
-    """Answer REST calls until stopped."""
-    _import_tensorflow()
-    from jdfd_keras.serving import server
+    """Answer calls until stopped."""
+    from jdfd_keras.serving import launch
 
-    server.serve(arguments.model, read_flags(arguments, options.ServeOptions))
+    launch.serve(
+        arguments.model,
+        read_flags(arguments, options.ServeOptions),
+        models_config=arguments.models_config,
+    )
     return {"stopped": True}, "stopped"
 
 
@@ -292,21 +301,20 @@ def predict(arguments: argparse.Namespace) -> tuple[dict, str]:
     """Give a verdict on files."""
     if arguments.model:
         _import_tensorflow()
-    from jdfd_keras.serving.predict import predict_files, summarize
+    from jdfd_keras.serving.predict import predict_files
+    from jdfd_keras.serving.verdict_text import summarize, to_csv
 
     result = predict_files(
         arguments.files,
         read_flags(arguments, options.PredictOptions),
+        read_flags(arguments, options.PredictWorkOptions),
         model=arguments.model,
         server=arguments.server,
+        out=arguments.out,
+        report=arguments.report,
+        annotate=arguments.annotate,
     )
-    own = arguments.threshold is not None or arguments.calibration
-    if arguments.server and result["files"] and not own:
-        _warn(
-            "a server does not tell where fake begins: 0.5 was taken. If its model is calibrated, "
-            "give --calibration calibration.json"
-        )
-    return result, summarize(result)
+    return result, to_csv(result) if arguments.format == "csv" else summarize(result)
 
 
 def _warn(text: str) -> None:

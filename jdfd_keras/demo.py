@@ -17,6 +17,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import urllib3
+
 from jdfd_keras.claims import OPTIONS, claim_directory, load_options
 from jdfd_keras.data.clips import Portrait, make_clips, read_portraits, vary_portrait
 from jdfd_keras.data.manifest import read_videos
@@ -31,7 +33,7 @@ from jdfd_keras.options import (
     ModelOptions,
 )
 from jdfd_keras.progress import track
-from jdfd_keras.serving.client import ask, face_size
+from jdfd_keras.serving.client import connect
 from jdfd_keras.training.run import MONITOR, best_epoch, read_history
 
 NAME = "demo"
@@ -118,7 +120,6 @@ def run_demo(out: str | Path, options: DemoOptions | None = None) -> tuple[dict,
         _run(
             *("predict", *clips, "--server", url, "--format", "json"),
             *("--frames-per-video", options.frames_per_video),
-            *("--calibration", out / "run" / CALIBRATION),
             to=out / "verdicts.json",
         )
         _say("[9/9] Stopping the server")
@@ -179,7 +180,14 @@ def _request(url: str, path: Path, clip: Path, options: DemoOptions) -> None:
     body = {"instances": [{"b64": text.decode()} for text in encoded]}
     path.write_text(json.dumps(body), encoding="utf-8")
     _say(f"$ curl -d @{shlex.quote(str(path))} {url}:predict")
-    _say(json.dumps(ask(f"{url}:predict", SERVER_TIMEOUT_S, body)))
+    try:
+        answer = urllib3.request("POST", f"{url}:predict", json=body, timeout=SERVER_TIMEOUT_S)
+    except urllib3.exceptions.HTTPError as error:
+        raise OSError(
+            f"Expected the server at {url} to answer; got '{error}'. Its own message stands above, "
+            "if it left one."
+        ) from error
+    _say(answer.data.decode())
 
 
 def _summarize(out: Path) -> tuple[dict, str]:
@@ -242,10 +250,14 @@ def _server(model: Path) -> Iterator[str]:
     Yields:
         Its URL, once it answers.
     """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    with (
+        socket.create_server(("127.0.0.1", 0)) as free,
+        socket.create_server(("127.0.0.1", 0)) as also_free,
+    ):
+        port, grpc_port = (taken.getsockname()[1] for taken in (free, also_free))
     url = f"http://127.0.0.1:{port}/v1/models/{model.name}"
-    server = subprocess.Popen(_command("serve", model, "--port", port), stdout=sys.stderr)
+    command = _command("serve", model, "--port", port, "--grpc-port", grpc_port)
+    server = subprocess.Popen(command, stdout=sys.stderr)
     try:
         _wait_until_ready(server, url)
         yield url
@@ -260,8 +272,7 @@ def _server(model: Path) -> Iterator[str]:
 def _wait_until_ready(server: subprocess.Popen, url: str) -> None:
     end = time.monotonic() + SERVER_TIMEOUT_S
     while server.poll() is None and time.monotonic() < end:
-        with contextlib.suppress(OSError):
-            face_size(url)
+        with contextlib.suppress(OSError), connect(url, retries=0):
             return
         time.sleep(0.5)
     raise OSError(

@@ -5,10 +5,10 @@ runs. Parses nothing itself.
 """
 
 import argparse
-import dataclasses
 from pathlib import Path
 
 from jdfd_keras import __version__, commands, options
+from jdfd_keras.flags import add_flags, key_and_folder
 
 EXAMPLES = {
     "demo": "jdfd-keras demo\n  jdfd-keras demo --portraits photographs/ --out my-demo",
@@ -46,11 +46,17 @@ EXAMPLES = {
     "  jdfd-keras experiment statistics --data ff=ffpp celebdf=celebdf uadfv=uadfv "
     "--out experiments",
     "export": "jdfd-keras export run --name detector\n"
-    "  jdfd-keras export run --name detector --saved-models /models --version 7",
+    "  jdfd-keras export run --name detector --report report\n"
+    "  jdfd-keras export run --name detector --saved-models /models --version 7\n"
+    "  jdfd-keras export run --name detector --tflite float16 int8 --data prepared",
     "serve": "jdfd-keras serve saved_models/detector\n"
-    "  jdfd-keras serve saved_models/detector --host 0.0.0.0 --port 8080",
+    "  jdfd-keras serve saved_models/detector --engine embedded --host 0.0.0.0 --port 8080\n"
+    "  jdfd-keras serve --models-config /models/models.config",
     "predict": "jdfd-keras predict clip.mp4 --model saved_models/detector\n"
-    "  jdfd-keras predict *.mp4 --server http://127.0.0.1:8501/v1/models/detector --format json",
+    "  jdfd-keras predict clip.mp4 --model run --report clip.html --annotate clip-annotated.mp4\n"
+    "  jdfd-keras predict *.mp4 --server http://127.0.0.1:8501/v1/models/detector --format json\n"
+    "  jdfd-keras predict uploads/ --server grpc://127.0.0.1:8500/detector --out verdicts "
+    "--workers 16",
 }
 
 
@@ -73,7 +79,7 @@ def build_parser(run: dict | None = None) -> argparse.ArgumentParser:
     command.add_argument(
         "--out", type=Path, default=Path("demo"), metavar="DIR", help="where all of it goes (demo)"
     )
-    _add_flags(command, options.DemoOptions)
+    add_flags(command, options.DemoOptions)
 
     command = _add_command(parsers, "prepare", commands.prepare, "take the faces out of videos")
     command.add_argument(
@@ -85,11 +91,11 @@ def build_parser(run: dict | None = None) -> argparse.ArgumentParser:
     )
     command.add_argument("root", metavar="ROOT", help="the folder of the data set")
     command.add_argument("--out", required=True, metavar="DIR", help="the prepared data set")
-    _add_flags(command, options.FaceOptions)
-    _add_flags(command, options.FilterOptions)
-    _add_flags(command, options.PrepareOptions, skip=("layout",))
-    _add_flags(command, options.SplitOptions)
-    _add_flags(command, options.WorkOptions)
+    add_flags(command, options.FaceOptions)
+    add_flags(command, options.FilterOptions)
+    add_flags(command, options.PrepareOptions, skip=("layout",))
+    add_flags(command, options.SplitOptions)
+    add_flags(command, options.WorkOptions)
 
     command = _add_command(
         parsers, "audit", commands.audit, "look for leaks and shortcuts in prepared data sets"
@@ -121,8 +127,8 @@ def build_parser(run: dict | None = None) -> argparse.ArgumentParser:
         "at every frame unless --every is given",
     )
     command.add_argument("--landmarks", action="store_true", help="draw the landmarks on the crops")
-    _add_flags(command, options.FaceOptions)
-    _add_flags(command, options.FilterOptions)
+    add_flags(command, options.FaceOptions)
+    add_flags(command, options.FilterOptions)
 
     command = _add_command(
         parsers, "train", commands.train, "train a detector on a prepared data set"
@@ -141,8 +147,8 @@ def build_parser(run: dict | None = None) -> argparse.ArgumentParser:
         help="go on with a run, with its data and options; DATA only if that lies elsewhere now",
     )
     for group in commands.TRAIN_GROUPS.values():
-        _add_flags(command, group, skip=("image_size",))
-    _add_flags(command, options.RunOptions)
+        add_flags(command, group, skip=("image_size",))
+    add_flags(command, options.RunOptions)
     command.set_defaults(**(run or {}))
 
     command = _add_command(
@@ -169,7 +175,7 @@ def build_parser(run: dict | None = None) -> argparse.ArgumentParser:
         help="scores of another detector, to test whether their AUC differs (DeLong)",
     )
     _add_out(command, "the report")
-    _add_flags(command, options.EvaluateOptions)
+    add_flags(command, options.EvaluateOptions)
 
     command = _add_command(
         parsers,
@@ -185,7 +191,7 @@ def build_parser(run: dict | None = None) -> argparse.ArgumentParser:
         metavar="DATA",
         help="what `prepare` made, of which the validation split is taken; one or several",
     )
-    _add_flags(command, options.CalibrateOptions)
+    add_flags(command, options.CalibrateOptions)
 
     command = _add_command(
         parsers, "experiment", commands.experiment, "make the paper's tables on your data sets"
@@ -200,7 +206,7 @@ def build_parser(run: dict | None = None) -> argparse.ArgumentParser:
     )
     command.add_argument(
         "--data",
-        type=_key_and_folder,
+        type=key_and_folder,
         nargs="+",
         action="extend",
         required=True,
@@ -208,13 +214,13 @@ def build_parser(run: dict | None = None) -> argparse.ArgumentParser:
         help="what `prepare` made; ff, celebdf and uadfv are the paper's, other keys are taken too",
     )
     _add_out(command, "tables, figure, runs and reports; what is there is gone on with")
-    _add_flags(command, options.ExperimentOptions)
+    add_flags(command, options.ExperimentOptions)
     own = ("image_size", "decoder", "unlabelled", "unlabelled_share", "seed")  # the experiment's
     for group in commands.TRAIN_GROUPS.values():
         if group is not options.UnlabelledOptions:
-            _add_flags(command, group, skip=own)
-    _add_flags(command, options.RunOptions)
-    _add_flags(command, options.EvaluateOptions, skip=commands.SHARED_WITH_TRAIN)
+            add_flags(command, group, skip=own)
+    add_flags(command, options.RunOptions)
+    add_flags(command, options.EvaluateOptions, skip=commands.SHARED_WITH_TRAIN)
 
     command = _add_command(parsers, "export", commands.export, "write a SavedModel for serving")
     command.add_argument("model", type=Path, metavar="RUN", help="what `train` made, or a .keras")
@@ -227,29 +233,87 @@ def build_parser(run: dict | None = None) -> argparse.ArgumentParser:
         help="where models lie, as DIR/NAME/VERSION (saved_models)",
     )
     command.add_argument("--version", type=int, metavar="N", help="version (the next free one)")
+    command.add_argument(
+        "--report",
+        type=Path,
+        metavar="DIR",
+        help="what `evaluate` wrote of this run; its figures go on the model card",
+    )
+    command.add_argument(
+        "--tflite",
+        nargs="+",
+        default=[],
+        choices=("float16", "int8"),
+        help="also for TensorFlow Lite, with the AUC that it costs",
+    )
+    command.add_argument(
+        "--data",
+        type=Path,
+        metavar="DATA",
+        help="with --tflite: what `prepare` made, to measure on, and to fit int8 to",
+    )
 
     command = _add_command(
-        parsers, "serve", commands.serve, "answer REST calls for an exported model"
+        parsers, "serve", commands.serve, "answer REST and gRPC calls for exported models"
     )
-    command.add_argument("model", type=Path, metavar="MODEL", help="such as saved_models/detector")
-    _add_flags(command, options.ServeOptions)
+    command.add_argument(
+        "model", type=Path, nargs="?", metavar="MODEL", help="such as saved_models/detector"
+    )
+    command.add_argument(
+        "--models-config",
+        type=Path,
+        metavar="FILE",
+        help="in the place of MODEL: several models, version policies and labels, in TensorFlow "
+        "Serving's text format",
+    )
+    add_flags(command, options.ServeOptions)
 
     command = _add_command(
-        parsers, "predict", commands.predict, "give a verdict on videos and images"
+        parsers,
+        "predict",
+        commands.predict,
+        "give a verdict on videos and images",
+        formats=("text", "json", "csv"),
     )
-    command.add_argument("files", type=Path, nargs="+", metavar="FILE", help="video or image")
+    command.add_argument(
+        "files", type=Path, nargs="+", metavar="FILE", help="video, image, or a folder of such"
+    )
     source = command.add_mutually_exclusive_group(required=True)
     source.add_argument(
         "--model", type=Path, metavar="PATH", help="run folder, .keras file or exported model"
     )
     source.add_argument(
-        "--server", metavar="URL", help="such as http://127.0.0.1:8501/v1/models/detector"
+        "--server",
+        metavar="URL",
+        help="such as http://127.0.0.1:8501/v1/models/detector or grpc://127.0.0.1:8500/detector",
     )
-    _add_flags(command, options.PredictOptions)
+    command.add_argument(
+        "--report",
+        type=Path,
+        metavar="HTML",
+        help="also one page with time lines, the strongest frames and what spoke for fake in them",
+    )
+    command.add_argument(
+        "--annotate",
+        type=Path,
+        metavar="FILE",
+        help="also draw faces, scores and time line on the video (.mp4, .webm, .avi) or image "
+        "(.png, .jpg); looks at every frame unless --every is given",
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="keep verdicts there as they come; what is there is not done again",
+    )
+    add_flags(command, options.PredictOptions)
+    add_flags(command, options.PredictWorkOptions)
     return parser
 
 
-def _add_command(parsers, name: str, run, summary: str) -> argparse.ArgumentParser:
+def _add_command(
+    parsers, name: str, run, summary: str, formats: tuple[str, ...] = ("text", "json")
+) -> argparse.ArgumentParser:
     command = parsers.add_parser(
         name,
         help=summary,
@@ -260,69 +324,10 @@ def _add_command(parsers, name: str, run, summary: str) -> argparse.ArgumentPars
     )
     command.set_defaults(run=run)
     command.add_argument(
-        "--format", choices=("text", "json"), default="text", help="form of the result (text)"
+        "--format", choices=formats, default="text", help="form of the result (text)"
     )
     return command
 
 
 def _add_out(command: argparse.ArgumentParser, what: str) -> None:
     command.add_argument("--out", type=Path, required=True, metavar="DIR", help=what)
-
-
-def _add_flags(command: argparse.ArgumentParser, kind: type, skip: tuple[str, ...] = ()) -> None:
-    """Add a flag for each field of a dataclass of options, under its first words."""
-    command = command.add_argument_group(kind.__doc__.split(";")[0].splitlines()[0].rstrip("."))
-    for field in dataclasses.fields(kind):
-        flag = f"--{field.name.replace('_', '-')}"
-        if field.name in skip:
-            continue
-        if field.type is bool:
-            command.add_argument(
-                flag,
-                action=argparse.BooleanOptionalAction,
-                default=field.default,
-                help=f"{field.metadata['help']} ({'yes' if field.default else 'no'})",
-            )
-        elif field.type == float | None:
-            command.add_argument(flag, type=float, metavar="FLOAT", help=field.metadata["help"])
-        elif field.type == tuple[str, ...]:
-            command.add_argument(
-                flag,
-                action="append",
-                default=[],
-                metavar="DIR",
-                help=f"{field.metadata['help']}; may be given several times",
-            )
-        elif field.type == tuple[int, ...]:
-            command.add_argument(
-                flag,
-                type=_integers,
-                default=field.default,
-                metavar="INT,INT",
-                help=f"{field.metadata['help']} ({','.join(map(str, field.default))})",
-            )
-        else:
-            command.add_argument(
-                flag,
-                type=field.type,
-                default=field.default,
-                choices=field.metadata["choices"] or None,
-                metavar=None if field.metadata["choices"] else field.type.__name__.upper(),
-                help=f"{field.metadata['help']} ({field.default})",
-            )
-
-
-def _key_and_folder(text: str) -> tuple[str, Path]:
-    key, sign, folder = text.partition("=")
-    if not (key and sign and folder):
-        raise argparse.ArgumentTypeError(f"expected KEY=DIR such as ff=prepared; got {text!r}")
-    return key, Path(folder)
-
-
-def _integers(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(number) for number in text.split(","))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(
-            f"expected whole numbers such as 0,1,2; got {text!r}"
-        ) from error

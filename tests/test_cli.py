@@ -71,6 +71,10 @@ def test_commands_in_the_readme_are_parsed():
         ["train", "prepared", "--out", "x", "--reconstruct", "fake"],
         ["predict", "clip.mp4"],
         ["predict", "clip.mp4", "--model", "m", "--server", "http://127.0.0.1:1/v1/models/m"],
+        ["serve"],
+        ["serve", "saved_models/m", "--models-config", "models.config"],
+        ["serve", "saved_models/m", "--engine", "torchserve"],
+        ["export", "run", "--name", "m", "--tflite", "float64"],
     ],
 )
 def test_wrong_usage_exits_with_2(words, capsys):

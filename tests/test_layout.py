@@ -22,6 +22,7 @@ ORDER = [
     "serving",
     "demo",
     "commands",
+    "flags",
     "parser",
     "cli",
     "__main__",

@@ -5,7 +5,8 @@ looked at. One frame is held at a time, as in `faces.extract`, whose tracks thes
 nothing of crops or labels.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
@@ -96,21 +97,48 @@ def draw_overlay(path: str | Path, out: str | Path, options: FaceOptions | None 
     path, out, options = Path(path), Path(out), options or FaceOptions()
     detector = face_detector(options.detector)
     check_overlay(path, out)
-    every = options.every or 1
+    return write_overlay(
+        path,
+        out,
+        lambda frames: itertools.starmap(draw_sightings, track_faces(frames, detector)),
+        every=options.every or 1,
+    )
+
+
+def write_overlay(
+    path: str | Path,
+    out: str | Path,
+    draw: Callable[[Iterator[Frame]], Iterator[np.ndarray]],
+    *,
+    every: int = 1,
+) -> int:
+    """Write a video or image again, its frames drawn on.
+
+    Args:
+        path: A video or image file.
+        out: As `draw_overlay` takes it.
+        draw: From the frames looked at to a picture of each, uint8[height, width, 3] RGB; of one
+            size, which may be another than that of the frames.
+        every: Each frame of a video that many is looked at; at least 1.
+
+    Returns:
+        Frames looked at.
+
+    Raises:
+        OSError: If the file is not there or nothing of it decodes, or `out` cannot be written.
+        ValueError: If `out` has another ending.
+    """
+    path, out = Path(path), Path(out)
+    check_overlay(path, out)
     if _is_image(path):
-        ((frame, sightings),) = track_faces(read_frames(path, 1), detector)
-        _write_picture(out, draw_sightings(frame, sightings))
+        _write_picture(out, *draw(read_frames(path, 1)))
         return 1
     # Their times are read first, in a pass that costs little beside the search for faces.
     times_s = np.array([frame.time_s for frame in read_frames(path, 1, every=every)])
     frames_per_s, holds = schedule_frames(times_s)
-    seen = track(
-        track_faces(read_frames(path, 1, every=every), detector),
-        "drawing faces",
-        len(times_s),
-        "frames",
+    pictures = track(
+        draw(read_frames(path, 1, every=every)), "drawing faces", len(times_s), "frames"
     )
-    pictures = (draw_sightings(frame, sightings) for frame, sightings in seen)
     _write_film(out, pictures, frames_per_s, holds)
     return len(times_s)
 
@@ -150,25 +178,33 @@ def draw_sightings(frame: Frame, sightings: list[Sighting]) -> np.ndarray:
     unit = min(picture.shape[:2]) / 360
     line = max(round(1.5 * unit), 2)
     for sighting in sightings:
-        _draw_box(picture, sighting, line)
+        draw_box(picture, sighting.box, track_colour(sighting.track_id), line)
     for sighting in sightings:
         _draw_landmarks(picture, sighting)
     for sighting in sightings:
         left, top = sighting.box.left, sighting.box.top
         colour = track_colour(sighting.track_id)
-        _write_label(picture, f"track {sighting.track_id}", (left - line, top - line), unit, colour)
+        write_label(picture, f"track {sighting.track_id}", (left - line, top - line), unit, colour)
     stamp = f"frame {frame.index}, {frame.time_s:.2f} s"
-    _write_label(picture, stamp, (0, picture.shape[0]), unit, BLACK)
+    write_label(picture, stamp, (0, picture.shape[0]), unit, BLACK)
     return picture
 
 
-def _draw_box(picture: np.ndarray, sighting: Sighting, line: int) -> None:
-    left, top, right, bottom = sighting.box[:4]
+def draw_box(picture: np.ndarray, box: Sequence[int], colour: tuple, line: int) -> None:
+    """Draw a square with dark edges.
+
+    Args:
+        picture: Drawn on.
+        box: left, top, right, bottom, and perhaps more.
+        colour: RGB in 0..255.
+        line: How thick, in pixels.
+    """
+    left, top, right, bottom = box[:4]
     # One pixel at a time: OpenCV 5.0 draws a line of 3 pixels 5 wide. Black on both sides, so that
     # the box stands out from a ground of its own colour.
     for out in range(-line, 2 * line):
-        colour = track_colour(sighting.track_id) if 0 <= out < line else BLACK
-        cv2.rectangle(picture, (left - out, top - out), (right + out, bottom + out), colour, 1)
+        edge = colour if 0 <= out < line else BLACK
+        cv2.rectangle(picture, (left - out, top - out), (right + out, bottom + out), edge, 1)
 
 
 def _draw_landmarks(picture: np.ndarray, sighting: Sighting) -> None:
@@ -181,7 +217,7 @@ def _draw_landmarks(picture: np.ndarray, sighting: Sighting) -> None:
         cv2.circle(picture, (x, y), radius, CYAN, cv2.FILLED)
 
 
-def _write_label(
+def write_label(
     picture: np.ndarray, text: str, corner: tuple[int, int], unit: float, ground: tuple
 ) -> None:
     """Write on a ground of one colour; `corner` is its lower left one, moved into the frame."""

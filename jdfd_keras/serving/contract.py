@@ -66,7 +66,7 @@ def find_versions(directory: str | Path) -> dict[int, Path]:
         found = {
             int(path.name): path
             for path in directory.iterdir()
-            if path.name.isdecimal() and (path / "saved_model.pb").is_file()
+            if path.name.isascii() and path.name.isdecimal() and (path / "saved_model.pb").is_file()
         }
     if not found:
         raise OSError(

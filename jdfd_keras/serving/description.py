@@ -6,8 +6,10 @@ Imports no TensorFlow.
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+
+import numpy as np
 
 from jdfd_keras.claims import to_json
 from jdfd_keras.evaluation.calibration import Calibration
@@ -49,17 +51,18 @@ def write_description(description: Description) -> dict[str, str]:
     }
 
 
-def read_description(ask: Callable[[Sequence[str]], Sequence[str]]) -> Description:
+def read_description(ask: Callable[[np.ndarray], np.ndarray]) -> Description:
     """Ask a model what it is.
 
     Args:
-        ask: From names to the texts that the signature `describe` has for them.
+        ask: The signature `describe`: from `names` to `contents`, both object arrays of bytes.
 
     Raises:
         OSError: If the texts are not such ones.
     """
-    texts = dict(zip(FILES, ask(FILES), strict=True))
     try:
+        contents = ask(np.array([name.encode() for name in FILES], object))
+        texts = {name: text.decode() for name, text in zip(FILES, contents, strict=True)}
         faces = FaceOptions(**json.loads(texts[ALIGNMENT])["faces"])
         calibration = None
         if texts[CALIBRATION]:

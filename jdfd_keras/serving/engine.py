@@ -7,7 +7,7 @@ and runs there, which `tf.saved_model.load` does not promise. Knows nothing of H
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +18,9 @@ from tensorflow.core.framework import types_pb2
 from jdfd_keras.serving.contract import WARMUP_FILE, Signature, TensorInfo
 from jdfd_keras.serving.warmup import read_warmup
 
+# A signature of many outputs has more sets of them than may be kept.
+MAX_CALLABLES = 64
+
 
 class SavedModelEngine:
     """One version of a model in memory; may be called from many threads at once.
@@ -25,6 +28,7 @@ class SavedModelEngine:
     Attributes:
         path: The folder it was loaded from.
         signatures: Its signatures by name.
+        signature_defs: The same as messages of TensorFlow.
     """
 
     def __init__(self, path: str | Path):
@@ -42,25 +46,38 @@ class SavedModelEngine:
         try:
             with graph.as_default(), _without_deprecation_warning():
                 meta_graph = tf.compat.v1.saved_model.load(self._session, ["serve"], str(path))
-        except (OSError, ValueError, RuntimeError, tf.errors.OpError) as error:
+            self.signature_defs = {
+                name: definition
+                for name, definition in meta_graph.signature_def.items()
+                if definition.method_name  # the initialisation has none
+            }
+            self._definitions = {
+                name: MessageToDict(
+                    definition,
+                    preserving_proto_field_name=True,
+                    always_print_fields_with_no_presence=True,
+                )
+                for name, definition in meta_graph.signature_def.items()
+            }
+            self.signatures = {
+                name: _read_signature(self._definitions[name]) for name in self.signature_defs
+            }
+        # A damaged file fails in TensorFlow's Python code as well, in whatever way.
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            LookupError,
+            AttributeError,
+            RuntimeError,
+            tf.errors.OpError,
+        ) as error:
             self._session.close()
+            told = str(error).splitlines() or [type(error).__name__]
             raise OSError(
                 f"Expected {path} to be a SavedModel with the tag 'serve'; got "
-                f"'{str(error).splitlines()[0]}'. Export it again with `jdfd-keras export`."
+                f"'{told[0]}'. Export it again with `jdfd-keras export`."
             ) from error
-        self._definitions = {
-            name: MessageToDict(
-                definition,
-                preserving_proto_field_name=True,
-                always_print_fields_with_no_presence=True,
-            )
-            for name, definition in meta_graph.signature_def.items()
-        }
-        self.signatures = {
-            name: _read_signature(definition)
-            for name, definition in self._definitions.items()
-            if definition["method_name"]  # the initialisation has none
-        }
         self._callables = {}
         self._lock = threading.Lock()
 
@@ -74,31 +91,35 @@ class SavedModelEngine:
         """Let go of the model's memory; it cannot be called any more."""
         self._session.close()
 
-    def run(self, name: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def run(
+        self, name: str, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
         """Call one signature.
 
         Args:
             name: The signature.
             inputs: An array for each of its inputs; more are passed over. Text is an object
                 array of bytes.
+            outputs: The outputs wanted; what only the others need is not computed. None, or no
+                names: all.
 
         Returns:
-            An array for each of its outputs.
+            An array for each output wanted, in the order of the signature.
 
         Raises:
-            KeyError: If the signature or an input is missing.
+            KeyError: If the signature, an input or an output is missing.
             ValueError: If an array does not have the shape of the signature.
             tf.errors.OpError: If the model refuses the values.
         """
-        function, input_names, output_names = self._callable(name)
+        function, input_names, output_names = self._callable(name, outputs)
         values = [inputs[input_name] for input_name in input_names]
-        outputs = self.signatures[name].outputs
+        infos = {output: self.signatures[name].outputs[output] for output in output_names}
         if all(np.shape(value)[:1] == (0,) for value in values) and all(
-            info.shape for info in outputs.values()
+            info.shape for info in infos.values()
         ):
             # On some processors oneDNN hands an empty batch through a convolution in the shape
             # that it came in, and the next layer fails (TensorFlow 2.21.0).
-            return {output: _make_empty(outputs[output]) for output in output_names}
+            return {output: _make_empty(info) for output, info in infos.items()}
         values = function(*values)
         return {
             # Text of no axis comes as bytes, which NumPy would not keep as they are.
@@ -131,19 +152,26 @@ class SavedModelEngine:
                 "Export the model again with `jdfd-keras export`."
             ) from error
 
-    def _callable(self, name: str):
-        # One callable fetches the outputs of one signature alone: the session prunes its graph
-        # to them, so a score never runs what only a reconstruction needs.
+    def _callable(self, name: str, outputs: Sequence[str] | None):
+        # One callable fetches some outputs of one signature: the session prunes its graph to
+        # them, so a score never runs what only a reconstruction needs. In whatever order they
+        # are asked for, and however often, they are the same.
+        signature = self.signatures[name]
+        wanted = frozenset(outputs or signature.outputs)
+        if unknown := wanted - signature.outputs.keys():
+            raise KeyError(min(unknown))
         with self._lock:
-            if name not in self._callables:
+            if (name, wanted) not in self._callables:
+                if len(self._callables) >= MAX_CALLABLES:
+                    self._callables.pop(next(iter(self._callables)))
                 definition = self._definitions[name]
-                inputs, outputs = definition["inputs"], definition["outputs"]
+                fetched = [output for output in definition["outputs"] if output in wanted]
                 function = self._session.make_callable(
-                    [info["name"] for info in outputs.values()],
-                    feed_list=[info["name"] for info in inputs.values()],
+                    [definition["outputs"][output]["name"] for output in fetched],
+                    feed_list=[info["name"] for info in definition["inputs"].values()],
                 )
-                self._callables[name] = (function, tuple(inputs), tuple(outputs))
-            return self._callables[name]
+                self._callables[name, wanted] = (function, tuple(definition["inputs"]), fetched)
+            return self._callables[name, wanted]
 
 
 def _read_signature(definition: dict) -> Signature:

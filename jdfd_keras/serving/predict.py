@@ -1,277 +1,184 @@
-"""A verdict on a user's own file: faces taken, scored, averaged over each person.
+"""Verdicts on many files: faces taken in several processes, scored in this one.
 
-Takes a video or image and a scorer; gives a Verdict.
+Takes paths and a model or server; gives a dict that is ready for JSON, and on request a folder
+that can be gone on with, a page and an annotated film.
 """
 
+import contextlib
 import dataclasses
+import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from jdfd_keras.evaluation.calibration import Calibration, read_calibration
-from jdfd_keras.evaluation.metrics import check_threshold
-from jdfd_keras.faces.extract import Face, check_face_options, extract_faces
-from jdfd_keras.options import FaceOptions, PredictOptions
-from jdfd_keras.serving.scorers import local_scorer, remote_scorer
-
-# Mean score of dlib below which a track is likely to be no face; MTCNN's begin at 0.8.
-SURE = 0.2
-FACES_AT_ONCE = 256  # crops held in memory: 70 MB at 299 px
-
-
-@dataclass(frozen=True)
-class FaceScore:
-    """One scored face.
-
-    Attributes:
-        frame_index: The frame's position in the file, from 0.
-        time_s: Its presentation time in seconds.
-        track_id: Whose face it is, from 0.
-        box: left, top, right, bottom in pixels of the frame.
-        score: P(fake).
-    """
-
-    frame_index: int
-    time_s: float
-    track_id: int
-    box: tuple[int, int, int, int]
-    score: float
+from jdfd_keras.data.videos import has_suffix
+from jdfd_keras.evaluation.calibration import Calibration
+from jdfd_keras.faces.overlay import check_overlay
+from jdfd_keras.options import PredictOptions, PredictWorkOptions
+from jdfd_keras.progress import track
+from jdfd_keras.serving.annotate import annotate_file
+from jdfd_keras.serving.scorers import Scorer, local_scorer, remote_scorer
+from jdfd_keras.serving.taking import Taken, take_all
+from jdfd_keras.serving.verdict import choose_borders, choose_faces, judge
+from jdfd_keras.serving.verdict_folder import VerdictFolder, open_folder
+from jdfd_keras.serving.verdict_text import to_csv
 
 
 @dataclass(frozen=True)
-class TrackScore:
-    """One scored person of a file.
+class _Model:
+    """What a folder of verdicts is bound to, beside options and calibration."""
 
-    Attributes:
-        track_id: What the person's faces carry.
-        num_faces: Faces behind the score.
-        confidence: Mean score of the detector, on its own scale; near 0 it may be no face.
-        score: Mean P(fake) of them.
-        verdict: `fake`, `real` or `uncertain`.
-    """
-
-    track_id: int
-    num_faces: int
-    confidence: float
-    score: float
-    verdict: str
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What one file got, and what it rests on.
-
-    Attributes:
-        path: The file.
-        score: That of its most suspicious track: one fake face makes a fake. Tracks of which
-            the detector was not sure count only where there are no others.
-        verdict: `fake`, `real` or `uncertain`.
-        uncertain_from: Below it, a verdict is real.
-        uncertain_to: From it on, a verdict is fake; in between it is uncertain.
-        tracks: The people, in the order of appearance.
-        faces: The faces, in the order of the file.
-        warnings: What was wrong with the file, though it could be judged.
-    """
-
-    path: str
-    score: float
-    verdict: str
-    uncertain_from: float
-    uncertain_to: float
-    tracks: tuple[TrackScore, ...]
-    faces: tuple[FaceScore, ...]
-    warnings: tuple[str, ...]
+    digest: str
 
 
 def predict_files(
     paths: Sequence[str | Path],
     options: PredictOptions | None = None,
+    work: PredictWorkOptions | None = None,
     *,
     model: str | Path | None = None,
     server: str | None = None,
+    out: str | Path | None = None,
+    report: str | Path | None = None,
+    annotate: str | Path | None = None,
 ) -> dict:
     """Give a verdict on each of several files; one that has none does not stop the others.
 
     Args:
-        paths: Videos and images.
-        options: Threshold or calibration, frames and people.
+        paths: Videos and images, and folders of such: all below them, but for hidden ones.
+        options: Threshold, frames and people.
+        work: How many processes, and how many frames a report explains. All is done in this
+            process if not given.
         model: A model on this machine, as `local_scorer` takes it; either this or `server`.
         server: The URL of a served model, as `remote_scorer` takes it.
+        out: A folder that keeps each verdict as it comes (`verdicts.jsonl`) and all of them at the
+            end (`verdicts.csv`). Called again with it, files that are judged and have not changed
+            since are not looked at again.
+        report: An HTML page on the verdicts, for people; replaced if it is there.
+        annotate: A film or picture of the one file, with its scores drawn on it; see
+            `annotate_file`. All frames are then looked at, unless `options.every` says otherwise.
 
     Returns:
-        `files`: the fields of a Verdict for each file that has one, in order; `failed`: path and
-        error of each other file, which also goes to stderr at once. Ready for JSON.
+        `files`: the fields of a Verdict for each file that has one; `failed`: path and error of
+        each other file, which also goes to stderr at once; `paths`: all of them. Each in the order
+        in which the files were named. Ready for JSON.
 
     Raises:
-        OSError: If the model or the server is not there.
-        ValueError: If not exactly one of both is given, it is of another kind, or a calibration is
-            given for a model that has its own.
+        OSError: If the model or the server is not there, or something cannot be written.
+        ValueError: If not exactly one of both is given, an option is out of its range, there is no
+            file, or `out` was made with another model or other options.
     """
-    options = options or PredictOptions()
+    options, work = options or PredictOptions(), work or PredictWorkOptions(workers=1)
     if (model is None) == (server is None):
         raise ValueError(
             f"Expected a model or a server to score with; got model={model!r} and "
             f"server={server!r}. Give one of them."
         )
-    if model is not None and options.calibration:
-        raise ValueError(
-            f"Expected no calibration with a model on this machine, which has its own; got "
-            f"{options.calibration}. Leave --calibration out."
-        )
-    given = _read_calibration(options)
-    if server is None:
-        scorer = local_scorer(model)
-    else:
-        faces = FaceOptions(
-            detector=options.detector, alignment=options.alignment, margin=options.margin
-        )
-        scorer = remote_scorer(server, faces)
-    faces = dataclasses.replace(
-        scorer.faces,
-        frames_per_video=options.frames_per_video,
-        every=options.every,
-        tracks=options.tracks,
-    )
-    check_face_options(faces)
-    verdicts, failed = [], []
-    for path in paths:
-        try:
-            verdict = predict_file(path, scorer, faces, given or scorer.calibration)
-        except (OSError, ValueError) as error:
-            print(f"{path}: {error}", file=sys.stderr)
-            failed.append({"path": str(path), "error": str(error)})
-        else:
-            verdicts.append(dataclasses.asdict(verdict))
-    return {"files": verdicts, "failed": failed}
+    files = list_files(paths)
+    if annotate is not None:
+        _check_annotate(files, annotate)
+        options = dataclasses.replace(options, every=options.every or 1)
+    for place in (report, annotate):
+        if place is not None and not Path(place).parent.is_dir():
+            raise FileNotFoundError(
+                f"Expected a folder that is there for {place}; got {Path(place).parent}, which is "
+                "none. Make it, or choose another."
+            )
+    scorer = local_scorer(model) if model is not None else remote_scorer(server)
+    faces = choose_faces(scorer.description, options)
+    borders = choose_borders(scorer.description, options)
+    made_with = {"model": _Model(scorer.description.digest), "faces": faces, "borders": borders}
+    with contextlib.ExitStack() as stack:
+        if out is None:
+            # Also without a folder of its own, as a run needs room for crops.
+            place = stack.enter_context(tempfile.TemporaryDirectory(prefix="jdfd-keras-"))
+        folder = stack.enter_context(open_folder(out or place, files, **made_with))
+        todo = [path for path in files if str(path) not in folder.done]
+        taken = take_all(todo, faces, _count_workers(work, len(todo)), folder.parts)
+        records = dict(folder.done)
+        for path, what in track(taken, "judging files", len(todo), "files") if todo else ():
+            records[str(path)] = _finish(path, what, folder, scorer, borders, work.explain)
+        result = _sort(files, records)
+        folder.finish(to_csv(result) + "\n")
+        if report is not None:
+            from jdfd_keras.serving.predict_page import write_report
+
+            write_report(report, result, scorer, faces, folder.read_strongest)
+    if annotate is not None and result["files"]:
+        annotate_file(files[0], annotate, result["files"][0], every=faces.every)
+    return result
 
 
-def summarize(result: dict) -> str:
-    """Put what `predict_files` gave into lines: one a file, and one a person where there are more.
-
-    Failures stand without their reasons.
-    """
-    lines = []
-    for verdict in result["files"]:
-        lines.append(
-            f"{verdict['path']}: {verdict['verdict']}, score {verdict['score']:.3f} "
-            f"({_count_faces(len(verdict['faces']))}, {_describe_bounds(verdict)})"
-        )
-        if len(verdict["tracks"]) > 1:
-            lines += [
-                f"  track {track['track_id']}: {track['verdict']}, score {track['score']:.3f} "
-                f"({_count_faces(track['num_faces'])}"
-                f"{'' if track['confidence'] >= SURE else ', perhaps no face'})"
-                for track in verdict["tracks"]
-            ]
-        lines += [f"  warning: {warning}" for warning in verdict["warnings"]]
-    return "\n".join([*lines, *(f"{failure['path']}: no verdict" for failure in result["failed"])])
-
-
-def predict_file(
-    path: str | Path,
-    score: Callable[[np.ndarray], np.ndarray],
-    faces: FaceOptions,
-    calibration: Calibration | None = None,
-) -> Verdict:
-    """Give a verdict on a video or image.
-
-    Args:
-        path: The file.
-        score: From uint8[n, size, size, 3] RGB faces to float64[n], P(fake); a Scorer, or any
-            function.
-        faces: How to take the faces: those that the model was trained with.
-        calibration: Where fake and real begin; of it only that is used, since the scorer
-            corrects its scores itself. Fake from 0.5 on if not given.
-
-    Returns:
-        The verdict with every face it rests on.
+def list_files(paths: Sequence[str | Path]) -> list[Path]:
+    """List files, and the videos and images below folders in the order of their names, each once.
 
     Raises:
-        OSError: If the file is no video or image, or the scorer cannot be asked.
-        ValueError: If no face is found, or a score is not a number from 0 to 1: such a file has
-            no verdict.
+        ValueError: If a folder holds none.
     """
-    extraction = extract_faces(path, faces)
-    found = extraction.faces
-    if not found:
-        raise ValueError(
-            f"Expected a face in {path}; got none in the {extraction.num_frames} frames "
-            f"looked at. Without a face there is no score. Look at more frames "
-            "with --frames-per-video."
-        )
-    scores = np.concatenate(
-        [
-            np.asarray(score(np.stack([face.crop for face in part])), np.float64)
-            for part in _parts_of(found, FACES_AT_ONCE)
-        ]
-    )
-    if scores.shape != (len(found),) or not ((scores >= 0) & (scores <= 1)).all():
-        raise ValueError(
-            f"Expected {len(found)} scores from 0 to 1 for the faces of {path}; got "
-            f"{scores.tolist()}. The model or its server is at fault: no verdict is given."
-        )
-    calibration = calibration or Calibration()
-    tracks = _score_tracks(found, scores, calibration)
-    sure = [track for track in tracks if track.confidence >= SURE]
-    worst = max(sure or tracks, key=lambda track: track.score)
-    return Verdict(
-        path=str(path),
-        score=worst.score,
-        verdict=worst.verdict,
-        uncertain_from=calibration.uncertain_from,
-        uncertain_to=calibration.uncertain_to,
-        tracks=tracks,
-        faces=tuple(
-            FaceScore(
-                frame_index=face.frame_index,
-                time_s=face.time_s,
-                track_id=face.track_id,
-                box=tuple(int(edge) for edge in face.box[:4]),
-                score=float(score),
-            )
-            for face, score in zip(found, scores, strict=True)
-        ),
-        warnings=tuple(extraction.warnings),
-    )
-
-
-def _parts_of(faces: Sequence[Face], size: int) -> Iterator[Sequence[Face]]:
-    return (faces[start : start + size] for start in range(0, len(faces), size))
-
-
-def _score_tracks(
-    faces: Sequence[Face], scores: np.ndarray, calibration: Calibration
-) -> tuple[TrackScore, ...]:
-    owner = np.array([face.track_id for face in faces])
-    tracks = []
-    for track_id in np.unique(owner).tolist():
-        own = scores[owner == track_id]
-        score = float(own.mean())
-        verdict = calibration.judge(score)
-        confidence = float(np.mean([face.box[4] for face in faces if face.track_id == track_id]))
-        tracks.append(TrackScore(track_id, len(own), confidence, score, verdict))
-    return tuple(tracks)
-
-
-def _read_calibration(options: PredictOptions) -> Calibration | None:
-    if options.threshold is not None:
-        if options.calibration:
+    files: dict[Path, None] = {}
+    for path in map(Path, paths):
+        if not path.is_dir():
+            files[path] = None
+            continue
+        below = sorted(found for found in path.rglob("*") if _is_media(found.relative_to(path)))
+        below = [found for found in below if found.is_file()]
+        if not below:
             raise ValueError(
-                f"Expected a threshold or a calibration; got {options.threshold:g} and "
-                f"{options.calibration}. Give one of them."
+                f"Expected videos or images below {path}; got none. They are known by their "
+                "suffix, such as .mp4 or .jpg: name a file of another suffix itself."
             )
-        check_threshold(options.threshold)
-        return Calibration().at(options.threshold)
-    return read_calibration(options.calibration) if options.calibration else None
+        files |= dict.fromkeys(below)
+    return list(files)
 
 
-def _describe_bounds(verdict: dict) -> str:
-    low, high = verdict["uncertain_from"], verdict["uncertain_to"]
-    return f"fake from {high:.3g}" if low == high else f"real below {low:.3g}, fake from {high:.3g}"
+def _is_media(path: Path) -> bool:
+    return has_suffix(path.name) and not any(part.startswith(".") for part in path.parts)
 
 
-def _count_faces(count: int) -> str:
-    return f"{count} face{'' if count == 1 else 's'}"
+def _check_annotate(files: list[Path], annotate: str | Path) -> None:
+    if len(files) != 1:
+        raise ValueError(
+            f"Expected one file to annotate; got {len(files)}. Annotate them one by one."
+        )
+    check_overlay(files[0], annotate)
+
+
+def _finish(
+    path: Path,
+    taken: Taken | str,
+    folder: VerdictFolder,
+    scorer: Scorer,
+    borders: Calibration,
+    explain: int,
+) -> dict:
+    """Judge what a file gave, and keep the verdict, or why there is none."""
+    if isinstance(taken, Taken):
+        try:
+            verdict = judge(path, taken, scorer, borders, max(explain, 1))
+        except (OSError, ValueError) as error:
+            taken = str(error)
+        else:
+            faces = taken.found.faces
+            strongest = [faces[place].crop for place in verdict.strongest[:explain]]
+            return folder.keep(dataclasses.asdict(verdict), strongest)
+    print(f"{path}: {taken}", file=sys.stderr)
+    return folder.keep({"path": str(path), "error": taken}, [])
+
+
+def _count_workers(work: PredictWorkOptions, num_files: int) -> int:
+    """Count the processes beside this one; a single one would only wait for it."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    num_workers = min(work.workers or cores, num_files)
+    return num_workers if num_workers > 1 else 0
+
+
+def _sort(files: list[Path], records: dict[str, dict]) -> dict:
+    """Put verdicts and failures into the order in which the files were named."""
+    ordered = [records[str(path)] for path in files]
+    return {
+        "files": [record for record in ordered if "error" not in record],
+        "failed": [record for record in ordered if "error" in record],
+        "paths": [record["path"] for record in ordered],
+    }

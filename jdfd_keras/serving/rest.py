@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 
 from jdfd_keras.serving.contract import SCORE_BYTES, Signature, TensorInfo
+from jdfd_keras.serving.errors import CallError
 from jdfd_keras.serving.json_arrays import (
-    RestError,
     decode_array,
     decode_bytes,
     encode_array,
@@ -31,8 +31,8 @@ class PredictRequest(NamedTuple):
     values: object
 
 
-class ClassifyRequest(NamedTuple):
-    """A body of `:classify`: the features of each example, lists of bytes, int or float."""
+class ExamplesRequest(NamedTuple):
+    """A body of `:classify` or `:regress`: for each example lists of bytes, int or float."""
 
     signature_name: str
     examples: list[dict[str, list]]
@@ -48,15 +48,15 @@ def parse_predict(body: bytes) -> PredictRequest:
         Its values, not yet arrays.
 
     Raises:
-        RestError: If it is not such a body.
+        CallError: If it is not such a body.
     """
     document = _parse_object(body)
     name = _signature_name(document)
     is_row = "instances" in document
     if is_row and "inputs" in document:
-        raise RestError(f"{show(document)} Not formatted correctly: both 'instances' and 'inputs'")
+        raise CallError(f"{show(document)} Not formatted correctly: both 'instances' and 'inputs'")
     if not is_row and "inputs" not in document:
-        raise RestError("Missing 'inputs' or 'instances' key")
+        raise CallError("Missing 'inputs' or 'instances' key")
     return PredictRequest(name, is_row, document["instances" if is_row else "inputs"])
 
 
@@ -71,7 +71,7 @@ def decode_inputs(request: PredictRequest, signature: Signature) -> dict[str, np
         An array for each input; text is an object array of bytes.
 
     Raises:
-        RestError: If names, shapes or types do not fit.
+        CallError: If names, shapes or types do not fit.
     """
     if request.is_row:
         return _decode_rows(request.values, signature.inputs)
@@ -89,24 +89,24 @@ def encode_outputs(outputs: dict[str, np.ndarray], is_row: bool) -> dict:
         `predictions` or `outputs`, ready for JSON; a single output stands without its name.
 
     Raises:
-        RestError: If outputs of a row request do not have one row for each other's.
+        CallError: If outputs of a row request do not have one row for each other's.
     """
     values = {name: encode_array(name, array) for name, array in outputs.items()}
     if not is_row:
         return {"outputs": _unwrap(values)}
     if any(array.ndim == 0 for array in outputs.values()):
-        raise RestError("An output is a scalar and has no rows. Use the column form, 'inputs'.")
+        raise CallError("An output is a scalar and has no rows. Use the column form, 'inputs'.")
     if len({len(array) for array in outputs.values()}) > 1:
         sizes = {name: len(array) for name, array in outputs.items()}
-        raise RestError(
+        raise CallError(
             f"Outputs have unequal batch sizes: {sizes}. Use the column form, 'inputs'."
         )
     rows = (dict(zip(values, row, strict=True)) for row in zip(*values.values(), strict=True))
     return {"predictions": [_unwrap(row) for row in rows]}
 
 
-def parse_classify(body: bytes) -> ClassifyRequest:
-    """Read the body of a classify request.
+def parse_examples(body: bytes) -> ExamplesRequest:
+    """Read the body of a classify or regress request.
 
     Args:
         body: JSON with `examples`, and optionally `context`, features that all examples share.
@@ -115,128 +115,122 @@ def parse_classify(body: bytes) -> ClassifyRequest:
         The examples, each with the context, which its own features override.
 
     Raises:
-        RestError: If it is not such a body.
+        CallError: If it is not such a body.
     """
     document = _parse_object(body)
     name = _signature_name(document)
     context = _decode_example(document.get("context", {}))
     examples = document.get("examples")
     if not isinstance(examples, list) or not examples:
-        raise RestError(f"{show(document)} 'examples' must be a list that is not empty")
-    return ClassifyRequest(name, [context | _decode_example(example) for example in examples])
-
-
-def encode_classes(outputs: dict[str, np.ndarray]) -> dict:
-    """Give the outputs of a classify signature their form.
-
-    Args:
-        outputs: `scores` float[n, k], `classes` string[n, k], or one of them.
-
-    Returns:
-        `results`: for each example a list of [class, score].
-
-    Raises:
-        RestError: If there are other outputs, or not one row for each example.
-    """
-    if not 1 <= len(outputs) <= 2:
-        raise RestError(f"Expected one or two output Tensors, found {len(outputs)}")
-    if not outputs.keys() <= {"classes", "scores"} or any(a.ndim != 2 for a in outputs.values()):
-        raise RestError(
-            "Expected outputs 'classes' and 'scores' of two axes, found "
-            f"{ {name: array.shape for name, array in outputs.items()} }"
-        )
-    shape = next(iter(outputs.values())).shape
-    scores = outputs.get("scores", np.zeros(shape)).tolist()
-    classes = encode_array("classes", outputs.get("classes", np.full(shape, b"", object)))
-    rows = zip(classes, scores, strict=True)
-    return {"results": [[list(pair) for pair in zip(*row, strict=True)] for row in rows]}
+        raise CallError(f"{show(document)} 'examples' must be a list that is not empty")
+    return ExamplesRequest(name, [context | _decode_example(example) for example in examples])
 
 
 def _parse_object(body: bytes) -> dict:
     if not body:
-        raise RestError("JSON Parse error: The document is empty")
+        raise CallError("JSON Parse error: The document is empty")
     try:
         # Of a key that is there twice the first counts.
         document = json.loads(
             body.decode("utf-8"), object_pairs_hook=lambda pairs: dict(reversed(pairs))
         )
     except RecursionError:
-        raise RestError("JSON Parse error: The document is nested too deeply") from None
+        raise CallError("JSON Parse error: The document is nested too deeply") from None
     except ValueError as error:  # also of text that is not UTF-8
-        raise RestError(f"JSON Parse error: {error}") from None
+        raise CallError(f"JSON Parse error: {error}") from None
     if not isinstance(document, dict):
-        raise RestError(f"{show(document)} Not formatted correctly: expected an object")
+        raise CallError(f"{show(document)} Not formatted correctly: expected an object")
     return document
 
 
 def _signature_name(document: dict) -> str:
     name = document.get("signature_name", SCORE_BYTES)
     if not isinstance(name, str):
-        raise RestError(f"{show(document)} 'signature_name' must be a string")
+        raise CallError(f"{show(document)} 'signature_name' must be a string")
     return name or SCORE_BYTES
 
 
 def _decode_rows(rows, inputs: dict[str, TensorInfo]) -> dict[str, np.ndarray]:
     if not isinstance(rows, list) or not rows:
-        raise RestError(f"{show({'instances': rows})} 'instances' must be a list, not empty")
-    if not _is_object(rows[0]):
-        if len(inputs) > 1:
-            raise RestError(
-                "instances is a plain list, but expecting list of objects as multiple input "
-                "tensors required as per tensorinfo_map"
-            )
-        rows = [{name: row} for row in rows for name in inputs]
-    columns = {name: [] for name in inputs}
+        raise CallError(f"{show({'instances': rows})} 'instances' must be a list, not empty")
+    if _is_object(rows[0]):
+        columns = _gather_columns(rows, inputs)
+    elif len(inputs) > 1:
+        raise CallError(
+            "instances is a plain list, but expecting list of objects as multiple input "
+            "tensors required as per tensorinfo_map"
+        )
+    else:
+        columns = dict.fromkeys(inputs, rows)
+    return {name: _decode_column(values, inputs[name]) for name, values in columns.items()}
+
+
+def _gather_columns(rows: list, inputs: dict[str, TensorInfo]) -> dict[str, list]:
     for index, row in enumerate(rows):
         where = f"Failed to process element: {index}"
         if not _is_object(row):
-            raise RestError(f"Expecting object but got list at item {index} of input list")
-        for key, value in row.items():
-            if key not in inputs:
-                raise RestError(
-                    f"{where} key: {key} of 'instances' list. Error: INVALID_ARGUMENT: "
-                    f"JSON object: does not have named input: {key}"
-                )
-            try:
-                array = decode_array(value, inputs[key])
-                _check_same_shape(array, columns[key][0] if columns[key] else array)
-            except RestError as error:
-                raise RestError(
-                    f"{where} of 'instances' list. Error: INVALID_ARGUMENT: {error}", error.status
-                ) from None
-            columns[key].append(array)
+            raise CallError(f"Expecting object but got list at item {index} of input list")
+        for key in row.keys() - inputs.keys():
+            raise CallError(
+                f"{where} key: {key} of 'instances' list. Error: INVALID_ARGUMENT: "
+                f"JSON object: does not have named input: {key}"
+            )
         if len(row) < len(inputs):
-            raise RestError(
+            raise CallError(
                 f"{where} of 'instances' list. JSON object: {reprlib.repr(row)} "
                 f"keys must be equal to: {','.join(inputs)}"
             )
-    return {name: np.stack(arrays) for name, arrays in columns.items()}
+    return {name: [row[name] for row in rows] for name in inputs}
+
+
+def _decode_column(values: list, info: TensorInfo) -> np.ndarray:
+    try:
+        return decode_array(values, info)
+    except CallError as error:
+        _raise_for_element(values, info)
+        raise error
+
+
+def _raise_for_element(values: list, info: TensorInfo) -> None:
+    """Say which row is at fault; only where one is, since to read them one by one is slow."""
+    first = None
+    for index, value in enumerate(values):
+        try:
+            array = decode_array(value, info)
+            first = array if first is None else first
+            _check_same_shape(array, first)
+        except CallError as error:
+            raise CallError(
+                f"Failed to process element: {index} of 'instances' list. "
+                f"Error: INVALID_ARGUMENT: {error}",
+                error.code,
+            ) from None
 
 
 def _decode_columns(value, inputs: dict[str, TensorInfo]) -> dict[str, np.ndarray]:
     if not _is_object(value):
         if len(inputs) > 1:
-            raise RestError(
+            raise CallError(
                 "inputs is a plain value/list, but expecting an object as multiple input tensors "
                 "required as per tensorinfo_map"
             )
         value = dict.fromkeys(inputs, value)
     for name in inputs:
         if name not in value:
-            raise RestError(f"Missing named input: {name} in 'inputs' object.")
+            raise CallError(f"Missing named input: {name} in 'inputs' object.")
     return {name: decode_array(value[name], info) for name, info in inputs.items()}
 
 
 def _check_same_shape(array: np.ndarray, first: np.ndarray) -> None:
     if array.size != first.size:
-        raise RestError(f"Expecting tensor size: {first.size} but got: {array.size}")
+        raise CallError(f"Expecting tensor size: {first.size} but got: {array.size}")
     if array.shape != first.shape:
-        raise RestError(f"Expecting shape {_axes(first)} but got: {_axes(array)}")
+        raise CallError(f"Expecting shape {_axes(first)} but got: {_axes(array)}")
 
 
 def _decode_example(example) -> dict[str, list]:
     if not isinstance(example, dict):
-        raise RestError(f"Example must be JSON object but got JSON {type_name(example)}")
+        raise CallError(f"Example must be JSON object but got JSON {type_name(example)}")
     return {name: _decode_feature(name, value) for name, value in example.items()}
 
 
@@ -245,17 +239,17 @@ def _decode_feature(name: str, value) -> list:
     for item in value if isinstance(value, list) else [value]:
         if type(item) in (int, float):
             if type(item) is int and not -(2**63) <= item < 2**63:
-                raise RestError(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
+                raise CallError(f"Feature: {name} has uint64_t element. Only int64_t is supported.")
             values.append(item)
         elif isinstance(item, str) or is_base64(item):
             values.append(decode_bytes(item))
         else:
-            raise RestError(
+            raise CallError(
                 f"Feature: {name} has element with unexpected JSON type: {type_name(item)}"
             )
         if type(values[-1]) is not type(values[0]):
             expected = {int: "int64", float: "float", bytes: "bytes"}[type(values[0])]
-            raise RestError(
+            raise CallError(
                 f"Unexpected element type in feature: {name} expecting type: {expected}"
             )
     return values

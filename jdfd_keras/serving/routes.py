@@ -1,124 +1,136 @@
 """What each path of the REST interface answers.
 
-Takes a method, a path and a body; gives what to answer, ready for JSON. The models are loaded
-before; knows nothing of sockets.
+Takes a method, a path and a body; gives what to answer, ready for JSON. Knows nothing of sockets.
 """
 
 import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-import tensorflow as tf
 
-from jdfd_keras.serving import rest
-from jdfd_keras.serving.engine import SavedModelEngine
-from jdfd_keras.serving.json_arrays import RestError
+from jdfd_keras.serving import examples, rest
+from jdfd_keras.serving.calls import Calls, find_signature
+from jdfd_keras.serving.errors import CallError
+from jdfd_keras.serving.repository import MAX_VERSION, ServedVersion
 from jdfd_keras.serving.warmup import serialize_example
 
 ROUTE = re.compile(
     r"/v1/models/(?P<name>[^/:]+)"
-    r"(?:/versions/(?P<version>\d{1,19}))?"
-    r"(?P<verb>/metadata|:predict|:classify)?"
+    r"(?:/versions/(?P<version>[0-9]{1,30})|/labels/(?P<label>[^/:]+))?"
+    r"(?P<verb>/metadata|:predict|:classify|:regress)?"
 )
-STATUS_OF_CODE = {  # the rest are 500
-    tf.errors.INVALID_ARGUMENT: 400,
-    tf.errors.FAILED_PRECONDITION: 400,
-    tf.errors.OUT_OF_RANGE: 400,
-    tf.errors.NOT_FOUND: 404,
-    tf.errors.RESOURCE_EXHAUSTED: 429,
-    tf.errors.UNIMPLEMENTED: 501,
-    tf.errors.UNAVAILABLE: 503,
-    tf.errors.DEADLINE_EXCEEDED: 504,
+APIS = {
+    None: "GetModelStatus",
+    "/metadata": "GetModelMetadata",
+    ":predict": "Predict",
+    ":classify": "Classify",
+    ":regress": "Regress",
 }
 
-Models = dict[str, dict[int, SavedModelEngine]]
+
+@dataclass(frozen=True)
+class Route:
+    """A path that means something.
+
+    Attributes:
+        api: What is asked, named as gRPC does.
+        name: The model.
+        version: Its version, if one is named.
+        label: Or its label.
+    """
+
+    api: str
+    name: str
+    version: int | None
+    label: str | None
 
 
-def answer(models: Models, method: str, path: str, body: bytes) -> dict:
-    """Answer one request as TensorFlow Serving does.
+def parse_route(method: str, path: str) -> Route:
+    """Read a path.
 
     Args:
-        models: Engines by model name and version; each is loaded and warm.
         method: `GET`, `POST` and so on.
-        path: The path with its query.
-        body: As it came.
+        path: The path with its query, as it came: nothing in it is decoded or tidied.
 
     Returns:
-        The answer of status 200.
+        What it asks for.
 
     Raises:
-        RestError: If it cannot be answered, with the status.
+        CallError: If it means nothing.
     """
     match = ROUTE.fullmatch(path)
     verb = match["verb"] if match else None
-    if not match or method != ("POST" if verb in (":predict", ":classify") else "GET"):
+    if not match or method != ("POST" if (verb or "").startswith(":") else "GET"):
         if method == "GET" and path == "/v1/models":
-            raise RestError("Missing model name in request.")
-        raise RestError(f"Malformed request: {method} {path}")
-    name, version = match["name"], match["version"] and int(match["version"])
-    if version is not None and version >= 2**63:
-        raise RestError(f"Failed to convert version: {version} to numeric.")
-    if verb is None:
-        return _status(models, name, version)
-    version, engine = _find_engine(models, name, version)
-    if verb == "/metadata":
-        return _metadata(name, version, engine)
-    return _predict(engine, body) if verb == ":predict" else _classify(engine, body)
+            raise CallError("Missing model name in request.")
+        raise CallError(f"Malformed request: {method} {path}")
+    version = match["version"] and int(match["version"])
+    if version and version > MAX_VERSION:
+        raise CallError(f"Failed to convert version: {version} to numeric.")
+    return Route(APIS[verb], match["name"], version, match["label"])
 
 
-def _status(models: Models, name: str, version: int | None) -> dict:
-    engines = models.get(name)
-    if not engines:
-        raise RestError(f"Could not find any versions of model {name}", 404)
-    if version is not None and version not in engines:
-        raise RestError(f"Could not find version {version} of model {name}", 404)
-    # A version is here only once it is loaded and warm.
-    state = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
-    found = engines if version is None else [version]
-    return {"model_version_status": [{"version": str(number), **state} for number in found]}
+async def answer(calls: Calls, route: Route, body: bytes) -> Callable[[], dict]:
+    """Answer one request as TensorFlow Serving does.
+
+    Args:
+        calls: The models.
+        route: What is asked.
+        body: As it came.
+
+    Returns:
+        A function that makes the document of status 200; with large outputs it takes a while.
+
+    Raises:
+        CallError: If it cannot be answered; the function may raise it as well.
+    """
+    if route.api == "GetModelStatus":  # which passes over a label, whatever it is
+        return partial(_describe_states, calls.repository.states(route.name, route.version))
+    with calls.repository.use(route.name, route.version, route.label) as served:
+        if route.api == "GetModelMetadata":
+            return partial(_describe_version, served.name, served.version, served.engine.describe())
+        if route.api == "Predict":
+            request, inputs = await calls.translate(_read_predict, served, body)
+            outputs = await calls.run(served, request.signature_name, inputs)
+            return partial(rest.encode_outputs, outputs, request.is_row)
+        method = examples.CLASSIFY if route.api == "Classify" else examples.REGRESS
+        name, inputs = await calls.translate(_read_examples, served, body, method)
+        outputs = await calls.run(served, name, inputs)
+        read = examples.read_classes if method == examples.CLASSIFY else examples.read_values
+        return lambda: {"results": read(outputs)}
 
 
-def _find_engine(models: Models, name: str, version: int | None) -> tuple[int, SavedModelEngine]:
-    engines = models.get(name, {})
-    if version is None and engines:
-        version = max(engines)
-    if version not in engines:
-        asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-        raise RestError(f"Servable not found for request: {asked}", 404)
-    return version, engines[version]
+def _describe_states(states: list[ServedVersion]) -> dict:
+    def describe(served: ServedVersion) -> dict:
+        status = {
+            "error_code": served.error_code,
+            "error_message": served.error,
+        }
+        return {"version": str(served.version), "state": served.state, "status": status}
+
+    return {"model_version_status": [describe(served) for served in states]}
 
 
-def _metadata(name: str, version: int, engine: SavedModelEngine) -> dict:
+def _describe_version(name: str, version: int, signatures: dict) -> dict:
     return {
         "model_spec": {"name": name, "signature_name": "", "version": str(version)},
-        "metadata": {"signature_def": {"signature_def": engine.describe()}},
+        "metadata": {"signature_def": {"signature_def": signatures}},
     }
 
 
-def _predict(engine: SavedModelEngine, body: bytes) -> dict:
+def _read_predict(
+    served: ServedVersion, body: bytes
+) -> tuple[rest.PredictRequest, dict[str, np.ndarray]]:
     request = rest.parse_predict(body)
-    name = request.signature_name
-    if name not in engine.signatures:
-        raise RestError(f'Serving signature name: "{name}" not found in signature def')
-    inputs = rest.decode_inputs(request, engine.signatures[name])
-    return rest.encode_outputs(_run(engine, name, inputs), request.is_row)
+    return request, rest.decode_inputs(request, find_signature(served, request.signature_name))
 
 
-def _classify(engine: SavedModelEngine, body: bytes) -> dict:
-    request = rest.parse_classify(body)
-    name = request.signature_name
-    if name not in engine.signatures:
-        raise RestError(f"No signature was found with the name: {name}")
-    if engine.signatures[name].inputs.keys() != {"inputs"}:
-        raise RestError(f"No classification inputs found in SignatureDef: {name}")
-    examples = np.array([serialize_example(example) for example in request.examples], object)
-    return rest.encode_classes(_run(engine, name, {"inputs": examples}))
-
-
-def _run(engine: SavedModelEngine, name: str, inputs: dict[str, np.ndarray]) -> dict:
-    try:
-        return engine.run(name, inputs)
-    except ValueError as error:  # the session's own check of shapes
-        raise RestError(str(error)) from error
-    except tf.errors.OpError as error:
-        message = error.message.removeprefix("Graph execution error:").strip()
-        raise RestError(message, STATUS_OF_CODE.get(error.error_code, 500)) from error
+def _read_examples(
+    served: ServedVersion, body: bytes, method: str
+) -> tuple[str, dict[str, np.ndarray]]:
+    name, features = rest.parse_examples(body)
+    examples.check_signature(name, served.engine.signatures.get(name), method)
+    serialized = np.array([serialize_example(feature) for feature in features], object)
+    return name, {examples.INPUT: serialized}

@@ -1,29 +1,23 @@
-"""What scores faces: a model on this machine, or a server.
+"""What scores and explains faces: a model on this machine, or a server.
 
-Takes a path or a URL; gives a Scorer. The remote one imports no TensorFlow.
+Takes a path or a URL; gives a Scorer, with the same results whichever it is. The remote one
+imports no TensorFlow.
 """
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 
-from jdfd_keras.claims import load_options
-from jdfd_keras.evaluation.calibration import Calibration, load_calibration, read_calibration
+from jdfd_keras.evaluation.calibration import Calibration, load_calibration
 from jdfd_keras.faces.extract import encode_png
-from jdfd_keras.options import (
-    EvaluateOptions,
-    FaceOptions,
-)
-from jdfd_keras.serving import client
-from jdfd_keras.serving.contract import (
-    ALIGNMENT_FILE,
-    CALIBRATION_FILE,
-    SCORE_FACES,
-    find_versions,
-)
+from jdfd_keras.options import EvaluateOptions
+from jdfd_keras.serving.client import connect
+from jdfd_keras.serving.client_errors import lacks
+from jdfd_keras.serving.contract import DESCRIBE, EXPLAIN, SCORE_FACES, find_versions
+from jdfd_keras.serving.description import Description, read_description
 
 BATCH_SIZE = EvaluateOptions().batch_size
 
@@ -33,27 +27,28 @@ class Scorer:
     """Something that scores faces, called with uint8[n, size, size, 3] RGB, giving float64[n].
 
     Attributes:
+        name: Where the model is, for people: a path or a URL.
+        description: What it is, how faces must be taken for it and its scores be read.
         score: The function behind the call.
-        faces: How faces must be taken for it.
-        calibration: How its scores, which are corrected already, are read; None if not known.
+        explain: From the same faces to float32[n, size, size], what spoke for fake, 0..1; None
+            where the model cannot tell.
     """
 
+    name: str
+    description: Description
     score: Callable[[np.ndarray], np.ndarray]
-    faces: FaceOptions
-    calibration: Calibration | None = None
+    explain: Callable[[np.ndarray], np.ndarray] | None
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         """Score faces."""
         return self.score(crops)
 
 
-def remote_scorer(url: str, faces: FaceOptions | None = None) -> Scorer:
+def remote_scorer(url: str) -> Scorer:
     """Score on a server, TensorFlow Serving or ours.
 
     Args:
-        url: As `client.score_faces` takes it.
-        faces: How to take faces. A server tells only the size, which replaces the one given;
-            the rest must be as in training.
+        url: As `client.connect` takes it.
 
     Returns:
         The scorer; its faces travel as PNG, so that nothing is lost.
@@ -62,13 +57,16 @@ def remote_scorer(url: str, faces: FaceOptions | None = None) -> Scorer:
         OSError: If the server is not there or serves something else.
         ValueError: If the URL is not that of a model.
     """
-    size = client.face_size(url)
+    client = connect(url, batch_size=BATCH_SIZE)
 
     def score(crops: np.ndarray) -> np.ndarray:
-        encoded = [encode_png(crop) for crop in crops]
-        return client.score_faces(url, encoded, batch_size=BATCH_SIZE)
+        return client.score([encode_png(crop) for crop in crops])
 
-    return Scorer(score, dataclasses.replace(faces or FaceOptions(), face_size=size))
+    def explain(crops: np.ndarray) -> np.ndarray:
+        return _enlarge(client.explain(crops), crops.shape[:3])
+
+    has_explain = EXPLAIN in client.signatures
+    return Scorer(url, client.description, score, explain if has_explain else None)
 
 
 def local_scorer(path: str | Path) -> Scorer:
@@ -79,10 +77,10 @@ def local_scorer(path: str | Path) -> Scorer:
             version is taken) or one version of it.
 
     Returns:
-        The scorer, with the face options that were kept beside the model.
+        The scorer.
 
     Raises:
-        OSError: If there is no such model.
+        OSError: If there is no such model, or it was exported before models described themselves.
         ValueError: If what is there is of another kind.
     """
     path = Path(path)
@@ -96,35 +94,73 @@ def local_scorer(path: str | Path) -> Scorer:
 def _saved_model_scorer(path: Path) -> Scorer:
     from jdfd_keras.serving.engine import SavedModelEngine
 
-    faces = load_options(path / ALIGNMENT_FILE, "faces", FaceOptions)
-    calibration = None
-    if (path / CALIBRATION_FILE).is_file():
-        calibration = read_calibration(path / CALIBRATION_FILE)
     engine = SavedModelEngine(path)
-    score = _in_batches(lambda crops: engine.run(SCORE_FACES, {"faces": crops})["scores"])
-    return Scorer(score, faces, calibration)
+    if DESCRIBE not in engine.signatures:
+        engine.close()
+        raise lacks(path, f"the signature {DESCRIBE!r}", engine.signatures)
+    description = read_description(lambda names: engine.run(DESCRIBE, {"names": names})["contents"])
+
+    def score(crops: np.ndarray) -> np.ndarray:
+        return engine.run(SCORE_FACES, {"faces": crops})["scores"]
+
+    def explain(crops: np.ndarray) -> np.ndarray:
+        return _enlarge(engine.run(EXPLAIN, {"faces": crops})["activation"], crops.shape[:3])
+
+    has_explain = EXPLAIN in engine.signatures
+    return Scorer(
+        str(path), description, _scores_of(score), _maps_of(explain) if has_explain else None
+    )
 
 
 def _keras_scorer(path: Path) -> Scorer:
+    import tensorflow as tf
+
+    from jdfd_keras.evaluation.explain import activation_of
     from jdfd_keras.model.network import classifier_of
+    from jdfd_keras.serving.export import digest_weights
     from jdfd_keras.training.run import load_run_model
 
     calibration = load_calibration(path)
     model, faces = load_run_model(path)
     classifier = classifier_of(model)
     correct = (calibration or Calibration()).apply
+    pixels = tf.TensorSpec(model.input.shape, tf.float32)
+    activation = tf.function(activation_of(model), input_signature=[pixels])
 
     def score(crops: np.ndarray) -> np.ndarray:
         return correct(classifier.predict_on_batch(crops.astype(np.float32))[:, 0])
 
-    return Scorer(_in_batches(score), faces, calibration)
+    def explain(crops: np.ndarray) -> np.ndarray:
+        maps = activation(tf.constant(crops, tf.float32))["activation"]
+        return _enlarge(maps.numpy(), crops.shape[:3])
+
+    # It has no number until it is exported.
+    description = Description(faces, calibration, path.stem, 0, digest_weights(model))
+    return Scorer(str(path), description, _scores_of(score), _maps_of(explain))
 
 
-def _in_batches(score: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-    def score_all(crops: np.ndarray) -> np.ndarray:
-        parts = [
-            score(crops[start : start + BATCH_SIZE]) for start in range(0, len(crops), BATCH_SIZE)
-        ]
-        return np.concatenate(parts).astype(np.float64)
+def _scores_of(score: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """Score in batches."""
+    return lambda crops: _fill(np.empty(len(crops), np.float64), score, crops)
 
-    return score_all
+
+def _maps_of(explain: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
+    """Explain in batches."""
+    return lambda crops: _fill(np.empty(crops.shape[:3], np.float32), explain, crops)
+
+
+def _fill(
+    result: np.ndarray, ask: Callable[[np.ndarray], np.ndarray], crops: np.ndarray
+) -> np.ndarray:
+    for start in range(0, len(crops), BATCH_SIZE):
+        batch = slice(start, start + BATCH_SIZE)
+        result[batch] = ask(crops[batch])
+    return result
+
+
+def _enlarge(maps: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Enlarge maps to faces, as `explain_faces` does: bilinear, by the centres of the pixels."""
+    enlarged = np.empty(shape, np.float32)
+    for target, small in zip(enlarged, maps, strict=True):
+        target[:] = cv2.resize(small, shape[:0:-1], interpolation=cv2.INTER_LINEAR)
+    return enlarged

@@ -1,232 +1,138 @@
-"""A small HTTP server for exported models that speaks TensorFlow Serving's REST.
+"""A server for exported models that speaks TensorFlow Serving's REST and gRPC.
 
-Takes models and options; answers predict, classify, status and metadata. On the standard
-library, one thread a connection. For machines without TensorFlow Serving, and for trying things:
-it has no TLS and no authentication, and listens on this machine alone by default.
+Takes which models to serve and how to listen; answers until it is told to stop. For machines
+without TensorFlow Serving, and for trying things: it has no TLS and no authentication, and listens
+on this machine alone by default.
 """
 
+import asyncio
 import contextlib
-import json
-import re
 import signal
-import socket
-import sys
 import threading
-import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 from jdfd_keras.options import ServeOptions
-from jdfd_keras.serving.contract import SCORE_BYTES, find_versions
-from jdfd_keras.serving.engine import SavedModelEngine
-from jdfd_keras.serving.json_arrays import RestError
-from jdfd_keras.serving.routes import Models, answer
+from jdfd_keras.serving.calls import Calls
+from jdfd_keras.serving.grpc_server import GrpcServer
+from jdfd_keras.serving.metrics import Metrics
+from jdfd_keras.serving.model_config import ModelConfig
+from jdfd_keras.serving.repository import Repository, ServedVersion
+from jdfd_keras.serving.rest_server import RestServer
 
-IDLE_TIMEOUT_S = 60
 DRAIN_TIMEOUT_S = 30
-LINGER_TIMEOUT_S = 5
+# What it is reached by, from this machine, where it listens on all addresses.
+HERE = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}
 
 
-def serve(model_directory: str | Path, options: ServeOptions | None = None) -> None:
-    """Serve the newest version of a model until SIGTERM or SIGINT, then return.
+def run_server(
+    configs: Sequence[ModelConfig], options: ServeOptions, ready: Callable[["ModelServer"], None]
+) -> None:
+    """Serve models until SIGTERM or SIGINT, then finish what is in flight and return.
 
-    Requests in flight are finished first. Must be called from the main thread.
-
-    Args:
-        model_directory: `saved_models/<name>`; its last part is the name to ask for.
-        options: Address and limits.
-
-    Raises:
-        OSError: If there is no model, its warm-up fails, or the address cannot be had.
-    """
-    options = options or ServeOptions()
-    model_directory = Path(model_directory).resolve()
-    version, path = next(iter(find_versions(model_directory).items()))
-    name = model_directory.name
-    engine = load_engine(path)
-    with ModelServer({name: {version: engine}}, options) as server:
-        # shutdown() waits for serve_forever(), which this very thread is in.
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda *_: threading.Thread(target=server.shutdown).start())
-        print(_example_call(server.url, name, engine), flush=True)
-        print(
-            f"Ready: model {name}, version {version}, at {server.url}. Stop with Ctrl-C.",
-            file=sys.stderr,
-            flush=True,
-        )
-        server.serve_forever(poll_interval=0.1)
-        server.server_close()
-        server.drain()
-
-
-def load_engine(path: Path) -> SavedModelEngine:
-    """Load one version and run its warm-up requests.
+    Must be called from the main thread. A second signal ends the process at once.
 
     Args:
-        path: The folder of the version.
-
-    Returns:
-        The engine, ready to answer.
+        configs: The models.
+        options: Addresses and limits.
+        ready: Called once the server answers.
 
     Raises:
-        OSError: If it cannot be loaded or a warm-up request fails.
+        OSError: If a model cannot be loaded, or an address cannot be had.
     """
-    engine = SavedModelEngine(path)
-    for _ in engine.replay_warmup():
-        pass
-    return engine
+    stopped = threading.Event()
+
+    def stop(number: int, _) -> None:
+        signal.signal(number, signal.SIG_DFL)
+        stopped.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
+    with ModelServer(configs, options) as server:
+        ready(server)
+        stopped.wait()
 
 
-class ModelServer(ThreadingHTTPServer):
-    """The listening socket, the models behind it, and a count of requests in flight."""
+class ModelServer:
+    """Models that answer on two ports, from a thread with an event loop of its own.
 
-    daemon_threads = True  # an idle connection must not hold up the end; drain() waits for work
-    request_queue_size = 128
+    Used as a context manager: inside, the server answers; leaving it says NOT_SERVING, finishes
+    what is in flight and lets go of models and ports.
 
-    def __init__(self, models: Models, options: ServeOptions):
-        """Listen.
+    Attributes:
+        url: Where REST is, `http://127.0.0.1:8501`.
+        grpc_target: Where gRPC is, `127.0.0.1:8500`.
+    """
+
+    def __init__(self, configs: Sequence[ModelConfig], options: ServeOptions):
+        """Remember what to serve; nothing is loaded yet.
 
         Args:
-            models: Engines by model name and version.
-            options: Address and limits.
+            configs: The models.
+            options: Addresses and limits.
+        """
+        self._options = options
+        self._repository = Repository(configs)
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="server")
+        self.url = ""
+        self.grpc_target = ""
+
+    def __enter__(self):
+        """Load the models, then listen.
 
         Raises:
-            OSError: If the address cannot be had.
+            OSError: If a model has no version that can be loaded, or an address cannot be had.
         """
-        self.models = models
-        self.max_body_bytes = options.max_body_mb * 2**20
-        self._in_flight = 0
-        self._changed = threading.Condition()
+        with contextlib.ExitStack() as undo:
+            undo.callback(self._loop.close)
+            self._repository.start()
+            undo.callback(self._repository.close)
+            self._thread.start()
+            undo.callback(self._end_thread)
+            undo.callback(lambda: self._wait_for(self._drain()))
+            self._wait_for(self._start())
+            self._undo = undo.pop_all()
+        return self
+
+    def __exit__(self, *_):
+        self._undo.close()
+
+    def states(self, name: str) -> list[ServedVersion]:
+        """Tell the versions of a model, newest first, with the state of each.
+
+        Raises:
+            CallError: If there is no such model.
+        """
+        return self._repository.states(name)
+
+    async def _start(self) -> None:
+        options = self._options
+        self._calls = Calls(self._repository, Metrics(self._repository), options)
+        self._rest = RestServer(self._calls)
+        self._grpc = GrpcServer(self._calls)
         try:
-            super().__init__((options.host, options.port), _Handler)
-        except (OSError, OverflowError) as error:
+            port = options.port
+            await self._rest.start(options.host, port)
+            port = options.grpc_port
+            await self._grpc.start(options.host, port)
+        except (OSError, OverflowError, RuntimeError) as error:
             raise OSError(
-                f"Expected to listen on {options.host} port {options.port}; got '{error}'. "
-                "Is another server running there? Try --port 0 for a free one."
+                f"Expected to listen on {options.host} port {port}; got '{error}'. "
+                "Is another server running there? Try --port 0 and --grpc-port 0 for free ones."
             ) from error
+        host = HERE.get(options.host, options.host)
+        host = f"[{host}]" if ":" in host else host
+        self.url = f"http://{host}:{self._rest.port}"
+        self.grpc_target = f"{host}:{self._grpc.port}"
 
-    @property
-    def url(self) -> str:
-        """Where it listens; a server on all addresses is named by that of this machine."""
-        host, port = self.server_address[:2]
-        return f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{port}"
+    async def _drain(self) -> None:
+        await self._grpc.say_goodbye()
+        await asyncio.gather(self._rest.drain(DRAIN_TIMEOUT_S), self._grpc.drain(DRAIN_TIMEOUT_S))
+        await self._calls.close()
 
-    @contextlib.contextmanager
-    def in_flight(self):
-        """Count one request as long as it is worked on."""
-        with self._changed:
-            self._in_flight += 1
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._in_flight -= 1
-                self._changed.notify_all()
+    def _wait_for(self, coroutine):
+        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
 
-    def drain(self, timeout_s: float = DRAIN_TIMEOUT_S) -> None:
-        """Wait until no request is in flight, at most as long as given."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._in_flight == 0, timeout_s)
-
-    def handle_error(self, request, client_address):
-        """Say in one line that a client went away; anything else with its traceback."""
-        error = sys.exception()
-        if isinstance(error, (ConnectionError, TimeoutError)):
-            print(f"{client_address[0]} went away: {error}", file=sys.stderr)
-        else:
-            super().handle_error(request, client_address)
-
-
-class _Handler(BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    server_version = "jdfd-keras"
-    timeout = IDLE_TIMEOUT_S
-    error_content_type = "text/html"
-    disable_nagle_algorithm = True  # head and body are two packets; else the second waits 40 ms
-    server: ModelServer
-    has_unread_body = False
-
-    def answer_request(self) -> None:
-        if not self.path.startswith("/v1/"):
-            self.send_error(404)
-            return
-        with self.server.in_flight():
-            try:
-                body = self._read_body()
-                self._send(200, answer(self.server.models, self.command, self.path, body))
-            except RestError as error:
-                self._send(error.status, {"error": str(error)})
-
-    # Which methods there are to answer is for the routes to say, as in TensorFlow Serving.
-    do_GET = do_POST = do_PUT = do_DELETE = answer_request  # noqa: N815
-    do_PATCH = do_HEAD = do_OPTIONS = answer_request  # noqa: N815
-
-    def handle_expect_100(self) -> bool:
-        # A body that is too large is refused before the client sends it.
-        length = self.headers.get("Content-Length", "")
-        if length.isdecimal() and int(length) > self.server.max_body_bytes:
-            return True
-        return super().handle_expect_100()
-
-    def log_request(self, *_):
-        """Keep quiet about requests that were answered."""
-
-    def _content_length(self) -> int:
-        if "Transfer-Encoding" in self.headers:
-            self._leave_body()
-            raise RestError("A body must have a Content-Length; chunks are not read", 411)
-        text = self.headers.get("Content-Length", "0")
-        if not re.fullmatch(r"\d{1,18}", text, re.ASCII):
-            self._leave_body()
-            raise RestError(f"Malformed Content-Length: {text[:80]}")
-        return int(text)
-
-    def _read_body(self) -> bytes:
-        length = self._content_length()
-        if length > self.server.max_body_bytes:
-            self._leave_body()
-            raise RestError(
-                f"Request body of {length} bytes is above the limit of "
-                f"{self.server.max_body_bytes}. Send fewer faces at once.",
-                413,
-            )
-        body = self.rfile.read(length)
-        if len(body) < length:
-            raise ConnectionError(f"sent {len(body)} of {length} bytes")
-        return body
-
-    def _leave_body(self) -> None:
-        self.has_unread_body = True
-        self.close_connection = True  # what follows on it would be read as the next request
-
-    def _send(self, status: int, document: dict) -> None:
-        body = json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace")
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        if self.close_connection:
-            self.send_header("Connection", "close")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
-        if self.has_unread_body:
-            self._discard_input()
-
-    def _discard_input(self) -> None:
-        # Closing a socket with unread bytes resets it, and the client may never see the answer.
-        end = time.monotonic() + LINGER_TIMEOUT_S
-        self.connection.settimeout(LINGER_TIMEOUT_S)
-        self.connection.shutdown(socket.SHUT_WR)
-        while time.monotonic() < end and self.rfile.read1(2**16):
-            pass
-
-
-def _example_call(url: str, name: str, engine: SavedModelEngine) -> str:
-    model_url = f"{url}/v1/models/{name}"
-    if SCORE_BYTES not in engine.signatures:
-        return f"curl -s {model_url}/metadata"
-    # Through a pipe, since a face is too long for a command line; curl drops the line ends.
-    return (
-        """(printf '{"instances": [{"b64": "'; base64 < face.jpg; printf '"}]}') | """
-        f"curl -s {model_url}:predict -d @-"
-    )
+    def _end_thread(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()

@@ -11,7 +11,15 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import classification_pb2, predict_pb2, prediction_log_pb2
 
-from jdfd_keras.serving.contract import CLASSIFY, RECONSTRUCT, SCORE_BYTES, SCORE_FACES
+from jdfd_keras.serving.contract import (
+    CLASSIFY,
+    DESCRIBE,
+    EXPLAIN,
+    RECONSTRUCT,
+    SCORE_BYTES,
+    SCORE_FACES,
+)
+from jdfd_keras.serving.description import FILES
 
 
 def write_warmup(path: str | Path, name: str, size: int, *, has_decoder: bool) -> None:
@@ -30,7 +38,12 @@ def write_warmup(path: str | Path, name: str, size: int, *, has_decoder: bool) -
     encoded = tf.io.encode_png(face[0]).numpy()
     example = tf.train.Example.FromString(serialize_example({"image/encoded": [encoded]}))
 
-    requests = {SCORE_BYTES: {"image_bytes": [encoded]}, SCORE_FACES: {"faces": face}}
+    requests = {
+        SCORE_BYTES: {"image_bytes": [encoded]},
+        SCORE_FACES: {"faces": face},
+        EXPLAIN: {"faces": face},
+        DESCRIBE: {"names": list(FILES)},
+    }
     if has_decoder:
         requests[RECONSTRUCT] = {"faces": face}
     logs = []

@@ -1,6 +1,6 @@
-"""One exported detector, its engine and servers in threads, made once a run."""
+"""One exported detector, its engine and a server of it, made once a run."""
 
-import threading
+import contextlib
 
 import cv2
 import numpy as np
@@ -67,26 +67,36 @@ def engine(exported):
 
 @pytest.fixture(scope="session")
 def start_server():
-    """A function from models to a server on a free port, running in a thread till the end."""
+    """A function from ModelConfigs to a server on free ports, running till the end.
+
+    Bodies of up to 1 MiB are read; keyword arguments change further options.
+    """
     from jdfd_keras.serving.server import ModelServer
 
-    running = []
+    with contextlib.ExitStack() as running:
 
-    def start(models):
-        server = ModelServer(models, ServeOptions(port=0, max_body_mb=1))
-        thread = threading.Thread(target=server.serve_forever, args=[0.05])
-        thread.start()
-        running.append((server, thread))
-        return server
+        def start(configs, **options):
+            options = ServeOptions(**{"port": 0, "grpc_port": 0, "max_body_mb": 1} | options)
+            return running.enter_context(ModelServer(configs, options))
 
-    yield start
-    for server, thread in running:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+        yield start
 
 
 @pytest.fixture(scope="session")
-def model_url(engine, start_server):
-    """The URL of the exported model on a real socket, with a body limit of 1 MiB."""
-    return f"{start_server({'tiny': {1: engine}}).url}/v1/models/tiny"
+def server(exported, start_server):
+    """A server of the exported model; its label `stable` is version 1."""
+    from jdfd_keras.serving.model_config import ModelConfig
+
+    return start_server([ModelConfig("tiny", exported.parent, labels={"stable": 1, "next": 2})])
+
+
+@pytest.fixture(scope="session")
+def model_url(server):
+    """The REST URL of the exported model."""
+    return f"{server.url}/v1/models/tiny"
+
+
+@pytest.fixture(scope="session")
+def grpc_target(server):
+    """Where the same server answers gRPC, `127.0.0.1:PORT`."""
+    return server.grpc_target

@@ -1,3 +1,4 @@
+import hashlib
 import json
 import os
 import urllib.error
@@ -11,7 +12,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from jdfd_keras.claims import load_options, save_options
-from jdfd_keras.evaluation.calibration import Calibration
+from jdfd_keras.evaluation.calibration import Calibration, read_calibration
 from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import (
     FaceOptions,
@@ -19,6 +20,7 @@ from jdfd_keras.options import (
 )
 from jdfd_keras.serving import export
 from jdfd_keras.serving.engine import SavedModelEngine
+from jdfd_keras.serving.model_config import ModelConfig
 from jdfd_keras.serving.scorers import local_scorer, remote_scorer
 from jdfd_keras.serving.warmup import serialize_example
 
@@ -88,7 +90,13 @@ def test_jpeg_bmp_and_webp_are_decoded(engine, face_batch, expected_scores, exte
 
 @pytest.mark.parametrize(
     ("signature", "has_decoder"),
-    [("serving_default", False), ("classify", False), ("faces", False), ("reconstruct", True)],
+    [
+        ("serving_default", False),
+        ("classify", False),
+        ("faces", False),
+        ("explain", False),
+        ("reconstruct", True),
+    ],
 )
 def test_only_reconstruct_holds_the_decoder(exported, signature, has_decoder):
     nodes = nodes_of_signature(exported, signature)
@@ -132,7 +140,14 @@ def test_weights_are_stored_once(exported, detector):
 
 def test_warm_up_holds_one_request_for_each_signature(engine):
     replayed = [name for name, _ in engine.replay_warmup()]
-    assert sorted(replayed) == ["classify", "faces", "reconstruct", "serving_default"]
+    assert sorted(replayed) == [
+        "classify",
+        "describe",
+        "explain",
+        "faces",
+        "reconstruct",
+        "serving_default",
+    ]
 
 
 def test_graph_refuses_faces_of_another_size_where_the_server_does_not_look(exported):
@@ -151,7 +166,7 @@ def test_model_card_tells_what_is_known(exported):
     for path in (exported.parent / "MODEL_CARD.md", exported / "assets.extra" / "MODEL_CARD.md"):
         card = path.read_text()
         assert card.startswith("# tiny, version 1\n")
-        for fact in ("71 x 71", "margin: 1.4", "name: made on the spot", "no proof", "300-W"):
+        for fact in ("71 x 71", "margin: 1.4", "name: made on the spot", "As proof", "300-W"):
             assert fact in card
 
 
@@ -164,7 +179,7 @@ def test_no_half_written_or_stale_file_is_left(exported):
 def quick_write(exported, monkeypatch):
     """Exports that take the graph and weights of `exported` in place of writing them again."""
 
-    def link(model, directory, calibration):
+    def link(model, directory, description):
         (directory / "variables").mkdir(parents=True)
         for path in [exported / "saved_model.pb", *(exported / "variables").iterdir()]:
             os.link(path, directory / path.relative_to(exported))
@@ -181,26 +196,16 @@ def quick_export(quick_write, monkeypatch):
 CALIBRATION = Calibration(temperature=0.2, uncertain_from=0.4, uncertain_to=0.7, data="clips")
 
 
-def test_calibrated_scores_are_what_is_served(detector, face_batch, encoded_faces, expected_scores):
-    signatures = export._signatures(detector, CALIBRATION)
-    # sigmoid(logit / 0.2) is p^5 / (p^5 + (1 - p)^5).
-    expected = expected_scores**5 / (expected_scores**5 + (1 - expected_scores) ** 5)
-    assert np.abs(expected - expected_scores).max() > 0.01
-    scores = signatures["serving_default"](tf.constant(encoded_faces))["scores"]
-    np.testing.assert_allclose(scores, expected, atol=TOLERANCE)
-    scores = signatures["faces"](tf.constant(face_batch))["scores"]
-    np.testing.assert_allclose(scores, expected, atol=TOLERANCE)
-
-
 def test_calibration_is_kept_beside_the_model_and_on_its_card(
     quick_export, detector, tiny_faces, tmp_path
 ):
     path = export.export_detector(
         detector, tmp_path / "sharp", faces=tiny_faces, calibration=CALIBRATION
     )
-    assert local_scorer(path).calibration == CALIBRATION
+    assert read_calibration(path / "assets.extra" / "calibration.json") == CALIBRATION
     card = (path.parent / "MODEL_CARD.md").read_text()
-    assert "temperature of 0.2" in card and "- fake: 0.7 and above" in card
+    assert "temperature of 0.2" in card
+    assert "| 0.7 and above | fake |\n| 0.4 to 0.7 | uncertain |\n| below 0.4 | real |" in card
 
 
 def test_versions_count_up_and_are_never_replaced(quick_export, detector, tiny_faces, tmp_path):
@@ -241,22 +246,55 @@ def test_faces_of_another_size_than_the_model_are_refused(detector, tmp_path):
         export.export_detector(detector, tmp_path / "tiny", faces=FaceOptions())
 
 
-def test_run_is_exported_with_its_figures_on_the_card(
-    quick_export, detector, tiny_faces, tmp_path, monkeypatch
-):
+def test_weights_tell_models_apart(detector):
+    digest = export.digest_weights(detector)
+    assert digest == export.digest_weights(detector)
+    layer = detector.get_layer("classifier_logit")
+    weights = layer.get_weights()
+    layer.set_weights([weights[0], np.nextafter(weights[1], np.float32(1))])
+    changed = export.digest_weights(detector)
+    layer.set_weights(weights)
+    assert changed != digest == export.digest_weights(detector)
+
+
+@pytest.fixture
+def run_of_two_lines(detector, tiny_faces, tmp_path, monkeypatch):
+    """A run folder of which only the history is read; its model is the tiny one."""
     run = tmp_path / "run"
     run.mkdir()
+    (run / "best.keras").write_bytes(b"weights")
     (run / "options.json").write_text(json.dumps({"train": {"epochs": 2}, "faces": {}}))
     (run / "history.csv").write_text("epoch,val_classification_frame_auc\n1,0.75\n2,0.875\n3,0.5\n")
     monkeypatch.setattr(export, "load_run_model", lambda path: (detector, tiny_faces))
+    return run
 
-    version = export.export_run(run, tmp_path / "saved_models", "mine")
 
+def test_run_is_exported_with_what_it_knows_on_the_card(quick_export, run_of_two_lines, tmp_path):
+    version = export.export_run(run_of_two_lines, tmp_path / "saved_models", "mine")
     assert version == tmp_path / "saved_models" / "mine" / "1"
     card = (version.parent / "MODEL_CARD.md").read_text()
-    assert "## Options: train\n\n- epochs: 2\n" in card
-    assert "best epoch, 2 of 3" in card
-    assert "val_classification_frame_auc: 0.875" in card
+    assert "| epochs | 2 | passes over the training faces |" in card
+    assert "epoch 2 of 3, the best by validation frame AUC (0.875)" in card
+    assert "No test figures were given" in card
+    assert "jdfd-keras export RUN --report DIR" in card
+
+
+def test_report_of_another_model_exports_nothing(quick_export, run_of_two_lines, tmp_path):
+    report = tmp_path / "report"
+    report.mkdir()
+    told = {"protocol": {"model_digest": hashlib.sha256(b"others").hexdigest()}}
+    (report / "report.json").write_text(json.dumps(told))
+    with pytest.raises(ValueError, match="Expected a report of the model that is exported"):
+        export.export_run(run_of_two_lines, tmp_path / "models", "mine", report=report)
+    assert not (tmp_path / "models").exists()
+
+
+def test_checksums_are_of_all_files_but_the_list(exported):
+    listed = [line.split("  ")[1] for line in (exported / "SHA256SUMS").read_text().splitlines()]
+    files = [path for path in exported.rglob("*") if path.is_file()]
+    expected = {str(path.relative_to(exported)) for path in files} - {"SHA256SUMS"}
+    assert len(listed) == len(expected)
+    assert set(listed) == expected
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +331,7 @@ def test_without_a_decoder_the_other_signatures_are_the_same(engine, baseline_en
     del expected["reconstruct"]
     assert baseline_engine.signatures == expected
     replayed = [name for name, _ in baseline_engine.replay_warmup()]
-    assert sorted(replayed) == ["classify", "faces", "serving_default"]
+    assert sorted(replayed) == ["classify", "describe", "explain", "faces", "serving_default"]
 
 
 def test_run_of_mixed_precision_without_decoder_scores_in_float32(
@@ -314,9 +352,10 @@ def test_run_of_mixed_precision_without_decoder_scores_in_float32(
 
 
 def test_server_scores_without_a_decoder_and_knows_no_reconstruct(
-    baseline_engine, start_server, face_batch, expected_scores
+    exported_baseline, start_server, face_batch, expected_scores
 ):
-    url = f"{start_server({'baseline': {1: baseline_engine}}).url}/v1/models/baseline"
+    server = start_server([ModelConfig("baseline", exported_baseline.parent)])
+    url = f"{server.url}/v1/models/baseline"
     np.testing.assert_allclose(remote_scorer(url)(face_batch), expected_scores, atol=TOLERANCE)
     with urllib.request.urlopen(f"{url}/metadata") as response:
         told = json.load(response)["metadata"]["signature_def"]["signature_def"]
@@ -333,6 +372,8 @@ def test_model_card_tells_whether_there_is_a_decoder(exported, exported_baseline
     def read(version):
         return " ".join((version.parent / "MODEL_CARD.md").read_text().split())
 
-    assert "a decoder that reconstructs the face. It takes one aligned face" in read(exported)
+    assert "a decoder that reconstructs the face. It takes one aligned face of a person" in read(
+        exported
+    )
     assert "It has no decoder" in read(exported_baseline)
     assert "Joint" not in read(exported_baseline)

@@ -7,7 +7,7 @@ import pytest
 
 from jdfd_keras.serving import rest
 from jdfd_keras.serving.contract import Signature, TensorInfo
-from jdfd_keras.serving.json_arrays import RestError
+from jdfd_keras.serving.errors import CallError
 
 
 def signature(**dtypes):
@@ -99,9 +99,9 @@ def test_bytes_come_as_b64_with_or_without_padding_or_as_text():
     ],
 )
 def test_body_that_does_not_fit_is_refused_with_400(body, told):
-    with pytest.raises(RestError, match=told) as caught:
+    with pytest.raises(CallError, match=told) as caught:
         decode(body, x="float")
-    assert caught.value.status == 400
+    assert caught.value.http_status == 400
 
 
 @pytest.mark.parametrize(
@@ -120,9 +120,9 @@ def test_body_that_does_not_fit_is_refused_with_400(body, told):
     ],
 )
 def test_value_of_another_type_is_refused(values, dtype, told, status):
-    with pytest.raises(RestError, match=told) as caught:
+    with pytest.raises(CallError, match=told) as caught:
         decode({"inputs": values}, x=dtype)
-    assert caught.value.status == status
+    assert caught.value.http_status == status
 
 
 def test_first_of_two_equal_keys_counts():
@@ -151,7 +151,7 @@ def test_several_outputs_stand_by_name_in_rows_and_columns():
     ],
 )
 def test_outputs_without_one_row_for_each_input_need_the_column_form(outputs, told):
-    with pytest.raises(RestError, match=told):
+    with pytest.raises(CallError, match=told):
         rest.encode_outputs(outputs, is_row=True)
     assert "outputs" in rest.encode_outputs(outputs, is_row=False)
 
@@ -170,7 +170,7 @@ def test_examples_take_the_context_unless_they_say_otherwise():
         "context": {"x": 20, "shared": 0.5},
         "examples": [{}, {"x": [1, 2], "image/encoded": {"b64": "aGVsbG8="}, "t": "text"}],
     }
-    assert rest.parse_classify(json.dumps(body).encode()) == (
+    assert rest.parse_examples(json.dumps(body).encode()) == (
         "classify",
         [
             {"x": [20], "shared": [0.5]},
@@ -193,35 +193,19 @@ def test_examples_take_the_context_unless_they_say_otherwise():
     ],
 )
 def test_examples_that_do_not_fit_are_refused(body, told):
-    with pytest.raises(RestError, match=told):
-        rest.parse_classify(json.dumps(body).encode())
+    with pytest.raises(CallError, match=told):
+        rest.parse_examples(json.dumps(body).encode())
 
 
-def test_classes_are_paired_with_their_scores():
-    outputs = {
-        "classes": np.array([[b"real", b"fake"]] * 2, object),
-        "scores": np.array([[0.75, 0.25], [0.0, 1.0]]),
-    }
-    assert rest.encode_classes(outputs) == {
-        "results": [[["real", 0.75], ["fake", 0.25]], [["real", 0.0], ["fake", 1.0]]]
-    }
-    assert rest.encode_classes({"scores": np.array([[0.5]])}) == {"results": [[["", 0.5]]]}
+def test_fault_is_found_among_many_rows():
+    rows = [[1, 2]] * 5 + [[1, "x"]]
+    with pytest.raises(CallError, match='element: 5 of .* "x" Type: String is not'):
+        decode({"instances": rows}, x="float")
+    rows = [{"a": 1, "b": [True]}] * 3 + [{"a": 1, "b": [True, False]}]
+    with pytest.raises(CallError, match="element: 3 .* Expecting tensor size: 1 but got: 2"):
+        decode({"instances": rows}, a="int32", b="bool")
 
 
-@pytest.mark.parametrize(
-    ("outputs", "told"),
-    [
-        (dict.fromkeys("abc", np.zeros((1, 1))), "one or two output Tensors, found 3"),
-        ({"scores": np.zeros(1)}, "two axes"),
-        ({"other": np.zeros((1, 1))}, "Expected outputs 'classes' and 'scores'"),
-    ],
-)
-def test_outputs_that_are_no_classes_are_refused(outputs, told):
-    with pytest.raises(RestError, match=told):
-        rest.encode_classes(outputs)
-
-
-def test_translation_and_client_import_no_tensorflow():
-    modules = "jdfd_keras.serving.rest", "jdfd_keras.serving.client", "jdfd_keras.serving.predict"
-    code = f"import {', '.join(modules)}, sys; sys.exit('tensorflow' in sys.modules)"
+def test_translation_imports_no_tensorflow():
+    code = "import jdfd_keras.serving.rest, sys; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

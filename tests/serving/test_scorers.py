@@ -1,57 +1,122 @@
-import shutil
-
+import cv2
 import numpy as np
 import pytest
 
 from jdfd_keras.claims import save_options
 from jdfd_keras.evaluation.calibration import Calibration, digest_model, save_calibration
-from jdfd_keras.options import (
-    FaceOptions,
-)
+from jdfd_keras.evaluation.explain import explain_faces
 from jdfd_keras.serving import scorers
+from jdfd_keras.serving.client import connect
 from jdfd_keras.serving.scorers import local_scorer, remote_scorer
 
 
-def test_server_and_exported_model_score_alike(
-    exported, model_url, face_batch, expected_scores, tiny_faces
-):
-    local = local_scorer(exported.parent)
-    assert local.faces == tiny_faces
-    np.testing.assert_allclose(local(face_batch), expected_scores, atol=1e-5)
-    remote = remote_scorer(model_url)
-    assert remote.faces == FaceOptions(face_size=71)
-    np.testing.assert_allclose(remote(face_batch), expected_scores, atol=1e-5)
+@pytest.fixture(scope="module")
+def run(detector, tiny_faces, tmp_path_factory):
+    """A run folder of the detector."""
+    directory = tmp_path_factory.mktemp("runs") / "tiny"
+    directory.mkdir()
+    detector.save(directory / "best.keras")
+    save_options(directory / "options.json", faces=tiny_faces)
+    return directory
 
 
-def test_run_folder_scores_with_its_best_model(
-    detector, tmp_path, face_batch, expected_scores, tiny_faces
+@pytest.fixture(scope="module")
+def expected_maps(detector, face_batch):
+    maps = explain_faces(detector, face_batch).activation
+    assert np.ptp(maps) > 0.5, "empty maps would hide a mistake"
+    return maps
+
+
+@pytest.fixture(
+    params=[
+        "run",
+        pytest.param("keras", marks=pytest.mark.slow),
+        "export",
+        pytest.param("version", marks=pytest.mark.slow),
+        "rest",
+        "grpc",
+    ]
+)
+def scorer(request, run, exported, model_url, grpc_target):
+    """The same detector, in each place that it can be in."""
+    ways = {
+        "run": lambda: local_scorer(run),
+        "keras": lambda: local_scorer(run / "best.keras"),
+        "export": lambda: local_scorer(exported.parent),
+        "version": lambda: local_scorer(exported),
+        "rest": lambda: remote_scorer(model_url),
+        "grpc": lambda: remote_scorer(f"grpc://{grpc_target}/tiny"),
+    }
+    return ways[request.param]()
+
+
+def test_scores_and_maps_are_the_same_wherever_the_model_is(
+    scorer, model_url, face_batch, expected_scores, expected_maps, tiny_faces, monkeypatch
 ):
-    detector.save(tmp_path / "best.keras")
-    save_options(tmp_path / "options.json", faces=tiny_faces)
-    scorer = local_scorer(tmp_path)
-    assert scorer.faces == tiny_faces
     np.testing.assert_allclose(scorer(face_batch), expected_scores, atol=1e-5)
+    assert scorer(face_batch).dtype == np.float64
+    np.testing.assert_allclose(scorer.explain(face_batch), expected_maps, atol=1e-5)
+    monkeypatch.setattr(scorers, "BATCH_SIZE", 3)  # less than there are
+    np.testing.assert_allclose(scorer(face_batch), expected_scores, atol=1e-5)
+    np.testing.assert_allclose(scorer.explain(face_batch), expected_maps, atol=1e-5)
+    assert scorer(face_batch[:0]).shape == (0,)
+    assert scorer.explain(face_batch[:0]).shape == (0, 71, 71)
+    assert scorer.description.faces == tiny_faces
+    assert scorer.description.calibration is None
+    with connect(model_url) as client:
+        assert scorer.description.digest == client.description.digest
 
 
-def test_calibrated_run_scores_with_its_calibration(
-    detector, tmp_path, face_batch, expected_scores, tiny_faces
+def test_client_gives_every_face_its_score_but_the_bad_one(
+    model_url, grpc_target, encoded_faces, expected_scores
 ):
-    detector.save(tmp_path / "best.keras")
-    save_options(tmp_path / "options.json", faces=tiny_faces)
+    # A JPEG and a PNG that break off: what the first bytes do not tell.
+    _, jpeg = cv2.imencode(".jpg", np.zeros((71, 71, 3), np.uint8))
+    broken = encoded_faces[0][: len(encoded_faces[0]) // 2]
+    faces = [b"no image", *encoded_faces[:2], broken, *encoded_faces[2:], jpeg.tobytes()[:-40], b""]
+    expected = [np.nan, *expected_scores[:2], np.nan, *expected_scores[2:], np.nan, np.nan]
+    for url in (model_url, f"{model_url}/versions/1/", f"grpc://{grpc_target}/tiny/labels/stable"):
+        with connect(url) as client:
+            np.testing.assert_allclose(client.score(faces), expected, atol=1e-5)
+
+
+def test_client_is_told_what_a_real_server_lacks(model_url, grpc_target):
+    for url in (f"grpc://{grpc_target}/none", model_url.replace("tiny", "none")):
+        with pytest.raises(OSError, match="Expected .*got .*Servable not found.* Check the name"):
+            connect(url)
+    for url in (f"grpc://{grpc_target}/tiny/versions/9", f"{model_url}/versions/9"):
+        with pytest.raises(OSError, match="Expected .*got .*Servable not found"):
+            connect(url)
+    for url in (f"grpc://{grpc_target}/tiny/labels/no", f"{model_url}/labels/no"):
+        with pytest.raises(OSError, match="Expected .*got .*label"):
+            connect(url)
+
+
+@pytest.mark.slow
+def test_faces_beyond_the_limit_of_a_server_are_sent_in_parts(model_url, grpc_target, face_batch):
+    crops = np.concatenate([face_batch] * 20)  # over 1 MiB, as text and as bytes
+    assert crops.nbytes > 2**20
+    expected = None
+    for url in (model_url, f"grpc://{grpc_target}/tiny"):
+        with connect(url, batch_size=80, retries=0) as client:
+            maps = client.explain(crops)
+        expected = maps if expected is None else expected
+        assert len(maps) == 80
+        np.testing.assert_allclose(maps, expected, atol=1e-5)
+        np.testing.assert_allclose(maps, np.tile(maps[:4], (20, 1, 1)), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_calibrated_run_scores_with_its_calibration(run, face_batch, expected_scores, tmp_path):
+    for name in ("best.keras", "options.json"):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
     calibration = Calibration(temperature=0.5, model=digest_model(tmp_path))
     save_calibration(tmp_path / "calibration.json", calibration)
     scorer = local_scorer(tmp_path)
-    assert scorer.calibration == calibration
+    assert scorer.description.calibration == calibration
     # sigmoid(2 * logit) is p^2 / (p^2 + (1 - p)^2).
     expected = expected_scores**2 / (expected_scores**2 + (1 - expected_scores) ** 2)
     np.testing.assert_allclose(scorer(face_batch), expected, atol=1e-5)
-
-
-def test_faces_above_one_batch_are_scored_in_order(
-    exported, face_batch, expected_scores, monkeypatch
-):
-    monkeypatch.setattr(scorers, "BATCH_SIZE", 3)
-    np.testing.assert_allclose(local_scorer(exported)(face_batch), expected_scores, atol=1e-5)
 
 
 def test_path_that_is_no_model_is_an_error(tmp_path):
@@ -61,8 +126,13 @@ def test_path_that_is_no_model_is_an_error(tmp_path):
         local_scorer(tmp_path / "none.keras")
 
 
-def test_export_without_alignment_options_is_an_error(exported, tmp_path):
-    (tmp_path / "1").mkdir()
-    shutil.copy(exported / "saved_model.pb", tmp_path / "1")
-    with pytest.raises(OSError, match="alignment.json"):
+def test_export_that_does_not_describe_itself_is_refused(tmp_path):
+    import tensorflow as tf
+
+    module = tf.Module()
+    module.double = tf.function(
+        lambda x: {"y": x * 2}, input_signature=[tf.TensorSpec([None], name="x")]
+    )
+    tf.saved_model.save(module, tmp_path / "1", signatures={"serving_default": module.double})
+    with pytest.raises(OSError, match="the signature 'describe'; got .*Export the model again"):
         local_scorer(tmp_path)

@@ -1,0 +1,99 @@
+"""The benchmark of serving: it counts what it says, beside the bounds it was asked for."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def benchmark():
+    sys.path.insert(0, str(BENCHMARKS))
+    import serving
+
+    yield serving
+    sys.path.remove(str(BENCHMARKS))
+    for name in ("serving", "serving_load", "serving_processes"):
+        del sys.modules[name]
+
+
+class Client:
+    """Takes 20 ms for a request, and fails with every fourth."""
+
+    def __init__(self):
+        self.sent = -1  # the first one is untimed
+
+    def send(self) -> str:
+        time.sleep(0.02)
+        self.sent += 1
+        return "503" if self.sent and self.sent % 4 == 0 else ""
+
+    def close(self) -> None:
+        pass
+
+
+def make_report() -> dict:
+    per_s = {"bare": [10.0, 99.0, 8.0], "REST": [9.0, 9.0, 1.0], "gRPC": [9.5, 9.5, 9.5]}
+    row = {"wire": "REST", "clients": 64, "requests": 9, "per_s": 7.5, "failed": 0}
+    return {
+        "machine": {"date": "2026-01-01", "processor": "P", "cores": "2", "python": "3.12"},
+        "load": {"size": 299, "seconds": 30.0, "rows": [row | {"p50_ms": 8500, "p99_ms": 9000}]},
+        "throughput": {"size": 299, "batch_size": 32, "batches": 6, "per_s": per_s},
+        "overhead": {
+            "size": 299,
+            "calls": 50,
+            "p50_ms": {"bare": [100.0], "REST": [105.5], "gRPC": [101.0]},
+        },
+        "overhead_small": {
+            "size": 71,
+            "calls": 50,
+            "p50_ms": {"bare": [20.0], "REST": [22.0], "gRPC": [21.0]},
+        },
+        "decoder": {"size": 299, "batch_size": 32, "seconds": {"faces": [2.0], "both": [2.4]}},
+        "memory": {"size": 71, "requests": 100, "rss_mb": [500.0] * 5 + [900.0] * 5 + [921.0] * 5},
+        "swap": {"size": 71, "requests": 99, "failed": 1, "took_s": 3.0, "longest_ms": 70.0},
+    }
+
+
+def test_clients_count_answers_failures_and_time(benchmark):
+    load = benchmark.run_clients([Client(), Client()], lambda begun: begun < 16)
+    assert len(load.seconds) + len(load.failed) == 16
+    assert load.failed and set(load.failed) == {"503"}
+    # Sixteen of 20 ms by two at a time: 160 ms.
+    assert 0.16 <= load.took_s < 0.4
+    assert load.per_s == pytest.approx(len(load.seconds) / load.took_s)
+    assert 20 <= load.quantile_ms(0.5) <= load.quantile_ms(0.99) < 100
+    load.seconds = [value / 1000 for value in range(100, 0, -1)]
+    assert load.quantile_ms(0.5) == pytest.approx(50)
+    assert load.quantile_ms(0.99) == pytest.approx(99)
+
+
+def test_what_came_is_the_worse_wire_and_the_ratio_of_medians(benchmark):
+    came = benchmark.find_reached(make_report())
+    expected = {"throughput": 0.9, "overhead_ms": 5.5, "decoder": 1.2, "growth_mb": 21.0}
+    assert came == pytest.approx(expected | {"failed": 1})
+    assert benchmark.find_reached({}) == {}
+
+
+def test_the_page_says_what_was_met_and_what_was_not(benchmark):
+    page = benchmark.render(make_report())
+    assert "| at least 0.9 | 0.9 | met |" in page
+    assert "| at most 5 | 5.5 | **not met** |" in page
+    assert "| at least 1.2 | 1.2 | met |" in page
+    assert "| at most 20 | 21 | **not met** |" in page
+    assert "| at most 0 | 1 | **not met** |" in page
+    assert "| REST, JPEG in base64 | 64 | 7.50 | 8,500 | 9,000 | 0 |" in page
+
+
+@pytest.mark.slow
+def test_a_version_is_swapped_to_its_end(tmp_path):
+    out = tmp_path / "serving.json"
+    command = [sys.executable, str(BENCHMARKS / "serving.py"), "--out", str(out)]
+    words = ["--only", "swap", "--before-swap", "0.5"]
+    done = subprocess.run([*command, *words], check=True, capture_output=True, text=True)
+    assert "| at most 0 | 0 | met |" in done.stdout
+    assert out.is_file()
