@@ -47,16 +47,16 @@ _HOMES = {
     "calibrate": "jdfd_keras.evaluation.calibrate",
     "load_calibration": "jdfd_keras.evaluation.calibration",
     "experiment": "jdfd_keras.evaluation.experiment.run",
-    "export_detector": "jdfd_keras.serving.export",
-    "export_run": "jdfd_keras.serving.export",
+    "export_detector": "jdfd_keras.serving.export.run",
+    "export_run": "jdfd_keras.serving.export.run",
     "serve": "jdfd_keras.serving.launch",
     "connect": "jdfd_keras.serving.client",
     "score_faces": "jdfd_keras.serving.client",
     "score_files": "jdfd_keras.serving.client",
     "local_scorer": "jdfd_keras.serving.scorers",
     "remote_scorer": "jdfd_keras.serving.scorers",
-    "predict_file": "jdfd_keras.serving.verdict",
-    "predict_files": "jdfd_keras.serving.predict",
+    "predict_file": "jdfd_keras.serving.verdict.judge",
+    "predict_files": "jdfd_keras.serving.verdict.predict",
 }
 
 __all__ = [*_HOMES, "__version__"]

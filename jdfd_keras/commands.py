@@ -269,7 +269,7 @@ def experiment(arguments: argparse.Namespace) -> tuple[dict, str]:
 def export(arguments: argparse.Namespace) -> tuple[dict, str]:
     """Write a SavedModel."""
     _import_tensorflow()
-    from jdfd_keras.serving.export import export_run
+    from jdfd_keras.serving.export.run import export_run
 
     path = export_run(
         arguments.model,
@@ -301,8 +301,8 @@ def predict(arguments: argparse.Namespace) -> tuple[dict, str]:
     """Give a verdict on files."""
     if arguments.model:
         _import_tensorflow()
-    from jdfd_keras.serving.predict import predict_files
-    from jdfd_keras.serving.verdict_text import summarize, to_csv
+    from jdfd_keras.serving.verdict.predict import predict_files
+    from jdfd_keras.serving.verdict.text import summarize, to_csv
 
     result = predict_files(
         arguments.files,

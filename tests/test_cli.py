@@ -144,16 +144,11 @@ def bad_files(tmp_path_factory, clips_folder):
     (folder / "notes.mp4").write_text("These are my notes on the case.\n")
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "cut.mp4").write_bytes(whole[: len(whole) // 2])
-    wall = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
-    write_video(folder / "wall.mp4", [wall] * 3)
-    (folder / "folder.mp4").mkdir()
     return {
         "is not there": folder / "missing.mp4",
-        "which is a folder": folder / "folder.mp4",
         "which is neither": folder / "notes.mp4",
         "(0 bytes)": folder / "empty.mp4",
         "cut short": folder / "cut.mp4",
-        "Expected a face": folder / "wall.mp4",
     }
 
 
@@ -165,24 +160,28 @@ def assert_one_line(text: str, command: str, *parts: str) -> None:
 
 
 def test_files_without_a_verdict_are_named_and_the_others_keep_theirs(
-    model_file, bad_files, clips_folder, capfd
+    model_file, bad_files, clips_folder, tmp_path, capfd
 ):
     good = next((clips_folder / "fake").glob("*.mp4"))
-    paths = [good, *bad_files.values()]
+    wall = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
+    wall = write_video(tmp_path / "wall.mp4", [wall] * 3)
+    paths = [good, wall, *bad_files.values()]
     code = main(["predict", *map(str, paths), "--model", str(model_file), "--format", "json"])
     assert code == 1
     printed = capfd.readouterr()
     import json
 
     result = json.loads(printed.out)
-    assert [verdict["path"] for verdict in result["files"]] == [str(good)]
+    assert [verdict["path"] for verdict in result["files"]] == [str(good), str(wall)]
+    assert (result["files"][1]["verdict"], result["files"][1]["score"]) == ("no face", None)
     assert result["files"][0]["score"] == pytest.approx(
         np.mean([face["score"] for face in result["files"][0]["faces"]])
     )
     assert [failure["path"] for failure in result["failed"]] == [
         str(path) for path in bad_files.values()
     ]
-    lines = printed.err.splitlines()
+    *lines, progress = printed.err.splitlines()
+    assert progress.startswith("judging files: 6/6 files")
     assert len(lines) == len(bad_files)
     for line, (reason, path) in zip(lines, bad_files.items(), strict=True):
         assert line.startswith(f"{path}: Expected")

@@ -76,8 +76,12 @@ def test_what_needs_no_tensorflow_imports_none():
         "jdfd_keras.evaluation.gather",
         "jdfd_keras.evaluation.from_scores",
         "jdfd_keras.evaluation.experiment.run",
+        "jdfd_keras.serving.checksums",
         "jdfd_keras.serving.client",
-        "jdfd_keras.serving.predict",
+        "jdfd_keras.serving.launch",
+        "jdfd_keras.serving.scorers",
+        "jdfd_keras.serving.verdict.page",
+        "jdfd_keras.serving.verdict.predict",
     ]
     code = f"import sys, {', '.join(modules)}; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -63,7 +63,7 @@ def serve(
         print(f"Warning: {difference}", file=sys.stderr, flush=True)
 
     if engine == EMBEDDED:
-        from jdfd_keras.serving.server import run_server
+        from jdfd_keras.serving.server.run import run_server
 
         run_server(configs, options, lambda server: _tell(server.url, server.grpc_target, configs))
     else:

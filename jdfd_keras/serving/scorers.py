@@ -15,7 +15,7 @@ from jdfd_keras.evaluation.calibration import Calibration, load_calibration
 from jdfd_keras.faces.extract import encode_png
 from jdfd_keras.options import EvaluateOptions
 from jdfd_keras.serving.client import connect
-from jdfd_keras.serving.client_errors import lacks
+from jdfd_keras.serving.client.errors import lacks
 from jdfd_keras.serving.contract import DESCRIBE, EXPLAIN, SCORE_FACES, find_versions
 from jdfd_keras.serving.description import Description, read_description
 
@@ -117,7 +117,7 @@ def _keras_scorer(path: Path) -> Scorer:
 
     from jdfd_keras.evaluation.explain import activation_of
     from jdfd_keras.model.network import classifier_of
-    from jdfd_keras.serving.export import digest_weights
+    from jdfd_keras.serving.export.run import digest_weights
     from jdfd_keras.training.run import load_run_model
 
     calibration = load_calibration(path)

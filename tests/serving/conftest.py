@@ -49,7 +49,7 @@ def encoded_faces(face_batch):
 @pytest.fixture(scope="session")
 def exported(detector, tiny_faces, tmp_path_factory):
     """saved_models/tiny/1, exported once."""
-    from jdfd_keras.serving.export import export_detector
+    from jdfd_keras.serving.export.run import export_detector
 
     directory = tmp_path_factory.mktemp("saved_models") / "tiny"
     card = {"Training data": {"name": "made on the spot", "faces": 4}}
@@ -71,7 +71,7 @@ def start_server():
 
     Bodies of up to 1 MiB are read; keyword arguments change further options.
     """
-    from jdfd_keras.serving.server import ModelServer
+    from jdfd_keras.serving.server.run import ModelServer
 
     with contextlib.ExitStack() as running:
 

@@ -10,7 +10,8 @@ from jdfd_keras.serving.warmup import serialize_example
 
 
 def test_signatures_are_known_by_dtype_and_shape(engine):
-    assert sorted(engine.signatures) == ["classify", "faces", "reconstruct", "serving_default"]
+    names = ["classify", "describe", "explain", "faces", "reconstruct", "serving_default"]
+    assert sorted(engine.signatures) == names
     faces = engine.signatures["faces"]
     assert faces.inputs == {"faces": TensorInfo("uint8", (None, 71, 71, 3))}
     assert faces.outputs == {"scores": TensorInfo("float", (None,))}
@@ -21,9 +22,22 @@ def test_no_faces_give_no_scores(engine):
     assert engine.run("faces", {"faces": np.zeros((0, 71, 71, 3), np.uint8)})["scores"].size == 0
 
 
-def test_broken_image_is_an_error_and_not_a_score(engine):
-    with pytest.raises(tf.errors.InvalidArgumentError, match="Unknown image file format"):
-        engine.run("serving_default", {"image_bytes": np.array([b"no image"], object)})
+def test_image_that_does_not_decode_is_an_error_and_not_a_score(engine, encoded_faces):
+    png = bytearray(encoded_faces[0])
+    png[60:80] = bytes(20)  # within its pixels: what the graph looks at beforehand is whole
+    with pytest.raises(tf.errors.InvalidArgumentError, match="PNG"):
+        engine.run("serving_default", {"image_bytes": np.array([bytes(png)], object)})
+
+
+def test_outputs_are_those_asked_for_in_whatever_order(engine, face_batch):
+    both = engine.run("reconstruct", {"faces": face_batch[:1]})
+    assert set(both) == {"error", "reconstruction"}
+    known = len(engine._callables)
+    for outputs in (["error"], ["error", "reconstruction"], ["reconstruction", "error"]):
+        some = engine.run("reconstruct", {"faces": face_batch[:1]}, outputs)
+        assert set(some) == set(outputs)
+        np.testing.assert_allclose(some["error"], both["error"], rtol=1e-6)
+    assert len(engine._callables) == known + 1  # that of `error` alone
 
 
 def test_example_keeps_bytes_integers_and_floats():

@@ -1,0 +1,278 @@
+"""A verdict on a user's own file: its faces scored, averaged over each person, judged.
+
+Takes what was found in a video or image and a scorer; gives a Verdict. Knows nothing of
+processes, folders and pages.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from jdfd_keras.evaluation.calibration import Calibration
+from jdfd_keras.evaluation.metrics import check_threshold
+from jdfd_keras.faces.extract import Face, check_face_options
+from jdfd_keras.options import FaceOptions, PredictOptions, PredictWorkOptions
+from jdfd_keras.serving.description import Description
+from jdfd_keras.serving.scorers import Scorer
+from jdfd_keras.serving.verdict.taking import Taken, take_faces
+
+NO_FACE = "no face"
+VERDICTS = ("fake", "uncertain", "real", NO_FACE)  # the most suspicious first
+# Mean score of dlib below which a track is likely to be no face; MTCNN's begin at 0.8.
+SURE = 0.2
+FACES_AT_ONCE = 256  # crops held in memory: 70 MB at 299 px
+STRONGEST = PredictWorkOptions.explain
+
+
+@dataclass(frozen=True)
+class FaceScore:
+    """One scored face.
+
+    Attributes:
+        frame_index: The frame's position in the file, from 0.
+        time_s: Its presentation time in seconds.
+        track_id: Whose face it is, from 0.
+        box: left, top, right, bottom in pixels of the frame.
+        score: P(fake).
+    """
+
+    frame_index: int
+    time_s: float
+    track_id: int
+    box: tuple[int, int, int, int]
+    score: float
+
+
+@dataclass(frozen=True)
+class TrackScore:
+    """One scored person of a file.
+
+    Attributes:
+        track_id: What the person's faces carry.
+        num_faces: Faces behind the score.
+        confidence: Mean score of the detector, on its own scale; near 0 it may be no face.
+        decides: Whether the file's verdict rests on it: the detector was sure that it is a face,
+            or was sure of none.
+        start_s: When it is seen first.
+        end_s: When it is seen last.
+        score: Mean P(fake) of them.
+        verdict: `fake`, `real` or `uncertain`.
+    """
+
+    track_id: int
+    num_faces: int
+    confidence: float
+    decides: bool
+    start_s: float
+    end_s: float
+    score: float
+    verdict: str
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What one file got, and what it rests on.
+
+    Attributes:
+        path: The file.
+        sha256: Of its bytes, so that it can be told from another one later.
+        verdict: `fake`, `real`, `uncertain` or, where none was found, `no face`.
+        score: That of its most suspicious track that decides: one fake face makes a fake. None
+            without a face.
+        uncertain_from: Below it, a verdict is real.
+        uncertain_to: From it on, a verdict is fake; in between it is uncertain.
+        num_frames: Frames looked at.
+        duration_s: How long the file lasts; 0 of an image.
+        width: Width of a frame in pixels.
+        height: Its height.
+        tracks: The people, in the order of appearance.
+        faces: The faces, in the order of the file.
+        strongest: Positions in `faces` of those that speak most for fake, the strongest first;
+            of tracks that decide, those of one track spread over the file.
+        warnings: What was wrong with the file, though it could be judged.
+    """
+
+    path: str
+    sha256: str
+    verdict: str
+    score: float | None
+    uncertain_from: float
+    uncertain_to: float
+    num_frames: int
+    duration_s: float
+    width: int
+    height: int
+    tracks: tuple[TrackScore, ...]
+    faces: tuple[FaceScore, ...]
+    strongest: tuple[int, ...]
+    warnings: tuple[str, ...]
+
+
+def predict_file(
+    path: str | Path, scorer: Scorer, options: PredictOptions | None = None
+) -> Verdict:
+    """Give a verdict on a video or image.
+
+    Args:
+        path: The file.
+        scorer: Of `local_scorer` or `remote_scorer`.
+        options: Threshold, frames and people.
+
+    Returns:
+        The verdict with every face it rests on; `no face` is one, too.
+
+    Raises:
+        OSError: If the file is no video or image, or the scorer cannot be asked.
+        ValueError: If an option is out of its range, or a score is not a number from 0 to 1:
+            then there is no verdict.
+    """
+    options = options or PredictOptions()
+    faces = choose_faces(scorer.description, options)
+    return judge(path, take_faces(path, faces), scorer, choose_borders(scorer.description, options))
+
+
+def choose_faces(description: Description, options: PredictOptions) -> FaceOptions:
+    """Say how faces are taken: aligned as in training, of the frames and people asked for.
+
+    Raises:
+        ValueError: If an option is out of its range.
+    """
+    asked = {name: getattr(options, name) for name in ("frames_per_video", "every", "tracks")}
+    faces = dataclasses.replace(description.faces, **asked)
+    check_face_options(faces)
+    return faces
+
+
+def choose_borders(description: Description, options: PredictOptions) -> Calibration:
+    """Say where fake and real begin: as asked, else as calibrated, else at 0.5.
+
+    The scorer corrects its scores itself; nothing but the borders is taken.
+
+    Raises:
+        ValueError: If the threshold is out of its range.
+    """
+    calibration = description.calibration or Calibration()
+    if options.threshold is None:
+        return calibration
+    check_threshold(options.threshold)
+    return calibration.at(options.threshold)
+
+
+def judge(
+    path: str | Path,
+    taken: Taken,
+    score: Callable[[np.ndarray], np.ndarray],
+    borders: Calibration,
+    count: int = STRONGEST,
+) -> Verdict:
+    """Give a verdict on what a file gave.
+
+    Args:
+        path: The file.
+        taken: Of `take_faces`.
+        score: From uint8[n, size, size, 3] RGB faces to float64[n], P(fake); a Scorer, or any
+            function. Not called without a face.
+        borders: Where fake and real begin.
+        count: Strongest faces wanted, at most.
+
+    Raises:
+        OSError: If the scorer cannot be asked.
+        ValueError: If a score is not a number from 0 to 1.
+    """
+    found = taken.found
+    parts = [
+        np.asarray(score(np.stack([face.crop for face in part])), np.float64)
+        for part in _parts_of(found.faces, FACES_AT_ONCE)
+    ]
+    scores = np.concatenate(parts or [np.empty(0)])
+    if scores.shape != (len(found.faces),) or not ((scores >= 0) & (scores <= 1)).all():
+        raise ValueError(
+            f"Expected {len(found.faces)} scores from 0 to 1 for the faces of {path}; got "
+            f"{scores.tolist()}. The model or its server is at fault: no verdict is given."
+        )
+    faces = tuple(map(_describe, found.faces, scores.tolist()))
+    tracks = _score_tracks(found.faces, scores, borders)
+    decisive = {track.track_id for track in tracks if track.decides}
+    worst = max((track.score for track in tracks if track.decides), default=None)
+    return Verdict(
+        path=str(path),
+        sha256=taken.sha256,
+        verdict=NO_FACE if worst is None else borders.judge(worst),
+        score=worst,
+        uncertain_from=borders.uncertain_from,
+        uncertain_to=borders.uncertain_to,
+        num_frames=found.num_frames,
+        duration_s=taken.duration_s,
+        width=found.width,
+        height=found.height,
+        tracks=tracks,
+        faces=faces,
+        strongest=_find_strongest(faces, decisive, taken.duration_s, count),
+        warnings=tuple(found.warnings),
+    )
+
+
+def deciding_faces(verdict: dict) -> list[dict]:
+    """Choose the faces that a verdict rests on: those of the tracks that decide.
+
+    Args:
+        verdict: The fields of a Verdict.
+    """
+    decisive = {track["track_id"] for track in verdict["tracks"] if track["decides"]}
+    return [face for face in verdict["faces"] if face["track_id"] in decisive]
+
+
+def _parts_of(faces: Sequence[Face], size: int) -> Iterator[Sequence[Face]]:
+    return (faces[start : start + size] for start in range(0, len(faces), size))
+
+
+def _describe(face: Face, score: float) -> FaceScore:
+    box = tuple(int(edge) for edge in face.box[:4])
+    return FaceScore(int(face.frame_index), float(face.time_s), face.track_id, box, score)
+
+
+def _score_tracks(
+    faces: Sequence[Face], scores: np.ndarray, borders: Calibration
+) -> tuple[TrackScore, ...]:
+    owner = np.array([face.track_id for face in faces], int)
+    confidence = np.array([face.box[4] for face in faces])
+    time_s = np.array([face.time_s for face in faces])
+    own = {track_id: owner == track_id for track_id in np.unique(owner).tolist()}
+    mean = {track_id: float(confidence[mask].mean()) for track_id, mask in own.items()}
+    enough = SURE if any(value >= SURE for value in mean.values()) else -np.inf
+    tracks = []
+    for track_id, mask in own.items():
+        score = float(scores[mask].mean())
+        tracks.append(
+            TrackScore(
+                track_id=track_id,
+                num_faces=int(mask.sum()),
+                confidence=mean[track_id],
+                decides=mean[track_id] >= enough,
+                start_s=float(time_s[mask].min()),
+                end_s=float(time_s[mask].max()),
+                score=score,
+                verdict=borders.judge(score),
+            )
+        )
+    return tuple(tracks)
+
+
+def _find_strongest(
+    faces: Sequence[FaceScore], decisive: set[int], duration_s: float, count: int
+) -> tuple[int, ...]:
+    """Find the highest scores; neighbours of one track look the same, so one of them is enough."""
+    apart_s = duration_s / (4 * max(count, 1))
+    places = [place for place, face in enumerate(faces) if face.track_id in decisive]
+    strongest: list[int] = []
+    for place in sorted(places, key=lambda place: (-faces[place].score, place)):
+        face = faces[place]
+        chosen = [faces[i] for i in strongest if faces[i].track_id == face.track_id]
+        if all(abs(face.time_s - other.time_s) >= apart_s for other in chosen):
+            strongest.append(place)
+        if len(strongest) >= count:
+            break
+    return tuple(strongest)

@@ -1,0 +1,153 @@
+"""What the card says of a run: what was recorded, and that the rest was not."""
+
+import json
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jdfd_keras.claims import save_options
+from jdfd_keras.evaluation.calibration import Calibration
+from jdfd_keras.evaluation.groups import Excluded
+from jdfd_keras.evaluation.report import build_report
+from jdfd_keras.evaluation.scores import Scores
+from jdfd_keras.options import EvaluateOptions, OptimizerOptions, SplitOptions
+from jdfd_keras.serving.export.card_sections import read_report, tell_report, tell_run
+from jdfd_keras.training.material import DataFacts
+from jdfd_keras.training.run import write_seen
+
+DIGEST = "a" * 64
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder of two videos, one epoch of three the best."""
+    facts = DataFacts("faces32", "d", 3, 1, 1, "none that we | know")
+    optimizer = OptimizerOptions(optimizer="adam", decay_rate=0.25)
+    save_options(
+        tmp_path / "options.json", data=facts, optimizer=optimizer, split=SplitOptions("strict")
+    )
+    table = pa.table(
+        {
+            "video_id": ["ffpp/FaceSwap/c23/000_003", "ffpp/FaceSwap/c23/000_003", "u/1", "u/2"],
+            "split": ["train", "train", "train", "val"],
+        }
+    )
+    write_seen(tmp_path, table)
+    (tmp_path / "history.csv").write_text("val_classification_frame_auc\n0.6\n0.75\n0.5\n")
+    return tmp_path
+
+
+def test_run_tells_its_data_by_split(run):
+    told = tell_run(run, Calibration(num_real=5, num_fake=7))["Data it was trained on"]
+    assert "Data set: **faces32**. Splits: strict." in told
+    assert "| training | 2 | 3 | not recorded |" in told
+    assert "| validation | 1 | 1 | 5 / 7 (of the calibration) |" in told
+    assert "FaceForensics++ (1 video), `u`, no published set (2 videos)" in told
+    assert "Of the training faces 1 are foreign" in told
+    assert "Leaks: none that we \\| know." in told
+
+
+def test_run_tells_its_training_in_words(run):
+    told = tell_run(run, None)["Training"]
+    assert "epoch 2 of 3, the best by validation frame AUC (0.750)" in told
+    assert "| optimizer | adam | optimizer (the paper's is SGD) |" in told
+    assert "| decay rate | 0.25 | factor on both rates at every decay (1 keeps them) |" in told
+
+
+def test_what_was_not_recorded_is_said_to_be_unknown(tmp_path):
+    (tmp_path / "options.json").write_text("{}")
+    told = "\n".join(tell_run(tmp_path, None).values())
+    assert "Which data set it was trained on was not recorded." in told
+    assert "| training | not recorded | not recorded | not recorded |" in told
+    assert "How many epochs it was trained for was not recorded." in told
+    assert "Leaks: not recorded." in told
+
+
+def test_a_file_alone_tells_nothing(tmp_path):
+    assert tell_run(tmp_path / "model.keras", None) == {}
+
+
+@pytest.fixture(scope="module")
+def report():
+    """What `evaluate` gives of two data sets, of which one video lacks a face."""
+    rng = np.random.default_rng(0)
+    num_videos = 24
+    label = np.arange(num_videos) % 2
+    scores = Scores.from_faces(
+        video_id=pa.array([f"v{video}" for video in range(num_videos)]),
+        label=label,
+        score=np.clip(0.35 + 0.15 * label + 0.2 * rng.standard_normal(num_videos), 0, 1),
+        frame_index=np.zeros(num_videos, int),
+        track_id=np.zeros(num_videos, int),
+        data=pa.array(["near"] * 12 + ["far"] * 12),
+        manipulation=pa.array(["FaceSwap" if fake else "" for fake in label]),
+        compression=pa.array(["c23"] * num_videos),
+        split=pa.array(["test"] * num_videos),
+    )
+    protocol = {
+        "model": "run",
+        "model_digest": DIGEST,
+        "training": {"data": {"name": "faces32"}},
+        "calibration": None,
+        "split": "test",
+        "data": {"near": {}, "far": {}},
+        "leaks": "none",
+    }
+    return build_report(
+        scores,
+        threshold=0.5,
+        options=EvaluateOptions(rounds=100),
+        protocol=protocol,
+        excluded=[Excluded("far", "v99", True, "no face was found", "test", "c23", "FaceSwap")],
+    )
+
+
+def test_report_tells_its_figures_with_intervals_by_data_set(report):
+    told = tell_report(report)["Figures"]
+    auc = {"all": report["video"]["auc"]}
+    auc |= {name: group["video"]["auc"] for name, group in report["by_data"].items()}
+    assert auc.keys() == {"all", "near", "far"}
+    for name, counts in (("all", "12 / 12"), ("near", "6 / 6"), ("far", "6 / 6")):
+        value = auc[name]
+        assert value["low"] < value["value"] < value["high"]
+        assert (
+            f"| {name} | {counts} | {value['value']:.3f} [{value['low']:.3f}, {value['high']:.3f}]"
+        ) in told
+    assert "95 %, BCa bootstrap over videos within each class, 100 rounds" in told
+    assert "A video's score is the mean of its faces." in told
+    assert "With fewer than 20 videos of a class" in told
+
+
+def test_report_tells_how_it_was_tested_and_what_was_left_out(report):
+    told = tell_report(report)["How it was tested"]
+    assert "Split `test`, threshold 0.500, 24 faces." in told
+    assert "without a score: 1 of 25 videos (no face was found: 1)" in told
+    whole = tell_report(report | {"excluded": []})["How it was tested"]
+    assert "Every one of the 25 videos has a score." in whole
+
+
+def write_report(folder, **protocol):
+    (folder / "report.json").write_text(json.dumps({"protocol": {"calibration": None, **protocol}}))
+    return folder
+
+
+def test_report_is_known_by_the_digest_of_its_model(tmp_path):
+    assert read_report(write_report(tmp_path, model_digest=DIGEST), DIGEST)
+    assert read_report(write_report(tmp_path, calibration={"model": DIGEST}), DIGEST)
+
+
+@pytest.mark.parametrize("protocol", [{}, {"model_digest": "b" * 64}])
+def test_report_of_another_model_is_refused(tmp_path, protocol):
+    with pytest.raises(ValueError, match="of the model that is exported, with the SHA-256 aaaa"):
+        read_report(write_report(tmp_path, **protocol), DIGEST)
+
+
+def test_report_that_is_none_is_refused(tmp_path):
+    with pytest.raises(OSError, match=r"without report\.json"):
+        read_report(tmp_path, DIGEST)
+    (tmp_path / "report.json").write_text("[]")
+    with pytest.raises(ValueError, match="as `jdfd-keras evaluate` writes it"):
+        read_report(tmp_path, DIGEST)
+    with pytest.raises(ValueError, match="of this version of jdfd-keras"):
+        tell_report({"protocol": {}})

@@ -1,0 +1,102 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+
+from jdfd_keras.data.pipeline import load_faces
+from jdfd_keras.evaluation.calibration import Calibration
+from jdfd_keras.model.network import build_detector
+from jdfd_keras.options import ModelOptions
+from jdfd_keras.serving.export.lite import KINDS, check_lite, export_all_lite, score_lite, tell_lite
+
+# What one face may move, of scores that spread over more than the tenfold.
+TOLERANCE = {"float16": 0.02, "int8": 0.1}
+
+
+def test_formats_that_are_not_known_are_refused():
+    with pytest.raises(ValueError, match="of float16, int8; got int4"):
+        check_lite(["int4"], "prepared")
+    with pytest.raises(ValueError, match="each once.* got int8, int8"):
+        check_lite(["int8", "int8"], "prepared")
+
+
+def test_formats_without_data_are_refused():
+    check_lite([], None)
+    with pytest.raises(ValueError, match=r"with float16, to fit .* got none\. Give --data"):
+        check_lite(["float16"], None)
+
+
+@pytest.mark.slow
+def test_formats_of_another_size_than_the_data_are_refused(prepared_set, tmp_path):
+    image = keras.Input((8, 8, 3))
+    logit = keras.layers.Dense(1, name="classifier_logit")(keras.layers.Flatten()(image))
+    model = keras.Model(image, {"classification": keras.layers.Activation("sigmoid")(logit)})
+    with pytest.raises(ValueError, match="faces of 8 pixels .* got 16 of 71"):
+        export_all_lite(model, tmp_path, ["float16"], None, prepared_set)
+
+
+@pytest.fixture(scope="module")
+def faces_and_labels(prepared_set):
+    """uint8[n, 71, 71, 3] and bool[n] of validation, as training reads them."""
+    batches = list(load_faces(prepared_set, "val", batch_size=4, labelled_only=True))
+    faces = np.concatenate([image for image, _ in batches]).astype(np.uint8)
+    label = np.concatenate([targets["classification"][:, 0] for _, targets in batches])
+    return faces, label == 1
+
+
+@pytest.fixture(scope="module")
+def fitted_detector(faces_and_labels):
+    """A tiny detector with random weights, so turned that scores spread around one half.
+
+    With the statistics of these faces in its normalisation: else they differ in the sixth digit of
+    every value alone, which no small format keeps.
+    """
+    keras.utils.set_random_seed(0)
+    model = build_detector(
+        ModelOptions(image_size=71, latent_dim=16, encoder_weights="none", batch_norm_momentum=0.0)
+    )
+    faces = faces_and_labels[0].astype("float32")
+    model(faces, training=True)
+    layer = model.get_layer("classifier_logit")
+    logit = keras.Model(model.input, layer.output).predict(faces, verbose=0)
+    kernel, bias = layer.get_weights()
+    layer.set_weights([kernel / logit.std(), (bias - logit.mean()) / logit.std()])
+    return model
+
+
+@pytest.mark.slow
+def test_formats_score_as_the_model_and_tell_what_they_cost(
+    fitted_detector, prepared_set, faces_and_labels, tmp_path
+):
+    faces, label = faces_and_labels
+    raw = fitted_detector.predict(faces.astype("float32"), verbose=0)["classification"][:, 0]
+    expected = raw**2 / (raw**2 + (1 - raw) ** 2)  # sigmoid(logit / 0.5)
+    assert np.ptp(expected) > 0.5
+
+    calibration = Calibration(temperature=0.5)
+    costs = export_all_lite(fitted_detector, tmp_path, KINDS, calibration, prepared_set)
+
+    weights = 4 * sum(int(np.prod(weight.shape)) for weight in fitted_detector.weights)
+    for cost, share in zip(costs, (0.5, 0.25), strict=True):
+        file = tmp_path / cost.file
+        assert file.name == f"classifier-{cost.kind}.tflite"
+        assert cost.bytes == file.stat().st_size < 1.1 * share * weights
+        scores = score_lite(file, faces)
+        np.testing.assert_allclose(scores, expected, atol=TOLERANCE[cost.kind])
+        assert cost.largest_change == pytest.approx(np.abs(scores - expected).max(), abs=1e-4)
+        assert cost.num_faces == len(faces)
+        assert cost.auc == pytest.approx(auc_by_pairs(label, expected), abs=1e-6)
+        assert cost.lite_auc == pytest.approx(auc_by_pairs(label, scores), abs=1e-6)
+        assert cost.auc_loss == pytest.approx(cost.auc - cost.lite_auc)
+    told = json.loads((tmp_path / "tflite.json").read_text())
+    assert [one["kind"] for one in told] == ["float16", "int8"]
+    assert told[1]["lite_auc"] == costs[1].lite_auc
+    section = tell_lite(costs)["TensorFlow Lite"]
+    assert f"| classifier-int8.tflite | {costs[1].bytes / 2**20:.1f} MiB |" in section
+
+
+def auc_by_pairs(label, scores):
+    """The share of pairs of a real and a fake that are in order; a tie counts half."""
+    difference = scores[label][:, None] - scores[~label]
+    return float(np.mean((difference > 0) + 0.5 * (difference == 0)))

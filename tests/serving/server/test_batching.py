@@ -1,0 +1,170 @@
+import asyncio
+import threading
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from jdfd_keras.serving.contract import Signature, TensorInfo
+from jdfd_keras.serving.server.batching import Batcher
+from jdfd_keras.serving.server.errors import CallError
+from jdfd_keras.serving.server.metrics import Metrics
+from jdfd_keras.serving.server.repository import Repository, ServedVersion
+
+ROW = TensorInfo("float", (None,))
+
+
+class Doubler:
+    """Stands for an engine: doubles numbers, refuses negative ones, remembers its batches."""
+
+    def __init__(self):
+        self.signatures = {
+            "double": Signature("", {"x": TensorInfo("float", None)}, {"y": ROW}),
+            "rows": Signature("", {"x": TensorInfo("float", (None, None))}, {"y": ROW, "z": ROW}),
+            "twice": Signature("", {"x": ROW}, {"y": ROW}),
+        }
+        self.batches = []
+        self.may_run = threading.Event()
+        self.may_run.set()
+
+    def run(self, name, inputs, outputs=None):
+        x = inputs["x"]
+        self.batches.append((name, len(x), outputs))
+        assert self.may_run.wait(10)
+        if (x < 0).any():
+            raise tf.errors.InvalidArgumentError(None, None, f"{x.min()} is negative")
+        y = np.concatenate([x, x]) if name == "twice" else 2 * x
+        return dict.fromkeys(outputs or self.signatures[name].outputs, y)
+
+
+@pytest.fixture
+def engine():
+    return Doubler()
+
+
+def run_together(engine, requests, *, first=None, **limits):
+    """Answers or errors of requests that all wait while `first` is run."""
+    served = ServedVersion("m", 1, "AVAILABLE", engine=engine)
+    limits = {"max_batch_size": 4, "batch_timeout_s": 0, "max_queue": 20} | limits
+
+    async def run():
+        batcher = Batcher(metrics=Metrics(Repository([])), **limits)
+
+        def call(signature, x, outputs=()):
+            return batcher.run(served, signature, {"x": np.array(x, np.float32)}, outputs)
+
+        engine.may_run.clear()
+        waiting = [asyncio.create_task(call(*first))] if first else []
+        await asyncio.sleep(0.05)
+        waiting += [asyncio.create_task(call(*request)) for request in requests]
+        await asyncio.sleep(0.05)
+        engine.may_run.set()
+        answers = await asyncio.gather(*waiting, return_exceptions=True)
+        await batcher.close()
+        return answers[len(waiting) - len(requests) :]
+
+    return asyncio.run(run())
+
+
+BUSY = ("rows", [[9.0]])
+
+
+def test_requests_that_wait_run_at_once_and_each_gets_its_own_rows(engine):
+    answers = run_together(
+        engine,
+        [("rows", [[1]]), ("rows", [[2], [3]]), ("rows", [[4]]), ("rows", [[5]])],
+        first=BUSY,
+    )
+    assert [answer["y"].tolist() for answer in answers] == [[[2]], [[4], [6]], [[8]], [[10]]]
+    assert [rows for _, rows, _ in engine.batches] == [1, 4, 1]
+
+
+def test_bad_request_is_alone_with_its_error(engine):
+    answers = run_together(
+        engine, [("rows", [[1]]), ("rows", [[-7]]), ("rows", [[3]]), ("rows", [[-2]])], first=BUSY
+    )
+    assert [answers[0]["y"].tolist(), answers[2]["y"].tolist()] == [[[2]], [[6]]]
+    assert [str(answers[1]), str(answers[3])] == ["-7.0 is negative", "-2.0 is negative"]
+    assert {answers[1].code, answers[3].code} == {"INVALID_ARGUMENT"}
+
+
+def test_only_the_like_run_together(engine):
+    run_together(
+        engine,
+        [("rows", [[1]]), ("rows", [[1, 2]]), ("rows", [[1]], ["z"]), ("rows", [[1]], ["z", "z"])],
+        first=BUSY,
+    )
+    assert engine.batches[1:] == [("rows", 1, ()), ("rows", 1, ()), ("rows", 2, ("z",))]
+
+
+def test_inputs_of_any_rank_run_as_they_come(engine):
+    run_together(engine, [("double", [1, 2]), ("double", [3, 4])], first=BUSY)
+    assert engine.batches[1:] == [("double", 2, ()), ("double", 2, ())]
+
+
+def test_large_request_runs_in_parts_and_is_answered_whole(engine):
+    (answer,) = run_together(engine, [("rows", [[i] for i in range(10)])])
+    assert answer["y"].ravel().tolist() == [2 * i for i in range(10)]
+    assert [rows for _, rows, _ in engine.batches] == [4, 4, 2]
+
+
+def test_outputs_without_a_row_for_each_input_are_not_mixed(engine):
+    requests = [("twice", [1]), ("twice", [2, 3]), ("twice", [4, 5, 6, 7, 8])]
+    for answers in (run_together(engine, requests, first=BUSY), run_together(engine, requests)):
+        assert [answer["y"].tolist() for answer in answers] == [x + x for _, x in requests]
+
+
+def test_more_than_may_wait_are_refused_as_unavailable(engine):
+    answers = run_together(engine, [("rows", [[i]]) for i in range(5)], first=BUSY, max_queue=3)
+    assert [isinstance(answer, CallError) for answer in answers] == [False] * 3 + [True] * 2
+    assert answers[4].code == "UNAVAILABLE"
+    assert answers[4].http_status == 503
+
+
+def test_request_whose_caller_went_away_is_not_run(engine):
+    served = ServedVersion("m", 1, "AVAILABLE", engine=engine)
+
+    async def run():
+        batcher = Batcher(
+            max_batch_size=4, batch_timeout_s=0, max_queue=2, metrics=Metrics(Repository([]))
+        )
+        engine.may_run.clear()
+        x = {"x": np.ones((1, 1), np.float32)}
+        busy, gone, stays = (asyncio.create_task(batcher.run(served, "rows", x)) for _ in range(3))
+        await asyncio.sleep(0.05)
+        gone.cancel()
+        await asyncio.sleep(0)
+        again = asyncio.create_task(batcher.run(served, "rows", x))  # its place is free
+        await asyncio.sleep(0)
+        engine.may_run.set()
+        await asyncio.gather(busy, stays, again)
+        await batcher.close()
+
+    asyncio.run(run())
+    assert [rows for _, rows, _ in engine.batches] == [1, 2]
+    assert served._users == 0
+
+
+def test_batch_that_is_not_full_waits_as_long_as_told(engine):
+    served = ServedVersion("m", 1, "AVAILABLE", engine=engine)
+
+    async def run():
+        batcher = Batcher(
+            max_batch_size=3, batch_timeout_s=0.2, max_queue=9, metrics=Metrics(Repository([]))
+        )
+        x = {"x": np.ones((1, 1), np.float32)}
+        begun = time.monotonic()
+        first = asyncio.create_task(batcher.run(served, "rows", x))
+        await asyncio.sleep(0.05)
+        await asyncio.gather(first, batcher.run(served, "rows", x))
+        waited = time.monotonic() - begun
+        await asyncio.gather(*(batcher.run(served, "rows", x) for _ in range(3)))  # full at once
+        full = time.monotonic() - begun - waited
+        await batcher.close()
+        return waited, full
+
+    waited, full = asyncio.run(run())
+    assert [rows for _, rows, _ in engine.batches] == [2, 3]
+    assert 0.19 < waited < 1
+    assert full < 0.15

@@ -1,0 +1,200 @@
+import os
+import shutil
+import threading
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from jdfd_keras.serving.model_config import ModelConfig
+from jdfd_keras.serving.server.errors import CallError
+from jdfd_keras.serving.server.repository import Repository
+
+
+@pytest.fixture(scope="module")
+def adders(tmp_path_factory):
+    """Folders of models that add 1, 2 and 3."""
+
+    def save(number):
+        module = tf.Module()
+        module.added = tf.Variable(float(number))
+        spec = tf.TensorSpec([None], tf.float32, name="x")
+        add = tf.function(lambda x: {"y": x + module.added}, input_signature=[spec])
+        directory = tmp_path_factory.mktemp("adders") / str(number)
+        tf.saved_model.save(module, str(directory), signatures={"serving_default": add})
+        return directory
+
+    return {number: save(number) for number in (1, 2, 3)}
+
+
+@pytest.fixture
+def directory(adders, tmp_path):
+    """A model with version 1."""
+    shutil.copytree(adders[1], tmp_path / "m" / "1")
+    return tmp_path / "m"
+
+
+@pytest.fixture
+def open_repository(directory):
+    """A function to a repository that is polled by hand."""
+    opened = []
+
+    def open_it(**config):
+        repository = Repository([ModelConfig("m", directory, **config)])
+        opened.append(repository)
+        repository.poll()
+        return repository
+
+    yield open_it
+    for repository in opened:
+        repository.close()
+
+
+def added(repository, **asked):
+    with repository.use("m", **asked) as served:
+        return served.engine.run("serving_default", {"x": np.zeros(1, np.float32)})["y"][0]
+
+
+def states(repository):
+    return {served.version: served.state for served in repository.states("m")}
+
+
+def test_new_version_takes_over_and_the_old_one_is_let_go(open_repository, directory, adders):
+    repository = open_repository()
+    assert added(repository) == 1
+    shutil.copytree(adders[2], directory / "2")
+    repository.poll()
+    assert added(repository) == 2
+    assert states(repository) == {2: "AVAILABLE", 1: "END"}
+    with pytest.raises(CallError, match=r"Servable not found for request: Specific\(m, 1\)"):
+        added(repository, version=1)
+
+
+def test_old_version_lives_as_long_as_it_is_used(open_repository, directory, adders):
+    repository = open_repository()
+    with repository.use("m") as old:
+        shutil.copytree(adders[2], directory / "2")
+        repository.poll()
+        assert states(repository) == {2: "AVAILABLE", 1: "UNLOADING"}
+        assert added(repository) == 2
+        assert old.engine.run("serving_default", {"x": np.zeros(1, np.float32)})["y"] == [1]
+    repository.poll()
+    assert states(repository)[1] == "END"
+    assert old.engine is None
+
+
+def break_weights(folder):
+    weights = next((folder / "variables").glob("*.data*"))
+    weights.write_bytes(weights.read_bytes()[:-1])
+
+
+def break_graph(folder):
+    (folder / "saved_model.pb").write_bytes(b"\xff" * 100)
+
+
+def break_warmup(folder):
+    (folder / "assets.extra").mkdir()
+    (folder / "assets.extra" / "tf_serving_warmup_requests").write_bytes(b"no record" * 20)
+
+
+def break_checksums(folder):
+    (folder / "SHA256SUMS").write_text(f"{'0' * 64}  saved_model.pb\n")
+
+
+@pytest.mark.parametrize("spoil", [break_weights, break_graph, break_warmup, break_checksums])
+def test_broken_version_is_told_once_and_the_good_one_goes_on(
+    open_repository, directory, adders, capfd, spoil
+):
+    repository = open_repository()
+    shutil.copytree(adders[2], directory / "copying")
+    spoil(directory / "copying")
+    (directory / "copying").rename(directory / "2")
+    for _ in range(3):
+        repository.poll()
+    assert added(repository) == 1
+    assert states(repository) == {2: "END", 1: "AVAILABLE"}
+    assert "Expected" in repository.states("m", 2)[0].error
+    assert capfd.readouterr().err.count("Version 2 of model m is not served: Expected") == 1
+
+    shutil.rmtree(directory / "2")
+    shutil.copytree(adders[2], directory / "2")
+    os.utime(directory / "2" / "saved_model.pb")
+    repository.poll()
+    assert added(repository) == 2
+
+
+def test_broken_newest_version_at_the_start_leaves_the_one_before(
+    open_repository, directory, adders
+):
+    shutil.copytree(adders[2], directory / "2")
+    break_graph(directory / "2")
+    repository = open_repository()
+    repository.poll()
+    assert added(repository) == 1
+
+
+def test_version_whose_folder_went_is_let_go_but_never_the_last(open_repository, directory, adders):
+    shutil.copytree(adders[2], directory / "2")
+    repository = open_repository(latest=0)
+    assert states(repository) == {2: "AVAILABLE", 1: "AVAILABLE"}
+    shutil.rmtree(directory / "2")
+    repository.poll()
+    assert added(repository) == 1
+    repository.poll()
+    assert states(repository) == {1: "AVAILABLE"}
+    shutil.rmtree(directory)
+    repository.poll()
+    assert added(repository) == 1
+
+
+def test_labels_and_numbers_choose_a_version(open_repository, directory, adders):
+    shutil.copytree(adders[2], directory / "2")
+    repository = open_repository(versions=(1, 2), labels={"stable": 1, "canary": 2, "next": 3})
+    assert added(repository) == added(repository, label="canary") == 2
+    assert added(repository, label="stable") == added(repository, version=1) == 1
+    with pytest.raises(CallError, match="Unrecognized servable version label: nope"):
+        added(repository, label="nope")
+    with pytest.raises(CallError, match=r"Specific\(m, 3\)") as caught:
+        added(repository, label="next")
+    assert caught.value.code == "NOT_FOUND"
+
+
+def test_folders_that_are_no_version_are_passed_over(open_repository, directory, adders):
+    shutil.copytree(adders[2], directory / "2.partial")
+    shutil.copytree(adders[2], directory / str(2**63))
+    (directory / "3").mkdir()
+    repository = open_repository()
+    assert states(repository) == {1: "AVAILABLE"}
+
+
+def test_start_says_why_a_model_cannot_be_served(directory, tmp_path):
+    break_graph(directory / "1")
+    with pytest.raises(OSError, match="Expected a version of model m in .*got version 1: Expected"):
+        Repository([ModelConfig("m", directory)]).start()
+    with pytest.raises(OSError, match="got nothing at that path.*Make one with"):
+        Repository([ModelConfig("m", tmp_path / "none")]).start()
+    with pytest.raises(OSError, match="none of those that are wanted"):
+        Repository([ModelConfig("m", directory, versions=(7,))]).start()
+
+
+def test_started_repository_finds_a_new_version_while_it_is_used(directory, adders):
+    repository = Repository([ModelConfig("m", directory)])
+    repository.start()
+    seen, over = set(), threading.Event()
+
+    def ask():
+        while not over.is_set():
+            seen.add(added(repository))
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    shutil.copytree(adders[3], directory / "copying")
+    (directory / "copying").rename(directory / "3")
+    end = time.monotonic() + 20
+    while 3 not in seen and time.monotonic() < end:
+        time.sleep(0.05)
+    over.set()
+    thread.join()
+    repository.close()
+    assert seen == {1, 3}

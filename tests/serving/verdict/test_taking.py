@@ -1,0 +1,54 @@
+"""Faces that were taken elsewhere are those that are taken here, and leave nothing behind."""
+
+import hashlib
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+
+from jdfd_keras.data.workers import Died
+from jdfd_keras.faces.extract import extract_faces
+from jdfd_keras.options import FaceOptions
+from jdfd_keras.serving.verdict import taking
+
+FACES = FaceOptions(face_size=71, frames_per_video=3, tracks="largest")
+
+
+@pytest.fixture(scope="module")
+def clip(clips_folder):
+    return sorted(clips_folder.rglob("real/*.mp4"))[0]
+
+
+def test_crops_travel_in_a_file_that_is_gone_afterwards(clip, tmp_path):
+    expected = extract_faces(clip, FACES)
+    for path, taken in taking.take_all([clip, clip.with_name("none.mp4")], FACES, 0, tmp_path):
+        if path != clip:
+            assert "none.mp4, which is not there" in taken
+            continue
+        (crops,) = tmp_path.iterdir()
+        assert crops.stat().st_size == 3 * 71 * 71 * 3
+        found = pickle.loads(pickle.dumps(taken)).found  # as it comes from another process
+        assert len(found.faces) == 3
+        for face, other in zip(found.faces, expected.faces, strict=True):
+            np.testing.assert_array_equal(face.crop, other.crop)
+            assert (face.frame_index, face.box) == (other.frame_index, other.box)
+        assert found.num_frames == 3
+        assert taken.sha256 == hashlib.sha256(clip.read_bytes()).hexdigest()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_film_lasts_as_long_as_its_frames_and_an_image_not_at_all(tmp_path, clip):
+    assert taking.take_faces(clip, FACES).duration_s == pytest.approx(6 / 25)
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((50, 50, 3), np.uint8))
+    assert taking.take_faces(tmp_path / "a.png", FACES).duration_s == 0
+
+
+def test_a_process_that_dies_costs_its_own_file(clip, tmp_path, monkeypatch):
+    def run_all(function, items, num_workers):
+        return ((item, Died("SIGSEGV") if item == "bad.mp4" else function(item)) for item in items)
+
+    monkeypatch.setattr(taking, "run_all", run_all)
+    (_, bad), (_, good) = taking.take_all(["bad.mp4", clip], FACES, 2, tmp_path)
+    assert "got bad.mp4, on which a process was ended by SIGSEGV" in bad
+    assert len(good.found.faces) == 3
