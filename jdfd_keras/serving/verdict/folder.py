@@ -22,6 +22,7 @@ import numpy as np
 from jdfd_keras.claims import claim_directory
 from jdfd_keras.data.lock import hold
 from jdfd_keras.data.take import PARTS
+from jdfd_keras.serving.verdict.judge import RANK
 from jdfd_keras.storage import UNFINISHED, LocalStore, write_text
 
 LINES, TABLE, STRONGEST = "verdicts.jsonl", "verdicts.csv", "strongest"
@@ -52,9 +53,10 @@ def open_folder(
             folder.lines.close()
 
 
-def rank(record: dict) -> tuple[float, str]:
-    """Order files by suspicion: the highest score is the greatest, no face comes last."""
-    return (-1.0 if record["score"] is None else record["score"], record["path"])
+def rank(record: dict) -> tuple[int, float, str]:
+    """Order files by suspicion, the most suspicious is the greatest: by verdict, then by score."""
+    score = -1.0 if record["score"] is None else record["score"]
+    return RANK[record["verdict"]], score, record["path"]
 
 
 class VerdictFolder:
@@ -118,7 +120,7 @@ class VerdictFolder:
 
     def _forget_others(self) -> None:
         while len(self._shown) > MOST_SHOWN:
-            _, path = heapq.heappop(self._shown)
+            *_, path = heapq.heappop(self._shown)
             self._crops_of(path).unlink(missing_ok=True)
 
 

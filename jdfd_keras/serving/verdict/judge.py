@@ -17,10 +17,12 @@ from jdfd_keras.faces.extract import Face, check_face_options
 from jdfd_keras.options import FaceOptions, PredictOptions, PredictWorkOptions
 from jdfd_keras.serving.description import Description
 from jdfd_keras.serving.scorers import Scorer
+from jdfd_keras.serving.verdict.stretch import find_stretch
 from jdfd_keras.serving.verdict.taking import Taken, take_faces
 
 NO_FACE = "no face"
 VERDICTS = ("fake", "uncertain", "real", NO_FACE)  # the most suspicious first
+RANK = {verdict: -place for place, verdict in enumerate(VERDICTS)}
 # Mean score of dlib below which a track is likely to be no face; MTCNN's begin at 0.8.
 SURE = 0.2
 FACES_AT_ONCE = 256  # crops held in memory: 70 MB at 299 px
@@ -59,7 +61,9 @@ class TrackScore:
         start_s: When it is seen first.
         end_s: When it is seen last.
         score: Mean P(fake) of them.
-        verdict: `fake`, `real` or `uncertain`.
+        verdict: `fake`, `real` or `uncertain`; where the mean is real but a quarter of the faces,
+            one after the other, is fake, it is uncertain, unless a single threshold parts both.
+        warnings: Such a quarter, in words.
     """
 
     track_id: int
@@ -70,6 +74,7 @@ class TrackScore:
     end_s: float
     score: float
     verdict: str
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -195,13 +200,14 @@ def judge(
         )
     faces = tuple(map(_describe, found.faces, scores.tolist()))
     tracks = _score_tracks(found.faces, scores, borders)
-    decisive = {track.track_id for track in tracks if track.decides}
-    worst = max((track.score for track in tracks if track.decides), default=None)
+    deciding = [track for track in tracks if track.decides]
+    decisive = {track.track_id for track in deciding}
+    worst = max(deciding, key=lambda track: (RANK[track.verdict], track.score), default=None)
     return Verdict(
         path=str(path),
         sha256=taken.sha256,
-        verdict=NO_FACE if worst is None else borders.judge(worst),
-        score=worst,
+        verdict=NO_FACE if worst is None else worst.verdict,
+        score=None if worst is None else worst.score,
         uncertain_from=borders.uncertain_from,
         uncertain_to=borders.uncertain_to,
         num_frames=found.num_frames,
@@ -211,7 +217,7 @@ def judge(
         tracks=tracks,
         faces=faces,
         strongest=_find_strongest(faces, decisive, taken.duration_s, count),
-        warnings=tuple(found.warnings),
+        warnings=(*found.warnings, *(text for track in deciding for text in track.warnings)),
     )
 
 
@@ -246,6 +252,15 @@ def _score_tracks(
     tracks = []
     for track_id, mask in own.items():
         score = float(scores[mask].mean())
+        verdict, warnings = borders.judge(score), ()
+        stretch = find_stretch(time_s[mask], scores[mask])
+        if verdict == "real" and stretch and borders.judge(stretch.score) == "fake":
+            warnings = (
+                f"track {track_id} is real on the whole, but fake from {stretch.start_s:.1f} to "
+                f"{stretch.end_s:.1f} s (score {stretch.score:.3f}): was a part exchanged?",
+            )
+            if borders.uncertain_from < borders.uncertain_to:
+                verdict = "uncertain"
         tracks.append(
             TrackScore(
                 track_id=track_id,
@@ -255,7 +270,8 @@ def _score_tracks(
                 start_s=float(time_s[mask].min()),
                 end_s=float(time_s[mask].max()),
                 score=score,
-                verdict=borders.judge(score),
+                verdict=verdict,
+                warnings=warnings,
             )
         )
     return tuple(tracks)

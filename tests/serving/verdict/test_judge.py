@@ -60,6 +60,26 @@ def test_between_real_and_fake_a_calibrated_verdict_is_uncertain(score, verdict)
     assert (made.uncertain_from, made.uncertain_to) == (0.3, 0.8)
 
 
+@pytest.mark.parametrize(
+    ("borders", "verdict"),
+    [(Calibration(uncertain_from=0.6, uncertain_to=0.8), "uncertain"), (Calibration(), "real")],
+)
+def test_a_person_who_is_fake_for_a_quarter_of_the_film_is_not_simply_real(borders, verdict):
+    film = taken(*((second, 0, 0.9) for second in range(12)))
+    scores = [0.1] * 4 + [0.9] * 3 + [0.1] * 5  # mean 0.3
+    made = judge("a.mp4", film, scores_of(*scores), borders)
+    assert (made.verdict, made.tracks[0].verdict) == (verdict, verdict)
+    assert made.score == pytest.approx(0.3)
+    assert made.warnings == (
+        "track 0 is real on the whole, but fake from 4.0 to 6.0 s (score 0.900): was a part "
+        "exchanged?",
+    )
+    # As many faces that do not follow one another are errors of the detector.
+    apart = [0.9, 0.1, 0.1, 0.1] * 3
+    made = judge("a.mp4", film, scores_of(*apart), borders)
+    assert (made.verdict, made.warnings) == ("real", ())
+
+
 def test_verdict_names_every_face_and_what_it_rests_on():
     verdict = judge("film.mp4", FILM, scores_of(0.1, 0.2, 0.3, 0.4), HALF)
     assert verdict.faces[3] == FaceScore(20, 0.8, 0, (10, 1, 50, 60), 0.4)
@@ -72,8 +92,8 @@ def test_one_fake_person_makes_the_file_a_fake():
     film = taken((0.0, 0, 0.9), (0.0, 1, 0.5), (0.4, 0, 0.9), (0.8, 1, 0.5), warnings=["cut short"])
     verdict = judge("two.mp4", film, scores_of(0.25, 0.75, 0.0, 0.5), HALF)
     assert verdict.tracks == (
-        TrackScore(0, 2, 0.9, True, 0.0, 0.4, 0.125, "real"),
-        TrackScore(1, 2, 0.5, True, 0.0, 0.8, 0.625, "fake"),
+        TrackScore(0, 2, 0.9, True, 0.0, 0.4, 0.125, "real", ()),
+        TrackScore(1, 2, 0.5, True, 0.0, 0.8, 0.625, "fake", ()),
     )
     assert (verdict.score, verdict.verdict) == (0.625, "fake")
 

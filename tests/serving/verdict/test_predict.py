@@ -191,7 +191,8 @@ def test_the_strongest_faces_of_the_most_suspicious_files_alone_are_kept(tmp_pat
     with folder.open_folder(tmp_path / "out", map(Path, scores), faces=FACES) as kept_in:
         for value, (name, score) in enumerate(scores.items(), start=1):
             crops = [] if score is None else [np.full((2, 2, 3), value, np.uint8)]
-            kept_in.keep({"path": name, "score": score}, crops)
+            verdict = "no face" if score is None else "fake"
+            kept_in.keep({"path": name, "score": score, "verdict": verdict}, crops)
         kept = {name: [crop.mean() for crop in kept_in.read_strongest(name)] for name in scores}
     assert kept == {"a": [], "b": [2], "c": [3], "d": []}
     assert len(list((tmp_path / "out" / "strongest").iterdir())) == 2
