@@ -253,11 +253,11 @@ def _score_tracks(
     for track_id, mask in own.items():
         score = float(scores[mask].mean())
         verdict, warnings = borders.judge(score), ()
-        stretch = find_stretch(time_s[mask], scores[mask])
-        if verdict == "real" and stretch and borders.judge(stretch.score) == "fake":
+        stretch = find_stretch(time_s[mask], scores[mask], borders.uncertain_to)
+        if verdict == "real" and stretch:
             warnings = (
                 f"track {track_id} is real on the whole, but fake from {stretch.start_s:.1f} to "
-                f"{stretch.end_s:.1f} s (score {stretch.score:.3f}): was a part exchanged?",
+                f"{stretch.end_s:.1f} s (score {stretch.score:.3f}), as where a part was exchanged",
             )
             if borders.uncertain_from < borders.uncertain_to:
                 verdict = "uncertain"

@@ -26,19 +26,31 @@ class Stretch:
     score: float
 
 
-def find_stretch(time_s: np.ndarray, scores: np.ndarray) -> Stretch | None:
-    """Find the quarter of a track that looks most like a fake.
+def find_stretch(time_s: np.ndarray, scores: np.ndarray, limit: float) -> Stretch | None:
+    """Find where a track looks most like a fake, if it does so for a quarter of its faces.
+
+    The quarter with the highest mean is taken, the first of equals, and made longer by its
+    neighbours as long as each of them reaches the limit.
 
     Args:
         time_s: float[n], rising.
         scores: float[n], P(fake).
+        limit: The least mean of that quarter.
 
     Returns:
-        The first of the stretches with the highest mean; None of fewer than 12 faces.
+        The stretch; None if there is none such, or fewer than 12 faces.
     """
     size = len(scores) // SHARE
     if size < FEWEST:
         return None
     sums = np.convolve(scores, np.ones(size), mode="valid")
     start = int(np.argmax(sums))
-    return Stretch(float(time_s[start]), float(time_s[start + size - 1]), float(sums[start] / size))
+    end = start + size
+    if scores[start:end].mean() < limit:
+        return None
+    while start > 0 and scores[start - 1] >= limit:
+        start -= 1
+    while end < len(scores) and scores[end] >= limit:
+        end += 1
+    score = float(scores[start:end].mean())
+    return Stretch(float(time_s[start]), float(time_s[end - 1]), score)

@@ -71,8 +71,8 @@ def test_a_person_who_is_fake_for_a_quarter_of_the_film_is_not_simply_real(borde
     assert (made.verdict, made.tracks[0].verdict) == (verdict, verdict)
     assert made.score == pytest.approx(0.3)
     assert made.warnings == (
-        "track 0 is real on the whole, but fake from 4.0 to 6.0 s (score 0.900): was a part "
-        "exchanged?",
+        "track 0 is real on the whole, but fake from 4.0 to 6.0 s (score 0.900), as where "
+        "a part was exchanged",
     )
     # As many faces that do not follow one another are errors of the detector.
     apart = [0.9, 0.1, 0.1, 0.1] * 3
