@@ -7,15 +7,14 @@ Nothing heavy is imported before a function runs.
 
 import argparse
 import dataclasses
-import os
 import shlex
 import sys
-import tempfile
 from collections import Counter
 from pathlib import Path
 
 from jdfd_keras import options
 from jdfd_keras.claims import OPTIONS, load_options
+from jdfd_keras.quiet import import_tensorflow
 
 # What `train` is told of, by the names that a run folder has for it.
 TRAIN_GROUPS = {
@@ -75,7 +74,7 @@ def demo(arguments: argparse.Namespace) -> tuple[dict, str]:
 def prepare(arguments: argparse.Namespace) -> tuple[dict, str]:
     """Take the faces out of a data set of videos."""
     if arguments.detector == "mtcnn":
-        _import_tensorflow()
+        import_tensorflow()
     from jdfd_keras.data import prepare as stage
 
     splits = read_flags(arguments, options.SplitOptions)
@@ -162,7 +161,7 @@ def audit(arguments: argparse.Namespace) -> tuple[dict, str]:
 def inspect(arguments: argparse.Namespace) -> tuple[dict, str]:
     """Show the faces of a video or data set."""
     if arguments.detector == "mtcnn" and not arguments.path.is_dir():
-        _import_tensorflow()
+        import_tensorflow()
     from jdfd_keras.data import inspect as stage
 
     result = stage.inspect(
@@ -178,7 +177,7 @@ def inspect(arguments: argparse.Namespace) -> tuple[dict, str]:
 
 def train(arguments: argparse.Namespace) -> tuple[dict, str]:
     """Train a detector."""
-    print(_import_tensorflow(), file=sys.stderr)
+    print(import_tensorflow(), file=sys.stderr)
     from jdfd_keras.training import train as stage
 
     told = {name: read_flags(arguments, kind) for name, kind in TRAIN_GROUPS.items()}
@@ -217,7 +216,7 @@ def evaluate(arguments: argparse.Namespace) -> tuple[dict, str]:
             compare=arguments.compare,
         )
     else:
-        _import_tensorflow()
+        import_tensorflow()
         from jdfd_keras.evaluation import evaluate as stage
 
         report = stage.evaluate(
@@ -228,7 +227,7 @@ def evaluate(arguments: argparse.Namespace) -> tuple[dict, str]:
 
 def calibrate(arguments: argparse.Namespace) -> tuple[dict, str]:
     """Make scores mean what they say."""
-    _import_tensorflow()
+    import_tensorflow()
     from jdfd_keras.evaluation import calibrate as stage
 
     result = stage.calibrate(
@@ -241,7 +240,7 @@ def calibrate(arguments: argparse.Namespace) -> tuple[dict, str]:
 def experiment(arguments: argparse.Namespace) -> tuple[dict, str]:
     """Make one of the paper's tables."""
     if arguments.name != "statistics":
-        print(_import_tensorflow(), file=sys.stderr)
+        print(import_tensorflow(), file=sys.stderr)
     from jdfd_keras.evaluation.experiment.run import experiment as stage
 
     told = {
@@ -268,7 +267,7 @@ def experiment(arguments: argparse.Namespace) -> tuple[dict, str]:
 
 def export(arguments: argparse.Namespace) -> tuple[dict, str]:
     """Write a SavedModel."""
-    _import_tensorflow()
+    import_tensorflow()
     from jdfd_keras.serving.export.run import export_run
 
     path = export_run(
@@ -300,7 +299,7 @@ def serve(arguments: argparse.Namespace) -> tuple[dict, str]:
 def predict(arguments: argparse.Namespace) -> tuple[dict, str]:
     """Give a verdict on files."""
     if arguments.model:
-        _import_tensorflow()
+        import_tensorflow()
     from jdfd_keras.serving.verdict.predict import predict_files
     from jdfd_keras.serving.verdict.text import summarize, to_csv
 
@@ -319,27 +318,3 @@ def predict(arguments: argparse.Namespace) -> tuple[dict, str]:
 
 def _warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr)
-
-
-def _import_tensorflow() -> str:
-    """Import TensorFlow and say what it runs on.
-
-    Its notes on a missing CUDA driver are written before its log level counts (2.21.0); they are
-    held back, and shown only if the import fails.
-    """
-    with tempfile.TemporaryFile() as notes:
-        sys.stderr.flush()
-        stderr = os.dup(2)
-        os.dup2(notes.fileno(), 2)
-        try:
-            import tensorflow as tf
-
-            devices = tf.config.list_physical_devices("GPU")
-        except BaseException:
-            notes.seek(0)
-            os.write(stderr, notes.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
-    return f"TensorFlow {tf.__version__} on {f'{len(devices)} GPU' if devices else 'the CPU'}"

@@ -256,7 +256,9 @@ def _server(model: Path) -> Iterator[str]:
     ):
         port, grpc_port = (taken.getsockname()[1] for taken in (free, also_free))
     url = f"http://127.0.0.1:{port}/v1/models/{model.name}"
-    command = _command("serve", model, "--port", port, "--grpc-port", grpc_port)
+    command = _command(
+        "serve", model, "--engine", "embedded", "--port", port, "--grpc-port", grpc_port
+    )
     server = subprocess.Popen(command, stdout=sys.stderr)
     try:
         _wait_until_ready(server, url)

@@ -13,6 +13,7 @@ ORDER = [
     "claims",
     "storage",
     "progress",
+    "quiet",
     "markdown",
     "faces",
     "data",

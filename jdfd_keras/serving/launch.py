@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 import urllib3
 
 from jdfd_keras.options import ENGINES, ServeOptions
+from jdfd_keras.quiet import import_tensorflow
 from jdfd_keras.serving import tensorflow_model_server
 from jdfd_keras.serving.contract import SCORE_BYTES
 from jdfd_keras.serving.model_config import ModelConfig, configure_directory, read_models_config
@@ -63,6 +64,7 @@ def serve(
         print(f"Warning: {difference}", file=sys.stderr, flush=True)
 
     if engine == EMBEDDED:
+        import_tensorflow()
         from jdfd_keras.serving.server.run import run_server
 
         run_server(configs, options, lambda server: _tell(server.url, server.grpc_target, configs))
