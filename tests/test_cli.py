@@ -505,3 +505,18 @@ def test_a_reader_who_has_seen_enough_is_no_failure(prepared_set):
     process.stdout.close()
     assert process.wait() == 0
     assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--max-queue", "0"],
+        ["--max-batch-size", "0"],
+        ["--batch-timeout-ms", "-5"],
+        ["--timeout-s", "nan"],
+        ["--max-body-mb", "0"],
+    ],
+)
+def test_limits_under_which_nothing_is_answered_are_refused(words, tmp_path, capfd):
+    assert main(["serve", str(tmp_path), *words]) == 1
+    assert_one_line(capfd.readouterr().err, "serve", words[0])

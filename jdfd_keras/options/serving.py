@@ -29,6 +29,31 @@ class ServeOptions:
     max_queue: int = setting(256, "requests that may wait, embedded; more are answered 503")
     max_body_mb: int = setting(32, "largest request in MiB, embedded; a larger one is answered 413")
 
+    def __post_init__(self):
+        """See that a server with these limits can answer anything.
+
+        Raises:
+            ValueError: If it could not.
+        """
+        least = {
+            "port": 0,
+            "grpc_port": 0,
+            "max_batch_size": 1,
+            "batch_timeout_ms": 0,
+            "max_queue": 1,
+            "max_body_mb": 1,
+        }
+        for name, bound in least.items():
+            if not getattr(self, name) >= bound:
+                raise ValueError(
+                    f"Expected --{name.replace('_', '-')} of {bound} or more; got "
+                    f"{getattr(self, name)}. Try the default."
+                )
+        if not 0 < self.timeout_s < float("inf"):
+            raise ValueError(
+                f"Expected --timeout-s above 0; got {self.timeout_s}. Try the default."
+            )
+
 
 @dataclass(frozen=True)
 class PredictOptions:

@@ -8,6 +8,7 @@ nothing of HTTP, gRPC or JSON.
 
 import asyncio
 import itertools
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -45,6 +46,8 @@ class Batcher:
         batch_timeout_s: float,
         max_queue: int,
         metrics: Metrics,
+        # One run keeps all cores busy. Eight clients with a face each, Xception at 299 px on two
+        # cores: 10.1 faces/s and p99 0.84 s with one thread, 9.9 faces/s and 1.3 s with two.
         threads: int = 1,
     ):
         """Set limits.
@@ -66,7 +69,9 @@ class Batcher:
         self._running: set[asyncio.Task] = set()
         self._alarm: asyncio.TimerHandle | None = None
         # Signatures whose outputs have proved not to have a row for each of their inputs.
-        self._uneven: set[tuple[ServedVersion, str]] = set()
+        self._uneven: weakref.WeakKeyDictionary[ServedVersion, set[str]] = (
+            weakref.WeakKeyDictionary()
+        )
 
     async def run(
         self, served: ServedVersion, signature: str, inputs: Arrays, outputs: Sequence[str] = ()
@@ -97,19 +102,21 @@ class Batcher:
             part = {name: array[start:stop] for name, array in inputs.items()}
             parts.append(await self._enqueue(served, signature, part, outputs, stop - start))
             if not _has_rows(parts[-1], stop - start):
-                self._uneven.add((served, signature))
+                self._uneven.setdefault(served, set()).add(signature)
                 return await self._enqueue(served, signature, inputs, outputs, None)
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
-    async def close(self) -> None:
-        """Wait for the batches that run, and end the threads."""
-        while self._running:
-            await asyncio.wait(self._running)
+    async def close(self, timeout_s: float = 30.0) -> None:
+        """Wait for the batches that run, but not for ever, and end the threads."""
+        if self._running:
+            await asyncio.wait(self._running, timeout=timeout_s)
         self._executor.shutdown(wait=False)
 
     def _count_rows(self, served: ServedVersion, name: str, inputs: Arrays) -> int | None:
         """Count the rows of a request; None where it must run alone and whole."""
-        if not _may_be_batched(served.engine.signatures[name]) or (served, name) in self._uneven:
+        if not _may_be_batched(served.engine.signatures[name]) or name in self._uneven.get(
+            served, ()
+        ):
             return None
         rows = {len(array) for array in inputs.values()}
         return rows.pop() if len(rows) == 1 else None
@@ -213,7 +220,7 @@ class Batcher:
             middle = len(batch) // 2
             return self._answer(batch[:middle]) + self._answer(batch[middle:])
         if not _has_rows(outputs, sum(request.rows for request in batch)):
-            self._uneven.add((first.served, first.signature))
+            self._uneven.setdefault(first.served, set()).add(first.signature)
             return [answer for request in batch for answer in self._answer([request])]
         ends = list(itertools.accumulate(request.rows for request in batch))
         return [
@@ -239,3 +246,5 @@ def _call(request: _Request, inputs: Arrays) -> Arrays:
         raise CallError(str(error)) from error
     except tf.errors.OpError as error:
         raise from_tensorflow(error) from error
+    except (MemoryError, RuntimeError, TypeError) as error:
+        raise CallError(f"The model failed: {error!r}", "INTERNAL") from error

@@ -4,6 +4,8 @@ Takes a signature and its outputs; gives classes with their scores, or values. W
 refused, and with which words, follows TensorFlow Serving 2.20.0 as it was measured.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from jdfd_keras.serving.contract import Signature
@@ -33,6 +35,36 @@ def check_signature(name: str, signature: Signature | None, method: str) -> None
         raise CallError(f"No {NAMES[method]} inputs found in SignatureDef: {name}")
     if method == REGRESS and VALUES not in signature.outputs:
         raise CallError(f"No regression outputs found in SignatureDef: {name}")
+
+
+def gather_examples(serialized: Iterable[bytes], limit: int) -> np.ndarray:
+    """Put examples together that share a context, as far as they are not too large together.
+
+    Args:
+        serialized: A message each, with the context in it: a small request may make many large
+            ones.
+        limit: Bytes that they may have together.
+
+    Returns:
+        string[n].
+
+    Raises:
+        CallError: If they have more.
+    """
+    gathered, size = [], 0
+    for message in serialized:
+        gathered.append(message)
+        size += len(message)
+        if size > limit:
+            raise CallError(
+                f"The examples with their context have more than {limit} bytes. Send fewer at "
+                "once.",
+                "RESOURCE_EXHAUSTED",
+                http_status=413,
+            )
+    examples = np.empty(len(gathered), object)
+    examples[:] = gathered
+    return examples
 
 
 def read_classes(outputs: dict[str, np.ndarray]) -> list[list[tuple[str, float]]]:

@@ -22,6 +22,9 @@ from jdfd_keras.serving.server.json_arrays import (
     type_name,
 )
 
+# Of a request that cannot be read, rows that are looked at one by one to find the one at fault.
+MOST_NAMED = 1000
+
 
 class PredictRequest(NamedTuple):
     """A body of `:predict`; the signature decides how `values` are read."""
@@ -192,9 +195,9 @@ def _decode_column(values: list, info: TensorInfo) -> np.ndarray:
 
 
 def _raise_for_element(values: list, info: TensorInfo) -> None:
-    """Say which row is at fault; only where one is, since to read them one by one is slow."""
+    """Say which row is at fault, if it is one of the first: to read them one by one is slow."""
     first = None
-    for index, value in enumerate(values):
+    for index, value in enumerate(values[:MOST_NAMED]):
         try:
             array = decode_array(value, info)
             first = array if first is None else first

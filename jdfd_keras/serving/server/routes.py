@@ -96,7 +96,8 @@ async def answer(calls: Calls, route: Route, body: bytes) -> Callable[[], dict]:
             outputs = await calls.run(served, request.signature_name, inputs)
             return partial(rest.encode_outputs, outputs, request.is_row)
         method = examples.CLASSIFY if route.api == "Classify" else examples.REGRESS
-        name, inputs = await calls.translate(_read_examples, served, body, method)
+        limit = calls.max_body_bytes
+        name, inputs = await calls.translate(_read_examples, served, body, method, limit)
         outputs = await calls.run(served, name, inputs)
         read = examples.read_classes if method == examples.CLASSIFY else examples.read_values
         return lambda: {"results": read(outputs)}
@@ -128,9 +129,9 @@ def _read_predict(
 
 
 def _read_examples(
-    served: ServedVersion, body: bytes, method: str
+    served: ServedVersion, body: bytes, method: str, limit: int
 ) -> tuple[str, dict[str, np.ndarray]]:
     name, features = rest.parse_examples(body)
     examples.check_signature(name, served.engine.signatures.get(name), method)
-    serialized = np.array([serialize_example(feature) for feature in features], object)
-    return name, {examples.INPUT: serialized}
+    serialized = (serialize_example(feature) for feature in features)
+    return name, {examples.INPUT: examples.gather_examples(serialized, limit)}

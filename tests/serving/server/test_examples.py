@@ -58,3 +58,18 @@ def test_outputs_that_are_no_values_are_refused(shape):
 def test_signature_that_does_not_fit_the_method_is_refused(signature, method, told):
     with pytest.raises(CallError, match=told):
         examples.check_signature("s", signature, method)
+
+
+def test_examples_that_a_context_blows_up_are_refused_as_they_are_made():
+    made = []
+
+    def messages():
+        for _ in range(1_000_000):
+            made.append(None)
+            yield bytes(1000)
+
+    with pytest.raises(CallError, match="more than 10000 bytes") as refused:
+        examples.gather_examples(messages(), 10_000)
+    assert (refused.value.code, refused.value.http_status) == ("RESOURCE_EXHAUSTED", 413)
+    assert len(made) == 11
+    assert list(examples.gather_examples([b"a", b""], 1)) == [b"a", b""]

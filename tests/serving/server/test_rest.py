@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -209,3 +210,11 @@ def test_fault_is_found_among_many_rows():
 def test_translation_imports_no_tensorflow():
     code = "import jdfd_keras.serving.server.rest, sys; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_a_fault_far_down_is_told_without_reading_all_before_one_by_one():
+    body = b'{"instances": [' + b"1," * 400_000 + b'"x"]}'
+    begun = time.monotonic()
+    with pytest.raises(CallError, match="not of expected type"):
+        decode(body, v="float")
+    assert time.monotonic() - begun < 1
