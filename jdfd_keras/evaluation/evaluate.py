@@ -52,7 +52,7 @@ from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.evaluation.scoring import ScoredFaces, score_dataset
 from jdfd_keras.options import EvaluateOptions, FaceOptions
 from jdfd_keras.progress import Progress
-from jdfd_keras.training.run import load_run_model
+from jdfd_keras.training.run import digest_model, load_run_model
 
 SHOWN_PER_CLASS = 6
 # What a run folder was told that a reader of figures asks for.
@@ -214,6 +214,7 @@ def describe_model(
     training = {name: told[name] for name in TRAINING if name in told}
     return {
         "model": path.resolve().name,
+        "model_digest": digest_model(path),
         "checkpoint": "best of its run, chosen on validation data and never on test data"
         if path.is_dir()
         else "a file given by itself: how it was chosen is not known here",

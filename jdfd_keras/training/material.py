@@ -46,7 +46,8 @@ class Material:
         facts: For the run folder.
         train: Faces of training.
         val: Faces of validation, all of them labelled.
-        seen: The columns of `data.leaks.COLUMNS` and `split` of both.
+        seen: The columns of `data.leaks.COLUMNS`, `split` and `label` of both; no label is told of
+            what trains the decoder alone.
         directories: The data sets they are of.
     """
 
@@ -110,7 +111,8 @@ def gather(
     )
     val = list_faces(data, parts["val"].filter(pa.array(labelled)))
     seen = pa.concat_tables([sides["train"], _plain(parts["val"])])
-    seen = seen.select([*leaks.COLUMNS, "split"])
+    label = np.concatenate([train.label, np.asarray(parts["val"]["label"])])
+    seen = seen.select([*leaks.COLUMNS, "split"]).append_column("label", pa.array(label, pa.int8()))
     directories = (data, *map(Path, foreign.unlabelled))
     return Material(facts, train, val, seen, directories)
 

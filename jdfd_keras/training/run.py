@@ -7,7 +7,7 @@
     <run>/best.keras           the detector of the epoch with the best validation frame AUC
     <run>/last.keras           the detector of the last epoch
     <run>/checkpoint.npz       all that is needed to go on, as of some step
-    <run>/seen.parquet         video, sources and hash of every face it was trained or chosen on
+    <run>/seen.parquet         video, sources, hash, label of every face it was trained or chosen on
     <run>/logs/                TensorBoard
 
 Knows file names and how to read a trained model back; trains nothing.
@@ -135,7 +135,7 @@ def write_seen(run: str | Path, faces: pa.Table, name: str = SEEN) -> None:
 
     Args:
         run: The run folder.
-        faces: The columns of `data.leaks.COLUMNS` and `split`.
+        faces: The columns of `data.leaks.COLUMNS`, `split` and, of a training, `label`.
         name: Of the table, below the folder.
     """
     path = Path(run, name)
@@ -151,7 +151,7 @@ def read_seen(path: str | Path, name: str = SEEN) -> pa.Table | None:
         name: Which of the tables of its kind.
 
     Returns:
-        Its columns; None for a model that lies in no run folder.
+        Its columns; older runs have no `label`. None for a model that lies in no run folder.
 
     Raises:
         ValueError: If the table is damaged.

@@ -1,5 +1,6 @@
 """Model and data set to report, with the neighbours' rooms stood in for by small lists."""
 
+import hashlib
 import json
 from types import SimpleNamespace
 
@@ -31,6 +32,7 @@ from jdfd_keras.options import (
 from jdfd_keras.training.run import write_seen
 
 SIZE = 8
+DIGEST = hashlib.sha256(b"the stand-in").hexdigest()
 
 
 @pytest.fixture(scope="module")
@@ -128,6 +130,7 @@ def lend_rooms(monkeypatch, model, faces):
         monkeypatch.setattr(gather, "load_options", load_options)
         monkeypatch.setattr(module, "load_faces", load_faces)
         monkeypatch.setattr(module, "load_run_model", lambda path: (model, FaceOptions()))
+        monkeypatch.setattr(module, "digest_model", lambda path: DIGEST)
         monkeypatch.setattr(
             module, "_read_crops", lambda sets, chosen: faces[np.array(chosen)].astype(np.uint8)
         )
@@ -233,6 +236,7 @@ def test_a_detector_without_decoder_differs_in_nothing_but_the_reconstruction(
     np.testing.assert_array_equal(without.score, with_errors.score)
 
 
+@pytest.mark.slow
 def test_a_trained_detector_without_decoder_is_evaluated(prepared_set, tmp_path, monkeypatch):
     options = ModelOptions(image_size=71, latent_dim=16, encoder_weights="none", decoder=False)
     detector = build_detector(options)
@@ -243,6 +247,8 @@ def test_a_trained_detector_without_decoder_is_evaluated(prepared_set, tmp_path,
     assert (tmp_path / "out/errors.png").is_file() and (tmp_path / "out/faces.svg").is_file()
     assert report["frame"]["num_real"] + report["frame"]["num_fake"] > 0
     assert report["protocol"]["model"] == "baseline.keras"
+    of_file = hashlib.sha256((tmp_path / "baseline.keras").read_bytes()).hexdigest()
+    assert report["protocol"]["model_digest"] == of_file
 
 
 def test_evaluate_writes_scores_report_and_picture(lend_rooms, faces, tmp_path):
@@ -308,6 +314,7 @@ def test_evaluate_writes_scores_report_and_picture(lend_rooms, faces, tmp_path):
     assert protocol["training_faces"]["detector"] == "dlib"
     assert protocol["versions"]["keras"] == keras.__version__
     assert "validation" in protocol["checkpoint"]
+    assert protocol["model_digest"] == DIGEST
     assert protocol["leaks"] == "not checked: what this model was trained on is not known here"
     assert "(roc.png)" in (out / "report.md").read_text()
 
@@ -514,6 +521,7 @@ def test_a_calibrated_run_is_evaluated_with_its_calibration(lend_run, lend_rooms
     lend_rooms(make_rows())
     report = evaluate(lend_run, tmp_path, tmp_path / "out", EvaluateOptions(rounds=0))
     assert report["protocol"]["threshold"] == result["threshold"]
+    assert report["protocol"]["model_digest"] == report["protocol"]["calibration"]["model"]
     scores = read_scores(tmp_path / "out/scores.parquet")
     logit = np.log(raw.score / (1 - raw.score)) / result["temperature"]
     np.testing.assert_allclose(scores.score, 1 / (1 + np.exp(-logit)), rtol=1e-6)

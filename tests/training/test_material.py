@@ -227,6 +227,7 @@ def test_a_run_has_seen_all_faces_that_it_learned_from_or_was_chosen_on(prepared
         assert key.startswith(f"{entry['video_id']} frame ")
         assert tuple(entry["source_ids"]) == row.source_ids
         assert entry["split"] == row.split
+        assert entry["label"] == (-1 if key.startswith("other/") else row.label)
     assert Counter(entry["split"] for entry in seen) == {"train": 44, "val": len(material.val)}
 
 

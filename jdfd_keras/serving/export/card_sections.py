@@ -10,11 +10,11 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from jdfd_keras.claims import OPTIONS
 from jdfd_keras.data.videos import CLASSES, family
-from jdfd_keras.evaluation.calibration import Calibration
 from jdfd_keras.evaluation.folder import REPORT
 from jdfd_keras.evaluation.sentences import (
     FEW,
@@ -51,6 +51,7 @@ PUBLISHED = {
     "dfdc": "DFDC",
 }
 NOT_RECORDED = "not recorded"
+MEASURED = {"auc": "AUC", "eer": "EER", "accuracy": "accuracy"}
 OPTION_GROUPS = {
     "train": TrainOptions,
     "model": ModelOptions,
@@ -62,12 +63,11 @@ OPTION_GROUPS = {
 }
 
 
-def tell_run(run: Path, calibration: Calibration | None) -> dict[str, str]:
+def tell_run(run: Path) -> dict[str, str]:
     """Tell what a run was trained on and how.
 
     Args:
         run: A run folder, or a `.keras` file, of which nothing is known.
-        calibration: Its calibration, which knows the classes of validation.
 
     Returns:
         Sections of the card; empty for a file.
@@ -76,7 +76,7 @@ def tell_run(run: Path, calibration: Calibration | None) -> dict[str, str]:
         return {}
     told = json.loads((run / OPTIONS).read_text(encoding="utf-8"))
     return {
-        "Data it was trained on": "\n\n".join(_tell_data(run, told, calibration)),
+        "Data it was trained on": "\n\n".join(_tell_data(run, told)),
         "Training": "\n\n".join(_tell_training(run, told)),
     }
 
@@ -143,15 +143,16 @@ def _tell_figures(report: dict) -> Iterator[str]:
     groups = {whole: report} | report.get("by_data", {})
     yield _measure_table("data set", groups)
     protocol, few = report["protocol"], min(report["video"][f"num_{c}"] for c in CLASSES)
-    notes = [f"Intervals in brackets: {cell(protocol['intervals'])}."]
-    notes.append(f"A video's score is the {protocol['aggregation']} of its faces.")
+    notes = [f"A video's score is the {protocol['aggregation']} of its faces."]
     if protocol["aggregation"] == "track":
-        notes[-1] = "A video's score is the highest of the means of its people."
-    if few < FEW:
-        notes.append(
-            f"With fewer than {FEW} videos of a class, intervals hold the truth less often than "
-            "95 times of 100."
-        )
+        notes = ["A video's score is the highest of the means of its people."]
+    if any(report["video"][metric]["low"] is not None for metric in MEASURED):
+        notes.insert(0, f"Intervals in brackets: {cell(protocol['intervals'])}.")
+        if few < FEW:
+            notes.append(
+                f"With fewer than {FEW} videos of a class, intervals hold the truth less often "
+                "than 95 times of 100."
+            )
     yield " ".join(notes)
     if len(report["by_manipulation"]) > 1:
         reals = count_of(report["video"]["num_real"], "real video")
@@ -160,17 +161,17 @@ def _tell_figures(report: dict) -> Iterator[str]:
 
 
 def _measure_table(title: str, groups: dict[str, dict]) -> str:
-    header = (title, "real / fake videos", "video AUC", "video EER", "video accuracy", "frame AUC")
+    header = (title, "real / fake videos", *(f"video {name}" for name in MEASURED.values()))
     rows = [
         (
             name or "unnamed",
             f"{group['video']['num_real']} / {group['video']['num_fake']}",
-            *(format_estimate(group["video"][metric]) for metric in ("auc", "eer", "accuracy")),
+            *(format_estimate(group["video"][metric]) for metric in MEASURED),
             format_estimate(group["frame"]["auc"]),
         )
         for name, group in groups.items()
     ]
-    return table(header, rows, align="lrrrrr")
+    return table((*header, "frame AUC"), rows, align="lrrrrr")
 
 
 def _tell_protocol(report: dict) -> Iterator[str]:
@@ -191,7 +192,7 @@ def _tell_protocol(report: dict) -> Iterator[str]:
     yield f"What these numbers do not say:\n\n{tell_limits(report)}"
 
 
-def _tell_data(run: Path, told: dict, calibration: Calibration | None) -> Iterator[str]:
+def _tell_data(run: Path, told: dict) -> Iterator[str]:
     facts, split = told.get("data", {}), told.get("split", {}).get("split", NOT_RECORDED)
     seen = read_seen(run)
     if facts:
@@ -207,21 +208,29 @@ def _tell_data(run: Path, told: dict, calibration: Calibration | None) -> Iterat
         yield f"Where they come from: {', '.join(sets)}."
     rows = []
     for name, title in (("train", "training"), ("val", "validation")):
-        videos = faces = NOT_RECORDED
+        counts = [NOT_RECORDED] * 3
         if seen is not None:
-            ours = seen.filter(pc.equal(seen["split"].cast("string"), name))
-            videos, faces = len(pc.unique(ours["video_id"])), len(ours)
-        rows.append((title, videos, facts.get(f"{name}_faces", faces), NOT_RECORDED))
-    if calibration:
-        classes = f"{calibration.num_real} / {calibration.num_fake} (of the calibration)"
-        rows[1] = (*rows[1][:3], classes)
-    yield table(("split", "videos", "faces", "real / fake videos"), rows, align="lrrr")
+            counts = _count_classes(seen.filter(pc.equal(seen["split"].cast("string"), name)))
+        rows.append((title, facts.get(f"{name}_faces", NOT_RECORDED), *counts))
+    header = ("split", "faces", "real / fake faces", "videos", "real / fake videos")
+    yield table(header, rows, align="lrrrr")
     if facts.get("unlabelled_faces"):
         yield (
             f"Of the training faces {facts['unlabelled_faces']} are foreign ones whose labels were "
             "not looked at: they taught the decoder alone."
         )
     yield f"Leaks: {cell(facts.get('leaks', NOT_RECORDED))}."
+
+
+def _count_classes(faces: pa.Table) -> tuple[str, int, str]:
+    """Count the faces by class, the videos, and these by class."""
+    num_videos = pc.count_distinct(faces["video_id"]).as_py()
+    if "label" not in faces.column_names:  # an older run
+        return NOT_RECORDED, num_videos, NOT_RECORDED
+    classes = [faces.filter(pc.equal(faces["label"], label)) for label in CLASSES.values()]
+    num_faces = " / ".join(str(len(one)) for one in classes)
+    by_class = " / ".join(str(pc.count_distinct(one["video_id"]).as_py()) for one in classes)
+    return num_faces, num_videos, by_class
 
 
 def _tell_training(run: Path, told: dict) -> Iterator[str]:

@@ -35,16 +35,16 @@ It scores face swaps and face re-enactments of the kinds that it was trained on.
 - For images that are wholly generated, for voices, or for manipulations that it never saw.
 - To find out who somebody is: it knows no identities.
 
-## Reading a score
-
-{reading}
-{sections}
 ## Limits
 
 - Detectors do markedly worse on data sets, manipulations and cameras that they were not trained on.
 - Strong compression, small, turned, blurred or covered faces make it worse.
 - Whether it does equally well for people of every age, sex and skin colour was not measured.
 - Whoever knows the detector can make fakes that it does not see.
+
+## Reading a score
+
+{reading}
 
 ## Input
 
@@ -63,7 +63,7 @@ An image that cannot be read has no score: `valid` is false, and the score is no
 - **Data**: what a model was trained on may bind those who use it. FaceForensics++, Celeb-DF, UADFV
   and DFDC each have terms of their own, as a rule for research only. Read them, and ask, before any
   other use of a model that was trained on one of them.
-"""
+{sections}"""
 
 WITH_DECODER = """\
 A Joint DeepFake Detector: one Xception encoder, a classifier, and a decoder that reconstructs the
@@ -148,7 +148,7 @@ def _read_scores(calibration: Calibration | None) -> str:
     ]
     if calibration.uncertain_from == calibration.uncertain_to:
         del rows[1]
-    return (
+    text = (
         "Take the mean of the faces of one person, and of several people the highest mean.\n\n"
         f"{table(('score', 'verdict'), rows)}\n\n"
         f"Where only yes or no is wanted, it is fake from {calibration.threshold:.4g} on. Where "
@@ -159,3 +159,6 @@ def _read_scores(calibration: Calibration | None) -> str:
         f"{calibration.temperature:.4g}. The expected calibration error of faces there was "
         f"{calibration.ece_before:.3f} before and {calibration.ece_after:.3f} after."
     )
+    if calibration.ece_after > calibration.ece_before:
+        text += " It rose: so few videos cannot show that scores are as sure as they say."
+    return text

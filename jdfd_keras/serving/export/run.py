@@ -82,7 +82,7 @@ def export_run(
     if report is not None:
         figures = tell_report(read_report(Path(report), digest_model(run)))
     calibration = load_calibration(run)
-    sections = figures | tell_run(run, calibration)
+    sections = figures | tell_run(run)
     return _export(model, directory, faces, calibration, sections, version, tflite, data)
 
 

@@ -4,6 +4,7 @@ Takes a Keras model and its description; gives the signatures by name. Decoding,
 and calibration are in the graph. Knows nothing of files.
 """
 
+import functools
 from collections.abc import Callable
 
 import keras
@@ -23,6 +24,9 @@ from jdfd_keras.serving.contract import (
 )
 from jdfd_keras.serving.description import FILES, Description, write_description
 from jdfd_keras.serving.export.image_headers import is_readable
+
+# No Python here depends on a value of a tensor, so none is to be rewritten.
+graph = functools.partial(tf.function, autograph=False)
 
 
 def build_signatures(model: keras.Model, description: Description) -> dict[str, Callable]:
@@ -54,10 +58,16 @@ def build_signatures(model: keras.Model, description: Description) -> dict[str, 
         ValueError: If the model is no detector.
     """
     size = model.input.shape[1]
-    score = score_of(model, description.calibration or Calibration())
     activation = activation_of(model)
     face_input = tf.TensorSpec([None, size, size, 3], tf.uint8, name="faces")
 
+    # What several signatures need is a graph of its own: traced once, and stored once.
+    score = graph(
+        score_of(model, description.calibration or Calibration()),
+        input_signature=[tf.TensorSpec([None, size, size, 3])],
+    )
+
+    @graph(input_signature=[tf.TensorSpec([None], tf.string)])
     def score_encoded(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         image, valid = tf.map_fn(
             lambda one: _read_face(one, size),
@@ -70,12 +80,12 @@ def build_signatures(model: keras.Model, description: Description) -> dict[str, 
         # TensorFlow Serving does not hold a request to the height and width of the signature.
         return tf.cast(tf.ensure_shape(faces, face_input.shape), tf.float32)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    @graph(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def score_bytes(image_bytes):
         scores, valid = score_encoded(image_bytes)
         return {"scores": scores, "valid": valid}
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    @graph(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
     def classify(inputs):
         features = tf.io.parse_example(
             inputs, {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
@@ -84,11 +94,11 @@ def build_signatures(model: keras.Model, description: Description) -> dict[str, 
         classes = tf.tile(tf.constant([CLASSES]), [tf.shape(fake)[0], 1])
         return {"classes": classes, "scores": tf.stack([1 - fake, fake], axis=1)}
 
-    @tf.function(input_signature=[face_input])
+    @graph(input_signature=[face_input])
     def score_faces(faces):
         return {"scores": score(pixels(faces))}
 
-    @tf.function(input_signature=[face_input])
+    @graph(input_signature=[face_input])
     def explain(faces):
         return activation(pixels(faces))
 
@@ -103,7 +113,7 @@ def build_signatures(model: keras.Model, description: Description) -> dict[str, 
         return signatures
     reconstructor = keras.Model(model.input, model.output["reconstruction"])
 
-    @tf.function(input_signature=[face_input])
+    @graph(input_signature=[face_input])
     def reconstruct(faces):
         image = pixels(faces)
         reconstruction = reconstructor(image, training=False)
@@ -164,7 +174,7 @@ def _read_face(encoded: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
 def _make_describe(description: Description) -> Callable:
     texts = write_description(description)
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="names")])
+    @graph(input_signature=[tf.TensorSpec([None], tf.string, name="names")])
     def describe(names):
         contents = tf.fill(tf.shape(names), "")
         for name in FILES:

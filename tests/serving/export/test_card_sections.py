@@ -7,7 +7,6 @@ import pyarrow as pa
 import pytest
 
 from jdfd_keras.claims import save_options
-from jdfd_keras.evaluation.calibration import Calibration
 from jdfd_keras.evaluation.groups import Excluded
 from jdfd_keras.evaluation.report import build_report
 from jdfd_keras.evaluation.scores import Scores
@@ -20,36 +19,51 @@ DIGEST = "a" * 64
 
 
 @pytest.fixture
-def run(tmp_path):
-    """A run folder of two videos, one epoch of three the best."""
-    facts = DataFacts("faces32", "d", 3, 1, 1, "none that we | know")
+def seen():
+    """Six faces of four videos, the last of training a foreign one."""
+    swap, real, foreign, own = "ffpp/FaceSwap/c23/0_3", "ffpp/real/c23/0", "u/1", "u/2"
+    return pa.table(
+        {
+            "video_id": [swap, swap, real, foreign, own, own],
+            "split": ["train"] * 4 + ["val"] * 2,
+            "label": pa.array([1, 1, 0, -1, 1, 1], pa.int8()),
+        }
+    )
+
+
+@pytest.fixture
+def run(tmp_path, seen):
+    """A run folder, one epoch of three the best."""
+    facts = DataFacts("faces32", "d", 4, 1, 2, "none that we | know")
     optimizer = OptimizerOptions(optimizer="adam", decay_rate=0.25)
     save_options(
         tmp_path / "options.json", data=facts, optimizer=optimizer, split=SplitOptions("strict")
     )
-    table = pa.table(
-        {
-            "video_id": ["ffpp/FaceSwap/c23/000_003", "ffpp/FaceSwap/c23/000_003", "u/1", "u/2"],
-            "split": ["train", "train", "train", "val"],
-        }
-    )
-    write_seen(tmp_path, table)
+    write_seen(tmp_path, seen)
     (tmp_path / "history.csv").write_text("val_classification_frame_auc\n0.6\n0.75\n0.5\n")
     return tmp_path
 
 
 def test_run_tells_its_data_by_split(run):
-    told = tell_run(run, Calibration(num_real=5, num_fake=7))["Data it was trained on"]
+    told = tell_run(run)["Data it was trained on"]
     assert "Data set: **faces32**. Splits: strict." in told
-    assert "| training | 2 | 3 | not recorded |" in told
-    assert "| validation | 1 | 1 | 5 / 7 (of the calibration) |" in told
-    assert "FaceForensics++ (1 video), `u`, no published set (2 videos)" in told
+    assert "| split | faces | real / fake faces | videos | real / fake videos |" in told
+    assert "| training | 4 | 1 / 2 | 3 | 1 / 1 |" in told
+    assert "| validation | 2 | 0 / 2 | 1 | 0 / 1 |" in told
+    assert "FaceForensics++ (2 videos), `u`, no published set (2 videos)" in told
     assert "Of the training faces 1 are foreign" in told
     assert "Leaks: none that we \\| know." in told
 
 
+def test_an_older_run_tells_no_classes(run, seen):
+    write_seen(run, seen.drop_columns("label"))
+    told = tell_run(run)["Data it was trained on"]
+    assert "| training | 4 | not recorded | 3 | not recorded |" in told
+    assert "| validation | 2 | not recorded | 1 | not recorded |" in told
+
+
 def test_run_tells_its_training_in_words(run):
-    told = tell_run(run, None)["Training"]
+    told = tell_run(run)["Training"]
     assert "epoch 2 of 3, the best by validation frame AUC (0.750)" in told
     assert "| optimizer | adam | optimizer (the paper's is SGD) |" in told
     assert "| decay rate | 0.25 | factor on both rates at every decay (1 keeps them) |" in told
@@ -57,15 +71,15 @@ def test_run_tells_its_training_in_words(run):
 
 def test_what_was_not_recorded_is_said_to_be_unknown(tmp_path):
     (tmp_path / "options.json").write_text("{}")
-    told = "\n".join(tell_run(tmp_path, None).values())
+    told = "\n".join(tell_run(tmp_path).values())
     assert "Which data set it was trained on was not recorded." in told
-    assert "| training | not recorded | not recorded | not recorded |" in told
+    assert "| training | not recorded | not recorded | not recorded | not recorded |" in told
     assert "How many epochs it was trained for was not recorded." in told
     assert "Leaks: not recorded." in told
 
 
 def test_a_file_alone_tells_nothing(tmp_path):
-    assert tell_run(tmp_path / "model.keras", None) == {}
+    assert tell_run(tmp_path / "model.keras") == {}
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +131,15 @@ def test_report_tells_its_figures_with_intervals_by_data_set(report):
     assert "95 %, BCa bootstrap over videos within each class, 100 rounds" in told
     assert "A video's score is the mean of its faces." in told
     assert "With fewer than 20 videos of a class" in told
+
+
+def test_figures_without_intervals_tell_of_none(report):
+    bare = {
+        metric: {"value": 1.0, "low": None, "high": None} for metric in ("auc", "eer", "accuracy")
+    }
+    told = tell_report(report | {"video": report["video"] | bare})["Figures"]
+    assert "| 1.000 | 1.000 | 1.000 |" in told
+    assert "brackets" not in told and "With fewer" not in told
 
 
 def test_report_tells_how_it_was_tested_and_what_was_left_out(report):

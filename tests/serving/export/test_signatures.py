@@ -5,6 +5,7 @@ import struct
 import zlib
 
 import cv2
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -268,6 +269,16 @@ def test_calibrated_scores_are_what_is_served(
     np.testing.assert_allclose(scores, expected, atol=TOLERANCE)
     scores = signatures["faces"](tf.constant(face_batch))["scores"]
     np.testing.assert_allclose(scores, expected, atol=TOLERANCE)
+    examples = [serialize_example({"image/encoded": [face]}) for face in encoded_faces]
+    scores = signatures["classify"](tf.constant(examples))["scores"]
+    np.testing.assert_allclose(scores, np.stack([1 - expected, expected], 1), atol=TOLERANCE)
+
+
+def test_without_a_decoder_there_is_no_signature_of_it(calibrated, detector):
+    signatures, description = calibrated
+    bare = keras.Model(detector.input, {"classification": detector.output["classification"]})
+    assert build_signatures(bare, description).keys() == signatures.keys() - {"reconstruct"}
+    assert "reconstruct" in signatures
 
 
 def test_a_model_describes_itself(calibrated):
