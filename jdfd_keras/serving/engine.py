@@ -13,11 +13,23 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 from google.protobuf.json_format import MessageToDict
+from google.protobuf.message import DecodeError
 from tensorflow.core.framework import types_pb2
 
 from jdfd_keras.serving.contract import WARMUP_FILE, Signature, TensorInfo
 from jdfd_keras.serving.warmup import read_warmup
 
+# A damaged file fails in TensorFlow's Python code as well, in whatever way.
+DAMAGED = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    AttributeError,
+    RuntimeError,
+    DecodeError,
+    tf.errors.OpError,
+)
 # A signature of many outputs has more sets of them than may be kept.
 MAX_CALLABLES = 64
 
@@ -62,16 +74,7 @@ class SavedModelEngine:
             self.signatures = {
                 name: _read_signature(self._definitions[name]) for name in self.signature_defs
             }
-        # A damaged file fails in TensorFlow's Python code as well, in whatever way.
-        except (
-            OSError,
-            ValueError,
-            TypeError,
-            LookupError,
-            AttributeError,
-            RuntimeError,
-            tf.errors.OpError,
-        ) as error:
+        except DAMAGED as error:
             self._session.close()
             told = str(error).splitlines() or [type(error).__name__]
             raise OSError(
@@ -141,12 +144,12 @@ class SavedModelEngine:
             OSError: If one fails.
         """
         path = self.path / WARMUP_FILE
-        if not path.is_file():
-            return
         try:
+            if not path.is_file():
+                return
             for name, inputs in read_warmup(path):
                 yield name, self.run(name, inputs)
-        except (KeyError, ValueError, tf.errors.OpError) as error:
+        except DAMAGED as error:
             raise OSError(
                 f"Expected {self.path} to answer its own warm-up requests; got '{error}'. "
                 "Export the model again with `jdfd-keras export`."

@@ -100,3 +100,17 @@ def model_url(server):
 def grpc_target(server):
     """Where the same server answers gRPC, `127.0.0.1:PORT`."""
     return server.grpc_target
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory):
+    """The configuration of a model that loads in no time, and doubles numbers."""
+    import tensorflow as tf
+
+    from jdfd_keras.serving.model_config import ModelConfig
+
+    directory = tmp_path_factory.mktemp("small")
+    spec = tf.TensorSpec([None], tf.float32, name="x")
+    double = tf.function(lambda x: {"y": 2 * x}, input_signature=[spec])
+    tf.saved_model.save(tf.Module(), str(directory / "1"), signatures={"serving_default": double})
+    return ModelConfig("small", directory)

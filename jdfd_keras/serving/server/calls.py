@@ -99,6 +99,20 @@ class Calls:
             self.metrics.count(model, api, entrypoint, code, time.monotonic() - begun)
 
     @contextlib.contextmanager
+    def counting_refusals(self, entrypoint: str) -> Iterator[None]:
+        """Count what is refused before it is known which model it is for.
+
+        Args:
+            entrypoint: `REST` or `GRPC`.
+        """
+        begun = time.monotonic()
+        try:
+            yield
+        except CallError as error:
+            self.metrics.count("", "", entrypoint, error.code, time.monotonic() - begun)
+            raise
+
+    @contextlib.contextmanager
     def holding_bytes(self, size: int = 0) -> Iterator[Callable[[int], None]]:
         """Account for the memory of a body as long as it is held.
 

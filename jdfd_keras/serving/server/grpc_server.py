@@ -44,7 +44,7 @@ class GrpcServer:
             calls: The models and limits.
         """
         self._server = grpc.aio.server(
-            interceptors=[_Errors()],
+            interceptors=[_Errors(calls)],
             options=[
                 ("grpc.max_receive_message_length", calls.max_body_bytes),
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not shared
@@ -92,6 +92,9 @@ class GrpcServer:
 class _Errors(grpc.aio.ServerInterceptor):
     """Reads each message and turns what goes wrong into a status."""
 
+    def __init__(self, calls: Calls):
+        self._calls = calls
+
     async def intercept_service(self, continuation, handler_call_details):
         handler = await continuation(handler_call_details)
         if handler is None or handler.unary_unary is None:
@@ -99,10 +102,9 @@ class _Errors(grpc.aio.ServerInterceptor):
 
         async def answer(message: bytes, context: grpc.aio.ServicerContext):
             try:
-                # grpc.aio itself answers a message that is none with UNKNOWN and a traceback.
-                return await handler.unary_unary(handler.request_deserializer(message), context)
-            except DecodeError:
-                error = CallError("The message cannot be read")
+                with self._calls.counting_refusals("GRPC"):
+                    request = _read_message(handler, message)
+                return await handler.unary_unary(request, context)
             except NotImplementedError:  # what a servicer of TensorFlow Serving leaves open
                 error = CallError("This server does not have this method", "UNIMPLEMENTED")
             except CallError as call_error:
@@ -207,16 +209,25 @@ class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
         self._calls = calls
 
     async def GetModelStatus(self, request, context):  # noqa: N802
+        name = request.model_spec.name
         version, _ = _version_of(request.model_spec)
         response = get_model_status_pb2.GetModelStatusResponse()
-        for served in self._calls.repository.states(request.model_spec.name, version):
-            status = response.model_version_status.add(
-                version=served.version,
-                state=get_model_status_pb2.ModelVersionStatus.State.Value(served.state),
-            )
-            status.status.error_code = CODES.index(served.error_code)
-            status.status.error_message = served.error
+        async with self._calls.counted(name, "GetModelStatus", "GRPC", context.time_remaining()):
+            for served in self._calls.repository.states(name, version):
+                status = response.model_version_status.add(
+                    version=served.version,
+                    state=get_model_status_pb2.ModelVersionStatus.State.Value(served.state),
+                )
+                status.status.error_code = CODES.index(served.error_code)
+                status.status.error_message = served.error
         return response
+
+
+def _read_message(handler: grpc.RpcMethodHandler, message: bytes):
+    try:
+        return handler.request_deserializer(message)
+    except DecodeError:  # which grpc.aio itself answers with UNKNOWN and a traceback
+        raise CallError("The message cannot be read") from None
 
 
 def _version_of(spec: model_pb2.ModelSpec) -> tuple[int | None, str | None]:

@@ -39,7 +39,7 @@ class Metrics:
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
             f"{PREFIX}request_count",
-            "Calls by their outcome; without a model those of unknown models.",
+            "Calls by their outcome; without a model those of none that is served.",
             ["model_name", "status"],
             registry=registry,
         )

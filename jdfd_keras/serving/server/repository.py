@@ -7,6 +7,7 @@ nothing of requests.
 """
 
 import contextlib
+import os
 import sys
 import threading
 import time
@@ -220,7 +221,7 @@ class Repository:
             self._versions[name][number] = served
         served._stamp = _stamp(path)
         try:
-            served.engine = _load_engine(path)
+            served.engine = load_engine(path)
         except OSError as error:
             with self._lock:
                 served.state, served.error = "END", str(error)
@@ -246,7 +247,15 @@ class Repository:
         return len(leaving) - len(unused)
 
 
-def _load_engine(path: Path) -> SavedModelEngine:
+def load_engine(path: Path) -> SavedModelEngine:
+    """Load a version, see that it is whole, and warm it up.
+
+    Args:
+        path: The folder that holds saved_model.pb.
+
+    Raises:
+        OSError: If it is damaged in whatever way.
+    """
     if (path / CHECKSUMS).is_file():
         verify_checksums(path)
     engine = SavedModelEngine(path)
@@ -270,10 +279,13 @@ def _find(base_path: Path) -> dict[int, Path]:
 def _stamp(path: Path) -> frozenset:
     """Tell two states of a folder apart without reading its files."""
     stamp = set()
-    for file in path.rglob("*"):
-        with contextlib.suppress(OSError):  # it has gone meanwhile
-            status = file.stat()
-            stamp.add((file, status.st_size, status.st_mtime_ns))
+    for folder, _, names in os.walk(path):  # unlike rglob it bears that one has gone meanwhile
+        for name in names:
+            file = os.path.join(folder, name)
+            with contextlib.suppress(OSError):
+                status = os.stat(file)
+                # That of the last change tells of rights that were mended, too.
+                stamp.add((file, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     return frozenset(stamp)
 
 

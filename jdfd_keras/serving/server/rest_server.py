@@ -120,8 +120,9 @@ class RestServer:
     async def _answer(self, request: web.BaseRequest, path: str) -> web.Response:
         try:
             with self._calls.holding_bytes() as hold:
-                body = await self._read_body(request, hold)
-                route = routes.parse_route(request.method, path)
+                with self._calls.counting_refusals("REST"):
+                    body = await self._read_body(request, hold)
+                    route = routes.parse_route(request.method, path)
                 async with self._calls.counted(route.name, route.api, "REST"):
                     is_gzip = request.headers.get("Content-Encoding", "").lower() == "gzip"
                     if is_gzip:

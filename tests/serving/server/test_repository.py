@@ -6,10 +6,11 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
 
 from jdfd_keras.serving.model_config import ModelConfig
 from jdfd_keras.serving.server.errors import CallError
-from jdfd_keras.serving.server.repository import Repository
+from jdfd_keras.serving.server.repository import Repository, load_engine
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +123,99 @@ def test_broken_version_is_told_once_and_the_good_one_goes_on(
     os.utime(directory / "2" / "saved_model.pb")
     repository.poll()
     assert added(repository) == 2
+
+
+def write_warmup(folder, message):
+    (folder / "assets.extra").mkdir()
+    path = folder / "assets.extra" / "tf_serving_warmup_requests"
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(message)
+
+
+def cut_graph(folder):
+    graph = folder / "saved_model.pb"
+    graph.write_bytes(graph.read_bytes()[:1000])
+
+
+def empty_graph(folder):
+    (folder / "saved_model.pb").write_bytes(b"")
+
+
+def change_graph(folder):
+    graph = folder / "saved_model.pb"
+    content = np.frombuffer(graph.read_bytes(), np.uint8).copy()
+    rng = np.random.default_rng(0)
+    content[rng.integers(0, content.size, 20)] = rng.integers(0, 256, 20)
+    graph.write_bytes(content.tobytes())
+
+
+def lose_weights(folder):
+    shutil.rmtree(folder / "variables")
+
+
+def lose_index(folder):
+    (folder / "variables" / "variables.index").unlink()
+
+
+def change_index(folder):
+    index = folder / "variables" / "variables.index"
+    index.write_bytes(index.read_bytes()[::-1])
+
+
+def warm_up_by_no_message(folder):
+    write_warmup(folder, b"\xff" * 50)
+
+
+def warm_up_by_nothing(folder):
+    write_warmup(folder, b"")
+
+
+def warm_up_by_another_signature(folder):
+    log = prediction_log_pb2.PredictionLog()
+    log.predict_log.request.model_spec.signature_name = "none"
+    write_warmup(folder, log.SerializeToString())
+
+
+def warm_up_by_a_tensor_of_no_type(folder):
+    log = prediction_log_pb2.PredictionLog()
+    log.predict_log.request.model_spec.signature_name = "serving_default"
+    log.predict_log.request.inputs["x"].dtype = 99
+    write_warmup(folder, log.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        cut_graph,
+        empty_graph,
+        change_graph,
+        lose_weights,
+        lose_index,
+        change_index,
+        warm_up_by_no_message,
+        warm_up_by_nothing,
+        warm_up_by_another_signature,
+        warm_up_by_a_tensor_of_no_type,
+    ],
+)
+def test_damage_of_any_kind_is_an_oserror(adders, tmp_path, spoil):
+    shutil.copytree(adders[2], tmp_path / "2")
+    spoil(tmp_path / "2")
+    with pytest.raises(OSError, match="(?s)^Expected .*2.* to .*; got '.+'. Export"):
+        load_engine(tmp_path / "2")
+
+
+def test_mended_file_of_the_same_size_and_time_is_tried_again(open_repository, directory):
+    graph = directory / "1" / "saved_model.pb"
+    good, times = graph.read_bytes(), graph.stat()
+    graph.write_bytes(good[::-1])
+    os.utime(graph, ns=(times.st_atime_ns, times.st_mtime_ns))
+    repository = open_repository()
+    assert states(repository) == {1: "END"}
+    graph.write_bytes(good)
+    os.utime(graph, ns=(times.st_atime_ns, times.st_mtime_ns))
+    repository.poll()
+    assert added(repository) == 1
 
 
 def test_broken_newest_version_at_the_start_leaves_the_one_before(

@@ -15,7 +15,6 @@ import cv2
 import grpc
 import numpy as np
 import pytest
-import tensorflow as tf
 from grpc_health.v1 import health_pb2
 
 from jdfd_keras.options import ServeOptions
@@ -213,13 +212,14 @@ def test_large_answer_is_packed_for_those_who_take_it(model_url, accepted, encod
     assert json.loads(gzip.decompress(text) if encoding else text)["model_spec"]["name"] == "tiny"
 
 
-def test_metrics_count_calls_under_the_names_of_tensorflow_serving(model_url, encoded_faces):
-    def read():
-        url = model_url.split("/v1/")[0] + "/monitoring/prometheus/metrics"
-        with urllib.request.urlopen(url) as response:
-            assert response.headers["Content-Type"] == "text/plain"
-            return dict(line.rsplit(" ", 1) for line in response.read().decode().splitlines())
+def read_metrics(model_url):
+    url = model_url.split("/v1/")[0] + "/monitoring/prometheus/metrics"
+    with urllib.request.urlopen(url) as response:
+        assert response.headers["Content-Type"] == "text/plain"
+        return dict(line.rsplit(" ", 1) for line in response.read().decode().splitlines())
 
+
+def test_metrics_count_calls_under_the_names_of_tensorflow_serving(model_url, encoded_faces):
     def send(model_url):
         post(f"{model_url}:predict", {"instances": [b64(encoded_faces[0])]})
 
@@ -227,10 +227,10 @@ def test_metrics_count_calls_under_the_names_of_tensorflow_serving(model_url, en
     unknown = ':tensorflow:serving:request_count{model_name="",status="NOT_FOUND"}'
     send(model_url)
     send(model_url + "no1")
-    before = read()
+    before = read_metrics(model_url)
     send(model_url)
     send(model_url + "no2")
-    after = read()
+    after = read_metrics(model_url)
     assert float(after[counted]) == float(before[counted]) + 1
     assert float(after[unknown]) == float(before[unknown]) + 1
     assert after.keys() == before.keys()
@@ -238,6 +238,27 @@ def test_metrics_count_calls_under_the_names_of_tensorflow_serving(model_url, en
     assert float(after[f":tensorflow:serving:request_latency_count{{{labels}}}"]) > 0
     state = 'jdfd_keras_model_state{model_name="tiny",state="%s",version="1"}'
     assert [after[state % name] for name in ("AVAILABLE", "END")] == ["1.0", "0.0"]
+
+
+def test_what_is_refused_unread_and_status_over_grpc_are_counted(model_url, grpc_target):
+    def count(model, status):
+        name = f':tensorflow:serving:request_count{{model_name="{model}",status="{status}"}}'
+        return float(read_metrics(model_url).get(name, 0))
+
+    large = count("", "RESOURCE_EXHAUSTED")
+    malformed = count("", "INVALID_ARGUMENT")
+    asked = count("tiny", "OK")
+    assert post(f"{model_url}:predict", b"[" * (2 * 2**20))[0] == 413
+    assert post(f"{model_url}:guess", b"")[0] == 400
+    with grpc.insecure_channel(grpc_target) as channel:
+        with pytest.raises(grpc.RpcError, match="cannot be read"):
+            predict = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+            predict(b"\xff", timeout=20)
+        status = channel.unary_unary("/tensorflow.serving.ModelService/GetModelStatus")
+        status(b"\n\x06\n\x04tiny", timeout=20)  # model_spec { name: "tiny" }
+    assert count("", "RESOURCE_EXHAUSTED") == large + 1
+    assert count("", "INVALID_ARGUMENT") == malformed + 2
+    assert count("tiny", "OK") == asked + 1
 
 
 def test_other_paths_are_404(model_url):
@@ -261,23 +282,6 @@ def test_one_connection_carries_many_requests(model_url, encoded_faces, expected
         answer = json.load(connection.getresponse())
         assert answer["predictions"] == rows([score])
     connection.close()
-
-
-@pytest.fixture(scope="module")
-def small_model(tmp_path_factory):
-    """A model that loads in no time."""
-    directory = tmp_path_factory.mktemp("small")
-    spec = tf.TensorSpec([None], tf.float32, name="x")
-    double = tf.function(lambda x: {"y": 2 * x}, input_signature=[spec])
-    tf.saved_model.save(tf.Module(), str(directory / "1"), signatures={"serving_default": double})
-    return ModelConfig("small", directory)
-
-
-def test_slow_request_is_given_up(small_model, start_server):
-    server = start_server([small_model], timeout_s=1e-5)
-    status, answer = post(f"{server.url}/v1/models/small:predict", b"")
-    assert status in (408, 504)
-    assert "within 1e-05 seconds" in answer["error"]
 
 
 def test_body_that_does_not_come_is_given_up(small_model, start_server):
