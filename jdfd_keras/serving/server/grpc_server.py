@@ -4,6 +4,10 @@ Takes calls and options; answers PredictionService, ModelService and the standar
 It has no TLS and no authentication: beyond this machine a proxy stands in front.
 """
 
+import contextlib
+import functools
+from collections.abc import Iterator
+
 import grpc
 import numpy as np
 from google.protobuf.message import DecodeError
@@ -32,6 +36,8 @@ from jdfd_keras.serving.server.tensors import decode_tensor, encode_tensor
 SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
 MAX_DETAIL = 1000  # gRPC sends the words of an error in a header, which has little room
 METADATA_FIELD = "signature_def"
+MOST_CALLS = 1000  # further ones are told RESOURCE_EXHAUSTED before their message is read
+MIN_TRANSLATED_BYTES = 2**20  # a smaller message is read faster than a thread takes it over
 
 
 class GrpcServer:
@@ -45,6 +51,7 @@ class GrpcServer:
         """
         self._server = grpc.aio.server(
             interceptors=[_Errors(calls)],
+            maximum_concurrent_rpcs=MOST_CALLS,
             options=[
                 ("grpc.max_receive_message_length", calls.max_body_bytes),
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not shared
@@ -102,9 +109,13 @@ class _Errors(grpc.aio.ServerInterceptor):
 
         async def answer(message: bytes, context: grpc.aio.ServicerContext):
             try:
-                with self._calls.counting_refusals("GRPC"):
-                    request = _read_message(handler, message)
-                return await handler.unary_unary(request, context)
+                with contextlib.ExitStack() as held:
+                    with self._calls.counting_refusals("GRPC"):
+                        held.enter_context(self._calls.holding_bytes(len(message)))
+                        read = functools.partial(_read_message, handler, message)
+                        is_small = len(message) < MIN_TRANSLATED_BYTES
+                        request = read() if is_small else await self._calls.translate(read)
+                    return await handler.unary_unary(request, context)
             except NotImplementedError:  # what a servicer of TensorFlow Serving leaves open
                 error = CallError("This server does not have this method", "UNIMPLEMENTED")
             except CallError as call_error:
@@ -122,7 +133,7 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     async def Predict(self, request, context):  # noqa: N802
         async with self._counted(request.model_spec, "Predict", context):
-            with self._holding(request), self._use(request.model_spec) as served:
+            with self._use(request.model_spec) as served:
                 name = request.model_spec.signature_name or SCORE_BYTES
                 signature = find_signature(served, name)
                 if request.inputs.keys() != signature.inputs.keys():
@@ -187,10 +198,13 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
     async def _run_examples(
         self, request, method: str
     ) -> tuple[model_pb2.ModelSpec, dict[str, np.ndarray]]:
-        with self._holding(request), self._use(request.model_spec) as served:
+        with self._use(request.model_spec) as served:
             name = request.model_spec.signature_name or SCORE_BYTES
             examples.check_signature(name, served.engine.signatures.get(name), method)
-            serialized = await self._calls.translate(_serialize, request.input)
+            limit = self._calls.max_body_bytes
+            serialized = await self._calls.translate(
+                examples.gather_examples, _serialize(request.input), limit
+            )
             outputs = await self._calls.run(served, name, {examples.INPUT: serialized})
             return _spec_of(served, name), outputs
 
@@ -199,9 +213,6 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
 
     def _use(self, spec: model_pb2.ModelSpec):
         return self._calls.repository.use(spec.name, *_version_of(spec))
-
-    def _holding(self, request):
-        return self._calls.holding_bytes(request.ByteSize())
 
 
 class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
@@ -242,7 +253,7 @@ def _spec_of(served: ServedVersion, signature_name: str) -> model_pb2.ModelSpec:
     return spec
 
 
-def _serialize(source: input_pb2.Input) -> np.ndarray:
+def _serialize(source: input_pb2.Input) -> Iterator[bytes]:
     """Write the examples of a request, each with what they share, as a model reads them."""
     context = example_pb2.Example()
     messages = source.example_list.examples
@@ -251,10 +262,8 @@ def _serialize(source: input_pb2.Input) -> np.ndarray:
         messages = source.example_list_with_context.examples
     if not messages:
         raise CallError("Input is empty")
-    serialized = np.empty(len(messages), object)
-    for index, message in enumerate(messages):
+    for message in messages:
         whole = example_pb2.Example()
         whole.CopyFrom(context)
         whole.MergeFrom(message)  # its own features override
-        serialized[index] = whole.SerializeToString()
-    return serialized
+        yield whole.SerializeToString()

@@ -200,6 +200,20 @@ def test_limits_hold_and_a_good_request_is_served_after(channel, stub, encoded_f
     assert stub.Predict(predict_request({"image_bytes": encoded_faces[:1]})).outputs
 
 
+def test_examples_that_a_context_blows_up_are_refused(stub, encoded_faces):
+    request = classification_pb2.ClassificationRequest()
+    request.model_spec.name = "tiny"
+    request.model_spec.signature_name = "classify"
+    shared = request.input.example_list_with_context
+    shared.context.features.feature["image/encoded"].bytes_list.value.append(bytes(10_000))
+    for _ in range(200):  # 2 MB of the 1 MiB that a request may have
+        shared.examples.add()
+    assert request.ByteSize() < 2**20
+    code, told = refusal(stub.Classify, request)
+    assert code == CODE.RESOURCE_EXHAUSTED
+    assert "examples with their context" in told
+
+
 def test_deadline_of_the_client_ends_the_call(stub, encoded_faces):
     with pytest.raises(grpc.RpcError) as caught:
         stub.Predict(predict_request({"image_bytes": encoded_faces}), timeout=1e-4)
