@@ -30,6 +30,21 @@ class UnreadableFileError(OSError):
     """A file that is there and gives no frame: its own fault, not that of the machine."""
 
 
+def check_name(path: str | Path) -> None:
+    """See that OpenCV can be given a path: 5.0 dies of a name that is no UTF-8.
+
+    Raises:
+        UnreadableFileError: If the name is none.
+    """
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        shown = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+        raise UnreadableFileError(
+            f"Expected a file name in UTF-8; got {shown}. Rename the file, or its folder."
+        ) from error
+
+
 @dataclass(frozen=True)
 class Frame:
     """One decoded frame.
@@ -91,8 +106,8 @@ def read_frames(
 
     Raises:
         FileNotFoundError: If the file is not there.
-        UnreadableFileError: If it is no video or image, gives no frame at all, or is an image that
-            was cut short or has other than 8 or 16 bits a channel.
+        UnreadableFileError: If it is no video or image, gives no frame at all, is an image that
+            was cut short or has other than 8 or 16 bits a channel, or its name is no UTF-8.
         ValueError: If `count` is below 1 or `every` below 0.
     """
     sample_frame_indices(1, count)
@@ -102,6 +117,7 @@ def read_frames(
             "or 0 for an even spread."
         )
     path = Path(path)
+    check_name(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"Expected a video or image file; got {path}, which is "

@@ -5,14 +5,17 @@ looked at. One frame is held at a time, as in `faces.extract`, whose tracks thes
 nothing of crops or labels.
 """
 
+import contextlib
 import itertools
+import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from jdfd_keras.faces.decode import Frame, read_frames
+from jdfd_keras.faces.decode import Frame, check_name, read_frames
 from jdfd_keras.faces.detect import face_detector
 from jdfd_keras.faces.track import Sighting, track_faces
 from jdfd_keras.options import FaceOptions
@@ -54,10 +57,13 @@ def check_overlay(path: str | Path, out: str | Path) -> None:
     """See that a film or picture of this name can be drawn of a file, before it is opened.
 
     Raises:
+        OSError: If one of both names is no UTF-8.
         ValueError: If the ending of `out` is none that is written for such a file, or `out` is
             the file itself.
     """
     path, out = Path(path), Path(out)
+    check_name(path)
+    check_name(out)
     kind, endings = ("an image", PICTURES) if _is_image(path) else ("a video", tuple(CODECS))
     if out.suffix.lower() not in endings:
         raise ValueError(
@@ -239,39 +245,59 @@ def _is_image(path: Path) -> bool:
 
 def _write_picture(out: Path, picture: np.ndarray) -> None:
     _, encoded = cv2.imencode(out.suffix.lower(), cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
-    unfinished = out.with_name(f"unfinished-{out.name}")
-    unfinished.write_bytes(encoded.tobytes())
-    unfinished.replace(out)
+    with _unfinished(out) as unfinished:
+        unfinished.write_bytes(encoded.tobytes())
+
+
+@contextlib.contextmanager
+def _unfinished(out: Path) -> Iterator[Path]:
+    """Give a place to write to, which takes the place of `out` once all is well."""
+    try:
+        # A folder of its own beside it: no file of the user can have that name.
+        folder = tempfile.TemporaryDirectory(dir=out.parent, prefix=".unfinished-")
+    except OSError as error:
+        raise OSError(
+            f"Expected to write {out}; got '{error}'. See that its folder is there and can be "
+            "written."
+        ) from error
+    with folder:
+        unfinished = Path(folder.name, out.name)
+        yield unfinished
+        os.replace(unfinished, out)
 
 
 def _write_film(
     out: Path, pictures: Iterator[np.ndarray], frames_per_s: float, holds: np.ndarray
 ) -> None:
-    unfinished = out.with_name(f"unfinished-{out.name}")
     codec = cv2.VideoWriter_fourcc(*CODECS[out.suffix.lower()])
     writer = size = None
-    try:
-        for picture, hold in zip(pictures, holds.tolist(), strict=True):
-            if writer is None:
-                height, width = picture.shape[:2]
-                size = width + width % 2, height + height % 2
-                writer = cv2.VideoWriter(str(unfinished), cv2.CAP_FFMPEG, codec, frames_per_s, size)
-                if not writer.isOpened():
-                    raise OSError(
-                        f"Expected to write {size[0]} x {size[1]} pixels at {frames_per_s:.3f} "
-                        f"frames a second to {out}; got no video writer. See that its folder is "
-                        f"there and can be written, or try another of {', '.join(CODECS)}."
-                    )
-            # The writer would pass over a picture of another size without a word.
-            picture = cv2.cvtColor(_fit(picture, size), cv2.COLOR_RGB2BGR)
-            for _ in range(hold):
-                writer.write(picture)
-        writer.release()
-        unfinished.replace(out)
-    finally:
-        if writer is not None:
-            writer.release()
-        unfinished.unlink(missing_ok=True)
+    with _unfinished(out) as unfinished:
+        try:
+            for picture, hold in zip(pictures, holds.tolist(), strict=True):
+                if writer is None:
+                    height, width = picture.shape[:2]
+                    size = width + width % 2, height + height % 2
+                    writer = _open_writer(unfinished, codec, frames_per_s, size, out)
+                # The writer would pass over a picture of another size without a word.
+                picture = cv2.cvtColor(_fit(picture, size), cv2.COLOR_RGB2BGR)
+                for _ in range(hold):
+                    writer.write(picture)
+        finally:
+            if writer is not None:
+                writer.release()
+
+
+def _open_writer(
+    unfinished: Path, codec: int, frames_per_s: float, size: tuple[int, int], out: Path
+) -> cv2.VideoWriter:
+    writer = cv2.VideoWriter(str(unfinished), cv2.CAP_FFMPEG, codec, frames_per_s, size)
+    if not writer.isOpened():
+        raise OSError(
+            f"Expected to write {size[0]} x {size[1]} pixels at {frames_per_s:.3f} frames a second "
+            f"to {out}; got no video writer. See that its folder can be written, or try another "
+            f"of {', '.join(CODECS)}."
+        )
+    return writer
 
 
 def _fit(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -4,6 +4,8 @@ Takes a path or a URL; gives a Scorer, with the same results whichever it is. Th
 imports no TensorFlow.
 """
 
+import contextlib
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +16,13 @@ import numpy as np
 from jdfd_keras.evaluation.calibration import Calibration, load_calibration
 from jdfd_keras.faces.extract import encode_png
 from jdfd_keras.options import EvaluateOptions
-from jdfd_keras.serving.client import connect
+from jdfd_keras.serving.client import Client, connect
 from jdfd_keras.serving.client.errors import lacks
 from jdfd_keras.serving.contract import DESCRIBE, EXPLAIN, SCORE_FACES, find_versions
 from jdfd_keras.serving.description import Description, read_description
 
 BATCH_SIZE = EvaluateOptions().batch_size
+_VERSION = re.compile(r"(.+?)(?:/(versions|labels)/[^/]+)?/?")
 
 
 @dataclass(frozen=True)
@@ -32,12 +35,14 @@ class Scorer:
         score: The function behind the call.
         explain: From the same faces to float32[n, size, size], what spoke for fake, 0..1; None
             where the model cannot tell.
+        close: Lets go of connections or memory; to be called once it is no longer needed.
     """
 
     name: str
     description: Description
     score: Callable[[np.ndarray], np.ndarray]
     explain: Callable[[np.ndarray], np.ndarray] | None
+    close: Callable[[], None] = lambda: None
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         """Score faces."""
@@ -51,13 +56,15 @@ def remote_scorer(url: str) -> Scorer:
         url: As `client.connect` takes it.
 
     Returns:
-        The scorer; its faces travel as PNG, so that nothing is lost.
+        The scorer; its faces travel as PNG, so that nothing is lost. It stays with the version
+        that it found, if that is served under the number that it was exported with, and fails
+        when the server lets go of it.
 
     Raises:
         OSError: If the server is not there or serves something else.
         ValueError: If the URL is not that of a model.
     """
-    client = connect(url, batch_size=BATCH_SIZE)
+    client = _connect_to_version(url)
 
     def score(crops: np.ndarray) -> np.ndarray:
         return client.score([encode_png(crop) for crop in crops])
@@ -66,7 +73,30 @@ def remote_scorer(url: str) -> Scorer:
         return _enlarge(client.explain(crops), crops.shape[:3])
 
     has_explain = EXPLAIN in client.signatures
-    return Scorer(url, client.description, score, explain if has_explain else None)
+    explain = explain if has_explain else None
+    return Scorer(client.url, client.description, score, explain, client.close)
+
+
+def _connect_to_version(url: str) -> Client:
+    """Connect to one version: the newest, or what a label points to, may be another one soon."""
+    client = connect(url, batch_size=BATCH_SIZE)
+    try:
+        known = client.description
+    except OSError:
+        client.close()
+        raise
+    name, kind = _VERSION.fullmatch(url).groups()
+    if kind == "versions":
+        return client
+    # It may be served under another number than it was exported with: then it is not there, or
+    # another model is, and the URL is all that is known.
+    with contextlib.suppress(OSError):
+        pinned = connect(f"{name}/versions/{known.version}", batch_size=BATCH_SIZE)
+        if pinned.description == known:
+            client.close()
+            return pinned
+        pinned.close()
+    return client
 
 
 def local_scorer(path: str | Path) -> Scorer:
@@ -107,9 +137,8 @@ def _saved_model_scorer(path: Path) -> Scorer:
         return _enlarge(engine.run(EXPLAIN, {"faces": crops})["activation"], crops.shape[:3])
 
     has_explain = EXPLAIN in engine.signatures
-    return Scorer(
-        str(path), description, _scores_of(score), _maps_of(explain) if has_explain else None
-    )
+    explain = _maps_of(explain) if has_explain else None
+    return Scorer(str(path), description, _scores_of(score), explain, engine.close)
 
 
 def _keras_scorer(path: Path) -> Scorer:

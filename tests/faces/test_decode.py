@@ -585,3 +585,10 @@ def test_of_an_animated_image_the_first_frame_is_given_and_the_others_are_named(
     assert frame.pixels.max() == 0
     assert len(said) == 1
     assert "4 frames" in said[0]
+
+
+def test_a_name_that_is_no_utf_8_is_refused_before_opencv_sees_it(tmp_path):
+    # OpenCV 5.0 dies of it.
+    path = tmp_path / "\udcff.png"
+    expected = f"Expected a file name in UTF-8; got {tmp_path}/\\udcff.png. Rename the file"
+    assert first_error(path).startswith(expected)

@@ -214,7 +214,7 @@ def test_a_name_that_cannot_be_written_is_refused(
 
 
 def test_a_folder_that_is_not_there_is_named(film, tmp_path):
-    with pytest.raises(OSError, match="Expected to write 400 x 240 pixels"):
+    with pytest.raises(OSError, match="Expected to write .*out.mp4.*See that its folder"):
         draw_overlay(film, tmp_path / "nowhere" / "out.mp4")
 
 
@@ -236,3 +236,18 @@ def test_a_film_that_breaks_off_leaves_the_old_one(film, tmp_path, monkeypatch):
 def test_a_missing_file_is_an_oserror(tmp_path):
     with pytest.raises(FileNotFoundError, match="not there"):
         draw_overlay(tmp_path / "none.mp4", tmp_path / "out.mp4")
+
+
+def test_no_file_of_another_name_is_touched(tmp_path):
+    source, out = tmp_path / "unfinished-out.png", tmp_path / "out.png"
+    cv2.imwrite(str(source), np.full((50, 60, 3), 90, np.uint8))
+    before = source.read_bytes()
+    draw_overlay(source, out)
+    assert source.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.png", "unfinished-out.png"]
+
+
+@pytest.mark.parametrize(("source", "out"), [("\udcff.mp4", "out.mp4"), ("a.mp4", "\udcff.mp4")])
+def test_a_name_that_is_no_utf_8_is_refused(source, out):
+    with pytest.raises(OSError, match=r"a file name in UTF-8; got \\udcff.mp4. Rename"):
+        check_overlay(source, out)

@@ -1,3 +1,6 @@
+import functools
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -7,6 +10,7 @@ from jdfd_keras.evaluation.calibration import Calibration, digest_model, save_ca
 from jdfd_keras.evaluation.explain import explain_faces
 from jdfd_keras.serving import scorers
 from jdfd_keras.serving.client import connect
+from jdfd_keras.serving.description import Description
 from jdfd_keras.serving.scorers import local_scorer, remote_scorer
 
 
@@ -65,6 +69,42 @@ def test_scores_and_maps_are_the_same_wherever_the_model_is(
     assert scorer.description.calibration is None
     with connect(model_url) as client:
         assert scorer.description.digest == client.description.digest
+    scorer.close()
+
+
+def test_remote_scorer_stays_with_the_version_that_it_found(monkeypatch, tiny_faces):
+    closed = []
+
+    def connect_to(served, url, **_):
+        if url not in served:
+            raise OSError(f"nothing at {url}")
+        known = Description(tiny_faces, None, "m", 2, served[url])
+        return SimpleNamespace(
+            url=url, description=known, signatures={}, close=lambda: closed.append(url)
+        )
+
+    base = "http://h/v1/models/m"
+    for served, asked, found in (
+        ({base: "new", f"{base}/versions/2": "new"}, base, f"{base}/versions/2"),
+        ({f"{base}/labels/a": "new", f"{base}/versions/2": "new"}, f"{base}/labels/a", None),
+        ({f"{base}/versions/1": "new"}, f"{base}/versions/1", f"{base}/versions/1"),
+        # Served under another number than it was exported with, alone and beside another model.
+        ({base: "new"}, base, base),
+        ({base: "new", f"{base}/versions/2": "old"}, base, base),
+    ):
+        closed.clear()
+        monkeypatch.setattr(scorers, "connect", functools.partial(connect_to, served))
+        scorer = remote_scorer(asked)
+        assert scorer.name == (found or f"{base}/versions/2")
+        assert scorer.description.digest == "new" and scorer.name not in closed
+        scorer.close()
+        assert set(closed) == set(served)
+
+
+def test_a_password_in_a_url_is_not_told():
+    with pytest.raises(ValueError, match="http://...@h/v1/models/m") as caught:
+        remote_scorer("http://me:se@cret@h/v1/models/m")
+    assert "cret" not in str(caught.value) and "me:" not in str(caught.value)
 
 
 def test_client_gives_every_face_its_score_but_the_bad_one(

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from jdfd_keras.evaluation.figures.style import (
     GUIDE,
+    VERMILLION,
     add_title_and_legend,
     line_style,
     new_figure,
@@ -31,6 +32,7 @@ def plot_time_line(
     *,
     duration_s: float,
     uncertain: tuple[float, float],
+    part: tuple[float, float] | None = None,
     title: str = "",
 ) -> None:
     """Draw scores over time.
@@ -42,12 +44,15 @@ def plot_time_line(
         duration_s: Of the video.
         uncertain: Low and high: a score in [low, high) is called neither; shaded. One line where
             both are the same.
+        part: From and to, in seconds, of a part that looks fake though the mean does not; shaded.
         title: What was scored.
 
     Raises:
         ValueError: If there is no line, or times and scores do not fit together.
     """
-    figure = draw_time_line(lines, duration_s=duration_s, uncertain=uncertain, title=title)
+    figure = draw_time_line(
+        lines, duration_s=duration_s, uncertain=uncertain, part=part, title=title
+    )
     save_figure(figure, path)
 
 
@@ -57,6 +62,7 @@ def draw_time_line(
     *,
     duration_s: float,
     uncertain: tuple[float, float],
+    part: tuple[float, float] | None = None,
     title: str = "",
 ) -> Figure:
     """Draw what `plot_time_line` saves."""
@@ -66,6 +72,9 @@ def draw_time_line(
     low, high = uncertain
     if low < high:
         axes.axhspan(low, high, label=f"uncertain, {low:.3g} to {high:.3g}", color="0.88", zorder=1)
+    if part:
+        label = f"looks fake, {part[0]:.1f} to {part[1]:.1f} s"
+        axes.axvspan(*part, label=label, color=VERMILLION, alpha=0.15, linewidth=0, zorder=0.9)
     axes.axhline(high, label=f"fake from {high:.3g}", **GUIDE)
     steps = np.concatenate([np.diff(times_s) for times_s, _ in lines.values()])
     usual_s = float(np.median(steps)) if len(steps) else 0.0

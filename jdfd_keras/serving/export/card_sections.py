@@ -138,11 +138,16 @@ def tell_report(report: dict) -> dict[str, str]:
 
 def _tell_figures(report: dict) -> Iterator[str]:
     yield headline(report)
-    names = list(report["protocol"]["data"])
+    protocol, few = report["protocol"], min(report["video"][f"num_{c}"] for c in CLASSES)
+    if 0 < few < FEW:
+        yield (
+            f"**These are few**: the smaller class has {count_of(few, 'video')}, and others may "
+            "give quite another number."
+        )
+    names = list(protocol["data"])
     whole = "all" if len(names) > 1 else ", ".join(names)
     groups = {whole: report} | report.get("by_data", {})
     yield _measure_table("data set", groups)
-    protocol, few = report["protocol"], min(report["video"][f"num_{c}"] for c in CLASSES)
     notes = [f"A video's score is the {protocol['aggregation']} of its faces."]
     if protocol["aggregation"] == "track":
         notes = ["A video's score is the highest of the means of its people."]
@@ -219,7 +224,10 @@ def _tell_data(run: Path, told: dict) -> Iterator[str]:
             f"Of the training faces {facts['unlabelled_faces']} are foreign ones whose labels were "
             "not looked at: they taught the decoder alone."
         )
-    yield f"Leaks: {cell(facts.get('leaks', NOT_RECORDED))}."
+    leaks = facts.get("leaks", NOT_RECORDED)
+    allowed = told.get("train", {}).get("allow_leak") and leaks.startswith("none")
+    note = " `allow leak`, below, would have let them pass; there were none." if allowed else ""
+    yield f"Leaks: {cell(leaks)}.{note}"
 
 
 def _count_classes(faces: pa.Table) -> tuple[str, int, str]:

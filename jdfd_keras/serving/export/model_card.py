@@ -6,8 +6,10 @@ run folders, models or TensorFlow.
 
 import dataclasses
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
 
+import jdfd_keras
 from jdfd_keras.evaluation.calibration import Calibration
 from jdfd_keras.markdown import cell, table
 from jdfd_keras.serving.description import Description
@@ -126,6 +128,8 @@ def words(name: str) -> str:
 def _identify(description: Description) -> str:
     calibration = description.calibration
     rows = [
+        ("written", datetime.now().astimezone().date().isoformat()),
+        ("by", f"jdfd-keras {jdfd_keras.__version__}"),
         ("scores", "calibrated" if calibration else "not calibrated"),
         ("image size", f"{description.faces.face_size} x {description.faces.face_size} pixels"),
         ("SHA-256 of the weights", description.digest),
@@ -146,11 +150,16 @@ def _read_scores(calibration: Calibration | None) -> str:
         (f"{calibration.uncertain_from:.4g} to {calibration.uncertain_to:.4g}", "uncertain"),
         (f"below {calibration.uncertain_from:.4g}", "real"),
     ]
+    part = (
+        " Where a mean is real but a quarter of that person's faces, one after the other, is fake, "
+        "`jdfd-keras predict` says uncertain."
+    )
     if calibration.uncertain_from == calibration.uncertain_to:
         del rows[1]
+        part = ""
     text = (
-        "Take the mean of the faces of one person, and of several people the highest mean.\n\n"
-        f"{table(('score', 'verdict'), rows)}\n\n"
+        "Take the mean of the faces of one person, and of several people the highest mean."
+        f"{part}\n\n{table(('score', 'verdict'), rows)}\n\n"
         f"Where only yes or no is wanted, it is fake from {calibration.threshold:.4g} on. Where "
         f"the verdict is uncertain, more than {calibration.wanted_rate:.3g} of the videos of one "
         "class would be called wrongly, or no video was seen.\n\n"

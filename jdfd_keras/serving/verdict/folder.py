@@ -15,6 +15,7 @@ import heapq
 import json
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -22,29 +23,44 @@ import numpy as np
 from jdfd_keras.claims import claim_directory
 from jdfd_keras.data.lock import hold
 from jdfd_keras.data.take import PARTS
+from jdfd_keras.evaluation.calibration import Calibration
+from jdfd_keras.options import FaceOptions
 from jdfd_keras.serving.verdict.judge import RANK
+from jdfd_keras.serving.verdict.taking import read_state
 from jdfd_keras.storage import UNFINISHED, LocalStore, write_text
 
 LINES, TABLE, STRONGEST = "verdicts.jsonl", "verdicts.csv", "strongest"
 MOST_SHOWN = 50  # files of which the strongest faces are kept
 
 
+@dataclass(frozen=True)
+class _Model:
+    digest: str
+
+
 @contextlib.contextmanager
 def open_folder(
-    directory: str | Path, paths: Iterable[Path], **groups
+    directory: str | Path,
+    paths: Iterable[Path],
+    *,
+    digest: str,
+    faces: FaceOptions,
+    borders: Calibration,
 ) -> Iterator["VerdictFolder"]:
     """Begin a folder, or go on with one.
 
     Args:
         directory: Made if it is not there.
         paths: The files to be judged.
-        **groups: What the verdicts are made with, as `claim_directory` takes it.
+        digest: Of the model that the verdicts are made with.
+        faces: How faces are taken.
+        borders: Where fake and real begin.
 
     Raises:
         OSError: If it cannot be written, or another run writes to it.
         ValueError: If it was made with other options, or holds other files or damaged lines.
     """
-    claim_directory(directory, **groups)
+    claim_directory(directory, model=_Model(digest), faces=faces, borders=borders)
     with hold(LocalStore(str(directory))):
         folder = VerdictFolder(Path(directory), paths)
         try:
@@ -69,10 +85,10 @@ class VerdictFolder:
             left.unlink()
         (directory / STRONGEST).mkdir(exist_ok=True)
         # Before any is looked at: one that changes meanwhile is not done.
-        self._stamps = {str(path): _stamp(path) for path in paths}
+        self._stamps = {str(path): read_state(path) for path in paths}
         records = _read_lines(directory / LINES)
         self.done = {
-            path: _without_stamp(records[path])
+            path: _without_time(records[path])
             for path, stamp in self._stamps.items()
             if path in records and _is_done(records[path], stamp)
         }
@@ -89,7 +105,7 @@ class VerdictFolder:
             crops: Its strongest faces.
 
         Returns:
-            The record, as it is read back.
+            The record, as it is read back, with the file's length, `file_bytes`.
         """
         if "error" not in record:
             if crops:
@@ -100,7 +116,7 @@ class VerdictFolder:
         self.lines.write(line.encode() + b"\n")
         self.lines.flush()
         os.fsync(self.lines.fileno())
-        return _without_stamp(json.loads(line))
+        return _without_time(json.loads(line))
 
     def read_strongest(self, path: str) -> np.ndarray:
         """Read the strongest faces of a file, uint8[n, size, size, 3]; none where none are kept."""
@@ -122,15 +138,6 @@ class VerdictFolder:
         while len(self._shown) > MOST_SHOWN:
             *_, path = heapq.heappop(self._shown)
             self._crops_of(path).unlink(missing_ok=True)
-
-
-def _stamp(path: Path) -> dict:
-    """Say what tells a file from a changed one; nothing of one that is not there."""
-    try:
-        status = path.stat()
-    except OSError:
-        return {}
-    return {"file_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
 
 
 def _read_lines(path: Path) -> dict[str, dict]:
@@ -158,5 +165,5 @@ def _is_done(record: dict, stamp: dict) -> bool:
     return "error" not in record and bool(stamp) and stamp.items() <= record.items()
 
 
-def _without_stamp(record: dict) -> dict:
-    return {key: value for key, value in record.items() if key not in ("file_bytes", "mtime_ns")}
+def _without_time(record: dict) -> dict:
+    return {key: value for key, value in record.items() if key != "mtime_ns"}

@@ -17,64 +17,19 @@ from jdfd_keras.faces.extract import Face, check_face_options
 from jdfd_keras.options import FaceOptions, PredictOptions, PredictWorkOptions
 from jdfd_keras.serving.description import Description
 from jdfd_keras.serving.scorers import Scorer
-from jdfd_keras.serving.verdict.stretch import find_stretch
 from jdfd_keras.serving.verdict.taking import Taken, take_faces
+from jdfd_keras.serving.verdict.tracks import (
+    FaceScore,
+    TrackScore,
+    find_strongest,
+    score_tracks,
+)
 
 NO_FACE = "no face"
 VERDICTS = ("fake", "uncertain", "real", NO_FACE)  # the most suspicious first
 RANK = {verdict: -place for place, verdict in enumerate(VERDICTS)}
-# Mean score of dlib below which a track is likely to be no face; MTCNN's begin at 0.8.
-SURE = 0.2
 FACES_AT_ONCE = 256  # crops held in memory: 70 MB at 299 px
 STRONGEST = PredictWorkOptions.explain
-
-
-@dataclass(frozen=True)
-class FaceScore:
-    """One scored face.
-
-    Attributes:
-        frame_index: The frame's position in the file, from 0.
-        time_s: Its presentation time in seconds.
-        track_id: Whose face it is, from 0.
-        box: left, top, right, bottom in pixels of the frame.
-        score: P(fake).
-    """
-
-    frame_index: int
-    time_s: float
-    track_id: int
-    box: tuple[int, int, int, int]
-    score: float
-
-
-@dataclass(frozen=True)
-class TrackScore:
-    """One scored person of a file.
-
-    Attributes:
-        track_id: What the person's faces carry.
-        num_faces: Faces behind the score.
-        confidence: Mean score of the detector, on its own scale; near 0 it may be no face.
-        decides: Whether the file's verdict rests on it: the detector was sure that it is a face,
-            or was sure of none.
-        start_s: When it is seen first.
-        end_s: When it is seen last.
-        score: Mean P(fake) of them.
-        verdict: `fake`, `real` or `uncertain`; where the mean is real but a quarter of the faces,
-            one after the other, is fake, it is uncertain, unless a single threshold parts both.
-        warnings: Such a quarter, in words.
-    """
-
-    track_id: int
-    num_faces: int
-    confidence: float
-    decides: bool
-    start_s: float
-    end_s: float
-    score: float
-    verdict: str
-    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -87,6 +42,7 @@ class Verdict:
         verdict: `fake`, `real`, `uncertain` or, where none was found, `no face`.
         score: That of its most suspicious track that decides: one fake face makes a fake. None
             without a face.
+        reason: Why the verdict is uncertain though that score is real; else empty.
         uncertain_from: Below it, a verdict is real.
         uncertain_to: From it on, a verdict is fake; in between it is uncertain.
         num_frames: Frames looked at.
@@ -104,6 +60,7 @@ class Verdict:
     sha256: str
     verdict: str
     score: float | None
+    reason: str
     uncertain_from: float
     uncertain_to: float
     num_frames: int
@@ -199,7 +156,7 @@ def judge(
             f"{scores.tolist()}. The model or its server is at fault: no verdict is given."
         )
     faces = tuple(map(_describe, found.faces, scores.tolist()))
-    tracks = _score_tracks(found.faces, scores, borders)
+    tracks = score_tracks(found.faces, scores, borders)
     deciding = [track for track in tracks if track.decides]
     decisive = {track.track_id for track in deciding}
     worst = max(deciding, key=lambda track: (RANK[track.verdict], track.score), default=None)
@@ -208,6 +165,7 @@ def judge(
         sha256=taken.sha256,
         verdict=NO_FACE if worst is None else worst.verdict,
         score=None if worst is None else worst.score,
+        reason="" if worst is None else worst.reason,
         uncertain_from=borders.uncertain_from,
         uncertain_to=borders.uncertain_to,
         num_frames=found.num_frames,
@@ -216,7 +174,7 @@ def judge(
         height=found.height,
         tracks=tracks,
         faces=faces,
-        strongest=_find_strongest(faces, decisive, taken.duration_s, count),
+        strongest=find_strongest(faces, decisive, taken.duration_s, count),
         warnings=(*found.warnings, *(text for track in deciding for text in track.warnings)),
     )
 
@@ -238,57 +196,3 @@ def _parts_of(faces: Sequence[Face], size: int) -> Iterator[Sequence[Face]]:
 def _describe(face: Face, score: float) -> FaceScore:
     box = tuple(int(edge) for edge in face.box[:4])
     return FaceScore(int(face.frame_index), float(face.time_s), face.track_id, box, score)
-
-
-def _score_tracks(
-    faces: Sequence[Face], scores: np.ndarray, borders: Calibration
-) -> tuple[TrackScore, ...]:
-    owner = np.array([face.track_id for face in faces], int)
-    confidence = np.array([face.box[4] for face in faces])
-    time_s = np.array([face.time_s for face in faces])
-    own = {track_id: owner == track_id for track_id in np.unique(owner).tolist()}
-    mean = {track_id: float(confidence[mask].mean()) for track_id, mask in own.items()}
-    enough = SURE if any(value >= SURE for value in mean.values()) else -np.inf
-    tracks = []
-    for track_id, mask in own.items():
-        score = float(scores[mask].mean())
-        verdict, warnings = borders.judge(score), ()
-        stretch = find_stretch(time_s[mask], scores[mask], borders.uncertain_to)
-        if verdict == "real" and stretch:
-            warnings = (
-                f"track {track_id} is real on the whole, but fake from {stretch.start_s:.1f} to "
-                f"{stretch.end_s:.1f} s (score {stretch.score:.3f}), as where a part was exchanged",
-            )
-            if borders.uncertain_from < borders.uncertain_to:
-                verdict = "uncertain"
-        tracks.append(
-            TrackScore(
-                track_id=track_id,
-                num_faces=int(mask.sum()),
-                confidence=mean[track_id],
-                decides=mean[track_id] >= enough,
-                start_s=float(time_s[mask].min()),
-                end_s=float(time_s[mask].max()),
-                score=score,
-                verdict=verdict,
-                warnings=warnings,
-            )
-        )
-    return tuple(tracks)
-
-
-def _find_strongest(
-    faces: Sequence[FaceScore], decisive: set[int], duration_s: float, count: int
-) -> tuple[int, ...]:
-    """Find the highest scores; neighbours of one track look the same, so one of them is enough."""
-    apart_s = duration_s / (4 * max(count, 1))
-    places = [place for place, face in enumerate(faces) if face.track_id in decisive]
-    strongest: list[int] = []
-    for place in sorted(places, key=lambda place: (-faces[place].score, place)):
-        face = faces[place]
-        chosen = [faces[i] for i in strongest if faces[i].track_id == face.track_id]
-        if all(abs(face.time_s - other.time_s) >= apart_s for other in chosen):
-            strongest.append(place)
-        if len(strongest) >= count:
-            break
-    return tuple(strongest)

@@ -10,27 +10,32 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
-from jdfd_keras.data.videos import has_suffix
+import numpy as np
+
+import jdfd_keras
 from jdfd_keras.evaluation.calibration import Calibration
+from jdfd_keras.evaluation.metrics import check_threshold
 from jdfd_keras.faces.overlay import check_overlay
-from jdfd_keras.options import PredictOptions, PredictWorkOptions
+from jdfd_keras.options import FaceOptions, PredictOptions, PredictWorkOptions
 from jdfd_keras.progress import track
 from jdfd_keras.serving.scorers import Scorer, local_scorer, remote_scorer
 from jdfd_keras.serving.verdict.annotate import annotate_file
 from jdfd_keras.serving.verdict.folder import VerdictFolder, open_folder
-from jdfd_keras.serving.verdict.judge import choose_borders, choose_faces, judge
-from jdfd_keras.serving.verdict.taking import Taken, take_all
-from jdfd_keras.serving.verdict.text import to_csv
+from jdfd_keras.serving.verdict.judge import (
+    STRONGEST,
+    Verdict,
+    choose_borders,
+    choose_faces,
+    judge,
+)
+from jdfd_keras.serving.verdict.places import check_places, list_files
+from jdfd_keras.serving.verdict.taking import Taken, read_sha256, take_all
+from jdfd_keras.serving.verdict.text import count_of, printable, to_csv
 
-
-@dataclass(frozen=True)
-class _Model:
-    """What a folder of verdicts is bound to, beside options and calibration."""
-
-    digest: str
+MOST_PASSED_OVER = 3  # named on stderr
 
 
 def predict_files(
@@ -61,14 +66,19 @@ def predict_files(
             `annotate_file`. All frames are then looked at, unless `options.every` says otherwise.
 
     Returns:
-        `files`: the fields of a Verdict for each file that has one; `failed`: path and error of
-        each other file, which also goes to stderr at once; `paths`: all of them. Each in the order
-        in which the files were named. Ready for JSON.
+        `files`: the fields of a Verdict for each file that has one, when it was `judged`, in UTC,
+        and its length, `file_bytes`; `failed`: path and error of each other file, which also goes
+        to stderr at once, and these two and `sha256` where it can be read; `paths`: all of them.
+        Each in the order in which the files were named. `passed_over`: how many files of folders
+        are none by their suffix. `made_with`: the model, and what the verdicts rest on beside it;
+        its `borders` are `calibrated`, a `threshold` that was asked for, or `0.5`. Ready for JSON.
 
     Raises:
-        OSError: If the model or the server is not there, or something cannot be written.
+        OSError: If the model or the server is not there, or goes while files are judged, or
+            something cannot be written. What was judged till then is kept in `out`.
         ValueError: If not exactly one of both is given, an option is out of its range, there is no
-            file, or `out` was made with another model or other options.
+            file, `out` was made with another model or other options, or something would be
+            written over a file that is looked at.
     """
     options, work = options or PredictOptions(), work or PredictWorkOptions(workers=1)
     if (model is None) == (server is None):
@@ -76,65 +86,71 @@ def predict_files(
             f"Expected a model or a server to score with; got model={model!r} and "
             f"server={server!r}. Give one of them."
         )
-    files = list_files(paths)
+    _check_numbers(options, work)
+    files, passed_over = list_files(paths)
     if annotate is not None:
         _check_annotate(files, annotate)
         options = dataclasses.replace(options, every=options.every or 1)
-    for place in (report, annotate):
-        if place is not None and not Path(place).parent.is_dir():
-            raise FileNotFoundError(
-                f"Expected a folder that is there for {place}; got {Path(place).parent}, which is "
-                "none. Make it, or choose another."
-            )
-    scorer = local_scorer(model) if model is not None else remote_scorer(server)
-    faces = choose_faces(scorer.description, options)
-    borders = choose_borders(scorer.description, options)
-    made_with = {"model": _Model(scorer.description.digest), "faces": faces, "borders": borders}
+    check_places(files, model=model, out=out, report=report, annotate=annotate)
+    if passed_over:
+        print(_name_passed_over(passed_over), file=sys.stderr)
     with contextlib.ExitStack() as stack:
+        scorer = local_scorer(model) if model is not None else remote_scorer(server)
+        stack.callback(scorer.close)
+        known = scorer.description
+        faces, borders = choose_faces(known, options), choose_borders(known, options)
         if out is None:
             # Also without a folder of its own, as a run needs room for crops.
             place = stack.enter_context(tempfile.TemporaryDirectory(prefix="jdfd-keras-"))
-        folder = stack.enter_context(open_folder(out or place, files, **made_with))
+        folder = stack.enter_context(
+            open_folder(out or place, files, digest=known.digest, faces=faces, borders=borders)
+        )
         todo = [path for path in files if str(path) not in folder.done]
         taken = take_all(todo, faces, _count_workers(work, len(todo)), folder.parts)
         records = dict(folder.done)
         for path, what in track(taken, "judging files", len(todo), "files") if todo else ():
-            records[str(path)] = _finish(path, what, folder, scorer, borders, work.explain)
-        result = _sort(files, records)
+            verdict = what
+            if isinstance(what, Taken):
+                # As many as usual also where no report is asked for: it may be later.
+                count = work.explain or STRONGEST
+                verdict = _judge(path, what, scorer, borders, count, out)
+            records[str(path)] = _keep(path, what, verdict, folder)
+        result = _sort(files, records) | {
+            "passed_over": len(passed_over),
+            "made_with": _describe_making(scorer, faces, borders, options),
+        }
         folder.finish(to_csv(result) + "\n")
         if report is not None:
             from jdfd_keras.serving.verdict.page import write_report
 
-            write_report(report, result, scorer, faces, folder.read_strongest)
+            def read_strongest(path: str) -> np.ndarray:
+                return folder.read_strongest(path)[: work.explain]
+
+            write_report(report, result, scorer, faces, read_strongest)
     if annotate is not None and result["files"]:
-        annotate_file(files[0], annotate, result["files"][0], every=faces.every)
+        verdict, made_with = result["files"][0], result["made_with"]
+        annotate_file(files[0], annotate, verdict, every=faces.every, made_with=made_with)
     return result
 
 
-def list_files(paths: Sequence[str | Path]) -> list[Path]:
-    """List files, and the videos and images below folders in the order of their names, each once.
-
-    Raises:
-        ValueError: If a folder holds none.
-    """
-    files: dict[Path, None] = {}
-    for path in map(Path, paths):
-        if not path.is_dir():
-            files[path] = None
-            continue
-        below = sorted(found for found in path.rglob("*") if _is_media(found.relative_to(path)))
-        below = [found for found in below if found.is_file()]
-        if not below:
-            raise ValueError(
-                f"Expected videos or images below {path}; got none. They are known by their "
-                "suffix, such as .mp4 or .jpg: name a file of another suffix itself."
-            )
-        files |= dict.fromkeys(below)
-    return list(files)
+def _name_passed_over(paths: list[Path]) -> str:
+    named = ", ".join(map(str, paths[:MOST_PASSED_OVER]))
+    more = ", ..." if len(paths) > MOST_PASSED_OVER else ""
+    return printable(
+        f"passed over {count_of(len(paths), 'file')} that no video or image is by its suffix: "
+        f"{named}{more}"
+    )
 
 
-def _is_media(path: Path) -> bool:
-    return has_suffix(path.name) and not any(part.startswith(".") for part in path.parts)
+def _check_numbers(options: PredictOptions, work: PredictWorkOptions) -> None:
+    if options.frames_per_video < 1 or min(options.every, work.workers, work.explain) < 0:
+        raise ValueError(
+            "Expected --frames-per-video to be at least 1, and --every, --workers and --explain "
+            f"at least 0; got {options.frames_per_video}, {options.every}, {work.workers} and "
+            f"{work.explain}. Leave out what you have no wish for."
+        )
+    if options.threshold is not None:
+        check_threshold(options.threshold)
 
 
 def _check_annotate(files: list[Path], annotate: str | Path) -> None:
@@ -145,26 +161,62 @@ def _check_annotate(files: list[Path], annotate: str | Path) -> None:
     check_overlay(files[0], annotate)
 
 
-def _finish(
+def _judge(
     path: Path,
-    taken: Taken | str,
-    folder: VerdictFolder,
+    taken: Taken,
     scorer: Scorer,
     borders: Calibration,
-    explain: int,
+    count: int,
+    out: str | Path | None,
+) -> Verdict | str:
+    """Judge what a file gave; in words, why that cannot be done.
+
+    Raises:
+        OSError: If the scorer cannot be asked: another file would fare no better.
+    """
+    try:
+        return judge(path, taken, scorer, borders, count)
+    except ValueError as error:
+        return str(error)
+    except OSError as error:
+        rest = (
+            "Nothing is kept without --out: give one, and a run that broke off can go on."
+            if out is None
+            else f"What was judged so far lies in {out}: the same command goes on with the rest."
+        )
+        raise OSError(f"Expected scores for {path}; got '{error}' {rest}") from error
+
+
+def _keep(path: Path, taken: Taken | str, verdict: Verdict | str, folder: VerdictFolder) -> dict:
+    """Keep the verdict on a file, or why there is none."""
+    judged = datetime.now(UTC).isoformat(timespec="seconds")
+    if isinstance(verdict, Verdict):
+        strongest = [taken.found.faces[place].crop for place in verdict.strongest]
+        return folder.keep(dataclasses.asdict(verdict) | {"judged": judged}, strongest)
+    print(printable(f"{path}: {verdict}"), file=sys.stderr)
+    record = {"path": str(path), "error": verdict, "judged": judged}
+    with contextlib.suppress(OSError):
+        if path.is_file():
+            record["sha256"] = read_sha256(path)
+    return folder.keep(record, [])
+
+
+def _describe_making(
+    scorer: Scorer, faces: FaceOptions, borders: Calibration, options: PredictOptions
 ) -> dict:
-    """Judge what a file gave, and keep the verdict, or why there is none."""
-    if isinstance(taken, Taken):
-        try:
-            verdict = judge(path, taken, scorer, borders, max(explain, 1))
-        except (OSError, ValueError) as error:
-            taken = str(error)
-        else:
-            faces = taken.found.faces
-            strongest = [faces[place].crop for place in verdict.strongest[:explain]]
-            return folder.keep(dataclasses.asdict(verdict), strongest)
-    print(f"{path}: {taken}", file=sys.stderr)
-    return folder.keep({"path": str(path), "error": taken}, [])
+    known = scorer.description
+    kind = "threshold" if options.threshold is not None else "calibrated"
+    return {
+        "model": known.name,
+        "version": known.version,
+        "digest": known.digest,
+        "where": scorer.name,
+        "jdfd_keras": jdfd_keras.__version__,
+        "faces": dataclasses.asdict(faces),
+        "uncertain_from": borders.uncertain_from,
+        "uncertain_to": borders.uncertain_to,
+        "borders": kind if known.calibration or options.threshold is not None else "0.5",
+    }
 
 
 def _count_workers(work: PredictWorkOptions, num_files: int) -> int:
@@ -176,9 +228,17 @@ def _count_workers(work: PredictWorkOptions, num_files: int) -> int:
 
 def _sort(files: list[Path], records: dict[str, dict]) -> dict:
     """Put verdicts and failures into the order in which the files were named."""
-    ordered = [records[str(path)] for path in files]
+    ordered = [_without_bytes(records[str(path)]) for path in files]
     return {
         "files": [record for record in ordered if "error" not in record],
         "failed": [record for record in ordered if "error" in record],
         "paths": [record["path"] for record in ordered],
+    }
+
+
+def _without_bytes(record: dict) -> dict:
+    """Write what is no UTF-8 as escapes: a table or a page could not be written with it."""
+    return {
+        key: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
+        for key, value in record.items()
     }

@@ -12,8 +12,10 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from jdfd_keras.data.workers import Died, run_all
+from jdfd_keras.faces.decode import UnreadableFileError
 from jdfd_keras.faces.extract import Extraction, extract_faces
 from jdfd_keras.options import FaceOptions
 
@@ -52,14 +54,41 @@ def take_faces(path: str | Path, options: FaceOptions) -> Taken:
     """Take the faces of one file.
 
     Raises:
-        OSError: If it is not there or nothing of it decodes.
+        OSError: If it is not there or nothing of it decodes, it is animated but shows no face in
+            its first frame, or it was written to meanwhile.
         ValueError: If an option is out of its range.
     """
+    before = read_state(path)
     found = extract_faces(path, options)
-    with open(path, "rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if not found.faces:
+        _refuse_animated(path)
+    sha256 = read_sha256(path)
+    if read_state(path) != before:
+        raise OSError(
+            f"Expected a file that stays as it is; got {path}, which was written to while it was "
+            "looked at. Try again when it is complete."
+        )
     last_s = max((face.time_s for face in found.faces), default=0.0)
     return Taken(found, max(_read_duration(path), last_s), sha256)
+
+
+def read_state(path: str | Path) -> dict:
+    """Say what tells a file from a changed one; nothing of one that is not there."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return {}
+    return {"file_bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def read_sha256(path: str | Path) -> str:
+    """Digest a file.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def take_all(
@@ -116,6 +145,20 @@ class _Take:
 
     def place(self, path: Path) -> Path:
         return self.folder / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.crops"
+
+
+def _refuse_animated(path: str | Path) -> None:
+    """Refuse to say that there is no face in a picture of which one frame alone was seen."""
+    if not cv2.haveImageReader(str(path)):
+        return
+    with Image.open(path) as image:
+        num_frames = getattr(image, "n_frames", 1)
+    if num_frames > 1:
+        raise UnreadableFileError(
+            f"Expected a picture or a video; got {path}, an animated picture whose first frame "
+            f"shows no face; the other {num_frames - 1} are not looked at. Save it as a video, "
+            "such as .mp4."
+        )
 
 
 def _read_duration(path: str | Path) -> float:

@@ -6,7 +6,9 @@ Takes the dict that `predict_files` gives; computes no verdict.
 import csv
 import io
 import sys
+import unicodedata
 
+from jdfd_keras.serving.verdict.basis import doubt
 from jdfd_keras.serving.verdict.judge import deciding_faces
 
 COLUMNS = (
@@ -19,10 +21,17 @@ COLUMNS = (
     "num_tracks",
     "num_frames",
     "duration_s",
+    "width",
+    "height",
+    "file_bytes",
+    "sha256",
     "strongest_time_s",
+    "reason",
     "warnings",
     "error",
 )
+UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # controls, marks of direction, surrogates, line ends
+FORMULA = ("=", "+", "-", "@")
 MOST_BLOCKS = 40
 BLOCKS, NOBODY = "▁▂▃▄▅▆▇█", "·"
 PLAIN_BLOCKS, PLAIN_NOBODY = "0123456789", "."
@@ -33,32 +42,38 @@ def summarize(result: dict) -> str:
 
     The time line of a video shows the highest score of each moment, from the lowest block for 0 to
     a full one for 1; in tenths, where stdout has no such letters. Failures stand without their
-    reasons.
+    reasons. A file name with control characters is escaped.
     """
     lines = []
     for verdict in result["files"]:
         lines.append(_describe(verdict))
-        if verdict["duration_s"] and verdict["faces"]:
+        if verdict["duration_s"] and verdict["faces"] and verdict["num_frames"] > 1:
             lines.append(f"  {draw_time_line(verdict, can_print(BLOCKS + NOBODY))}")
         if len(verdict["tracks"]) > 1:
             lines += [
-                f"  track {track['track_id']}: {track['verdict']}, score {track['score']:.3f} "
+                f"  track {track['track_id']}: {track['verdict']}, {_write_score(track)} "
                 f"({count_of(track['num_faces'], 'face')}"
-                f"{'' if track['decides'] else ', perhaps no face'})"
+                f"{doubt(track)})"
                 for track in verdict["tracks"]
             ]
         lines += [f"  warning: {warning}" for warning in verdict["warnings"]]
-    return "\n".join([*lines, *(f"{failure['path']}: no verdict" for failure in result["failed"])])
+    lines += [f"{failure['path']}: no verdict" for failure in result["failed"]]
+    return "\n".join(map(printable, lines))
 
 
 def to_csv(result: dict) -> str:
     """Put what `predict_files` gave into a table: a header, and one row for every file in order.
 
-    Numbers are rounded to six digits; the verdict and score of a file that failed are empty.
+    Numbers are rounded to six digits; the verdict and score of a file that failed are empty. A
+    path that a spreadsheet would take for a formula begins with `./`.
     """
     rows = {verdict["path"]: _to_row(verdict) for verdict in result["files"]}
     rows |= {
-        failure["path"]: {"path": failure["path"], "error": " ".join(failure["error"].split())}
+        failure["path"]: {
+            "path": _no_formula(failure["path"]),
+            "error": " ".join(failure["error"].split()),
+            **{name: failure.get(name, "") for name in ("file_bytes", "sha256")},
+        }
         for failure in result["failed"]
     }
     text = io.StringIO()
@@ -88,6 +103,16 @@ def draw_time_line(verdict: dict, has_blocks: bool = True) -> str:
     )
 
 
+def printable(text: str) -> str:
+    """Escape what would move the cursor or turn the line, and what no terminal can show."""
+    return "".join(
+        letter.encode("unicode_escape").decode()
+        if unicodedata.category(letter) in UNSEEN
+        else letter
+        for letter in text
+    )
+
+
 def can_print(letters: str) -> bool:
     """Tell whether stdout has some letters."""
     try:
@@ -112,10 +137,22 @@ def _describe(verdict: dict) -> str:
     if verdict["score"] is None:
         frames = count_of(verdict["num_frames"], "frame")
         return f"{verdict['path']}: {verdict['verdict']} ({frames} looked at)"
+    deciding = len(deciding_faces(verdict))
+    rest = len(verdict["faces"]) - deciding
+    faces = count_of(deciding, "face") + (f" and {rest} of perhaps none" if rest else "")
+    ground = f"since {verdict['reason']}" if verdict.get("reason") else ""
     return (
-        f"{verdict['path']}: {verdict['verdict']}, score {verdict['score']:.3f} "
-        f"({count_of(len(verdict['faces']), 'face')}, {describe_borders(verdict)})"
+        f"{verdict['path']}: {verdict['verdict']}, {ground or _write_score(verdict)} "
+        f"({faces}, {describe_borders(verdict)})"
     )
+
+
+def _write_score(scored: dict) -> str:
+    return f"score {scored['score']:.3f}"
+
+
+def _no_formula(path: str) -> str:
+    return f"./{path}" if path.startswith(FORMULA) else path
 
 
 def _to_row(verdict: dict) -> dict:
@@ -124,8 +161,11 @@ def _to_row(verdict: dict) -> dict:
     if verdict["strongest"]:
         numbers["strongest_time_s"] = verdict["faces"][verdict["strongest"][0]]["time_s"]
     return {
-        "path": verdict["path"],
+        "path": _no_formula(verdict["path"]),
         "verdict": verdict["verdict"],
+        **{name: verdict.get(name, "") for name in ("file_bytes", "sha256", "reason")},
+        "width": verdict["width"],
+        "height": verdict["height"],
         "num_faces": len(verdict["faces"]),
         "num_tracks": len(verdict["tracks"]),
         "num_frames": verdict["num_frames"],

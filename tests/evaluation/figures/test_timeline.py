@@ -30,6 +30,13 @@ def test_the_uncertain_band_is_shaded_and_a_threshold_is_a_line():
     assert [line.get_ydata()[0] for line in axes.lines if "from" in line.get_label()] == [0.6]
 
 
+def test_a_part_that_looks_fake_is_shaded_from_its_start_to_its_end():
+    (axes,) = draw_time_line(LINES, duration_s=10.0, uncertain=(0.6, 0.6), part=(8.0, 9.0)).axes
+    (part,) = axes.patches
+    assert (part.get_x(), part.get_x() + part.get_width()) == (8, 9)
+    assert part.get_label() == "looks fake, 8.0 to 9.0 s"
+
+
 def test_both_files_are_written(tmp_path):
     plot_time_line(tmp_path / "line", LINES, duration_s=10.0, uncertain=(0.5, 0.5), title="a")
     assert (tmp_path / "line.png").read_bytes()[:4] == b"\x89PNG"

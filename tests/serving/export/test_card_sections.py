@@ -55,6 +55,14 @@ def test_run_tells_its_data_by_split(run):
     assert "Leaks: none that we \\| know." in told
 
 
+@pytest.mark.parametrize(("leaks", "is_said"), [("none between all", True), ("1 pair", False)])
+def test_leaks_that_were_allowed_but_not_there_are_no_riddle(tmp_path, leaks, is_said):
+    told = {"data": {"name": "d", "leaks": leaks}, "train": {"allow_leak": True}}
+    (tmp_path / "options.json").write_text(json.dumps(told))
+    said = tell_run(tmp_path)["Data it was trained on"]
+    assert ("would have let them pass; there were none" in said) is is_said
+
+
 def test_an_older_run_tells_no_classes(run, seen):
     write_seen(run, seen.drop_columns("label"))
     told = tell_run(run)["Data it was trained on"]
@@ -131,6 +139,9 @@ def test_report_tells_its_figures_with_intervals_by_data_set(report):
     assert "95 %, BCa bootstrap over videos within each class, 100 rounds" in told
     assert "A video's score is the mean of its faces." in told
     assert "With fewer than 20 videos of a class" in told
+    assert told.index("the smaller class has 12 videos") < told.index("| data set |")
+    many = report["video"] | {"num_real": 20, "num_fake": 20}
+    assert "These are few" not in tell_report(report | {"video": many})["Figures"]
 
 
 def test_figures_without_intervals_tell_of_none(report):

@@ -14,6 +14,7 @@ from jdfd_keras.serving.verdict.annotate import annotate_file
 # Vermilion, yellow and sky blue from the page of Okabe and Ito.
 FAKE, UNCERTAIN, REAL = (0xD5, 0x5E, 0x00), (0xF0, 0xE4, 0x42), (0x56, 0xB4, 0xE9)
 HEIGHT, WIDTH, STRIP = 240, 320, 36  # 15 % of 240
+FOOTER = 28  # two lines, 6 % of 240 each
 
 
 def face(frame_index, score, track_id=0, box=(100, 80, 180, 160)):
@@ -35,7 +36,11 @@ def verdict_of(*faces, duration_s=1.0, verdict="fake", score=0.9, sure=(0, 1)):
         "duration_s": duration_s,
         "width": WIDTH,
         "height": HEIGHT,
-        "tracks": [{"track_id": track_id, "decides": track_id in sure} for track_id in (0, 1)],
+        "tracks": [
+            {"track_id": track_id, "decides": track_id in sure, "verdict": verdict, "score": score}
+            for track_id in (0, 1)
+            if any(face["track_id"] == track_id for face in faces)
+        ],
         "faces": list(faces),
     }
 
@@ -77,7 +82,7 @@ def test_boxes_have_the_colour_of_their_score_in_their_frame_alone(film, tmp_pat
     faces = [face(0, 0.1), face(3, 0.5), face(6, 0.8), face(6, 0.2, 1, beside)]
     assert annotate_file(film, tmp_path / "out.mp4", verdict_of(*faces)) == 10
     frames = read_film(tmp_path / "out.mp4")
-    assert frames.shape == (10, HEIGHT + STRIP, WIDTH, 3)
+    assert frames.shape == (10, HEIGHT + STRIP + FOOTER, WIDTH, 3)
     edge = frames[:, 85:155, 96:103].mean(axis=(1, 2))  # the left edge, with its dark sides
     for index, colour in {0: REAL, 3: UNCERTAIN, 6: FAKE}.items():
         column = frames[index, 90:150, 96:103]
@@ -94,7 +99,7 @@ def test_boxes_have_the_colour_of_their_score_in_their_frame_alone(film, tmp_pat
 def test_the_strip_shows_the_scores_over_time_and_the_cursor_moves(film, tmp_path):
     faces = [face(index, score) for index, score in enumerate([0.1] * 5 + [0.5, 0.5] + [1.0] * 3)]
     annotate_file(film, tmp_path / "out.mp4", verdict_of(*faces))
-    strip = read_film(tmp_path / "out.mp4")[:, HEIGHT:]
+    strip = read_film(tmp_path / "out.mp4")[:, HEIGHT : HEIGHT + STRIP]
     at = {index: int((index + 0.5) * WIDTH / 10) for index in range(10)}
     for index, colour, height in [(2, REAL, 0.1), (5, UNCERTAIN, 0.5), (8, FAKE, 1.0)]:
         column = is_like(strip[0, :, at[index] - 4 : at[index] + 4], colour).any(axis=1)
@@ -110,7 +115,7 @@ def test_what_is_perhaps_no_face_is_not_in_the_strip(film, tmp_path):
     faces = [face(4, 1.0, 1), face(8, 0.1, 0)]
     annotate_file(film, tmp_path / "out.mp4", verdict_of(*faces, sure=(0,)))
     frames = read_film(tmp_path / "out.mp4")
-    assert not is_like(frames[0, HEIGHT:], FAKE).any()
+    assert not is_like(frames[0, HEIGHT : HEIGHT + STRIP], FAKE).any()
     assert is_like(frames[4, 90:150, 96:103], FAKE).any(axis=1).mean() > 0.9
 
 
@@ -119,9 +124,42 @@ def test_an_image_becomes_a_picture_without_a_strip(tmp_path):
     told = verdict_of(face(0, 0.5), duration_s=0.0, verdict="uncertain", score=0.5)
     assert annotate_file(tmp_path / "a.png", tmp_path / "b.png", told) == 1
     picture = cv2.imread(str(tmp_path / "b.png"))[..., ::-1]
-    assert picture.shape == (HEIGHT, WIDTH, 3)
+    assert picture.shape == (HEIGHT + FOOTER, WIDTH, 3)
     assert (picture[120, 98] == UNCERTAIN).all() or (picture[120, 99] == UNCERTAIN).all()
-    assert (picture[200:] == 128).all()
+    assert (picture[200:HEIGHT] == 128).all()
+
+
+@pytest.fixture
+def written(monkeypatch):
+    """What is written on pictures."""
+    texts = []
+    put = cv2.putText
+    monkeypatch.setattr(
+        cv2, "putText", lambda at, text, *rest: put(at, texts.append(text) or text, *rest)
+    )
+    return texts
+
+
+def test_what_made_the_verdict_stands_beneath(tmp_path, written):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((HEIGHT, WIDTH, 3), 128, np.uint8))
+    told = verdict_of(face(0, 0.5), duration_s=0.0, verdict="uncertain", score=0.5, sure=())
+    made_with = {"model": "judge", "version": 7, "digest": "0123456789abcdef"}
+    annotate_file(tmp_path / "a.png", tmp_path / "b.png", told, made_with=made_with)
+    assert "Uncertain, score 0.500 (real below 0.3, fake from 0.8)" in written
+    assert "A score is no proof. Model judge, version 7, 01234567" in written
+    assert "uncertain 0.50, track 0, perhaps no face" in written
+    footer = cv2.imread(str(tmp_path / "b.png"))[HEIGHT:]
+    assert is_white(footer).any(axis=1).sum() > 10
+
+
+def test_a_part_that_looks_fake_is_told_and_not_the_mean_alone(film, tmp_path, written):
+    # A mean of 0.29 is real, below 0.3; the last quarter of twelve faces is fake.
+    scores = [0.1] * 9 + [0.8, 0.9, 0.88]
+    faces = [face(index, score) for index, score in enumerate(scores)]
+    told = verdict_of(*faces, verdict="uncertain", score=0.29, duration_s=1.2)
+    annotate_file(film, tmp_path / "out.mp4", told)
+    reason = "Uncertain, since track 0 scores 0.860 from 0.9 to 1.1 s"
+    assert f"{reason} (real below 0.3, fake from 0.8)" in written
 
 
 def test_a_film_without_a_face_says_so(film, tmp_path):
@@ -129,7 +167,7 @@ def test_a_film_without_a_face_says_so(film, tmp_path):
     assert annotate_file(film, tmp_path / "out.mp4", told) == 10
     frames = read_film(tmp_path / "out.mp4")
     assert is_white(frames[5, :14, 2:60]).mean() > 0.3
-    assert frames.shape == (10, HEIGHT + STRIP, WIDTH, 3)
+    assert frames.shape == (10, HEIGHT + STRIP + FOOTER, WIDTH, 3)
 
 
 def test_predict_draws_every_frame_that_it_scored(clips_folder, tmp_path, monkeypatch):

@@ -70,6 +70,11 @@ def test_a_person_who_is_fake_for_a_quarter_of_the_film_is_not_simply_real(borde
     made = judge("a.mp4", film, scores_of(*scores), borders)
     assert (made.verdict, made.tracks[0].verdict) == (verdict, verdict)
     assert made.score == pytest.approx(0.3)
+    reason = "track 0 scores 0.900 from 4.0 to 6.0 s; its mean is 0.300"
+    assert made.reason == made.tracks[0].reason == (reason if verdict == "uncertain" else "")
+    said = summarize(result_of(made)).splitlines()[0]
+    told = f"since {reason}" if verdict == "uncertain" else "score 0.300"
+    assert said.startswith(f"a.mp4: {verdict}, {told} (12 faces, ")
     assert made.warnings == (
         "track 0 is real on the whole, but fake from 4.0 to 6.0 s (score 0.900), as where "
         "a part was exchanged",
@@ -92,8 +97,8 @@ def test_one_fake_person_makes_the_file_a_fake():
     film = taken((0.0, 0, 0.9), (0.0, 1, 0.5), (0.4, 0, 0.9), (0.8, 1, 0.5), warnings=["cut short"])
     verdict = judge("two.mp4", film, scores_of(0.25, 0.75, 0.0, 0.5), HALF)
     assert verdict.tracks == (
-        TrackScore(0, 2, 0.9, True, 0.0, 0.4, 0.125, "real", ()),
-        TrackScore(1, 2, 0.5, True, 0.0, 0.8, 0.625, "fake", ()),
+        TrackScore(0, 2, 0.9, True, 0.0, 0.4, 0.125, "real", "", ()),
+        TrackScore(1, 2, 0.5, True, 0.0, 0.8, 0.625, "fake", "", ()),
     )
     assert (verdict.score, verdict.verdict) == (0.625, "fake")
 
@@ -195,7 +200,7 @@ def test_a_summary_has_a_line_a_file_its_time_line_and_people(monkeypatch):
     result = result_of(verdict, failed=[{"path": "z.txt", "error": "no video"}])
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
     assert summarize(result).splitlines() == [
-        "two.mp4: fake, score 0.500 (3 faces, fake from 0.5)",
+        "two.mp4: fake, score 0.500 (2 faces and 1 of perhaps none, fake from 0.5)",
         "  0 s ▁··█ 1.0 s",
         "  track 0: fake, score 0.500 (2 faces)",
         "  track 1: fake, score 1.000 (1 face, perhaps no face)",
@@ -222,14 +227,29 @@ def test_the_table_has_a_row_for_every_file_in_their_order():
     result = result_of(
         judge("b.mp4", film, scores_of(0.1, 2 / 3), borders),
         judge("d.jpg", taken(num_frames=1, duration_s=0.0), None, borders),
-        failed=[{"path": "a.mp4", "error": "Expected\na video"}, {"path": "c.mp4", "error": "x"}],
+        failed=[
+            {"path": "a.mp4", "error": "Expected\na video", "file_bytes": 7, "sha256": "cd"},
+            {"path": "c.mp4", "error": "x"},
+        ],
     )
     assert to_csv(result) == (
         "path,verdict,score,uncertain_from,uncertain_to,num_faces,num_tracks,num_frames,"
-        "duration_s,strongest_time_s,warnings,error\n"
-        "a.mp4,,,,,,,,,,,Expected a video\n"
-        'b.mp4,uncertain,0.666667,0.25,0.75,2,2,4,0.333333,0.5,"cut, short; grey",\n'
-        "c.mp4,,,,,,,,,,,x\n"
-        "d.jpg,no face,,0.25,0.75,0,0,1,0.0,,,"
+        "duration_s,width,height,file_bytes,sha256,strongest_time_s,reason,warnings,error\n"
+        "a.mp4,,,,,,,,,,,7,cd,,,,Expected a video\n"
+        'b.mp4,uncertain,0.666667,0.25,0.75,2,2,4,0.333333,64,48,,ab,0.5,,"cut, short; grey",\n'
+        "c.mp4,,,,,,,,,,,,,,,,x\n"
+        "d.jpg,no face,,0.25,0.75,0,0,1,0.0,64,48,,ab,,,,"
     )
-    assert len(COLUMNS) == 12
+    assert len(COLUMNS) == 17
+
+
+def test_no_path_is_a_formula_or_moves_the_cursor():
+    sea = judge("=1+1.jpg", taken(num_frames=1, duration_s=0.0), None, HALF)
+    result = result_of(sea, failed=[{"path": "a\nb\u202e.mp4", "error": "x"}])
+    assert to_csv(result).splitlines()[1].startswith("./=1+1.jpg,no face")
+    assert summarize(result).splitlines()[1] == r"a\nb\u202e.mp4: no verdict"
+
+
+def test_a_video_of_one_frame_has_no_time_line():
+    film = taken((0.0, 0, 0.9), num_frames=1, duration_s=0.04)
+    assert summarize(result_of(judge("a.mp4", film, scores_of(0.2), HALF))).count("\n") == 0

@@ -1,13 +1,18 @@
 """Verdicts on many files: real clips, scores that can be worked out from their pixels."""
 
 import csv
+import dataclasses
+import hashlib
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
+from datetime import datetime
+from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -18,10 +23,12 @@ from jdfd_keras.faces.extract import extract_faces
 from jdfd_keras.options import FaceOptions, PredictOptions, PredictWorkOptions
 from jdfd_keras.serving.description import Description
 from jdfd_keras.serving.scorers import Scorer
-from jdfd_keras.serving.verdict import folder, predict
+from jdfd_keras.serving.verdict import folder, places, predict
+from jdfd_keras.serving.verdict.text import summarize
 
 FACES = FaceOptions(face_size=71, frames_per_video=3)
 THREE = PredictOptions(frames_per_video=3)
+GROUNDS = {"digest": "one", "faces": FACES, "borders": Calibration()}
 
 
 def redness(crops):
@@ -30,6 +37,13 @@ def redness(crops):
 
 def scorer_of(score=redness, digest="one", calibration=None):
     return Scorer("red", Description(FACES, calibration, "red", 1, digest), score, None)
+
+
+@pytest.fixture(autouse=True)
+def noon(monkeypatch):
+    """One time of judging, so that what two runs give can be compared."""
+    clock = SimpleNamespace(now=lambda zone: datetime(2026, 1, 2, 12, tzinfo=zone))
+    monkeypatch.setattr(predict, "datetime", clock)
 
 
 @pytest.fixture
@@ -61,13 +75,13 @@ def rows_of(out):
 
 def test_files_of_a_folder_are_sorted_known_by_suffix_and_not_hidden(inputs):
     below = [inputs / "b" / "a.MP4", inputs / "c.mp4", inputs / "sea.png", inputs / "text.mp4"]
-    assert predict.list_files([inputs]) == below
+    assert places.list_files([inputs]) == (below, [inputs / "notes.txt"])
     one = inputs / "c.mp4"
-    assert predict.list_files([one, inputs]) == [one, below[0], *below[2:]]  # each once
-    assert predict.list_files([inputs / "notes.txt"]) == [inputs / "notes.txt"]
+    assert places.list_files([one, inputs])[0] == [one, below[0], *below[2:]]  # each once
+    assert places.list_files([inputs / "notes.txt"]) == ([inputs / "notes.txt"], [])
     with pytest.raises(ValueError, match="videos or images below .*trash; got none"):
         (inputs / "b" / "trash").mkdir(exist_ok=True)
-        predict.list_files([inputs / "b" / "trash"])
+        places.list_files([inputs / "b" / "trash"])
 
 
 def test_every_file_gets_its_verdict_or_its_failure(inputs, use, capsys):
@@ -188,7 +202,7 @@ def test_a_damaged_line_is_named(inputs, use, tmp_path):
 def test_the_strongest_faces_of_the_most_suspicious_files_alone_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(folder, "MOST_SHOWN", 2)
     scores = {"a": 0.5, "b": 0.9, "c": 0.7, "d": None}
-    with folder.open_folder(tmp_path / "out", map(Path, scores), faces=FACES) as kept_in:
+    with folder.open_folder(tmp_path / "out", map(Path, scores), **GROUNDS) as kept_in:
         for value, (name, score) in enumerate(scores.items(), start=1):
             crops = [] if score is None else [np.full((2, 2, 3), value, np.uint8)]
             verdict = "no face" if score is None else "fake"
@@ -249,6 +263,129 @@ def test_what_cannot_be_done_is_said_before_a_file_is_opened(use, asked, named):
     for lost in ({"report": "nowhere/page.html"}, {"annotate": "nowhere/out.mp4"}):
         with pytest.raises(FileNotFoundError, match="a folder that is there.*got nowhere"):
             predict.predict_files(["a.mp4"], model="red", **lost)
+
+
+def test_no_file_that_is_read_or_kept_is_written_over(inputs, use, tmp_path):
+    use(None)
+    clip = inputs / "c.mp4"
+    before = clip.read_bytes()
+    (tmp_path / "link").symlink_to(inputs)
+    (tmp_path / "model").mkdir()
+    (tmp_path / "file").write_text("mine")
+    refused = [
+        ({"report": clip}, ValueError, "c.mp4, which is looked at. Choose another name"),
+        ({"report": tmp_path / "link" / "c.mp4"}, ValueError, "which is looked at"),
+        (
+            {"report": tmp_path / "a.mp4", "annotate": tmp_path / "a.mp4"},
+            ValueError,
+            "which is written already",
+        ),
+        ({"report": tmp_path / "model" / "a.html"}, ValueError, "within the model"),
+        ({"report": tmp_path}, IsADirectoryError, "a file to write to; got the folder"),
+        ({"out": tmp_path / "file"}, NotADirectoryError, "to keep verdicts in; got .*file is a"),
+        ({"out": tmp_path / "file" / "a"}, NotADirectoryError, "to keep verdicts in; got .*a, wh"),
+        (
+            {"out": tmp_path, "report": tmp_path / "verdicts.jsonl"},
+            ValueError,
+            "in which verdicts are kept",
+        ),
+    ]
+    for asked, kind, named in refused:
+        with pytest.raises(kind, match=named):
+            predict.predict_files([clip], model=tmp_path / "model", **asked)
+    assert clip.read_bytes() == before and (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("options", "work"),
+    [
+        ({"frames_per_video": 0}, {}),
+        ({"every": -1}, {}),
+        ({}, {"explain": -1}),
+        ({}, {"workers": -1}),
+    ],
+)
+def test_numbers_out_of_range_are_refused_by_the_names_of_their_flags(use, options, work):
+    use(None)
+    with pytest.raises(ValueError, match="--frames-per-video to be at least 1, and --every, --wo"):
+        predict.predict_files(
+            ["a.mp4"], PredictOptions(**options), PredictWorkOptions(**work), model="red"
+        )
+
+
+def test_a_model_that_goes_away_ends_the_run_and_the_same_command_goes_on(inputs, use, tmp_path):
+    scored = []
+
+    def go_away(crops):
+        scored.append(len(crops))
+        if len(scored) > 1:
+            raise ConnectionError("no answer.")
+        return redness(crops)
+
+    for out, rest in ((None, "kept without --out"), (tmp_path / "out", "the same command goes on")):
+        scored.clear()
+        use(scorer_of(go_away))
+        with pytest.raises(OSError, match=f"scores for .*c.mp4; got 'no answer.' .*{rest}"):
+            predict.predict_files([inputs], THREE, model="red", out=out)
+        assert len(scored) == 2
+    use(scorer_of())
+    result = predict.predict_files([inputs], THREE, model="red", out=tmp_path / "out")
+    assert [len(result["files"]), len(result["failed"])] == [3, 1]
+
+
+def test_a_name_that_is_no_utf_8_fails_alone_and_can_be_written(inputs, use, tmp_path, capsys):
+    name = os.fsdecode(b"bad\xff.png")
+    try:
+        shutil.copy(inputs / "sea.png", tmp_path / name)
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    shutil.copy(inputs / "sea.png", tmp_path / "sea\x1b[2J.png")
+    use(scorer_of())
+    result = predict.predict_files([tmp_path], THREE, model="red", out=tmp_path / "out")
+    (failure,) = result["failed"]
+    assert failure["error"].startswith("Expected a file name in UTF-8; got ")
+    assert failure["path"].endswith("bad\\udcff.png")
+    json.dumps(result, ensure_ascii=False).encode()
+    assert "\\udcff.png,," in (tmp_path / "out" / "verdicts.csv").read_text("utf-8")
+    printed = summarize(result) + capsys.readouterr().err
+    assert "\x1b" not in printed and "sea\\x1b[2J.png: no face" in printed
+
+
+def test_the_result_says_what_it_was_made_with_and_what_was_passed_over(inputs, use, capsys):
+    use(scorer_of(calibration=Calibration(uncertain_from=0.2, uncertain_to=0.9)))
+    result = predict.predict_files([inputs], THREE, model="red")
+    made = result["made_with"]
+    assert [made[name] for name in ("model", "version", "where")] == ["red", 1, "red"]
+    assert made["digest"] == "one"
+    assert (made["uncertain_from"], made["uncertain_to"]) == (0.2, 0.9)
+    assert made["borders"] == "calibrated" and made["faces"]["frames_per_video"] == 3
+    assert made["jdfd_keras"] == version("jdfd-keras")
+    assert result["passed_over"] == 1 and "passed over 1 file" in capsys.readouterr().err
+    for record in result["files"] + result["failed"]:
+        content = Path(record["path"]).read_bytes()
+        assert record["sha256"] == hashlib.sha256(content).hexdigest()
+        assert record["file_bytes"] == len(content)
+        assert record["judged"] == "2026-01-02T12:00:00+00:00"
+    sea, asked = [inputs / "sea.png"], PredictOptions(threshold=0.3)
+    assert predict.predict_files(sea, asked, model="red")["made_with"]["borders"] == "threshold"
+    use(scorer_of())
+    assert predict.predict_files(sea, model="red")["made_with"]["borders"] == "0.5"
+
+
+def test_a_link_that_leads_nowhere_is_a_failure(tmp_path, use):
+    use(scorer_of())
+    (tmp_path / "gone.mp4").symlink_to(tmp_path / "nothing.mp4")
+    (failure,) = predict.predict_files([tmp_path], model="red")["failed"]
+    assert "gone.mp4, which is not there" in failure["error"] and "sha256" not in failure
+
+
+def test_faces_are_kept_for_a_later_report_and_the_scorer_is_closed(inputs, use, tmp_path):
+    closed = []
+    use(dataclasses.replace(scorer_of(), close=lambda: closed.append(True)))
+    work = PredictWorkOptions(workers=1, explain=0)
+    predict.predict_files([inputs / "c.mp4"], THREE, work, model="red", out=tmp_path / "out")
+    (kept,) = (tmp_path / "out" / "strongest").iterdir()
+    assert len(np.load(kept)) == 3 and closed == [True]
 
 
 DYING = """

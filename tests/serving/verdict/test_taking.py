@@ -6,6 +6,7 @@ import pickle
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from jdfd_keras.data.workers import Died
 from jdfd_keras.faces.extract import extract_faces
@@ -52,3 +53,25 @@ def test_a_process_that_dies_costs_its_own_file(clip, tmp_path, monkeypatch):
     (_, bad), (_, good) = taking.take_all(["bad.mp4", clip], FACES, 2, tmp_path)
     assert "got bad.mp4, on which a process was ended by SIGSEGV" in bad
     assert len(good.found.faces) == 3
+
+
+def test_an_animated_picture_without_a_face_at_first_is_not_said_to_have_none(tmp_path):
+    grey = [Image.new("RGB", (60, 50), (value,) * 3) for value in (90, 120)]
+    grey[0].save(tmp_path / "one.webp")
+    grey[0].save(tmp_path / "two.webp", save_all=True, append_images=grey[1:])
+    assert taking.take_faces(tmp_path / "one.webp", FACES).found.faces == []
+    with pytest.raises(OSError, match="animated picture whose first .* Save it as a video"):
+        taking.take_faces(tmp_path / "two.webp", FACES)
+
+
+def test_a_file_that_is_written_to_meanwhile_is_not_judged(tmp_path, monkeypatch):
+    Image.new("RGB", (60, 50)).save(tmp_path / "a.png")
+
+    def extract(path, options):
+        found = extract_faces(path, options)
+        Image.new("RGB", (70, 50), "red").save(path)
+        return found
+
+    monkeypatch.setattr(taking, "extract_faces", extract)
+    with pytest.raises(OSError, match="stays as it is; got .*a.png, which was written to"):
+        taking.take_faces(tmp_path / "a.png", FACES)
