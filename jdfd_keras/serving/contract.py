@@ -48,6 +48,23 @@ class Signature:
     outputs: dict[str, TensorInfo]
 
 
+def read_signature(definition: dict) -> Signature:
+    """Read a signature, a SignatureDef of TensorFlow put into JSON.
+
+    Args:
+        definition: As protobuf's `MessageToDict` gives it with the names of the message and all
+            its fields, or REST in the metadata of a model.
+
+    Raises:
+        AttributeError, KeyError, TypeError, ValueError: If it is something else.
+    """
+    return Signature(
+        definition["method_name"],
+        {name: _read_tensor_info(info) for name, info in definition["inputs"].items()},
+        {name: _read_tensor_info(info) for name, info in definition["outputs"].items()},
+    )
+
+
 def find_versions(directory: str | Path) -> dict[int, Path]:
     """Find the versions of a model, as TensorFlow Serving does.
 
@@ -75,6 +92,14 @@ def find_versions(directory: str | Path) -> dict[int, Path]:
             "Make one with `jdfd-keras export`."
         )
     return dict(sorted(found.items(), reverse=True))
+
+
+def _read_tensor_info(info: dict) -> TensorInfo:
+    dtype = info["dtype"].removeprefix("DT_").lower()
+    if info["tensor_shape"]["unknown_rank"]:
+        return TensorInfo(dtype, None)
+    sizes = (int(axis["size"]) for axis in info["tensor_shape"]["dim"])
+    return TensorInfo(dtype, tuple(size if size >= 0 else None for size in sizes))
 
 
 def _describe(directory: Path) -> str:

@@ -5,6 +5,7 @@ out too: whoever asks a server takes and judges faces just as with the model on 
 Imports no TensorFlow.
 """
 
+import dataclasses
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -67,9 +68,21 @@ def read_description(ask: Callable[[np.ndarray], np.ndarray]) -> Description:
         calibration = None
         if texts[CALIBRATION]:
             calibration = Calibration(**json.loads(texts[CALIBRATION])["calibration"])
-        return Description(faces, calibration, **json.loads(texts[MODEL]))
-    except (KeyError, TypeError, ValueError) as error:
+        description = Description(faces, calibration, **json.loads(texts[MODEL]))
+        for part in (faces, calibration or Calibration(), description):
+            _check_types(part)
+        return description
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise OSError(
             f"Expected a model to describe itself; got {error!r} of it. It was perhaps exported by "
             "another version of jdfd-keras: export it again."
         ) from error
+
+
+def _check_types(part: object) -> None:
+    for field in dataclasses.fields(part):
+        value = getattr(part, field.name)
+        allowed = int | float if field.type is float else field.type
+        # JSON has true where a number is meant, and Python takes that for one.
+        if not isinstance(value, allowed) or (isinstance(value, bool) and field.type is not bool):
+            raise TypeError(f"{value!r} as {field.name}")

@@ -16,7 +16,7 @@ from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
 from tensorflow.core.framework import types_pb2
 
-from jdfd_keras.serving.contract import WARMUP_FILE, Signature, TensorInfo
+from jdfd_keras.serving.contract import WARMUP_FILE, TensorInfo, read_signature
 from jdfd_keras.serving.warmup import read_warmup
 
 # A damaged file fails in TensorFlow's Python code as well, in whatever way.
@@ -72,7 +72,7 @@ class SavedModelEngine:
                 for name, definition in meta_graph.signature_def.items()
             }
             self.signatures = {
-                name: _read_signature(self._definitions[name]) for name in self.signature_defs
+                name: read_signature(self._definitions[name]) for name in self.signature_defs
             }
         except DAMAGED as error:
             self._session.close()
@@ -175,23 +175,6 @@ class SavedModelEngine:
                 )
                 self._callables[name, wanted] = (function, tuple(definition["inputs"]), fetched)
             return self._callables[name, wanted]
-
-
-def _read_signature(definition: dict) -> Signature:
-    def read(tensors: dict) -> dict[str, TensorInfo]:
-        return {name: _read_tensor_info(info) for name, info in tensors.items()}
-
-    return Signature(
-        definition["method_name"], read(definition["inputs"]), read(definition["outputs"])
-    )
-
-
-def _read_tensor_info(info: dict) -> TensorInfo:
-    dtype = info["dtype"].removeprefix("DT_").lower()
-    if info["tensor_shape"]["unknown_rank"]:
-        return TensorInfo(dtype, None)
-    sizes = (int(axis["size"]) for axis in info["tensor_shape"]["dim"])
-    return TensorInfo(dtype, tuple(size if size >= 0 else None for size in sizes))
 
 
 def _make_empty(info: TensorInfo) -> np.ndarray:

@@ -72,7 +72,12 @@ def serve(
         tensorflow_model_server.run_model_server(
             configs,
             options,
-            lambda url: _tell(url, f"{urlsplit(url).hostname}:{options.grpc_port}", configs),
+            lambda url: _tell(
+                url,
+                f"{urlsplit(url).hostname}:{options.grpc_port}",
+                configs,
+                exposed=_is_exposed(engine, options),
+            ),
             docker=engine == DOCKER,
             models_config=models_config,
         )
@@ -152,7 +157,7 @@ def _list_differences(engine: str, options: ServeOptions) -> list[str]:
             f"TensorFlow Serving refuses a request of more than {options.max_batch_size} faces "
             "(--max-batch-size)."
         )
-    if engine == BINARY and options.host not in ("", "0.0.0.0"):
+    if _is_exposed(engine, options):
         differences.append(
             f"TensorFlow Serving listens on all addresses of this machine, not on {options.host} "
             "alone (--host): see to it that a firewall stands before it."
@@ -160,8 +165,20 @@ def _list_differences(engine: str, options: ServeOptions) -> list[str]:
     return differences
 
 
-def _tell(url: str, grpc_target: str, configs: Sequence[ModelConfig]) -> None:
+def _is_exposed(engine: str, options: ServeOptions) -> bool:
+    return engine == BINARY and options.host not in ("", "0.0.0.0", "::")
+
+
+def _tell(
+    url: str, grpc_target: str, configs: Sequence[ModelConfig], *, exposed: bool = False
+) -> None:
     print(write_example_call(url, configs[0].name), flush=True)
+    if exposed:  # said at start, too, and lost by now among what TensorFlow Serving printed
+        print(
+            "WARNING: OPEN TO THE NETWORK, whatever --host says: whoever reaches this machine may "
+            "ask. Put a firewall before it, or stop it and take --engine embedded.",
+            file=sys.stderr,
+        )
     names = ", ".join(config.name for config in configs)
     print(
         f"Ready: {names} at {url} (REST) and grpc://{grpc_target} (gRPC). Stop with Ctrl-C.",

@@ -30,6 +30,10 @@ def test_description_comes_back_as_it_was(calibration):
         {"calibration.json": '{"calibration": {"temperatures": 2}}'},
         {"model.json": "{}"},
         {"model.json": "3"},
+        {"model.json": '{"name": 3, "version": 1, "digest": ""}'},
+        {"model.json": '{"name": "a", "version": true, "digest": ""}'},
+        {"model.json": "[" * 100_000},
+        {"calibration.json": '{"calibration": {"temperature": "2"}}'},
     ],
 )
 def test_texts_of_another_kind_are_an_error(wrong):

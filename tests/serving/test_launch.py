@@ -215,13 +215,17 @@ def test_a_call_is_shown_once_it_answers_and_a_signal_is_passed_on(
         f"grpc_port={ports['grpc_port']})); sys.exit('tensorflow' in sys.modules)"
     )
     begun = time.monotonic()
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as run:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-c", code], **pipes) as run:
         line = run.stdout.readline()
         assert time.monotonic() - begun > 0.3, "before it answered"
         url = f"http://127.0.0.1:{ports['port']}/v1/models/faces"
         assert line.rstrip().endswith(f"curl -s {url}{call}")
         run.send_signal(signal.SIGTERM)
         assert run.stdout.read() == ""  # what the child printed went to stderr
+        *_, warning, ready = run.stderr.read().splitlines()
+        assert warning.startswith("WARNING: OPEN TO THE NETWORK")
+        assert ready.startswith("Ready: faces")
         assert run.wait(10) == 0
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", ports["port"])).close()

@@ -31,7 +31,9 @@ def check_inputs(
 
 
 def fits(array: np.ndarray, info: TensorInfo) -> bool:
-    """Tell whether an array has the shape that a signature names."""
+    """Tell whether an array has the type and the shape that a signature names."""
+    if info.dtype not in DTYPES or array.dtype != DTYPES[info.dtype][1]:
+        return False
     if info.shape is None:
         return True
     return array.ndim == len(info.shape) and all(
@@ -47,12 +49,13 @@ def _to_array(key: str, values: np.ndarray, info: TensorInfo) -> np.ndarray:
             f"Expected {info.dtype} as the input {key!r}; got {array.dtype}{list(array.shape)}. "
             "Convert it first, with `.astype`; text must be bytes."
         )
+    array = array.astype(DTYPES[info.dtype][1], copy=False)
     if not fits(array, info):
         raise ValueError(
             f"Expected an array of the shape {list(info.shape)} as the input {key!r}, None being "
             f"any number; got {list(array.shape)}. One face alone is faces[None]."
         )
-    return array.astype(DTYPES[info.dtype][1], copy=False)
+    return array
 
 
 def _is_text(array: np.ndarray) -> bool:

@@ -5,14 +5,22 @@ TensorFlow.
 """
 
 import functools
-from collections.abc import Callable, Sequence
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from jdfd_keras.serving.client import grpc_transport, rest_transport
 from jdfd_keras.serving.client.arrays import check_inputs, fits
-from jdfd_keras.serving.client.errors import RefusedError, TooLargeError, lacks, not_understood
+from jdfd_keras.serving.client.errors import (
+    RefusedError,
+    TooLargeError,
+    lacks,
+    not_answered,
+    not_understood,
+)
 from jdfd_keras.serving.contract import (
     DESCRIBE,
     EXPLAIN,
@@ -25,6 +33,7 @@ from jdfd_keras.serving.description import Description, read_description
 TIMEOUT_S = 60.0
 RETRIES = 3
 BATCH_SIZE = 32
+AUTHORIZATION = "JDFD_AUTHORIZATION"
 
 
 def connect(
@@ -33,6 +42,7 @@ def connect(
     timeout_s: float = TIMEOUT_S,
     retries: int = RETRIES,
     batch_size: int = BATCH_SIZE,
+    headers: Mapping[str, str] | None = None,
 ) -> "Client":
     """Find a served model, and learn what it takes and gives.
 
@@ -42,8 +52,11 @@ def connect(
             version may be named after it: `/versions/2` or `/labels/stable`.
         timeout_s: How long each try may wait for its answer.
         retries: How often a request is repeated, ever later, where the server cannot be reached
-            or has no time.
+            is busy; not where its answer did not come in time.
         batch_size: Faces a request; at least 1.
+        headers: What goes with each request, for a proxy before the server that wants to know who
+            asks: `{"Authorization": "Bearer ..."}`. If not given, `Authorization` is what the
+            environment variable JDFD_AUTHORIZATION holds, if anything.
 
     Returns:
         The client, to be closed after use: `with connect(url) as client`.
@@ -57,15 +70,30 @@ def connect(
             f"Expected timeout_s > 0, retries >= 0 and batch_size >= 1; got {timeout_s}, {retries} "
             f"and {batch_size}. Leave them out for {TIMEOUT_S:g}, {RETRIES} and {BATCH_SIZE}."
         )
+    if headers is None:
+        headers = (
+            {"Authorization": os.environ[AUTHORIZATION]} if os.environ.get(AUTHORIZATION) else {}
+        )
+    if not all(value.isascii() and value.isprintable() for value in headers.values()):
+        # Without the values, which are secret.
+        raise ValueError(
+            f"Expected headers of printable ASCII; got others in {', '.join(headers)}. A line end "
+            f"in {AUTHORIZATION} is a usual cause."
+        )
     if rest_transport.URL.fullmatch(url):
-        transport = rest_transport.RestTransport(url, timeout_s=timeout_s, retries=retries)
+        transport = rest_transport.RestTransport(
+            url, timeout_s=timeout_s, retries=retries, headers=headers
+        )
     elif grpc_transport.URL.fullmatch(url):
-        transport = grpc_transport.GrpcTransport(url, timeout_s=timeout_s, retries=retries)
+        transport = grpc_transport.GrpcTransport(
+            url, timeout_s=timeout_s, retries=retries, headers=headers
+        )
     else:
+        shown = re.sub(r"//.*@", "//...@", url)  # errors are passed on, passwords must not be
         raise ValueError(
             "Expected the URL of a served model, such as http://127.0.0.1:8501/v1/models/detector "
-            f"or grpc://127.0.0.1:8500/detector; got {url!r}. `jdfd-keras serve` prints it when it "
-            "is ready."
+            f"or grpc://127.0.0.1:8500/detector; got {shown!r}. `jdfd-keras serve` prints it when "
+            "it is ready; a user name and password cannot stand in it."
         )
     try:
         return Client(url, transport, batch_size)
@@ -160,7 +188,8 @@ class Client:
         """Score face crops.
 
         A batch that the server refuses as a whole is sent again in halves, so that a bad face
-        costs no other one its score.
+        costs no other one its score. Where one was refused the model is asked for, too: a label
+        that has gone is refused in the same way.
 
         Args:
             encoded: JPEG, PNG, BMP or WebP files of one face each, of any size. Taken at `size`
@@ -172,22 +201,33 @@ class Client:
         Raises:
             OSError: If there are no scores, for another reason than a face.
         """
+        signature = self._signature(SCORE_BYTES)
+        wanted = [name for name in ("scores", "valid") if name in signature.outputs]
+        refusals = []
 
         def ask(faces: Sequence[bytes]) -> np.ndarray:
             image_bytes = np.array(list(faces), object)
-            scores = self.predict(SCORE_BYTES, {"image_bytes": image_bytes}, ["scores"])["scores"]
-            if scores.shape != (len(faces),) or (scores < 0).any() or (scores > 1).any():
+            values = self.predict(SCORE_BYTES, {"image_bytes": image_bytes}, wanted)
+            scores = values["scores"].astype(np.float64)
+            valid = values.get("valid", ~np.isnan(scores))
+            if scores.shape != (len(faces),) or valid.shape != scores.shape:
                 raise not_understood(self.url, f"{scores} as the scores of {len(faces)} faces")
-            return scores.astype(np.float64)
+            # NaN compares as false: a face that was read must have a score.
+            if not ((scores >= 0) & (scores <= 1))[valid].all():
+                raise not_understood(self.url, f"{scores[valid]} as scores of faces that are valid")
+            return np.where(valid, scores, np.nan)
 
-        parts = [
-            _ask_in_parts(ask, batch, bad=np.array([np.nan])) for batch in self._batches(encoded)
-        ]
-        scores = np.concatenate([np.empty(0), *parts])
-        if len(scores) and np.isnan(scores).all():
-            # Perhaps it is not about the faces: this fails if the model has gone meanwhile.
-            self._transport.read_signatures()
-        return scores
+        def refuse(error: RefusedError) -> np.ndarray:
+            refusals.append(error)
+            return np.array([np.nan])
+
+        parts = [np.empty(0)]
+        for batch in self._batches(encoded):
+            parts.append(_ask_in_parts(ask, batch, refuse))
+            if refusals:
+                self._check_model(refusals.pop())
+                refusals.clear()
+        return np.concatenate(parts)
 
     def explain(self, faces: np.ndarray) -> np.ndarray:
         """Map what spoke for fake in each face.
@@ -214,6 +254,11 @@ class Client:
             return np.empty((0, 0, 0), np.float32)
         return np.concatenate([_ask_in_parts(ask, batch) for batch in self._batches(faces)])
 
+    def _check_model(self, refusal: RefusedError) -> None:
+        """See that what refused a face is still the model that was found."""
+        if self._transport.read_signatures() != self.signatures:
+            raise not_answered(self.url, f"{refusal} and other signatures than before.")
+
     def _batches(self, items: Sequence):
         return (
             items[start : start + self._batch_size]
@@ -233,6 +278,7 @@ def score_faces(
     timeout_s: float = TIMEOUT_S,
     retries: int = RETRIES,
     batch_size: int = BATCH_SIZE,
+    headers: Mapping[str, str] | None = None,
 ) -> np.ndarray:
     """Score face crops on a server.
 
@@ -242,6 +288,7 @@ def score_faces(
         timeout_s: How long each try may wait for its answer.
         retries: How often a request is repeated.
         batch_size: Faces a request.
+        headers: What goes with each request.
 
     Returns:
         float64[n], P(fake), in the order of the faces; NaN where one is no image.
@@ -250,7 +297,9 @@ def score_faces(
         OSError: If the server is not there, fails, or serves something else.
         ValueError: If the URL is not that of a model, or a number is out of range.
     """
-    with connect(url, timeout_s=timeout_s, retries=retries, batch_size=batch_size) as client:
+    with connect(
+        url, timeout_s=timeout_s, retries=retries, batch_size=batch_size, headers=headers
+    ) as client:
         return client.score(encoded_faces)
 
 
@@ -261,6 +310,7 @@ def score_files(
     timeout_s: float = TIMEOUT_S,
     retries: int = RETRIES,
     batch_size: int = BATCH_SIZE,
+    headers: Mapping[str, str] | None = None,
 ) -> np.ndarray:
     """Score image files of face crops on a server.
 
@@ -270,6 +320,7 @@ def score_files(
         timeout_s: How long each try may wait for its answer.
         retries: How often a request is repeated.
         batch_size: Faces a request.
+        headers: What goes with each request.
 
     Returns:
         float64[n], P(fake), in the order of the files; NaN where one is no image.
@@ -283,7 +334,9 @@ def score_files(
             raise FileNotFoundError(
                 f"Expected image files of face crops; got {path}, which is none. Check its name."
             )
-    with connect(url, timeout_s=timeout_s, retries=retries, batch_size=batch_size) as client:
+    with connect(
+        url, timeout_s=timeout_s, retries=retries, batch_size=batch_size, headers=headers
+    ) as client:
         parts = [
             client.score([Path(path).read_bytes() for path in paths[start : start + batch_size]])
             for start in range(0, len(paths), batch_size)
@@ -292,19 +345,21 @@ def score_files(
 
 
 def _ask_in_parts(
-    ask: Callable[[Sequence], np.ndarray], items: Sequence, bad: np.ndarray | None = None
+    ask: Callable[[Sequence], np.ndarray],
+    items: Sequence,
+    refuse: Callable[[RefusedError], np.ndarray] | None = None,
 ) -> np.ndarray:
     """Ask for all at once; in halves where the server does not take so much, or one among it.
 
-    `bad` is the answer for one that the server refuses; without it that is an error.
+    `refuse` gives the answer for one that the server refuses; without it that is an error.
     """
     try:
         return ask(items)
     except (RefusedError, TooLargeError) as error:
         if len(items) == 1:
-            if bad is None or isinstance(error, TooLargeError):
+            if refuse is None or isinstance(error, TooLargeError):
                 raise
-            return bad
+            return refuse(error)
     middle = len(items) // 2
     halves = items[:middle], items[middle:]
-    return np.concatenate([_ask_in_parts(ask, half, bad) for half in halves])
+    return np.concatenate([_ask_in_parts(ask, half, refuse) for half in halves])

@@ -26,6 +26,22 @@ def not_answered(url: str, reason: object) -> OSError:
     )
 
 
+def not_in_time(url: str, reason: object) -> OSError:
+    """Say that the server has more to do than it has time for."""
+    return OSError(
+        f"Expected {url} to answer in time; got {reason}. It was not asked again, which would give "
+        "it all the more to do: send fewer faces at once, or wait longer with timeout_s."
+    )
+
+
+def not_allowed(url: str, reason: object) -> OSError:
+    """Say that the server, or a proxy before it, wants to know who asks."""
+    return OSError(
+        f"Expected {url} to let this client in; got {reason} Give what its operator gave you as "
+        'headers={"Authorization": ...}, or in the environment variable JDFD_AUTHORIZATION.'
+    )
+
+
 def refused(url: str, reason: object) -> RefusedError:
     """Say that the server finds fault with the request."""
     return RefusedError(f"Expected {url} to take what was sent; got {reason} Check the faces.")

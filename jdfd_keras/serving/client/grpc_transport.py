@@ -8,7 +8,7 @@ import random
 import re
 import ssl
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import grpc
 import numpy as np
@@ -16,7 +16,9 @@ from google.protobuf.message import DecodeError
 
 from jdfd_keras.serving.client import wire
 from jdfd_keras.serving.client.errors import (
+    not_allowed,
     not_answered,
+    not_in_time,
     not_there,
     not_understood,
     refused,
@@ -30,28 +32,28 @@ URL = re.compile(
     r"(?:/versions/(?P<version>\d{1,18})|/labels/(?P<label>[^/:?#\s]+))?/?"
 )
 SERVICE = "/tensorflow.serving.PredictionService"
-# As REST's 503, 429 and 504.
-RETRIED = (
-    grpc.StatusCode.UNAVAILABLE,
-    grpc.StatusCode.RESOURCE_EXHAUSTED,
-    grpc.StatusCode.DEADLINE_EXCEEDED,
-)
+# As REST's 503 and 429.
+RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
+
+CONNECTED_S = 0.2  # until a channel that is connected says so
 
 
 class GrpcTransport:
     """The way to one model over gRPC; may be used from many threads at once."""
 
-    def __init__(self, url: str, *, timeout_s: float, retries: int):
+    def __init__(self, url: str, *, timeout_s: float, retries: int, headers: Mapping[str, str]):
         """Prepare the way; asks nothing yet.
 
         Args:
             url: Of the form of URL.
             timeout_s: How long each try may take.
             retries: How often a request is repeated.
+            headers: What goes with each request as its metadata, such as `Authorization`.
         """
         self._url = url.rstrip("/")
         self._timeout_s = timeout_s
         self._retries = retries
+        self._metadata = [(name.lower(), value) for name, value in headers.items()]
         parts = URL.fullmatch(url)
         self._spec = wire.ModelSpec(name=parts["name"], version_label=parts["label"] or "")
         if parts["version"]:
@@ -125,7 +127,7 @@ class GrpcTransport:
         attempt = 0
         while True:
             try:
-                return method(request, timeout=self._timeout_s)
+                return method(request, timeout=self._timeout_s, metadata=self._metadata)
             except grpc.RpcError as error:
                 code, reason = error.code(), f"{error.code().name}: {error.details()}"
                 if code is refusal:
@@ -134,17 +136,36 @@ class GrpcTransport:
                 if "message larger than max" in reason:
                     raise too_large(self._url, f"{reason}.") from error
                 if code not in RETRIED or attempt == self._retries:
-                    tell = not_there if code is grpc.StatusCode.UNAVAILABLE else not_answered
-                    raise tell(self._url, reason) from error
+                    raise self._tell(code)(self._url, reason) from error
             longest = min(BACKOFF_S * 2**attempt, LONGEST_BACKOFF_S)
             time.sleep(random.uniform(longest / 2, longest))
             attempt += 1
+
+    def _tell(self, code: grpc.StatusCode) -> Callable[[str, object], OSError]:
+        """Choose the error that says what a status is about."""
+        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            return not_in_time
+        if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
+            return not_allowed
+        # gRPC itself says UNAVAILABLE where nobody is there, and a server whose queue is full.
+        if code is grpc.StatusCode.UNAVAILABLE and not self._is_connected():
+            return not_there
+        return not_answered
+
+    def _is_connected(self) -> bool:
+        ready = grpc.channel_ready_future(self._channel)
+        try:
+            ready.result(timeout=CONNECTED_S)
+        except grpc.FutureTimeoutError:
+            ready.cancel()
+            return False
+        return True
 
 
 def _make_channel(scheme: str, target: str, host: str) -> grpc.Channel:
     options = [
         ("grpc.max_send_message_length", -1),
-        ("grpc.max_receive_message_length", -1),
+        ("grpc.max_receive_message_length", wire.MAX_ANSWER_BYTES),
         ("grpc.enable_http_proxy", 0 if is_loopback(host) else 1),
     ]
     if scheme == "grpc":

@@ -8,29 +8,33 @@ import base64
 import ipaddress
 import json
 import re
+import time
 import urllib.parse
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import urllib3
 
 from jdfd_keras.serving.client.errors import (
+    not_allowed,
     not_answered,
+    not_in_time,
     not_there,
     not_understood,
     refused,
     too_large,
 )
-from jdfd_keras.serving.client.wire import DTYPES
-from jdfd_keras.serving.contract import Signature, TensorInfo
+from jdfd_keras.serving.client.wire import DTYPES, MAX_ANSWER_BYTES
+from jdfd_keras.serving.contract import Signature, TensorInfo, read_signature
 
 URL = re.compile(
     r"https?://[^/@\s]+(/[^?#\s]*)?/v1/models/[^/:?#\s]+(/versions/\d{1,18}|/labels/[^/:?#\s]+)?/?"
 )
-RETRIED = (429, 502, 503, 504)
+RETRIED = (429, 502, 503)
 BACKOFF_S = 0.25
 LONGEST_BACKOFF_S = 30
+READ_BYTES = 2**16
 THREADS = 128  # whose connections are kept open
 # What NumPy makes of JSON, by the kind of array that is wanted.
 JSON_KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
@@ -39,18 +43,21 @@ JSON_KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
 class RestTransport:
     """The way to one model over HTTP; may be used from many threads at once."""
 
-    def __init__(self, url: str, *, timeout_s: float, retries: int):
+    def __init__(self, url: str, *, timeout_s: float, retries: int, headers: Mapping[str, str]):
         """Prepare the way; asks nothing yet.
 
         Args:
             url: Of the form of URL.
-            timeout_s: How long each try may wait: to connect, and then for each part of the
-                answer.
+            timeout_s: How long each try may wait: to connect, then for the answer to begin, and
+                then for all of it.
             retries: How often a request is repeated.
+            headers: What goes with each request, such as `Authorization`.
         """
         self._url = url.rstrip("/")
+        self._timeout_s = timeout_s
+        self._headers = headers
         # To predict changes nothing on the server, so a POST may be repeated too.
-        retry = urllib3.Retry(
+        self._retry = _Retry(
             retries,
             redirect=False,
             allowed_methods=None,
@@ -61,7 +68,7 @@ class RestTransport:
             raise_on_status=False,
             retry_after_max=LONGEST_BACKOFF_S,
         )
-        self._pool = _make_pool(url, timeout=timeout_s, retries=retry, maxsize=THREADS)
+        self._pool = _make_pool(url, timeout=timeout_s, maxsize=THREADS)
 
     def close(self) -> None:
         """Close the connections."""
@@ -75,12 +82,12 @@ class RestTransport:
         """
         status, text = self._request("GET", "/metadata")
         if status != 200:
-            raise not_answered(self._url, f"status {status}: {_read_error(text)}")
+            raise self._tell(status, text)
         answer = self._parse(text)
         try:
             definitions = answer["metadata"]["signature_def"]["signature_def"]
             return {
-                name: _read_signature(definition)
+                name: read_signature(definition)
                 for name, definition in definitions.items()
                 if definition["method_name"]  # the initialisation has none
             }
@@ -114,13 +121,10 @@ class RestTransport:
         body = json.dumps({"signature_name": name, "inputs": columns}).encode("ascii")
         status, text = self._request("POST", ":predict", body)
         if status != 200:
-            reason = f"status {status}: {_read_error(text)}"
-            if status == 413:
-                raise too_large(self._url, reason)
             # One without that text is of a proxy, and not about the inputs.
             if status == 400 and _has_error(text):
-                raise refused(self._url, reason)
-            raise not_answered(self._url, reason)
+                raise refused(self._url, f"status {status}: {_read_error(text)}")
+            raise self._tell(status, text)
         values = self._parse(text).get("outputs")
         if len(signature.outputs) == 1:
             values = dict.fromkeys(signature.outputs, values)
@@ -132,12 +136,49 @@ class RestTransport:
     def _request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
         headers = {"Content-Type": "application/json"} if body else {}
         try:
-            response = self._pool.request(
-                method, self._url + path, body=body, headers=headers, redirect=False
-            )
+            retry = self._retry
+            while True:
+                response = self._pool.request(
+                    method,
+                    self._url + path,
+                    body=body,
+                    headers=headers | dict(self._headers),
+                    redirect=False,
+                    retries=retry,
+                    preload_content=False,
+                )
+                try:
+                    return response.status, self._read(response)
+                except urllib3.exceptions.ProtocolError as error:  # it broke off
+                    retry = response.retries.increment(method, path, error=error)
+                    retry.sleep()
+        except urllib3.exceptions.ReadTimeoutError as error:
+            raise not_in_time(self._url, error) from error
         except urllib3.exceptions.HTTPError as error:
             raise not_there(self._url, getattr(error, "reason", None) or error) from error
-        return response.status, response.data
+
+    def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
+        """Read an answer part by part: each part alone may come in time, and have no end."""
+        deadline = time.monotonic() + self._timeout_s
+        text = bytearray()
+        while part := response.read1(READ_BYTES):
+            text += part
+            complaint = None
+            if time.monotonic() > deadline:
+                complaint = not_in_time(self._url, f"a part of the answer in {self._timeout_s:g} s")
+            elif len(text) > MAX_ANSWER_BYTES:
+                complaint = not_understood(self._url, f"more than {MAX_ANSWER_BYTES} bytes")
+            if complaint:
+                response.close()
+                raise complaint
+        response.release_conn()
+        return bytes(text)
+
+    def _tell(self, status: int, text: bytes) -> OSError:
+        """Choose the error that says what a status is about."""
+        tell = {401: not_allowed, 403: not_allowed, 413: too_large, 504: not_in_time}
+        reason = f"status {status}: {_read_error(text)}"
+        return tell.get(status, not_answered)(self._url, reason)
 
     def _parse(self, text: bytes) -> dict:
         try:
@@ -147,6 +188,17 @@ class RestTransport:
         if not isinstance(answer, dict):
             raise not_understood(self._url, f"{text[:80]!r}")
         return answer
+
+
+class _Retry(urllib3.Retry):
+    """Does not repeat what the server had no time for: it would have all the more to do."""
+
+    def increment(
+        self, method=None, url=None, response=None, error=None, _pool=None, _stacktrace=None
+    ):
+        if isinstance(error, urllib3.exceptions.ReadTimeoutError):
+            raise error
+        return super().increment(method, url, response, error, _pool, _stacktrace)
 
 
 def is_loopback(host: str) -> bool:
@@ -195,23 +247,6 @@ def _to_bytes(array: np.ndarray) -> np.ndarray:
         for value in array.flat
     ]
     return result
-
-
-def _read_signature(definition: dict) -> Signature:
-    def read(tensors: dict) -> dict[str, TensorInfo]:
-        return {name: _read_tensor_info(info) for name, info in tensors.items()}
-
-    return Signature(
-        definition["method_name"], read(definition["inputs"]), read(definition["outputs"])
-    )
-
-
-def _read_tensor_info(info: dict) -> TensorInfo:
-    dtype = info["dtype"].removeprefix("DT_").lower()
-    if info["tensor_shape"]["unknown_rank"]:
-        return TensorInfo(dtype, None)
-    sizes = (int(axis["size"]) for axis in info["tensor_shape"]["dim"])
-    return TensorInfo(dtype, tuple(size if size >= 0 else None for size in sizes))
 
 
 def _has_error(text: bytes) -> bool:

@@ -80,6 +80,8 @@ DTYPES = {
     "uint32": (22, np.dtype(np.uint32), "uint32_val"),
     "uint64": (23, np.dtype(np.uint64), "uint64_val"),
 }
+# An answer, and an array in it: a tensor may claim any size and hold a single value.
+MAX_ANSWER_BYTES = 2**30
 NAMES = {number: name for name, (number, _, _) in DTYPES.items()}
 
 
@@ -124,6 +126,11 @@ def decode_tensor(tensor) -> np.ndarray:
         )
     _, dtype, field = DTYPES[NAMES[tensor.dtype]]
     shape = [dimension.size for dimension in tensor.tensor_shape.dim]
+    if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > MAX_ANSWER_BYTES:
+        raise ValueError(
+            f"Expected a tensor of {MAX_ANSWER_BYTES} bytes at most, no size below 0; got "
+            f"{dtype}{shape}. Ask for less at once."
+        )
     if tensor.tensor_content:
         packed = np.frombuffer(tensor.tensor_content, dtype.newbyteorder("<"))
         return packed.astype(dtype).reshape(shape)

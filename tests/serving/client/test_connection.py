@@ -322,15 +322,22 @@ def test_request_that_is_too_large_is_sent_in_parts(url, model):
         score_faces(url, FACES)
 
 
-@pytest.mark.parametrize("status", [429, 503, 504])
+@pytest.mark.parametrize("status", [429, 503])
 def test_busy_server_is_asked_again(url, model, status):
     model.failures = [status, status]
     np.testing.assert_array_equal(score_faces(url, FACES), SCORES)
     assert len(model.asked) == 3
     model.failures = [status] * 3
-    with pytest.raises(OSError, match="Expected .*got .*busy"):
+    with pytest.raises(OSError, match="Expected .*got .*busy.*messages of its server"):
         score_faces(url, FACES, retries=2)
     assert len(model.asked) == 6
+
+
+def test_server_without_time_is_not_given_the_same_again(url, model):
+    model.failures = [504]
+    with pytest.raises(OSError, match="in time; got .*busy"):
+        score_faces(url, FACES)
+    assert len(model.asked) == 1
 
 
 def test_server_that_fails_is_not_asked_again(url, model):
@@ -347,6 +354,62 @@ def test_slow_server_is_given_up(url, model):
         with pytest.raises(OSError, match="(?i)timed out|deadline"):
             client.score(FACES)
     assert time.monotonic() - start < 2
+    assert len(model.asked) == 1
+
+
+def test_label_that_goes_during_a_call_is_not_taken_for_bad_faces(url, model):
+    def go(outputs):
+        model.is_there = len(model.asked) < 2
+        if not model.is_there:
+            raise FailureError(400, "Unrecognized servable version label: stable")
+        return outputs
+
+    model.change = go
+    with pytest.raises(OSError, match="Servable not found"):
+        score_faces(url, FACES[:2], batch_size=1)
+
+
+@pytest.mark.parametrize("scores", [np.float32([np.nan]), np.array([b"0.5"], object)])
+def test_valid_face_without_a_score_is_an_error(url, model, scores):
+    model.change = lambda _: {"scores": scores, "valid": np.array([True])}
+    with pytest.raises(OSError, match="as TensorFlow Serving does; got"):
+        score_faces(url, FACES[:1])
+
+
+def test_answer_that_drips_is_given_up(start_stub):
+    def answer(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.send_header("Content-Length", "1000")
+        self.end_headers()
+        with contextlib.suppress(OSError):
+            for _ in range(20):
+                self.wfile.write(b" ")
+                time.sleep(0.02)
+        self.close_connection = True
+
+    with pytest.raises(OSError, match="in time; got a part of the answer in 0.1 s"):
+        score_faces(start_stub(answer), FACES[:1], timeout_s=0.1)
+
+
+def test_authorization_goes_with_each_request(start_stub, monkeypatch):
+    seen = []
+
+    def answer(self):
+        seen.append(self.headers["Authorization"])
+        return make_rest_handler(Model()).do_POST(self)
+
+    url = start_stub(answer)
+    monkeypatch.setenv("JDFD_AUTHORIZATION", "Bearer a")
+    score_faces(url, FACES)
+    score_faces(url, FACES, headers={"Authorization": "Bearer b"})
+    score_faces(url, FACES, headers={})
+    assert seen == ["Bearer a", "Bearer b", None]
+    monkeypatch.setenv("JDFD_AUTHORIZATION", "hidden\n")
+    with pytest.raises(
+        ValueError, match="(?s)printable ASCII; got others in Authorization(?!.*hid)"
+    ):
+        connect(url)
 
 
 @pytest.mark.parametrize("form", ["http://127.0.0.1:{}/v1/models/tiny", "grpc://127.0.0.1:{}/tiny"])

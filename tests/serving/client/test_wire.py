@@ -115,6 +115,9 @@ def test_arrays_without_axes_or_rows_keep_their_shape(array):
         {"dtype": 1, "tensor_content": b"1234", "tensor_shape": {"dim": [{"size": 2}]}},
         {"dtype": 1, "float_val": [1, 2], "tensor_shape": {"dim": [{"size": 1}]}},
         {"dtype": 7, "tensor_content": b"12345678"},
+        {"dtype": 1, "tensor_content": b"1234", "tensor_shape": {"dim": [{"size": -1}]}},
+        {"dtype": 1, "float_val": [1], "tensor_shape": {"dim": [{"size": 2**33}]}},
+        {"dtype": 1, "float_val": [1], "tensor_shape": {"dim": [{"size": 2**45}]}},
     ],
 )
 def test_message_at_odds_with_itself_is_an_error(tensor):
