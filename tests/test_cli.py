@@ -136,6 +136,11 @@ def write_video(path: Path, frames: list[np.ndarray]) -> Path:
     return path
 
 
+def noise() -> np.ndarray:
+    """A picture in which nobody sees a face."""
+    return np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
+
+
 @pytest.fixture(scope="module")
 def bad_files(tmp_path_factory, clips_folder):
     """Files that have no verdict, by what is wrong with them."""
@@ -163,8 +168,7 @@ def test_files_without_a_verdict_are_named_and_the_others_keep_theirs(
     model_file, bad_files, clips_folder, tmp_path, capfd
 ):
     good = next((clips_folder / "fake").glob("*.mp4"))
-    wall = np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
-    wall = write_video(tmp_path / "wall.mp4", [wall] * 3)
+    wall = write_video(tmp_path / "wall.mp4", [noise()] * 3)
     paths = [good, wall, *bad_files.values()]
     code = main(["predict", *map(str, paths), "--model", str(model_file), "--format", "json"])
     assert code == 1
@@ -473,7 +477,7 @@ def test_prepare_counts_faces_and_names_videos_without(clips_folder, bad_files, 
 
     root = tmp_path / "videos"
     shutil.copytree(clips_folder, root)
-    shutil.copy(bad_files["Expected a face"], root / "fake" / "wall.mp4")
+    write_video(root / "fake" / "wall.mp4", [noise()] * 3)
     shutil.copy(bad_files["which is neither"], root / "real" / "notes.mp4")
     words = [
         "prepare",
