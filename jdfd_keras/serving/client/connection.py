@@ -52,7 +52,7 @@ def connect(
             version may be named after it: `/versions/2` or `/labels/stable`.
         timeout_s: How long each try may wait for its answer.
         retries: How often a request is repeated, ever later, where the server cannot be reached
-            is busy; not where its answer did not come in time.
+            or is busy; not where its answer did not come in time.
         batch_size: Faces a request; at least 1.
         headers: What goes with each request, for a proxy before the server that wants to know who
             asks: `{"Authorization": "Bearer ..."}`. If not given, `Authorization` is what the
