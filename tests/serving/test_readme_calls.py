@@ -1,4 +1,4 @@
-"""The calls that the README shows are answered as it says."""
+"""The calls that the READMEs show are answered as they say."""
 
 import json
 import re
@@ -8,34 +8,50 @@ from pathlib import Path
 
 import pytest
 
-from jdfd_keras.serving.model_config import configure_directory
-
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.skipif(not shutil.which("curl"), reason="no curl on this machine")
-def test_curl_lines_are_answered(exported, encoded_faces, start_server, tmp_path):
-    (block,) = re.findall(r"```bash\n(curl .*?)```", README, flags=re.DOTALL)
-    # A line that ends in a pipe goes on in the next.
-    lines = re.sub(r"\|\n\s+", "| ", block).splitlines()
-    assert len(lines) == 5
-    shutil.copytree(exported, tmp_path / "detector" / "1")
+@pytest.fixture
+def call(server, encoded_faces, tmp_path):
+    """A function that runs the calls of a page against a real server and gives what they print."""
+    if not shutil.which("curl"):
+        pytest.skip("no curl on this machine")
     (tmp_path / "face.jpg").write_bytes(encoded_faces[0])
-    server = start_server([configure_directory(tmp_path / "detector")])
-    answers = []
-    for line in lines:
-        assert "http://127.0.0.1:8501/" in line
-        line = line.replace("http://127.0.0.1:8501", server.url)
-        ran = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
-        assert ran.returncode == 0, ran.stderr
-        answers.append(ran.stdout)
 
-    status, metadata, predicted, classified = map(json.loads, answers[:4])
+    def run(page):
+        text = (ROOT / page).read_text(encoding="utf-8")
+        (block,) = re.findall(r"```bash\n(curl .*?)```", text, flags=re.DOTALL)
+        # A line that ends in a pipe or a backslash goes on in the next.
+        for line in re.sub(
+            r"(\||\\)\n\s+", lambda end: end[1].strip("\\") + " ", block
+        ).splitlines():
+            assert "http://127.0.0.1:8501/" in line
+            line = line.replace("http://127.0.0.1:8501", server.url)
+            line = line.replace("/models/detector", "/models/tiny")
+            ran = subprocess.run(["bash", "-c", line], cwd=tmp_path, capture_output=True, text=True)
+            assert ran.returncode == 0, ran.stderr
+            yield ran.stdout
+
+    return run
+
+
+def test_calls_of_the_readme(call, expected_scores):
+    *answers, metrics = call("README.md")
+    status, metadata, predicted, classified = map(json.loads, answers)
     assert status["model_version_status"][0]["state"] == "AVAILABLE"
     assert "serving_default" in metadata["metadata"]["signature_def"]["signature_def"]
-    ((row,),) = predicted.values()
-    assert row["valid"]
+    (row,) = predicted["predictions"]
+    assert row == {"valid": True, "scores": pytest.approx(expected_scores[0], abs=1e-5)}
     ((real, fake),) = classified["results"]
     assert (real[0], fake[0]) == ("real", "fake")
     assert fake[1] == pytest.approx(row["scores"], abs=1e-6)
-    assert ":tensorflow:serving:request_count" in answers[4]
+    assert ":tensorflow:serving:request_count" in metrics
+
+
+def test_calls_of_the_operators_page(call):
+    metadata, predicted, described = map(json.loads, call("serving/README.md"))
+    assert "describe" in metadata["metadata"]["signature_def"]["signature_def"]
+    assert predicted["predictions"][0]["valid"]
+    alignment, calibration = described["predictions"]
+    assert json.loads(alignment)["faces"]["face_size"] == 71
+    assert calibration == ""
