@@ -1,5 +1,6 @@
 """The benchmark of serving: it counts what it says, beside the bounds it was asked for."""
 
+import json
 import subprocess
 import sys
 import time
@@ -97,3 +98,14 @@ def test_a_version_is_swapped_to_its_end(tmp_path):
     done = subprocess.run([*command, *words], check=True, capture_output=True, text=True)
     assert "| at most 0 | 0 | met |" in done.stdout
     assert out.is_file()
+
+
+def test_the_readme_shows_the_latest_result_as_it_was_written(benchmark):
+    report = json.loads((BENCHMARKS / "results/serving.json").read_text(encoding="utf-8"))
+    page = benchmark.render(report)
+    assert page == (BENCHMARKS / "results/serving.md").read_text(encoding="utf-8")
+    tables = [block for block in page.strip().split("\n\n") if block.startswith("|")]
+    assert len(tables) == 5
+    readme = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
+    for table in tables:
+        assert table in readme
