@@ -72,13 +72,11 @@ def write_set(directory: Path, num_faces: int) -> Path:
     """Write a prepared data set of one split, as `prepare` would: photographs with sensor noise."""
     from skimage import data
 
-    from jdfd_keras.claims import OPTIONS, save_options
-    from jdfd_keras.data.clips import vary_portrait
-    from jdfd_keras.data.manifest import FaceRow, to_table, write_table
-    from jdfd_keras.data.records import encode_face, frame_record
-    from jdfd_keras.options import (
-        FaceOptions,
-    )
+    from jdfd_keras.datasets.manifest import FaceRow, to_table, write_table
+    from jdfd_keras.datasets.records import encode_face, frame_record
+    from jdfd_keras.datasets.synthetic.clips import vary_portrait
+    from jdfd_keras.io.files import OPTIONS, save_options
+    from jdfd_keras.options import FaceOptions
 
     out = directory / f"set{num_faces}"
     (out / "shards").mkdir(parents=True)
@@ -101,7 +99,7 @@ def write_set(directory: Path, num_faces: int) -> Path:
 
 
 def _row(number: int, shard: str, offset: int):
-    from jdfd_keras.data.manifest import FaceRow
+    from jdfd_keras.datasets.manifest import FaceRow
 
     what = {"str": "", "int": number, "float": 0.0, "tuple": ()}
     values = {
@@ -125,7 +123,7 @@ def measure_pipeline(directory: Path, arguments: argparse.Namespace) -> dict:
     try:
         import tensorflow as tf
 
-        from jdfd_keras.data.pipeline import load_faces
+        from jdfd_keras.datasets.pipeline import load_faces
         from jdfd_keras.options import AugmentOptions, PipelineOptions
 
         num_faces = arguments.faces
@@ -182,8 +180,8 @@ def measure_files(directory: Path, arguments: argparse.Namespace) -> dict:
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import tensorflow as tf
 
-    from jdfd_keras.data.manifest import read_faces
-    from jdfd_keras.data.records import read_framed, read_png, read_record
+    from jdfd_keras.datasets.manifest import read_faces
+    from jdfd_keras.datasets.records import read_framed, read_png, read_record
 
     out = write_set(directory / "files", arguments.faces)
     shards = sorted((out / "shards").glob("*"))
@@ -259,11 +257,11 @@ def measure_prepare(directory: Path, arguments: argparse.Namespace) -> dict:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_clip(path, kind, people, number)
 
-    from jdfd_keras.data.take import Take
-    from jdfd_keras.data.videos import Video
-    from jdfd_keras.data.workers import run_all
+    from jdfd_keras.datasets.extraction_task import Take
+    from jdfd_keras.datasets.videos import Video
+    from jdfd_keras.io.storage import LocalStore
+    from jdfd_keras.io.workers import run_all
     from jdfd_keras.options import FaceOptions, FilterOptions
-    from jdfd_keras.storage import LocalStore
 
     works = []
     for path in sorted(root.rglob("*.mp4")):
@@ -317,14 +315,9 @@ def write_large_manifest(out: Path, num_rows: int) -> None:
     """
     import pyarrow as pa
 
-    from jdfd_keras.claims import OPTIONS, save_options
-    from jdfd_keras.data.manifest import FaceRow, VideoRow, schema_of, to_table, write_table
-    from jdfd_keras.options import (
-        FaceOptions,
-        FilterOptions,
-        PrepareOptions,
-        SplitOptions,
-    )
+    from jdfd_keras.datasets.manifest import FaceRow, VideoRow, schema_of, to_table, write_table
+    from jdfd_keras.io.files import OPTIONS, save_options
+    from jdfd_keras.options import FaceOptions, FilterOptions, PrepareOptions, SplitOptions
 
     out.mkdir()
     rng = np.random.default_rng(0)
@@ -413,7 +406,7 @@ def _latent(video: int) -> np.ndarray:
 
 def audit_rows(directory: Path) -> dict:
     """Audit a data set in this process; gives seconds, the peak of memory and what leaked."""
-    from jdfd_keras.data.audit import audit
+    from jdfd_keras.datasets.audit import audit
 
     begun = time.perf_counter()
     report = audit([directory])
@@ -429,7 +422,7 @@ def measure_hashes(directory: Path, arguments: argparse.Namespace) -> dict | Non
 
     Copies go the whole way: decoded, detected, aligned and hashed anew.
     """
-    from jdfd_keras.data.hashing import NEAR, find_near, hash_face, unpack_hashes
+    from jdfd_keras.datasets.hashing import NEAR, find_near, hash_face, unpack_hashes
     from jdfd_keras.faces.extract import extract_faces
 
     if not arguments.portraits:
@@ -501,7 +494,7 @@ def _ratio(one: list[float], other: list[float]) -> float:
 
 def render(report: dict) -> str:
     """Write what came beside what was expected."""
-    from jdfd_keras.markdown import Marked, table
+    from jdfd_keras.reporting.markdown import Marked, table
 
     machine = report["machine"]
     lines = [

@@ -136,7 +136,7 @@ def time_metrics(arguments: argparse.Namespace) -> dict:
     return {
         "distinct": len(np.unique(scores.score)),
         "table_s": round(joined - begun, 2),
-        "frame_s": round(framed - joined, 2),
+        "frame_s": round(framed - joined, 5),
         "video_s": round(done - framed, 2),
         "sort_ms": round(1000 * sorted_s),
         "round_ms": round(1000 * round_s, 2),
@@ -169,8 +169,8 @@ def time_scoring(arguments: argparse.Namespace) -> dict:
     """Time `score_dataset` and `predict` by turns, without the decoder and with it."""
     import keras
 
-    from jdfd_keras.data.pipeline import load_faces
-    from jdfd_keras.evaluation.scoring import score_dataset
+    from jdfd_keras.datasets.pipeline import load_faces
+    from jdfd_keras.inference.backends import score_dataset
     from jdfd_keras.model.network import build_detector, classifier_of
     from jdfd_keras.options import ModelOptions
 
@@ -268,7 +268,7 @@ def find_reached(report: dict) -> dict[str, float]:
 
 def render(report: dict) -> str:
     """Write what came beside what was asked."""
-    from jdfd_keras.markdown import Marked, table
+    from jdfd_keras.reporting.markdown import Marked, table
 
     machine = report["machine"]
     lines = [
@@ -292,7 +292,7 @@ def render(report: dict) -> str:
 
 
 def _render_metrics(metrics: dict) -> list[str]:
-    from jdfd_keras.markdown import table
+    from jdfd_keras.reporting.markdown import table
 
     kinds, rounds = metrics["kinds"], metrics["rounds"]
 
@@ -336,7 +336,7 @@ def _render_metrics(metrics: dict) -> list[str]:
 
 
 def _render_scoring(scoring: dict) -> list[str]:
-    from jdfd_keras.markdown import Marked, table
+    from jdfd_keras.reporting.markdown import Marked, table
 
     seconds = {name: statistics.median(of) for name, of in scoring["seconds"].items()}
     saved = 1 - seconds["score_dataset"] / seconds["score_dataset, decoder"]

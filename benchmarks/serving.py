@@ -260,7 +260,7 @@ def _find_overheads(p50_ms: dict[str, list[float]]) -> dict[str, float]:
 
 def render(report: dict) -> str:
     """Write what came beside what was asked."""
-    from jdfd_keras.markdown import Marked, table
+    from jdfd_keras.reporting.markdown import Marked, table
 
     machine = report["machine"]
     lines = [
@@ -283,7 +283,7 @@ def render(report: dict) -> str:
 
 
 def _render_load(load: dict) -> list[str]:
-    from jdfd_keras.markdown import table
+    from jdfd_keras.reporting.markdown import table
 
     names = {"REST": "REST, JPEG in base64", "gRPC": "gRPC, JPEG"}
     rows = [
@@ -306,7 +306,7 @@ def _render_load(load: dict) -> list[str]:
 
 
 def _render_throughput(throughput: dict) -> list[str]:
-    from jdfd_keras.markdown import table
+    from jdfd_keras.reporting.markdown import table
 
     per_s = {way: statistics.median(of) for way, of in throughput["per_s"].items()}
     names = {"bare": "the SavedModel's function in a loop", "REST": "REST", "gRPC": "gRPC"}
@@ -322,7 +322,7 @@ def _render_throughput(throughput: dict) -> list[str]:
 
 
 def _render_overhead(overhead: dict) -> list[str]:
-    from jdfd_keras.markdown import table
+    from jdfd_keras.reporting.markdown import table
 
     bare = statistics.median(overhead["p50_ms"]["bare"])
     rows = [

@@ -17,7 +17,7 @@ import grpc
 import numpy as np
 import urllib3
 
-from jdfd_keras.serving.client import wire
+from jdfd_keras.client import protos as wire
 
 TIMEOUT_S = 300.0
 PREDICT = "/tensorflow.serving.PredictionService/Predict"

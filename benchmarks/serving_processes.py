@@ -24,7 +24,7 @@ def export(model: Path, size: int) -> None:
     """Export a detector of the paper's network with random weights."""
     from jdfd_keras.model.network import build_detector
     from jdfd_keras.options import FaceOptions, ModelOptions
-    from jdfd_keras.serving.export.run import export_detector
+    from jdfd_keras.serving.export.exporter import export_detector
 
     detector = build_detector(ModelOptions(image_size=size, encoder_weights="none"))
     export_detector(detector, model, faces=FaceOptions(face_size=size))
@@ -34,7 +34,7 @@ def serve(model: Path, _: int) -> None:
     """Serve it by the embedded server on free ports, which are printed."""
     from jdfd_keras.options import ServeOptions
     from jdfd_keras.serving.model_config import configure_directory
-    from jdfd_keras.serving.server.run import run_server
+    from jdfd_keras.serving.server.model_server import run_server
 
     def tell(server) -> None:
         print(json.dumps({"url": server.url, "grpc_target": server.grpc_target}), flush=True)

@@ -102,10 +102,10 @@ def prepare_set(out: Path, size: int, num_faces: int) -> None:
     import cv2
     from skimage import data
 
-    from jdfd_keras.claims import OPTIONS, save_options
-    from jdfd_keras.data.clips import vary_portrait
-    from jdfd_keras.data.manifest import FaceRow, to_table, write_table
-    from jdfd_keras.data.records import encode_face, frame_record
+    from jdfd_keras.datasets.manifest import FaceRow, to_table, write_table
+    from jdfd_keras.datasets.records import encode_face, frame_record
+    from jdfd_keras.datasets.synthetic.clips import vary_portrait
+    from jdfd_keras.io.files import OPTIONS, save_options
     from jdfd_keras.options import FaceOptions, SplitOptions
 
     (out / "shards").mkdir(parents=True)
@@ -354,7 +354,7 @@ def find_ratios(report: dict) -> dict[str, float]:
 
 def render(report: dict) -> str:
     """Write what came beside what was expected."""
-    from jdfd_keras.markdown import Marked, table
+    from jdfd_keras.reporting.markdown import Marked, table
 
     machine = report["machine"]
     lines = [

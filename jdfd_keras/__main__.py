@@ -2,6 +2,6 @@
 
 import sys
 
-from jdfd_keras.cli import main
+from jdfd_keras.cli.main import main
 
 sys.exit(main())

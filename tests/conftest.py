@@ -67,7 +67,7 @@ def clips_folder(tmp_path_factory):
     """A data set of short clips: 8 people of one portrait, one real and one fake clip each."""
     from skimage import data
 
-    from jdfd_keras.data.clips import make_clips, vary_portrait
+    from jdfd_keras.datasets.synthetic.clips import make_clips, vary_portrait
 
     root = tmp_path_factory.mktemp("data") / "clips"
     for _ in make_clips(vary_portrait(data.astronaut(), 8, seed=0), root, num_frames=6, seed=0):
@@ -78,7 +78,7 @@ def clips_folder(tmp_path_factory):
 @pytest.fixture(scope="session")
 def prepared_set(clips_folder, tmp_path_factory):
     """The same clips prepared: 4 faces of 71 px each, split by source; tests only read it."""
-    from jdfd_keras.data.prepare import prepare
+    from jdfd_keras.datasets.prepare import prepare
     from jdfd_keras.options import FaceOptions
 
     out = tmp_path_factory.mktemp("data") / "prepared"
@@ -89,7 +89,7 @@ def prepared_set(clips_folder, tmp_path_factory):
 @pytest.fixture(scope="session")
 def change_table():
     """A function that puts other rows into a table of a prepared data set."""
-    from jdfd_keras.data import manifest
+    from jdfd_keras.datasets import manifest
 
     tables = {
         manifest.FaceRow: (manifest.MANIFEST, manifest.read_manifest),
@@ -121,3 +121,321 @@ def astronaut_landmarks(astronaut):
     from jdfd_keras.faces.landmarks import find_landmarks
 
     return find_landmarks(astronaut, Box(179, 83, 266, 170, 1.0))
+
+
+import contextlib
+
+import cv2
+import pytest
+
+from jdfd_keras.options import FaceOptions, ServeOptions
+
+
+@pytest.fixture(scope="session")
+def tiny_faces():
+    """The face options of the tiny detector, none of them but the size at its default."""
+    return FaceOptions(face_size=71, frames_per_video=5, margin=1.4)
+
+
+@pytest.fixture(scope="session")
+def detector(tiny_detector):
+    """The tiny detector with a louder last layer.
+
+    With random weights every score is 0.5 to six digits, whatever is shown: no comparison could
+    fail. Here the faces of `face_batch` are well apart.
+    """
+    import keras
+
+    model = keras.models.clone_model(tiny_detector)
+    model.set_weights(tiny_detector.get_weights())
+    layer = model.get_layer("classifier_logit")
+    kernel, bias = layer.get_weights()
+    layer.set_weights([kernel * 4e5, bias])
+    return model
+
+
+@pytest.fixture(scope="session")
+def expected_scores(detector, face_batch):
+    """float32[4], what Keras itself gives for `face_batch`."""
+    scores = detector.predict(face_batch.astype("float32"), verbose=0)["classification"][:, 0]
+    assert np.ptp(scores) > 0.02, "faces that score alike would hide a mistake"
+    return scores
+
+
+@pytest.fixture(scope="session")
+def encoded_faces(face_batch):
+    """`face_batch` as PNG files."""
+    return [cv2.imencode(".png", face[..., ::-1])[1].tobytes() for face in face_batch]
+
+
+@pytest.fixture(scope="session")
+def exported(detector, tiny_faces, tmp_path_factory):
+    """saved_models/tiny/1, exported once."""
+    from jdfd_keras.serving.export.exporter import export_detector
+
+    directory = tmp_path_factory.mktemp("saved_models") / "tiny"
+    card = {"Training data": {"name": "made on the spot", "faces": 4}}
+    return export_detector(detector, directory, faces=tiny_faces, card=card)
+
+
+@pytest.fixture(scope="session")
+def engine(exported):
+    """The export, loaded by the version-1 session loader as TensorFlow Serving does."""
+    from jdfd_keras.inference.saved_model import SavedModelEngine
+
+    with SavedModelEngine(exported) as engine:
+        yield engine
+
+
+@pytest.fixture(scope="session")
+def start_server():
+    """A function from ModelConfigs to a server on free ports, running till the end.
+
+    Bodies of up to 1 MiB are read; keyword arguments change further options.
+    """
+    from jdfd_keras.serving.server.model_server import ModelServer
+
+    with contextlib.ExitStack() as running:
+
+        def start(configs, **options):
+            options = ServeOptions(**{"port": 0, "grpc_port": 0, "max_body_mb": 1} | options)
+            return running.enter_context(ModelServer(configs, options))
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def server(exported, start_server):
+    """A server of the exported model; its label `stable` is version 1."""
+    from jdfd_keras.serving.model_config import ModelConfig
+
+    return start_server([ModelConfig("tiny", exported.parent, labels={"stable": 1, "next": 2})])
+
+
+@pytest.fixture(scope="session")
+def model_url(server):
+    """The REST URL of the exported model."""
+    return f"{server.url}/v1/models/tiny"
+
+
+@pytest.fixture(scope="session")
+def grpc_target(server):
+    """Where the same server answers gRPC, `127.0.0.1:PORT`."""
+    return server.grpc_target
+
+
+@pytest.fixture(scope="session")
+def small_model(tmp_path_factory):
+    """The configuration of a model that loads in no time, and doubles numbers."""
+    import tensorflow as tf
+
+    from jdfd_keras.serving.model_config import ModelConfig
+
+    directory = tmp_path_factory.mktemp("small")
+    spec = tf.TensorSpec([None], tf.float32, name="x")
+    double = tf.function(lambda x: {"y": 2 * x}, input_signature=[spec])
+    tf.saved_model.save(tf.Module(), str(directory / "1"), signatures={"serving_default": double})
+    return ModelConfig("small", directory)
+
+
+import struct
+
+import pytest
+
+FRAMES_PER_S = 25
+
+
+class Actor:
+    """A head with a soft edge; `place` draws it with the face's middle at a point."""
+
+    def __init__(self, pixels, center, width):
+        """`center` and `width` are those of the face in the portrait."""
+        self.pixels = pixels.astype(np.float32)
+        self.center, self.width = center, width
+        rows, columns = np.mgrid[: pixels.shape[0], : pixels.shape[1]]
+        away = np.hypot((columns - center[0]) / width, (rows - center[1]) / (1.25 * width))
+        self.mask = np.clip((1.05 - away) / 0.15, 0, 1).astype(np.float32)
+
+    def place(self, frame, x, y, width=70.0, roll_deg=0.0):
+        matrix = cv2.getRotationMatrix2D(self.center, roll_deg, width / self.width)
+        matrix[:, 2] += (x - self.center[0], y - self.center[1])
+        size = frame.shape[1::-1]
+        mask = cv2.warpAffine(self.mask, matrix, size)[..., None]
+        return frame * (1 - mask) + cv2.warpAffine(self.pixels, matrix, size) * mask
+
+
+@pytest.fixture(scope="session")
+def collins(astronaut):
+    """Eileen Collins, NASA; public domain."""
+    return Actor(astronaut, (222.0, 126.0), 87.0)
+
+
+@pytest.fixture(scope="session")
+def hopper():
+    """Grace Hopper, US Navy; public domain."""
+    from matplotlib.cbook import get_sample_data
+    from PIL import Image
+
+    with get_sample_data("grace_hopper.jpg") as file:
+        pixels = np.asarray(Image.open(file).convert("RGB"))
+    return Actor(pixels, (270.0, 235.0), 150.0)
+
+
+@pytest.fixture(scope="session")
+def wall():
+    """float32[240, 400, 3], a background without a face: smooth light and dark."""
+    coarse = np.random.default_rng(3).uniform(60, 160, (4, 6, 3)).astype(np.float32)
+    return cv2.resize(coarse, (400, 240), interpolation=cv2.INTER_CUBIC)
+
+
+@pytest.fixture
+def write_film():
+    """A function that writes float or uint8 RGB frames as a video."""
+
+    def write(path, frames, codec="mp4v", fps=FRAMES_PER_S):
+        height, width = frames[0].shape[:2]
+        writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), fps, (width, height))
+        for frame in frames:
+            writer.write(np.clip(frame, 0, 255).astype(np.uint8)[..., ::-1].copy())
+        writer.release()
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def turn_header():
+    """A function that marks an MPEG-4 file as filmed with the camera turned, as phones do."""
+
+    def turn(path):
+        upright, turned = (
+            struct.pack(">9i", a, b, 0, c, d, 0, 0, 0, 1 << 30)
+            for a, b, c, d in [(1 << 16, 0, 0, 1 << 16), (0, 1 << 16, -1 << 16, 0)]
+        )
+        data = path.read_bytes()
+        header = data.index(b"tkhd")
+        path.write_bytes(data[:header] + data[header:].replace(upright, turned, 1))
+
+    return turn
+
+
+import json
+import zlib
+
+import pytest
+
+from jdfd_keras.io.files import save_options
+from jdfd_keras.options import FilterOptions, PrepareOptions, SplitOptions
+
+
+@pytest.fixture
+def named_sets(tmp_path):
+    """Key to folder of the paper's three, which hold options and a manifest and no face."""
+    sets = {}
+    for key in ("ff", "celebdf", "uadfv"):
+        sets[key] = tmp_path / "sets" / key
+        sets[key].mkdir(parents=True)
+        (sets[key] / "manifest.csv").write_text(f"of {key}\n")
+        save_options(
+            sets[key] / "options.json",
+            faces=FaceOptions(face_size=71),
+            filters=FilterOptions(),
+            prepare=PrepareOptions(),
+            split=SplitOptions(split="strict"),
+        )
+    return sets
+
+
+class Rooms:
+    """What `train` and `evaluate` were asked for, and how they answer.
+
+    Attributes:
+        trained: The arguments of each training, with the run as `out`.
+        tested: Run and data set of each evaluation.
+        refuse: Called with the same; raises where it is to fail.
+        bounds: Whether reports give intervals.
+    """
+
+    def __init__(self):
+        self.trained, self.tested = [], []
+        self.refuse = lambda kind, run, data: None
+        self.bounds = True
+
+    def train(self, data, out, **told):
+        """Leave a run behind."""
+        self.refuse("train", out, data)
+        if not (out / "best.keras").is_file():
+            out.mkdir(parents=True)
+            (out / "best.keras").write_text(f"{data} {told}")
+            (out / "history.csv").write_text(
+                "loss,val_classification_frame_auc\n0.6,0.7\n0.5,0.9\n0.4,0.8\n"
+            )
+        self.trained.append({"data": data, "out": out, **told})
+
+    def evaluate(self, run, data, out, options):
+        """Leave a report behind."""
+        out.mkdir(parents=True, exist_ok=True)
+        self.refuse("evaluate", run, data)
+        report = {level: {"auc": self.auc(run, data, level)} for level in ("frame", "video")}
+        (out / "report.json").write_text(json.dumps(report))
+        self.tested.append((run, data))
+        return report
+
+    def auc(self, run, data, level):
+        """Give an AUC that is another one for each run, data set and level."""
+        own = "/".join([*run.parts[-3:], data.name, level])
+        value = 0.5 + zlib.crc32(own.encode()) % 4000 / 10000
+        return {"value": value, "low": value - 0.1, "high": value + 0.05} | (
+            {} if self.bounds else {"low": None, "high": None}
+        )
+
+
+@pytest.fixture
+def rooms(monkeypatch):
+    """Stand in for training, evaluation and drawing."""
+    own = Rooms()
+    monkeypatch.setattr("jdfd_keras.training.train.train", own.train)
+    monkeypatch.setattr("jdfd_keras.evaluation.evaluate.evaluate", own.evaluate)
+    monkeypatch.setattr("jdfd_keras.reporting.experiment_report.draw", lambda *_: None)
+    monkeypatch.setattr("keras.utils.clear_session", lambda: None)  # a third of a second
+    return own
+
+
+@pytest.fixture(scope="session")
+def three_sets(tmp_path_factory):
+    """Key to folder of three small prepared sets that share no source and look unlike."""
+    from skimage import data
+
+    from jdfd_keras.datasets.prepare import prepare
+    from jdfd_keras.datasets.synthetic.clips import make_clips, vary_portrait
+
+    root = tmp_path_factory.mktemp("three")
+    for seed, key in enumerate(("ff", "celebdf", "uadfv")):
+        people = vary_portrait(data.astronaut(), 8, seed=seed)
+        for _ in make_clips(people, root / "clips" / key, num_frames=6, seed=seed):
+            pass
+        faces = FaceOptions(frames_per_video=4, face_size=71)
+        prepare(root / "clips" / key, root / key, faces, PrepareOptions(name=key))
+    return {key: root / key for key in ("ff", "celebdf", "uadfv")}
+
+
+@pytest.fixture
+def small_network(monkeypatch):
+    """In training, a network of a few weights with the layers that a report looks for."""
+
+    def build(options):
+        import keras
+
+        image = keras.Input((options.image_size, options.image_size, 3), name="image")
+        x = keras.layers.Rescaling(1 / 127.5, offset=-1.0)(image)
+        x = keras.layers.Conv2D(4, 7, strides=7, use_bias=False)(x)
+        cells = keras.layers.ReLU(name="squeeze_relu")(x)
+        logit = keras.layers.Dense(1, name="classifier_logit")(keras.layers.Flatten()(cells))
+        outputs = {"classification": keras.layers.Activation("sigmoid")(logit)}
+        if options.decoder:
+            up = keras.layers.UpSampling2D(8)(cells)
+            up = keras.layers.CenterCrop(options.image_size, options.image_size)(up)
+            outputs["reconstruction"] = keras.layers.Conv2D(3, 1)(up)
+        return keras.Model(image, outputs)
+
+    monkeypatch.setattr("jdfd_keras.training.train.build_detector", build)

@@ -106,7 +106,7 @@ def make_videos(directory: Path) -> None:
     """Make one real and one fake clip of each of some subjects."""
     from skimage.data import astronaut
 
-    from jdfd_keras.data.clips import make_clips, vary_portrait
+    from jdfd_keras.datasets.synthetic.clips import make_clips, vary_portrait
 
     subjects = vary_portrait(astronaut(), SUBJECTS, SEED)
     for _ in make_clips(subjects, directory, num_frames=8, seed=SEED):

@@ -5,9 +5,9 @@ import shutil
 
 import pytest
 
-from jdfd_keras.cli import main
-from jdfd_keras.data.layouts.faceforensics import read_clips
-from jdfd_keras.data.manifest import read_manifest
+from jdfd_keras.cli.main import main
+from jdfd_keras.datasets.layouts.faceforensics import read_clips
+from jdfd_keras.datasets.manifest import read_manifest
 
 FACES = ["--frames-per-video", "4", "--face-size", "71", "--workers", "1"]
 TRAIN = ["--encoder-weights", "none", "--epochs", "1", "--batch-size", "16"]

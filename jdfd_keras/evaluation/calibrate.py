@@ -1,4 +1,14 @@
-"""A run and validation data to a calibration, kept in the run.
+"""Scores that mean what they say, and where a verdict begins.
+
+Takes labelled scores of validation; gives a temperature, a threshold for a wanted false positive
+rate, and the band in which the honest answer is "uncertain". Knows how that is kept in a run
+folder; knows nothing of models or TensorFlow.
+
+Reference:
+    Guo, Pleiss, Sun, Weinberger: "On Calibration of Modern Neural Networks" (2017), temperature
+    scaling and expected calibration error.
+
+A run and validation data to a calibration, kept in the run.
 
 Takes a run folder and prepared data sets; writes calibration.json, which `evaluate`, `predict` and
 `export` read, and beside it the scores it was found on and a picture. Test data is not touched.
@@ -10,24 +20,25 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from jdfd_keras.data.leaks import COLUMNS
-from jdfd_keras.evaluation.calibration import (
+from jdfd_keras.client.metadata import (
     CALIBRATION,
-    SEEN,
-    TEMPERATURES,
     Calibration,
+    save_calibration,
+)
+from jdfd_keras.datasets.leakage import COLUMNS
+from jdfd_keras.evaluation.eval_data import SEEN, check_leaks, gather
+from jdfd_keras.evaluation.evaluate import join_manifest, score_sets
+from jdfd_keras.evaluation.reliability import (
+    TEMPERATURES,
     fit_calibration,
     measure_reliability,
-    save_calibration,
     weigh_by_video,
 )
-from jdfd_keras.evaluation.evaluate import join_manifest, score_sets
-from jdfd_keras.evaluation.figures.charts import plot_histograms, plot_reliability
-from jdfd_keras.evaluation.gather import check_leaks, gather
-from jdfd_keras.evaluation.score_files import write_scores
 from jdfd_keras.evaluation.scores import Scores, score_videos
+from jdfd_keras.evaluation.scores_file import write_scores
 from jdfd_keras.options import CalibrateOptions
-from jdfd_keras.training.run import digest_model, load_run_model, write_seen
+from jdfd_keras.reporting.charts import plot_histograms, plot_reliability
+from jdfd_keras.training.run_folder import digest_model, load_run_model, write_seen
 
 FOLDER = "calibration"  # pictures and scores, beside calibration.json
 SPLIT = "val"

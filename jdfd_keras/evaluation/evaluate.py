@@ -17,23 +17,13 @@ import pyarrow as pa
 import tensorflow as tf
 
 import jdfd_keras
-from jdfd_keras.claims import OPTIONS
-from jdfd_keras.data.pipeline import load_faces
-from jdfd_keras.data.samples import read_crops
-from jdfd_keras.data.shards import explain_damage
-from jdfd_keras.data.videos import CLASSES, LABEL_NAMES
-from jdfd_keras.evaluation.calibration import Calibration, load_calibration
-from jdfd_keras.evaluation.comparison import compare_scores
-from jdfd_keras.evaluation.explain import explain_faces
-from jdfd_keras.evaluation.figures.faces import plot_explanations, plot_faces
-from jdfd_keras.evaluation.folder import (
-    ERRORS,
-    FACES,
-    check_folder,
-    clear_folder,
-    write_folder,
-)
-from jdfd_keras.evaluation.gather import (
+from jdfd_keras.client.metadata import Calibration
+from jdfd_keras.datasets.pipeline import load_faces
+from jdfd_keras.datasets.records import read_crops
+from jdfd_keras.datasets.transforms import explain_damage
+from jdfd_keras.datasets.videos import CLASSES, LABEL_NAMES
+from jdfd_keras.evaluation.delong import compare_scores
+from jdfd_keras.evaluation.eval_data import (
     TestSet,
     check_leaks,
     describe_data,
@@ -47,12 +37,23 @@ from jdfd_keras.evaluation.report import (
     choose_errors,
     choose_threshold,
 )
-from jdfd_keras.evaluation.score_files import read_scores
 from jdfd_keras.evaluation.scores import Scores
-from jdfd_keras.evaluation.scoring import ScoredFaces, score_dataset
+from jdfd_keras.evaluation.scores_file import read_scores
+from jdfd_keras.inference.backends import ScoredFaces, score_dataset
+from jdfd_keras.inference.explain import explain_faces
+from jdfd_keras.inference.model_files import load_calibration
+from jdfd_keras.io.console import Progress
+from jdfd_keras.io.files import OPTIONS
 from jdfd_keras.options import EvaluateOptions, FaceOptions
-from jdfd_keras.progress import Progress
-from jdfd_keras.training.run import digest_model, load_run_model
+from jdfd_keras.reporting.evaluation_folder import (
+    ERRORS,
+    FACES,
+    check_folder,
+    clear_folder,
+    write_folder,
+)
+from jdfd_keras.reporting.face_grids import plot_explanations, plot_faces
+from jdfd_keras.training.run_folder import digest_model, load_run_model
 
 SHOWN_PER_CLASS = 6
 # What a run folder was told that a reader of figures asks for.

@@ -11,6 +11,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.stats import norm
 
+from jdfd_keras.client.metadata import check_threshold
+
 # Rates at which "the share of fakes found" is told, by the name of the metric.
 FPR_ALLOWED = {"tpr_at_1_fpr": 0.01, "tpr_at_5_fpr": 0.05}
 MEASURED = ("auc", "eer", "ap", "accuracy", "tpr", "fpr", *FPR_ALLOWED)
@@ -54,18 +56,6 @@ class Metrics:
     fpr: Estimate
     tpr_at_1_fpr: Estimate
     tpr_at_5_fpr: Estimate
-
-
-def check_threshold(threshold: float) -> None:
-    """Refuse a threshold that no score can lie on.
-
-    Raises:
-        ValueError: If it is not in [0, 1].
-    """
-    if not 0 <= threshold <= 1:
-        raise ValueError(
-            f"Expected a threshold in 0..1; got {threshold}. A score is a probability: try 0.5."
-        )
 
 
 def measure(

@@ -11,8 +11,7 @@ import cv2
 import numpy as np
 
 from jdfd_keras.faces.detect import Box
-from jdfd_keras.faces.geometry import FRONTAL_FACE, fit_similarity, transform_points
-from jdfd_keras.faces.landmarks import five_points
+from jdfd_keras.faces.landmarks import FRONTAL_FACE, fit_similarity, five_points, transform_points
 
 # The five landmarks that DeepfakeBench fits, and where, on 112 pixels after x + 8. As landmarks
 # counted from 0 they are the upper lid of either eye, the nose tip, and beside the left corner

@@ -18,8 +18,8 @@ import numpy as np
 from jdfd_keras.faces.decode import Frame, check_name, read_frames
 from jdfd_keras.faces.detect import face_detector
 from jdfd_keras.faces.track import Sighting, track_faces
+from jdfd_keras.io.console import track
 from jdfd_keras.options import FaceOptions
-from jdfd_keras.progress import track
 
 # OpenCV 5.0 notes on stderr that VP80 is not the tag that WebM files carry; they play all the same.
 CODECS = {".mp4": "mp4v", ".webm": "VP80", ".avi": "MJPG"}

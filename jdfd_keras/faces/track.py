@@ -17,9 +17,10 @@ from scipy.optimize import linear_sum_assignment
 
 from jdfd_keras.faces.decode import Frame
 from jdfd_keras.faces.detect import MOST_PIXELS, Box, FaceDetector, overlap
-from jdfd_keras.faces.follow import (
+from jdfd_keras.faces.reid import (
     LONGEST_GAP_S,
     SAME_BOX,
+    SAME_PERSON,
     Look,
     Person,
     follow_face,
@@ -27,7 +28,6 @@ from jdfd_keras.faces.follow import (
     measure_change,
     see_face,
 )
-from jdfd_keras.faces.identity import SAME_PERSON
 
 # The whole frame is searched that often, and more often while nobody is seen or one was lost.
 SEARCH_EVERY_S = 3.0

@@ -5,24 +5,28 @@ take them as arguments, and they are written beside whatever they made. Imports 
 heavy, so `jdfd-keras --help` answers at once.
 """
 
-from jdfd_keras.options.data import (
+from jdfd_keras.options.data_options import (
     LAYOUTS,
     AugmentOptions,
     DemoOptions,
+    FaceOptions,
+    FilterOptions,
     PipelineOptions,
     PrepareOptions,
     SplitOptions,
     WorkOptions,
 )
-from jdfd_keras.options.evaluation import (
+from jdfd_keras.options.inference_options import (
+    ENGINES,
     EXPERIMENTS,
     CalibrateOptions,
     EvaluateOptions,
     ExperimentOptions,
+    PredictOptions,
+    PredictWorkOptions,
+    ServeOptions,
 )
-from jdfd_keras.options.faces import FaceOptions, FilterOptions
-from jdfd_keras.options.serving import ENGINES, PredictOptions, PredictWorkOptions, ServeOptions
-from jdfd_keras.options.training import (
+from jdfd_keras.options.training_options import (
     LossOptions,
     ModelOptions,
     OptimizerOptions,

@@ -12,7 +12,7 @@ from pathlib import Path
 from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig, ModelType
 
-from jdfd_keras.serving.contract import find_versions
+from jdfd_keras.client.signatures import find_versions
 
 PLATFORM = "tensorflow"
 

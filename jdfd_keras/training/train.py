@@ -16,11 +16,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from jdfd_keras.claims import OPTIONS, claim_directory, load_options
-from jdfd_keras.data.face_list import FaceList
-from jdfd_keras.data.pipeline import share_faces, stream_faces
-from jdfd_keras.data.shards import explain_damage
-from jdfd_keras.data.videos import CLASSES
+from jdfd_keras.datasets.face_index import FaceList
+from jdfd_keras.datasets.pipeline import share_faces, stream_faces
+from jdfd_keras.datasets.transforms import explain_damage
+from jdfd_keras.datasets.videos import CLASSES
+from jdfd_keras.io.files import OPTIONS, claim_directory, load_options
 from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import (
     AugmentOptions,
@@ -37,19 +37,22 @@ from jdfd_keras.options import (
 )
 from jdfd_keras.training.callbacks import (
     ContinueMetrics,
+    Pictures,
     ProgressLine,
     RunFolder,
     StopAtNaN,
     ValidateAverage,
 )
 from jdfd_keras.training.checkpoint import Checkpoint, load_checkpoint, restore
-from jdfd_keras.training.compile import CLASSIFICATION, RECONSTRUCTION, compile_detector
+from jdfd_keras.training.compile import (
+    CLASSIFICATION,
+    RECONSTRUCTION,
+    build_optimizer,
+    compile_detector,
+)
 from jdfd_keras.training.devices import explain_loss, open_devices
-from jdfd_keras.training.material import DataFacts, gather
-from jdfd_keras.training.optimizer import build_optimizer
-from jdfd_keras.training.pictures import Pictures
-from jdfd_keras.training.plan import Plan, check_plan
-from jdfd_keras.training.run import LOGS, MONITOR, SEEN, best_epoch, write_seen
+from jdfd_keras.training.run_folder import LOGS, MONITOR, SEEN, best_epoch, write_seen
+from jdfd_keras.training.training_data import DataFacts, Plan, check_plan, gather
 
 VALIDATION_BATCH = 32
 FACES_SHOWN = 8

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jdfd_keras.data.manifest import read_faces
-from jdfd_keras.data.pipeline import load_faces
-from jdfd_keras.data.shards import find_damage
+from jdfd_keras.datasets.manifest import read_faces
+from jdfd_keras.datasets.pipeline import load_faces
+from jdfd_keras.datasets.transforms import find_damage
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -9,7 +9,7 @@ import pytest
 
 from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import ModelOptions, UnlabelledOptions
-from jdfd_keras.training.material import gather
+from jdfd_keras.training.training_data import gather
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 

@@ -7,21 +7,23 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit
 
-from jdfd_keras.evaluation.calibration import (
-    BINS,
+from jdfd_keras.client.metadata import (
     CALIBRATION,
     VERDICTS,
     Calibration,
-    digest_model,
-    fit_calibration,
-    load_calibration,
-    measure_reliability,
     read_calibration,
     save_calibration,
+)
+from jdfd_keras.evaluation.calibrate import digest_model
+from jdfd_keras.evaluation.reliability import (
+    BINS,
+    fit_calibration,
+    measure_reliability,
     weigh_by_video,
 )
 from jdfd_keras.evaluation.scores import Scores, score_videos
-from jdfd_keras.training.run import BEST
+from jdfd_keras.inference.model_files import load_calibration
+from jdfd_keras.training.run_folder import BEST
 
 
 def one_face_each(real, fake) -> Scores:

@@ -11,15 +11,15 @@ import pyarrow.compute as pc
 import pytest
 import tensorflow as tf
 
+from jdfd_keras.client.metadata import Calibration, save_calibration
+from jdfd_keras.evaluation import eval_data as gather
 from jdfd_keras.evaluation import evaluate as module
-from jdfd_keras.evaluation import folder, gather
-from jdfd_keras.evaluation.calibrate import calibrate, summarize
-from jdfd_keras.evaluation.calibration import Calibration, digest_model, save_calibration
+from jdfd_keras.evaluation.calibrate import calibrate, digest_model, summarize
+from jdfd_keras.evaluation.eval_data import TestSet
 from jdfd_keras.evaluation.evaluate import evaluate, join_manifest, score_dataset
-from jdfd_keras.evaluation.gather import TestSet
 from jdfd_keras.evaluation.report import choose_errors
-from jdfd_keras.evaluation.score_files import read_scores, write_scores
 from jdfd_keras.evaluation.scores import Scores
+from jdfd_keras.evaluation.scores_file import read_scores, write_scores
 from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import (
     CalibrateOptions,
@@ -29,7 +29,8 @@ from jdfd_keras.options import (
     ModelOptions,
     SplitOptions,
 )
-from jdfd_keras.training.run import write_seen
+from jdfd_keras.reporting import evaluation_folder as folder
+from jdfd_keras.training.run_folder import write_seen
 
 SIZE = 8
 DIGEST = hashlib.sha256(b"the stand-in").hexdigest()
@@ -357,7 +358,9 @@ def test_shards_cut_short_are_refused_in_words(lend_rooms, monkeypatch, faces, t
     broken = tf.data.Dataset.range(1).map(lambda i: tf.numpy_function(fail, [i], tf.int64))
     read = tf.data.Dataset.zip(batches.repeat(2), tf.data.Dataset.range(1).concatenate(broken))
     monkeypatch.setattr(module, "load_faces", lambda *_, **__: read.map(lambda batch, _: batch))
-    monkeypatch.setattr("jdfd_keras.data.shards.find_damage", lambda directory: ["train is short"])
+    monkeypatch.setattr(
+        "jdfd_keras.datasets.transforms.find_damage", lambda directory: ["train is short"]
+    )
     with pytest.raises(ValueError, match="every face.*at byte 7.*Damaged: train is short. Copy"):
         evaluate("run", tmp_path, tmp_path / "out")
 

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from jdfd_keras.evaluation.calibration import Calibration
-from jdfd_keras.evaluation.comparison import compare_scores
-from jdfd_keras.evaluation.delong import compare
-from jdfd_keras.evaluation.groups import Excluded
+from jdfd_keras.client.metadata import Calibration
+from jdfd_keras.evaluation.delong import compare, compare_scores
+from jdfd_keras.evaluation.eval_data import Excluded
 from jdfd_keras.evaluation.metrics import MEASURED, measure
 from jdfd_keras.evaluation.report import build_report, check_options, choose_threshold
 from jdfd_keras.evaluation.scores import Scores

@@ -6,13 +6,9 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from skimage.transform import SimilarityTransform, warp
 
-from jdfd_keras.faces.align import (
-    align_face,
-    canonical_points,
-)
+from jdfd_keras.faces.align import align_face, canonical_points
 from jdfd_keras.faces.detect import Box, face_detector
-from jdfd_keras.faces.geometry import fit_similarity, transform_points
-from jdfd_keras.faces.landmarks import find_landmarks, five_points
+from jdfd_keras.faces.landmarks import find_landmarks, fit_similarity, five_points, transform_points
 from jdfd_keras.faces.quality import estimate_yaw
 
 PORTRAITS = Path(__file__).resolve().parents[3] / "shared" / "portraits"

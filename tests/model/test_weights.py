@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from jdfd_keras.model import weights
+from jdfd_keras.model import network as weights
 
 
 def test_unreachable_weights_say_what_to_do(monkeypatch, tmp_path):

@@ -23,7 +23,7 @@ from google.protobuf import (
 
 from jdfd_keras.options import ServeOptions
 from jdfd_keras.serving.model_config import read_models_config
-from jdfd_keras.serving.tensorflow_model_server import IMAGE, build_flags, write_files
+from jdfd_keras.serving.tf_serving import IMAGE, build_flags, write_files
 
 SERVING = Path(__file__).parents[2] / "serving"
 MANIFESTS = sorted((SERVING / "kubernetes").glob("*.yaml"))

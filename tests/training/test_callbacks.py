@@ -7,9 +7,8 @@ import tensorflow as tf
 
 from jdfd_keras.training.callbacks import ProgressLine, RunFolder, StopAtNaN, ValidateAverage
 from jdfd_keras.training.checkpoint import load_checkpoint, restore
-from jdfd_keras.training.compile import compile_detector
-from jdfd_keras.training.optimizer import BranchSGD
-from jdfd_keras.training.run import read_history
+from jdfd_keras.training.compile import BranchSGD, compile_detector
+from jdfd_keras.training.run_folder import read_history
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ import pytest
 
 from jdfd_keras.options import OptimizerOptions, RunOptions, TrainOptions
 from jdfd_keras.training.devices import open_devices
-from jdfd_keras.training.run import read_history
+from jdfd_keras.training.run_folder import read_history
 from jdfd_keras.training.train import train
 
 SCRIPT = Path(__file__).with_name("small_run.py")

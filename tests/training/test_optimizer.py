@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 from jdfd_keras.options import OptimizerOptions
-from jdfd_keras.training.compile import compile_detector
-from jdfd_keras.training.optimizer import build_optimizer
+from jdfd_keras.training.compile import build_optimizer, compile_detector
 
 # The rate falls to a half at every 4th step, here and in `rate_at`.
 OPTIONS = OptimizerOptions(

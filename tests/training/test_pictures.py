@@ -11,10 +11,10 @@ import pytest
 import tensorflow as tf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from jdfd_keras.data.face_list import COLUMNS, list_faces
-from jdfd_keras.data.manifest import read_faces
+from jdfd_keras.datasets.face_index import COLUMNS, list_faces
+from jdfd_keras.datasets.manifest import read_faces
 from jdfd_keras.options import ModelOptions, TrainOptions
-from jdfd_keras.training.pictures import draw_curves
+from jdfd_keras.training.callbacks import draw_curves
 from jdfd_keras.training.train import train
 
 AUC = "classification_frame_auc"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jdfd_keras.training.checkpoint import load_checkpoint
-from jdfd_keras.training.run import read_history
+from jdfd_keras.training.run_folder import read_history
 
 SCRIPT = Path(__file__).with_name("small_run.py")
 # All that has a state: momentum, averages, dropout, order, changes of faces, the schedule, metrics.

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from jdfd_keras.data.manifest import FaceRow, read_manifest
+from jdfd_keras.datasets.manifest import FaceRow, read_manifest
 from jdfd_keras.options import (
     AugmentOptions,
     FaceOptions,
@@ -13,7 +13,7 @@ from jdfd_keras.options import (
 )
 from jdfd_keras.training import callbacks
 from jdfd_keras.training.checkpoint import load_checkpoint
-from jdfd_keras.training.run import best_epoch, load_run_model, read_history, read_seen
+from jdfd_keras.training.run_folder import best_epoch, load_run_model, read_history, read_seen
 from jdfd_keras.training.train import train
 
 TINY = ModelOptions(latent_dim=16, encoder_weights="none")

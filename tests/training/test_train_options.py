@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from jdfd_keras.data.face_list import COLUMNS, draw_order, list_faces
-from jdfd_keras.data.manifest import read_faces
+from jdfd_keras.datasets.face_index import COLUMNS, draw_order, list_faces
+from jdfd_keras.datasets.manifest import read_faces
 from jdfd_keras.options import (
     LossOptions,
     ModelOptions,
@@ -20,8 +20,8 @@ from jdfd_keras.options import (
 )
 from jdfd_keras.training import callbacks
 from jdfd_keras.training.checkpoint import load_checkpoint
-from jdfd_keras.training.material import gather
 from jdfd_keras.training.train import train
+from jdfd_keras.training.training_data import gather
 
 AUC = "val_classification_frame_auc"
 STILL = OptimizerOptions(learning_rate=1e-30, classifier_learning_rate=1e-30)  # moves no weight

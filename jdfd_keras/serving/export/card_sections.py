@@ -13,19 +13,8 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jdfd_keras.claims import OPTIONS
-from jdfd_keras.data.videos import CLASSES, family
-from jdfd_keras.evaluation.folder import REPORT
-from jdfd_keras.evaluation.sentences import (
-    FEW,
-    count_of,
-    format_estimate,
-    format_value,
-    headline,
-    tell_limits,
-    tell_setup,
-)
-from jdfd_keras.markdown import cell, table
+from jdfd_keras.datasets.videos import CLASSES, family
+from jdfd_keras.io.files import OPTIONS
 from jdfd_keras.options import (
     AugmentOptions,
     LossOptions,
@@ -35,8 +24,19 @@ from jdfd_keras.options import (
     TrainOptions,
     UnlabelledOptions,
 )
+from jdfd_keras.reporting.evaluation_folder import REPORT
+from jdfd_keras.reporting.markdown import cell, table
+from jdfd_keras.reporting.report_text import (
+    FEW,
+    count_of,
+    format_estimate,
+    format_value,
+    headline,
+    tell_limits,
+    tell_setup,
+)
 from jdfd_keras.serving.export.model_card import words
-from jdfd_keras.training.run import MONITOR, best_epoch, read_history, read_seen
+from jdfd_keras.training.run_folder import MONITOR, best_epoch, read_history, read_seen
 
 FIGURES = "Figures"
 NO_FIGURES = (

@@ -16,16 +16,16 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from jdfd_keras.data.face_list import COLUMNS, FaceList, list_faces
-from jdfd_keras.data.manifest import read_faces
-from jdfd_keras.data.videos import UNLABELLED
-from jdfd_keras.evaluation.calibration import SMALLEST, Calibration
-from jdfd_keras.evaluation.explain import LOGIT
+from jdfd_keras.client.metadata import SMALLEST, Calibration
+from jdfd_keras.client.signatures import SCORE_FACES
+from jdfd_keras.datasets.face_index import COLUMNS, FaceList, list_faces
+from jdfd_keras.datasets.manifest import read_faces
+from jdfd_keras.datasets.videos import UNLABELLED
 from jdfd_keras.evaluation.metrics import measure_auc
-from jdfd_keras.evaluation.sentences import format_value
-from jdfd_keras.markdown import table
-from jdfd_keras.serving.contract import SCORE_FACES
-from jdfd_keras.serving.export.signatures import Weights, score_of
+from jdfd_keras.inference.explain import LOGIT
+from jdfd_keras.reporting.markdown import table
+from jdfd_keras.reporting.report_text import format_value
+from jdfd_keras.serving.export.graph import Weights, score_of
 
 KINDS = ("float16", "int8")
 COSTS_FILE = "tflite.json"

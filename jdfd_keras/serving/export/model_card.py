@@ -10,9 +10,8 @@ from datetime import datetime
 from pathlib import Path
 
 import jdfd_keras
-from jdfd_keras.evaluation.calibration import Calibration
-from jdfd_keras.markdown import cell, table
-from jdfd_keras.serving.description import Description
+from jdfd_keras.client.metadata import Calibration, Description
+from jdfd_keras.reporting.markdown import cell, table
 
 TEXT = """# {name}, version {version}
 

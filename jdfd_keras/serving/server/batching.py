@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import tensorflow as tf
 
-from jdfd_keras.serving.contract import Signature
-from jdfd_keras.serving.server.errors import CallError, from_tensorflow
-from jdfd_keras.serving.server.metrics import Metrics
+from jdfd_keras.client.signatures import Signature
+from jdfd_keras.serving.server.call_errors import CallError, from_tensorflow
+from jdfd_keras.serving.server.prometheus import Metrics
 from jdfd_keras.serving.server.repository import ServedVersion
 
 Arrays = dict[str, np.ndarray]

@@ -1,4 +1,9 @@
-"""TensorFlow Serving's gRPC interface.
+"""Tensors of TensorFlow's messages to arrays and back.
+
+Takes a TensorProto and the input that it is meant for; gives an array. A message is not trusted:
+one of a few bytes may call itself a terabyte. Knows nothing of requests.
+
+TensorFlow Serving's gRPC interface.
 
 Takes calls and options; answers PredictionService, ModelService and the standard health service.
 It has no TLS and no authentication: beyond this machine a proxy stands in front.
@@ -6,14 +11,17 @@ It has no TLS and no authentication: beyond this machine a proxy stands in front
 
 import contextlib
 import functools
+import math
 from collections.abc import Iterator
 
 import grpc
 import numpy as np
+import tensorflow as tf
 from google.protobuf.message import DecodeError
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_health.v1.health import aio as health
 from tensorflow.core.example import example_pb2
+from tensorflow.core.framework import tensor_pb2, types_pb2
 from tensorflow_serving.apis import (
     classification_pb2,
     get_model_metadata_pb2,
@@ -26,12 +34,57 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from jdfd_keras.serving.contract import SCORE_BYTES
-from jdfd_keras.serving.server import examples
-from jdfd_keras.serving.server.calls import Calls, find_signature
-from jdfd_keras.serving.server.errors import CODES, CallError
+from jdfd_keras.client.signatures import SCORE_BYTES, TensorInfo
+from jdfd_keras.serving.server import inference_service as examples
+from jdfd_keras.serving.server.call_errors import CODES, CallError
+from jdfd_keras.serving.server.inference_service import Calls, find_signature
 from jdfd_keras.serving.server.repository import ServedVersion
-from jdfd_keras.serving.server.tensors import decode_tensor, encode_tensor
+
+
+def decode_tensor(
+    name: str, tensor: tensor_pb2.TensorProto, info: TensorInfo, max_bytes: int
+) -> np.ndarray:
+    """Turn a message into an array.
+
+    Args:
+        name: The input, for the words of an error.
+        tensor: The message.
+        info: What the signature says of the input; its shape is left to the caller.
+        max_bytes: The largest array. A message may give one number for all of its elements.
+
+    Returns:
+        The array; text is an object array of bytes.
+
+    Raises:
+        CallError: If it is of another dtype, its shape and values do not fit, or it is too large.
+    """
+    expected = f"DT_{info.dtype.upper()}"
+    if tensor.dtype != types_pb2.DataType.Value(expected):
+        got = _DTYPES.get(tensor.dtype, tensor.dtype)
+        raise CallError(f"input {name}: expected a tensor of {expected}, got {got}")
+    sizes = [axis.size for axis in tensor.tensor_shape.dim]
+    if tensor.tensor_shape.unknown_rank or min(sizes, default=0) < 0:
+        raise CallError(f"input {name}: the shape {sizes} is not known in full")
+    count = math.prod(sizes)
+    dtype = tf.as_dtype(tensor.dtype)
+    if count * dtype.size > max_bytes:
+        raise CallError(
+            f"input {name}: a tensor of shape {sizes} is above the limit of {max_bytes} bytes"
+        )
+    if dtype == tf.string and len(tensor.string_val) != count:
+        raise CallError(f"input {name}: {len(tensor.string_val)} texts for the shape {sizes}")
+    try:
+        return tf.make_ndarray(tensor)
+    except (ValueError, TypeError, OverflowError) as error:
+        raise CallError(f"input {name}: {error}") from error
+
+
+def encode_tensor(array: np.ndarray) -> tensor_pb2.TensorProto:
+    """Turn an output into a message."""
+    return tf.make_tensor_proto(array)
+
+
+_DTYPES = {value.number: value.name for value in types_pb2.DataType.DESCRIPTOR.values}
 
 SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
 MAX_DETAIL = 1000  # gRPC sends the words of an error in a header, which has little room

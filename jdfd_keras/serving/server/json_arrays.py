@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jdfd_keras.serving.contract import TensorInfo
-from jdfd_keras.serving.server.errors import CallError
+from jdfd_keras.client.signatures import TensorInfo
+from jdfd_keras.serving.server.call_errors import CallError
 
 
 class NumberRule(NamedTuple):

@@ -15,11 +15,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jdfd_keras.serving.checksums import verify_checksums
-from jdfd_keras.serving.contract import CHECKSUMS, find_versions
-from jdfd_keras.serving.engine import SavedModelEngine
+from jdfd_keras.client.signatures import CHECKSUMS, find_versions
+from jdfd_keras.inference.model_files import verify_checksums
+from jdfd_keras.inference.saved_model import SavedModelEngine
 from jdfd_keras.serving.model_config import ModelConfig
-from jdfd_keras.serving.server.errors import CallError
+from jdfd_keras.serving.server.call_errors import CallError
 
 POLL_INTERVAL_S = 1.0
 STATES = ("START", "LOADING", "AVAILABLE", "UNLOADING", "END")

@@ -17,8 +17,8 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from jdfd_keras.serving.server import routes
-from jdfd_keras.serving.server.calls import Calls
-from jdfd_keras.serving.server.errors import CallError
+from jdfd_keras.serving.server.call_errors import CallError
+from jdfd_keras.serving.server.inference_service import Calls
 
 METRICS = "/monitoring/prometheus/metrics"
 IDLE_TIMEOUT_S = 60  # also for a head that does not come to its end

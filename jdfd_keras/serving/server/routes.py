@@ -10,11 +10,12 @@ from functools import partial
 
 import numpy as np
 
-from jdfd_keras.serving.server import examples, rest
-from jdfd_keras.serving.server.calls import Calls, find_signature
-from jdfd_keras.serving.server.errors import CallError
+from jdfd_keras.inference.saved_model import serialize_example
+from jdfd_keras.serving.server import inference_service as examples
+from jdfd_keras.serving.server import rest_codec as rest
+from jdfd_keras.serving.server.call_errors import CallError
+from jdfd_keras.serving.server.inference_service import Calls, find_signature
 from jdfd_keras.serving.server.repository import MAX_VERSION, ServedVersion
-from jdfd_keras.serving.warmup import serialize_example
 
 ROUTE = re.compile(
     r"/v1/models/(?P<name>[^/:]+)"

@@ -6,14 +6,14 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from jdfd_keras.claims import save_options
-from jdfd_keras.evaluation.groups import Excluded
+from jdfd_keras.evaluation.eval_data import Excluded
 from jdfd_keras.evaluation.report import build_report
 from jdfd_keras.evaluation.scores import Scores
+from jdfd_keras.io.files import save_options
 from jdfd_keras.options import EvaluateOptions, OptimizerOptions, SplitOptions
 from jdfd_keras.serving.export.card_sections import read_report, tell_report, tell_run
-from jdfd_keras.training.material import DataFacts
-from jdfd_keras.training.run import write_seen
+from jdfd_keras.training.run_folder import write_seen
+from jdfd_keras.training.training_data import DataFacts
 
 DIGEST = "a" * 64
 

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from jdfd_keras.data.pipeline import load_faces
-from jdfd_keras.evaluation.calibration import Calibration
+from jdfd_keras.client.metadata import Calibration
+from jdfd_keras.datasets.pipeline import load_faces
 from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import ModelOptions
 from jdfd_keras.serving.export.lite import KINDS, check_lite, export_all_lite, score_lite, tell_lite

@@ -3,9 +3,8 @@
 from datetime import datetime
 
 import jdfd_keras
-from jdfd_keras.evaluation.calibration import Calibration
+from jdfd_keras.client.metadata import Calibration, Description
 from jdfd_keras.options import FaceOptions
-from jdfd_keras.serving.description import Description
 from jdfd_keras.serving.export.model_card import write_model_card
 
 CARD = {"has_decoder": True, "sections": {"Training": "last"}}

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from jdfd_keras.serving.contract import Signature, TensorInfo
+from jdfd_keras.client.signatures import Signature, TensorInfo
 from jdfd_keras.serving.server.batching import Batcher
-from jdfd_keras.serving.server.errors import CallError
-from jdfd_keras.serving.server.metrics import Metrics
+from jdfd_keras.serving.server.call_errors import CallError
+from jdfd_keras.serving.server.prometheus import Metrics
 from jdfd_keras.serving.server.repository import Repository, ServedVersion
 
 ROW = TensorInfo("float", (None,))

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from jdfd_keras.serving.contract import Signature, TensorInfo
-from jdfd_keras.serving.server import examples
-from jdfd_keras.serving.server.errors import CallError
+from jdfd_keras.client.signatures import Signature, TensorInfo
+from jdfd_keras.serving.server import inference_service as examples
+from jdfd_keras.serving.server.call_errors import CallError
 
 TEXT = TensorInfo("string", (None,))
 

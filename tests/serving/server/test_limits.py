@@ -14,7 +14,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from jdfd_keras.serving.engine import SavedModelEngine
+from jdfd_keras.inference.saved_model import SavedModelEngine
 
 CODE = grpc.StatusCode
 PREDICT = "/v1/models/small:predict"

@@ -9,7 +9,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 from jdfd_keras.serving.model_config import ModelConfig
-from jdfd_keras.serving.server.errors import CallError
+from jdfd_keras.serving.server.call_errors import CallError
 from jdfd_keras.serving.server.repository import Repository, load_engine
 
 

@@ -8,10 +8,10 @@ import time
 import numpy as np
 import pytest
 
+from jdfd_keras.client import connect
 from jdfd_keras.options import ServeOptions
-from jdfd_keras.serving.client import connect
 from jdfd_keras.serving.model_config import ModelConfig
-from jdfd_keras.serving.server.run import ModelServer
+from jdfd_keras.serving.server.model_server import ModelServer
 
 pytestmark = pytest.mark.slow
 TOLERANCE = 1e-5
@@ -20,8 +20,8 @@ TOLERANCE = 1e-5
 @pytest.fixture(scope="module")
 def sharper(detector, tiny_faces, tmp_path_factory):
     """Another version of the model, whose scores are pushed away from one half."""
-    from jdfd_keras.evaluation.calibration import Calibration
-    from jdfd_keras.serving.export.run import export_detector
+    from jdfd_keras.client.metadata import Calibration
+    from jdfd_keras.serving.export.exporter import export_detector
 
     directory = tmp_path_factory.mktemp("sharper") / "tiny"
     calibration = Calibration(temperature=0.2)

@@ -1,0 +1,194 @@
+"""Finished videos to shards and tables.
+
+Takes the parts that `data.take` wrote; gives the files of a prepared data set. Nothing is held
+whole: a shard is joined, with its rows, by a task of its own, and the manifest is written from
+these, shard after shard.
+"""
+
+import dataclasses
+import hashlib
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import pyarrow.parquet as pq
+
+from jdfd_keras.datasets.extraction_task import RECORDS, part_name, read_part
+from jdfd_keras.datasets.manifest import (
+    MANIFEST,
+    VIDEOS,
+    FaceRow,
+    VideoRow,
+    schema_of,
+    to_table,
+    write_table,
+)
+from jdfd_keras.datasets.records import SHARDS, read_framed
+from jdfd_keras.datasets.splits import split_faces
+from jdfd_keras.datasets.videos import CLASSES, SPLITS, Video
+from jdfd_keras.io.storage import PARTS, Store
+from jdfd_keras.options import SplitOptions
+
+
+@dataclass(frozen=True)
+class Shard:
+    """What goes into one file of faces.
+
+    Attributes:
+        name: The file.
+        split: The split of its faces.
+        members: Videos, each with the positions of those of its faces that belong here.
+    """
+
+    name: str
+    split: str
+    members: tuple[tuple[Video, tuple[int, ...]], ...]
+
+
+@dataclass(frozen=True)
+class Join:
+    """The task of a worker: to join one shard.
+
+    Attributes:
+        out: The prepared data set.
+    """
+
+    out: Store
+
+    def __call__(self, shard: Shard) -> str:
+        """Write a shard, and beside the parts its rows; give its name.
+
+        Raises:
+            ValueError: If a part is damaged.
+        """
+        rows, written = [], 0
+        with self.out.create(f"{SHARDS}/{shard.name}") as file:
+            for video, positions in shard.members:
+                faces, own = read_part(self.out, video)["faces"], set(positions)
+                for position, framed in enumerate(self._read_records(video, len(faces))):
+                    if position not in own:
+                        continue
+                    file.write(framed)
+                    rows.append(
+                        FaceRow(
+                            **{**dataclasses.asdict(video), "split": shard.split},
+                            **faces[position],
+                            shard=shard.name,
+                            offset=written,
+                        )
+                    )
+                    written += len(framed)
+        with self.out.create(_rows_name(shard)) as file:
+            write_table(file, "parquet", FaceRow, [to_table(rows, FaceRow)])
+        return shard.name
+
+    def _read_records(self, video: Video, count: int) -> Iterator[bytes]:
+        name = part_name(video) + RECORDS
+        found = 0
+        try:
+            with self.out.open(name) as file:
+                for framed in read_framed(file):
+                    found += 1
+                    yield framed
+            if found != count:
+                raise ValueError(f"{found} records")
+        except ValueError as error:
+            raise ValueError(
+                f"Expected {count} records of {video.video_id} in {self.out.place}/{name}; got "
+                f"{error}. Remove that file and the .json of the same name, and run again."
+            ) from error
+
+
+def plan_shards(
+    videos: list[Video],
+    num_faces: Mapping[str, int],
+    *,
+    faces_per_shard: int,
+    splits: SplitOptions,
+) -> list[Shard]:
+    """Share the faces of each split out over its shards, mixed.
+
+    Videos are taken in the order of their ids' hashes: always the same, and as good as random,
+    so that a reader who shuffles some thousand faces at a time sees every class.
+
+    Args:
+        videos: All of them; without a split where faces are split singly.
+        num_faces: Video id to the number of its faces.
+        faces_per_shard: A shard is full with so many, or a few more: the faces of a video in one
+            split stay together.
+        splits: By which shares and seed, where faces are split singly.
+
+    Returns:
+        The shards, in the order of SPLITS.
+    """
+    ordered = sorted(videos, key=lambda video: hashlib.sha256(video.video_id.encode()).digest())
+    positions = _split_singly(ordered, num_faces, splits) if splits.split == "paper" else None
+    shards = []
+    for split in SPLITS:
+        members, filled = [[]], 0
+        for video in ordered:
+            if positions is not None:
+                own = positions[split].get(video.video_id, ())
+            else:
+                own = tuple(range(num_faces[video.video_id])) if video.split == split else ()
+            if not own:
+                continue
+            if filled >= faces_per_shard:
+                members.append([])
+                filled = 0
+            members[-1].append((video, own))
+            filled += len(own)
+        shards += [
+            Shard(f"{split}-{number:05d}.tfrecord", split, tuple(shard))
+            for number, shard in enumerate(members)
+            if shard
+        ]
+    return shards
+
+
+def write_tables(
+    out: Store, suffix: str, videos: list[Video], outcomes: Mapping[str, dict], shards: list[Shard]
+) -> None:
+    """Write both tables; the manifest is the last, and says that the data set is done."""
+    rows = [VideoRow(**dataclasses.asdict(video), **outcomes[video.video_id]) for video in videos]
+    with out.create(f"{VIDEOS}.{suffix}") as file:
+        write_table(file, suffix, VideoRow, [to_table(rows, VideoRow)])
+    with out.create(f"{MANIFEST}.{suffix}") as file:
+        write_table(file, suffix, FaceRow, (_read_rows(out, shard) for shard in shards))
+
+
+def check_faces(videos: list[Video], num_faces: Mapping[str, int]) -> None:
+    """See that both classes show faces.
+
+    Raises:
+        ValueError: If one shows none.
+    """
+    for name, label in CLASSES.items():
+        members = [video for video in videos if video.label == label]
+        if members and not any(num_faces[video.video_id] for video in members):
+            raise ValueError(
+                f"Expected a face in at least one {name} video; got none in all {len(members)}. "
+                "See that they show upright faces of 40 pixels or more, or try --detector mtcnn."
+            )
+
+
+def _split_singly(
+    videos: list[Video], num_faces: Mapping[str, int], splits: SplitOptions
+) -> dict[str, dict[str, tuple[int, ...]]]:
+    faces = [(v.video_id, place) for v in videos for place in range(num_faces[v.video_id])]
+    places = split_faces(
+        faces, val_share=splits.val_share, test_share=splits.test_share, seed=splits.seed
+    )
+    found: dict[str, dict[str, list[int]]] = {split: defaultdict(list) for split in SPLITS}
+    for (video_id, position), split in zip(faces, places, strict=True):
+        found[split][video_id].append(position)
+    return {split: {k: tuple(v) for k, v in of.items()} for split, of in found.items()}
+
+
+def _rows_name(shard: Shard) -> str:
+    return f"{PARTS}/{shard.name}.parquet"
+
+
+def _read_rows(out: Store, shard: Shard):
+    with out.open(_rows_name(shard)) as file:
+        return pq.read_table(file, schema=schema_of(FaceRow))

@@ -1,0 +1,68 @@
+import json
+import re
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+
+import pytest
+
+from jdfd_keras.datasets.manifest import read_videos
+
+SMALL = ["--people", "8", "--frames-per-clip", "6", "--frames-per-video", "3", "--face-size", "71"]
+
+
+@pytest.mark.slow
+def test_demo_goes_from_nothing_to_served_verdicts(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "jdfd_keras", "demo", "--out", "my demo", "--epochs", "1", *SMALL]
+        + ["--format", "json"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+
+    commands = re.findall(r"^\$ jdfd-keras (\w+)", done.stderr, flags=re.MULTILINE)
+    assert commands == ["prepare", "train", "calibrate", "evaluate", "export", "serve", "predict"]
+
+    report = json.loads((tmp_path / "my demo/report/report.json").read_text(encoding="utf-8"))
+    assert result["test_frame_auc"] == report["frame"]["auc"]["value"]
+    assert 0 <= result["validation_frame_auc"] <= 1
+    verdicts = [verdict["verdict"] for verdict in result["verdicts"]]
+    assert set(verdicts) <= {"real", "uncertain", "fake"} and len(verdicts) == 2
+    assert all(0 <= verdict["score"] <= 1 for verdict in result["verdicts"])
+
+    # The clips asked about are of the test split, and so unknown to training.
+    split = {video.path: video.split for video in read_videos(tmp_path / "my demo/prepared")}
+    for verdict in result["verdicts"]:
+        assert split[verdict["path"].removeprefix("my demo/videos/")] == "test"
+
+    for name in ("roc", "report", "model"):
+        assert (tmp_path / result[name]).exists()
+    assert "no judge of real videos" in result["disclaimer"]
+
+    url = re.search(r"http://127.0.0.1:\d+", done.stderr).group()
+    with pytest.raises(urllib.error.URLError):  # the server was stopped
+        urllib.request.urlopen(url, timeout=5)
+
+
+def test_demo_refuses_a_folder_of_other_options(tmp_path):
+    from jdfd_keras.cli.demo import run_demo
+    from jdfd_keras.io.files import claim_directory
+    from jdfd_keras.options import DemoOptions
+
+    claim_directory(tmp_path / "demo", demo=DemoOptions(people=4))
+    with pytest.raises(ValueError, match="people 4 -> 6"):
+        run_demo(tmp_path / "demo", DemoOptions(people=6))
+
+
+def test_demo_says_when_there_are_too_few_photographs(tmp_path):
+    from jdfd_keras.cli.demo import run_demo
+    from jdfd_keras.options import DemoOptions
+
+    (tmp_path / "photographs").mkdir()
+    with pytest.raises(ValueError, match="at least 6 photographs with a face.*got 0"):
+        run_demo(tmp_path / "demo", DemoOptions(portraits=str(tmp_path / "photographs")))
+    assert not (tmp_path / "demo").exists()

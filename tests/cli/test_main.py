@@ -1,0 +1,526 @@
+import re
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from jdfd_keras.cli.commands import read_flags
+from jdfd_keras.cli.main import main, parse
+from jdfd_keras.cli.parser import EXAMPLES
+from jdfd_keras.options import ModelOptions, PipelineOptions, UnlabelledOptions
+
+COMMANDS = sorted(EXAMPLES)
+README = Path(__file__).parents[2] / "README.md"
+
+
+@pytest.mark.parametrize("words", [[], *([command] for command in COMMANDS)])
+def test_help_answers_at_once(words):
+    def seconds() -> float:
+        begun = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", "jdfd_keras", *words, "--help"], capture_output=True, text=True
+        )
+        assert done.returncode == 0
+        assert done.stdout.startswith("usage: jdfd-keras")
+        return time.perf_counter() - begun
+
+    assert min(seconds() for _ in range(3)) < 0.5
+
+
+def commands_in(text: str) -> list[str]:
+    text = text.replace("\\\n", " ")
+    return re.findall(r"^ *(jdfd-keras .+?)(?: &)?$", text, flags=re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", [line for text in EXAMPLES.values() for line in commands_in(text)])
+def test_examples_in_the_help_are_parsed(line):
+    assert parse(shlex.split(line)[1:]).command in COMMANDS
+
+
+def test_commands_in_the_readme_are_parsed():
+    blocks = re.findall(r"^    .*$", README.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    lines = commands_in("\n".join(blocks))
+    assert {parse(shlex.split(line)[1:]).command for line in lines} == set(COMMANDS)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["no-such-command"],
+        ["prepare"],
+        ["prepare", "videos"],
+        ["prepare", "videos", "root", "--out", "x"],
+        ["prepare", "folder", "videos", "--out", "x", "--detector", "guess"],
+        ["prepare", "folder", "videos", "--out", "x", "--temp_location", "y"],
+        ["prepare", "folder", "videos", "--out", "x", "--frames", "3"],
+        ["audit"],
+        ["train"],
+        ["train", "prepared"],
+        ["train", "--out", "x"],
+        ["train", "--resume", "run", "--out", "x"],
+        ["train", "prepared", "--resume", "run", "--out", "x"],
+        ["train", "prepared", "--out", "x", "--epochs", "many"],
+        ["train", "prepared", "--out", "x", "--decoder-widths", "a"],
+        ["train", "prepared", "--out", "x", "--decoder-widths", "64,"],
+        ["train", "prepared", "--out", "x", "--reconstruct", "fake"],
+        ["predict", "clip.mp4"],
+        ["predict", "clip.mp4", "--model", "m", "--server", "http://127.0.0.1:1/v1/models/m"],
+        ["serve"],
+        ["serve", "saved_models/m", "--models-config", "models.config"],
+        ["serve", "saved_models/m", "--engine", "torchserve"],
+        ["export", "run", "--name", "m", "--tflite", "float64"],
+    ],
+)
+def test_wrong_usage_exits_with_2(words, capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(words)
+    assert exit.value.code == 2
+    assert "usage: jdfd-keras" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["experiment", "ablation", "--data", "ff=x", "--out", "x", "--seeds", "1,a"],
+        ["train", "x", "--out", "x", "--decoder-widths", "1,a"],
+    ],
+)
+def test_a_list_with_a_word_in_it_is_refused_by_what_every_list_is(words, capsys):
+    with pytest.raises(SystemExit):
+        main(words)
+    assert (
+        f"{words[-2]}: expected whole numbers such as 0,1,2; got '1,a'" in capsys.readouterr().err
+    )
+
+
+def test_widths_of_the_decoder_are_numbers_in_their_order():
+    words = ["train", "prepared", "--out", "run"]
+    assert parse([*words, "--decoder-widths", "64,32"]).decoder_widths == (64, 32)
+    assert parse([*words, "--decoder-widths", "8"]).decoder_widths == (8,)
+    assert read_flags(parse(words), ModelOptions) == ModelOptions()
+
+
+def test_several_unlabelled_data_sets_are_given_one_by_one():
+    words = ["train", "prepared", "--out", "run"]
+    both = parse([*words, "--unlabelled", "a", "--unlabelled", "b", "--unlabelled-share", "0.1"])
+    assert read_flags(both, UnlabelledOptions) == UnlabelledOptions(("a", "b"), 0.1)
+    assert read_flags(parse(words), UnlabelledOptions) == UnlabelledOptions()
+
+
+def test_a_class_weight_is_asked_for_by_a_flag_and_left_out_by_another():
+    words = ["train", "prepared", "--out", "run"]
+    assert read_flags(parse([*words, "--class-weights"]), PipelineOptions).class_weights
+    assert not read_flags(parse([*words, "--no-class-weights"]), PipelineOptions).class_weights
+    assert not read_flags(parse([*words, "--no-decoder"]), ModelOptions).decoder
+
+
+@pytest.fixture(scope="module")
+def model_file(tiny_detector, tmp_path_factory):
+    """The tiny detector as a .keras file."""
+    path = tmp_path_factory.mktemp("cli") / "tiny.keras"
+    tiny_detector.save(path)
+    return path
+
+
+def write_video(path: Path, frames: list[np.ndarray]) -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, frames[0].shape[1::-1])
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def noise() -> np.ndarray:
+    """A picture in which nobody sees a face."""
+    return np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def bad_files(tmp_path_factory, clips_folder):
+    """Files that have no verdict, by what is wrong with them."""
+    folder = tmp_path_factory.mktemp("bad files")
+    whole = next((clips_folder / "real").glob("*.mp4")).read_bytes()
+    (folder / "notes.mp4").write_text("These are my notes on the case.\n")
+    (folder / "empty.mp4").write_bytes(b"")
+    (folder / "cut.mp4").write_bytes(whole[: len(whole) // 2])
+    return {
+        "is not there": folder / "missing.mp4",
+        "which is neither": folder / "notes.mp4",
+        "(0 bytes)": folder / "empty.mp4",
+        "cut short": folder / "cut.mp4",
+    }
+
+
+def assert_one_line(text: str, command: str, *parts: str) -> None:
+    """An error is one line for a person: no traceback, no words of TensorFlow or FFmpeg."""
+    assert re.fullmatch(rf"jdfd-keras {command}: Expected [^\n]+; got [^\n]+\.\n", text), text
+    for part in parts:
+        assert part in text
+
+
+def test_files_without_a_verdict_are_named_and_the_others_keep_theirs(
+    model_file, bad_files, clips_folder, tmp_path, capfd
+):
+    good = next((clips_folder / "fake").glob("*.mp4"))
+    wall = write_video(tmp_path / "wall.mp4", [noise()] * 3)
+    paths = [good, wall, *bad_files.values()]
+    code = main(["predict", *map(str, paths), "--model", str(model_file), "--format", "json"])
+    assert code == 1
+    printed = capfd.readouterr()
+    import json
+
+    result = json.loads(printed.out)
+    assert [verdict["path"] for verdict in result["files"]] == [str(good), str(wall)]
+    assert (result["files"][1]["verdict"], result["files"][1]["score"]) == ("no face", None)
+    assert result["files"][0]["score"] == pytest.approx(
+        np.mean([face["score"] for face in result["files"][0]["faces"]])
+    )
+    assert [failure["path"] for failure in result["failed"]] == [
+        str(path) for path in bad_files.values()
+    ]
+    *lines, progress = printed.err.splitlines()
+    assert progress.startswith("judging files: 6/6 files")
+    assert len(lines) == len(bad_files)
+    for line, (reason, path) in zip(lines, bad_files.items(), strict=True):
+        assert line.startswith(f"{path}: Expected")
+        assert reason in line
+
+
+def test_wrong_model_path_is_one_clear_line(tmp_path, prepared_set, clips_folder, capfd):
+    clip = next((clips_folder / "fake").glob("*.mp4"))
+    nowhere = tmp_path / "nowhere"
+    calls = {
+        "predict": [str(clip), "--model", str(nowhere)],
+        "evaluate": [str(nowhere), str(prepared_set), "--out", str(tmp_path / "report")],
+        "export": [str(nowhere), "--name", "m", "--saved-models", str(tmp_path / "models")],
+        "serve": [str(nowhere)],
+    }
+    for command, words in calls.items():
+        assert main([command, *words]) == 1
+        printed = capfd.readouterr()
+        assert printed.out == ""
+        assert_one_line(printed.err, command, str(nowhere))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bad_data_set_is_one_clear_line(tmp_path, capfd):
+    (tmp_path / "empty").mkdir()
+    for name in ("real", "fake"):
+        (tmp_path / "no videos" / name).mkdir(parents=True)
+    (tmp_path / "one class" / "real").mkdir(parents=True)
+    (tmp_path / "one class" / "real" / "a.mp4").touch()
+    for root, reason in {
+        "nowhere": "which is no folder",
+        "empty": "real/, fake/, train/real/, train/fake/; got an empty folder",
+        "no videos": "real/, fake/, train/real/, train/fake/; got an empty folder",
+        "one class": "got 1 files and none that is fake",
+    }.items():
+        out = tmp_path / "out"
+        assert main(["prepare", "folder", str(tmp_path / root), "--out", str(out)]) == 1
+        assert_one_line(capfd.readouterr().err, "prepare", reason)
+        assert not out.exists()
+
+
+def test_training_on_what_is_no_data_set_is_one_clear_line(tmp_path, capfd):
+    assert main(["train", str(tmp_path), "--out", str(tmp_path / "run")]) == 1
+    error = capfd.readouterr().err
+    assert_one_line(error.split("\n", 1)[1], "train", "got no manifest.parquet", "prepare")
+
+
+@pytest.fixture(scope="module")
+def done_run(prepared_set, tmp_path_factory):
+    """A run of two epochs, by the command itself, of a detector of two weights."""
+
+    def build(options):
+        import keras
+
+        image = keras.Input((options.image_size, options.image_size, 3), name="image")
+        x = keras.layers.GlobalAveragePooling2D()(keras.layers.Rescaling(1 / 255)(image))
+        score = keras.layers.Dense(1, "sigmoid", name="classification")(x)
+        return keras.Model(image, {"classification": score})
+
+    run = tmp_path_factory.mktemp("cli") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("jdfd_keras.training.train.build_detector", build)
+        words = ["train", str(prepared_set), "--out", str(run), "--no-decoder"]
+        words += ["--batch-size", "16", "--epochs", "2", "--decoder-widths", "9,5"]
+        words += ["--learning-rate", "0.007", "--flip", "--class-weights"]
+        assert main(words) == 0
+    return run
+
+
+def snapshot(folder: Path) -> dict:
+    return {
+        path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
+        for path in folder.rglob("*")
+    }
+
+
+def test_resuming_a_run_that_is_done_prints_it_and_changes_nothing(done_run, capfd):
+    import json
+
+    before = snapshot(done_run)
+    assert main(["train", "--resume", str(done_run), "--format", "json"]) == 0
+    result = json.loads(capfd.readouterr().out)
+    assert result["directory"] == str(done_run)
+    assert result["epochs"] == 2
+    assert result["best_epoch"] in (1, 2)
+    assert main(["train", "--resume", str(done_run)]) == 0
+    assert capfd.readouterr().out == (
+        f"best epoch {result['best_epoch']} of 2, validation frame AUC "
+        f"{result['validation_frame_auc']:.3f}\nrun: {done_run}\n"
+    )
+    assert snapshot(done_run) == before
+
+
+def test_resuming_a_run_takes_all_that_it_was_told(done_run, prepared_set, monkeypatch):
+    from jdfd_keras import options
+
+    told = {}
+
+    def train(data, out, **groups):
+        told.update(groups, data=data, out=out)
+        raise OSError("seen enough")
+
+    monkeypatch.setattr("jdfd_keras.training.train.train", train)
+    assert main(["train", "--resume", str(done_run), "--checkpoint-steps", "7"]) == 1
+    assert told == {
+        "data": prepared_set.resolve(),
+        "out": done_run,
+        "model": ModelOptions(image_size=71, decoder=False, decoder_widths=(9, 5)),
+        "optimizer": options.OptimizerOptions(learning_rate=0.007),
+        "loss": options.LossOptions(),
+        "options": options.TrainOptions(epochs=2, batch_size=16),
+        "unlabelled": UnlabelledOptions(),
+        "pipeline": PipelineOptions(class_weights=True),
+        "augment": options.AugmentOptions(flip=True),
+        "run": options.RunOptions(checkpoint_steps=7),
+    }
+
+
+def test_a_run_with_unlabelled_faces_is_resumed_from_another_folder(
+    prepared_set, tmp_path, stand_in, monkeypatch
+):
+    import shutil
+
+    shutil.copytree(prepared_set, tmp_path / "other")
+    monkeypatch.chdir(tmp_path)
+    words = ["train", str(prepared_set), "--out", "run", "--unlabelled", "other"]
+    assert main([*words, "--epochs", "1", "--batch-size", "64"]) == 0
+    monkeypatch.chdir(tmp_path / "run")
+    assert main(["train", "--resume", str(tmp_path / "run")]) == 0
+
+
+def assert_train_refused(words: list[str], capfd, *parts: str) -> None:
+    """One line to stderr, after the one that says what it would run on."""
+    capfd.readouterr()
+    assert main(["train", *words]) == 1
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    *before, line = printed.err.splitlines(keepends=True)
+    assert all(other.startswith("TensorFlow ") for other in before)
+    assert_one_line(line, "train", *parts)
+
+
+@pytest.mark.parametrize(
+    ("words", "difference"),
+    [
+        (["--batch-size", "3"], "batch_size 16 -> 3"),
+        (["--no-flip", "--seed", "4"], "flip True -> False"),
+        (["--no-flip", "--seed", "4"], "seed 0 -> 4"),
+        (["--decoder-widths", "5,9"], "decoder_widths [9, 5] -> [5, 9]"),
+        (["--learning-rate", "0.005"], "learning_rate 0.007 -> 0.005"),
+    ],
+)
+def test_resuming_with_another_option_names_what_differs(done_run, capfd, words, difference):
+    before = snapshot(done_run)
+    parts = (f"the options that {done_run} was made with", difference)
+    assert_train_refused(["--resume", str(done_run), *words], capfd, *parts)
+    assert snapshot(done_run) == before
+
+
+def test_resuming_with_another_data_set_names_what_differs(
+    done_run, prepared_set, change_table, tmp_path, capfd
+):
+    import shutil
+
+    from jdfd_keras.datasets.manifest import FaceRow
+
+    moved = tmp_path / "renamed"
+    shutil.copytree(prepared_set, moved)
+    assert main(["train", str(moved), "--resume", str(done_run)]) == 0, "it only lies elsewhere"
+    change_table(moved, FaceRow, lambda rows: rows[1:])
+    words = [str(moved), "--resume", str(done_run)]
+    assert_train_refused(words, capfd, "digest", "train_faces 34 -> 33")
+
+
+def test_resuming_what_is_no_run_is_one_clear_line(tmp_path, prepared_set, capfd):
+    (tmp_path / "empty").mkdir()
+    for folder in (tmp_path / "empty", tmp_path / "nowhere"):
+        parts = (f"a run folder to go on with; got {folder}", "holds no options.json", "--out DIR")
+        assert_train_refused(["--resume", str(folder)], capfd, *parts)
+    assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
+    # A data set has options as well, but those of no training.
+    before = snapshot(prepared_set)
+    assert_train_refused(["--resume", str(prepared_set)], capfd, "to hold the group 'place'")
+    assert snapshot(prepared_set) == before
+
+
+@pytest.mark.parametrize("group", ["place", "model", "train", "loss", "unlabelled", "augment"])
+def test_resuming_a_run_with_options_that_are_unknown_is_refused(done_run, tmp_path, capfd, group):
+    import json
+    import shutil
+
+    shutil.copytree(done_run, tmp_path / "run")
+    path = tmp_path / "run" / "options.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    told[group]["warmth"] = 3
+    path.write_text(json.dumps(told), encoding="utf-8")
+    parts = (f"{path} to hold the group '{group}'", "'warmth'")
+    assert_train_refused(["--resume", str(tmp_path / "run")], capfd, *parts)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"place": 3}', '{"place": null}'])
+def test_resuming_a_run_with_damaged_options_is_refused(tmp_path, capfd, text):
+    (tmp_path / "options.json").write_text(text)
+    assert_train_refused(["--resume", str(tmp_path)], capfd, str(tmp_path / "options.json"))
+
+
+def test_threshold_in_per_cent_is_refused(model_file, clips_folder, capfd):
+    clip = next((clips_folder / "fake").glob("*.mp4"))
+    assert main(["predict", str(clip), "--model", str(model_file), "--threshold", "50"]) == 1
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert "Expected a threshold in 0..1; got 50.0" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["run", "a", "b", "--out", "o"], ("run", ["a", "b"], None)),
+        (["run", "--out", "o", "a", "b"], ("run", ["a", "b"], None)),
+        (["--out", "o", "run", "a"], ("run", ["a"], None)),
+        (["--from-scores", "s.csv", "--out", "o"], (None, [], "s.csv")),
+        (["a", "--from-scores", "s.csv", "--out", "o"], ("a", ["a"], "s.csv")),
+    ],
+)
+def test_evaluate_takes_a_run_and_data_sets_or_scores(words, expected):
+    arguments = parse(["evaluate", *words])
+    found = (arguments.model, arguments.data, arguments.from_scores)
+    plain = tuple([*map(str, e)] if isinstance(e, list) else e and str(e) for e in found)
+    assert plain == expected
+
+
+@pytest.mark.parametrize("words", [["run"], [], ["run", "a", "--nonsense"], ["run", "a", "-x"]])
+def test_evaluate_without_what_it_needs_is_wrong_usage(words, capfd):
+    with pytest.raises(SystemExit) as stopped:
+        main(["evaluate", *words, "--out", "o"])
+    assert stopped.value.code == 2
+    assert capfd.readouterr().out == ""
+
+
+def test_scores_of_any_detector_are_measured_by_the_command(tmp_path, capfd):
+    import json
+
+    lines = ["video_id,label,score", "a,0,0.2", "a,0,0.4", "b,0,0.6", "c,1,0.5", "d,1,0.9"]
+    (tmp_path / "scores.csv").write_text("\n".join(lines) + "\n")
+    words = ["evaluate", "--from-scores", str(tmp_path / "scores.csv"), "--format", "json"]
+    assert main([*words, "--out", str(tmp_path / "out")]) == 0
+    report = json.loads(capfd.readouterr().out)
+    # Videos .3 and .6 against .5 and .9: three of four pairs are in order.
+    assert report["video"]["auc"]["value"] == 0.75
+    assert report["frame"]["auc"]["value"] == pytest.approx(5 / 6)
+    assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
+    (tmp_path / "scores.csv").write_text("video_id,label,score\na,0,nan\n")
+    assert main([*words, "--out", str(tmp_path / "other")]) == 1
+    printed = capfd.readouterr()
+    assert printed.out == ""
+    assert_one_line(printed.err, "evaluate", "scores.csv", "a number for the score of every face")
+    assert not (tmp_path / "other").exists()
+
+
+def test_calibrate_keeps_what_it_found_in_the_run(done_run, prepared_set, tmp_path, capfd):
+    import json
+    import shutil
+
+    shutil.copytree(done_run, tmp_path / "run")
+    words = ["calibrate", str(tmp_path / "run"), str(prepared_set), "--fpr", "0.2"]
+    assert main([*words, "--format", "json"]) == 0
+    result = json.loads(capfd.readouterr().out)
+    kept = json.loads((tmp_path / "run/calibration.json").read_text())["calibration"]
+    assert {name: result[name] for name in kept} == kept
+    assert kept["wanted_rate"] == 0.2 and kept["temperature"] > 0
+    names = {path.name for path in (tmp_path / "run/calibration").iterdir()}
+    assert names == {"scores.parquet", "seen.parquet"} | {
+        f"{name}.{kind}" for name in ("reliability", "scores") for kind in ("png", "svg")
+    }
+    assert main([*words[:-1], "0.5"]) == 1
+    assert "Expected a wanted rate from 0 to below 0.5; got 0.5" in capfd.readouterr().err
+
+
+def test_server_that_is_not_there_is_one_clear_line(clips_folder, capfd):
+    clip = next((clips_folder / "fake").glob("*.mp4"))
+    code = main(["predict", str(clip), "--server", "http://127.0.0.1:9/v1/models/m"])
+    assert code == 1
+    assert_one_line(capfd.readouterr().err, "predict", "http://127.0.0.1:9/v1/models/m")
+
+
+def test_prepare_counts_faces_and_names_videos_without(clips_folder, bad_files, tmp_path, capfd):
+    import json
+    import shutil
+
+    root = tmp_path / "videos"
+    shutil.copytree(clips_folder, root)
+    write_video(root / "fake" / "wall.mp4", [noise()] * 3)
+    shutil.copy(bad_files["which is neither"], root / "real" / "notes.mp4")
+    words = [
+        "prepare",
+        "folder",
+        str(root),
+        "--out",
+        str(tmp_path / "out"),
+        "--frames-per-video",
+        "2",
+    ]
+    words += ["--face-size", "71", "--format", "json"]
+    assert main([*words, "--max-failed", "0.5"]) == 0
+    result = json.loads(capfd.readouterr().out)
+    assert "failed" not in result
+    assert result["videos"] == 18
+    assert sum(sum(count.values()) for count in result["faces"].values()) <= 2 * 16
+    assert {row["path"] for row in result["excluded"]} >= {"fake/wall.mp4", "real/notes.mp4"}
+    assert all(row["reason"] for row in result["excluded"])
+
+    assert main([*words, "--max-failed", "0.1"]) == 1
+    printed = capfd.readouterr()
+    assert json.loads(printed.out)["failed"] == result["excluded"]
+    assert "videos gave no face, more than --max-failed 0.1" in printed.err
+
+
+def test_a_reader_who_has_seen_enough_is_no_failure(prepared_set):
+    words = [sys.executable, "-m", "jdfd_keras", "audit", str(prepared_set)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.wait() == 0
+    assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--max-queue", "0"],
+        ["--max-batch-size", "0"],
+        ["--batch-timeout-ms", "-5"],
+        ["--timeout-s", "nan"],
+        ["--max-body-mb", "0"],
+    ],
+)
+def test_limits_under_which_nothing_is_answered_are_refused(words, tmp_path, capfd):
+    assert main(["serve", str(tmp_path), *words]) == 1
+    assert_one_line(capfd.readouterr().err, "serve", words[0])

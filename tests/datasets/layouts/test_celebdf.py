@@ -1,0 +1,247 @@
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from jdfd_keras.datasets.layouts import list_videos
+from jdfd_keras.io.storage import LocalStore
+from jdfd_keras.options import PrepareOptions
+
+PUBLISHED = Path(__file__).parents[3].parent / "shared/splits/celebdf_v2_List_of_testing_videos.txt"
+TEST_LIST = "List_of_testing_videos.txt"
+
+# Three test fakes on the two real clips id0_0000 and id1_0003, of which the list holds the second.
+LIST = """\
+1 YouTube-real/00170.mp4
+1 Celeb-real/id1_0003.mp4
+0 Celeb-synthesis/id0_id1_0000.mp4
+0 Celeb-synthesis/id0_id2_0000.mp4
+0 Celeb-synthesis/id1_id0_0003.mp4
+"""
+TESTED = {
+    "YouTube-real/00170.mp4",
+    "Celeb-real/id1_0003.mp4",
+    "Celeb-synthesis/id0_id1_0000.mp4",
+    "Celeb-synthesis/id0_id2_0000.mp4",
+    "Celeb-synthesis/id1_id0_0003.mp4",
+}
+TRAINED = {
+    "YouTube-real/00001.mp4",
+    "Celeb-real/id0_0000.mp4",
+    "Celeb-real/id0_0001.mp4",
+    "Celeb-synthesis/id0_id3_0000.mp4",
+}
+
+
+def listed(root, layout="celebdf", **options):
+    return list_videos(LocalStore(str(root)), PrepareOptions(layout=layout, **options))
+
+
+@pytest.fixture
+def archive(folder):
+    """A small Celeb-DF with the list above; `text` is put in its place."""
+
+    def make(*more, text=LIST, without=()):
+        return folder(*sorted((TESTED | TRAINED | {*more}) - {*without}), texts={TEST_LIST: text})
+
+    return make
+
+
+def uncovered(listing):
+    """Sources of the test fakes that sit on a real clip of training; one for each such fake."""
+    real = {
+        video.source_ids
+        for video in listing.videos
+        if video.label == 0 and video.split == "train" and video.path.startswith("Celeb-real/")
+    }
+    return [
+        video.source_ids
+        for video in listing.videos
+        if video.label == 1 and video.split == "test" and video.source_ids in real
+    ]
+
+
+@pytest.mark.parametrize(("layout", "version"), [("celebdf", "v2"), ("celebdf-v1", "v1")])
+@pytest.mark.parametrize(
+    ("name", "label", "source_ids", "people", "split"),
+    [
+        ("Celeb-real/id0_0000", 0, ("id0_0000",), ("id0",), "train"),
+        ("Celeb-real/id1_0003", 0, ("id1_0003",), ("id1",), "test"),
+        ("Celeb-synthesis/id0_id3_0000", 1, ("id0_0000",), ("id0", "id3"), "train"),
+        ("Celeb-synthesis/id1_id0_0003", 1, ("id1_0003",), ("id1", "id0"), "test"),
+        ("YouTube-real/00001", 0, ("youtube00001",), ("youtube00001",), "train"),
+        ("YouTube-real/00170", 0, ("youtube00170",), ("youtube00170",), "test"),
+    ],
+)
+def test_every_kind_of_file_is_described(
+    archive, layout, version, name, label, source_ids, people, split
+):
+    found = listed(archive(), layout)
+    video_id = f"celebdf/{version}/{name}"
+    (video,) = [video for video in found.videos if video.video_id == video_id]
+    assert (video.path, video.label, video.split) == (f"{name}.mp4", label, split)
+    assert (video.manipulation, video.compression) == ("Celeb-synthesis" if label else "", "")
+    assert video.source_ids == source_ids
+    assert found.people[video_id] == people
+
+
+def test_the_published_list_is_for_testing_and_all_else_for_training(archive):
+    found = listed(archive())
+    by_split = {
+        split: {video.path for video in found.videos if video.split == split}
+        for split in ("train", "val", "test")
+    }
+    assert by_split == {"train": TRAINED, "val": set(), "test": TESTED}
+    assert (found.missing, found.unknown) == ([], [])
+    assert [video.video_id for video in found.videos] == sorted(
+        video.video_id for video in found.videos
+    )
+
+
+def test_people_are_told_of_every_video(archive):
+    found = listed(archive())
+    assert set(found.people) == {video.video_id for video in found.videos}
+
+
+def test_one_in_the_list_means_real(archive):
+    videos = listed(archive()).videos
+    labels = {video.path: video.label for video in videos if video.split == "test"}
+    assert labels == {
+        path: 1 - int(label) for label, path in (line.split() for line in LIST.splitlines())
+    }
+
+
+def test_fakes_that_sit_on_a_real_clip_of_training_share_its_source(archive):
+    # Two of the three, on one clip.
+    assert uncovered(listed(archive())) == [("id0_0000",), ("id0_0000",)]
+
+
+@pytest.mark.skipif(not PUBLISHED.is_file(), reason="the published list is not here")
+def test_the_published_list_has_518_videos_and_234_fakes_on_real_clips_beside_it(folder):
+    text = PUBLISHED.read_text()
+    paths = {line.split()[1] for line in text.splitlines()}
+    below = {
+        re.sub(r"Celeb-synthesis/(id\d+)_id\d+_(\d+)", r"Celeb-real/\1_\2", path) for path in paths
+    }
+    found = listed(folder(*sorted(paths | below), texts={TEST_LIST: text}))
+    tested = [video for video in found.videos if video.split == "test"]
+    assert {video.path for video in tested} == paths
+    assert len(paths) == 518
+    assert Counter(video.label for video in tested) == {0: 178, 1: 340}
+    assert len(uncovered(found)) == 234
+    assert len(set(uncovered(found))) == 164
+    assert (found.missing, found.unknown) == ([], [])
+
+
+def test_entries_of_the_list_that_are_not_there_are_missing(archive):
+    gone = {"YouTube-real/00170.mp4", "Celeb-synthesis/id0_id2_0000.mp4"}
+    found = listed(archive(without=gone))
+    assert sorted(found.missing) == sorted(gone)
+    assert {video.path for video in found.videos if video.split == "test"} == TESTED - gone
+
+
+def test_empty_lines_and_the_line_ends_of_windows_do_no_harm(archive):
+    text = "\ufeff\r\n" + LIST.replace("\n", "\r\n") + "\r\n   \r\n"
+    found = listed(archive(text=text))
+    assert {video.path for video in found.videos if video.split == "test"} == TESTED
+    assert found.missing == []
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "1 Celeb-fake/id0_0000.mp4",
+        "0 Celeb-Synthesis/id0_id1_0000.mp4",
+        "1 id0_0000.mp4",
+        "1 Celeb-real/id0_id1_0000.mp4",
+        "0 Celeb-synthesis/id0_0000.mp4",
+        "1 YouTube-real/id0_0000.mp4",
+        "1 YouTube-real/00170.avi",
+        "1 YouTube-real/00170",
+        "0 YouTube-real/00170.mp4",
+        "0 Celeb-real/id0_0000.mp4",
+        "1 Celeb-synthesis/id0_id1_0000.mp4",
+        "2 YouTube-real/00170.mp4",
+        "2 Celeb-synthesis/id0_id1_0000.mp4",
+        "-1 Celeb-synthesis/id0_id1_0000.mp4",
+        "YouTube-real/00170.mp4",
+        "<!DOCTYPE html>",
+    ],
+)
+def test_a_line_of_an_unknown_folder_or_with_a_wrong_label_is_refused_by_name(archive, line):
+    root = archive(text=f"{LIST}{line}\n")
+    with pytest.raises(
+        ValueError, match=re.escape("got 1 that name no clip of Celeb-DF")
+    ) as caught:
+        listed(root)
+    assert repr(line) in str(caught.value)
+    assert f"{root}/{TEST_LIST}" in str(caught.value)
+
+
+def test_a_list_that_is_turned_round_as_a_whole_is_refused(archive):
+    turned = "".join(f"{1 - int(line[0])}{line[1:]}\n" for line in LIST.splitlines())
+    with pytest.raises(ValueError, match=r"1 is real.* got 5 that name no clip"):
+        listed(archive(text=turned))
+
+
+def test_a_list_that_is_not_there_is_an_error_that_names_it(folder):
+    root = folder("Celeb-real/id0_0000.mp4", "Celeb-synthesis/id0_id1_0000.mp4")
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{root}/{TEST_LIST}; got no such file")):
+        listed(root)
+
+
+def test_a_list_that_is_no_text_is_refused_by_name(archive):
+    root = archive()
+    (root / TEST_LIST).write_bytes(b"\xff\xfe1\x00")
+    with pytest.raises(ValueError, match=re.escape(f"UTF-8 in {root}/{TEST_LIST}")):
+        listed(root)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "Celeb-real/id0_id1_0000.mp4",
+        "Celeb-synthesis/id0_0000.mp4",
+        "YouTube-real/id0_0000.mp4",
+        "YouTube-real/trailer.mp4",
+        "Celeb-real/id0_0000.avi",
+        "Celeb-real/id0_0000.copy.mp4",
+        "Celeb-real/more/id0_0000.mp4",
+        "Celeb-fake/id0_id1_0000.mp4",
+        "Celeb-DF-v2/Celeb-real/id0_0000.mp4",
+        "frame.png",
+    ],
+)
+def test_a_stranger_is_named_as_unknown(archive, path):
+    found = listed(archive(path))
+    assert found.unknown == [path]
+    assert {video.path for video in found.videos} == TESTED | TRAINED
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["id0_0000.mp4"],
+        ["Celeb-DF-v2/Celeb-real/id0_0000.mp4"],
+        ["real/0000.mp4", "fake/0000_fake.mp4"],
+        [],
+    ],
+)
+def test_a_wrong_root_is_refused_by_the_folders_that_were_looked_for(folder, paths):
+    with pytest.raises(
+        ValueError, match=r"Expected Celeb-DF in .*Celeb-real/, Celeb-synthesis/, YouTube-real/"
+    ):
+        listed(folder(*paths, texts={TEST_LIST: LIST}))
+
+
+def test_its_one_manipulation_can_be_chosen_and_another_not(archive):
+    root = archive()
+    assert listed(root, manipulations="Celeb-synthesis") == listed(root)
+    with pytest.raises(ValueError, match="which has Celeb-synthesis; got Deepfakes"):
+        listed(root, manipulations="Deepfakes")
+
+
+def test_a_compression_is_refused_for_it_is_not_known_of_any_video(archive):
+    with pytest.raises(ValueError, match=r"compression 'c23' in mine; got only ''\. Leave"):
+        listed(archive(), compression="c23")

@@ -1,0 +1,439 @@
+import io
+import json
+import shutil
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import pytest
+
+from jdfd_keras.datasets.layouts import list_videos
+from jdfd_keras.datasets.layouts.faceforensics import OF_ACTORS, read_clips
+from jdfd_keras.io.storage import LocalStore
+from jdfd_keras.options import PrepareOptions
+
+PUBLISHED = Path(__file__).parents[3].parent / "shared" / "splits"
+SWAPS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
+
+# The first pairs of the three published lists.
+PAIRS = {
+    "train": ["071 054", "087 081", "881 856", "187 234", "645 688"],
+    "val": ["720 672", "939 115", "284 263", "402 453", "820 818"],
+    "test": ["953 974", "012 026", "078 955", "623 630", "919 015"],
+}
+# All clips that were cut from the same video as another, by the published list of sources.
+OF_ONE_SOURCE = """
+331 332, 524 525, 566 567, 605 606, 614 615, 618 619, 639 640, 685 686 687, 755 756, 766 767,
+769 770, 787 788, 837 838, 875 876, 883 884, 937 938, 942 943, 954 955, 967 968, 973 974, 982 983,
+993 994
+"""
+OF_TWO_SPLITS = {"605 606", "639 640", "755 756", "837 838", "875 876", "954 955", "982 983"}
+
+
+class Memory:
+    """A folder of empty files that lies nowhere."""
+
+    def __init__(self, names, place="memory://data/ffpp"):
+        self.names, self.place = names, place
+
+    def list(self, below=""):
+        return dict.fromkeys((name for name in self.names if name.startswith(below)), 0)
+
+    def open(self, name):
+        return io.BytesIO(b"")
+
+
+def listed(root, **options):
+    store = root if isinstance(root, Memory) else LocalStore(str(root))
+    return list_videos(store, PrepareOptions(layout="faceforensics", **options))
+
+
+def reals(compression="c23"):
+    return [f"original_sequences/youtube/{compression}/videos/{i:03d}.mp4" for i in range(1000)]
+
+
+def fakes(manipulation, compression="c23"):
+    folder = f"manipulated_sequences/{manipulation}/{compression}/videos"
+    return [f"{folder}/{clip}_{of.partner}.mp4" for clip, of in read_clips().items()]
+
+
+def shared_groups():
+    return [group.split() for group in OF_ONE_SOURCE.replace("\n", " ").split(",")]
+
+
+def test_the_table_swaps_every_clip_with_one_that_swaps_with_it_in_the_same_split():
+    clips = read_clips()
+    assert sorted(clips) == [f"{number:03d}" for number in range(1000)]
+    for name, clip in clips.items():
+        partner = clips[clip.partner]
+        assert (partner.partner, partner.split) == (name, clip.split)
+        assert clip.partner != name
+    assert Counter(clip.split for clip in clips.values()) == {"train": 720, "val": 140, "test": 140}
+
+
+@pytest.mark.parametrize("split", PAIRS)
+def test_the_table_holds_the_first_pairs_of_the_published_lists(split):
+    clips = read_clips()
+    for pair in PAIRS[split]:
+        one, other = pair.split()
+        assert (clips[one].partner, clips[one].split) == (other, split)
+        assert (clips[other].partner, clips[other].split) == (one, split)
+
+
+def test_the_table_has_977_sources_and_names_each_by_its_first_clip():
+    expected = {f"{number:03d}": f"{number:03d}" for number in range(1000)}
+    for group in shared_groups():
+        expected |= dict.fromkeys(group, group[0])
+    assert {name: clip.source for name, clip in read_clips().items()} == expected
+    assert len(set(expected.values())) == 977
+
+
+def test_seven_pairs_of_clips_share_a_source_across_splits():
+    clips = read_clips()
+    found = {
+        " ".join(group)
+        for group in shared_groups()
+        if len({clips[name].split for name in group}) > 1
+    }
+    assert found == OF_TWO_SPLITS
+
+
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published lists are not here")
+def test_the_table_is_that_of_the_published_lists():
+    expected = {}
+    videos = {
+        clip: video.rsplit(" ", 1)[0]
+        for clip, video in json.loads((PUBLISHED / "ffpp_conversion_dict.json").read_text()).items()
+    }
+    first = {}
+    for clip in sorted(videos):
+        first.setdefault(videos[clip], clip)
+    for split in ("train", "val", "test"):
+        for one, other in json.loads((PUBLISHED / f"ffpp_{split}.json").read_text()):
+            expected[one] = (other, split, first[videos[one]])
+            expected[other] = (one, split, first[videos[other]])
+    assert len(expected) == 1000
+    found = {name: (clip.partner, clip.split, clip.source) for name, clip in read_clips().items()}
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        (
+            "original_sequences/youtube/raw/videos/071.mp4",
+            ("ffpp/youtube/raw/071", 0, "", "raw", ("071",), "train"),
+        ),
+        (
+            "original_sequences/youtube/c40/videos/606.mp4",
+            ("ffpp/youtube/c40/606", 0, "", "c40", ("605",), "val"),
+        ),
+        (
+            "original_sequences/youtube/c23/videos/687.mp4",
+            ("ffpp/youtube/c23/687", 0, "", "c23", ("685",), "train"),
+        ),
+        *(
+            (
+                f"manipulated_sequences/{swap}/c23/videos/939_115.mp4",
+                (f"ffpp/{swap}/c23/939_115", 1, swap, "c23", ("939", "115"), "val"),
+            )
+            for swap in SWAPS
+        ),
+        (
+            "manipulated_sequences/FaceSwap/c40/videos/115_939.mp4",
+            ("ffpp/FaceSwap/c40/115_939", 1, "FaceSwap", "c40", ("115", "939"), "val"),
+        ),
+        (
+            "manipulated_sequences/Face2Face/raw/videos/078_955.mp4",
+            ("ffpp/Face2Face/raw/078_955", 1, "Face2Face", "raw", ("078", "954"), "test"),
+        ),
+        (
+            "manipulated_sequences/Deepfakes/c23/videos/974_953.mp4",
+            ("ffpp/Deepfakes/c23/974_953", 1, "Deepfakes", "c23", ("973", "953"), "test"),
+        ),
+        (
+            "original_sequences/actors/c23/videos/01__exit_phone_room.mp4",
+            ("ffpp/actors/c23/01__exit_phone_room", 0, "", "c23", ("actor01",), "test"),
+        ),
+        (
+            "manipulated_sequences/DeepFakeDetection/c40/videos/03_28__hugging_happy__YVGY8LOK.mp4",
+            (
+                "ffpp/DeepFakeDetection/c40/03_28__hugging_happy__YVGY8LOK",
+                1,
+                "DeepFakeDetection",
+                "c40",
+                ("actor03", "actor28"),
+                "test",
+            ),
+        ),
+    ],
+)
+def test_every_kind_of_file_is_described(folder, path, expected):
+    of_actors = "actor" in str(expected)
+    other = "manipulated_sequences/DeepFakeDetection/raw/videos/05_06__hugging__YVGY8LOK.mp4"
+    root = folder(path, *([other] if of_actors else []))
+    found = listed(root, manipulations=OF_ACTORS if of_actors else "")
+    (video,) = [video for video in found.videos if video.path != other]
+    assert video.path == path
+    assert expected == (
+        video.video_id,
+        video.label,
+        video.manipulation,
+        video.compression,
+        video.source_ids,
+        video.split,
+    )
+    assert found.unknown == []
+
+
+def test_a_whole_data_set_is_split_720_to_140_to_140_in_each_class():
+    found = listed(Memory([*reals(), *fakes("Deepfakes")]))
+    counts = Counter((video.label, video.split) for video in found.videos)
+    assert counts == {
+        (label, split): number
+        for label in (0, 1)
+        for split, number in (("train", 720), ("val", 140), ("test", 140))
+    }
+    assert (found.missing, found.unknown) == ([], [])
+    assert len({video.video_id for video in found.videos}) == 2000
+
+
+def test_a_fake_names_the_sources_of_both_its_clips_and_lies_in_their_split():
+    found = listed(Memory([*reals(), *fakes("FaceShifter")]))
+    real = {video.path[-7:-4]: video for video in found.videos if video.label == 0}
+    for video in found.videos:
+        if video.label == 1:
+            one, other = (real[name] for name in video.path[-11:-4].split("_"))
+            assert video.source_ids == (*one.source_ids, *other.source_ids)
+            assert video.split == one.split == other.split
+
+
+def test_clips_cut_from_one_video_share_a_source_in_the_listing():
+    by_source = defaultdict(list)
+    for video in listed(Memory(reals())).videos:
+        by_source[video.source_ids].append(video.path[-7:-4])
+    assert sorted(group for group in by_source.values() if len(group) > 1) == shared_groups()
+    assert len(by_source) == 977
+
+
+def test_all_manipulations_and_compressions_that_are_there_are_listed(folder):
+    paths = [
+        *(f"original_sequences/youtube/{quality}/videos/000.mp4" for quality in ("raw", "c40")),
+        *(f"manipulated_sequences/{swap}/raw/videos/000_003.mp4" for swap in SWAPS),
+    ]
+    videos = listed(folder(*paths)).videos
+    assert {video.path for video in videos} == set(paths)
+    assert [video.video_id for video in videos] == sorted(video.video_id for video in videos)
+
+
+def test_a_whole_folder_that_lacks_one_video_misses_that_one():
+    names = [*reals("c40"), *fakes("FaceSwap", "c40"), *fakes("NeuralTextures", "raw")]
+    gone = [
+        "manipulated_sequences/FaceSwap/c40/videos/003_000.mp4",
+        "manipulated_sequences/NeuralTextures/raw/videos/071_054.mp4",
+        "original_sequences/youtube/c40/videos/123.mp4",
+        *reals("raw"),  # of which fakes are there, and none of their reals
+    ]
+    assert sorted(listed(Memory(sorted(set(names) - set(gone)))).missing) == gone
+
+
+def test_a_partial_folder_misses_the_rest_and_all_that_it_was_made_of(folder):
+    path = "manipulated_sequences/Deepfakes/c23/videos/000_003.mp4"
+    actors = "original_sequences/actors/c23/videos/01__exit_phone_room.mp4"
+    missing = listed(folder(path, actors)).missing
+    assert sorted(missing) == sorted({*fakes("Deepfakes"), *reals()} - {path})
+    assert len(missing) == 1999
+
+
+def test_actors_videos_are_not_missed(folder):
+    root = folder(
+        "original_sequences/actors/c23/videos/01__exit_phone_room.mp4",
+        "manipulated_sequences/DeepFakeDetection/c23/videos/01_02__exit_phone_room__YVGY8LOK.mp4",
+    )
+    assert listed(root, manipulations=OF_ACTORS).missing == []
+
+
+def test_what_has_no_official_split_is_taken_only_if_asked_for(folder):
+    swapped = "01_02__exit_phone_room__YVGY8LOK"
+    root = folder(
+        "original_sequences/youtube/c23/videos/000.mp4",
+        "manipulated_sequences/Deepfakes/c23/videos/000_003.mp4",
+        "original_sequences/actors/c23/videos/01__exit_phone_room.mp4",
+        f"manipulated_sequences/DeepFakeDetection/c23/videos/{swapped}.mp4",
+    )
+    ours = {"ffpp/youtube/c23/000", "ffpp/Deepfakes/c23/000_003"}
+    theirs = {"ffpp/actors/c23/01__exit_phone_room", f"ffpp/DeepFakeDetection/c23/{swapped}"}
+    for asked, taken in {
+        "": ours,
+        "Deepfakes": ours,
+        OF_ACTORS: theirs,
+        f"Deepfakes,{OF_ACTORS}": ours | theirs,
+    }.items():
+        found = listed(root, manipulations=asked)
+        assert {video.video_id for video in found.videos} == taken
+        assert set(found.left_out) == (ours | theirs) - taken
+    alone = folder("original_sequences/actors/c23/videos/01__exit_phone_room.mp4")
+    for path in ("original_sequences/youtube", "manipulated_sequences"):
+        shutil.rmtree(alone / path)
+    with pytest.raises(ValueError, match="got only 1 that are not. Try --manipulations"):
+        listed(alone)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "original_sequences/youtube/c23/videos/1000.mp4",
+        "original_sequences/youtube/c23/videos/12.mp4",
+        "original_sequences/youtube/c23/videos/000_003.mp4",
+        "original_sequences/youtube/c23/videos/000.avi",
+        "original_sequences/youtube/c23/videos/000.MP4",
+        "original_sequences/youtube/c23/videos/more/000.mp4",
+        "original_sequences/youtube/c23/000.mp4",
+        "original_sequences/youtube/c24/videos/000.mp4",
+        "original_sequences/youtube/c23/images/000/0000.png",
+        "original_sequences/actors/c23/videos/000.mp4",
+        "original_sequences/actors/c23/videos/01_02__hugging_happy__YVGY8LOK.mp4",
+        "original_sequences/Deepfakes/c23/videos/000_003.mp4",
+        "manipulated_sequences/Deepfakes/c23/videos/000_001.mp4",  # not the clip's partner
+        "manipulated_sequences/Deepfakes/c23/videos/000.mp4",
+        "manipulated_sequences/Deepfakes/c23/videos/000_003_2.mp4",
+        "manipulated_sequences/DeepFakeDetection/c23/videos/000_003.mp4",
+        "manipulated_sequences/DeepFakeDetection/c23/videos/01__exit_phone_room.mp4",
+        "manipulated_sequences/Deepfake/c23/videos/000_003.mp4",
+        "manipulated_sequences/youtube/c23/videos/000.mp4",
+        "FaceForensics/original_sequences/youtube/c23/videos/000.mp4",
+        "000.mp4",
+    ],
+)
+def test_a_stranger_is_named_as_unknown(folder, path):
+    known = "original_sequences/youtube/raw/videos/000.mp4"
+    found = listed(folder(known, path))
+    assert found.unknown == [path]
+    assert [video.path for video in found.videos] == [known]
+
+
+def test_masks_and_files_that_are_no_media_are_passed_over_silently(folder):
+    known = "original_sequences/youtube/raw/videos/000.mp4"
+    root = folder(
+        known,
+        "manipulated_sequences/Deepfakes/masks/videos/000_003.mp4",
+        "manipulated_sequences/DeepFakeDetection/masks/videos/01_02__hugging_happy__YVGY8LOK.mp4",
+        "manipulated_sequences/Face2Face/masks/images/000_003/0001.png",
+        "original_sequences/downloaded_videos_info.zip",
+        "splits/train.json",
+    )
+    found = listed(root)
+    assert found.unknown == []
+    assert [video.path for video in found.videos] == [known]
+    assert len(found.missing) == 999
+
+
+@pytest.mark.parametrize(
+    "paths",
+    [
+        ["youtube/c23/videos/000.mp4"],  # the folder below the root
+        ["FaceForensics/original_sequences/youtube/c23/videos/000.mp4"],  # the folder above it
+        ["manipulated_sequences/Deepfakes/masks/videos/000_003.mp4"],
+        ["real/000.mp4", "fake/000_003.mp4"],
+        [],
+    ],
+)
+def test_a_wrong_root_is_refused_by_the_folders_that_were_looked_for(folder, paths):
+    root = folder(*paths)
+    with pytest.raises(ValueError) as caught:
+        listed(root)
+    message = str(caught.value)
+    for kind in ("youtube", "actors"):
+        assert f"original_sequences/{kind}/c23/videos" in message
+    for kind in (*SWAPS, "DeepFakeDetection"):
+        assert f"manipulated_sequences/{kind}/c23/videos" in message
+    assert str(root) in message
+    for path in paths:
+        assert f"{path.split('/')[0]}/" in message.split("got ")[1]
+
+
+@pytest.fixture
+def several(folder):
+    """Two compressions, of which one has two manipulations and actors."""
+    return folder(
+        "original_sequences/youtube/raw/videos/000.mp4",
+        "original_sequences/youtube/c23/videos/000.mp4",
+        "original_sequences/actors/c23/videos/01__exit_phone_room.mp4",
+        "manipulated_sequences/Deepfakes/raw/videos/000_003.mp4",
+        "manipulated_sequences/Deepfakes/c23/videos/000_003.mp4",
+        "manipulated_sequences/FaceSwap/c23/videos/000_003.mp4",
+        "manipulated_sequences/NeuralTextures/c23/videos/000_003.mp4",
+    )
+
+
+def kinds_of(found):
+    return {tuple(video.video_id.split("/")[1:3]) for video in found.videos}
+
+
+def test_a_compression_is_chosen(several):
+    assert kinds_of(listed(several, compression="raw")) == {
+        ("youtube", "raw"),
+        ("Deepfakes", "raw"),
+    }
+    assert kinds_of(listed(several, compression="c23")) == {
+        (kind, "c23") for kind in ("youtube", "Deepfakes", "FaceSwap", "NeuralTextures")
+    }
+    assert len(kinds_of(listed(several, compression="all"))) == 6
+
+
+@pytest.mark.parametrize("names", ["FaceSwap,NeuralTextures", " NeuralTextures , FaceSwap,"])
+def test_manipulations_are_chosen_and_reals_stay(several, names):
+    assert kinds_of(listed(several, manipulations=names)) == {
+        ("youtube", "raw"),
+        ("youtube", "c23"),
+        ("FaceSwap", "c23"),
+        ("NeuralTextures", "c23"),
+    }
+
+
+def test_compression_and_manipulations_are_chosen_together(several):
+    found = listed(several, compression="c23", manipulations="Deepfakes")
+    assert kinds_of(found) == {("youtube", "c23"), ("Deepfakes", "c23")}
+
+
+@pytest.mark.parametrize("name", ["Deepfake", "deepfakes", "FaceShifter", "youtube"])
+def test_a_manipulation_that_is_not_there_is_refused_by_name(several, name):
+    with pytest.raises(
+        ValueError, match=rf"mine, which has Deepfakes, FaceSwap, NeuralTextures; got {name}\."
+    ):
+        listed(several, manipulations=f"FaceSwap,{name}")
+
+
+def test_a_compression_that_is_not_there_is_refused_by_name(several):
+    with pytest.raises(ValueError, match=r"compression 'c40' in mine; got only 'c23', 'raw'"):
+        listed(several, compression="c40")
+
+
+def test_a_place_beyond_this_machine_is_known_by_its_last_name():
+    store = Memory(["original_sequences/youtube/c23/videos/000.mp4"], "memory://data/ffpp/")
+    with pytest.raises(ValueError, match="compression 'raw' in ffpp;"):
+        listed(store, compression="raw")
+
+
+def test_what_is_missing_is_told_of_the_folders_that_are_asked_for(folder):
+    root = folder(
+        "original_sequences/youtube/c23/videos/000.mp4",
+        "original_sequences/youtube/raw/videos/000.mp4",
+        "manipulated_sequences/FaceSwap/c23/videos/000_003.mp4",
+        "manipulated_sequences/Deepfakes/c23/videos/000_003.mp4",
+    )
+    options = PrepareOptions(layout="faceforensics", compression="c23", manipulations="FaceSwap")
+    listing = list_videos(LocalStore(str(root)), options)
+    assert {path.rpartition("/")[0] for path in listing.missing} == {
+        "original_sequences/youtube/c23/videos",
+        "manipulated_sequences/FaceSwap/c23/videos",
+    }
+
+
+def test_folders_that_are_links_to_another_disk_are_followed_and_loops_are_not(folder, tmp_path):
+    root = folder("original_sequences/youtube/c23/videos/000.mp4")
+    disk = tmp_path / "disk"
+    (root / "original_sequences/youtube/c23").rename(disk)
+    (root / "original_sequences/youtube/c23").symlink_to(disk)
+    (disk / "videos" / "back").symlink_to(root)
+    listing = list_videos(LocalStore(str(root)), PrepareOptions(layout="faceforensics"))
+    assert [video.video_id for video in listing.videos] == ["ffpp/youtube/c23/000"]

@@ -1,0 +1,198 @@
+import cv2
+import numpy as np
+import pytest
+
+from jdfd_keras.datasets.layouts import list_videos
+from jdfd_keras.datasets.synthetic.clips import (
+    CLIP_SIZE,
+    EYE_DISTANCE,
+    Portrait,
+    film,
+    make_clips,
+    read_portraits,
+    vary_portrait,
+)
+from jdfd_keras.faces.decode import read_frames
+from jdfd_keras.faces.detect import face_detector
+from jdfd_keras.faces.landmarks import find_landmarks
+from jdfd_keras.io.storage import LocalStore
+from jdfd_keras.options import PrepareOptions
+
+
+def list_all(root):
+    return list_videos(LocalStore(str(root)), PrepareOptions()).videos
+
+
+@pytest.fixture(scope="module")
+def people(astronaut):
+    return vary_portrait(astronaut, 3, seed=0)
+
+
+def frames_of(folder):
+    return {
+        path.relative_to(folder).as_posix(): np.stack(
+            [frame.pixels for frame in read_frames(path, 99)]
+        )
+        for path in sorted(folder.rglob("*.mp4"))
+    }
+
+
+def test_clips_have_the_frames_asked_for(clips_folder):
+    clips = frames_of(clips_folder)
+    assert len(clips) == 16
+    assert {frames.shape for frames in clips.values()} == {(6, CLIP_SIZE, CLIP_SIZE, 3)}
+
+
+def test_every_second_pair_is_swapped_and_says_so_in_its_names(clips_folder):
+    names = {
+        kind: {path.stem for path in clips_folder.glob(f"{kind}/*")} for kind in ("real", "fake")
+    }
+    assert names["real"] == {f"person{index:02d}" for index in range(8)}
+    swaps = [(0, 1), (1, 0), (4, 5), (5, 4)]
+    assert names["fake"] == {f"person{a:02d}_person{b:02d}" for a, b in swaps} | {
+        f"person{index:02d}" for index in (2, 3, 6, 7)
+    }
+
+
+def test_the_layout_knows_who_is_in_every_fake(clips_folder):
+    sources = {video.path: video.source_ids for video in list_all(clips_folder)}
+    assert sources["fake/person04_person05.mp4"] == ("person04", "person05")
+    assert sources["fake/person06.mp4"] == ("person06",)
+    assert sources["real/person05.mp4"] == ("person05",)
+
+
+def test_a_fake_moves_and_differs_from_the_real_clip_in_the_middle(clips_folder):
+    clips = frames_of(clips_folder)
+    assert all(np.abs(np.diff(frames.astype(int), axis=0)).mean() > 2 for frames in clips.values())
+    # The re-rendered face lacks the fine structure that its surroundings and the real one have.
+    inner = slice(CLIP_SIZE // 2 - EYE_DISTANCE // 3, CLIP_SIZE // 2 + EYE_DISTANCE // 3)
+    middle = (slice(None), inner, inner)
+    detail = {
+        kind: np.mean(
+            [
+                cv2.Laplacian(frame, cv2.CV_64F).var()
+                for name, frames in clips.items()
+                if name.startswith(kind)
+                for frame in frames[middle]
+            ]
+        )
+        for kind in ("real", "fake")
+    }
+    assert detail["fake"] < detail["real"] / 2
+
+
+def test_the_same_seed_gives_the_same_clips_whatever_was_there_before(people, tmp_path):
+    for folder, seed in (("once", 1), ("again", 1), ("other", 2)):
+        list(make_clips(people[:2], tmp_path / folder, num_frames=2, seed=seed))
+    (tmp_path / "again" / "fake" / "person00_person01.mp4").unlink()
+    (tmp_path / "again" / "real" / "person01.mp4").unlink()
+    list(make_clips(people[:2], tmp_path / "again", num_frames=2, seed=1))
+    once, again, other = (frames_of(tmp_path / name) for name in ("once", "again", "other"))
+    assert len(once) == 4
+    for name, frames in once.items():
+        np.testing.assert_array_equal(frames, again[name])
+        assert (frames != other[name]).any()
+
+
+def test_a_clip_that_was_broken_off_leaves_nothing_that_is_taken_for_one(
+    people, tmp_path, monkeypatch
+):
+    def break_off(*_):
+        yield np.zeros((CLIP_SIZE, CLIP_SIZE, 3), np.uint8)
+        raise KeyboardInterrupt
+
+    clips = make_clips(people[:2], tmp_path, num_frames=2, seed=0)
+    next(clips), next(clips), next(clips)
+    monkeypatch.setattr("jdfd_keras.datasets.synthetic.clips.film", break_off)
+    with pytest.raises(KeyboardInterrupt):
+        next(clips)
+    listed = {video.path for video in list_all(tmp_path)}
+    assert listed == {"real/person00.mp4", "real/person01.mp4", "fake/person00_person01.mp4"}
+
+
+def test_the_last_of_an_odd_number_is_rendered_anew(people, tmp_path):
+    paths = list(make_clips(people, tmp_path, num_frames=1, seed=0))
+    assert [path.relative_to(tmp_path).as_posix() for path in paths[-2:]] == [
+        "real/person02.mp4",
+        "fake/person02.mp4",
+    ]
+    (alone,) = set(make_clips(people[:1], tmp_path / "alone", num_frames=1, seed=0)) - {
+        tmp_path / "alone" / "real" / "person00.mp4"
+    }
+    assert alone == tmp_path / "alone" / "fake" / "person00.mp4"
+
+
+def test_film_keeps_the_face_in_the_frame_at_its_size(people):
+    for person in people:
+        frames = list(film(person, 3, np.random.default_rng(0)))
+        for frame in frames:
+            (box,) = face_detector("dlib").find([frame])[0][:1]
+            eyes = find_landmarks(frame, box)[[36, 45]]
+            assert np.linalg.norm(eyes[1] - eyes[0]) == pytest.approx(EYE_DISTANCE, rel=0.2)
+            assert np.abs(eyes.mean(axis=0) - CLIP_SIZE / 2).max() < CLIP_SIZE / 4
+
+
+def test_faces_are_found_in_nearly_all_frames(clips_folder):
+    found = [
+        bool(face_detector("dlib").find([frame])[0])
+        for frames in frames_of(clips_folder).values()
+        for frame in frames[::2]
+    ]
+    assert np.mean(found) >= 0.8
+
+
+def test_people_differ_and_their_landmarks_are_where_dlib_sees_them(people, astronaut):
+    for person in people:
+        assert person.pixels.shape == astronaut.shape
+        (box,) = face_detector("dlib").find([person.pixels])[0][:1]
+        distances = np.linalg.norm(find_landmarks(person.pixels, box) - person.landmarks, axis=1)
+        assert np.median(distances) < 4  # of 63 pixels between the outer eye corners
+    for first, second in [(0, 1), (0, 2), (1, 2)]:
+        difference = people[first].pixels.astype(int) - people[second].pixels
+        assert np.abs(difference).mean() > 5
+    assert len({person.name for person in people}) == len(people)
+
+
+def test_the_same_seed_gives_the_same_people(people, astronaut):
+    (again,) = vary_portrait(astronaut, 1, seed=0)
+    (other,) = vary_portrait(astronaut, 1, seed=1)
+    np.testing.assert_array_equal(again.pixels, people[0].pixels)
+    assert (other.pixels != people[0].pixels).any()
+
+
+def test_a_picture_without_a_face_gives_no_people():
+    with pytest.raises(ValueError, match="120 x 90 pixels"):
+        vary_portrait(np.full((90, 120, 3), 90, np.uint8), 2, seed=0)
+
+
+@pytest.fixture(scope="module")
+def photographs(astronaut, tmp_path_factory):
+    """Three photographs of which two show a face, one of them twice, and a text file."""
+    folder = tmp_path_factory.mktemp("photographs")
+    pixels = cv2.cvtColor(astronaut, cv2.COLOR_RGB2BGR)[:300, 60:360]
+    cv2.imwrite(str(folder / "b.png"), pixels)
+    cv2.imwrite(str(folder / "b.webp"), pixels)
+    cv2.imwrite(str(folder / "a wall.png"), np.full((90, 90, 3), 90, np.uint8))
+    cv2.imwrite(str(folder / "c.jpg"), np.ascontiguousarray(pixels[:, ::-1]))
+    (folder / "notes.txt").write_text("b and c")
+    return folder
+
+
+def test_portraits_are_the_photographs_that_show_a_face(photographs):
+    portraits = read_portraits(photographs, 2)
+    assert [portrait.name for portrait in portraits] == ["b", "c"]
+    assert all(isinstance(portrait, Portrait) for portrait in portraits)
+    assert [portrait.landmarks.shape for portrait in portraits] == [(68, 2)] * 2
+
+
+def test_pictures_without_a_use_are_named_and_passed_over(photographs, capsys):
+    whole = (photographs / "b.jpg").read_bytes() if (photographs / "b.jpg").is_file() else None
+    first = whole or next(p for p in sorted(photographs.iterdir()) if p.stem == "b").read_bytes()
+    (photographs / "z-cut.jpg").write_bytes(first[: len(first) // 2])
+    assert [portrait.name for portrait in read_portraits(photographs, 9)] == ["b", "c"]
+    assert "z-cut.jpg" in capsys.readouterr().err
+
+
+def test_portraits_of_no_folder_are_refused(tmp_path):
+    with pytest.raises(OSError, match="no folder"):
+        read_portraits(tmp_path / "nothing", 2)

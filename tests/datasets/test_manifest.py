@@ -1,0 +1,319 @@
+import csv
+import dataclasses
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from jdfd_keras.datasets.manifest import (
+    FaceRow,
+    VideoRow,
+    find_table,
+    read_faces,
+    read_manifest,
+    read_videos,
+    to_rows,
+    to_table,
+    write_table,
+)
+from jdfd_keras.io.storage import BeamStore, LocalStore
+
+FACE = FaceRow(
+    video_id="mine/fake/anna_bob",
+    path="fake/anna_bob.mp4",
+    label=1,
+    manipulation="Deepfakes",
+    compression="c23",
+    source_ids=("anna", "bob"),
+    split="train",
+    frame_index=12,
+    time_s=0.4804,
+    track_id=1,
+    box=(-3, 10, 84, 97),
+    detector="dlib",
+    detector_score=1.5341,
+    landmarks=tuple(index / 4 for index in range(136)),  # which 32 bits hold
+    alignment_residual=0.01234,
+    sharpness=1e-7,
+    outside=0.25,
+    yaw_deg=-12.5,
+    phash="0f" * 32,
+    shard="train-00000.tfrecord",
+    offset=123456789012,
+)
+VIDEO = VideoRow(
+    video_id="mine/real/cleo",
+    path="real/cleo.mp4",
+    label=0,
+    manipulation="",
+    compression="",
+    source_ids=("cleo",),
+    split="val",
+    file_bytes=5_000_000_000,
+    width=1920,
+    height=1080,
+    jpeg_quality=95,
+    num_frames=32,
+    num_tracks=1,
+    num_faces=0,
+    dropped={"sharpness below 40": 2, 'a "quoted", reason': 1},
+    warning="cut short",
+    reason="no face was found in any frame looked at",
+)
+AWKWARD = [
+    "a,b \"c\" 'd'",
+    "Ærø 面 анна",
+    "",
+    " two\nlines ",
+    "more\r\nlines\r",
+    "None",
+    "[1]",
+    "=1",
+]
+NAMES = {FaceRow: "manifest", VideoRow: "videos"}
+
+
+@pytest.fixture(params=["parquet", "csv"])
+def suffix(request):
+    return request.param
+
+
+def write(folder, suffix, kind, *pieces):
+    path = folder / f"{NAMES[kind]}.{suffix}"
+    with open(path, "wb") as file:
+        write_table(file, suffix, kind, (to_table(rows, kind) for rows in pieces))
+    return path
+
+
+def faces_in(*splits):
+    """A face for each split, all different."""
+    return [
+        dataclasses.replace(FACE, split=split, frame_index=index, video_id=f"mine/{index // 2}")
+        for index, split in enumerate(splits)
+    ]
+
+
+def test_faces_come_back_as_they_were(tmp_path, suffix):
+    rows = [FACE] + [
+        dataclasses.replace(
+            FACE, video_id=text, manipulation=text, source_ids=(text, "x"), shard=text
+        )
+        for text in AWKWARD
+    ]
+    write(tmp_path, suffix, FaceRow, rows)
+    assert read_manifest(tmp_path) == rows
+
+
+def test_videos_come_back_as_they_were(tmp_path, suffix):
+    rows = [VIDEO] + [
+        dataclasses.replace(VIDEO, path=text, source_ids=(text,), dropped={text: 3}, reason=text)
+        for text in AWKWARD
+    ]
+    rows += [dataclasses.replace(VIDEO, source_ids=(), dropped={})]
+    write(tmp_path, suffix, VideoRow, rows)
+    assert read_videos(tmp_path) == rows
+
+
+def test_landmarks_are_kept_to_a_hundredth_of_a_pixel(tmp_path, suffix):
+    landmarks = tuple(round(index * 2.1973, 2) for index in range(136))
+    write(tmp_path, suffix, FaceRow, [dataclasses.replace(FACE, landmarks=landmarks)])
+    (row,) = read_manifest(tmp_path)
+    assert row.landmarks == pytest.approx(landmarks, abs=1e-4)
+
+
+def test_rows_become_columns_and_rows_again():
+    assert to_rows(to_table([FACE, FACE], FaceRow), FaceRow) == [FACE, FACE]
+    assert to_table(iter([VIDEO]), VideoRow)["dropped"].to_pylist() == [json.dumps(VIDEO.dropped)]
+
+
+def test_an_empty_table_has_no_rows(tmp_path, suffix):
+    for kind in (FaceRow, VideoRow):
+        write(tmp_path, suffix, kind)
+    assert read_manifest(tmp_path) == []
+    assert read_manifest(tmp_path, split="train") == []
+    assert read_videos(tmp_path) == []
+    write(tmp_path, suffix, FaceRow, [], [])
+    assert read_manifest(tmp_path) == []
+
+
+def test_pieces_are_written_one_after_another(tmp_path, suffix):
+    rows = faces_in(*["train"] * 9)
+    write(tmp_path, suffix, FaceRow, rows[:4], [], rows[4:5], rows[5:])
+    assert read_manifest(tmp_path) == rows
+
+
+def test_columns_can_be_read_alone(tmp_path, suffix):
+    write(tmp_path, suffix, FaceRow, faces_in("train", "val"), faces_in("test"))
+    table = read_faces(tmp_path, columns=["frame_index", "video_id", "source_ids"])
+    assert table.column_names == ["frame_index", "video_id", "source_ids"]
+    assert table.to_pydict() == {
+        "frame_index": [0, 1, 0],
+        "video_id": ["mine/0"] * 3,
+        "source_ids": [["anna", "bob"]] * 3,
+    }
+
+
+def test_one_split_can_be_read_alone(tmp_path, suffix):
+    rows = faces_in("train", "val", "train", "test", "val")
+    write(tmp_path, suffix, FaceRow, rows[:2], rows[2:])
+    assert read_manifest(tmp_path, split="val") == [rows[1], rows[4]]
+    assert read_manifest(tmp_path, split="") == []
+    for columns in (["frame_index"], ["frame_index", "split"], ["split", "frame_index"]):
+        table = read_faces(tmp_path, split="val", columns=columns)
+        assert table.column_names == columns
+        assert table["frame_index"].to_pylist() == [1, 4]
+
+
+@pytest.mark.parametrize("kind", [LocalStore, BeamStore])
+def test_a_table_can_be_read_from_any_store(tmp_path, suffix, kind):
+    write(tmp_path, suffix, FaceRow, [FACE])
+    write(tmp_path, suffix, VideoRow, [VIDEO])
+    assert read_manifest(kind(str(tmp_path))) == [FACE]
+    assert read_videos(kind(str(tmp_path))) == [VIDEO]
+
+
+def test_a_table_is_found_in_whichever_form_it_is_there(tmp_path, suffix):
+    store = LocalStore(str(tmp_path))
+    assert find_table(store, "videos") is None
+    write(tmp_path, suffix, VideoRow, [VIDEO])
+    assert find_table(store, "videos") == f"videos.{suffix}"
+    assert find_table(store, "manifest") is None
+
+
+def test_other_programs_can_read_the_csv(tmp_path):
+    with open(write(tmp_path, "csv", VideoRow, [VIDEO]), encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert list(row) == [field.name for field in dataclasses.fields(VideoRow)]
+    assert row["video_id"] == "mine/real/cleo"
+    assert row["source_ids"] == '["cleo"]'
+    assert row["num_faces"] == "0"
+    assert json.loads(row["dropped"]) == VIDEO.dropped
+
+
+def test_other_programs_can_read_the_parquet_table(tmp_path):
+    table = pq.read_table(write(tmp_path, "parquet", FaceRow, [FACE], [FACE]))
+    assert table.column_names == [field.name for field in dataclasses.fields(FaceRow)]
+    first, _ = table.to_pylist()
+    assert {name: first[name] for name in ("video_id", "source_ids", "box", "sharpness")} == {
+        "video_id": "mine/fake/anna_bob",
+        "source_ids": ["anna", "bob"],
+        "box": [-3, 10, 84, 97],
+        "sharpness": 1e-7,
+    }
+    assert table.schema.field("label").type == pa.int64()
+    assert table.schema.field("landmarks").type.value_type == pa.float32()
+    (video,) = pq.read_table(write(tmp_path, "parquet", VideoRow, [VIDEO])).to_pylist()
+    assert json.loads(video["dropped"]) == VIDEO.dropped
+
+
+def damage_line_3(folder, old, new):
+    """Write a CSV table of four lines whose third holds `new` in the place of `old`."""
+    path = write(folder, "csv", VideoRow, [VIDEO] * 3)
+    lines = path.read_bytes().splitlines()
+    assert lines[2].count(old) == 1
+    lines[2] = lines[2].replace(old, new)
+    path.write_bytes(b"\n".join(lines) + b"\n")
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b",32,1,0,", b",32,one,0,"),
+        (b",no face was found in any frame looked at", b""),
+        (b",no face", b",extra,no face"),
+        (b'"[""cleo""]"', b"cleo"),
+        (b'"[""cleo""]"', b"7"),
+        (b'"{""sharpness', b'"[{""sharpness'),
+        (b",95,", b",9.5,"),
+    ],
+    ids=["number", "cell lost", "cell more", "no list", "number for a list", "JSON", "fraction"],
+)
+def test_a_damaged_row_is_named_by_its_line(tmp_path, old, new):
+    damage_line_3(tmp_path, old, new)
+    with pytest.raises(ValueError, match=r"in line 3 of .*videos\.csv.*prepare the data set again"):
+        read_videos(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (b'"[""cleo""]"', b"[1]"),
+        (b'"[""cleo""]"', b"[null]"),
+        (b",32,1,0,", b",32,1,99999999999999999999,"),
+    ],
+    ids=["number for a text", "nothing for a text", "number too large"],
+)
+def test_a_value_that_its_column_does_not_hold_is_named_by_its_line(tmp_path, old, new):
+    damage_line_3(tmp_path, old, new)
+    with pytest.raises(ValueError, match=r"in line 3 of .*videos\.csv.*prepare the data set again"):
+        read_videos(tmp_path)
+
+
+def test_a_text_that_is_not_utf_8_is_refused(tmp_path):
+    damage_line_3(tmp_path, b"cut short", b"cut \xff short")
+    with pytest.raises(ValueError, match=r"videos\.csv; got .*utf-8.*prepare the data set again"):
+        read_videos(tmp_path)
+
+
+def test_a_quote_that_is_left_open_is_refused(tmp_path):
+    damage_line_3(tmp_path, b"no face was", b'"no face was')
+    with pytest.raises(ValueError, match=r"in line \d of .*videos\.csv.*prepare the data set ag"):
+        read_videos(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"video_id,path\na,b\n", b"\x80\xff\x00\n1\n"])
+def test_a_table_of_other_columns_or_none_is_refused(tmp_path, suffix, content):
+    (tmp_path / f"manifest.{suffix}").write_bytes(content)
+    with pytest.raises(ValueError, match=r"Expected .*; got .* prepare the data set again"):
+        read_manifest(tmp_path)
+
+
+def test_a_parquet_table_of_other_columns_is_refused(tmp_path):
+    table = to_table([FACE], FaceRow)
+    label = table.column_names.index("label")
+    others = [
+        table.drop_columns(["phash"]),
+        table.rename_columns(["name", *table.column_names[1:]]),
+        table.set_column(label, "label", table["label"].cast(pa.string())),
+        table.append_column("more", table["label"]),
+        to_table([VIDEO], VideoRow),
+    ]
+    for other in others:
+        pq.write_table(other, tmp_path / "manifest.parquet")
+        for columns in (None, ["video_id"]):
+            with pytest.raises(ValueError, match=r"Expected .*; got .* prepare the data set again"):
+                read_faces(tmp_path, columns=columns)
+
+
+def test_a_parquet_table_that_was_cut_is_refused(tmp_path):
+    path = write(tmp_path, "parquet", VideoRow, [VIDEO])
+    content = path.read_bytes()
+    for length in range(0, len(content), len(content) // 50):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"Expected .*; got .* prepare the data set again"):
+            read_videos(tmp_path)
+
+
+def test_a_wrong_byte_in_a_parquet_table_is_found_or_does_no_harm(tmp_path):
+    rows = [
+        dataclasses.replace(VIDEO, video_id=f"mine/{index}", file_bytes=1000 * index)
+        for index in range(20)
+    ]
+    path = write(tmp_path, "parquet", VideoRow, rows)
+    content = path.read_bytes()
+    for position in range(0, len(content), 2):
+        damaged = bytearray(content)
+        damaged[position] ^= 0x10
+        path.write_bytes(damaged)
+        try:
+            assert read_videos(tmp_path) == rows
+        except ValueError as error:
+            assert "prepare the data set again" in str(error)
+
+
+@pytest.mark.parametrize("read", [read_faces, read_manifest, read_videos])
+@pytest.mark.parametrize("kind", [str, LocalStore])
+def test_a_folder_without_a_table_is_no_prepared_data_set(tmp_path, read, kind):
+    with pytest.raises(OSError, match=r"Expected .*; got .*`jdfd-keras prepare`"):
+        read(kind(str(tmp_path)))

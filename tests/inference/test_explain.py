@@ -1,0 +1,237 @@
+"""Explanations: the map lies where the trace lies, and says nothing that the model does not."""
+
+import cv2
+import keras
+import numpy as np
+import pytest
+from scipy.stats import spearmanr
+
+from jdfd_keras.inference.explain import explain_faces
+from jdfd_keras.model.network import build_detector
+from jdfd_keras.options import ModelOptions
+
+# Of a stand-in: weights of its logit, [row, column, channel] of a grid of 2 x 2.
+WEIGHT = np.array([[[1, 0, 2], [-1, 0, 0]], [[0, 3, -1], [-2, 1, 1]]], np.float32)
+
+
+def build_stand_in(*, bias=0.0, decoder=True) -> keras.Model:
+    """A detector of 8 px that can be reckoned by hand; its decoder gives half the contrast."""
+    image = keras.Input((8, 8, 3), name="image")
+    scaled = keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
+    x = keras.layers.AveragePooling2D(4)(scaled)
+    x = keras.layers.ReLU(name="squeeze_relu")(x)
+    x = keras.layers.Flatten()(x)
+    x = keras.layers.Dense(1, name="classifier_logit")(x)
+    outputs = {"classification": keras.layers.Activation("sigmoid", name="classification")(x)}
+    if decoder:
+        outputs["reconstruction"] = keras.layers.Rescaling(0.5, name="reconstruction")(scaled)
+    model = keras.Model(image, outputs)
+    model.get_layer("classifier_logit").set_weights([WEIGHT.reshape(-1, 1), np.array([bias])])
+    return model
+
+
+def draw_faces(num_faces: int, *, size: int = 8, seed: int = 0) -> np.ndarray:
+    """uint8[num_faces, size, size, 3], smooth and of every colour."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (num_faces, 6, 6, 3), dtype=np.uint8)
+    return np.stack([cv2.resize(p, (size, size), interpolation=cv2.INTER_CUBIC) for p in coarse])
+
+
+def plant(num_faces: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Faces of 128 px, every second a fake: a quarter of it, at random, is checkered.
+
+    The lower right quarter is never that one: it is checkered in every face, as a beard is in a
+    real one too, so that the trace is a matter of place.
+
+    Returns:
+        uint8[num_faces, 128, 128, 3] and bool[num_faces, 128, 128], where the trace is.
+    """
+    faces = draw_faces(num_faces, size=128, seed=seed).astype(int)
+    checks = np.where(np.indices((64, 64, 1)).sum(0) // 2 % 2, 60, -60)
+    traces = np.zeros((num_faces, 2, 64, 2, 64), bool)
+    quarters = faces.reshape(num_faces, 2, 64, 2, 64, 3)
+    quarters[:, 1, :, 1] += checks
+    place = np.random.default_rng(seed).integers(0, 3, num_faces)
+    for index in range(1, num_faces, 2):
+        row, column = divmod(place[index], 2)
+        quarters[index, row, :, column] += checks
+        traces[index, row, :, column] = True
+    return np.clip(faces, 0, 255).astype(np.uint8), traces.reshape(num_faces, 128, 128)
+
+
+@pytest.fixture(scope="module")
+def fitted() -> keras.Model:
+    """A detector of 4 x 4 cells, fitted to planted faces from the squeeze on."""
+    keras.utils.set_random_seed(0)
+    options = ModelOptions(
+        image_size=128,
+        latent_dim=16,
+        decoder_widths=[4] * 5,
+        encoder_weights="none",
+        batch_norm_momentum=0.0,
+    )
+    model = build_detector(options)
+    # A trained kernel looks chiefly at its own place. Random ones of 3 x 3 do not: after 26 of
+    # them no value of a face this small has one (with them the map hit no better than chance).
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.SeparableConv2D):
+            depthwise, pointwise = layer.get_weights()
+            blurred = 0.1 * depthwise
+            blurred[1, 1] = depthwise[1, 1]
+            layer.set_weights([blurred, pointwise])
+    faces, traces = plant(256, seed=1)
+    model(faces[:48].astype(np.float32), training=True)  # only sets the batch statistics
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.9
+
+    features = model.get_layer("block14_sepconv2_act").output
+    encoded = keras.Model(model.input, features).predict(faces, verbose=0)
+    head = keras.Model(features, model.output["classification"])
+    head.compile(keras.optimizers.Adam(1e-3), loss="binary_crossentropy")
+    head.fit(encoded, traces.any((1, 2))[:, None], batch_size=32, epochs=20, verbose=0)
+    return model
+
+
+def hit_rate(activation: np.ndarray, traces: np.ndarray) -> float:
+    """Share of the fakes whose map is strongest inside the trace; chance is 1/4."""
+    is_fake = traces.any((1, 2))
+    peak = activation[is_fake].reshape(is_fake.sum(), -1).argmax(1)
+    return float(
+        np.take_along_axis(traces[is_fake].reshape(len(peak), -1), peak[:, None], 1).mean()
+    )
+
+
+@pytest.mark.parametrize("bias", [0.0, 200.0, -200.0])
+def test_the_map_is_activation_times_gradient_of_the_logit_also_where_the_score_is_flat(bias):
+    faces = draw_faces(5)
+    cells = np.maximum(faces.reshape(5, 2, 4, 2, 4, 3).mean((2, 4)) / 127.5 - 1, 0)
+    voice = (cells * WEIGHT).sum(-1)
+    share = np.maximum(voice, 0) / np.abs(voice).max((1, 2), keepdims=True)
+    expected = [cv2.resize(cell, (8, 8), interpolation=cv2.INTER_LINEAR) for cell in share]
+    activation = explain_faces(build_stand_in(bias=bias), faces).activation
+    assert activation.dtype == np.float32
+    np.testing.assert_allclose(activation, expected, atol=1e-5)
+
+
+def test_the_map_is_empty_where_nothing_spoke_for_fake():
+    faces = np.zeros((2, 8, 8, 3), np.uint8)  # no cell is active
+    faces[1, :4, 4:] = 255  # the one that speaks for real alone
+    assert not explain_faces(build_stand_in(), faces).activation.any()
+
+
+def test_the_residual_is_what_the_decoder_could_not_redraw():
+    faces = draw_faces(3)
+    explanation = explain_faces(build_stand_in(), faces)
+    scaled = faces / 127.5 - 1
+    np.testing.assert_allclose(explanation.reconstruction, scaled / 2, atol=1e-6)
+    np.testing.assert_allclose(explanation.residual, np.abs(scaled / 2).mean(-1), atol=1e-6)
+
+
+def test_without_decoder_there_is_no_residual():
+    faces = draw_faces(3)
+    explanation = explain_faces(build_stand_in(decoder=False), faces)
+    assert explanation.residual is None
+    assert explanation.reconstruction is None
+    expected = explain_faces(build_stand_in(), faces).activation
+    np.testing.assert_allclose(explanation.activation, expected, atol=1e-6)
+
+
+def test_no_faces_give_empty_maps():
+    explanation = explain_faces(build_stand_in(), draw_faces(3)[:0])
+    assert explanation.activation.shape == explanation.residual.shape == (0, 8, 8)
+    assert explanation.reconstruction.shape == (0, 8, 8, 3)
+
+
+@pytest.mark.slow
+def test_the_map_lies_where_the_trace_lies(fitted):
+    faces, traces = plant(48, seed=2)
+    is_fake = traces.any((1, 2))
+    activation = explain_faces(fitted, faces).activation
+    assert hit_rate(activation, traces) >= 0.9  # averaged gradients gave 0.54
+    inside = (activation * traces).sum((1, 2))[is_fake] / activation.sum((1, 2))[is_fake]
+    assert inside.mean() >= 0.55  # chance 0.25; averaged gradients gave 0.47
+    assert activation[~is_fake].max((1, 2)).mean() < 0.8 * activation[is_fake].max((1, 2)).mean()
+
+
+@pytest.mark.slow
+def test_random_weights_give_another_map(fitted):
+    faces, traces = plant(48, seed=2)
+    keras.utils.set_random_seed(1)
+    drawn = keras.models.clone_model(fitted)
+    maps = [explain_faces(model, faces).activation for model in (fitted, drawn)]
+    cells = [activation[traces.any((1, 2)), 16::32, 16::32] for activation in maps]
+    assert cells[1].any()
+    assert abs(spearmanr(cells[0], cells[1], axis=None).statistic) < 0.3
+    assert hit_rate(maps[1], traces) < 0.6
+
+
+@pytest.mark.slow
+def test_batches_and_pixel_types_do_not_change_the_result(fitted):
+    faces, _ = plant(4, seed=3)
+    whole = explain_faces(fitted, faces)
+    parts = explain_faces(fitted, faces.astype(np.float32), batch_size=3)
+    assert whole.activation.any()
+    np.testing.assert_allclose(parts.activation, whole.activation, atol=1e-4)
+    np.testing.assert_allclose(parts.residual, whole.residual, atol=1e-4)
+    expected = fitted.predict(faces, verbose=0)["reconstruction"]
+    np.testing.assert_allclose(whole.reconstruction, expected, atol=1e-4)
+
+
+def test_a_saved_and_a_frozen_model_are_explained_alike(tmp_path):
+    model, faces = build_stand_in(), draw_faces(3)
+    expected = explain_faces(model, faces).activation
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    loaded.trainable = False
+    np.testing.assert_array_equal(explain_faces(loaded, faces).activation, expected)
+
+
+def test_the_model_is_left_as_it_was():
+    model, faces = build_stand_in(), draw_faces(3)
+    model.compile("sgd", loss={"classification": "binary_crossentropy"})
+    model.get_layer("classifier_logit").trainable = False
+    weights, flags = model.get_weights(), [layer.trainable for layer in model.layers]
+    config, optimizer = model.get_config(), model.optimizer
+    nodes = [len(layer._inbound_nodes) for layer in model.layers]
+    explain_faces(model, faces)
+    for before, after in zip(weights, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(after, before)
+    assert [layer.trainable for layer in model.layers] == flags
+    assert model.get_config() == config
+    assert model.compiled
+    assert model.optimizer is optimizer
+    assert [len(layer._inbound_nodes) for layer in model.layers] == nodes  # no second graph
+
+
+@pytest.mark.parametrize(
+    "faces",
+    [np.zeros((2, 9, 9, 3), np.uint8), np.zeros((8, 8, 3), np.uint8), np.zeros((2, 8, 8, 1))],
+)
+def test_faces_of_another_shape_are_refused(faces):
+    with pytest.raises(ValueError, match=r"Expected faces of \(8, 8, 3\).*got (uint8|float64)\["):
+        explain_faces(build_stand_in(), faces)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -1, 256])
+def test_values_that_are_no_pixels_are_refused(value):
+    faces = draw_faces(2).astype(np.float32)
+    faces[1, 2, 3, 0] = value
+    with pytest.raises(ValueError, match=r"Expected pixel values in 0\.\.255; got "):
+        explain_faces(build_stand_in(), faces)
+
+
+def test_an_empty_batch_is_refused():
+    with pytest.raises(ValueError, match="Expected batch_size >= 1; got 0"):
+        explain_faces(build_stand_in(), draw_faces(2), batch_size=0)
+
+
+def test_a_model_that_is_no_detector_is_refused():
+    model, faces = build_stand_in(), draw_faces(2)
+    bare = keras.Model(model.input, model.output["classification"])
+    with pytest.raises(ValueError, match="the output 'classification'"):
+        explain_faces(bare, faces)
+    image = keras.Input((8, 8, 3))
+    x = keras.layers.Dense(1, "sigmoid")(keras.layers.Flatten()(image))
+    without = keras.Model(image, {"classification": x})
+    with pytest.raises(ValueError, match=r"without \['classifier_logit', 'squeeze_relu'\]"):
+        explain_faces(without, faces)

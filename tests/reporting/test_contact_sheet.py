@@ -1,0 +1,184 @@
+"""The contact sheet: every crop can be found on it again, in its place."""
+
+import warnings
+
+import cv2
+import numpy as np
+import pytest
+
+from jdfd_keras.reporting.contact_sheet import SheetFace, SheetRow, draw_sheet, share_places
+
+SKY_BLUE = (0x56, 0xB4, 0xE9)
+
+
+def make_crops(count, size=160, seed=0):
+    coarse = np.random.default_rng(seed).integers(0, 256, (count, 6, 6, 3), dtype=np.uint8)
+    return [cv2.resize(crop, (size, size), interpolation=cv2.INTER_CUBIC) for crop in coarse]
+
+
+def make_row(crops, title="a row", notes=(), colour=(1, 2, 3), caption="frame 1, 0.04 s"):
+    return SheetRow(title, notes, [SheetFace(crop, caption) for crop in crops], colour)
+
+
+def draw(path, rows, **words):
+    draw_sheet(path, rows, **({"title": "clip.mp4"} | words))
+    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
+
+
+def find(sheet, picture):
+    """Say where a picture lies, column and row, and the largest difference of a pixel there."""
+    distances = cv2.matchTemplate(sheet, picture, cv2.TM_SQDIFF)
+    _, _, (x, y), _ = cv2.minMaxLoc(distances)
+    height, width = picture.shape[:2]
+    here = sheet[y : y + height, x : x + width].astype(int)
+    return x, y, np.abs(here - picture).max()
+
+
+def has_ink(pixels):
+    return bool((pixels < 128).any())
+
+
+def test_crops_lie_on_the_sheet_pixel_for_pixel_in_their_order(tmp_path):
+    crops = make_crops(10)
+    sheet = draw(tmp_path / "sheet.png", [make_row(crops)])
+    xs, ys, differences = zip(*(find(sheet, crop) for crop in crops), strict=True)
+    assert max(differences) == 0
+    assert list(xs[:8]) == sorted(set(xs[:8])) and xs[8:] == xs[:2]
+    assert len(set(ys[:8])) == 1 and ys[8] == ys[9] > ys[0] + 160
+    assert min(np.diff(xs[:8])) > 160  # side by side, not upon each other
+
+
+def test_rows_stand_below_each_other_with_bars_of_their_colours(tmp_path):
+    crops = make_crops(5)
+    rows = [make_row(crops[:2], colour=(230, 159, 0)), make_row(crops[2:], colour=(0, 114, 178))]
+    sheet = draw(tmp_path / "sheet.png", rows)
+    tops = [find(sheet, crop)[1] for crop in crops]
+    assert tops[0] == tops[1] < tops[2] == tops[3] == tops[4]
+    for row, top in zip(rows, (tops[0], tops[2]), strict=True):
+        bar = np.argwhere((sheet == row.colour).all(axis=2))
+        assert bar[:, 0].min() <= top and bar[:, 0].max() >= top + 160
+        assert bar[:, 1].max() < find(sheet, crops[0])[0]
+
+
+@pytest.mark.parametrize(("size", "times"), [(71, 3), (80, 2), (150, 1), (299, 1), (320, 1)])
+def test_small_crops_are_enlarged_by_whole_numbers_and_others_left_as_they_are(
+    tmp_path, size, times
+):
+    (crop,) = make_crops(1, size)
+    sheet = draw(tmp_path / "sheet.png", [make_row([crop])])
+    assert find(sheet, crop.repeat(times, axis=0).repeat(times, axis=1))[2] == 0
+
+
+def test_large_crops_are_made_smaller_without_distortion(tmp_path):
+    (crop,) = make_crops(1, 960)
+    sheet = draw(tmp_path / "sheet.png", [make_row([crop])])
+    third = crop.reshape(320, 3, 320, 3, 3).mean(axis=(1, 3))
+    assert find(sheet, np.rint(third).astype(np.uint8))[2] <= 1
+
+
+def test_captions_stand_below_their_crops_and_stay_within_their_width(tmp_path):
+    crops = make_crops(3)
+    faces = [
+        SheetFace(crops[0], "frame 120, 4.80 s\nsharp 312"),
+        SheetFace(crops[1], "a name much longer than any crop is wide " * 3),
+        SheetFace(crops[2], ""),
+    ]
+    sheet = draw(tmp_path / "sheet.png", [SheetRow("a row", (), faces)])
+    below = [
+        sheet[y + 160 : y + 200, x : x + 160] for x, y, _ in (find(sheet, crop) for crop in crops)
+    ]
+    assert [has_ink(strip) for strip in below] == [True, True, False]
+    x, y, _ = find(sheet, crops[1])
+    beside = [sheet[y + 160 : y + 200, x - 8 : x - 1], sheet[y + 160 : y + 200, x + 161 : x + 168]]
+    assert not any(has_ink(strip) for strip in beside)
+
+
+def test_long_titles_and_notes_wrap_beside_the_crops_and_lengthen_the_row(tmp_path):
+    crops = make_crops(2)
+    notes = ["180 faces of many people in several places at once"] * 6
+    rows = [make_row(crops[:1], "fake NeuralTexturesAndMore", notes), make_row(crops[1:])]
+    sheet = draw(tmp_path / "sheet.png", rows)
+    (x, top, _), (_, next_top, _) = (find(sheet, crop) for crop in crops)
+    assert not has_ink(sheet[top:next_top, x - 8 : x])
+    written = np.flatnonzero((sheet[top:next_top, : x - 8] < 128).any(axis=(1, 2)))
+    assert len(written) > 60 and next_top - top > 160 + 100
+
+
+def test_landmarks_are_dots_at_their_places(tmp_path):
+    crop = np.full((160, 160, 3), 30, np.uint8)
+    crop[0, 0] = 200  # so that it can be found
+    points = np.array([[40.0, 100.0], [120.0, 20.0]])
+    sheet = draw(
+        tmp_path / "sheet.png", [SheetRow("a row", (), [SheetFace(crop, "", landmarks=points)])]
+    )
+    left, top, _ = find(sheet, crop)
+    for x, y in points.astype(int):
+        around = sheet[top + y - 8 : top + y + 9, left + x - 8 : left + x + 9]
+        weights = np.abs(around.astype(int) - 30).sum(axis=2)
+        assert tuple(around[8, 8]) == SKY_BLUE
+        rows, columns = np.mgrid[-8:9, -8:9]
+        middle = [(weights * axis).sum() / weights.sum() for axis in (columns, rows)]
+        assert middle == pytest.approx([0, 0], abs=0.3)
+    drawn = (sheet[top : top + 160, left : left + 160] != 30).any(axis=2).mean()
+    assert drawn < 0.01  # the face stays visible
+
+
+def test_a_row_of_words_alone_is_drawn_beside_others(tmp_path):
+    (crop,) = make_crops(1)
+    rows = [SheetRow("track 0", ["none taken"], [], (213, 94, 0)), make_row([crop])]
+    sheet = draw(tmp_path / "sheet.png", rows)
+    bar = np.argwhere((sheet == (213, 94, 0)).all(axis=2))[:, 0]
+    assert bar.max() < find(sheet, crop)[1]
+
+
+def test_names_with_signs_and_foreign_letters_pass_without_a_word(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        row = make_row(make_crops(1), "$5 a_b^c$", caption="人.mp4 $x$")
+        draw(tmp_path / "sheet.png", [row], title="人物 $\\frac{1}$.mp4", notes=["$", ""])
+
+
+def test_pyplot_and_the_folder_are_left_alone(tmp_path):
+    from matplotlib import pyplot
+
+    before = pyplot.get_fignums()
+    draw(tmp_path / "sheet.png", [make_row(make_crops(1))])
+    assert pyplot.get_fignums() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["sheet.png"]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [],
+        [make_row([])],
+        [make_row(make_crops(1)), make_row(make_crops(1, 80))],
+        [make_row(make_crops(1))] * 25,
+    ],
+    ids=["nothing", "no face", "two sizes", "too many rows"],
+)
+def test_what_makes_no_sheet_is_refused(tmp_path, rows):
+    with pytest.raises(ValueError, match="Expected 1 to 24 rows with faces of one size"):
+        draw_sheet(tmp_path / "sheet.png", rows, title="t")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("num_faces", "places"),
+    [
+        ([180], [48]),
+        ([20], [20]),
+        ([10, 3], [10, 3]),
+        ([100, 100], [24, 24]),
+        ([300, 12], [40, 8]),
+        ([100, 40, 30], [24, 16, 8]),
+        ([0, 100], [0, 48]),
+        ([100] * 6, [8] * 6),
+        ([100] * 10, [8] * 10),
+        ([3] * 10, [3] * 10),
+        ([], []),
+    ],
+)
+def test_places_are_shared_out_by_lines(num_faces, places):
+    assert share_places(num_faces) == places

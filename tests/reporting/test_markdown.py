@@ -1,0 +1,173 @@
+"""Markdown for reports, and the one file that opens without a network."""
+
+import base64
+import html
+import io
+import re
+from html.parser import HTMLParser
+
+import pytest
+from PIL import Image
+
+from jdfd_keras.reporting.markdown import Marked, cell, table, write_page
+
+NASTY = [
+    "a|b",
+    "a\\|b",
+    "a\\",
+    "<script>alert(1)</script>",
+    "\\<img src=x onerror=alert(1)>",
+    "![x](missing.png)",
+    "[x](http://example.org)",
+    "<http://example.org>",
+    "line\nfeed | and\ttab",
+    "&amp; &lt;b&gt; &#60; R&D",
+    "*bold* a*b*c **x** 2 * 3",
+    "`code` and a `",
+    "_x_ __init__.py (_y_) a_b_c foo_ bar_ _",
+    "\\*a\\_b_ \\`c\\&lt;",
+]
+
+
+class Page(HTMLParser):
+    """What a browser makes of a page: its tags with attributes, and the text of its cells."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.cells, self._open = [], [], False
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag in ("td", "th"):
+            self.cells.append("")
+            self._open = True
+
+    def handle_endtag(self, tag):
+        self._open = self._open and tag not in ("td", "th")
+
+    def handle_data(self, data):
+        if self._open:
+            self.cells[-1] += data
+
+    def get(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.tags if name == tag]
+
+
+def test_a_table_has_a_rule_for_each_column_and_a_line_for_each_row():
+    assert table(("name", "value"), [("a", 1), ("b", 0.5)], align="lr").splitlines() == [
+        "| name | value |",
+        "| :--- | ---: |",
+        "| a | 1 |",
+        "| b | 0.5 |",
+    ]
+    assert table(("x", "y"), []).splitlines()[1] == "| :--- | :--- |"
+
+
+@pytest.mark.parametrize(
+    "text", ["0.912 [0.880, 0.940]", "Deep_fakes c23/000_003", "a (b)", "1 %", "R&D & x"]
+)
+def test_plain_words_stay_as_they_are(text):
+    assert cell(text) == text
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_a_cell_shows_what_it_was_given_and_nothing_else(tmp_path, text):
+    write_page(tmp_path / "page.html", table(("before", text), [(text, "after")]))
+    page = Page(tmp_path / "page.html")
+    shown = " ".join(text.split())
+    assert page.cells == ["before", shown, shown, "after"]
+    assert not {"script", "img", "a", "em", "strong", "code"} & {tag for tag, _ in page.tags}
+
+
+def test_marks_that_are_meant_are_obeyed(tmp_path):
+    write_page(tmp_path / "page.html", table(("a",), [(Marked("**1**"),), ("**2**",)]))
+    assert "<strong>1</strong>" in (tmp_path / "page.html").read_text()
+    assert Page(tmp_path / "page.html").cells == ["a", "1", "**2**"]
+
+
+def test_html_in_the_text_is_shown_and_not_obeyed(tmp_path):
+    write_page(
+        tmp_path / "page.html",
+        "# A <b>title</b> & more\n\n<script>alert(1)</script>\n\nin <img src=x> line\n\n"
+        "[go](javascript:alert(1))\n",
+    )
+    page = Page(tmp_path / "page.html")
+    assert {tag for tag, _ in page.tags} <= {"html", "meta", "title", "style", "h1", "p"}
+    text = (tmp_path / "page.html").read_text()
+    assert "&lt;script&gt;" in text
+    assert "<title>A &lt;b&gt;title&lt;/b&gt; &amp; more</title>" in text
+
+
+def test_the_title_of_the_page_is_the_text_of_its_heading(tmp_path):
+    name = "A_b_ *c* | `d` &lt; 1 # \\"
+    write_page(tmp_path / "page.html", f"text\n\n## Not this\n\n# {cell(name)} at *last*\n\n# No\n")
+    title = re.search("<title>(.*)</title>", (tmp_path / "page.html").read_text())[1]
+    assert html.unescape(title) == f"{name} at last"
+
+
+def make_png(width: int = 200, **info) -> bytes:
+    file = io.BytesIO()
+    Image.new("RGB", (width, 10)).save(file, "PNG", **info)
+    return file.getvalue()
+
+
+PNG = make_png()
+
+
+@pytest.mark.parametrize(
+    ("svg", "kind"),
+    [
+        (b"s" * (len(PNG) - 1), "svg+xml"),
+        (b"s" * len(PNG), "png"),
+        (b"s" * (len(PNG) + 1), "png"),
+        (None, "png"),
+    ],
+)
+def test_the_smaller_picture_is_inside_the_page(tmp_path, svg, kind):
+    (tmp_path / "roc.png").write_bytes(PNG)
+    if svg:
+        (tmp_path / "roc.svg").write_bytes(svg)
+    write_page(tmp_path / "page.html", "![a curve](roc.png)\n")
+    (image,) = Page(tmp_path / "page.html").get("img")
+    head, encoded = image["src"].split(",")
+    assert head == f"data:image/{kind};base64"
+    assert base64.b64decode(encoded) == (svg if kind == "svg+xml" else PNG)
+    assert image["alt"] == "a curve"
+
+
+@pytest.mark.parametrize(("info", "width"), [({}, "200"), ({"dpi": (192, 192)}, "100")])
+def test_a_picture_is_as_wide_as_its_resolution_says(tmp_path, info, width):
+    (tmp_path / "roc.png").write_bytes(make_png(200, **info))
+    write_page(tmp_path / "page.html", "![a curve](roc.png)\n")
+    assert [image["width"] for image in Page(tmp_path / "page.html").get("img")] == [width]
+
+
+def test_a_page_needs_nothing_besides_itself(tmp_path):
+    (tmp_path / "roc.png").write_bytes(PNG)
+    write_page(tmp_path / "page.html", "# Title\n\ntext\n\n![a](roc.png) ![b](roc.png)\n")
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "http" not in text and "url(" not in text and "@import" not in text
+    assert text.startswith("<!doctype html>") and '<meta charset="utf-8">' in text
+    page = Page(tmp_path / "page.html")
+    assert not page.get("link") and not page.get("script")
+    assert re.findall(r"src=\"(.{5})", text) == ["data:", "data:"]
+
+
+def test_a_missing_picture_is_an_error_and_leaves_no_page(tmp_path):
+    with pytest.raises(OSError, match=r"roc\.png"):
+        write_page(tmp_path / "page.html", "![a curve](roc.png)\n")
+    assert not (tmp_path / "page.html").exists()
+
+
+def test_a_page_without_a_title_bears_the_name_of_its_file(tmp_path):
+    write_page(tmp_path / "audit.html", "text, é\n")
+    text = (tmp_path / "audit.html").read_text(encoding="utf-8")
+    assert "<title>audit</title>" in text and "é" in text
+
+
+def test_a_page_that_is_there_is_replaced(tmp_path):
+    for word in ("one", "two"):
+        write_page(tmp_path / "page.html", word)
+    text = (tmp_path / "page.html").read_text()
+    assert "two" in text and "<p>one</p>" not in text

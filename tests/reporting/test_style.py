@@ -1,0 +1,85 @@
+"""What all figures share: two files, the same bytes for the same input, nothing left behind."""
+
+import json
+import re
+import warnings
+
+import cv2
+import matplotlib
+import pytest
+
+from jdfd_keras.reporting.style import curve_style, line_style, new_figure, save_figure, wrap
+
+
+def draw(path, text="a $5 b $5"):
+    figure = new_figure(3, 2)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], clip_on=False, **line_style(1))
+    axes.bar([0], [1], hatch="//")
+    axes.set_title(text)
+    save_figure(figure, path)
+
+
+def test_a_figure_is_a_png_and_an_svg_beside_each_other(tmp_path):
+    draw(tmp_path / "roc.v2")  # a dot in the name is no suffix
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["roc.v2.png", "roc.v2.svg"]
+    height, width, _ = cv2.imread(str(tmp_path / "roc.v2.png")).shape
+    assert width >= 3 * 150 and height >= 2 * 150  # 150 dots to the inch, or more
+    assert "<svg" in (tmp_path / "roc.v2.svg").read_text(encoding="utf-8")
+
+
+def test_the_same_figure_gives_the_same_bytes_and_replaces_what_was_there(tmp_path):
+    draw(tmp_path / "a")
+    draw(tmp_path / "b", text="another")
+    draw(tmp_path / "b")
+    for suffix in (".png", ".svg"):
+        first, second = ((tmp_path / f"{name}{suffix}").read_bytes() for name in "ab")
+        assert first == second
+    text = (tmp_path / "a.svg").read_text(encoding="utf-8")
+    assert "dc:date" not in text and not re.search(r"20\d\d-\d\d-\d\d", text)
+
+
+def test_a_sign_that_the_font_lacks_is_no_warning(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw(tmp_path / "roc", text="人脸 \U0001f600")
+    assert "人脸" in (tmp_path / "roc.svg").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_a_path_with_a_suffix_is_refused(tmp_path, suffix):
+    with pytest.raises(ValueError, match="Expected a path without a suffix"):
+        draw(tmp_path / f"roc{suffix}")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pyplot_and_its_settings_are_left_alone(tmp_path):
+    from matplotlib import pyplot
+
+    with matplotlib.rc_context({"font.size": 31, "text.parse_math": True}):
+        figures, settings = pyplot.get_fignums(), json.dumps(dict(matplotlib.rcParams), default=str)
+        draw(tmp_path / "roc", text="plain")
+        assert pyplot.get_fignums() == figures
+        assert json.dumps(dict(matplotlib.rcParams), default=str) == settings
+
+
+@pytest.mark.parametrize("style", [line_style, curve_style])
+def test_twelve_curves_differ_without_colour_and_nine_by_the_marker_alone(style):
+    looks = [(style(index)["linestyle"], style(index)["marker"]) for index in range(12)]
+    assert len(set(looks)) == 12
+    assert len({marker for _, marker in looks[:9]}) == 9
+
+
+def test_colours_follow_okabe_and_ito_without_their_yellow():
+    theirs = {"#000000", "#E69F00", "#56B4E9", "#009E73", "#0072B2", "#D55E00", "#CC79A7"}
+    assert {line_style(index)["color"] for index in range(20)} == theirs
+
+
+def test_lines_are_broken_to_fit_and_words_too_long_as_well():
+    # Six tenths of 10 points are a twelfth of an inch: twelve letters to the inch.
+    assert wrap("one two three four\nfive", 1.0, 10).split("\n") == [
+        "one two",
+        "three four",
+        "five",
+    ]
+    assert max(map(len, wrap("x" * 40, 1.0, 10).split("\n"))) == 12

@@ -1,0 +1,363 @@
+import base64
+import gzip
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+
+import cv2
+import grpc
+import numpy as np
+import pytest
+from grpc_health.v1 import health_pb2
+
+from jdfd_keras.options import ServeOptions
+from jdfd_keras.serving.model_config import ModelConfig
+from jdfd_keras.serving.server.model_server import ModelServer, run_server
+
+
+def post(url, body, headers=None):
+    """(status, parsed answer) of a POST; the body is bytes or goes as JSON."""
+    data = body if isinstance(body, bytes) else json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers or {})) as response:
+            return response.status, json.load(response)
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, json.load(error)
+
+
+def get(url):
+    with urllib.request.urlopen(url) as response:
+        return json.load(response)
+
+
+def b64(data):
+    return {"b64": base64.b64encode(data).decode()}
+
+
+def rows(scores, abs=1e-5):
+    return [{"scores": pytest.approx(score, abs=abs), "valid": True} for score in scores]
+
+
+@pytest.fixture(scope="module")
+def jpeg(face_batch):
+    return cv2.imencode(".jpg", face_batch[0][..., ::-1])[1].tobytes()
+
+
+@pytest.fixture(autouse=True)
+def still_serves(model_url, encoded_faces, expected_scores):
+    """Whatever a test sends, a good request right after it is served."""
+    yield
+    status, answer = post(f"{model_url}:predict", {"instances": [b64(encoded_faces[0])]})
+    assert (status, answer) == (200, {"predictions": rows(expected_scores[:1])})
+
+
+def test_jpeg_in_b64_is_scored(model_url, engine, jpeg, expected_scores):
+    status, answer = post(f"{model_url}:predict", {"instances": [b64(jpeg), b64(jpeg)]})
+    exact = engine.run("serving_default", {"image_bytes": np.array([jpeg], object)})["scores"][0]
+    assert (status, answer) == (200, {"predictions": rows([exact, exact], abs=1e-6)})
+    assert exact == pytest.approx(expected_scores[0], abs=0.02)
+
+
+def test_column_form_and_version_are_answered_alike(model_url, encoded_faces, expected_scores):
+    body = {"inputs": {"image_bytes": [b64(face) for face in encoded_faces]}}
+    status, answer = post(f"{model_url}/versions/1:predict", body)
+    outputs = {"scores": pytest.approx(expected_scores, abs=1e-5), "valid": [True] * 4}
+    assert (status, answer) == (200, {"outputs": outputs})
+
+
+def test_pixels_are_scored_by_the_faces_signature(model_url, face_batch, expected_scores):
+    body = {"signature_name": "faces", "instances": face_batch[:1].tolist()}
+    status, answer = post(f"{model_url}:predict", body)
+    assert (status, answer) == (200, {"predictions": pytest.approx(expected_scores[:1], abs=1e-5)})
+
+
+def test_classify_names_real_and_fake(model_url, encoded_faces, expected_scores):
+    body = {
+        "signature_name": "classify",
+        "examples": [{"image/encoded": b64(face)} for face in encoded_faces],
+    }
+    status, answer = post(f"{model_url}:classify", body)
+    assert status == 200
+    assert [[label for label, _ in row] for row in answer["results"]] == [["real", "fake"]] * 4
+    fake = [row[1][1] for row in answer["results"]]
+    assert fake == pytest.approx(expected_scores, abs=1e-5)
+
+
+def test_reconstruct_gives_both_outputs_by_name(model_url, face_batch):
+    body = {"signature_name": "reconstruct", "inputs": face_batch[:1].tolist()}
+    status, answer = post(f"{model_url}:predict", body)
+    assert status == 200
+    assert np.shape(answer["outputs"]["reconstruction"]) == (1, 71, 71, 3)
+    assert np.shape(answer["outputs"]["error"]) == (1,)
+
+
+def test_status_says_available(model_url):
+    state = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
+    expected = {"model_version_status": [{"version": "1", **state}]}
+    assert get(model_url) == get(f"{model_url}/versions/1") == expected
+
+
+def test_metadata_tells_the_signatures(model_url):
+    answer = get(f"{model_url}/metadata")
+    assert answer["model_spec"] == {"name": "tiny", "signature_name": "", "version": "1"}
+    signatures = answer["metadata"]["signature_def"]["signature_def"]
+    faces = signatures["faces"]["inputs"]["faces"]
+    assert faces["dtype"] == "DT_UINT8"
+    assert [axis["size"] for axis in faces["tensor_shape"]["dim"]] == ["-1", "71", "71", "3"]
+    assert signatures["classify"]["method_name"] == "tensorflow/serving/classify"
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "told"),
+    [
+        (":predict", b"instances = [1]", 400, "JSON Parse error"),
+        (":predict", b"", 400, "The document is empty"),
+        (":predict", {"instances": [1]}, 400, "is not of expected type: string"),
+        (":predict", {"instances": [1], "signature_name": "z"}, 400, '"z" not found'),
+        (":predict", {"signature_name": "faces", "instances": [[1]]}, 400, "expected shape"),
+        (":classify", {"examples": [{}]}, 400, "No classification inputs"),
+        (":classify", {"examples": [{}], "signature_name": "z"}, 400, "No signature was found"),
+        (":classify", {"examples": [{}], "signature_name": "classify"}, 400, "image/encoded"),
+        (":regress", {"examples": [{}]}, 400, "No regression inputs"),
+        (":guess", {}, 400, "Malformed request: POST /v1/models/tiny:guess"),
+        ("/labels/nope:predict", {}, 400, "Unrecognized servable version label: nope"),
+        ("/labels/next:predict", {}, 404, "Servable not found for request: Specific(tiny, 2)"),
+        ("/versions/x:predict", {}, 400, "Malformed request"),
+        (f"/versions/{2**64}:predict", {}, 400, "Failed to convert version"),
+        ("/versions/9:predict", {}, 404, "Servable not found for request: Specific(tiny, 9)"),
+        ("2:predict", {}, 404, "Servable not found for request: Latest(tiny2)"),
+        ("/../../etc/passwd:predict", {}, 400, "Malformed request"),
+        ("/%2e%2e/passwd:predict", {}, 400, "Malformed request"),
+    ],
+)
+def test_request_that_cannot_be_answered_says_why(model_url, path, body, status, told):
+    answered, answer = post(model_url + path, body)
+    assert answered == status
+    assert told in answer["error"]
+
+
+def test_label_names_a_version(model_url, encoded_faces, expected_scores):
+    body = {"instances": [b64(encoded_faces[1])]}
+    assert post(f"{model_url}/labels/stable:predict", body) == (
+        200,
+        {"predictions": rows(expected_scores[1:2])},
+    )
+
+
+@pytest.mark.parametrize("headers", [{}, {"Expect": "100-continue"}])
+def test_body_above_the_limit_is_refused_with_413(model_url, headers):
+    status, answer = post(f"{model_url}:predict", b"[" * (2 * 2**20), headers)
+    assert status == 413
+    assert "above the limit of 1048576" in answer["error"]
+
+
+def connect(model_url):
+    return http.client.HTTPConnection(model_url.split("/")[2], timeout=10)
+
+
+def test_chunked_body_is_read_up_to_the_same_limit(model_url, encoded_faces, expected_scores):
+    body = json.dumps({"instances": [b64(encoded_faces[0])]}).encode()
+    for chunks, status in (([body[:50], body[50:]], 200), ([b"[" * 2**16] * 20, 413)):
+        connection = connect(model_url)
+        connection.request("POST", "/v1/models/tiny:predict", iter(chunks))
+        response = connection.getresponse()
+        assert response.status == status
+        if status == 200:
+            assert json.load(response) == {"predictions": rows(expected_scores[:1])}
+        connection.close()
+
+
+def test_client_that_waits_to_be_asked_for_its_body_is_asked(model_url, encoded_faces):
+    body = json.dumps({"instances": [b64(encoded_faces[0])]}).encode()
+    host, port = model_url.split("/")[2].split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        head = f"POST /v1/models/tiny:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}"
+        connection.sendall(f"{head}\r\nExpect: 100-continue\r\n\r\n".encode())
+        assert connection.recv(1000) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.sendall(body)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+
+
+def test_gzip_body_is_unpacked_within_the_limit(model_url, encoded_faces, expected_scores):
+    headers = {"Content-Encoding": "gzip"}
+    body = json.dumps({"instances": [b64(encoded_faces[0])]}).encode()
+    status, answer = post(f"{model_url}:predict", gzip.compress(body), headers)
+    assert (status, answer) == (200, {"predictions": rows(expected_scores[:1])})
+    for spoilt in (b"no gzip", gzip.compress(body)[:-20]):
+        status, answer = post(f"{model_url}:predict", spoilt, headers)
+        assert (status, answer["error"][:16]) == (400, "JSON Parse error")
+    status, answer = post(f"{model_url}:predict", gzip.compress(b"[" * 2**26), headers)
+    assert status == 413
+    assert "above the limit of 1048576" in answer["error"]
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"), [("gzip, br", "gzip"), ("br, gzip;q=0", None), ("", None)]
+)
+def test_large_answer_is_packed_for_those_who_take_it(model_url, accepted, encoding):
+    connection = connect(model_url)
+    connection.request("GET", "/v1/models/tiny/metadata", headers={"Accept-Encoding": accepted})
+    response = connection.getresponse()
+    text = response.read()
+    connection.close()
+    assert response.headers["Content-Encoding"] == encoding
+    assert json.loads(gzip.decompress(text) if encoding else text)["model_spec"]["name"] == "tiny"
+
+
+def read_metrics(model_url):
+    url = model_url.split("/v1/")[0] + "/monitoring/prometheus/metrics"
+    with urllib.request.urlopen(url) as response:
+        assert response.headers["Content-Type"] == "text/plain"
+        return dict(line.rsplit(" ", 1) for line in response.read().decode().splitlines())
+
+
+def test_metrics_count_calls_under_the_names_of_tensorflow_serving(model_url, encoded_faces):
+    def send(model_url):
+        post(f"{model_url}:predict", {"instances": [b64(encoded_faces[0])]})
+
+    counted = ':tensorflow:serving:request_count{model_name="tiny",status="OK"}'
+    unknown = ':tensorflow:serving:request_count{model_name="",status="NOT_FOUND"}'
+    send(model_url)
+    send(model_url + "no1")
+    before = read_metrics(model_url)
+    send(model_url)
+    send(model_url + "no2")
+    after = read_metrics(model_url)
+    assert float(after[counted]) == float(before[counted]) + 1
+    assert float(after[unknown]) == float(before[unknown]) + 1
+    assert after.keys() == before.keys()
+    labels = 'API="Predict",entrypoint="REST",model_name="tiny"'
+    assert float(after[f":tensorflow:serving:request_latency_count{{{labels}}}"]) > 0
+    state = 'jdfd_keras_model_state{model_name="tiny",state="%s",version="1"}'
+    assert [after[state % name] for name in ("AVAILABLE", "END")] == ["1.0", "0.0"]
+
+
+def test_what_is_refused_unread_and_status_over_grpc_are_counted(model_url, grpc_target):
+    def count(model, status):
+        name = f':tensorflow:serving:request_count{{model_name="{model}",status="{status}"}}'
+        return float(read_metrics(model_url).get(name, 0))
+
+    large = count("", "RESOURCE_EXHAUSTED")
+    malformed = count("", "INVALID_ARGUMENT")
+    asked = count("tiny", "OK")
+    assert post(f"{model_url}:predict", b"[" * (2 * 2**20))[0] == 413
+    assert post(f"{model_url}:guess", b"")[0] == 400
+    with grpc.insecure_channel(grpc_target) as channel:
+        with pytest.raises(grpc.RpcError, match="cannot be read"):
+            predict = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
+            predict(b"\xff", timeout=20)
+        status = channel.unary_unary("/tensorflow.serving.ModelService/GetModelStatus")
+        status(b"\n\x06\n\x04tiny", timeout=20)  # model_spec { name: "tiny" }
+    assert count("", "RESOURCE_EXHAUSTED") == large + 1
+    assert count("", "INVALID_ARGUMENT") == malformed + 2
+    assert count("tiny", "OK") == asked + 1
+
+
+def test_other_paths_are_404(model_url):
+    with pytest.raises(urllib.error.HTTPError, match="404") as caught:
+        urllib.request.urlopen(model_url.split("/v1/")[0] + "/index")
+    caught.value.close()
+
+
+def test_client_that_goes_away_in_mid_body_harms_nobody(model_url):
+    host, port = model_url.split("/")[2].split(":")
+    with socket.create_connection((host, int(port))) as connection:
+        connection.sendall(b"POST /v1/models/tiny:predict HTTP/1.1\r\nContent-Length: 50\r\n\r\n{")
+
+
+def test_one_connection_carries_many_requests(model_url, encoded_faces, expected_scores):
+    connection = connect(model_url)
+    for face, score in zip(encoded_faces, expected_scores, strict=True):
+        connection.request(
+            "POST", "/v1/models/tiny:predict", json.dumps({"instances": [b64(face)]})
+        )
+        answer = json.load(connection.getresponse())
+        assert answer["predictions"] == rows([score])
+    connection.close()
+
+
+def test_body_that_does_not_come_is_given_up(small_model, start_server):
+    server = start_server([small_model], timeout_s=0.3)
+    host, port = server.url.split("/")[2].split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        head = b"POST /v1/models/small:predict HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n{"
+        connection.sendall(head)
+        assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
+
+
+def test_port_in_use_is_an_error_in_three_parts(server, small_model):
+    configs = [small_model]
+    rest = int(server.url.rsplit(":", 1)[1])
+    rpc = int(server.grpc_target.rsplit(":", 1)[1])
+    for port, grpc_port, taken in ((rest, 0, rest), (0, rpc, rpc)):
+        told = f"Expected to listen on 127.0.0.1 port {taken}; got .* Try"
+        with pytest.raises(OSError, match=told):
+            ModelServer(configs, ServeOptions(port=port, grpc_port=grpc_port)).__enter__()
+
+
+def test_wrong_model_path_is_an_error_in_three_parts(tmp_path):
+    with pytest.raises(OSError, match="Expected .* got nothing at that path.* Make one with"):
+        run_server([ModelConfig("none", tmp_path / "none")], ServeOptions(), print)
+
+
+@pytest.mark.slow
+def test_sigterm_lets_the_request_in_flight_finish_and_exits_0(exported, jpeg):
+    code = """
+import pathlib, sys
+from jdfd_keras.options import ServeOptions
+from jdfd_keras.serving.model_config import ModelConfig
+from jdfd_keras.serving.server.model_server import run_server
+configs = [ModelConfig("tiny", pathlib.Path(sys.argv[1]))]
+ready = lambda server: print(server.url, server.grpc_target, flush=True)
+run_server(configs, ServeOptions(port=0, grpc_port=0), ready)
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(exported.parent)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+    try:
+        url, target = process.stdout.readline().split()
+        with grpc.insecure_channel(target) as channel:
+            health = channel.unary_stream(
+                "/grpc.health.v1.Health/Watch",
+                request_serializer=health_pb2.HealthCheckRequest.SerializeToString,
+                response_deserializer=health_pb2.HealthCheckResponse.FromString,
+            )(health_pb2.HealthCheckRequest(), timeout=30)
+            assert next(health).status == health_pb2.HealthCheckResponse.SERVING
+
+            body = json.dumps({"instances": [b64(jpeg)]}).encode()
+            connection = connect(url)
+            connection.putrequest("POST", "/v1/models/tiny:predict")
+            connection.putheader("Content-Length", str(len(body)))
+            connection.endheaders()
+            connection.send(body[:100])
+            time.sleep(0.3)
+            process.send_signal(signal.SIGTERM)
+            assert next(health).status == health_pb2.HealthCheckResponse.NOT_SERVING
+            health.cancel()
+            time.sleep(0.3)
+            with pytest.raises(ConnectionRefusedError):
+                connect(url).connect()
+            connection.send(body[100:])
+            response = connection.getresponse()
+            assert response.headers["Connection"] == "close"
+            assert 0 <= json.load(response)["predictions"][0]["scores"] <= 1
+            connection.close()
+
+        _, progress = process.communicate(timeout=30)
+        assert process.returncode == 0
+        assert "Traceback" not in progress
+    finally:
+        process.kill()
+        process.communicate()
