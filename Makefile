@@ -1,18 +1,19 @@
-# `make demo` and `make test` set up .venv by themselves; from elsewhere: make -C PATH demo
+# `make demo` and `make test` install into .venv; from elsewhere: make -C PATH demo
 
 PYTHON ?= python3
+JOBS ?= 2
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
 .PHONY: demo test test-slow check clean
 
-demo: .venv/installed ## see the whole line at work
+demo: .venv/installed ## run every stage on generated clips
 	$(BIN)/jdfd-keras demo
 
-test: .venv/installed-test ## run the tests
-	$(BIN)/python -m pytest -m "not slow"
+test: .venv/installed-test ## run the tests in JOBS processes, of up to 5 GB each
+	$(BIN)/python -m pytest -m "not slow" -n $(JOBS)
 
-test-slow: .venv/installed-test ## run the tests that take longer
+test-slow: .venv/installed-test ## run the longer tests
 	$(BIN)/python -m pytest -m slow
 
 check: .venv/installed-test ## formatting, lint and build
@@ -20,7 +21,7 @@ check: .venv/installed-test ## formatting, lint and build
 	$(BIN)/ruff check .
 	$(BIN)/python -m build --wheel --outdir build/wheel .
 
-clean: ## remove what the targets made
+clean: ## remove the files that the targets made
 	rm -rf .venv demo build
 
 $(BIN)/python:
@@ -30,7 +31,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
 
 .venv/installed: $(BIN)/python setup.cfg constraints.txt
-	@echo "Installing into .venv: some minutes and 3 GB of disk, the first time" >&2
+	@echo "Installing into .venv: a few minutes and 3 GB of disk, the first time" >&2
 	$(INSTALL) --editable .
 	@touch $@
 

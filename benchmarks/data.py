@@ -1,11 +1,11 @@
-"""How fast faces go into shards and come out of them, and how fast a large manifest is audited.
+"""Speed of writing and reading shards, and of auditing a large manifest.
 
-Makes its own data set of one public-domain portrait, varied; prints a table and writes it as JSON
-and Markdown. What is compared runs in turns in one process, so that only the ratio needs
-believing. Linux only.
+Makes its own data set from variations of one public-domain portrait; prints a table and writes it
+as JSON and Markdown. Alternatives run in turns in one process, so that their ratio does not depend
+on the load of the machine. Linux only.
 
     python benchmarks/data.py                  # about ten minutes
-    python benchmarks/data.py --only audit     # or another part; the results of the others stay
+    python benchmarks/data.py --only audit     # one part; the results of the others are kept
 """
 
 import argparse
@@ -27,9 +27,9 @@ import cv2
 import numpy as np
 
 HERE = Path(__file__).parent
-REACH = {  # written down before the first run
+TARGETS = {  # set before the first run
     "pipeline": ("at least 0.80 of the speed of a bare loop that reads and decodes", 0.80),
-    "augmented": ("at least 100 faces of 299 px per second and core, all changes on", 100.0),
+    "augmented": ("at least 100 faces of 299 px per second and core, with all augmentation", 100.0),
     "workers": ("at least 90 % of linear speed with two processes on two cores", 0.90),
     "audit_s": ("a million rows audited in less than 60 s", 60.0),
     "audit_mb": ("with less than 2,000 MB", 2000.0),
@@ -39,7 +39,7 @@ SIZE = 299
 
 
 def main() -> None:
-    """Run the parts that were asked for and write what came."""
+    """Run the requested parts and write the results."""
     arguments = _parse()
     if arguments.audit_rows:
         print(json.dumps(audit_rows(arguments.audit_rows)))
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def write_set(directory: Path, num_faces: int) -> Path:
-    """Write a prepared data set of one split, as `prepare` would: photographs with sensor noise."""
+    """Write a prepared data set with a training split: photographs with sensor noise."""
     from skimage import data
 
     from jdfd_keras.datasets.manifest import FaceRow, to_table, write_table
@@ -101,9 +101,9 @@ def write_set(directory: Path, num_faces: int) -> Path:
 def _row(number: int, shard: str, offset: int):
     from jdfd_keras.datasets.manifest import FaceRow
 
-    what = {"str": "", "int": number, "float": 0.0, "tuple": ()}
+    fillers = {"str": "", "int": number, "float": 0.0, "tuple": ()}
     values = {
-        name: what[getattr(kind, "__name__", "tuple")]
+        name: fillers[getattr(kind, "__name__", "tuple")]
         for name, kind in _annotations(FaceRow).items()
     }
     named = {"video_id": "a/b", "label": number % 2, "split": "train"}
@@ -116,7 +116,7 @@ def _annotations(kind: type) -> dict:
 
 
 def measure_pipeline(directory: Path, arguments: argparse.Namespace) -> dict:
-    """Set our pipeline beside a loop that only reads and decodes; on one core, warm."""
+    """Compare our pipeline to a loop that only reads and decodes; on one core, warm."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
@@ -139,7 +139,7 @@ def measure_pipeline(directory: Path, arguments: argparse.Namespace) -> dict:
             "ours, balanced": load_faces(
                 out, "train", batch_size=32, shuffle=True, options=PipelineOptions(balance=True)
             ),
-            "ours, all changes": load_faces(
+            "ours, all augmentation": load_faces(
                 out, "train", batch_size=32, shuffle=True, augment=every
             ),
         }
@@ -150,10 +150,10 @@ def measure_pipeline(directory: Path, arguments: argparse.Namespace) -> dict:
             )
 
         def run(dataset) -> Callable[[], None]:
-            # In the graph, so that Python's loop over batches or faces counts for neither.
+            # In the graph, so that neither includes a Python loop over batches or faces.
             return lambda: dataset.reduce(np.int64(0), lambda n, *_: n + 1).numpy() and None
 
-        times = take_turns({name: run(dataset) for name, dataset in ways.items()})
+        times = time_in_turns({name: run(dataset) for name, dataset in ways.items()})
     finally:
         os.sched_setaffinity(0, cores)
     rates = {name: num_faces / statistics.median(of) for name, of in times.items()}
@@ -162,12 +162,12 @@ def measure_pipeline(directory: Path, arguments: argparse.Namespace) -> dict:
         "bytes_per_face": round(sum(map(os.path.getsize, paths)) / num_faces),
         "faces_per_s": {name: round(rate, 1) for name, rate in rates.items()},
         "ratio": _ratio(times["bare loop"], times["ours"]),
-        "augmented": round(rates["ours, all changes"], 1),
+        "augmented": round(rates["ours, all augmentation"], 1),
     }
 
 
 def _decode(record):
-    """Decode a record and do nothing else."""
+    """Decode the image of a record."""
     import tensorflow as tf
 
     key = "image/encoded"
@@ -176,7 +176,7 @@ def _decode(record):
 
 
 def measure_files(directory: Path, arguments: argparse.Namespace) -> dict:
-    """Set shards beside the same crops as single PNG files, in memory and out of it."""
+    """Compare shards to the same crops as single PNG files, with a warm and a cold page cache."""
     os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
     import tensorflow as tf
 
@@ -193,15 +193,15 @@ def measure_files(directory: Path, arguments: argparse.Namespace) -> dict:
                 files[-1].write_bytes(read_png(framed))
 
     faces = read_faces(out, columns=["shard", "offset"]).to_pylist()
-    places = [(out / "shards" / face["shard"], face["offset"]) for face in faces]
+    records = [(out / "shards" / face["shard"], face["offset"]) for face in faces]
 
-    def read(index: tf.Tensor) -> tf.Tensor:  # as data.pipeline does
-        record = tf.numpy_function(lambda i: read_record(*places[i]), [index], tf.string)
+    def read(index: tf.Tensor) -> tf.Tensor:  # as in datasets.pipeline
+        record = tf.numpy_function(lambda i: read_record(*records[i]), [index], tf.string)
         return tf.ensure_shape(record, ())
 
-    of_shards = tf.data.Dataset.range(len(places)).map(read, num_parallel_calls=tf.data.AUTOTUNE)
+    of_shards = tf.data.Dataset.range(len(records)).map(read, num_parallel_calls=tf.data.AUTOTUNE)
     of_files = tf.data.Dataset.from_tensor_slices(list(map(str, files)))
-    # Reading alone as well: decoding is the same for both and hides what differs.
+    # Reading alone as well: decoding, which is the same for both, hides the difference.
     ways = {
         "shards, read": of_shards,
         "files, read": of_files.map(tf.io.read_file, num_parallel_calls=tf.data.AUTOTUNE),
@@ -215,15 +215,15 @@ def measure_files(directory: Path, arguments: argparse.Namespace) -> dict:
     def run(name: str, is_cold: bool) -> Callable[[], None]:
         dataset = ways[name].prefetch(tf.data.AUTOTUNE)
 
-        def go() -> None:
+        def read_all() -> None:
             dataset.reduce(np.int64(0), lambda n, _: n + 1).numpy()
 
-        go.prepare = lambda: _forget([*shards, *files]) if is_cold else None
-        return go
+        read_all.prepare = lambda: _drop_page_cache([*shards, *files]) if is_cold else None
+        return read_all
 
     result = {}
     for state, is_cold in (("warm", False), ("cold", True)):
-        times = take_turns({name: run(name, is_cold) for name in ways})
+        times = time_in_turns({name: run(name, is_cold) for name in ways})
         rates = {name: round(len(files) / statistics.median(of), 1) for name, of in times.items()}
         result[state] = {
             "faces_per_s": rates,
@@ -233,17 +233,17 @@ def measure_files(directory: Path, arguments: argparse.Namespace) -> dict:
     return {"faces": len(files), **result}
 
 
-def _forget(paths: list[Path]) -> None:
-    """Let the system forget what it holds of files in memory."""
+def _drop_page_cache(paths: list[Path]) -> None:
+    """Drop files from the page cache of the system."""
     for path in paths:
-        descriptor = os.open(path, os.O_RDONLY)
-        os.fsync(descriptor)
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        os.close(descriptor)
+        file_descriptor = os.open(path, os.O_RDONLY)
+        os.fsync(file_descriptor)
+        os.posix_fadvise(file_descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(file_descriptor)
 
 
 def measure_prepare(directory: Path, arguments: argparse.Namespace) -> dict:
-    """Prepare the same clips with one process and with two; their start is left out."""
+    """Prepare the same clips with one process and with two, without their start-up time."""
     from face_clips import KINDS, read_people, write_clip
     from skimage import data
 
@@ -257,42 +257,43 @@ def measure_prepare(directory: Path, arguments: argparse.Namespace) -> dict:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_clip(path, kind, people, number)
 
-    from jdfd_keras.datasets.extraction_task import Take
+    from jdfd_keras.datasets.extraction_task import ExtractVideo
     from jdfd_keras.datasets.videos import Video
     from jdfd_keras.io.storage import LocalStore
     from jdfd_keras.io.workers import run_all
     from jdfd_keras.options import FaceOptions, FilterOptions
 
-    works = []
+    items = []
     for path in sorted(root.rglob("*.mp4")):
         name = path.relative_to(root).as_posix()
         video = Video(f"clips/{name}", name, 0, "", "", (name,), "train")
-        works.append((video, path.stat().st_size))
+        items.append((video, path.stat().st_size))
     cores = os.sched_getaffinity(0)
 
     def seconds(workers: int) -> float:
-        """Time one video, on as many cores as processes."""
+        """Return the time per video, on as many cores as processes."""
         out = Path(tempfile.mkdtemp(dir=directory))
-        take = Take(LocalStore(str(root)), LocalStore(str(out)), FaceOptions(), FilterOptions())
+        stores = LocalStore(str(root)), LocalStore(str(out))
+        task = ExtractVideo(*stores, FaceOptions(), FilterOptions())
         os.sched_setaffinity(0, sorted(cores)[:workers])
         cv2.setNumThreads(1)
         try:
-            # The first videos pay for the start of the processes: the clock runs from then on.
-            for done, _ in enumerate(run_all(take, works, workers)):
+            # The clock starts after two videos, when the processes have started.
+            for done, _ in enumerate(run_all(task, items, workers)):
                 if done == 1:
-                    begun = time.perf_counter()
-            return (time.perf_counter() - begun) / (len(works) - 2)
+                    start = time.perf_counter()
+            return (time.perf_counter() - start) / (len(items) - 2)
         finally:
             os.sched_setaffinity(0, cores)
             cv2.setNumThreads(-1)
 
-    seconds(2)  # the files come into memory
+    seconds(2)  # reads the files into the page cache
     times: dict[int, list[float]] = {1: [], 2: []}
     for _ in range(3):
         for workers, of in times.items():
             of.append(seconds(workers))
     return {
-        "clips": len(works),
+        "clips": len(items),
         "frames_each": arguments.frames,
         "videos_per_s": {str(w): round(1 / statistics.median(t), 2) for w, t in times.items()},
         "share_of_linear": round(_ratio(times[1], times[2]) / 2, 3),
@@ -300,7 +301,7 @@ def measure_prepare(directory: Path, arguments: argparse.Namespace) -> dict:
 
 
 def measure_audit(directory: Path, arguments: argparse.Namespace) -> dict:
-    """Audit a manifest of a million rows in a process of its own."""
+    """Audit a manifest of a million rows in its own process."""
     words = [sys.executable, __file__, "--audit-rows", str(directory / "large")]
     write_large_manifest(directory / "large", arguments.rows)
     done = subprocess.run(words, capture_output=True, text=True, check=True)
@@ -308,10 +309,10 @@ def measure_audit(directory: Path, arguments: argparse.Namespace) -> dict:
 
 
 def write_large_manifest(out: Path, num_rows: int) -> None:
-    """Write the tables of a prepared data set of many faces, 32 a video, without its shards.
+    """Write the tables of a prepared data set of many faces, 32 per video, without shards.
 
-    Hashes are signs of sums of twenty numbers a video, so that their bits depend on one another as
-    those of real faces do, with a tenth as much chance for each face.
+    Hashes are the signs of random projections of twenty numbers per video, so that their bits are
+    correlated like those of real faces, plus noise for each face.
     """
     import pyarrow as pa
 
@@ -323,7 +324,7 @@ def write_large_manifest(out: Path, num_rows: int) -> None:
     rng = np.random.default_rng(0)
     mix = rng.normal(size=(20, 256)).astype(np.float32)
 
-    def pieces():
+    def tables():
         for start in range(0, num_rows, 32_000):
             count = min(32_000, num_rows - start)
             video = np.arange(start, start + count) // 32
@@ -360,7 +361,7 @@ def write_large_manifest(out: Path, num_rows: int) -> None:
             yield pa.Table.from_arrays(arrays, schema=schema)
 
     with open(out / "manifest.parquet", "wb") as file:
-        write_table(file, "parquet", FaceRow, pieces())
+        write_table(file, "parquet", FaceRow, tables())
     videos = [
         VideoRow(
             video_id=f"large/{v:06d}",
@@ -377,7 +378,7 @@ def write_large_manifest(out: Path, num_rows: int) -> None:
             num_frames=32,
             num_tracks=1,
             num_faces=32,
-            dropped={},
+            filtered={},
             warning="",
             reason="",
         )
@@ -385,7 +386,7 @@ def write_large_manifest(out: Path, num_rows: int) -> None:
     ]
     with open(out / "videos.parquet", "wb") as file:
         write_table(file, "parquet", VideoRow, [to_table(videos, VideoRow)])
-    (out / "listing.json").write_text('{"missing": [], "unknown": [], "left_out": {}}')
+    (out / "listing.json").write_text('{"missing": [], "unrecognized": [], "excluded": {}}')
     save_options(
         out / OPTIONS,
         faces=FaceOptions(),
@@ -396,8 +397,8 @@ def write_large_manifest(out: Path, num_rows: int) -> None:
 
 
 def _split_of(video: int) -> str:
-    """Give 70, 15 and 15 % of the sources to the splits, as `prepare` does by itself."""
-    return "train" if (part := video // 2 % 20) < 14 else "val" if part < 17 else "test"
+    """Assign 70, 15 and 15 % of the sources to the splits, as `prepare` does by default."""
+    return "train" if (group := video // 2 % 20) < 14 else "val" if group < 17 else "test"
 
 
 def _latent(video: int) -> np.ndarray:
@@ -405,86 +406,86 @@ def _latent(video: int) -> np.ndarray:
 
 
 def audit_rows(directory: Path) -> dict:
-    """Audit a data set in this process; gives seconds, the peak of memory and what leaked."""
+    """Audit a data set in this process; return the seconds, the peak memory and the leaks."""
     from jdfd_keras.datasets.audit import audit
 
-    begun = time.perf_counter()
+    start = time.perf_counter()
     report = audit([directory])
     return {
-        "seconds": round(time.perf_counter() - begun, 1),
+        "seconds": round(time.perf_counter() - start, 1),
         "peak_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "leaks": len(report.get("failed", [])),
+        "leaks": len(report.failed),
     }
 
 
 def measure_hashes(directory: Path, arguments: argparse.Namespace) -> dict | None:
-    """Say how many copies of photographs are found again, and how unlike different people are.
+    """Measure how many modified copies of photographs are found, and how different people are.
 
-    Copies go the whole way: decoded, detected, aligned and hashed anew.
+    Copies are decoded, detected, aligned and hashed like originals.
     """
-    from jdfd_keras.datasets.hashing import NEAR, find_near, hash_face, unpack_hashes
+    from jdfd_keras.datasets.hashing import MAX_BITS, find_near_duplicates, hash_face, unpack_hashes
     from jdfd_keras.faces.extract import extract_faces
 
     if not arguments.portraits:
-        print("hashes: no --portraits, left out", file=sys.stderr)
+        print("hashes: skipped without --portraits", file=sys.stderr)
         return None
 
     def jpeg(quality: int):
-        how = [cv2.IMWRITE_JPEG_QUALITY, quality]
-        return lambda picture: cv2.imdecode(cv2.imencode(".jpg", picture, how)[1], cv2.IMREAD_COLOR)
+        flags = [cv2.IMWRITE_JPEG_QUALITY, quality]
+        return lambda image: cv2.imdecode(cv2.imencode(".jpg", image, flags)[1], cv2.IMREAD_COLOR)
 
     copies = {
         "JPEG, quality 70": jpeg(70),
         "JPEG, quality 40": jpeg(40),
-        "half the size": lambda picture: cv2.resize(
-            picture, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA
+        "half the size": lambda image: cv2.resize(
+            image, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA
         ),
-        "brighter by 15 %": lambda picture: cv2.convertScaleAbs(picture, alpha=1.15, beta=8),
-        "5 % cut off each side": lambda picture: picture[
-            len(picture) // 20 : -(len(picture) // 20),
-            picture.shape[1] // 20 : -(picture.shape[1] // 20),
+        "brighter by 15 %": lambda image: cv2.convertScaleAbs(image, alpha=1.15, beta=8),
+        "5 % cropped from each side": lambda image: image[
+            len(image) // 20 : -(len(image) // 20),
+            image.shape[1] // 20 : -(image.shape[1] // 20),
         ],
-        "mirrored": lambda picture: picture[:, ::-1],
+        "mirrored": lambda image: image[:, ::-1],
     }
 
-    def look_at(picture: np.ndarray) -> str | None:
+    def hash_image(image: np.ndarray) -> str | None:
         path = directory / "copy.png"
-        cv2.imwrite(str(path), picture)
+        cv2.imwrite(str(path), image)
         faces = extract_faces(path).faces
         return hash_face(faces[0].crop) if faces else None
 
-    originals, found = [], {name: [] for name in copies}
+    originals, bits_of = [], {name: [] for name in copies}
     for path in sorted(Path(arguments.portraits).iterdir()):
-        picture = cv2.imread(str(path))
-        original = None if picture is None else look_at(picture)
+        image = cv2.imread(str(path))
+        original = None if image is None else hash_image(image)
         if original is None:
             continue
         originals.append(original)
         for name, change in copies.items():
-            copy = look_at(change(picture))
+            copy = hash_image(change(image))
             pair = unpack_hashes([original, copy]) if copy else None
             bits = np.bitwise_count(pair[0] ^ pair[1]).sum() if copy else 256
-            found[name].append(int(bits))
+            bits_of[name].append(int(bits))
     numbers = unpack_hashes(originals)
-    one, other, bits = find_near(numbers, numbers, 100)
+    one, other, bits = find_near_duplicates(numbers, numbers, 100)
     return {
         "portraits": len(originals),
-        "most_bits": NEAR,
-        "least_bits_of_two_people": int(bits[one != other].min()),
-        "found_again": {n: round(float(np.mean(np.array(b) <= NEAR)), 3) for n, b in found.items()},
+        "max_bits": MAX_BITS,
+        "min_bits_of_two_people": int(bits[one != other].min()),
+        "found": {n: round(float(np.mean(np.array(b) <= MAX_BITS)), 3) for n, b in bits_of.items()},
     }
 
 
-def take_turns(ways: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
-    """Time each way ROUNDS times, in turns, after a first time that does not count."""
-    times: dict[str, list[float]] = {name: [] for name in ways}
+def time_in_turns(functions: dict[str, Callable[[], None]]) -> dict[str, list[float]]:
+    """Time each function ROUNDS times, in turns, after a warm-up round."""
+    times: dict[str, list[float]] = {name: [] for name in functions}
     for number in range(ROUNDS + 1):
-        for name, go in ways.items():
-            getattr(go, "prepare", lambda: None)()
-            begun = time.perf_counter()
-            go()
+        for name, function in functions.items():
+            getattr(function, "prepare", lambda: None)()
+            start = time.perf_counter()
+            function()
             if number:
-                times[name].append(time.perf_counter() - begun)
+                times[name].append(time.perf_counter() - start)
     return times
 
 
@@ -493,7 +494,7 @@ def _ratio(one: list[float], other: list[float]) -> float:
 
 
 def render(report: dict) -> str:
-    """Write what came beside what was expected."""
+    """Render the measurements and the targets as Markdown."""
     from jdfd_keras.reporting.markdown import Marked, table
 
     machine = report["machine"]
@@ -502,15 +503,15 @@ def render(report: dict) -> str:
         f"{machine['date']}, {machine['processor']}, {machine['cores']} cores; Python "
         f"{machine['python']}, OpenCV {machine['opencv']}.",
     ]
-    came = []
+    measured = []
     if pipeline := report.get("pipeline"):
-        came += [("pipeline", pipeline["ratio"]), ("augmented", pipeline["augmented"])]
+        measured += [("pipeline", pipeline["ratio"]), ("augmented", pipeline["augmented"])]
         rows = list(pipeline["faces_per_s"].items())
         lines += [
-            "## Out of shards, on one core",
+            "## Reading shards, on one core",
             f"{pipeline['faces']} faces of {SIZE} pixels, {pipeline['bytes_per_face'] / 1000:.0f} "
             "kB each.",
-            table(("way", "faces/s"), rows, "lr"),
+            table(("pipeline", "faces/s"), rows, "lr"),
         ]
     if files := report.get("files"):
         rows = [
@@ -524,51 +525,57 @@ def render(report: dict) -> str:
             for state in ("warm", "cold")
         )
         lines += [
-            "## Shards beside single PNG files",
-            f"Speed of shards over that of {files['faces']} files, {ratios}.",
-            table(("files in memory", "way", "faces/s"), rows, "llr"),
+            "## Shards and single PNG files",
+            f"Speed of shards relative to {files['faces']} single files, {ratios}.",
+            table(("page cache", "format", "faces/s"), rows, "llr"),
         ]
     if prepare := report.get("prepare"):
-        came.append(("workers", prepare["share_of_linear"]))
+        measured.append(("workers", prepare["share_of_linear"]))
         lines += [
-            "## Into shards",
+            "## Writing shards",
             f"{prepare['clips']} clips of {prepare['frames_each']} frames of 480p, 32 faces each.",
             table(("processes", "videos/s"), list(prepare["videos_per_s"].items()), "rr"),
         ]
     if hashes := report.get("hashes"):
-        rows = [(name, f"{share:.0%}") for name, share in hashes["found_again"].items()]
+        rows = [(name, f"{share:.0%}") for name, share in hashes["found"].items()]
         lines += [
             "## Near-duplicates",
-            f"{hashes['portraits']} photographs of as many people: copies whose hash differs in "
-            f"{hashes['most_bits']} bits of 256 at most, from single pictures. Any two people "
-            f"differ in {hashes['least_bits_of_two_people']} bits or more.",
-            table(("copy", "found again"), rows, "lr"),
+            f"{hashes['portraits']} photographs of as many people: share of the copies whose hash "
+            f"differs in at most {hashes['max_bits']} of 256 bits. The hashes of any two people "
+            f"differ in at least {hashes['min_bits_of_two_people']} bits.",
+            table(("copy", "found"), rows, "lr"),
         ]
     if audit := report.get("audit"):
-        came += [("audit_s", audit["seconds"]), ("audit_mb", audit["peak_mb"])]
-    reach = []
-    for name, value in came:
-        expected, limit = REACH[name]
+        measured += [("audit_s", audit["seconds"]), ("audit_mb", audit["peak_mb"])]
+    rows = []
+    for name, value in measured:
+        target, limit = TARGETS[name]
         is_met = value <= limit if name.startswith("audit") else value >= limit
-        reach.append((expected, f"{value:g}", "met" if is_met else Marked("**not met**")))
-    lines.insert(2, table(("expected beforehand", "came", ""), reach))
+        rows.append((target, f"{value:g}", "met" if is_met else Marked("**not met**")))
+    lines.insert(2, table(("target", "measured", ""), rows))
     return "\n\n".join(lines) + "\n"
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Faces into shards and out of them, and audits.")
+    parser = argparse.ArgumentParser(description="Speed of shards and audits.")
     parser.add_argument(
         "--only",
         choices=("pipeline", "files", "prepare", "audit", "hashes"),
         default="",
         help="one part",
     )
-    parser.add_argument("--portraits", help="folder of photographs, for the part hashes")
-    parser.add_argument("--faces", type=int, default=1024, help="faces read (%(default)s)")
-    parser.add_argument("--clips", type=int, default=40, help="clips prepared (%(default)s)")
-    parser.add_argument("--frames", type=int, default=100, help="frames of each (%(default)s)")
-    parser.add_argument("--rows", type=int, default=1_000_000, help="rows audited (%(default)s)")
-    parser.add_argument("--scratch", help="folder for what is made; the system's if not given")
+    parser.add_argument("--portraits", help="folder of photographs for the part hashes")
+    parser.add_argument(
+        "--faces", type=int, default=1024, help="number of faces to read (%(default)s)"
+    )
+    parser.add_argument(
+        "--clips", type=int, default=40, help="number of clips to prepare (%(default)s)"
+    )
+    parser.add_argument("--frames", type=int, default=100, help="frames of each clip (%(default)s)")
+    parser.add_argument(
+        "--rows", type=int, default=1_000_000, help="number of rows to audit (%(default)s)"
+    )
+    parser.add_argument("--scratch", help="folder for temporary files; default: the system's")
     parser.add_argument("--out", default=HERE / "results" / "data.json", help="JSON file")
     parser.add_argument("--audit-rows", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()

@@ -1,13 +1,13 @@
-"""Two ways to take the faces of a video, timed; and how right each is.
+"""Time and accuracy of two methods of face extraction.
 
-Takes a clip and, where they are known, its true faces; gives seconds, counts and differences.
-Knows nothing of how clips are made or of tables.
+Takes a clip and, if known, its true faces; returns seconds, counts and differences. Knows nothing
+of the generation of clips or of tables.
 
-* The usual way, as DeepfakeBench's preprocessing does it: dlib's detector on every frame enlarged
-  twofold, its 68 landmarks, an aligned crop, and detector and landmarks once more on the crop.
-  Only the largest face of a frame is taken. Decoding and writing are not counted.
-* Ours: `extract_faces` with every frame and every person, and each crop written as PNG, as
-  `prepare` encodes it. Decoding and writing are counted.
+* The usual method, as in DeepfakeBench's preprocessing: dlib's detector on every frame, upsampled
+  twofold, its 68 landmarks, an aligned crop, then detector and landmarks once more on the crop.
+  Only the largest face of a frame is cropped. Decoding and writing are not timed.
+* Ours: `extract_faces` with every frame and every track, and each crop written as PNG, as in
+  `prepare`. Decoding and writing are timed.
 """
 
 import cProfile
@@ -33,32 +33,32 @@ from jdfd_keras.faces.decode import read_frames
 from jdfd_keras.faces.detect import Box, face_detector, overlap
 from jdfd_keras.faces.extract import Extraction, encode_png, extract_faces
 from jdfd_keras.faces.landmarks import model_file
-from jdfd_keras.faces.track import Sighting, track_faces
+from jdfd_keras.faces.track import TrackedFace, track_faces
 from jdfd_keras.options import FaceOptions
 
 PACKAGE_ROOT = Path(__file__).parents[1]
 OPTIONS = FaceOptions(every=1, tracks="all")
-SAME_FACE = 0.5  # intersection over union of a found box and a true one
+SAME_FACE_IOU = 0.5  # of a detected box and a true one
 OUTER_EYE_CORNERS = (36, 45)
-# Where our time goes: files and functions of the package, and one of this file.
+# Stages of our method: files and functions of the package, and one of this file.
 STAGES = {
     "decode": {("decode.py", "read_frames")},
-    "search whole frames": {("detect.py", "find")},
-    "follow": {("detect.py", "find_near")},
+    "search of whole frames": {("detect.py", "find")},
+    "local search": {("detect.py", "find_near")},
     "landmarks": {("landmarks.py", "_predict")},
-    "patches, descriptors": {
-        ("identity.py", f) for f in ("take_patch", "take_chip", "describe_chip")
+    "patches, embeddings": {
+        ("reid.py", f) for f in ("extract_patch", "extract_chip", "embed_face")
     },
-    "scene cuts": {("track.py", "_is_steady")},
+    "cut detection": {("track.py", "_is_same_scene")},
     "align": {("align.py", "align_face")},
     "quality": {("quality.py", f) for f in ("measure_sharpness", "estimate_yaw")},
-    "keep crops": {("extract.py", "append"), ("extract.py", "__getitem__")},
+    "crop storage": {("extract.py", "append"), ("extract.py", "__getitem__")},
     "PNG": {("face_measures.py", "write_png")},
 }
 
 
 class Stopwatch:
-    """Adds up the wall time and the processor time of `with` blocks, in seconds."""
+    """Sums the wall time and the processor time of `with` blocks, in seconds."""
 
     def __init__(self) -> None:
         self.wall_s = self.cpu_s = 0.0
@@ -72,7 +72,7 @@ class Stopwatch:
 
 
 def use_one_core() -> None:
-    """Bind every thread of this process, and those to come, to one core."""
+    """Bind all threads of this process, also future ones, to one core."""
     core = max(os.sched_getaffinity(0))
     for thread in os.listdir("/proc/self/task"):
         os.sched_setaffinity(int(thread), {core})
@@ -84,16 +84,16 @@ class UsualFace:
     """One face of one frame.
 
     Attributes:
-        box: As dlib gave it.
-        landmarks: float32[68, 2], whole pixels, as dlib's predictor gives them.
+        box: Box of dlib's detector.
+        landmarks: float32[68, 2], the whole pixels of dlib's predictor.
     """
 
     box: Box
     landmarks: np.ndarray
 
 
-class UsualWay:
-    """Detection of every frame."""
+class UsualMethod:
+    """Detection in every frame."""
 
     def __init__(self) -> None:
         self.detector = dlib.get_frontal_face_detector()
@@ -102,43 +102,43 @@ class UsualWay:
         )
 
     def run(self, path: Path, watch: Stopwatch, others: Stopwatch) -> list[list[UsualFace]]:
-        """Take the faces of a video.
+        """Extract the faces of a video.
 
         Args:
             path: The video.
-            watch: Gets the time of what the usual way does: the largest face of each frame.
-            others: Gets what it would take besides to do the same for the other faces.
+            watch: Sums the time of the usual method: the largest face of each frame.
+            others: Sums the additional time of the same steps for the other faces.
 
         Returns:
-            All faces that were seen in each frame.
+            All detected faces of each frame.
         """
-        taken = []
+        found = []
         for frame in read_frames(path, 1, every=1):
             with watch:
                 boxes = sorted(self.detector(frame.pixels, 1), key=lambda box: -box.area())
-                faces = [self._take(frame.pixels, box) for box in boxes[:1]]
+                faces = [self._crop(frame.pixels, box) for box in boxes[:1]]
             with others:
-                faces += [self._take(frame.pixels, box) for box in boxes[1:]]
-            taken.append(faces)
-        return taken
+                faces += [self._crop(frame.pixels, box) for box in boxes[1:]]
+            found.append(faces)
+        return found
 
     def measure_noise(self, path: Path) -> list[float]:
-        """Measure how far this way is from itself when a frame loses 5 columns and 3 rows.
+        """Measure how far the landmarks move if a frame is cropped by 5 columns and 3 rows.
 
-        Nearer to it than that nobody need be. Every tenth frame is tried.
+        No other method can be expected to be closer. Every tenth frame is used.
 
         Returns:
-            Landmark distances, one a face found in both.
+            Landmark distances, one per face that is found in both.
         """
         distances = []
         for frame in read_frames(path, 1, every=10):
-            whole, cut = self._see(frame.pixels), self._see(frame.pixels, 5, 3)
-            pairs = pair_faces(whole, cut)
+            whole, cropped = self._detect(frame.pixels), self._detect(frame.pixels, 5, 3)
+            pairs = pair_faces(whole, cropped)
             distances += [landmark_distance(b.landmarks, a.landmarks) for a, b in pairs]
         return distances
 
-    def _see(self, pixels: np.ndarray, left: int = 0, top: int = 0) -> list[UsualFace]:
-        """Find the faces of a frame without its first columns and rows, in its own pixels."""
+    def _detect(self, pixels: np.ndarray, left: int = 0, top: int = 0) -> list[UsualFace]:
+        """Find the faces of a frame without its first columns and rows, in pixels of the frame."""
         pixels = np.ascontiguousarray(pixels[top:, left:])
         faces = []
         for box in self.detector(pixels, 1):
@@ -146,13 +146,13 @@ class UsualWay:
             faces.append(UsualFace(Box(*edges, 0.0), self._predict(pixels, box) + (left, top)))
         return faces
 
-    def _take(self, pixels: np.ndarray, box: dlib.rectangle) -> UsualFace:
+    def _crop(self, pixels: np.ndarray, box: dlib.rectangle) -> UsualFace:
         landmarks = self._predict(pixels, box)
         size, margin = OPTIONS.face_size, OPTIONS.margin
         crop = align_face(pixels, landmarks, size=size, margin=margin, mode="deepfakebench").crop
-        again = self.detector(crop, 1)
-        if again:
-            self._predict(crop, again[0])
+        boxes = self.detector(crop, 1)
+        if boxes:
+            self._predict(crop, boxes[0])
         edges = box.left(), box.top(), box.right(), box.bottom()
         return UsualFace(Box(*edges, 0.0), landmarks)
 
@@ -162,12 +162,12 @@ class UsualWay:
 
 
 def write_png(path: Path, crop: np.ndarray) -> None:
-    """Write a crop, uint8[size, size, 3] RGB, encoded as `prepare` does it."""
+    """Write a crop, uint8[size, size, 3] RGB, encoded as in `prepare`."""
     path.write_bytes(encode_png(crop))
 
 
-def take_and_write(path: Path) -> Extraction:
-    """Do all that is counted of our way."""
+def extract_and_write(path: Path) -> Extraction:
+    """Run all timed steps of our method."""
     with tempfile.TemporaryDirectory() as directory:
         extraction = extract_faces(path, OPTIONS)
         for face in extraction.faces:
@@ -175,16 +175,16 @@ def take_and_write(path: Path) -> Extraction:
     return extraction
 
 
-def find_ours(path: Path) -> list[list[Sighting]]:
-    """Find the same faces once more, for their landmarks in the frame."""
+def find_ours(path: Path) -> list[list[TrackedFace]]:
+    """Track the faces again, for their landmarks in pixels of the frame."""
     frames = read_frames(path, 1, every=1)
-    return [sightings for _, sightings in track_faces(frames, face_detector(OPTIONS.detector))]
+    return [faces for _, faces in track_faces(frames, face_detector(OPTIONS.detector))]
 
 
 def profile_ours(path: Path) -> dict[str, float]:
-    """Say where our time goes: seconds of each stage, and of the rest, with a profiler watching."""
+    """Profile our method; return the seconds of each stage and of the rest."""
     profiler = cProfile.Profile()
-    profiler.runcall(take_and_write, path)
+    profiler.runcall(extract_and_write, path)
     statistics = pstats.Stats(profiler)
     stages = dict.fromkeys(STAGES, 0.0)
     for (file, _, function), (*_, cumulative_s, _) in statistics.stats.items():
@@ -195,23 +195,23 @@ def profile_ours(path: Path) -> dict[str, float]:
 
 
 def measure_memory(path: Path) -> dict:
-    """Take all faces of a clip in a process of its own, and look at the largest it grew to."""
+    """Extract all faces of a clip in another process and return its peak memory."""
     code = "import sys, face_measures; face_measures.report_memory(sys.argv[1])"
     folders = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, PACKAGE_ROOT))
     environment = os.environ | {"PYTHONPATH": folders}
     command = [sys.executable, "-c", code, str(path)]
-    answer = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout
-    return json.loads(answer)
+    output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout
+    return json.loads(output)
 
 
 def report_memory(path: str) -> None:
-    """Be that process: print frames, faces, seconds and megabytes as JSON."""
+    """Run in that process: print frames, faces, seconds and megabytes as JSON."""
     use_one_core()
     before_mb = _peak_mb()
     watch = Stopwatch()
     with watch:
         extraction = extract_faces(path, OPTIONS)
-    answer = {
+    report = {
         "frames": extraction.num_frames,
         "faces": len(extraction.faces),
         "seconds": watch.wall_s,
@@ -219,29 +219,29 @@ def report_memory(path: str) -> None:
         "peak_mb": _peak_mb(),
         "tensorflow": "tensorflow" in sys.modules,
     }
-    print(json.dumps(answer))
+    print(json.dumps(report))
 
 
 def _peak_mb() -> float:
-    # Not getrusage: its peak is inherited from the process that started this one (Linux, after
-    # fork and exec), and would be that of whoever wrote the clip.
+    # Not getrusage: on Linux its peak is inherited from the parent process over fork and exec, and
+    # would be that of the process that wrote the clip.
     status = Path("/proc/self/status").read_text(encoding="ascii")
     return int(status.split("VmHWM:")[1].split()[0]) * 1024 / 1e6
 
 
-def measure_clip(path: Path, truth: list[list[TrueFace]] | None, usual: UsualWay) -> dict:
-    """Run both ways on a clip, ours before and after the other.
+def measure_clip(path: Path, truth: list[list[TrueFace]] | None, usual: UsualMethod) -> dict:
+    """Run both methods on a clip, ours before and after the other.
 
     Returns:
-        Frames and seconds; what each found of the truth, where it is known; the landmark
-        differences, one number a face.
+        Frames and seconds; counts of true faces found by each, if the truth is known; landmark
+        differences, one number per face.
     """
     usual_watch, others_watch, our_watch = Stopwatch(), Stopwatch(), Stopwatch()
     with our_watch:
-        extraction = take_and_write(path)
+        extraction = extract_and_write(path)
     usual_faces = usual.run(path, usual_watch, others_watch)
     with our_watch:
-        take_and_write(path)
+        extract_and_write(path)
     our_faces = find_ours(path)
     result = {
         "frames": len(usual_faces),
@@ -256,14 +256,14 @@ def measure_clip(path: Path, truth: list[list[TrueFace]] | None, usual: UsualWay
         "difference": compare_landmarks(usual_faces, our_faces),
         "noise": usual.measure_noise(path),
     }
-    taken = [(face.frame_index, face.track_id, face.box) for face in extraction.faces]
-    followed = [
+    extracted = [(face.frame_index, face.track_id, face.box) for face in extraction.faces]
+    tracked = [
         (index, face.track_id, face.box) for index, faces in enumerate(our_faces) for face in faces
     ]
-    if taken != followed:
+    if extracted != tracked:
         raise ValueError(
-            f"Expected the same faces of {path.name} on every run; got {len(taken)} with crops "
-            f"and {len(followed)} without. Following is no longer deterministic."
+            f"Expected the same faces of {path.name} on every run; got {len(extracted)} with "
+            f"crops and {len(tracked)} without. Check why tracking is no longer deterministic."
         )
     if truth is not None:
         people = {face.role for faces in truth for face in faces if face.is_whole}
@@ -273,11 +273,11 @@ def measure_clip(path: Path, truth: list[list[TrueFace]] | None, usual: UsualWay
     return result
 
 
-def compare_landmarks(usual: list[list[UsualFace]], ours: list[list[Sighting]]) -> list[float]:
-    """Measure how far our landmarks are from theirs, for each face that both ways found.
+def compare_landmarks(usual: list[list[UsualFace]], ours: list[list[TrackedFace]]) -> list[float]:
+    """Compute the landmark distance of each face that both methods found.
 
     Returns:
-        Mean distance over the 68 points as a share of that of the outer eye corners, one each.
+        Mean distance of the 68 points divided by that of the outer eye corners, one per face.
     """
     differences = []
     for usual_faces, our_faces in zip(usual, ours, strict=True):
@@ -287,16 +287,16 @@ def compare_landmarks(usual: list[list[UsualFace]], ours: list[list[Sighting]]) 
 
 
 def landmark_distance(landmarks: np.ndarray, reference: np.ndarray) -> float:
-    """Measure the mean distance of 68 points by that of the reference's outer eye corners."""
+    """Compute the mean distance of 68 points, divided by that of the reference's eye corners."""
     left, right = reference[list(OUTER_EYE_CORNERS)]
     distance = np.linalg.norm(landmarks - reference, axis=1).mean()
     return float(distance / np.linalg.norm(right - left))
 
 
 def count_found(truth: list[list[TrueFace]], found: list[list], name: str) -> dict:
-    """Count true faces, those found and boxes that are nobody's; measure the landmarks' errors.
+    """Count true faces, found faces and false boxes, and compute the landmark errors.
 
-    A face partly beyond the frame need not be found, and is no mistake if it is.
+    A face partly outside the frame is neither required nor counted as false.
     """
     counts, errors = dict.fromkeys(("true", f"{name}_found", f"{name}_false"), 0), []
     for true_faces, faces in zip(truth, found, strict=True):
@@ -308,8 +308,8 @@ def count_found(truth: list[list[TrueFace]], found: list[list], name: str) -> di
     return counts | {f"{name}_error": errors}
 
 
-def count_mixed_tracks(truth: list[list[TrueFace]], ours: list[list[Sighting]]) -> int:
-    """Count the tracks that hold more than one person."""
+def count_mixed_tracks(truth: list[list[TrueFace]], ours: list[list[TrackedFace]]) -> int:
+    """Count the tracks that contain more than one person."""
     owners = defaultdict(set)
     for true_faces, faces in zip(truth, ours, strict=True):
         for true, face in pair_faces(true_faces, faces):
@@ -318,17 +318,17 @@ def count_mixed_tracks(truth: list[list[TrueFace]], ours: list[list[Sighting]]) 
 
 
 def pair_faces(faces: Sequence, others: Sequence) -> list[tuple]:
-    """Pair faces that lie on each other, the best overlap first, each at most once."""
+    """Pair overlapping faces, the largest overlap first, each at most once."""
     overlaps = sorted(
         (
-            (overlap(face.box, other.box), index, place)
+            (overlap(face.box, other.box), index, other_index)
             for index, face in enumerate(faces)
-            for place, other in enumerate(others)
+            for other_index, other in enumerate(others)
         ),
         reverse=True,
     )
     pairs: dict[int, int] = {}
-    for shared, index, place in overlaps:
-        if shared >= SAME_FACE and index not in pairs and place not in pairs.values():
-            pairs[index] = place
-    return [(faces[index], others[place]) for index, place in pairs.items()]
+    for iou, index, other_index in overlaps:
+        if iou >= SAME_FACE_IOU and index not in pairs and other_index not in pairs.values():
+            pairs[index] = other_index
+    return [(faces[index], others[other_index]) for index, other_index in pairs.items()]

@@ -1,7 +1,7 @@
-"""Measures of clips to a table and a verdict.
+"""Report of the face benchmark.
 
-Takes what `face_measures.py` gives; gives rows, what was expected beside what came, and a page
-of Markdown. Runs nothing itself.
+Takes the measurements of `face_measures.py`; returns rows, targets with their measured values, and
+a Markdown page. Runs nothing itself.
 """
 
 import datetime
@@ -14,17 +14,17 @@ import cv2
 import dlib
 import numpy as np
 
-# Written down before the first run.
-LEAST_SPEEDUP = 15.0
-LARGEST_MEDIAN, LARGEST_P99 = 0.01, 0.05  # of the distance between the outer eye corners
-MOST_MEMORY_MB = 600
+# Targets, chosen before the first run.
+MIN_SPEEDUP = 15.0
+MAX_MEDIAN, MAX_P99 = 0.01, 0.05  # as shares of the distance between the outer eye corners
+MAX_MEMORY_MB = 600
 COLUMNS = {
     "Clips": ("clips", "d"),
     "Frames": ("frames", "d"),
-    "Usual way, frames/s": ("usual_fps", ".2f"),
+    "Usual method, frames/s": ("usual_fps", ".2f"),
     "Ours, frames/s": ("our_fps", ".1f"),
     "Ratio": ("speedup", ".1f"),
-    "Ratio, were it to take each face": ("each_speedup", ".1f"),
+    "Ratio for every face": ("each_speedup", ".1f"),
     "Ratio of processor time": ("cpu_speedup", ".1f"),
     "Recall, usual": ("usual_recall", ".2%"),
     "Recall, ours": ("our_recall", ".2%"),
@@ -32,14 +32,14 @@ COLUMNS = {
     "Precision, ours": ("our_precision", ".2%"),
     "People": ("people", "d"),
     "Tracks": ("tracks", "d"),
-    "Tracks of two people": ("mixed_tracks", "d"),
+    "Mixed tracks": ("mixed_tracks", "d"),
 }
 LANDMARK_COLUMNS = {
-    "To the usual way: median": ("median_difference", ".2%"),
+    "To the usual method: median": ("median_difference", ".2%"),
     "99 %": ("p99_difference", ".2%"),
-    "Usual way to itself: median": ("median_noise", ".2%"),
+    "Usual method to itself: median": ("median_noise", ".2%"),
     "99 % ": ("p99_noise", ".2%"),
-    "Usual way to the truth: median": ("usual_error", ".2%"),
+    "Usual method to the truth: median": ("usual_error", ".2%"),
     "Ours to the truth: median": ("our_error", ".2%"),
 }
 MEMORY_COLUMNS = {
@@ -53,7 +53,7 @@ MEMORY_COLUMNS = {
 
 
 def summarize(results: Sequence[dict]) -> dict:
-    """Sum the clips of one kind up."""
+    """Compute the totals of the clips of one kind."""
 
     def total(name: str) -> float:
         return sum(result[name] for result in results)
@@ -86,46 +86,51 @@ def summarize(results: Sequence[dict]) -> dict:
     return row
 
 
-def judge(rows: dict) -> list[dict]:
-    """Say what was expected, what came, and whether it is met."""
+def compare_with_targets(rows: dict) -> list[dict]:
+    """Return each target, the measured value, and whether it is met."""
     everything, kinds = rows["all"], [row for name, row in rows.items() if name != "all"]
     slowest = min(row["speedup"] for row in kinds)
     median, p99 = everything["median_difference"], everything["p99_difference"]
-    claims = [
+    targets = [
         (
-            f"at least {LEAST_SPEEDUP:g} times the frames per second, overall",
+            f"at least {MIN_SPEEDUP:g} times the frames per second, overall",
             f"{everything['speedup']:.1f}",
-            everything["speedup"] >= LEAST_SPEEDUP,
+            everything["speedup"] >= MIN_SPEEDUP,
         ),
-        ("the same for each kind of clip", f"{slowest:.1f} at least", slowest >= LEAST_SPEEDUP),
+        ("the same for each kind of clip", f"at least {slowest:.1f}", slowest >= MIN_SPEEDUP),
         (
-            f"landmarks off detection on every frame by {LARGEST_MEDIAN:.0%} at most, median",
+            f"landmarks differ from detection on every frame by at most {MAX_MEDIAN:.0%}, median",
             f"{median:.2%}",
-            median <= LARGEST_MEDIAN,
+            median <= MAX_MEDIAN,
         ),
         (
-            f"by {LARGEST_P99:.0%} at most in 99 of 100 faces",
+            f"by at most {MAX_P99:.0%} in 99 of 100 faces",
             f"{p99:.2%}",
-            p99 <= LARGEST_P99,
+            p99 <= MAX_P99,
         ),
     ]
     if "our_recall" in everything:
         usual, ours = everything["usual_recall"], everything["our_recall"]
-        claims.append(
-            ("recall at least the usual way's", f"{ours:.2%} to {usual:.2%}", ours >= usual)
+        targets.append(
+            (
+                "recall at least that of the usual method",
+                f"{ours:.2%} to {usual:.2%}",
+                ours >= usual,
+            )
         )
     else:
         shared, boxes = everything["shared_boxes"], everything["usual_boxes"]
-        claims.append(
-            ("every face that the usual way finds", f"{shared} of {boxes}", shared >= boxes)
+        targets.append(
+            ("every face that the usual method finds", f"{shared} of {boxes}", shared >= boxes)
         )
     return [
-        {"expected": expected, "came": came, "met": bool(met)} for expected, came, met in claims
+        {"target": target, "measured": measured, "met": bool(met)}
+        for target, measured, met in targets
     ]
 
 
 def describe_machine() -> dict:
-    """Name what the numbers depend on."""
+    """Return the machine and the library versions that the numbers depend on."""
     cpuinfo = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     models = [line.split(":")[1].strip() for line in cpuinfo.splitlines() if "model name" in line]
     return {
@@ -139,65 +144,67 @@ def describe_machine() -> dict:
 
 
 def render(report: dict) -> str:
-    """Write the page of a run over clips."""
+    """Return the Markdown page of a run over clips."""
     rows = report["kinds"]
     parts = [
-        "# Faces: ours beside the usual way\n",
-        f"{_say_machine(report['machine'])} Source: {report['source']}, seed {report['seed']}.\n",
-        _reach_table(report["reach"]),
-        "## Speed, finding, tracks\n",
-        _table("Clips of", rows, COLUMNS),
+        "# Faces: ours and the usual method\n",
+        f"{_machine_text(report['machine'])} Source: {report['source']}, seed {report['seed']}.\n",
+        _targets_table(report["targets"]),
+        "## Speed, detection, tracks\n",
+        _table("Kind of clip", rows, COLUMNS),
         "## Landmarks\n",
-        "Mean distance of the 68 points by the distance of the outer eye corners, per face.\n",
-        _table("Clips of", rows, LANDMARK_COLUMNS),
+        "Mean distance of the 68 points divided by that of the outer eye corners, per face.\n",
+        _table("Kind of clip", rows, LANDMARK_COLUMNS),
     ]
     if report["ms_per_frame"]:
         stages = report["ms_per_frame"]
         names = next(iter(stages.values()))
         parts += [
-            "## Where our time goes\n",
-            "Milliseconds a frame, with a profiler watching.\n",
-            _table("Clips of", stages, {name: (name, ".2f") for name in names}),
+            "## Time of our stages\n",
+            "Milliseconds per frame, with the overhead of the profiler.\n",
+            _table("Kind of clip", stages, {name: (name, ".2f") for name in names}),
         ]
     return "\n".join(parts)
 
 
 def render_memory(report: dict) -> str:
-    """Write the page of a run over long clips."""
+    """Return the Markdown page of a run over long clips."""
     rows = {f"1080p, {clip['minutes']:g} min": clip for clip in report["clips"]}
     return "\n".join(
         [
-            "# Faces: peak of memory\n",
-            _say_machine(report["machine"]) + "\n",
-            _reach_table(report["reach"]),
+            "# Faces: peak memory\n",
+            _machine_text(report["machine"]) + "\n",
+            _targets_table(report["targets"]),
             _table("Clip", rows, MEMORY_COLUMNS),
         ]
     )
 
 
-def _say_machine(machine: dict) -> str:
+def _machine_text(machine: dict) -> str:
     return (
         f"{machine['date']}, {machine['processor']}, {machine['cores']} cores; Python "
         f"{machine['python']}, dlib {machine['dlib']}, OpenCV {machine['opencv']}."
     )
 
 
-def _reach_table(reach: list[dict]) -> str:
-    lines = ["| Expected beforehand | Came | |", "| --- | --- | --- |"]
+def _targets_table(targets: list[dict]) -> str:
+    lines = ["| Target | Measured | |", "| --- | --- | --- |"]
     lines += [
-        f"| {claim['expected']} | {claim['came']} | {'met' if claim['met'] else '**not met**'} |"
-        for claim in reach
+        f"| {row['target']} | {row['measured']} | {'met' if row['met'] else '**not met**'} |"
+        for row in targets
     ]
     return "\n".join(lines) + "\n"
 
 
 def _table(first: str, rows: dict[str, dict], columns: dict[str, tuple[str, str]]) -> str:
-    """Lay rows out; columns that none of them has are left out."""
+    """Return a Markdown table of the columns that at least one row has."""
     shown = {
-        title: how for title, how in columns.items() if any(how[0] in r for r in rows.values())
+        title: column
+        for title, column in columns.items()
+        if any(column[0] in row for row in rows.values())
     }
     lines = [" | ".join(["", first, *shown, ""]).strip(), "| --- |" + " ---: |" * len(shown)]
     for name, row in rows.items():
-        cells = [format(row[key], how) if key in row else "" for key, how in shown.values()]
+        cells = [format(row[key], spec) if key in row else "" for key, spec in shown.values()]
         lines.append(" | ".join(["", name, *cells, ""]).strip())
     return "\n".join(lines) + "\n"

@@ -1,8 +1,8 @@
-"""How fast, how exactly and how completely faces are taken, beside the field's usual way.
+"""Speed, accuracy and recall of face extraction next to the usual method.
 
-Takes portraits, of which it makes clips with known faces, or a folder of videos; prints a table
-and writes it as JSON and Markdown. Both ways (see `face_measures.py`) run in one process on one
-core, clip by clip, so that only their ratio needs believing. Linux only.
+Takes portraits, from which it makes clips with known faces, or a folder of videos; prints a table
+and writes it as JSON and Markdown. Both methods (see `face_measures.py`) run in one process on one
+core, clip by clip, so that their ratio does not depend on the machine. Linux only.
 
     python benchmarks/faces.py [--portraits DIR | --clips DIR] [--profile]
     python benchmarks/faces.py --memory [--minutes 10]
@@ -30,14 +30,21 @@ from face_clips import (
     write_long_clip,
 )
 from face_measures import (
-    UsualWay,
+    UsualMethod,
+    extract_and_write,
     measure_clip,
     measure_memory,
     profile_ours,
-    take_and_write,
     use_one_core,
 )
-from face_report import MOST_MEMORY_MB, describe_machine, judge, render, render_memory, summarize
+from face_report import (
+    MAX_MEMORY_MB,
+    compare_with_targets,
+    describe_machine,
+    render,
+    render_memory,
+    summarize,
+)
 
 from jdfd_keras.faces.decode import read_frames
 
@@ -46,7 +53,7 @@ VIDEO_SUFFIXES = {".avi", ".mkv", ".mov", ".mp4", ".webm"}
 
 
 def main() -> None:
-    """Run the part that was asked for and write what came."""
+    """Run the selected part and write its report."""
     arguments = _parse()
     use_one_core()
     out = Path(arguments.out)
@@ -63,9 +70,9 @@ def main() -> None:
 
 
 def run_clips(arguments: argparse.Namespace, directory: Path) -> dict:
-    """Measure both ways on every clip; gives the report."""
+    """Measure both methods on every clip; return the report."""
     _warm_up(arguments, directory)
-    usual, results, stages = UsualWay(), [], {}
+    usual, results, stages = UsualMethod(), [], {}
     for number, (kind, path, truth) in enumerate(_clips(arguments, directory)):
         results.append({"kind": kind, **measure_clip(path, truth, usual)})
         last = results[-1]
@@ -88,21 +95,21 @@ def run_clips(arguments: argparse.Namespace, directory: Path) -> dict:
     for kind, milliseconds in stages.items():
         frames = rows[kind]["frames"]
         stages[kind] = {stage: round(ms / frames, 3) for stage, ms in milliseconds.items()}
-    source = "a folder of videos" if arguments.clips else "clips made of portraits"
+    source = "a folder of videos" if arguments.clips else "clips made from portraits"
     return {
         "machine": describe_machine(),
         "source": source,
         "seed": arguments.seed,
         "kinds": rows,
         "ms_per_frame": stages,
-        "reach": judge(rows),
+        "targets": compare_with_targets(rows),
     }
 
 
 def _clips(
     arguments: argparse.Namespace, directory: Path
 ) -> Iterator[tuple[str, Path, list[list[TrueFace]] | None]]:
-    """Give each clip with its kind and, where it was made here, its true faces."""
+    """Yield the kind and path of each clip and, if it was made here, its true faces."""
     if arguments.clips:
         paths = sorted(Path(arguments.clips).rglob("*"))
         for path in (path for path in paths if path.suffix.lower() in VIDEO_SUFFIXES):
@@ -126,13 +133,13 @@ def _clips(
 
 
 def _warm_up(arguments: argparse.Namespace, directory: Path) -> None:
-    """Load the trained files of our way; the other's are loaded when it is made."""
+    """Load the trained files of our method; UsualMethod loads its own."""
     if not arguments.clips:
-        take_and_write(_portraits(arguments, directory)[0])
+        extract_and_write(_portraits(arguments, directory)[0])
 
 
 def _portraits(arguments: argparse.Namespace, directory: Path) -> list[Path]:
-    """List photographs: of the folder given, or the two of the public domain in packages."""
+    """List photographs: of --portraits, or the two public-domain ones of installed packages."""
     if arguments.portraits:
         paths = Path(arguments.portraits).iterdir()
         return sorted(path for path in paths if cv2.haveImageReader(str(path)))
@@ -145,7 +152,7 @@ def _portraits(arguments: argparse.Namespace, directory: Path) -> list[Path]:
 
 
 def run_memory(arguments: argparse.Namespace, directory: Path) -> dict:
-    """Measure the peak of memory on a long clip and on a short one."""
+    """Measure the peak memory on a long clip and on a short one."""
     people = read_people(_portraits(arguments, directory), 1)
     clips = []
     for minutes in sorted({1.0, arguments.minutes}):
@@ -155,10 +162,9 @@ def run_memory(arguments: argparse.Namespace, directory: Path) -> dict:
         clips.append({"minutes": minutes, **measure_memory(path)})
         path.unlink()
     peak = clips[-1]["peak_mb"]
-    came = f"{peak:.0f} MB"
-    expected = f"less than {MOST_MEMORY_MB} MB for {clips[-1]['minutes']:g} minutes of 1080p"
-    reach = [{"expected": expected, "came": came, "met": peak < MOST_MEMORY_MB}]
-    return {"machine": describe_machine(), "clips": clips, "reach": reach}
+    target = f"less than {MAX_MEMORY_MB} MB for {clips[-1]['minutes']:g} minutes of 1080p"
+    row = {"target": target, "measured": f"{peak:.0f} MB", "met": peak < MAX_MEMORY_MB}
+    return {"machine": describe_machine(), "clips": clips, "targets": [row]}
 
 
 def _frame_size(path: Path) -> str:
@@ -167,25 +173,34 @@ def _frame_size(path: Path) -> str:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="Ours beside the usual way of taking faces.")
+    parser = argparse.ArgumentParser(description="Face extraction next to the usual method.")
     source = parser.add_mutually_exclusive_group()
-    source.add_argument("--portraits", help="folder of photographs to make clips of")
-    source.add_argument("--clips", help="folder of videos to take instead; nothing is true there")
-    parser.add_argument("--people", type=int, default=40, help="portraits read (%(default)s)")
+    source.add_argument("--portraits", help="folder of photographs to make clips from")
+    source.add_argument("--clips", help="folder of videos to use instead, without true faces")
+    parser.add_argument("--people", type=int, default=40, help="number of portraits (%(default)s)")
     parser.add_argument(
         "--clips-per-kind", type=int, default=2, help="clips of each kind (%(default)s)"
     )
-    parser.add_argument("--kinds", default="", help="only those with this in their name: 480p")
     parser.add_argument(
-        "--length", type=float, default=1.0, help="length of the clips, of the full one"
+        "--kinds", default="", help="only kinds whose name contains this, such as 480p"
     )
-    parser.add_argument("--seed", type=int, default=0, help="seed of people and motion")
-    parser.add_argument("--profile", action="store_true", help="say where our time goes")
-    parser.add_argument("--memory", action="store_true", help="measure memory instead")
-    parser.add_argument("--minutes", type=float, default=10.0, help="with --memory: of the clip")
-    parser.add_argument("--out", help="JSON file; the page goes beside it (benchmarks/results)")
+    parser.add_argument(
+        "--length",
+        type=float,
+        default=1.0,
+        help="length of the clips as a share of the full length",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="random seed of people and motion")
+    parser.add_argument("--profile", action="store_true", help="profile the stages of our method")
+    parser.add_argument("--memory", action="store_true", help="measure peak memory instead")
+    parser.add_argument(
+        "--minutes", type=float, default=10.0, help="with --memory: length of the clip in minutes"
+    )
+    parser.add_argument(
+        "--out", help="JSON file; the Markdown page is written beside it (benchmarks/results)"
+    )
     arguments = parser.parse_args()
-    name = "faces_memory.json" if arguments.memory else "faces.json"
+    name = "memory.json" if arguments.memory else "faces.json"
     arguments.out = arguments.out or HERE / "results" / name
     return arguments
 

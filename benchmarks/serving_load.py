@@ -1,7 +1,7 @@
-"""Requests to a served model, and many clients that send them; `serving.py` runs it.
+"""Load generator of `serving.py`: concurrent REST and gRPC clients.
 
-Each request is made once and sent again and again, so that what is timed is the server and its
-wire. Imports no TensorFlow.
+Each request is encoded once and sent repeatedly, so that only the server and the transport are
+timed. Imports no TensorFlow.
 """
 
 import base64
@@ -17,7 +17,7 @@ import grpc
 import numpy as np
 import urllib3
 
-from jdfd_keras.client import protos as wire
+from jdfd_keras.client import protos
 
 TIMEOUT_S = 300.0
 PREDICT = "/tensorflow.serving.PredictionService/Predict"
@@ -25,31 +25,31 @@ PREDICT = "/tensorflow.serving.PredictionService/Predict"
 
 @dataclass
 class Load:
-    """What many clients saw.
+    """Measurements of a group of clients.
 
     Attributes:
-        seconds: Of each request that was answered, in the order of the answers.
-        failed: What was said in the place of an answer, of each other one.
-        took_s: From the first request to the last answer.
+        latencies_s: Latency of each successful request, in order of the responses.
+        errors: Message of each failed request.
+        duration_s: Time from the first request to the last response.
     """
 
-    seconds: list[float] = field(default_factory=list)
-    failed: list[str] = field(default_factory=list)
-    took_s: float = 0.0
+    latencies_s: list[float] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    duration_s: float = 0.0
 
     @property
     def per_s(self) -> float:
-        """Answers a second."""
-        return len(self.seconds) / self.took_s
+        """Return the successful requests per second."""
+        return len(self.latencies_s) / self.duration_s
 
     def quantile_ms(self, share: float) -> float:
-        """The shortest time within which so many of the requests were answered."""
-        ordered = sorted(self.seconds)
+        """Compute a quantile of the latency in milliseconds."""
+        ordered = sorted(self.latencies_s)
         return 1000 * ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def make_faces(count: int, size: int) -> list[bytes]:
-    """Make JPEG files of smooth random pictures, about as large as those of faces."""
+    """Create JPEG files of smooth random images, about as large as those of faces."""
     rng = np.random.default_rng(0)
     faces = []
     for _ in range(count):
@@ -61,10 +61,10 @@ def make_faces(count: int, size: int) -> list[bytes]:
 
 
 class RestClient:
-    """JPEG files in base64 over REST, one connection."""
+    """Sends JPEG files in base64 over one REST connection."""
 
     def __init__(self, address: dict, name: str, faces: list[bytes]):
-        """Make the request.
+        """Encode the request.
 
         Args:
             address: `url` and `grpc_target` of a server.
@@ -77,12 +77,12 @@ class RestClient:
         self._url = f"{address['url']}/v1/models/{name}:predict"
 
     def send(self) -> str:
-        """Send it; gives what went wrong, or nothing."""
+        """Send the request; return the error message, or ""."""
         try:
-            answer = self._pool.request("POST", self._url, body=self._body)
+            response = self._pool.request("POST", self._url, body=self._body)
         except urllib3.exceptions.HTTPError as error:
             return repr(error)
-        return "" if answer.status == 200 else f"{answer.status}: {answer.data[:200]!r}"
+        return "" if response.status == 200 else f"{response.status}: {response.data[:200]!r}"
 
     def close(self) -> None:
         """Close the connection."""
@@ -90,21 +90,21 @@ class RestClient:
 
 
 class GrpcClient:
-    """JPEG files as they are over gRPC, one connection."""
+    """Sends JPEG files over one gRPC connection."""
 
     def __init__(self, address: dict, name: str, faces: list[bytes]):
-        """Make the request; see `RestClient`."""
-        request = wire.PredictRequest(model_spec=wire.ModelSpec(name=name))
-        tensor = wire.encode_tensor(np.array(faces, object))
+        """Encode the request; see `RestClient`."""
+        request = protos.PredictRequest(model_spec=protos.ModelSpec(name=name))
+        tensor = protos.encode_tensor(np.array(faces, object))
         request.inputs["image_bytes"].CopyFrom(tensor)
         self._body = request.SerializeToString()
-        # Channels of one process share a connection otherwise.
+        # Otherwise the channels of one process share a connection.
         options = [("grpc.use_local_subchannel_pool", 1)]
         self._channel = grpc.insecure_channel(address["grpc_target"], options)
         self._predict = self._channel.unary_unary(PREDICT)
 
     def send(self) -> str:
-        """Send it; gives what went wrong, or nothing."""
+        """Send the request; return the error message, or ""."""
         try:
             self._predict(self._body, timeout=TIMEOUT_S)
         except grpc.RpcError as error:
@@ -119,51 +119,51 @@ class GrpcClient:
 CLIENTS = {"REST": RestClient, "gRPC": GrpcClient}
 
 
-def run_clients(clients: list, go_on: Callable[[int], bool]) -> Load:
-    """Let clients send, each its next request once the last is answered.
+def run_clients(clients: list, should_continue: Callable[[int], bool]) -> Load:
+    """Run clients concurrently; each sends its next request after the last response.
 
     Args:
-        clients: Of CLIENTS; each sends once untimed before, to connect.
-        go_on: From the number of requests begun so far to whether one more is sent.
+        clients: Of CLIENTS; each first sends one untimed request, to connect.
+        should_continue: Maps the number of started requests to whether to send another one.
 
     Returns:
-        What they saw.
+        The measurements.
     """
     load = Load()
     lock = threading.Lock()
-    begun = 0
+    num_started = 0
 
-    def work(client) -> None:
-        nonlocal begun
+    def run(client) -> None:
+        nonlocal num_started
         while True:
             with lock:
-                if not go_on(begun):
+                if not should_continue(num_started):
                     return
-                begun += 1
+                num_started += 1
             start = time.perf_counter()
-            failed = client.send()
-            took_s = time.perf_counter() - start
+            error = client.send()
+            latency_s = time.perf_counter() - start
             with lock:
-                if failed:
-                    load.failed.append(failed)
+                if error:
+                    load.errors.append(error)
                 else:
-                    load.seconds.append(took_s)
+                    load.latencies_s.append(latency_s)
 
     for client in clients:
         client.send()
-    threads = [threading.Thread(target=work, args=[client]) for client in clients]
+    threads = [threading.Thread(target=run, args=[client]) for client in clients]
     start = time.perf_counter()
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    load.took_s = time.perf_counter() - start
+    load.duration_s = time.perf_counter() - start
     for client in clients:
         client.close()
     return load
 
 
 def for_seconds(seconds: float) -> Callable[[int], bool]:
-    """Go on for a time from now."""
+    """Return a `should_continue` that stops after a time from now."""
     end = time.perf_counter() + seconds
     return lambda _: time.perf_counter() < end

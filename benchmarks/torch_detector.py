@@ -1,4 +1,4 @@
-"""The same detector in PyTorch, as its users would write it: something to be set beside.
+"""The same detector in PyTorch, for comparison, written as is usual there.
 
 Xception (Chollet 2017) with the squeeze, latent vector, classifier and decoder of
 `jdfd_keras.model.network`; trained with SGD of two parameter groups.
@@ -20,7 +20,7 @@ def _separable(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class Block(nn.Module):
-    """Separable convolutions with a way around them."""
+    """Separable convolutions with a residual connection."""
 
     def __init__(self, widths: list[int], stride: int, starts_with_relu: bool):
         super().__init__()
@@ -32,15 +32,15 @@ class Block(nn.Module):
         if stride > 1:
             layers.append(nn.MaxPool2d(3, stride, 1))
         self.main = nn.Sequential(*layers)
-        self.around = nn.Identity()
+        self.shortcut = nn.Identity()
         if stride > 1:
-            self.around = nn.Sequential(
+            self.shortcut = nn.Sequential(
                 nn.Conv2d(widths[0], widths[-1], 1, stride, bias=False), nn.BatchNorm2d(widths[-1])
             )
 
     def forward(self, x):
-        """Take and give [n, channels, height, width]."""
-        return self.main(x) + self.around(x)
+        """Compute the output of the block; both are [n, channels, height, width]."""
+        return self.main(x) + self.shortcut(x)
 
 
 class Detector(nn.Module):
@@ -74,37 +74,40 @@ class Detector(nn.Module):
         self.decoder = nn.Sequential(*layers, nn.ConvTranspose2d(32, 3, 4, 2, 1))
 
     def forward(self, image):
-        """Take [n, 3, size, size] on the scale of -1..1; give logits and reconstruction."""
+        """Compute logits and reconstruction of [n, 3, size, size] on the scale of -1..1."""
         latent = self.encoder(image)
         grid = self.widen(latent).reshape(-1, 256, self.grid, self.grid)
-        rebuilt = nn.functional.interpolate(self.decoder(grid), self.size, mode="bilinear")
-        return self.classifier(latent)[:, 0], rebuilt
+        reconstruction = nn.functional.interpolate(self.decoder(grid), self.size, mode="bilinear")
+        return self.classifier(latent)[:, 0], reconstruction
 
 
 def time_steps(batch_size: int, size: int, warm_up: int, steps: int, layout: str) -> list[float]:
-    """Train on faces in memory; give the seconds of each step after the first ones."""
+    """Train on faces in memory; return the seconds of each step after `warm_up` steps."""
     torch.manual_seed(0)
-    kind = {"channels first": torch.contiguous_format, "channels last": torch.channels_last}[layout]
-    model = Detector(size).to(memory_format=kind).train()
-    own = {id(weight) for weight in model.classifier.parameters()}
-    others = [weight for weight in model.parameters() if id(weight) not in own]
+    memory_format = {
+        "channels first": torch.contiguous_format,
+        "channels last": torch.channels_last,
+    }[layout]
+    model = Detector(size).to(memory_format=memory_format).train()
+    classifier = {id(weight) for weight in model.classifier.parameters()}
+    others = [weight for weight in model.parameters() if id(weight) not in classifier]
     optimizer = torch.optim.SGD(
         [{"params": others, "lr": 0.005}, {"params": model.classifier.parameters(), "lr": 0.0004}],
         momentum=0.9,
     )
     rng = np.random.default_rng(0)
     faces = torch.tensor(rng.uniform(-1, 1, (batch_size, 3, size, size)).astype(np.float32))
-    faces = faces.to(memory_format=kind)
+    faces = faces.to(memory_format=memory_format)
     labels = (torch.arange(batch_size) % 2).float()
     seconds = []
     for _ in range(warm_up + steps):
-        begun = time.perf_counter()
+        start = time.perf_counter()
         optimizer.zero_grad()
-        logit, rebuilt = model(faces)
+        logit, reconstruction = model(faces)
         loss = 0.8 * nn.functional.binary_cross_entropy_with_logits(logit, labels)
-        loss = loss + 0.2 * nn.functional.mse_loss(rebuilt, faces)
+        loss = loss + 0.2 * nn.functional.mse_loss(reconstruction, faces)
         loss.backward()
         optimizer.step()
         float(loss)
-        seconds.append(time.perf_counter() - begun)
+        seconds.append(time.perf_counter() - start)
     return seconds[warm_up:]

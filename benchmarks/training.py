@@ -1,11 +1,11 @@
-"""How fast a detector is trained, beside a bare Keras loop, without decoder, in PyTorch, with XLA.
+"""Training speed, compared to a bare Keras loop, no decoder, PyTorch and XLA; memory over time.
 
-Each way runs in a process of its own, several times in turns, so that only the ratios need
-believing. Makes its own faces. Where there is a GPU, the network also runs on it through Keras on
-JAX. Linux only.
+Each variant runs in its own process, several times in turns, so that machine load affects all of
+them alike. Generates its own faces. If JAX finds a GPU, the network is also timed on it. Linux
+only.
 
-    python benchmarks/training.py                # an hour or so on two cores
-    python benchmarks/training.py --only jax     # or another part; the results of the others stay
+    python benchmarks/training.py                # about an hour on two cores
+    python benchmarks/training.py --only jax     # one part; results of the others are kept
 """
 
 import argparse
@@ -29,14 +29,14 @@ import numpy as np
 
 HERE = Path(__file__).parent
 SIZE = 299
-ROUNDS = 3
-REACH = {  # written down before the first run: seconds of the first over those of the second
-    "pipeline": ("training from shards with all changes beside faces in memory", 1.05),
-    "decoder": ("with decoder beside without", 1.35),
-    "torch": ("beside PyTorch, the faster of its layouts", 1.0),
-    "memory": ("growth over the second half of the steps, MB", 20.0),
+REPETITIONS = 3
+TARGETS = {  # set before the first run; ratios of the seconds per step, first over second
+    "pipeline": ("training from shards with all augmentations / from memory", 1.05),
+    "decoder": ("with decoder / without decoder", 1.35),
+    "torch": ("Keras / PyTorch in its faster memory layout", 1.0),
+    "memory": ("memory growth over the second half of the steps, MB", 20.0),
 }
-PEAKS = {  # bf16 without sparsity, FLOP/s, as NVIDIA's data sheets give them
+PEAKS = {  # bf16 without sparsity, FLOP/s, from NVIDIA's data sheets
     "H200": 989e12,
     "H100": 989e12,
     "A100": 312e12,
@@ -46,12 +46,14 @@ JAX_BATCHES = (4, 16, 64, 256)
 
 
 def main() -> None:
-    """Run the parts that were asked for and write what came."""
+    """Run the selected parts and write the results as JSON and Markdown."""
     arguments = _parse()
-    if arguments.way:
-        print(json.dumps(WAYS[arguments.way](arguments)))
+    if arguments.variant:
+        print(json.dumps(VARIANTS[arguments.variant](arguments)))
         return
     from face_report import describe_machine
+
+    from jdfd_keras.io.files import write_text_atomically
 
     out = Path(arguments.out)
     report = json.loads(out.read_text(encoding="utf-8")) if arguments.only and out.is_file() else {}
@@ -64,20 +66,20 @@ def main() -> None:
         if arguments.only in ("", "jax"):
             report["jax"] = _run("jax", arguments)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    write_text_atomically(out, json.dumps(report, indent=1) + "\n")
     page = render(report)
-    out.with_suffix(".md").write_text(page, encoding="utf-8")
+    write_text_atomically(out.with_suffix(".md"), page)
     print(page)
 
 
 def measure_steps(arguments: argparse.Namespace) -> dict:
-    """Time a step of each way, by turns."""
+    """Time a step of each variant, in turns."""
     prepare_set(arguments.data, arguments.size, num_faces=64)
     names = ["from shards", "in memory", "without decoder"]
     if importlib.util.find_spec("torch"):
         names += ["PyTorch, channels first", "PyTorch, channels last"]
     times: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(ROUNDS):
+    for _ in range(REPETITIONS):
         for name in names:
             times[name] += _run(name, arguments)["seconds"]
     if arguments.xla:
@@ -85,20 +87,20 @@ def measure_steps(arguments: argparse.Namespace) -> dict:
     return {
         "batch_size": arguments.batch_size,
         "size": arguments.size,
-        "rounds": ROUNDS,
-        "seconds": {name: round(statistics.median(of), 3) for name, of in times.items()},
+        "processes": REPETITIONS,
+        "seconds": {name: round(statistics.median(values), 3) for name, values in times.items()},
     }
 
 
 def measure_memory(arguments: argparse.Namespace) -> dict:
-    """Watch the memory of a training of many steps."""
+    """Measure the memory of a training of many steps."""
     small = argparse.Namespace(**{**vars(arguments), "size": 71, "data": arguments.data / "small"})
     prepare_set(small.data, small.size, num_faces=256)
     return _run("memory", small)
 
 
 def prepare_set(out: Path, size: int, num_faces: int) -> None:
-    """Write a prepared data set: photographs with noise, every fourth for validation."""
+    """Write a prepared data set of noisy photographs; validation has a quarter as many faces."""
     import cv2
     from skimage import data
 
@@ -118,25 +120,26 @@ def prepare_set(out: Path, size: int, num_faces: int) -> None:
             for number in numbers:
                 crop = cv2.resize(portraits[number % 16], (size, size)).astype(np.float32)
                 crop = np.clip(crop + rng.normal(0, 2, crop.shape), 0, 255).astype(np.uint8)
-                told = {"label": number % 2, "video_id": f"a/{split}", "frame_index": number}
-                rows.append(_row(FaceRow, told | {"split": split, "shard": shard}, file.tell()))
-                file.write(frame_record(encode_face(crop, **told)))
+                face = {"label": number % 2, "video_id": f"a/{split}", "frame_index": number}
+                location = {"split": split, "shard": shard, "offset": file.tell()}
+                rows.append(_row(FaceRow, face | location))
+                file.write(frame_record(encode_face(crop, **face)))
     with open(out / "manifest.parquet", "wb") as file:
         write_table(file, "parquet", FaceRow, [to_table(rows, FaceRow)])
     save_options(out / OPTIONS, faces=FaceOptions(face_size=size), split=SplitOptions())
 
 
-def _row(kind: type, told: dict, offset: int):
+def _row(kind: type, values: dict):
+    """Make a row of a manifest with a random hash and empty fields for the missing values."""
     empty = {"str": "", "int": 0, "float": 0.0}
-    values = {
-        f.name: empty.get(getattr(f.type, "__name__", ""), ()) for f in dataclasses.fields(kind)
-    }
-    values["phash"] = np.random.default_rng(len(told["split"]) * 10**6 + offset).bytes(32).hex()
-    return kind(**values | told | {"offset": offset})
+    row = {f.name: empty.get(getattr(f.type, "__name__", ""), ()) for f in dataclasses.fields(kind)}
+    seed = len(values["split"]) * 10**6 + values["offset"]
+    row["phash"] = np.random.default_rng(seed).bytes(32).hex()
+    return kind(**row | values)
 
 
 def time_shards(arguments: argparse.Namespace) -> dict:
-    """Time `train` itself: from shards, with every change of the faces and all callbacks."""
+    """Time `train` itself: from shards, with all augmentations and callbacks."""
     from jdfd_keras import options
     from jdfd_keras.training import train as stage
 
@@ -145,15 +148,15 @@ def time_shards(arguments: argparse.Namespace) -> dict:
     class Timed(stage.RunFolder):
         def on_train_batch_end(self, batch, logs=None):
             super().on_train_batch_end(batch, logs)
-            # From the end of a step to that of the next: the wait for faces counts.
+            # From the end of one step to the end of the next, so waiting for faces counts.
             ends.append(time.perf_counter())
             if len(ends) > arguments.warm_up + arguments.steps:
                 raise KeyboardInterrupt
 
     stage.RunFolder = Timed
-    told = {
+    groups = {
         "model": options.ModelOptions(encoder_weights="none"),
-        "options": options.TrainOptions(
+        "train": options.TrainOptions(
             epochs=1000, batch_size=arguments.batch_size, allow_leak=True
         ),
         "augment": options.AugmentOptions(
@@ -161,22 +164,23 @@ def time_shards(arguments: argparse.Namespace) -> dict:
         ),
     }
     with tempfile.TemporaryDirectory() as directory, contextlib.suppress(KeyboardInterrupt):
-        stage.train(arguments.data, Path(directory) / "run", **told)
+        stage.train(arguments.data, Path(directory) / "run", **groups)
     return {"seconds": np.diff(ends)[arguments.warm_up :].tolist()}
 
 
 def time_memory_faces(
     arguments: argparse.Namespace, decoder: bool = True, xla: bool = False
 ) -> dict:
-    """Time a bare loop of Keras on the same network, fed from memory."""
+    """Time a bare Keras loop with the same network and faces in memory."""
     import keras
     import tensorflow as tf
 
     from jdfd_keras.model.network import build_detector
     from jdfd_keras.options import ModelOptions
 
-    told = ModelOptions(image_size=arguments.size, encoder_weights="none", decoder=decoder)
-    model = build_detector(told)
+    model = build_detector(
+        ModelOptions(image_size=arguments.size, encoder_weights="none", decoder=decoder)
+    )
     losses = {"classification": "binary_crossentropy", "reconstruction": "mean_squared_error"}
     weights = {"classification": 0.8, "reconstruction": 0.2}
     model.compile(
@@ -215,49 +219,49 @@ def time_torch(arguments: argparse.Namespace, layout: str) -> dict:
 
 
 def watch_memory(arguments: argparse.Namespace) -> dict:
-    """Train for many steps and note the resident memory on the way."""
+    """Train for many steps and record the resident memory after each."""
     from jdfd_keras import options
     from jdfd_keras.training import train as stage
 
-    seen = []
+    memory_mb = []
 
     class Watched(stage.RunFolder):
         def on_train_batch_end(self, batch, logs=None):
             super().on_train_batch_end(batch, logs)
             pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
-            seen.append(pages * resource.getpagesize() / 1e6)
-            if len(seen) >= arguments.memory_steps:
+            memory_mb.append(pages * resource.getpagesize() / 1e6)
+            if len(memory_mb) >= arguments.memory_steps:
                 raise KeyboardInterrupt
 
     stage.RunFolder = Watched
-    told = {
+    groups = {
         "model": options.ModelOptions(encoder_weights="none"),
-        "options": options.TrainOptions(epochs=10**6, batch_size=4, allow_leak=True),
+        "train": options.TrainOptions(epochs=10**6, batch_size=4, allow_leak=True),
         "augment": options.AugmentOptions(flip=True, noise=True, jpeg=True),
-        "run": options.RunOptions(checkpoint_steps=50),
+        "runtime": options.TrainRuntime(checkpoint_steps=50),
     }
     with tempfile.TemporaryDirectory() as directory, contextlib.suppress(KeyboardInterrupt):
-        stage.train(arguments.data, Path(directory) / "run", **told)
-    half = len(seen) // 2
-    first, second = seen[half : half + half // 2], seen[half + half // 2 :]
+        stage.train(arguments.data, Path(directory) / "run", **groups)
+    half = len(memory_mb) // 2
+    first, second = memory_mb[half : half + half // 2], memory_mb[half + half // 2 :]
     return {
-        "steps": len(seen),
-        "after_50_mb": round(seen[min(50, half)]),
-        "at_end_mb": round(seen[-1]),
+        "steps": len(memory_mb),
+        "after_50_mb": round(memory_mb[min(50, half)]),
+        "at_end_mb": round(memory_mb[-1]),
         "growth_mb": round(statistics.median(second) - statistics.median(first), 1),
     }
 
 
 def measure_jax(arguments: argparse.Namespace) -> dict:
-    """Train the same network through Keras on JAX, where that finds a GPU."""
+    """Time the same network with Keras on JAX, if JAX finds a GPU."""
     if not importlib.util.find_spec("jax"):
-        return {"left_out": "JAX is not installed"}
+        return {"skipped": "JAX is not installed"}
     os.environ["KERAS_BACKEND"] = "jax"
     import jax
 
     device = jax.devices()[0]
     if device.platform != "gpu" and not arguments.jax_on_cpu:
-        return {"left_out": f"JAX finds no GPU here, only {device.device_kind}"}
+        return {"skipped": f"JAX finds no GPU, only {device.device_kind}"}
     import keras
 
     from jdfd_keras.model.network import build_detector
@@ -270,7 +274,7 @@ def measure_jax(arguments: argparse.Namespace) -> dict:
         keras.config.set_dtype_policy(precision)
         model = build_detector(ModelOptions(image_size=arguments.size, encoder_weights="none"))
         compile_detector(model)
-        flops = 3 * _count_flops(model, arguments.size)  # forwards, and twice that backwards
+        flops = 3 * _count_flops(model, arguments.size)  # forward pass, and twice that backward
         for batch_size in arguments.jax_batches:
             shape = (batch_size, arguments.size, arguments.size, 3)
             faces = np.random.default_rng(0).uniform(0, 255, shape).astype(np.float32)
@@ -281,10 +285,10 @@ def measure_jax(arguments: argparse.Namespace) -> dict:
             try:
                 for _ in range(arguments.warm_up):
                     model.train_on_batch(faces, targets)
-                begun = time.perf_counter()
+                start = time.perf_counter()
                 for _ in range(arguments.steps):
                     model.train_on_batch(faces, targets)
-                rate = arguments.steps * batch_size / (time.perf_counter() - begun)
+                rate = arguments.steps * batch_size / (time.perf_counter() - start)
             except jax.errors.JaxRuntimeError as error:
                 rows.append(
                     {"precision": precision, "batch_size": batch_size, "failed": str(error)[:80]}
@@ -302,7 +306,7 @@ def measure_jax(arguments: argparse.Namespace) -> dict:
 
 
 def _count_flops(model, size: int) -> float:
-    """Count the floating-point operations of one face, forwards, as XLA counts them."""
+    """Count the floating-point operations of the forward pass of one face, by XLA."""
     import jax
 
     weights = [v.value for v in model.trainable_variables]
@@ -313,7 +317,7 @@ def _count_flops(model, size: int) -> float:
     return float((counted[0] if isinstance(counted, list) else counted)["flops"])
 
 
-WAYS = {
+VARIANTS = {
     "from shards": time_shards,
     "in memory": time_memory_faces,
     "in memory, XLA": lambda arguments: time_memory_faces(arguments, xla=True),
@@ -325,35 +329,35 @@ WAYS = {
 }
 
 
-def _run(way: str, arguments: argparse.Namespace) -> dict:
-    """Run a way in a process of its own."""
-    print(f"{way} ...", file=sys.stderr, flush=True)
-    words = [sys.executable, __file__, "--way", way]
+def _run(variant: str, arguments: argparse.Namespace) -> dict:
+    """Run a variant in its own process."""
+    print(f"{variant} ...", file=sys.stderr, flush=True)
+    command = [sys.executable, __file__, "--variant", variant]
     for name in ("data", "size", "batch_size", "warm_up", "steps", "memory_steps"):
-        words += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
-    words += ["--jax-on-cpu"] * arguments.jax_on_cpu
-    words += ["--jax-batches", ",".join(map(str, arguments.jax_batches))]
-    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+        command += [f"--{name.replace('_', '-')}", str(getattr(arguments, name))]
+    command += ["--jax-on-cpu"] * arguments.jax_on_cpu
+    command += ["--jax-batches", ",".join(map(str, arguments.jax_batches))]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])
 
 
 def find_ratios(report: dict) -> dict[str, float]:
-    """Work out what REACH speaks of, as far as it was measured."""
-    came = {}
+    """Compute the values of TARGETS that were measured."""
+    measured = {}
     if steps := report.get("steps"):
         seconds = steps["seconds"]
-        came["pipeline"] = seconds["from shards"] / seconds["in memory"]
-        came["decoder"] = seconds["in memory"] / seconds["without decoder"]
+        measured["pipeline"] = seconds["from shards"] / seconds["in memory"]
+        measured["decoder"] = seconds["in memory"] / seconds["without decoder"]
         others = [value for name, value in seconds.items() if name.startswith("PyTorch")]
         if others:
-            came["torch"] = seconds["in memory"] / min(others)
+            measured["torch"] = seconds["in memory"] / min(others)
     if memory := report.get("memory"):
-        came["memory"] = memory["growth_mb"]
-    return came
+        measured["memory"] = memory["growth_mb"]
+    return measured
 
 
 def render(report: dict) -> str:
-    """Write what came beside what was expected."""
+    """Render the results beside their targets as Markdown."""
     from jdfd_keras.reporting.markdown import Marked, table
 
     machine = report["machine"]
@@ -364,21 +368,21 @@ def render(report: dict) -> str:
     ]
     rows = [
         (
-            REACH[name][0],
-            f"{REACH[name][1]:g}",
+            TARGETS[name][0],
+            f"{TARGETS[name][1]:g}",
             f"{value:.3f}".rstrip("0").rstrip("."),
-            "met" if value <= REACH[name][1] else Marked("**not met**"),
+            "met" if value <= TARGETS[name][1] else Marked("**not met**"),
         )
         for name, value in find_ratios(report).items()
     ]
-    lines.append(table(("ratio of times", "at most", "came", ""), rows, "lrrl"))
+    lines.append(table(("measurement", "target (at most)", "measured", ""), rows, "lrrl"))
     if steps := report.get("steps"):
         lines += [
             "## A step",
             f"{steps['batch_size']} faces of {steps['size']} pixels; medians over "
-            f"{steps['rounds']} processes each, by turns.",
+            f"{steps['processes']} processes each, in turns.",
             table(
-                ("way", "seconds a step", "faces/s"),
+                ("variant", "seconds per step", "faces/s"),
                 [
                     (n, f"{s:.3f}", f"{steps['batch_size'] / s:.2f}")
                     for n, s in steps["seconds"].items()
@@ -389,17 +393,17 @@ def render(report: dict) -> str:
     if memory := report.get("memory"):
         lines += [
             "## Memory",
-            f"{memory['steps']} steps of 4 faces of 71 pixels, a checkpoint every 50, validation "
-            f"and pictures every 64: {memory['after_50_mb']} MB after 50 steps, "
+            f"{memory['steps']} steps of 4 faces of 71 pixels, a checkpoint every 50 steps, "
+            f"validation and figures every 64: {memory['after_50_mb']} MB after 50 steps, "
             f"{memory['at_end_mb']} MB at the end.",
         ]
     if jax := report.get("jax"):
-        lines += ["## On a GPU, through Keras on JAX"]
-        if "left_out" in jax:
-            lines.append(f"Left out: {jax['left_out']}.")
+        lines += ["## Keras on JAX, on a GPU"]
+        if "skipped" in jax:
+            lines.append(f"Skipped: {jax['skipped']}.")
         else:
             lines += [
-                f"{jax['device']}, JAX {jax['jax']}; faces in memory; share of the bf16 peak.",
+                f"{jax['device']}, JAX {jax['jax']}; faces in memory; share of the peak in bf16.",
                 table(
                     ("precision", "batch", "images/s", "share of peak"),
                     [
@@ -418,24 +422,28 @@ def render(report: dict) -> str:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description="How fast a detector is trained.")
-    parser.add_argument("--only", choices=("steps", "memory", "jax"), default="", help="one part")
-    parser.add_argument("--size", type=int, default=SIZE, help="pixels of a face (%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=4, help="faces a step (%(default)s)")
-    parser.add_argument("--steps", type=int, default=8, help="steps timed at once (%(default)s)")
-    parser.add_argument("--warm-up", type=int, default=2, help="steps before (%(default)s)")
-    parser.add_argument("--memory-steps", type=int, default=2000, help="(%(default)s)")
-    parser.add_argument("--xla", action="store_true", help="time XLA on this processor too")
-    parser.add_argument("--jax-on-cpu", action="store_true", help="JAX also without a GPU")
+    parser = argparse.ArgumentParser(description="Training speed and memory.")
+    parser.add_argument(
+        "--only", choices=("steps", "memory", "jax"), default="", help="part to run"
+    )
+    parser.add_argument("--size", type=int, default=SIZE, help="face size in pixels (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=4, help="faces per step (%(default)s)")
+    parser.add_argument(
+        "--steps", type=int, default=8, help="timed steps per process (%(default)s)"
+    )
+    parser.add_argument("--warm-up", type=int, default=2, help="untimed steps before (%(default)s)")
+    parser.add_argument("--memory-steps", type=int, default=2000, help="steps (%(default)s)")
+    parser.add_argument("--xla", action="store_true", help="also time XLA on the CPU")
+    parser.add_argument("--jax-on-cpu", action="store_true", help="also time JAX without a GPU")
     parser.add_argument(
         "--jax-batches",
         type=lambda text: tuple(int(number) for number in text.split(",")),
         default=JAX_BATCHES,
-        help="faces a step on JAX (4,16,64,256)",
+        help="faces per step on JAX (4,16,64,256)",
     )
-    parser.add_argument("--scratch", help="folder for what is made; the system's if not given")
+    parser.add_argument("--scratch", help="folder for temporary files (system default)")
     parser.add_argument("--out", default=HERE / "results" / "training.json", help="JSON file")
-    parser.add_argument("--way", choices=tuple(WAYS), help=argparse.SUPPRESS)
+    parser.add_argument("--variant", choices=tuple(VARIANTS), help=argparse.SUPPRESS)
     parser.add_argument("--data", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -27,13 +27,13 @@ def build_tiny():
 
 @pytest.fixture(scope="session")
 def tiny_detector(build_tiny):
-    """One such detector; tests read it and never change it."""
+    """One such detector; tests must not change it."""
     return build_tiny()
 
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """In training, a detector of a few weights: quick, where learning is not the question."""
+    """Replace the detector of training by a network of a few weights."""
 
     def build(options):
         import keras
@@ -54,17 +54,17 @@ def stand_in(monkeypatch):
 
 @pytest.fixture(scope="session")
 def face_batch():
-    """uint8[4, 71, 71, 3] smooth random pictures: a stand-in where no real face is needed."""
+    """uint8[4, 71, 71, 3] smooth random images, for tests that need no real face."""
     import cv2
 
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (4, 8, 8, 3), dtype=np.uint8)
-    return np.stack([cv2.resize(picture, (71, 71)) for picture in coarse])
+    return np.stack([cv2.resize(image, (71, 71)) for image in coarse])
 
 
 @pytest.fixture(scope="session")
 def clips_folder(tmp_path_factory):
-    """A data set of short clips: 8 people of one portrait, one real and one fake clip each."""
+    """A dataset of short clips: 8 subjects from one portrait, each with a real and a fake clip."""
     from skimage import data
 
     from jdfd_keras.datasets.synthetic.clips import make_clips, vary_portrait
@@ -77,7 +77,7 @@ def clips_folder(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def prepared_set(clips_folder, tmp_path_factory):
-    """The same clips prepared: 4 faces of 71 px each, split by source; tests only read it."""
+    """The same clips prepared: 4 faces of 71 px each, split by source; tests must not change it."""
     from jdfd_keras.datasets.prepare import prepare
     from jdfd_keras.options import FaceOptions
 
@@ -88,7 +88,7 @@ def prepared_set(clips_folder, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def change_table():
-    """A function that puts other rows into a table of a prepared data set."""
+    """A function that changes the rows of a table of a prepared dataset."""
     from jdfd_keras.datasets import manifest
 
     tables = {
@@ -108,7 +108,7 @@ def change_table():
 
 @pytest.fixture(scope="session")
 def astronaut():
-    """uint8[512, 512, 3], the public-domain portrait; dlib sees its face at 179, 83, 266, 170."""
+    """uint8[512, 512, 3], a public-domain portrait; dlib's box is 179, 83, 266, 170."""
     from skimage import data
 
     return data.astronaut()
@@ -133,16 +133,16 @@ from jdfd_keras.options import FaceOptions, ServeOptions
 
 @pytest.fixture(scope="session")
 def tiny_faces():
-    """The face options of the tiny detector, none of them but the size at its default."""
+    """Face options of the tiny detector, different from the defaults."""
     return FaceOptions(face_size=71, frames_per_video=5, margin=1.4)
 
 
 @pytest.fixture(scope="session")
 def detector(tiny_detector):
-    """The tiny detector with a louder last layer.
+    """The tiny detector with an amplified last layer.
 
-    With random weights every score is 0.5 to six digits, whatever is shown: no comparison could
-    fail. Here the faces of `face_batch` are well apart.
+    With random weights every score is 0.5 to six digits, so that no comparison could fail. Here
+    the scores of `face_batch` differ clearly.
     """
     import keras
 
@@ -156,9 +156,9 @@ def detector(tiny_detector):
 
 @pytest.fixture(scope="session")
 def expected_scores(detector, face_batch):
-    """float32[4], what Keras itself gives for `face_batch`."""
+    """float32[4], the scores of Keras itself for `face_batch`."""
     scores = detector.predict(face_batch.astype("float32"), verbose=0)["classification"][:, 0]
-    assert np.ptp(scores) > 0.02, "faces that score alike would hide a mistake"
+    assert np.ptp(scores) > 0.02, "equal scores would hide an error"
     return scores
 
 
@@ -175,7 +175,7 @@ def exported(detector, tiny_faces, tmp_path_factory):
 
     directory = tmp_path_factory.mktemp("saved_models") / "tiny"
     card = {"Training data": {"name": "made on the spot", "faces": 4}}
-    return export_detector(detector, directory, faces=tiny_faces, card=card)
+    return export_detector(detector, directory, faces=tiny_faces, card=card).path
 
 
 @pytest.fixture(scope="session")
@@ -189,9 +189,9 @@ def engine(exported):
 
 @pytest.fixture(scope="session")
 def start_server():
-    """A function from ModelConfigs to a server on free ports, running till the end.
+    """A function from ModelConfigs to a server on free ports, which runs until the last test.
 
-    Bodies of up to 1 MiB are read; keyword arguments change further options.
+    Request bodies are limited to 1 MiB; keyword arguments are further options.
     """
     from jdfd_keras.serving.server.model_server import ModelServer
 
@@ -220,13 +220,13 @@ def model_url(server):
 
 @pytest.fixture(scope="session")
 def grpc_target(server):
-    """Where the same server answers gRPC, `127.0.0.1:PORT`."""
+    """The gRPC address of the same server, `127.0.0.1:PORT`."""
     return server.grpc_target
 
 
 @pytest.fixture(scope="session")
 def small_model(tmp_path_factory):
-    """The configuration of a model that loads in no time, and doubles numbers."""
+    """The configuration of a small model that doubles numbers."""
     import tensorflow as tf
 
     from jdfd_keras.serving.model_config import ModelConfig
@@ -246,7 +246,7 @@ FRAMES_PER_S = 25
 
 
 class Actor:
-    """A head with a soft edge; `place` draws it with the face's middle at a point."""
+    """A head with a soft edge; `place` draws it on a frame with the face at a point."""
 
     def __init__(self, pixels, center, width):
         """`center` and `width` are those of the face in the portrait."""
@@ -289,7 +289,7 @@ def wall():
 
 
 @pytest.fixture
-def write_film():
+def write_video():
     """A function that writes float or uint8 RGB frames as a video."""
 
     def write(path, frames, codec="mp4v", fps=FRAMES_PER_S):
@@ -305,7 +305,7 @@ def write_film():
 
 @pytest.fixture(scope="session")
 def turn_header():
-    """A function that marks an MPEG-4 file as filmed with the camera turned, as phones do."""
+    """A function that sets the rotation of an MPEG-4 file, as phones do."""
 
     def turn(path):
         upright, turned = (
@@ -319,18 +319,18 @@ def turn_header():
     return turn
 
 
-import json
+import dataclasses
 import zlib
 
 import pytest
 
 from jdfd_keras.io.files import save_options
-from jdfd_keras.options import FilterOptions, PrepareOptions, SplitOptions
+from jdfd_keras.options import EvaluateOptions, FilterOptions, PrepareOptions, SplitOptions
 
 
 @pytest.fixture
 def named_sets(tmp_path):
-    """Key to folder of the paper's three, which hold options and a manifest and no face."""
+    """Key to folder of the paper's three datasets, with options and a manifest but no faces."""
     sets = {}
     for key in ("ff", "celebdf", "uadfv"):
         sets[key] = tmp_path / "sets" / key
@@ -347,13 +347,13 @@ def named_sets(tmp_path):
 
 
 class Rooms:
-    """What `train` and `evaluate` were asked for, and how they answer.
+    """Replacements of `train` and `evaluate`, and the calls that they got.
 
     Attributes:
-        trained: The arguments of each training, with the run as `out`.
-        tested: Run and data set of each evaluation.
-        refuse: Called with the same; raises where it is to fail.
-        bounds: Whether reports give intervals.
+        trained: Arguments of each training, with the run folder as `out`.
+        tested: Run folder and dataset of each evaluation.
+        refuse: Called before each; raises if the call must fail.
+        bounds: Whether reports have intervals.
     """
 
     def __init__(self):
@@ -361,49 +361,61 @@ class Rooms:
         self.refuse = lambda kind, run, data: None
         self.bounds = True
 
-    def train(self, data, out, **told):
-        """Leave a run behind."""
+    def train(self, data, out, **options):
+        """Write a run folder."""
         self.refuse("train", out, data)
         if not (out / "best.keras").is_file():
             out.mkdir(parents=True)
-            (out / "best.keras").write_text(f"{data} {told}")
+            (out / "best.keras").write_text(f"{data} {options}")
             (out / "history.csv").write_text(
                 "loss,val_classification_frame_auc\n0.6,0.7\n0.5,0.9\n0.4,0.8\n"
             )
-        self.trained.append({"data": data, "out": out, **told})
+        self.trained.append({"data": data, "out": out, **options})
 
-    def evaluate(self, run, data, out, options):
-        """Leave a report behind."""
-        out.mkdir(parents=True, exist_ok=True)
+    def evaluate(self, run, data, options):
+        """Return a report of two faces whose AUCs are those of `auc`."""
+        from jdfd_keras.evaluation.eval_data import Protocol
+        from jdfd_keras.evaluation.report import build_report
+        from jdfd_keras.evaluation.scores import Scores
+
         self.refuse("evaluate", run, data)
-        report = {level: {"auc": self.auc(run, data, level)} for level in ("frame", "video")}
-        (out / "report.json").write_text(json.dumps(report))
         self.tested.append((run, data))
-        return report
+        scores = Scores.from_faces(video_id=["a", "b"], label=[0, 1], score=[0.1, 0.9])
+        report = build_report(
+            scores,
+            options=EvaluateOptions(n_resamples=0),
+            protocol=Protocol(model="best.keras", data={}, leakage="none", split=options.split),
+        )
+        levels = {
+            level: dataclasses.replace(getattr(report, level), auc=self.auc(run, data, level))
+            for level in ("frame", "video")
+        }
+        return dataclasses.replace(report, **levels)
 
     def auc(self, run, data, level):
-        """Give an AUC that is another one for each run, data set and level."""
+        """Return an AUC that differs for each run, dataset and level."""
+        from jdfd_keras.evaluation.metrics import Estimate
+
         own = "/".join([*run.parts[-3:], data.name, level])
         value = 0.5 + zlib.crc32(own.encode()) % 4000 / 10000
-        return {"value": value, "low": value - 0.1, "high": value + 0.05} | (
-            {} if self.bounds else {"low": None, "high": None}
-        )
+        return Estimate(value, value - 0.1, value + 0.05) if self.bounds else Estimate(value)
 
 
 @pytest.fixture
 def rooms(monkeypatch):
-    """Stand in for training, evaluation and drawing."""
+    """Replace training, evaluation and drawing."""
     own = Rooms()
     monkeypatch.setattr("jdfd_keras.training.train.train", own.train)
     monkeypatch.setattr("jdfd_keras.evaluation.evaluate.evaluate", own.evaluate)
-    monkeypatch.setattr("jdfd_keras.reporting.experiment_report.draw", lambda *_: None)
+    monkeypatch.setattr("jdfd_keras.reporting.experiment_report.draw_figure", lambda *_: None)
+    monkeypatch.setattr("jdfd_keras.reporting.evaluation_folder.write_pages", lambda *_: None)
     monkeypatch.setattr("keras.utils.clear_session", lambda: None)  # a third of a second
     return own
 
 
 @pytest.fixture(scope="session")
 def three_sets(tmp_path_factory):
-    """Key to folder of three small prepared sets that share no source and look unlike."""
+    """Key to folder of three small prepared datasets without shared sources or near-duplicates."""
     from skimage import data
 
     from jdfd_keras.datasets.prepare import prepare
@@ -421,7 +433,7 @@ def three_sets(tmp_path_factory):
 
 @pytest.fixture
 def small_network(monkeypatch):
-    """In training, a network of a few weights with the layers that a report looks for."""
+    """In training, a network of a few weights with the layers that a report needs."""
 
     def build(options):
         import keras

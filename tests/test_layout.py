@@ -1,6 +1,7 @@
-"""The rooms stand in a row; each imports only from rooms before it."""
+"""The layout of the package: rooms in a row, one base name for one idea, a short public list."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import jdfd_keras
 
 PACKAGE = Path(jdfd_keras.__file__).parent
+ROOT = PACKAGE.parent
 ORDER = [
     "options",
     "io",
@@ -28,7 +30,7 @@ ORDER = [
 
 
 def imports_of(path: Path) -> set[str]:
-    """Rooms that a module imports, at its top or inside a function."""
+    """Return the rooms that a module imports, at its top or inside a function."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module == "jdfd_keras":
@@ -38,7 +40,7 @@ def imports_of(path: Path) -> set[str]:
     return names
 
 
-def test_every_room_imports_only_from_its_left():
+def test_a_room_imports_only_from_rooms_before_it():
     backwards = []
     for path in PACKAGE.rglob("*.py"):
         room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
@@ -49,7 +51,20 @@ def test_every_room_imports_only_from_its_left():
             for name in imports_of(path)
             if ORDER.index(name) > ORDER.index(room)
         ]
-    assert [line for line in backwards if not line.endswith("imports reporting")] == []
+    assert backwards == []
+
+
+def test_a_base_name_stands_for_one_idea():
+    """A module of `cli/` is named after its command, so it may share the name of a stage."""
+    paths = [p for p in PACKAGE.rglob("*.py") if p.parent.name != "cli" and p.stem != "__init__"]
+    names = [path.stem for path in paths]
+    rooms = {path.name for path in PACKAGE.rglob("*") if path.is_dir()}
+    assert sorted(name for name in names if names.count(name) > 1) == []
+    assert set(names) & rooms == {"client"}, "the client room is about the class in client.py"
+
+
+def test_the_package_stays_small_enough_to_read():
+    assert len(list(PACKAGE.rglob("*.py"))) <= 140
 
 
 def test_the_network_is_pure_keras():
@@ -57,7 +72,7 @@ def test_the_network_is_pure_keras():
         assert "import tensorflow" not in path.read_text(encoding="utf-8")
 
 
-def test_what_needs_no_tensorflow_imports_none():
+def test_modules_that_need_no_tensorflow_do_not_import_it():
     modules = [
         "jdfd_keras.cli.main",
         "jdfd_keras.cli.demo",
@@ -68,13 +83,12 @@ def test_what_needs_no_tensorflow_imports_none():
         "jdfd_keras.datasets.records",
         "jdfd_keras.datasets.synthetic.blending",
         "jdfd_keras.evaluation.metrics",
-        "jdfd_keras.evaluation.reliability",
+        "jdfd_keras.evaluation.calibrate",
         "jdfd_keras.reporting.evaluation_folder",
         "jdfd_keras.reporting.render_report",
         "jdfd_keras.evaluation.eval_data",
         "jdfd_keras.evaluation.evaluate_scores",
         "jdfd_keras.experiments.experiment",
-        "jdfd_keras.inference.model_files",
         "jdfd_keras.client",
         "jdfd_keras.serving.serve",
         "jdfd_keras.inference.backends",
@@ -85,6 +99,24 @@ def test_what_needs_no_tensorflow_imports_none():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
-def test_public_names_can_be_imported():
-    for name in jdfd_keras.__all__:
+def test_a_client_needs_neither_tensorflow_nor_scipy_nor_pyarrow():
+    heavy = {"tensorflow", "scipy", "pyarrow", "keras"}
+    code = f"import sys, jdfd_keras.client; sys.exit(bool({heavy} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_public_names_are_few_documented_and_importable():
+    names = set(jdfd_keras.__all__) - {"__version__"}
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    assert 0 < len(names) <= 30
+    assert names - set(re.findall(r"\bjk\.(\w+)", text)) == set()
+    for name in names:
         assert getattr(jdfd_keras, name) is not None
+
+
+def test_files_that_the_design_names_exist():
+    text = (ROOT / "docs" / "design.md").read_text(encoding="utf-8")
+    paths = re.findall(r"`(jdfd_keras/[\w/]+\.py)`", text)
+    assert len(paths) >= 7
+    assert [path for path in paths if not (ROOT / path).is_file()] == []

@@ -1,10 +1,12 @@
-"""What the README shows works as it stands there."""
+"""The examples of the README and of docs/ work as shown."""
 
 import re
 import shutil
 from pathlib import Path
 
 import pytest
+
+from jdfd_keras.options import CalibrateOptions
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,7 +33,39 @@ def test_lines_of_python_run(prepared_set, tmp_path, monkeypatch, capsys):
     assert (tmp_path / "report/report.html").is_file()
 
 
-@pytest.mark.parametrize("page", ["README.md", "serving/README.md", "saved_models/README.md"])
+@pytest.mark.slow
+def test_python_of_the_docs_runs(prepared_set, clips_folder, tmp_path, monkeypatch):
+    code = "\n".join(
+        re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text("utf-8"), re.DOTALL)
+    )
+    for large, small in {
+        "face_size=299": "face_size=71",
+        "latent_dim=256": "latent_dim=16",
+        "image_size=faces.face_size,": "image_size=faces.face_size, latent_dim=16,",
+        "epochs=20, batch_size=4": "epochs=1, batch_size=16, allow_leak=True",
+        'jk.calibrate("run", "prepared")': 'jk.calibrate("run", "prepared", LEAK)',
+        'aggregation="track"': 'aggregation="track", allow_leak=True',
+    }.items():
+        assert large in code
+        code = code.replace(large, small)
+    shutil.copytree(clips_folder, tmp_path / "videos")
+    shutil.copy(next((clips_folder / "fake").glob("*.mp4")), tmp_path / "suspect.mp4")
+    monkeypatch.chdir(tmp_path)
+    names = {"LEAK": CalibrateOptions(allow_leak=True)}  # subjects are varied from one portrait
+    exec(compile(code, "docs/python.md", "exec"), names)
+
+    assert names["verdict"].verdict in ("real", "uncertain", "fake")
+    assert names["predictions"].files[0].score == pytest.approx(names["verdict"].score, abs=0.5)
+    assert names["explanation"].cam.shape[1:] == (71, 71)
+    assert names["trained"].best_epoch == 1
+    assert names["same"].video.num_real == names["report"].video.num_real
+    assert (tmp_path / "report/report.html").is_file()
+
+
+PAGES = ["README.md", "serving/README.md", "saved_models/README.md"]
+
+
+@pytest.mark.parametrize("page", [*PAGES, *(f"docs/{name}.md" for name in ("design", "python"))])
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):

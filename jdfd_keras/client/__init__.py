@@ -1,5 +1,28 @@
-"""Ask a server that speaks TensorFlow Serving's REST or gRPC; imports no TensorFlow."""
+"""Client of TensorFlow Serving's REST and gRPC; imports no TensorFlow."""
 
-from jdfd_keras.client.client import Client, connect, score_faces, score_files
+from jdfd_keras.client.client import Client, connect
+from jdfd_keras.client.errors import (
+    AccessDenied,
+    ClientError,
+    InvalidResponse,
+    RequestFailed,
+    RequestRefused,
+    RequestTimeout,
+    RequestTooLarge,
+    ServerUnavailable,
+    SignatureMissing,
+)
 
-__all__ = ["Client", "connect", "score_faces", "score_files"]
+__all__ = [
+    "AccessDenied",
+    "Client",
+    "ClientError",
+    "InvalidResponse",
+    "RequestFailed",
+    "RequestRefused",
+    "RequestTimeout",
+    "RequestTooLarge",
+    "ServerUnavailable",
+    "SignatureMissing",
+    "connect",
+]

@@ -1,32 +1,29 @@
-"""Ask a served model: TensorFlow Serving or `jdfd-keras serve`, over REST or gRPC.
+"""Client of a served model: TensorFlow Serving or `jdfd-keras serve`, over REST or gRPC.
 
-Takes the model's URL; gives what its signatures give, and scores for encoded faces. Imports no
-TensorFlow.
-
-Scores in one call: a connection made, asked and closed.
-
-Takes a model's URL and encoded faces, or their files; gives scores. Imports no TensorFlow.
+Takes the model's URL; returns the outputs of its signatures, and scores of encoded faces. Imports
+no TensorFlow.
 """
 
 import functools
 import os
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from jdfd_keras.client import grpc_transport, rest_transport
 from jdfd_keras.client.errors import (
-    RefusedError,
-    TooLargeError,
-    lacks,
-    not_answered,
-    not_understood,
+    ClientError,
+    InvalidResponse,
+    RequestFailed,
+    RequestRefused,
+    RequestTooLarge,
+    SignatureMissing,
 )
-from jdfd_keras.client.metadata import Description, read_description
+from jdfd_keras.client.metadata import ModelMetadata, read_metadata
 from jdfd_keras.client.protos import check_inputs, fits
-from jdfd_keras.client.signatures import DESCRIBE, EXPLAIN, SCORE_BYTES, SCORE_FACES, Signature
+from jdfd_keras.client.signatures import EXPLAIN, FACES, METADATA, SERVING_DEFAULT, Signature
 
 TIMEOUT_S = 60.0
 RETRIES = 3
@@ -42,31 +39,35 @@ def connect(
     batch_size: int = BATCH_SIZE,
     headers: Mapping[str, str] | None = None,
 ) -> "Client":
-    """Find a served model, and learn what it takes and gives.
+    """Connect to a served model and read its signatures.
 
     Args:
-        url: The model, such as `http://127.0.0.1:8501/v1/models/detector` over REST or
-            `grpc://127.0.0.1:8500/detector` over gRPC; `https` and `grpcs` go through TLS. One
-            version may be named after it: `/versions/2` or `/labels/stable`.
-        timeout_s: How long each try may wait for its answer.
-        retries: How often a request is repeated, ever later, where the server cannot be reached
-            or is busy; not where its answer did not come in time.
-        batch_size: Faces a request; at least 1.
-        headers: What goes with each request, for a proxy before the server that wants to know who
-            asks: `{"Authorization": "Bearer ..."}`. If not given, `Authorization` is what the
-            environment variable JDFD_AUTHORIZATION holds, if anything.
+        url: URL of the model, such as `http://127.0.0.1:8501/v1/models/detector` over REST or
+            `grpc://127.0.0.1:8500/detector` over gRPC; `https` and `grpcs` use TLS. It may end in
+            one version: `/versions/2` or `/labels/stable`.
+        timeout_s: Seconds that each attempt may wait for its answer; above 0.
+        retries: How often a request is repeated, after increasing delays, if the server is
+            unreachable or busy; a request that timed out is not repeated.
+        batch_size: Faces per request; at least 1.
+        headers: HTTP headers or gRPC metadata of every request, for a proxy that requires
+            credentials: `{"Authorization": "Bearer ..."}`. The default is `Authorization` with
+            the content of the environment variable JDFD_AUTHORIZATION, if it is set.
 
     Returns:
-        The client, to be closed after use: `with connect(url) as client`.
+        The client. Close it after use: `with connect(url) as client`.
 
     Raises:
-        OSError: If the server is not there, or has no such model.
-        ValueError: If the URL is not that of a model, or a number is out of range.
+        ClientError: If the server is unreachable or has no such model.
+        ValueError: If the URL is not the URL of a model, or a number is out of range.
+
+    Example:
+        >>> with connect("grpc://127.0.0.1:8500/detector") as client:
+        ...     scores = client.predict_files(["face.png"])  # float64[1], P(fake)
     """
     if timeout_s <= 0 or retries < 0 or batch_size < 1:
         raise ValueError(
             f"Expected timeout_s > 0, retries >= 0 and batch_size >= 1; got {timeout_s}, {retries} "
-            f"and {batch_size}. Leave them out for {TIMEOUT_S:g}, {RETRIES} and {BATCH_SIZE}."
+            f"and {batch_size}. Omit them to use {TIMEOUT_S:g}, {RETRIES} and {BATCH_SIZE}."
         )
     if headers is None:
         headers = (
@@ -75,8 +76,8 @@ def connect(
     if not all(value.isascii() and value.isprintable() for value in headers.values()):
         # Without the values, which are secret.
         raise ValueError(
-            f"Expected headers of printable ASCII; got others in {', '.join(headers)}. A line end "
-            f"in {AUTHORIZATION} is a usual cause."
+            f"Expected headers of printable ASCII; got others in {', '.join(headers)}. Check "
+            f"{AUTHORIZATION} for a line break at its end."
         )
     if rest_transport.URL.fullmatch(url):
         transport = rest_transport.RestTransport(
@@ -87,25 +88,25 @@ def connect(
             url, timeout_s=timeout_s, retries=retries, headers=headers
         )
     else:
-        shown = re.sub(r"//.*@", "//...@", url)  # errors are passed on, passwords must not be
+        shown = re.sub(r"//.*@", "//...@", url)  # error messages are shared, passwords must not be
         raise ValueError(
             "Expected the URL of a served model, such as http://127.0.0.1:8501/v1/models/detector "
-            f"or grpc://127.0.0.1:8500/detector; got {shown!r}. `jdfd-keras serve` prints it when "
-            "it is ready; a user name and password cannot stand in it."
+            f"or grpc://127.0.0.1:8500/detector; got {shown!r}. Use the URL that `jdfd-keras "
+            "serve` prints, without a user name and password."
         )
     try:
         return Client(url, transport, batch_size)
-    except OSError:
+    except ClientError:
         transport.close()
         raise
 
 
 class Client:
-    """One served model; made by `connect`. May be used from many threads at once.
+    """Client of one served model, created by `connect`; safe to use from many threads at once.
 
     Attributes:
-        url: Where it is.
-        signatures: What it takes and gives, by the names of its signatures.
+        url: URL of the model.
+        signatures: Signatures of the model, by name.
     """
 
     def __init__(
@@ -130,132 +131,178 @@ class Client:
         self._transport.close()
 
     @functools.cached_property
-    def description(self) -> Description:
-        """What the model tells of itself, as of the first time it is asked for.
+    def metadata(self) -> ModelMetadata:
+        """The model's metadata; read from the server once.
 
         Raises:
-            OSError: If it does not.
+            OSError: If the server does not answer, or the model has no readable metadata.
         """
-        return read_description(
-            lambda names: self.predict(DESCRIBE, {"names": names}, ["contents"])["contents"]
+        return read_metadata(
+            lambda names: self.predict(METADATA, {"names": names}, ["contents"])["contents"]
         )
 
     @property
     def size(self) -> int:
-        """Width and height, in pixels, of the faces that the model was trained on.
+        """Width and height, in pixels, of the model's input faces.
 
         Raises:
-            OSError: If it is no detector.
+            ClientError: If the model is not a detector.
         """
-        faces = self._signature(SCORE_FACES).inputs.get("faces")
+        faces = self._signature(FACES).inputs.get("faces")
         if faces is None or faces.shape is None or len(faces.shape) != 4 or not faces.shape[1]:
-            raise not_understood(self.url, f"{faces} as the faces of {SCORE_FACES!r}")
+            raise InvalidResponse(self.url, f"{faces} as the faces of {FACES!r}")
         return faces.shape[1]
 
     def predict(
         self, name: str, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
-        """Call a signature, once.
+        """Call a signature with one request.
 
         Args:
             name: One of `signatures`.
-            inputs: An array, or what makes one, for each of its inputs; bytes for text.
-            outputs: Which of its outputs to give; all if not given. gRPC computes no others.
+            inputs: An array-like for each input of the signature; strings are bytes.
+            outputs: Outputs to return; all by default. gRPC computes no others.
 
         Returns:
-            An array for each output. Text is an object array of bytes.
+            An array for each output; strings are an object array of bytes.
 
         Raises:
-            OSError: If the server is not there, refuses, has no such signature or output, or gives
-                something else than its signature says.
-            ValueError: If the inputs are not those of the signature.
+            ClientError: If the server is unreachable, refuses the request, lacks the signature or
+                an output, or returns arrays that do not match the signature.
+            ValueError: If the inputs do not match the signature.
+
+        Example:
+            >>> faces = np.zeros((2, client.size, client.size, 3), np.uint8)
+            >>> client.predict("faces", {"faces": faces})["scores"].shape
+            (2,)
         """
         signature = self._signature(name)
         outputs = list(signature.outputs) if outputs is None else list(outputs)
         if missing := set(outputs) - set(signature.outputs):
-            raise lacks(self.url, f"outputs {sorted(missing)} of {name!r}", signature.outputs)
+            found = sorted(signature.outputs)
+            reason = f"outputs {sorted(missing)} of {name!r}; got {found}"
+            raise SignatureMissing(self.url, reason)
         arrays = check_inputs(name, signature, inputs)
         values = self._transport.predict(name, signature, arrays, outputs)
         for output, array in values.items():
             if not fits(array, signature.outputs[output]):
                 got = f"{array.dtype}{list(array.shape)} as {output!r} of {name!r}"
-                raise not_understood(self.url, got)
+                raise InvalidResponse(self.url, got)
         return values
 
-    def score(self, encoded: Sequence[bytes]) -> np.ndarray:
+    def predict_faces(self, encoded_faces: Sequence[bytes]) -> np.ndarray:
         """Score face crops.
 
-        A batch that the server refuses as a whole is sent again in halves, so that a bad face
-        costs no other one its score. Where one was refused the model is asked for, too: a label
-        that has gone is refused in the same way.
+        If the server refuses a batch, the batch is sent again in halves, so that one invalid face
+        does not cost the other faces their scores. After a refusal the signatures are read again,
+        because a removed version label is refused in the same way.
 
         Args:
-            encoded: JPEG, PNG, BMP or WebP files of one face each, of any size. Taken at `size`
-                nothing is resized.
+            encoded_faces: JPEG, PNG, BMP or WebP files of one face each, of any size; a face of
+                `size` is not resized.
 
         Returns:
-            float64[n], P(fake), in the order of the faces; NaN where one is no image.
+            float64[n], P(fake), in the order of the faces; NaN for bytes that cannot be decoded.
 
         Raises:
-            OSError: If there are no scores, for another reason than a face.
+            ClientError: If the server returns no scores for a reason other than an invalid face.
+
+        Example:
+            >>> client.predict_faces([Path("face.png").read_bytes()]).shape
+            (1,)
         """
-        signature = self._signature(SCORE_BYTES)
-        wanted = [name for name in ("scores", "valid") if name in signature.outputs]
+        signature = self._signature(SERVING_DEFAULT)
+        outputs = [name for name in ("scores", "valid") if name in signature.outputs]
         refusals = []
 
-        def ask(faces: Sequence[bytes]) -> np.ndarray:
+        def request(faces: Sequence[bytes]) -> np.ndarray:
             image_bytes = np.array(list(faces), object)
-            values = self.predict(SCORE_BYTES, {"image_bytes": image_bytes}, wanted)
+            values = self.predict(SERVING_DEFAULT, {"image_bytes": image_bytes}, outputs)
             scores = values["scores"].astype(np.float64)
             valid = values.get("valid", ~np.isnan(scores))
             if scores.shape != (len(faces),) or valid.shape != scores.shape:
-                raise not_understood(self.url, f"{scores} as the scores of {len(faces)} faces")
-            # NaN compares as false: a face that was read must have a score.
+                raise InvalidResponse(self.url, f"{scores} as the scores of {len(faces)} faces")
+            # NaN compares as false: a valid face must have a score.
             if not ((scores >= 0) & (scores <= 1))[valid].all():
-                raise not_understood(self.url, f"{scores[valid]} as scores of faces that are valid")
+                raise InvalidResponse(self.url, f"{scores[valid]} as scores of valid faces")
             return np.where(valid, scores, np.nan)
 
-        def refuse(error: RefusedError) -> np.ndarray:
+        def mark_invalid(error: RequestRefused) -> np.ndarray:
             refusals.append(error)
             return np.array([np.nan])
 
-        parts = [np.empty(0)]
-        for batch in self._batches(encoded):
-            parts.append(_ask_in_parts(ask, batch, refuse))
+        scores = [np.empty(0)]
+        for batch in self._batches(encoded_faces):
+            scores.append(_split_on_refusal(request, batch, mark_invalid))
             if refusals:
                 self._check_model(refusals.pop())
                 refusals.clear()
-        return np.concatenate(parts)
+        return np.concatenate(scores)
 
-    def explain(self, faces: np.ndarray) -> np.ndarray:
-        """Map what spoke for fake in each face.
+    def predict_files(self, paths: Iterable[str | Path]) -> np.ndarray:
+        """Score image files of face crops.
 
         Args:
-            faces: uint8[n, size, size, 3] RGB.
+            paths: Image files of one face each; one batch at a time is held in memory.
 
         Returns:
-            float32[n, h, w], 0..1, at the size of the encoder's last convolution.
+            float64[n], P(fake), in the order of the files; NaN for files that cannot be decoded.
 
         Raises:
-            OSError: If there are no maps.
-            ValueError: If the faces are not such ones.
+            ClientError: As `predict_faces`.
+            OSError: If a file cannot be read. All files are checked before the first request.
+
+        Example:
+            >>> client.predict_files(["face.png", "other.jpg"]).shape
+            (2,)
+        """
+        paths = list(map(Path, paths))
+        for path in paths:
+            if not path.is_file():
+                raise FileNotFoundError(
+                    f"Expected image files of face crops; got {path}, which is not a file. Check "
+                    "its name."
+                )
+        scores = [
+            self.predict_faces([path.read_bytes() for path in batch])
+            for batch in self._batches(paths)
+        ]
+        return np.concatenate([np.empty(0), *scores])
+
+    def explain(self, faces: np.ndarray) -> np.ndarray:
+        """Compute a class-activation map of each face.
+
+        Args:
+            faces: uint8[n, size, size, 3], RGB.
+
+        Returns:
+            float32[n, height, width], contributions to the fake score in 0..1, at the resolution
+            of the encoder's last convolution.
+
+        Raises:
+            ClientError: If the server returns no maps.
+            ValueError: If the faces have another dtype or shape.
+
+        Example:
+            >>> client.explain(np.zeros((1, client.size, client.size, 3), np.uint8)).ndim
+            3
         """
 
-        def ask(part: np.ndarray) -> np.ndarray:
-            maps = self.predict(EXPLAIN, {"faces": part}, ["activation"])["activation"]
-            if maps.ndim != 3 or len(maps) != len(part):
-                raise not_understood(self.url, f"{list(maps.shape)} as maps of {len(part)} faces")
-            return maps
+        def request(batch: np.ndarray) -> np.ndarray:
+            cam = self.predict(EXPLAIN, {"faces": batch}, ["cam"])["cam"]
+            if cam.ndim != 3 or len(cam) != len(batch):
+                raise InvalidResponse(self.url, f"{list(cam.shape)} as maps of {len(batch)} faces")
+            return cam
 
         faces = check_inputs(EXPLAIN, self._signature(EXPLAIN), {"faces": faces})["faces"]
         if not len(faces):
             return np.empty((0, 0, 0), np.float32)
-        return np.concatenate([_ask_in_parts(ask, batch) for batch in self._batches(faces)])
+        return np.concatenate([_split_on_refusal(request, batch) for batch in self._batches(faces)])
 
-    def _check_model(self, refusal: RefusedError) -> None:
-        """See that what refused a face is still the model that was found."""
+    def _check_model(self, refusal: RequestRefused) -> None:
+        """Check that the model behind the URL still has the signatures it had at first."""
         if self._transport.read_signatures() != self.signatures:
-            raise not_answered(self.url, f"{refusal} and other signatures than before.")
+            raise RequestFailed(self.url, f"{refusal} and other signatures than before.")
 
     def _batches(self, items: Sequence):
         return (
@@ -265,99 +312,27 @@ class Client:
 
     def _signature(self, name: str) -> Signature:
         if name not in self.signatures:
-            raise lacks(self.url, f"the signature {name!r}", self.signatures)
+            found = sorted(self.signatures)
+            raise SignatureMissing(self.url, f"the signature {name!r}; got {found}")
         return self.signatures[name]
 
 
-def _ask_in_parts(
-    ask: Callable[[Sequence], np.ndarray],
+def _split_on_refusal(
+    request: Callable[[Sequence], np.ndarray],
     items: Sequence,
-    refuse: Callable[[RefusedError], np.ndarray] | None = None,
+    on_refused: Callable[[RequestRefused], np.ndarray] | None = None,
 ) -> np.ndarray:
-    """Ask for all at once; in halves where the server does not take so much, or one among it.
+    """Request all items at once; in halves if they are too large together or one is refused.
 
-    `refuse` gives the answer for one that the server refuses; without it that is an error.
+    `on_refused` returns the result of a single refused item; without it the error is raised.
     """
     try:
-        return ask(items)
-    except (RefusedError, TooLargeError) as error:
+        return request(items)
+    except (RequestRefused, RequestTooLarge) as error:
         if len(items) == 1:
-            if refuse is None or isinstance(error, TooLargeError):
+            if on_refused is None or isinstance(error, RequestTooLarge):
                 raise
-            return refuse(error)
+            return on_refused(error)
     middle = len(items) // 2
     halves = items[:middle], items[middle:]
-    return np.concatenate([_ask_in_parts(ask, half, refuse) for half in halves])
-
-
-def score_faces(
-    url: str,
-    encoded_faces: Sequence[bytes],
-    *,
-    timeout_s: float = TIMEOUT_S,
-    retries: int = RETRIES,
-    batch_size: int = BATCH_SIZE,
-    headers: Mapping[str, str] | None = None,
-) -> np.ndarray:
-    """Score face crops on a server.
-
-    Args:
-        url: The model, as `connect` takes it; so the numbers.
-        encoded_faces: As `Client.score` takes them.
-        timeout_s: How long each try may wait for its answer.
-        retries: How often a request is repeated.
-        batch_size: Faces a request.
-        headers: What goes with each request.
-
-    Returns:
-        float64[n], P(fake), in the order of the faces; NaN where one is no image.
-
-    Raises:
-        OSError: If the server is not there, fails, or serves something else.
-        ValueError: If the URL is not that of a model, or a number is out of range.
-    """
-    with connect(
-        url, timeout_s=timeout_s, retries=retries, batch_size=batch_size, headers=headers
-    ) as client:
-        return client.score(encoded_faces)
-
-
-def score_files(
-    url: str,
-    paths: Sequence[str | Path],
-    *,
-    timeout_s: float = TIMEOUT_S,
-    retries: int = RETRIES,
-    batch_size: int = BATCH_SIZE,
-    headers: Mapping[str, str] | None = None,
-) -> np.ndarray:
-    """Score image files of face crops on a server.
-
-    Args:
-        url: As `score_faces` takes it, and the rest too.
-        paths: The files, of one face each; a batch of them is in memory at a time.
-        timeout_s: How long each try may wait for its answer.
-        retries: How often a request is repeated.
-        batch_size: Faces a request.
-        headers: What goes with each request.
-
-    Returns:
-        float64[n], P(fake), in the order of the files; NaN where one is no image.
-
-    Raises:
-        OSError: As `score_faces`, and if a file cannot be read.
-        ValueError: As `score_faces`.
-    """
-    for path in paths:
-        if not Path(path).is_file():
-            raise FileNotFoundError(
-                f"Expected image files of face crops; got {path}, which is none. Check its name."
-            )
-    with connect(
-        url, timeout_s=timeout_s, retries=retries, batch_size=batch_size, headers=headers
-    ) as client:
-        parts = [
-            client.score([Path(path).read_bytes() for path in paths[start : start + batch_size]])
-            for start in range(0, len(paths), batch_size)
-        ]
-    return np.concatenate([np.empty(0), *parts])
+    return np.concatenate([_split_on_refusal(request, half, on_refused) for half in halves])

@@ -1,71 +1,98 @@
-"""What may go wrong between a client and a server, told alike for REST and gRPC."""
+"""Errors of a client: one class for each cause, the same over REST and gRPC.
 
-from collections.abc import Iterable
+All of them inherit `ClientError`, which is an OSError.
+"""
 
-
-class RefusedError(OSError):
-    """The server found fault with what was sent to it, as it does with a face that is no image."""
-
-
-class TooLargeError(OSError):
-    """More was sent at once than the server, or one before it, takes."""
+# The names state the cause, as those of `http.client` do.
+# ruff: noqa: N818
 
 
-def not_there(url: str, reason: object) -> OSError:
-    """Say that no server answers."""
-    return OSError(
-        f"Expected a server at {url}; got '{reason}'. Is it running? `jdfd-keras serve` starts one."
+class ClientError(OSError):
+    """A request to a served model failed.
+
+    Attributes:
+        url: The URL of the model, or the path of one on this machine.
+        reason: What was received, or what the connection reported.
+
+    Example:
+        >>> try:
+        ...     client = connect("http://127.0.0.1:8501/v1/models/detector")
+        ... except ServerUnavailable:
+        ...     print("start the server first")
+        ... except ClientError as error:
+        ...     print(error.reason)
+    """
+
+    _message = "Expected {url} to answer; got {reason}"
+
+    def __init__(self, url: object, reason: object):
+        self.url, self.reason = str(url), str(reason)
+        super().__init__(self._message.format(url=self.url, reason=self.reason))
+
+    def __reduce__(self):
+        return type(self), (self.url, self.reason)
+
+
+class ServerUnavailable(ClientError):
+    """No server could be reached at the URL."""
+
+    _message = (
+        "Expected a server at {url}; got '{reason}'. Is it running? `jdfd-keras serve` starts one."
     )
 
 
-def not_answered(url: str, reason: object) -> OSError:
-    """Say that the server answers something else than asked for."""
-    return OSError(
-        f"Expected {url} to answer; got {reason} Check the name and the version of the model, and "
-        "the messages of its server."
+class RequestTimeout(ClientError):
+    """The server did not answer in time; the request was not repeated."""
+
+    _message = (
+        "Expected {url} to answer in time; got {reason}. The request was not repeated, since that "
+        "would add to the load: send fewer faces at once, or raise timeout_s."
     )
 
 
-def not_in_time(url: str, reason: object) -> OSError:
-    """Say that the server has more to do than it has time for."""
-    return OSError(
-        f"Expected {url} to answer in time; got {reason}. It was not asked again, which would give "
-        "it all the more to do: send fewer faces at once, or wait longer with timeout_s."
+class AccessDenied(ClientError):
+    """The server, or a proxy in front of it, requires credentials."""
+
+    _message = (
+        "Expected {url} to accept the request; got {reason} Credentials are required: pass them "
+        'as headers={{"Authorization": ...}}, or in the environment variable JDFD_AUTHORIZATION.'
     )
 
 
-def not_allowed(url: str, reason: object) -> OSError:
-    """Say that the server, or a proxy before it, wants to know who asks."""
-    return OSError(
-        f"Expected {url} to let this client in; got {reason} Give what its operator gave you as "
-        'headers={"Authorization": ...}, or in the environment variable JDFD_AUTHORIZATION.'
+class RequestRefused(ClientError):
+    """The server rejected the content of the request, such as bytes that are not an image."""
+
+    _message = "Expected {url} to accept the request; got {reason} Check the faces."
+
+
+class RequestTooLarge(ClientError):
+    """The request exceeds the size limit of the server, or of a proxy in front of it."""
+
+    _message = (
+        "Expected {url} to accept a request of that size; got {reason} Send smaller faces, or ask "
+        "its operator to raise the limit."
     )
 
 
-def refused(url: str, reason: object) -> RefusedError:
-    """Say that the server finds fault with the request."""
-    return RefusedError(f"Expected {url} to take what was sent; got {reason} Check the faces.")
+class RequestFailed(ClientError):
+    """The server answered with another error, such as an unknown model or a full queue."""
 
-
-def too_large(url: str, reason: object) -> TooLargeError:
-    """Say that the request is too large."""
-    return TooLargeError(
-        f"Expected {url} to take a request of that size; got {reason} Send smaller faces, or have "
-        "its operator raise the limit."
+    _message = (
+        "Expected {url} to answer; got {reason} Check the name and the version of the model, and "
+        "the log of its server."
     )
 
 
-def not_understood(url: str, reason: object) -> OSError:
-    """Say that the answer is none of TensorFlow Serving's."""
-    return OSError(
-        f"Expected {url} to answer as TensorFlow Serving does; got {reason}. Is it something else "
-        "than TensorFlow Serving or `jdfd-keras serve` that listens there?"
+class InvalidResponse(ClientError):
+    """The answer is not one of TensorFlow Serving."""
+
+    _message = (
+        "Expected {url} to answer as TensorFlow Serving does; got {reason}. Check that the server "
+        "is TensorFlow Serving or `jdfd-keras serve`."
     )
 
 
-def lacks(place: object, what: str, found: Iterable[str]) -> OSError:
-    """Say that a model, served or on this machine, is none of those that are exported now."""
-    return OSError(
-        f"Expected {place} to have {what}; got {sorted(found)}. Export the model again with "
-        "`jdfd-keras export`."
-    )
+class SignatureMissing(ClientError):
+    """The model lacks a signature, or an output of one; `reason` names it and those it has."""
+
+    _message = "Expected {url} to have {reason}. Export the model again with `jdfd-keras export`."

@@ -1,8 +1,8 @@
-"""What a served model tells of itself: how faces are taken for it, and how its scores are read.
+"""Calibration and metadata of an exported model: its face options, thresholds, name and digest.
 
-The texts lie in the graph, behind the signature `describe`, so that TensorFlow Serving hands them
-out too: whoever asks a server takes and judges faces just as with the model on this machine.
-Imports no TensorFlow.
+The metadata is stored in the graph, behind the signature `metadata`, so that TensorFlow Serving
+returns it too: a client extracts and judges faces exactly as with a local model. Imports no
+TensorFlow.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jdfd_keras.io.files import load_options, save_options, to_json
+from jdfd_keras.io.files import FORMAT_VERSION, load_options, save_options, to_json
 from jdfd_keras.options import FaceOptions
 
 ALIGNMENT = "alignment.json"
@@ -21,35 +21,41 @@ CALIBRATION = "calibration.json"
 MODEL = "model.json"
 FILES = (ALIGNMENT, CALIBRATION, MODEL)
 GROUP = "calibration"
-# At 0 and 1 a logit has no end. 1 - 2**-23 is a float32, so that a graph cuts at the same place.
+# The logits of 0 and 1 are infinite. 1 - 2**-23 is a float32, so that a graph clips at the same
+# value.
 SMALLEST = 2.0**-23
 VERDICTS = ("real", "uncertain", "fake")
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """How the scores of a detector are corrected and read; kept with it.
+    """Temperature and thresholds of a detector, fitted on validation videos.
 
     Attributes:
-        temperature: By which logits are divided.
-        threshold: A video at or above it is called fake, where only yes or no is wanted.
-        uncertain_from: Below it a video is called real; from it on it is uncertain,
-        uncertain_to: and from this on fake. Both are the threshold where nothing is uncertain.
-        wanted_rate: The share of the reals called fake, and of the fakes called real, that the
-            validation videos were not to exceed.
-        data: Name of the data set it was found on.
-        num_real: Its real videos in validation.
-        num_fake: Its fake ones.
-        ece_before: Expected calibration error of its faces, as they came.
-        ece_after: The same with the temperature.
-        model: SHA-256 of the model file it belongs to; "" if none is known.
+        temperature: Divisor of the logits.
+        threshold: Videos that score at or above it are fake, if the decision is binary.
+        uncertain_from: Videos that score below it are real.
+        uncertain_to: Videos that score at or above it are fake; from `uncertain_from` to below
+            it, they are uncertain. Both equal `threshold` if no video is to be uncertain.
+        target_error_rate: Bound on the share of real validation videos called fake, and of fake
+            ones called real.
+        data: Name of the dataset.
+        num_real: Real validation videos.
+        num_fake: Fake validation videos.
+        ece_before: Expected calibration error of the faces, uncorrected.
+        ece_after: Expected calibration error with the temperature.
+        model: SHA-256 of the model file; "" if unknown.
+
+    Example:
+        >>> Calibration(uncertain_from=0.3, uncertain_to=0.8).judge(0.5)
+        'uncertain'
     """
 
     temperature: float = 1.0
     threshold: float = 0.5
     uncertain_from: float = 0.5
     uncertain_to: float = 0.5
-    wanted_rate: float = 0.0
+    target_error_rate: float = 0.0
     data: str = ""
     num_real: int = 0
     num_fake: int = 0
@@ -58,40 +64,51 @@ class Calibration:
     model: str = ""
 
     def apply(self, score: np.ndarray) -> np.ndarray:
-        """Correct scores.
+        """Divide the logits of scores by the temperature.
 
         Args:
-            score: float[n], P(fake) as the network gives it, in [0, 1].
+            score: float[n], the network's P(fake), in [0, 1].
 
         Returns:
-            float64[n], in the same order; as they are where the temperature is 1.
+            float64[n], corrected scores in the same order; unchanged if the temperature is 1.
         """
         return apply_temperature(np.asarray(score, np.float64), self.temperature)
 
     def judge(self, score: float) -> str:
-        """Say `fake`, `real` or `uncertain` of a corrected score."""
+        """Return `fake`, `real` or `uncertain` for a corrected score."""
         if score >= self.uncertain_to:
             return "fake"
         return "real" if score < self.uncertain_from else "uncertain"
 
-    def at(self, threshold: float) -> "Calibration":
-        """Take another threshold, with nothing uncertain about it."""
+    def with_threshold(self, threshold: float) -> "Calibration":
+        """Return a copy with one threshold, below which all is real, and nothing uncertain."""
         return dataclasses.replace(
             self, threshold=threshold, uncertain_from=threshold, uncertain_to=threshold
         )
 
 
 def save_calibration(path: str | Path, calibration: Calibration) -> None:
-    """Write a calibration as JSON."""
+    """Write a calibration as JSON.
+
+    Raises:
+        OSError: If the file cannot be written.
+
+    Example:
+        >>> save_calibration("run/calibration.json", Calibration(temperature=1.3))
+    """
     save_options(path, **{GROUP: calibration})
 
 
 def read_calibration(path: str | Path) -> Calibration:
-    """Read what `save_calibration` wrote.
+    """Read a file that `save_calibration` wrote.
 
     Raises:
-        OSError: If there is no file.
-        ValueError: If it is damaged, or of another kind.
+        OSError: If the file does not exist.
+        ValueError: If it is damaged, or has other content.
+
+    Example:
+        >>> read_calibration("run/calibration.json").temperature
+        1.3
     """
     calibration = load_options(path, GROUP, Calibration)
     temperature, threshold = calibration.temperature, calibration.threshold
@@ -100,33 +117,44 @@ def read_calibration(path: str | Path) -> Calibration:
     # NaN fails every comparison.
     if not (is_number and temperature > 0 and 0 <= threshold <= 1 and 0 <= band[0] <= band[1] <= 1):
         raise ValueError(
-            "Expected a temperature above 0, and a threshold and a band in 0..1; got "
+            "Expected a temperature above 0, and a threshold and an uncertain range in 0..1; got "
             f"{temperature!r}, {threshold!r} and {band} in {path}. Calibrate again."
         )
     return calibration
 
 
 def to_logit(score: np.ndarray) -> np.ndarray:
-    """Compute the logits of scores, finite also at 0 and 1."""
+    """Compute the logits of scores; scores of 0 and 1 are clipped to keep them finite.
+
+    Example:
+        >>> to_logit(np.array([0.5]))
+        array([0.])
+    """
     kept = np.clip(score, SMALLEST, 1 - SMALLEST)
     return np.log(kept / (1 - kept))
 
 
 def apply_temperature(score: np.ndarray, temperature: float) -> np.ndarray:
-    """Divide the logits of scores by a temperature; 1 leaves them as they are."""
+    """Divide the logits of scores by a temperature; 1 leaves the scores unchanged.
+
+    Example:
+        >>> apply_temperature(np.array([0.5, 0.8]), 2.0).round(3)
+        array([0.5  , 0.667])
+    """
     return score if temperature == 1 else 1 / (1 + np.exp(-to_logit(score) / temperature))
 
 
 @dataclass(frozen=True)
-class Description:
-    """One version of a model.
+class ModelMetadata:
+    """Metadata of one version of a model.
 
     Attributes:
-        faces: How faces must be taken for it.
-        calibration: How its scores, which are corrected already, are read; None if not known.
-        name: The name it is served under.
-        version: Its number.
-        digest: SHA-256 over its weights: what tells two models apart.
+        faces: Options that its faces must be extracted with.
+        calibration: Thresholds of its scores, which are corrected already; None if the model is
+            not calibrated.
+        name: Name that it is served under.
+        version: Version number; 0 before it is exported.
+        digest: SHA-256 of its weights, which identifies it.
     """
 
     faces: FaceOptions
@@ -136,58 +164,77 @@ class Description:
     digest: str
 
 
-def write_description(description: Description) -> dict[str, str]:
-    """Put a description into texts, by the names in FILES; one that is not known is empty."""
-    calibration = description.calibration
-    told = {key: getattr(description, key) for key in ("name", "version", "digest")}
+def write_metadata(metadata: ModelMetadata) -> dict[str, str]:
+    """Serialize metadata as JSON texts by the names in FILES; a missing calibration is empty.
+
+    Example:
+        >>> write_metadata(ModelMetadata(FaceOptions(), None, "detector", 1, "ab"))["model.json"]
+        '{"name": "detector", "version": 1, "digest": "ab"}'
+    """
+    calibration = metadata.calibration
+    model = {key: getattr(metadata, key) for key in ("name", "version", "digest")}
     return {
-        ALIGNMENT: to_json({"faces": description.faces}),
+        ALIGNMENT: to_json({"faces": metadata.faces}),
         CALIBRATION: to_json({"calibration": calibration}) if calibration else "",
-        MODEL: json.dumps(told),
+        MODEL: json.dumps(model),
     }
 
 
-def read_description(ask: Callable[[np.ndarray], np.ndarray]) -> Description:
-    """Ask a model what it is.
+def read_metadata(call: Callable[[np.ndarray], np.ndarray]) -> ModelMetadata:
+    """Read the metadata of a model through its signature `metadata`.
 
     Args:
-        ask: The signature `describe`: from `names` to `contents`, both object arrays of bytes.
+        call: Function from the input `names` to the output `contents`, both object arrays of
+            bytes.
 
     Raises:
-        OSError: If the texts are not such ones.
+        OSError: If the contents are not the texts of `write_metadata`.
+
+    Example:
+        >>> read_metadata(lambda names: client.predict("metadata", {"names": names})["contents"])
     """
     try:
-        contents = ask(np.array([name.encode() for name in FILES], object))
+        contents = call(np.array([name.encode() for name in FILES], object))
         texts = {name: text.decode() for name, text in zip(FILES, contents, strict=True)}
-        faces = FaceOptions(**json.loads(texts[ALIGNMENT])["faces"])
+        alignment = json.loads(texts[ALIGNMENT])
+        if (version := alignment.get("format_version")) != FORMAT_VERSION:
+            raise OSError(
+                f"Expected a model exported with format_version {FORMAT_VERSION}; got {version}. "
+                "Export it again with this version of jdfd-keras, or use the version that "
+                "exported it."
+            )
+        faces = FaceOptions(**alignment["faces"])
         calibration = None
         if texts[CALIBRATION]:
             calibration = Calibration(**json.loads(texts[CALIBRATION])["calibration"])
-        description = Description(faces, calibration, **json.loads(texts[MODEL]))
-        for part in (faces, calibration or Calibration(), description):
-            _check_types(part)
-        return description
+        metadata = ModelMetadata(faces, calibration, **json.loads(texts[MODEL]))
+        for group in (faces, calibration or Calibration(), metadata):
+            _check_types(group)
+        return metadata
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise OSError(
-            f"Expected a model to describe itself; got {error!r} of it. It was perhaps exported by "
+            f"Expected a model with readable metadata; got {error!r}. It was perhaps exported by "
             "another version of jdfd-keras: export it again."
         ) from error
 
 
-def _check_types(part: object) -> None:
-    for field in dataclasses.fields(part):
-        value = getattr(part, field.name)
+def _check_types(group: object) -> None:
+    for field in dataclasses.fields(group):
+        value = getattr(group, field.name)
         allowed = int | float if field.type is float else field.type
-        # JSON has true where a number is meant, and Python takes that for one.
+        # JSON may hold true instead of a number, and bool is a subclass of int.
         if not isinstance(value, allowed) or (isinstance(value, bool) and field.type is not bool):
             raise TypeError(f"{value!r} as {field.name}")
 
 
 def check_threshold(threshold: float) -> None:
-    """Refuse a threshold that no score can lie on.
+    """Check that a threshold is in [0, 1].
 
     Raises:
-        ValueError: If it is not in [0, 1].
+        ValueError: If it is not.
+
+    Example:
+        >>> check_threshold(0.5)
     """
     if not 0 <= threshold <= 1:
         raise ValueError(

@@ -1,15 +1,14 @@
-"""The messages of TensorFlow Serving's gRPC, and arrays as they hold them.
+"""Messages of TensorFlow Serving's gRPC, and conversion of arrays to and from them.
 
-Gives message classes that read and write the same bytes as those of tensorflow-serving-api, which
-cannot be imported without TensorFlow. Only the fields that a client needs are here: protobuf
-passes over others. They live in a pool of their own, so both kinds may be in one process.
+Defines message classes that read and write the same bytes as those of tensorflow-serving-api,
+which cannot be imported without TensorFlow. Only the fields that a client needs are defined:
+protobuf ignores others. The descriptor pool is a separate one, so that both kinds of classes can
+exist in one process. Also checks a client's arrays against a signature.
 
 Reference:
     tensorflow/core/framework/{tensor,tensor_shape,types}.proto and
     tensorflow/core/protobuf/meta_graph.proto of https://github.com/tensorflow/tensorflow;
     tensorflow_serving/apis/*.proto of https://github.com/tensorflow/serving.
-
-A client's arrays, held against what a signature takes and gives.
 """
 
 import math
@@ -19,8 +18,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from jdfd_keras.client.signatures import Signature, TensorInfo
 
-PACKAGE = "jdfd_keras.wire"
-# By message: its fields, with their numbers and types. A map's keys are strings.
+PACKAGE = "jdfd_keras.protos"
+# Fields of each message, with their numbers and types. The keys of a map are strings.
 MESSAGES = {
     "Dimension": {"size": (1, "int64")},
     "Shape": {"dim": (2, "repeated Dimension"), "unknown_rank": (3, "bool")},
@@ -65,8 +64,8 @@ MESSAGES = {
     },
     "GetModelMetadataResponse": {"metadata": (2, "map Any")},
 }
-# By the name that TensorInfo has: the number in types.proto, NumPy's type, and the field that
-# holds the values where they are not in tensor_content.
+# By the dtype of TensorInfo: the number in types.proto, the NumPy dtype, and the field that holds
+# the values if they are not in tensor_content.
 DTYPES = {
     "float": (1, np.dtype(np.float32), "float_val"),
     "double": (2, np.dtype(np.float64), "double_val"),
@@ -82,22 +81,23 @@ DTYPES = {
     "uint32": (22, np.dtype(np.uint32), "uint32_val"),
     "uint64": (23, np.dtype(np.uint64), "uint64_val"),
 }
-# An answer, and an array in it: a tensor may claim any size and hold a single value.
+# Limit of an answer, and of an array in it: a tensor of any shape may hold a single value.
 MAX_ANSWER_BYTES = 2**30
 NAMES = {number: name for name, (number, _, _) in DTYPES.items()}
 
 
 def encode_tensor(array: np.ndarray):
-    """Put an array into a Tensor.
+    """Convert an array to a Tensor message.
 
     Args:
-        array: Of one of DTYPES; text is an object array of bytes.
-
-    Returns:
-        The message.
+        array: Array of one of DTYPES; strings are an object array of bytes.
 
     Raises:
-        ValueError: If it is of another type.
+        ValueError: If it has another dtype.
+
+    Example:
+        >>> encode_tensor(np.zeros((2, 3), np.float32)).tensor_shape.dim[1].size
+        3
     """
     number, _, _ = DTYPES[name_dtype(array.dtype)]
     tensor = Tensor(dtype=number, tensor_shape=Shape(dim=[{"size": n} for n in array.shape]))
@@ -109,29 +109,33 @@ def encode_tensor(array: np.ndarray):
 
 
 def decode_tensor(tensor) -> np.ndarray:
-    """Take the array out of a Tensor.
+    """Convert a Tensor message to an array.
 
     Args:
-        tensor: The message, its values packed or one by one. Of these there may be fewer than
-            the shape says: the last one then stands for the rest.
+        tensor: The message, with packed or single values. If there are fewer single values than
+            the shape requires, the last one is repeated.
 
     Returns:
-        The array; text is an object array of bytes.
+        The array; strings are an object array of bytes.
 
     Raises:
-        ValueError: If the message is of another type or at odds with itself.
+        ValueError: If the message has another dtype or is inconsistent.
+
+    Example:
+        >>> decode_tensor(encode_tensor(np.array([0.5], np.float32)))
+        array([0.5], dtype=float32)
     """
     if tensor.dtype not in NAMES:
         raise ValueError(
             f"Expected a tensor of one of {list(DTYPES)}; got number {tensor.dtype} of types.proto."
-            " Ask for other outputs."
+            " Request other outputs."
         )
     _, dtype, field = DTYPES[NAMES[tensor.dtype]]
     shape = [dimension.size for dimension in tensor.tensor_shape.dim]
     if min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > MAX_ANSWER_BYTES:
         raise ValueError(
-            f"Expected a tensor of {MAX_ANSWER_BYTES} bytes at most, no size below 0; got "
-            f"{dtype}{shape}. Ask for less at once."
+            f"Expected a tensor of at most {MAX_ANSWER_BYTES} bytes, with no size below 0; got "
+            f"{dtype}{shape}. Request less at once."
         )
     if tensor.tensor_content:
         packed = np.frombuffer(tensor.tensor_content, dtype.newbyteorder("<"))
@@ -147,25 +151,29 @@ def decode_tensor(tensor) -> np.ndarray:
 
 
 def name_dtype(dtype: np.dtype) -> str:
-    """Give TensorFlow's name of a NumPy type.
+    """Return TensorFlow's name of a NumPy dtype.
 
     Raises:
-        ValueError: If there is none here.
+        ValueError: If it is not one of DTYPES.
+
+    Example:
+        >>> name_dtype(np.dtype(np.float32))
+        'float'
     """
-    for name, (_, known, _) in DTYPES.items():
-        if dtype == known:
+    for name, (_, numpy_dtype, _) in DTYPES.items():
+        if dtype == numpy_dtype:
             return name
     raise ValueError(
         f"Expected an array of one of {list(DTYPES)}; got {dtype}. Convert it with `.astype`; "
-        "text must be an object array of bytes."
+        "strings must be an object array of bytes."
     )
 
 
 def read_signatures(response) -> dict[str, Signature]:
-    """Take the signatures out of a GetModelMetadataResponse.
+    """Read the signatures of a GetModelMetadataResponse.
 
     Raises:
-        google.protobuf.message.DecodeError: If what it holds under that name is none.
+        google.protobuf.message.DecodeError: If its `signature_def` cannot be decoded.
     """
     packed = response.metadata["signature_def"].value
     return {
@@ -175,7 +183,7 @@ def read_signatures(response) -> dict[str, Signature]:
             _read_tensor_infos(definition.outputs),
         )
         for name, definition in SignatureDefMap.FromString(packed).signature_def.items()
-        if definition.method_name  # the initialisation has none
+        if definition.method_name  # the initialization has none
     }
 
 
@@ -190,12 +198,12 @@ def _read_tensor_infos(infos) -> dict[str, TensorInfo]:
 
 
 def _declare_messages() -> dict[str, type]:
-    file = descriptor_pb2.FileDescriptorProto(name="wire.proto", package=PACKAGE, syntax="proto3")
+    file = descriptor_pb2.FileDescriptorProto(name="protos.proto", package=PACKAGE, syntax="proto3")
     for name, fields in MESSAGES.items():
         message = file.message_type.add(name=name)
         for field, (number, kind) in fields.items():
             *label, kind = kind.split()
-            if label == ["map"]:  # protobuf has a map as a list of keys and values
+            if label == ["map"]:  # protobuf stores a map as a list of keys and values
                 entry = message.nested_type.add(name=f"{field.title().replace('_', '')}Entry")
                 entry.options.map_entry = True
                 _add_field(entry, "key", 1, "string")
@@ -231,29 +239,39 @@ GetModelMetadataResponse = _classes["GetModelMetadataResponse"]
 def check_inputs(
     name: str, signature: Signature, inputs: dict[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Make arrays of the types of a signature, where that changes no value.
+    """Convert inputs to the dtypes of a signature, if that changes no value.
 
     Args:
-        name: The signature's.
-        signature: What it takes.
-        inputs: What is to be sent, by name.
+        name: Name of the signature, for error messages.
+        signature: The signature.
+        inputs: Array-likes by input name.
 
     Returns:
-        The arrays.
+        The arrays, by input name.
 
     Raises:
-        ValueError: If the names, a type or a shape are not the signature's.
+        ValueError: If a name, dtype or shape does not match the signature.
+
+    Example:
+        >>> faces = Signature("predict", {"faces": TensorInfo("uint8", (None, 2))}, {})
+        >>> check_inputs("faces", faces, {"faces": np.zeros((1, 2), np.uint8)})["faces"].shape
+        (1, 2)
     """
     if set(inputs) != set(signature.inputs):
         raise ValueError(
             f"Expected the inputs {sorted(signature.inputs)} of the signature {name!r}; got "
-            f"{sorted(inputs)}. Give each of them by its name."
+            f"{sorted(inputs)}. Pass each input by its name."
         )
     return {key: _to_array(key, inputs[key], info) for key, info in signature.inputs.items()}
 
 
 def fits(array: np.ndarray, info: TensorInfo) -> bool:
-    """Tell whether an array has the type and the shape that a signature names."""
+    """Return whether an array has the dtype and shape that a signature states.
+
+    Example:
+        >>> fits(np.zeros((4, 2), np.float32), TensorInfo("float", (None, 2)))
+        True
+    """
     if info.dtype not in DTYPES or array.dtype != DTYPES[info.dtype][1]:
         return False
     if info.shape is None:
@@ -265,24 +283,24 @@ def fits(array: np.ndarray, info: TensorInfo) -> bool:
 
 def _to_array(key: str, values: np.ndarray, info: TensorInfo) -> np.ndarray:
     array = np.asarray(values, object if info.dtype == "string" else None)
-    # Numbers must not change: faces on the scale of 0..1 would all be black as uint8.
-    if not (_is_text(array) if info.dtype == "string" else _can_be(array, info.dtype)):
+    # Values must not change: faces scaled to 0..1 would all be black as uint8.
+    if not (_is_bytes(array) if info.dtype == "string" else _can_cast(array, info.dtype)):
         raise ValueError(
             f"Expected {info.dtype} as the input {key!r}; got {array.dtype}{list(array.shape)}. "
-            "Convert it first, with `.astype`; text must be bytes."
+            "Convert it first, with `.astype`; strings must be bytes."
         )
     array = array.astype(DTYPES[info.dtype][1], copy=False)
     if not fits(array, info):
         raise ValueError(
-            f"Expected an array of the shape {list(info.shape)} as the input {key!r}, None being "
-            f"any number; got {list(array.shape)}. One face alone is faces[None]."
+            f"Expected an array of shape {list(info.shape)} as the input {key!r}, None being any "
+            f"length; got {list(array.shape)}. For a single face pass face[None]."
         )
     return array
 
 
-def _is_text(array: np.ndarray) -> bool:
+def _is_bytes(array: np.ndarray) -> bool:
     return all(isinstance(value, bytes) for value in array.flat)
 
 
-def _can_be(array: np.ndarray, dtype: str) -> bool:
+def _can_cast(array: np.ndarray, dtype: str) -> bool:
     return dtype in DTYPES and np.can_cast(array.dtype, DTYPES[dtype][1], "same_kind")

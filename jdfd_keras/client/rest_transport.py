@@ -1,7 +1,7 @@
-"""Arrays to a server and back over TensorFlow Serving's REST.
+"""Transport of arrays to a server and back over TensorFlow Serving's REST.
 
-Takes the URL of a model; gives its signatures, and arrays for arrays. Knows no signature by name.
-Imports no TensorFlow.
+Takes the URL of a model; returns its signatures, and output arrays for input arrays. Knows no
+signature by name. Imports no TensorFlow.
 """
 
 import base64
@@ -17,13 +17,14 @@ import numpy as np
 import urllib3
 
 from jdfd_keras.client.errors import (
-    not_allowed,
-    not_answered,
-    not_in_time,
-    not_there,
-    not_understood,
-    refused,
-    too_large,
+    AccessDenied,
+    ClientError,
+    InvalidResponse,
+    RequestFailed,
+    RequestRefused,
+    RequestTimeout,
+    RequestTooLarge,
+    ServerUnavailable,
 )
 from jdfd_keras.client.protos import DTYPES, MAX_ANSWER_BYTES
 from jdfd_keras.client.signatures import Signature, TensorInfo, read_signature
@@ -35,28 +36,29 @@ RETRIED = (429, 502, 503)
 BACKOFF_S = 0.25
 LONGEST_BACKOFF_S = 30
 READ_BYTES = 2**16
-THREADS = 128  # whose connections are kept open
-# What NumPy makes of JSON, by the kind of array that is wanted.
+THREADS = 128  # connections that are kept open, one per thread
+ERRORS = {401: AccessDenied, 403: AccessDenied, 413: RequestTooLarge, 504: RequestTimeout}
+# Kinds of NumPy arrays that JSON numbers may become, by the kind of the output's dtype.
 JSON_KINDS = {"f": "fiu", "i": "iu", "u": "iu", "b": "b"}
 
 
 class RestTransport:
-    """The way to one model over HTTP; may be used from many threads at once."""
+    """HTTP transport to one model; safe to use from many threads at once."""
 
     def __init__(self, url: str, *, timeout_s: float, retries: int, headers: Mapping[str, str]):
-        """Prepare the way; asks nothing yet.
+        """Create a connection pool; sends no request yet.
 
         Args:
-            url: Of the form of URL.
-            timeout_s: How long each try may wait: to connect, then for the answer to begin, and
-                then for all of it.
+            url: A match of URL.
+            timeout_s: Seconds that each attempt may wait to connect, then for the start of the
+                answer, and then for its end.
             retries: How often a request is repeated.
-            headers: What goes with each request, such as `Authorization`.
+            headers: Headers of each request, such as `Authorization`.
         """
         self._url = url.rstrip("/")
         self._timeout_s = timeout_s
         self._headers = headers
-        # To predict changes nothing on the server, so a POST may be repeated too.
+        # A prediction changes nothing on the server, so a POST may be repeated too.
         self._retry = _Retry(
             retries,
             redirect=False,
@@ -75,24 +77,24 @@ class RestTransport:
         self._pool.clear()
 
     def read_signatures(self) -> dict[str, Signature]:
-        """Ask for the signatures of the model.
+        """Request the signatures of the model.
 
         Raises:
-            OSError: If the server is not there, or has no such model.
+            ClientError: If the server is unreachable or has no such model.
         """
         status, text = self._request("GET", "/metadata")
         if status != 200:
-            raise self._tell(status, text)
+            raise self._error(status, text)
         answer = self._parse(text)
         try:
             definitions = answer["metadata"]["signature_def"]["signature_def"]
             return {
                 name: read_signature(definition)
                 for name, definition in definitions.items()
-                if definition["method_name"]  # the initialisation has none
+                if definition["method_name"]  # the initialization has none
             }
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise not_understood(self._url, f"metadata without signatures ({error!r})") from error
+            raise InvalidResponse(self._url, f"metadata without signatures ({error!r})") from error
 
     def predict(
         self,
@@ -104,34 +106,34 @@ class RestTransport:
         """Call a signature.
 
         Args:
-            name: The signature's.
-            signature: What it takes and gives.
-            inputs: An array for each of its inputs.
-            outputs: The outputs wanted. All of them travel: REST has no choice.
+            name: Name of the signature.
+            signature: Its inputs and outputs.
+            inputs: An array for each input.
+            outputs: Outputs to return. The server sends all of them: REST has no filter.
 
         Returns:
-            An array for each output wanted.
+            An array for each of `outputs`.
 
         Raises:
-            RefusedError: If the server finds fault with the inputs.
-            TooLargeError: If they are too large together.
-            OSError: If the server is not there, fails, or answers something else.
+            RequestRefused: If the server rejects the inputs.
+            RequestTooLarge: If they are too large together.
+            ClientError: If the server is unreachable, fails, or returns another kind of answer.
         """
         columns = {key: _to_json(array) for key, array in inputs.items()}
         body = json.dumps({"signature_name": name, "inputs": columns}).encode("ascii")
         status, text = self._request("POST", ":predict", body)
         if status != 200:
-            # One without that text is of a proxy, and not about the inputs.
+            # An answer without that text is from a proxy, and not about the inputs.
             if status == 400 and _has_error(text):
-                raise refused(self._url, f"status {status}: {_read_error(text)}")
-            raise self._tell(status, text)
+                raise RequestRefused(self._url, f"status {status}: {_read_error(text)}")
+            raise self._error(status, text)
         values = self._parse(text).get("outputs")
         if len(signature.outputs) == 1:
             values = dict.fromkeys(signature.outputs, values)
         try:
             return {key: _to_array(values[key], signature.outputs[key]) for key in outputs}
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise not_understood(self._url, f"{text[:80]!r} ({error!r})") from error
+            raise InvalidResponse(self._url, f"{text[:80]!r} ({error!r})") from error
 
     def _request(self, method: str, path: str, body: bytes | None = None) -> tuple[int, bytes]:
         headers = {"Content-Type": "application/json"} if body else {}
@@ -149,49 +151,49 @@ class RestTransport:
                 )
                 try:
                     return response.status, self._read(response)
-                except urllib3.exceptions.ProtocolError as error:  # it broke off
+                except urllib3.exceptions.ProtocolError as error:  # the connection broke
                     retry = response.retries.increment(method, path, error=error)
                     retry.sleep()
         except urllib3.exceptions.ReadTimeoutError as error:
-            raise not_in_time(self._url, error) from error
+            raise RequestTimeout(self._url, error) from error
         except urllib3.exceptions.HTTPError as error:
-            raise not_there(self._url, getattr(error, "reason", None) or error) from error
+            reason = getattr(error, "reason", None) or error
+            raise ServerUnavailable(self._url, reason) from error
 
     def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
-        """Read an answer part by part: each part alone may come in time, and have no end."""
+        """Read an answer in chunks: each one alone may be in time while the whole never ends."""
         deadline = time.monotonic() + self._timeout_s
         text = bytearray()
-        while part := response.read1(READ_BYTES):
-            text += part
-            complaint = None
+        while chunk := response.read1(READ_BYTES):
+            text += chunk
+            error = None
             if time.monotonic() > deadline:
-                complaint = not_in_time(self._url, f"a part of the answer in {self._timeout_s:g} s")
+                reason = f"a part of the answer in {self._timeout_s:g} s"
+                error = RequestTimeout(self._url, reason)
             elif len(text) > MAX_ANSWER_BYTES:
-                complaint = not_understood(self._url, f"more than {MAX_ANSWER_BYTES} bytes")
-            if complaint:
+                error = InvalidResponse(self._url, f"more than {MAX_ANSWER_BYTES} bytes")
+            if error:
                 response.close()
-                raise complaint
+                raise error
         response.release_conn()
         return bytes(text)
 
-    def _tell(self, status: int, text: bytes) -> OSError:
-        """Choose the error that says what a status is about."""
-        tell = {401: not_allowed, 403: not_allowed, 413: too_large, 504: not_in_time}
+    def _error(self, status: int, text: bytes) -> ClientError:
         reason = f"status {status}: {_read_error(text)}"
-        return tell.get(status, not_answered)(self._url, reason)
+        return ERRORS.get(status, RequestFailed)(self._url, reason)
 
     def _parse(self, text: bytes) -> dict:
         try:
             answer = json.loads(text)
         except (ValueError, RecursionError) as error:
-            raise not_understood(self._url, f"{text[:80]!r}") from error
+            raise InvalidResponse(self._url, f"{text[:80]!r}") from error
         if not isinstance(answer, dict):
-            raise not_understood(self._url, f"{text[:80]!r}")
+            raise InvalidResponse(self._url, f"{text[:80]!r}")
         return answer
 
 
 class _Retry(urllib3.Retry):
-    """Does not repeat what the server had no time for: it would have all the more to do."""
+    """Does not repeat a request that timed out: that would add to the load of the server."""
 
     def increment(
         self, method=None, url=None, response=None, error=None, _pool=None, _stacktrace=None
@@ -202,7 +204,12 @@ class _Retry(urllib3.Retry):
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host, a name or an address, is this machine: no proxy leads there."""
+    """Return whether a host name or address is this machine, which no proxy leads to.
+
+    Example:
+        >>> is_loopback("127.0.0.1"), is_loopback("example.org")
+        (True, False)
+    """
     if host == "localhost":
         return True
     try:
@@ -235,12 +242,12 @@ def _to_array(values: list, info: TensorInfo) -> np.ndarray:
     _, dtype, _ = DTYPES[info.dtype]
     array = np.array(values)
     if array.size and array.dtype.kind not in JSON_KINDS[dtype.kind]:
-        raise ValueError(f"{array.dtype} in place of {info.dtype}")
+        raise ValueError(f"{array.dtype} instead of {info.dtype}")
     return array.astype(dtype)
 
 
 def _to_bytes(array: np.ndarray) -> np.ndarray:
-    """Take text as it comes in JSON, or as base64 where the output's name asks for it."""
+    """Convert JSON strings, or base64 objects of outputs whose names end in `_bytes`."""
     result = np.empty(array.shape, object)
     result.flat = [
         base64.b64decode(value["b64"], validate=True) if isinstance(value, dict) else value.encode()

@@ -1,29 +1,32 @@
-"""What an exported model is: its folder, the names of its files, its signatures.
+"""Signatures and file names of an exported model.
 
 The contract between the export, the servers and their clients, as TensorFlow Serving reads it.
 Imports no TensorFlow, so that a client may import it.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-SCORE_BYTES = "serving_default"
+from jdfd_keras.io.files import sha256_of, write_text_atomically
+
+SERVING_DEFAULT = "serving_default"
 CLASSIFY = "classify"
-SCORE_FACES = "faces"
-RECONSTRUCT = "reconstruct"  # there only where the detector has a decoder
+FACES = "faces"
+RECONSTRUCT = "reconstruct"  # only if the detector has a decoder
 EXPLAIN = "explain"
-DESCRIBE = "describe"
+METADATA = "metadata"
 
 CLASSES = ("real", "fake")  # the order of the two scores of `classify`
 CLASSIFY_METHOD = "tensorflow/serving/classify"
-# A larger face crop is refused by the graph: to decode one may take gigabytes.
+# The graph refuses larger face crops, since decoding one may take gigabytes.
 MAX_IMAGE_PIXELS = 2**24
 
 WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 ALIGNMENT_FILE = "assets.extra/alignment.json"
-CALIBRATION_FILE = "assets.extra/calibration.json"  # there only where the run was calibrated
+CALIBRATION_FILE = "assets.extra/calibration.json"  # only if the run is calibrated
 MODEL_CARD = "MODEL_CARD.md"
-CHECKSUMS = "SHA256SUMS"  # of all other files of a version, as `sha256sum --check` reads them
+CHECKSUMS = "SHA256SUMS"  # of all other files of a version, for `sha256sum --check`
 
 
 @dataclass(frozen=True)
@@ -32,7 +35,7 @@ class TensorInfo:
 
     Attributes:
         dtype: TensorFlow's DataType in lower case without its `DT_`: `float`, `uint8`, `string`.
-        shape: None for an axis of any length; None in place of the tuple for any rank.
+        shape: None for an axis of any length; None instead of the tuple for any rank.
     """
 
     dtype: str
@@ -41,7 +44,7 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Signature:
-    """What one signature takes and gives, by name, and the method it is called by."""
+    """One signature: its TensorFlow Serving method, and its inputs and outputs by name."""
 
     method: str
     inputs: dict[str, TensorInfo]
@@ -49,14 +52,19 @@ class Signature:
 
 
 def read_signature(definition: dict) -> Signature:
-    """Read a signature, a SignatureDef of TensorFlow put into JSON.
+    """Read a signature from a TensorFlow SignatureDef in JSON.
 
     Args:
-        definition: As protobuf's `MessageToDict` gives it with the names of the message and all
-            its fields, or REST in the metadata of a model.
+        definition: The result of protobuf's `MessageToDict` with the proto's field names and all
+            fields, or the same from the REST metadata of a model.
 
     Raises:
         AttributeError, KeyError, TypeError, ValueError: If it is something else.
+
+    Example:
+        >>> definition = {"method_name": "predict", "inputs": {}, "outputs": {}}
+        >>> read_signature(definition)
+        Signature(method='predict', inputs={}, outputs={})
     """
     return Signature(
         definition["method_name"],
@@ -66,16 +74,20 @@ def read_signature(definition: dict) -> Signature:
 
 
 def find_versions(directory: str | Path) -> dict[int, Path]:
-    """Find the versions of a model, as TensorFlow Serving does.
+    """Find the versions of an exported model, as TensorFlow Serving does.
 
     Args:
-        directory: `saved_models/<name>`, holding folders named by whole numbers.
+        directory: `saved_models/<name>`, with one folder per version, named by a whole number.
 
     Returns:
-        The folder of every version, newest first; folders with other names are passed over.
+        The folder of every version by its number, newest first; other folders are ignored.
 
     Raises:
-        OSError: If there is no such folder or it holds no version.
+        OSError: If the folder does not exist or has no version.
+
+    Example:
+        >>> find_versions("saved_models/detector")
+        {1: PosixPath('saved_models/detector/1')}
     """
     directory = Path(directory)
     found = {}
@@ -87,9 +99,8 @@ def find_versions(directory: str | Path) -> dict[int, Path]:
         }
     if not found:
         raise OSError(
-            f"Expected {directory} to be an exported model, saved_models/NAME with a folder such "
-            f"as 1/saved_model.pb in it; got {_describe(directory)}. "
-            "Make one with `jdfd-keras export`."
+            f"Expected {directory} to be an exported model, saved_models/NAME with a file such as "
+            f"1/saved_model.pb; got {_describe(directory)}. Make one with `jdfd-keras export`."
         )
     return dict(sorted(found.items(), reverse=True))
 
@@ -108,5 +119,55 @@ def _describe(directory: Path) -> str:
     if not directory.is_dir():
         return "a file"
     if (directory / "saved_model.pb").is_file():
-        return f"one version itself (its parent {directory.resolve().parent} is the model)"
+        return f"a single version (its parent {directory.resolve().parent} is the model)"
     return "a folder without a version"
+
+
+def write_checksums(directory: Path) -> None:
+    """Write the SHA-256 of every file of a version, except the list itself, sorted by name.
+
+    Raises:
+        OSError: If a file cannot be read or the list cannot be written.
+
+    Example:
+        >>> write_checksums(Path("saved_models/detector/1"))
+    """
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    lines = [
+        f"{sha256_of(path)}  {path.relative_to(directory).as_posix()}\n"
+        for path in files
+        if path != directory / CHECKSUMS
+    ]
+    write_text_atomically(directory / CHECKSUMS, "".join(lines))
+
+
+def verify_checksums(directory: Path) -> None:
+    """Check that the files of a version are those that were exported.
+
+    Args:
+        directory: The folder of one version; if it has no list, nothing is checked.
+
+    Raises:
+        OSError: If a file is missing or differs, or the list is damaged.
+
+    Example:
+        >>> verify_checksums(Path("saved_models/detector/1"))
+    """
+    checksums = directory / CHECKSUMS
+    if not checksums.is_file():
+        return
+    for line in checksums.read_text(encoding="utf-8", errors="replace").splitlines():
+        listed = re.fullmatch(r"([0-9a-f]{64})  (.+)", line)
+        if not listed:
+            raise OSError(
+                f"Expected lines in the format of `sha256sum` in {checksums}; got {line[:80]!r}. "
+                "Copy the version again, or export it again."
+            )
+        digest, name = listed.groups()
+        path = directory / name
+        found = sha256_of(path) if path.is_file() else "no such file"
+        if found != digest:
+            raise OSError(
+                f"Expected {path} with the SHA-256 {digest}, as exported; got {found}. The copy "
+                "is incomplete: copy the version again, under another name, and then rename it."
+            )

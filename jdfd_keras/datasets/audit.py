@@ -1,21 +1,29 @@
-"""Prepared data sets in, what a reviewer would ask of them out.
+"""Prepared data sets to statistics, leakage and shortcuts.
 
-Takes folders that `prepare` made; gives counts, leaks between splits and data sets, and what tells
-real from fake without looking at a face. The pictures of near-duplicates are all that is read of
-the shards.
+Counts faces, finds what splits and data sets share, and measures which properties of the files
+separate real from fake videos without a look at the faces. Reads tables; images are read only for
+the near-duplicates that are displayed.
 """
 
-import json
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pyarrow as pa
 from sklearn.metrics import roc_auc_score
 
-from jdfd_keras.datasets.leakage import COLUMNS, Leaks, NearPair, by_split, count_of, find_leaks
+from jdfd_keras.datasets.leakage import (
+    COLUMNS,
+    Leakage,
+    NearDuplicate,
+    SharedSource,
+    by_split,
+    find_leakage,
+    read_sources,
+)
 from jdfd_keras.datasets.manifest import (
     FaceRow,
     VideoRow,
@@ -24,99 +32,222 @@ from jdfd_keras.datasets.manifest import (
     read_videos,
     schema_of,
 )
-from jdfd_keras.datasets.records import read_crops
-from jdfd_keras.datasets.splits import kind_of
-from jdfd_keras.datasets.videos import CLASSES, LABEL_NAMES, SPLITS, family
+from jdfd_keras.datasets.records import SHARDS, read_crop
+from jdfd_keras.datasets.splits import reason_kind
+from jdfd_keras.datasets.videos import CLASSES, LABEL_NAMES, SPLITS, FaceCount, count_by
+from jdfd_keras.io.console import plural
 from jdfd_keras.io.files import OPTIONS, load_options
+from jdfd_keras.io.results import Result
 from jdfd_keras.options import FaceOptions, SplitOptions
-from jdfd_keras.reporting.contact_sheet import SheetFace, SheetRow, draw_sheet
-from jdfd_keras.reporting.dataset_report import render_audit
 
-MOST_LISTED = 1000  # of each kind of finding in a report; the counts are of all
-MOST_PICTURES = 24
-# A measure of the file alone that tells the classes apart so well, and not by chance (two standard
-# errors), is called a shortcut.
-STRONG_AUC = 0.7
+MAX_LISTED = 1000  # findings of each kind in a result; the counts include all
+# A property of the file is a shortcut if its AUC is this far from 0.5 and not by chance (two
+# standard errors).
+SHORTCUT_AUC = 0.7
 COMPRESSIONS = {"raw": 0, "c23": 1, "c40": 2}
-PICTURES = "near-duplicates.png"
-# What sums up the rows of a set, and what is compared between splits.
 READ = (*COLUMNS, "split", "label", "manipulation", "compression", "sharpness", "box")
 
 
-def audit(directories: Sequence[str | Path], out: str | Path | None = None) -> dict:
-    """Look at one or several prepared data sets.
+@dataclass(frozen=True)
+class Shortcut(Result):
+    """How well a property that is not of the face separates fake from real videos.
+
+    Attributes:
+        measure: Name of the property.
+        num_videos: Videos that have it.
+        auc: AUC of the property as the only score; None if a class has no videos.
+        is_shortcut: Whether a detector could use it instead of the face.
+    """
+
+    measure: str
+    num_videos: int
+    auc: float | None
+    is_shortcut: bool
+
+
+@dataclass(frozen=True)
+class DatasetStatistics(Result):
+    """Statistics of one prepared data set.
+
+    Attributes:
+        name: Name of the folder; its path if several have this name.
+        directory: The folder.
+        split: Rule of the splits.
+        num_videos: Videos, with or without faces.
+        num_faces: Faces.
+        counts: Counts by split, class, manipulation and compression.
+        fake_share: Split to share of fakes among its labelled faces; None if it has none.
+        without_faces: `real`, `fake` or `unlabelled` to number of videos without a face.
+        reasons: Video id to reason, of the first MAX_LISTED videos without a face.
+        excluded: Reason to number of videos that the layout or the split excluded.
+        missing: Number of files that the data set's own lists name and its folder lacked.
+        unrecognized: Number of videos and images in its folder that the layout does not know.
+        shortcuts: Measured properties of the videos.
+    """
+
+    name: str
+    directory: str
+    split: str
+    num_videos: int
+    num_faces: int
+    counts: list[FaceCount]
+    fake_share: dict[str, float | None]
+    without_faces: dict[str, int]
+    reasons: dict[str, str]
+    excluded: dict[str, int]
+    missing: int
+    unrecognized: int
+    shortcuts: list[Shortcut]
+
+
+@dataclass(frozen=True)
+class FaceLocation(Result):
+    """One face of a prepared data set.
+
+    Attributes:
+        directory: The data set.
+        video_id: Id of its video.
+        frame_index: Position of its frame in the video, from 0.
+        shard: Name of its shard.
+        offset: Start of its record in the shard, in bytes.
+    """
+
+    directory: str
+    video_id: str
+    frame_index: int
+    shard: str
+    offset: int
+
+    def read_crop(self) -> np.ndarray:
+        """Read the crop, uint8[size, size, 3], RGB.
+
+        Raises:
+            ValueError: If the shard does not exist or is damaged.
+        """
+        return read_crop(Path(self.directory) / SHARDS / self.shard, self.offset)
+
+
+@dataclass(frozen=True)
+class DuplicatePair(Result):
+    """Two videos in two splits with nearly the same face.
+
+    Attributes:
+        splits: Their splits.
+        videos: Their ids.
+        num_faces: Pairs of near-duplicate faces.
+        bits: Different bits, of 256, in the most similar pair.
+        faces: The faces of that pair.
+    """
+
+    splits: tuple[str, str]
+    videos: tuple[str, str]
+    num_faces: int
+    bits: int
+    faces: tuple[FaceLocation, FaceLocation]
+
+
+@dataclass(frozen=True)
+class CommonSources(Result):
+    """Sources in two data sets, in whatever split.
+
+    Attributes:
+        datasets: Names of the data sets.
+        num_sources: Number of common sources.
+        sources: The first MAX_LISTED, with their namespaces.
+    """
+
+    datasets: tuple[str, str]
+    num_sources: int
+    sources: list[str]
+
+
+@dataclass(frozen=True)
+class AuditResult(Result):
+    """Statistics, leakage and shortcuts of prepared data sets.
+
+    Attributes:
+        datasets: Statistics of each.
+        num_shared_sources: Sources in two or more splits, of all data sets together.
+        shared_sources: The first MAX_LISTED of them.
+        num_near_duplicates: Pairs of videos with near-duplicate faces in two splits.
+        near_duplicates: The first MAX_LISTED of them.
+        common_sources: Sources of every two data sets that have some in common.
+        alignments: Name of a data set to the alignment of its crops: near-duplicates with different
+            alignments are not found.
+        failed: One sentence per kind of leakage; empty if there is none.
+    """
+
+    datasets: list[DatasetStatistics]
+    num_shared_sources: int
+    shared_sources: list[SharedSource]
+    num_near_duplicates: int
+    near_duplicates: list[DuplicatePair]
+    common_sources: list[CommonSources]
+    alignments: dict[str, str]
+    failed: list[str]
+
+
+def audit(directories: Sequence[str | Path]) -> AuditResult:
+    """Audit one or more prepared data sets.
 
     Args:
-        directories: The data sets; what lies in training of one and in testing of another is a
-            leak too.
-        out: Folder for audit.json, audit.md and, if there are any, near-duplicates.png; made if it
-            is not there, files of these names are replaced.
-
-    Returns:
-        `sets`, a dict for each: `name`, `split`, `counts` (split, label, manipulation and
-        compression with their videos and faces), `fake_share`, `without_faces`, `left_out`,
-        `missing`, `unknown` and `shortcuts`; `across`, the sources that several sets have;
-        `alignments`, how the crops of each are laid; `leaks`, with `shared_sources` and
-        `near_duplicates`; and, where something leaks, `failed`, a sentence for each kind. Ready
-        for JSON.
+        directories: The data sets. Sources and faces in the training split of one and the test
+            split of another are leakage too.
 
     Raises:
-        OSError: If a folder is no prepared data set.
-        ValueError: If one is damaged, given twice, or was made by another version.
+        OSError: If a folder is not a prepared data set.
+        ValueError: If one is damaged, given twice, or has another format version.
+
+    Example:
+        >>> result = audit(["prepared"])
+        >>> [row.measure for row in result.datasets[0].shortcuts if row.is_shortcut]
+        []
     """
     directories = [Path(directory) for directory in directories]
-    names = _name_sets(directories)
+    names = _choose_names(directories)
     faces = [read_faces(directory, columns=READ) for directory in directories]
-    sets = [
-        _describe_set(name, directory, table)
-        for name, directory, table in zip(names, directories, faces, strict=True)
-    ]
-    leaks, origins = _find_all_leaks(faces)
-    report = {
-        "sets": sets,
-        "across": _find_sources_across(names, faces),
-        "alignments": _name_alignments(names, directories),
-        "leaks": _describe_leaks(leaks),
-    }
-    failed = [
-        f"{count_of(found, noun)}{rest} in two splits"
-        for found, noun, rest in (
-            (leaks.sources, "source", ""),
-            (leaks.near, "pair", " of videos with near-duplicate faces"),
-        )
-        if found
-    ]
-    if failed:
-        report["failed"] = failed
-    if out is not None:
-        out = Path(out)
-        out.mkdir(parents=True, exist_ok=True)
-        (out / PICTURES).unlink(missing_ok=True)
-        if leaks.near:
-            _draw_pairs(out / PICTURES, leaks.near, origins, directories)
-            report["leaks"]["near_duplicates"]["picture"] = PICTURES
-        text = json.dumps(report, indent=1) + "\n"
-        (out / "audit.json").write_text(text, encoding="utf-8")
-        (out / "audit.md").write_text(render_audit(report), encoding="utf-8")
-    return report
+    leakage, origins = _find_leakage(faces)
+    sources, duplicates = leakage.shared_sources, leakage.near_duplicates
+    failed = []
+    if sources:
+        failed.append(f"{plural(len(sources), 'source')} in two splits")
+    if duplicates:
+        pairs = plural(len(duplicates), "pair")
+        failed.append(f"{pairs} of videos with near-duplicate faces in two splits")
+    return AuditResult(
+        datasets=[
+            _describe_dataset(name, directory, table)
+            for name, directory, table in zip(names, directories, faces, strict=True)
+        ],
+        num_shared_sources=len(sources),
+        shared_sources=sources[:MAX_LISTED],
+        num_near_duplicates=len(duplicates),
+        near_duplicates=_locate_faces(duplicates[:MAX_LISTED], origins, directories),
+        common_sources=_find_common_sources(names, faces),
+        alignments={
+            name: _describe_alignment(directory)
+            for name, directory in zip(names, directories, strict=True)
+        },
+        failed=failed,
+    )
 
 
-def _name_sets(directories: list[Path]) -> list[str]:
+def _choose_names(directories: list[Path]) -> list[str]:
     resolved = [directory.resolve() for directory in directories]
     if len(set(resolved)) < len(resolved):
         raise ValueError(
-            f"Expected each data set once; got {', '.join(map(str, directories))}. Leave out what "
-            "stands twice."
+            f"Expected each data set once; got {', '.join(map(str, directories))}. Omit the "
+            "repeated one."
         )
     names = [directory.name for directory in resolved]
     return names if len(set(names)) == len(names) else [str(directory) for directory in directories]
 
 
-def _find_all_leaks(faces: list[pa.Table]) -> tuple[Leaks, dict[str, np.ndarray]]:
-    """Find leaks between the splits of all sets together.
+def _find_leakage(faces: list[pa.Table]) -> tuple[Leakage, dict[str, np.ndarray]]:
+    """Find the leakage between the splits of all data sets together.
 
     Returns:
-        The leaks; and for each split int64[n, 2], of each of its faces the set and the row there.
+        The leakage; and split to int64[n, 2], the data set of each face and its row there.
     """
     columns = [*COLUMNS, "split"]
     plain = pa.schema([schema_of(FaceRow).field(name) for name in columns])
@@ -127,73 +258,65 @@ def _find_all_leaks(faces: list[pa.Table]) -> tuple[Leaks, dict[str, np.ndarray]
             for number, table in enumerate(faces)
         ]
     )
-    splits = np.asarray(whole["split"].cast(pa.string()))
-    return find_leaks(by_split(whole)), {split: origin[splits == split] for split in SPLITS}
+    splits = np.asarray(whole["split"])
+    return find_leakage(by_split(whole)), {split: origin[splits == split] for split in SPLITS}
 
 
-def _describe_set(name: str, directory: Path, faces: pa.Table) -> dict:
-    videos = read_videos(directory)
-    listing = read_listing(directory)
-    by = ["split", "label", "manipulation", "compression"]
-    grouped = (
-        faces.select([*by, "video_id"])
-        .group_by(by)
-        .aggregate([("video_id", "count"), ("video_id", "count_distinct")])
-    )
-    groups = [
-        {
-            "split": row["split"],
-            "label": LABEL_NAMES[row["label"]],
-            "manipulation": row["manipulation"],
-            "compression": row["compression"],
-            "videos": row["video_id_count_distinct"],
-            "faces": row["video_id_count"],
-        }
-        for row in grouped.to_pylist()
+def _locate_faces(
+    pairs: list[NearDuplicate], origins: dict[str, np.ndarray], directories: list[Path]
+) -> list[DuplicatePair]:
+    """Find the most similar faces of each pair in their data sets."""
+    keys = [
+        [tuple(origins[split][row].tolist()) for split, row in zip(p.subsets, p.rows, strict=True)]
+        for p in pairs
     ]
-    groups.sort(
-        key=lambda group: (
-            SPLITS.index(group["split"]),
-            group["label"] != "real",
-            group["manipulation"],
-            group["compression"],
-        )
-    )
+    faces = {}
+    for number, directory in enumerate(directories):
+        rows = sorted({row for pair in keys for dataset, row in pair if dataset == number})
+        if rows:
+            columns = ["video_id", "frame_index", "shard", "offset"]
+            table = read_faces(directory, columns=columns).take(pa.array(rows))
+            for row, values in zip(rows, table.to_pylist(), strict=True):
+                faces[number, row] = FaceLocation(str(directory), **values)
+    return [
+        DuplicatePair(p.subsets, p.videos, p.num_faces, p.bits, (faces[one], faces[other]))
+        for p, (one, other) in zip(pairs, keys, strict=True)
+    ]
+
+
+def _describe_dataset(name: str, directory: Path, faces: pa.Table) -> DatasetStatistics:
+    videos, listing = read_videos(directory), read_listing(directory)
     without = [row for row in videos if not row.num_faces]
-    return {
-        "name": name,
-        "directory": str(directory),
-        "split": load_options(directory / OPTIONS, "split", SplitOptions).split,
-        "videos": len(videos),
-        "faces": len(faces),
-        "counts": groups,
-        "fake_share": {split: _fake_share(groups, split) for split in SPLITS},
-        "without_faces": {
-            "count": len(without),
-            "by_label": dict(Counter(LABEL_NAMES[row.label] for row in without)),
-            "videos": [
-                {"video_id": row.video_id, "reason": row.reason} for row in without[:MOST_LISTED]
-            ],
-        },
-        "left_out": dict(Counter(map(kind_of, listing["left_out"].values()))),
-        "missing": len(listing["missing"]),
-        "unknown": len(listing["unknown"]),
-        "shortcuts": _measure_shortcuts(videos, faces),
-    }
+    counts = count_by(faces, "split", "label", "manipulation", "compression")
+    return DatasetStatistics(
+        name=name,
+        directory=str(directory),
+        split=load_options(directory / OPTIONS, "split", SplitOptions).split,
+        num_videos=len(videos),
+        num_faces=len(faces),
+        counts=counts,
+        fake_share={split: _measure_fake_share(counts, split) for split in SPLITS},
+        without_faces=dict(Counter(LABEL_NAMES[row.label] for row in without)),
+        reasons={row.video_id: row.reason for row in without[:MAX_LISTED]},
+        excluded=dict(Counter(map(reason_kind, listing.excluded.values()))),
+        missing=len(listing.missing),
+        unrecognized=len(listing.unrecognized),
+        shortcuts=_measure_shortcuts(videos, faces),
+    )
 
 
-def _fake_share(groups: list[dict], split: str) -> float | None:
-    faces = Counter()
-    for group in groups:
-        if group["split"] == split:
-            faces[group["label"]] += group["faces"]
+def _measure_fake_share(counts: list[FaceCount], split: str) -> float | None:
+    faces: Counter = Counter()
+    for group in counts:
+        if group.split == split:
+            faces[group.label] += group.num_faces
     total = faces["fake"] + faces["real"]
     return faces["fake"] / total if total else None
 
 
-def _measure_shortcuts(videos: list[VideoRow], faces: pa.Table) -> list[dict]:
-    """Measure how well each number that is no face tells fake videos from real ones, by itself."""
-    means = faces.select(["video_id"]).append_column("sharpness", faces["sharpness"])
+def _measure_shortcuts(videos: list[VideoRow], faces: pa.Table) -> list[Shortcut]:
+    """Measure how well each property separates fake from real videos."""
+    means = faces.select(["video_id", "sharpness"])
     boxes = faces["box"].combine_chunks().flatten().to_numpy().reshape(-1, 4)
     means = means.append_column("width", pa.array(boxes[:, 2] - boxes[:, 0]))
     means = means.group_by("video_id").aggregate([("sharpness", "mean"), ("width", "mean")])
@@ -214,113 +337,31 @@ def _measure_shortcuts(videos: list[VideoRow], faces: pa.Table) -> list[dict]:
     for name, measure in measures.items():
         pairs = [(row.label, value) for row in labelled if (value := measure(row)) is not None]
         labels = [label for label, _ in pairs]
-        auc, strong = None, False
+        auc, is_shortcut = None, False
         if len(set(labels)) == 2:
             auc = float(roc_auc_score(labels, [value for _, value in pairs]))
-            away = abs(auc - 0.5)
-            strong = away >= STRONG_AUC - 0.5 and away > 2 * _chance_error(labels)
-        found.append({"measure": name, "videos": len(pairs), "auc": auc, "is_shortcut": strong})
+            distance = abs(auc - 0.5)
+            is_shortcut = distance >= SHORTCUT_AUC - 0.5 and distance > 2 * _chance_error(labels)
+        found.append(Shortcut(name, len(pairs), auc, is_shortcut))
     return found
 
 
 def _chance_error(labels: list[int]) -> float:
-    """Give the standard error of the AUC of a measure that tells nothing (Mann and Whitney)."""
+    """Compute the standard error of the AUC of an uninformative measure (Mann and Whitney)."""
     num_fake = sum(labels)
     num_real = len(labels) - num_fake
     return ((num_real + num_fake + 1) / (12 * num_real * num_fake)) ** 0.5
 
 
-def _find_sources_across(names: list[str], faces: list[pa.Table]) -> dict:
-    """Count the sources that each two of the sets share."""
-    sources = []
-    for table in faces:
-        pairs = table.select(["video_id", "source_ids"])
-        column = pairs["video_id"].cast(pa.string()).combine_chunks().dictionary_encode()
-        _, first = np.unique(column.indices.to_numpy(), return_index=True)
-        rows = pairs.take(pa.array(first)).to_pylist()
-        sources.append(
-            {f"{family(row['video_id'])}/{source}" for row in rows for source in row["source_ids"]}
-        )
-    shared = [
-        {
-            "sets": [names[i], names[j]],
-            "count": len(both),
-            "sources": sorted(both)[:MOST_LISTED],
-        }
-        for i in range(len(names))
-        for j in range(i + 1, len(names))
-        if (both := sources[i] & sources[j])
+def _find_common_sources(names: list[str], faces: list[pa.Table]) -> list[CommonSources]:
+    sources = [read_sources(table) for table in faces]
+    return [
+        CommonSources((names[i], names[j]), len(common), sorted(common)[:MAX_LISTED])
+        for i, j in combinations(range(len(names)), 2)
+        if (common := sources[i] & sources[j])
     ]
-    return {"shared_sources": shared}
 
 
-def _name_alignments(names: list[str], directories: list[Path]) -> dict[str, str]:
-    """Say how the crops of each set are laid: those laid differently are not found to be alike."""
-    found = {}
-    for name, directory in zip(names, directories, strict=True):
-        faces = load_options(directory / OPTIONS, "faces", FaceOptions)
-        found[name] = f"{faces.alignment}, margin {faces.margin:g}"
-    return found
-
-
-def _describe_leaks(leaks: Leaks) -> dict:
-    return {
-        "shared_sources": {
-            "count": len(leaks.sources),
-            "sources": [
-                {"source": entry.source, "places": entry.places}
-                for entry in leaks.sources[:MOST_LISTED]
-            ],
-        },
-        "near_duplicates": {
-            "count": len(leaks.near),
-            "pairs": [
-                {
-                    "splits": list(pair.sides),
-                    "videos": list(pair.videos),
-                    "faces": pair.num_faces,
-                    "bits": pair.bits,
-                }
-                for pair in leaks.near[:MOST_LISTED]
-            ],
-        },
-    }
-
-
-def _draw_pairs(
-    path: Path, pairs: list[NearPair], origins: dict[str, np.ndarray], directories: list[Path]
-) -> None:
-    shown = pairs[:MOST_PICTURES]
-    places = [
-        [tuple(origins[side][row]) for side, row in zip(pair.sides, pair.rows, strict=True)]
-        for pair in shown
-    ]
-    crops, captions = {}, {}
-    for number, directory in enumerate(directories):
-        wanted = {int(row) for pair in places for where, row in pair if where == number}
-        if wanted:
-            faces = read_faces(directory, columns=["video_id", "frame_index", "shard", "offset"])
-            shards = faces["shard"].cast(pa.string()).to_pylist()
-            offsets = faces["offset"].to_numpy()
-            for row, crop in read_crops(directory, shards, offsets, wanted).items():
-                crops[number, row] = crop
-                video_id, frame_index, *_ = faces.slice(row, 1).to_pylist()[0].values()
-                # The family by itself: captions are as narrow as the faces.
-                captions[number, row] = f"{video_id.replace('/', chr(10), 1)}\nframe {frame_index}"
-    size = next(iter(crops.values())).shape[1::-1]
-    draw_sheet(
-        path,
-        [
-            SheetRow(
-                title=" and ".join(pair.sides),
-                notes=[
-                    f"{pair.num_faces} pair{'' if pair.num_faces == 1 else 's'} of faces",
-                    f"{pair.bits} of 256 bits differ at least",
-                ],
-                faces=[SheetFace(cv2.resize(crops[place], size), captions[place]) for place in own],
-            )
-            for pair, own in zip(shown, places, strict=True)
-        ],
-        title="Nearly the same face in two splits",
-        notes=[f"{len(shown)} of {len(pairs)} pairs of videos"],
-    )
+def _describe_alignment(directory: Path) -> str:
+    faces = load_options(directory / OPTIONS, "faces", FaceOptions)
+    return f"{faces.alignment}, margin {faces.margin:g}"

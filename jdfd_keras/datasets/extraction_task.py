@@ -1,10 +1,10 @@
-"""One video in, its part of a prepared data set out: records and rows.
+"""One video to its records and rows of a prepared data set: the task of every worker.
 
-The function that every worker runs, on this machine or on a cluster. A video that gives no face
-has an outcome with the reason; a fault of the machine is raised.
+Runs in a process on this machine or on a cluster. A video without a face has an outcome with the
+reason; an error of the machine is raised.
 
-    parts/<name>.tfrecord    its records
-    parts/<name>.json        its outcome and its rows; comes last and says that it is finished
+    parts/<name>.tfrecord    the records of the video
+    parts/<name>.json        its outcome and rows; written last, so it marks the video as finished
 """
 
 import hashlib
@@ -16,30 +16,49 @@ import cv2
 from PIL import Image
 
 from jdfd_keras.datasets.hashing import hash_face
+from jdfd_keras.datasets.manifest import VideoOutcome
 from jdfd_keras.datasets.records import encode_face, frame_record
 from jdfd_keras.datasets.videos import Video
 from jdfd_keras.faces.decode import UnreadableFileError
 from jdfd_keras.faces.extract import Extraction, Face, extract_faces
+from jdfd_keras.io.console import plural
+from jdfd_keras.io.results import Result
 from jdfd_keras.io.storage import PARTS, Store, read_text, write_text
 from jdfd_keras.options import FaceOptions, FilterOptions
 
 RECORDS, ROWS = ".tfrecord", ".json"
 
-# What the standard's table of quantization for brightness adds up to; quality scales it.
+# Sum of the standard's quantization table for luminance, which the quality scales.
 # Reference: ITU-T T.81 (1992), table K.1; the Independent JPEG Group's jcparam.c for the scale.
 LUMINANCE_SUM = 3688
 OUT_OF_MEMORY = -4  # OpenCV's StsNoMem
 
 
 @dataclass(frozen=True)
-class Take:
-    """The task of a worker: to finish one video.
+class ExtractedVideo(Result):
+    """A finished video, as stored in `parts/<name>.json`.
 
     Attributes:
-        root: Where the videos lie.
+        label: Label that its records have.
+        outcome: The outcome.
+        faces: One dict per record: the fields of FaceRow beyond those of a Video, without `shard`
+            and `offset`.
+    """
+
+    label: int
+    outcome: VideoOutcome
+    faces: list
+
+
+@dataclass(frozen=True)
+class ExtractVideo:
+    """Task that extracts the faces of one video.
+
+    Attributes:
+        root: Folder of the videos.
         out: The prepared data set.
-        faces: How faces are taken.
-        filters: Which of them are too bad to be taken.
+        faces: Face extraction options.
+        filters: Face quality filters.
     """
 
     root: Store
@@ -47,43 +66,56 @@ class Take:
     faces: FaceOptions
     filters: FilterOptions
 
-    def __call__(self, work: tuple[Video, int]) -> dict:
-        """Finish a video, unless it is finished, and neither file nor label has changed since.
+    def __call__(self, item: tuple[Video, int]) -> VideoOutcome:
+        """Extract and write the faces of a video, unless it is finished already.
+
+        A finished video is extracted again if the size of its file or its label has changed.
 
         Args:
-            work: The video and the size of its file in bytes.
-
-        Returns:
-            Its outcome: `video_id`, and the fields that VideoRow has beyond those of a Video.
+            item: The video and the size of its file in bytes.
         """
-        video, file_bytes = work
-        name = part_name(video)
-        if self.out.exists(name + ROWS):
+        video, file_bytes = item
+        if self.out.exists(part_name(video) + ROWS):
             part = read_part(self.out, video)
-            outcome = part["outcome"]
-            if (outcome["file_bytes"], part["label"]) == (file_bytes, video.label):
-                return {"video_id": video.video_id, **outcome}
+            if (part.outcome.file_bytes, part.label) == (file_bytes, video.label):
+                return part.outcome
         with self.root.fetch(video.path) as path:
-            found, reason = self._look_at(path, video)
+            found, reason = self._extract(path, video)
             quality = estimate_jpeg_quality(path)
-        outcome = {
-            "file_bytes": file_bytes,
-            "width": found.width,
-            "height": found.height,
-            "jpeg_quality": quality,
-            "num_frames": found.num_frames,
-            "num_tracks": len(found.tracks),
-            "num_faces": len(found.faces),
-            "dropped": found.dropped,
-            "warning": " ".join(found.warnings),
-            "reason": reason,
-        }
-        return self.finish(video, outcome, found.faces)
+        outcome = VideoOutcome(
+            file_bytes=file_bytes,
+            width=found.width,
+            height=found.height,
+            jpeg_quality=quality,
+            num_frames=found.num_frames,
+            num_tracks=len(found.tracks),
+            num_faces=len(found.faces),
+            filtered=found.filtered,
+            warning=" ".join(found.warnings),
+            reason=reason,
+        )
+        return self._write(video, outcome, found.faces)
 
-    def finish(self, video: Video, outcome: dict, faces: list[Face]) -> dict:
-        """Write what a video gave; its rows come last."""
+    def fail(self, item: tuple[Video, int], reason: str) -> VideoOutcome:
+        """Write the outcome of a video that crashes the process which reads it."""
+        video, file_bytes = item
+        outcome = VideoOutcome(
+            file_bytes=file_bytes,
+            width=0,
+            height=0,
+            jpeg_quality=0,
+            num_frames=0,
+            num_tracks=0,
+            num_faces=0,
+            filtered={},
+            warning="",
+            reason=reason,
+        )
+        return self._write(video, outcome, [])
+
+    def _write(self, video: Video, outcome: VideoOutcome, faces: list[Face]) -> VideoOutcome:
         rows = []
-        if faces:  # some file systems cannot hold a file of nothing
+        if faces:  # some file systems cannot store an empty file
             with self.out.create(part_name(video) + RECORDS) as file:
                 for face in faces:
                     crop = face.crop
@@ -94,54 +126,54 @@ class Take:
                         frame_index=face.frame_index,
                     )
                     file.write(frame_record(record))
-                    rows.append(_describe(face, self.faces.detector) | {"phash": hash_face(crop)})
-        part = {"label": video.label, "outcome": outcome, "faces": rows}
-        write_text(self.out, part_name(video) + ROWS, json.dumps(part))
-        return {"video_id": video.video_id, **outcome}
+                    rows.append(_to_row(face, self.faces.detector) | {"phash": hash_face(crop)})
+        part = ExtractedVideo(video.label, outcome, rows)
+        write_text(self.out, part_name(video) + ROWS, json.dumps(part.to_dict()))
+        return outcome
 
-    def fail(self, work: tuple[Video, int], reason: str) -> dict:
-        """Finish a video that cannot be looked at."""
-        video, file_bytes = work
-        nothing = dict.fromkeys(
-            ("width", "height", "jpeg_quality", "num_frames", "num_tracks", "num_faces"), 0
-        )
-        outcome = {"file_bytes": file_bytes, **nothing, "dropped": {}, "warning": ""}
-        return self.finish(video, outcome | {"reason": reason}, [])
-
-    def _look_at(self, path: Path, video: Video) -> tuple[Extraction, str]:
+    def _extract(self, path: Path, video: Video) -> tuple[Extraction, str]:
+        """Extract faces; return them with the reason if there are none."""
         try:
             found = extract_faces(path, self.faces, self.filters)
-        # And no fault of this machine, which must stop the run.
+        # Errors of the file alone: an error of this machine must stop the run.
         except (UnreadableFileError, cv2.error) as error:
             if getattr(error, "code", 0) == OUT_OF_MEMORY:
                 raise MemoryError(f"OpenCV, at {video.path}: {error}") from error
-            # As the tables name it, so that they are the same wherever the folder lies.
+            # The relative path, so that the tables do not depend on where the folder is.
             reason = " ".join(str(error).replace(str(path), video.path).split())
             return Extraction([], [], 0, {}, []), reason
         if found.faces:
             return found, ""
-        reason = "no face that may be taken" if found.dropped else "no face was found"
-        frames = f"{found.num_frames} frame{'' if found.num_frames == 1 else 's'}"
-        return found, f"{reason} in {frames} looked at"
+        problem = "all faces were filtered out" if found.filtered else "no face was found"
+        return found, f"{problem} in {plural(found.num_frames, 'sampled frame')}"
 
 
 def part_name(video: Video) -> str:
-    """Name the files of a video's part, without their endings."""
+    """Return the name of the files of a finished video, without their suffix."""
     digest = hashlib.sha256(video.video_id.encode()).hexdigest()[:24]
     return f"{PARTS}/{digest[:2]}/{digest}"
 
 
-def read_part(store: Store, video: Video) -> dict:
-    """Read the `label`, the `outcome` and the `faces` of a finished video."""
-    return json.loads(read_text(store, part_name(video) + ROWS))
+def read_part(store: Store, video: Video) -> ExtractedVideo:
+    """Read the outcome and the rows of a finished video.
+
+    Raises:
+        OSError: If the video is not finished.
+        ValueError: If the file is damaged.
+    """
+    return ExtractedVideo.from_dict(json.loads(read_text(store, part_name(video) + ROWS)))
 
 
 def estimate_jpeg_quality(path: Path) -> int:
-    """Estimate the quality at which a JPEG was saved, from its table of quantization.
+    """Estimate the quality at which a JPEG was saved from its quantization table.
 
     Returns:
-        1 to 100 on the scale of the Independent JPEG Group, which most programs use; 0 for what
-        is no JPEG.
+        1 to 100 on the scale of the Independent JPEG Group, which most programs use; 0 if the file
+        is not a JPEG.
+
+    Example:
+        >>> estimate_jpeg_quality(Path("photograph.jpg"))
+        90
     """
     try:
         with Image.open(path) as image:
@@ -149,13 +181,13 @@ def estimate_jpeg_quality(path: Path) -> int:
                 return 0
             scale = 100 * sum(image.quantization[0]) / LUMINANCE_SUM
     except (OSError, SyntaxError, ValueError, KeyError, Image.DecompressionBombError):
-        return 0  # no image, or one that extract_faces has said all about
+        return 0  # not an image, or a damaged one, which `extract_faces` reports
     quality = (200 - scale) / 2 if scale <= 100 else 5000 / scale
     return min(max(round(quality), 1), 100)
 
 
-def _describe(face: Face, detector: str) -> dict:
-    """Say what the manifest says of a face, but for its video, hash and shard."""
+def _to_row(face: Face, detector: str) -> dict:
+    """Return the manifest fields of a face, without those of its video, its hash and its shard."""
     return {
         "frame_index": face.frame_index,
         "time_s": round(face.time_s, 4),

@@ -1,7 +1,7 @@
-"""Which faces a training or an evaluation takes, where they lie, and in which order they come.
+"""The faces of a training or an evaluation: where they are stored, and in which order they come.
 
-Takes columns of manifests; gives places of records. The order is a function of seed and pass, so
-that any moment of a training can be gone on with. Reads no pictures and needs no TensorFlow.
+Rows of manifests to the positions of records in shards. The order is a function of seed and epoch
+alone, so that training can resume at any step. Needs no TensorFlow.
 """
 
 from dataclasses import dataclass
@@ -15,22 +15,22 @@ from jdfd_keras.datasets.videos import CLASSES, UNLABELLED
 from jdfd_keras.io.files import OPTIONS, load_options
 from jdfd_keras.options import FaceOptions
 
-COLUMNS = ("video_id", "frame_index", "label", "shard", "offset")  # what makes a list
+COLUMNS = ("video_id", "frame_index", "label", "shard", "offset")  # that `index_faces` needs
 
 
 @dataclass(frozen=True, eq=False)
-class FaceList:
-    """Faces of one prepared data set or of several.
+class FaceIndex:
+    """Faces of one or several prepared data sets.
 
     Attributes:
-        face_size: Width and height of their crops in pixels.
-        shards: Files that hold them.
-        shard: int64[n], the file of each face, as a position in `shards`.
-        offset: int64[n], where its record begins there.
+        face_size: Width and height of the crops in pixels.
+        shards: Paths of the shards.
+        shard: int64[n], shard of each face, as an index into `shards`.
+        offset: int64[n], start of its record in that shard, in bytes.
         label: int64[n], 1 fake, 0 real, -1 unlabelled.
-        is_hidden: bool[n], whether the label of the record is not to be looked at.
-        video_id: The video of each face.
-        frame_index: int64[n], its frame there.
+        is_hidden: bool[n], whether the label in the record must be ignored.
+        video_id: string[n], the video of each face.
+        frame_index: int64[n], its frame in that video.
     """
 
     face_size: int
@@ -46,28 +46,34 @@ class FaceList:
         return len(self.label)
 
     def read(self, index: int) -> np.ndarray:
-        """Read the crop at a position, uint8[size, size, 3], RGB."""
+        """Read the crop of a face, uint8[size, size, 3], RGB."""
         return read_crop(self.shards[self.shard[index]], int(self.offset[index]))
 
     def name(self, index: int) -> str:
-        """Say which face stands at a position."""
+        """Return the video and frame of a face as text."""
         return f"{self.video_id[index].as_py()} frame {self.frame_index[index]}"
 
 
-def list_faces(directory: str | Path, table: pa.Table, *, hide_labels: bool = False) -> FaceList:
-    """List faces of a prepared data set.
+def index_faces(directory: str | Path, table: pa.Table, *, hide_labels: bool = False) -> FaceIndex:
+    """Index faces of a prepared data set.
 
     Args:
         directory: The prepared data set.
         table: Rows of its manifest, with the columns COLUMNS.
-        hide_labels: Take them as unlabelled, whatever is known of them.
+        hide_labels: Treat all faces as unlabelled.
 
     Raises:
-        OSError: If the folder is no prepared data set.
+        OSError: If the folder is not a prepared data set.
+        ValueError: If it has another format version.
+
+    Example:
+        >>> table = read_faces("prepared", split="train", columns=COLUMNS)
+        >>> index_faces("prepared", table).read(0).shape
+        (299, 299, 3)
     """
     encoded = table["shard"].cast(pa.string()).combine_chunks().dictionary_encode()
     label = table["label"].to_numpy()
-    return FaceList(
+    return FaceIndex(
         face_size=load_options(Path(directory) / OPTIONS, "faces", FaceOptions).face_size,
         shards=tuple(str(Path(directory, SHARDS, name)) for name in encoded.dictionary.to_pylist()),
         shard=encoded.indices.to_numpy().astype(np.int64),
@@ -79,90 +85,101 @@ def list_faces(directory: str | Path, table: pa.Table, *, hide_labels: bool = Fa
     )
 
 
-def join_lists(lists: list[FaceList]) -> FaceList:
-    """Put lists behind one another.
+def concat(indexes: list[FaceIndex]) -> FaceIndex:
+    """Concatenate indexes.
 
     Raises:
-        ValueError: If they differ in the size of their faces.
+        ValueError: If their face sizes differ.
+
+    Example:
+        >>> both = concat([index_faces(path, table) for path, table in tables.items()])
     """
-    first = lists[0]
-    for other in lists[1:]:
+    first = indexes[0]
+    for other in indexes[1:]:
         if other.face_size != first.face_size:
             raise ValueError(
                 f"Expected faces of {first.face_size} pixels in all data sets; got "
                 f"{other.face_size} in {Path(other.shards[0]).parent.parent}. Prepare it with "
                 f"--face-size {first.face_size}."
             )
-    before = np.cumsum([0, *(len(one.shards) for one in lists)])
-    return FaceList(
+    starts = np.cumsum([0, *(len(one.shards) for one in indexes)])
+    return FaceIndex(
         face_size=first.face_size,
-        shards=sum((one.shards for one in lists), ()),
-        shard=np.concatenate([one.shard + n for one, n in zip(lists, before, strict=False)]),
-        offset=np.concatenate([one.offset for one in lists]),
-        label=np.concatenate([one.label for one in lists]),
-        is_hidden=np.concatenate([one.is_hidden for one in lists]),
-        video_id=pa.chunked_array([chunk for one in lists for chunk in one.video_id.chunks]),
-        frame_index=np.concatenate([one.frame_index for one in lists]),
+        shards=sum((one.shards for one in indexes), ()),
+        shard=np.concatenate([one.shard + n for one, n in zip(indexes, starts, strict=False)]),
+        offset=np.concatenate([one.offset for one in indexes]),
+        label=np.concatenate([one.label for one in indexes]),
+        is_hidden=np.concatenate([one.is_hidden for one in indexes]),
+        video_id=pa.chunked_array([chunk for one in indexes for chunk in one.video_id.chunks]),
+        frame_index=np.concatenate([one.frame_index for one in indexes]),
     )
 
 
-def draw_share(label: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """Draw a share of the faces, half of them real and half fake where that is known.
+def sample_fraction(label: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Sample a fraction of the faces, half of them real and half fake if labels are known.
 
     Args:
-        label: int64[n], 1 fake, 0 real, -1 unknown. Those that are unknown are drawn where none
-            is known.
-        share: Of all faces, above 0 and up to 1.
-        seed: The same seed draws the same faces.
+        label: int64[n], 1 fake, 0 real, -1 unlabelled. Unlabelled faces are sampled only if there
+            are no others.
+        fraction: Fraction of all faces, in (0, 1].
+        seed: Seed of the sample.
 
     Returns:
-        int64[m], positions in ascending order; fewer than the share where a class has too few.
+        int64[m], indices in ascending order; fewer than the fraction if a class has too few faces.
 
     Raises:
-        ValueError: If the share is out of range, or so small that it is no face.
+        ValueError: If the fraction is out of range, or too small for one face per class.
+
+    Example:
+        >>> len(sample_fraction(np.array([0, 1] * 50), 0.1, seed=0))
+        10
 
     Reference:
         The paper, section 4.4, "Data augmentation from other datasets".
     """
-    if not 0 < share <= 1:
+    if not 0 < fraction <= 1:
         raise ValueError(
-            f"Expected a share above 0 and up to 1; got {share:g}. The paper tries 0.05, 0.1 and "
-            "0.15."
+            f"Expected a fraction above 0 and up to 1; got {fraction:g}. The paper uses 0.05, 0.1 "
+            "and 0.15."
         )
     rng = np.random.default_rng(seed)
-    groups = [np.flatnonzero(label == value) for value in CLASSES.values()]
-    groups = [group for group in groups if len(group)] or [np.arange(len(label))]
-    count = round(share * len(label) / len(groups))
-    drawn = [rng.permutation(group)[:count] for group in groups]
-    if not count or not sum(map(len, drawn)):
+    classes = [np.flatnonzero(label == value) for value in CLASSES.values()]
+    classes = [members for members in classes if len(members)] or [np.arange(len(label))]
+    count = round(fraction * len(label) / len(classes))
+    sampled = [rng.permutation(members)[:count] for members in classes]
+    if not count or not sum(map(len, sampled)):
         raise ValueError(
-            f"Expected a share that is at least one face of each class; got {share:g} of "
+            f"Expected a fraction of at least one face of each class; got {fraction:g} of "
             f"{len(label)} faces. Try a larger one."
         )
-    return np.sort(np.concatenate(drawn))
+    return np.sort(np.concatenate(sampled))
 
 
-def draw_order(label: np.ndarray, *, seed: int, number: int, balance: bool = False) -> np.ndarray:
-    """Draw the order of one pass over the faces.
+def epoch_order(label: np.ndarray, *, seed: int, epoch: int, balance: bool = False) -> np.ndarray:
+    """Compute the order of the faces in one epoch.
 
     Args:
         label: int64[n], 1 fake, 0 real, -1 unlabelled.
-        seed: Of the training.
-        number: Of the pass, from 0; each has an order of its own.
-        balance: Give as many real faces as fake ones: those of the rarer class more than once, of
-            the other not all. Unlabelled faces come once each.
+        seed: Seed of the training.
+        epoch: Index of the epoch, from 0; the order differs from epoch to epoch.
+        balance: Return as many real as fake faces: faces of the rarer class are repeated, some of
+            the other class are omitted. Unlabelled faces come once each.
 
     Returns:
-        int64[n], positions in `label`; without `balance` each once.
+        int64[n], indices into `label`; without `balance`, a permutation.
+
+    Example:
+        >>> sorted(epoch_order(np.array([0, 0, 1]), seed=0, epoch=0).tolist())
+        [0, 1, 2]
     """
-    rng = np.random.default_rng([seed % 2**32, number])
+    rng = np.random.default_rng([seed % 2**32, epoch])
     if not balance:
         return rng.permutation(len(label))
     unlabelled = np.flatnonzero(label == UNLABELLED)
-    places = len(label) - len(unlabelled)
-    drawn = [unlabelled]
-    for value, count in zip(CLASSES.values(), (places // 2, places - places // 2), strict=True):
+    slots = len(label) - len(unlabelled)
+    order = [unlabelled]
+    for value, count in zip(CLASSES.values(), (slots // 2, slots - slots // 2), strict=True):
         members = np.flatnonzero(label == value)
-        drawn += [members] * (count // len(members))
-        drawn.append(rng.permutation(members)[: count % len(members)])
-    return rng.permutation(np.concatenate(drawn))
+        order += [members] * (count // len(members))
+        order.append(rng.permutation(members)[: count % len(members)])
+    return rng.permutation(np.concatenate(order))

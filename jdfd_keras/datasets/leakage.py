@@ -1,50 +1,52 @@
-"""Faces that two splits, or training and evaluation, should not share, found.
+"""Leakage: sources and near-duplicate faces that two subsets of the data share.
 
-Takes the columns of manifests; gives the sources that lie on two sides, and the pairs of videos
-with nearly the same face. Reads no pictures.
+Takes columns of manifests, by subset: the splits of a data set, or training and evaluation faces.
+Reads no images.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
 import numpy as np
 import pyarrow as pa
 
-from jdfd_keras.datasets.hashing import find_near, unpack_hashes
-from jdfd_keras.datasets.videos import SPLITS, family
+from jdfd_keras.datasets.hashing import find_near_duplicates, unpack_hashes
+from jdfd_keras.datasets.videos import SPLITS, dataset_namespace
+from jdfd_keras.io.console import plural
+from jdfd_keras.io.results import Result
 
 COLUMNS = ("video_id", "source_ids", "phash")
-MOST_NAMED = 3
+MAX_EXAMPLES = 3
 
 
 @dataclass(frozen=True)
-class SharedSource:
-    """Footage that lies on two sides or more.
+class SharedSource(Result):
+    """Footage in two or more subsets.
 
     Attributes:
-        source: Its family of data sets and its id, such as `ffpp/605`.
-        places: Side to the ids of the videos that show it.
+        source: Its namespace and id, such as `ffpp/605`.
+        videos: Name of a subset to the ids of the videos there that show it.
     """
 
     source: str
-    places: dict[str, list[str]]
+    videos: dict[str, list[str]]
 
 
 @dataclass(frozen=True)
-class NearPair:
-    """Two videos on two sides that have nearly the same face, though they share no source.
+class NearDuplicate(Result):
+    """Two videos in two subsets with nearly the same face, though they share no source.
 
     Attributes:
-        sides: Where they lie.
-        videos: Their ids.
-        num_faces: Pairs of faces that are nearly alike.
-        bits: Bits of 256 in which the most alike pair differs.
-        rows: Where the faces of that pair stand in the tables of the two sides.
+        subsets: Names of the subsets.
+        videos: Ids of the videos.
+        num_faces: Pairs of near-duplicate faces.
+        bits: Different bits, of 256, in the most similar pair.
+        rows: Rows of that pair in the tables of the two subsets.
     """
 
-    sides: tuple[str, str]
+    subsets: tuple[str, str]
     videos: tuple[str, str]
     num_faces: int
     bits: int
@@ -52,169 +54,202 @@ class NearPair:
 
 
 @dataclass(frozen=True)
-class Leaks:
-    """What lies on two sides.
+class Leakage(Result):
+    """What subsets share; false if nothing.
 
     Attributes:
-        sources: Shared footage, by name.
-        near: Pairs of videos; those with the most faces first.
+        shared_sources: Sorted by name.
+        near_duplicates: Pairs of videos, those with the most faces first.
     """
 
-    sources: list[SharedSource]
-    near: list[NearPair]
+    shared_sources: list[SharedSource]
+    near_duplicates: list[NearDuplicate]
 
     def __bool__(self) -> bool:
-        return bool(self.sources or self.near)
+        return bool(self.shared_sources or self.near_duplicates)
 
 
 @dataclass(frozen=True)
-class _Side:
+class _Subset:
     names: list[str]  # of the videos
     sources: list[tuple[str, ...]]  # of the videos
-    video: np.ndarray  # int64[n], of each face
+    video: np.ndarray  # int64[n], index of the video of each face
 
 
-def find_leaks(sides: Mapping[str, pa.Table]) -> Leaks:
-    """Find what lies on more than one side.
+def find_leakage(subsets: Mapping[str, pa.Table]) -> Leakage:
+    """Find the sources and near-duplicate faces that are in more than one subset.
 
-    Faces of a source that lies on two sides are not compared any more: that they are alike is
-    said already.
+    Faces of shared sources are not compared: they are expected to be similar.
 
     Args:
-        sides: Name to a table with the columns COLUMNS, one row per face.
-
-    Returns:
-        The leaks; false if there are none.
+        subsets: Name to a table with the columns COLUMNS, one row per face.
 
     Raises:
-        ValueError: If a hash is none.
+        ValueError: If a hash is invalid.
+
+    Example:
+        >>> faces = {"video_id": ["a/1"], "source_ids": [["anna"]], "phash": ["0" * 64]}
+        >>> leakage = find_leakage({"train": pa.table(faces), "test": pa.table(faces)})
+        >>> leakage.shared_sources[0].source
+        'a/anna'
     """
-    sides = {name: table for name, table in sides.items() if len(table)}
-    read = {name: _read_side(table) for name, table in sides.items()}
-    hashes = {name: unpack_hashes(table["phash"].to_pylist()) for name, table in sides.items()}
-    sources = _find_shared(read)
-    shared = {entry.source for entry in sources}
+    tables = {name: table for name, table in subsets.items() if len(table)}
+    read = {name: _read_subset(table) for name, table in tables.items()}
+    hashes = {name: unpack_hashes(table["phash"].to_pylist()) for name, table in tables.items()}
+    shared_sources = _find_shared_sources(read)
+    shared = {entry.source for entry in shared_sources}
     near = []
-    for one, other in combinations(read, 2):
-        near += _find_near((one, other), read, hashes, shared)
-    near.sort(key=lambda pair: (-pair.num_faces, pair.bits, pair.videos))
-    return Leaks(sources, near)
+    for pair in combinations(read, 2):
+        near += _find_near_duplicates(pair, read, hashes, shared)
+    near.sort(key=lambda found: (-found.num_faces, found.bits, found.videos))
+    return Leakage(shared_sources, near)
 
 
-def find_shared_sources(sides: Mapping[str, pa.Table]) -> list[SharedSource]:
-    """Find the footage that lies on more than one side, by name alone.
+def find_shared_sources(subsets: Mapping[str, pa.Table]) -> list[SharedSource]:
+    """Find the sources in more than one subset, by their ids only.
 
     Args:
-        sides: Name to a table with the columns `video_id` and `source_ids`, one row per face.
+        subsets: Name to a table with the columns `video_id` and `source_ids`, one row per face.
+
+    Example:
+        >>> faces = pa.table({"video_id": ["a/1"], "source_ids": [["anna"]]})
+        >>> find_shared_sources({"train": faces, "test": faces})
+        [SharedSource(source='a/anna', videos={'train': ['a/1'], 'test': ['a/1']})]
     """
-    return _find_shared({name: _read_side(table) for name, table in sides.items() if len(table)})
+    return _find_shared_sources(
+        {name: _read_subset(table) for name, table in subsets.items() if len(table)}
+    )
 
 
 def by_split(table: pa.Table) -> dict[str, pa.Table]:
-    """Part a table by its column `split`."""
+    """Split a table by its column `split`.
+
+    Example:
+        >>> {name: len(rows) for name, rows in by_split(pa.table({"split": ["val"]})).items()}
+        {'train': 0, 'val': 1, 'test': 0}
+    """
     splits = np.asarray(table["split"].cast(pa.string()))
     return {split: table.filter(pa.array(splits == split)) for split in SPLITS}
 
 
-def describe_leaks(leaks: Leaks, *, checked: str) -> str:
-    """Say in a sentence what was found, for a report.
+def read_sources(table: pa.Table) -> set[str]:
+    """Return the sources of a table, with their namespaces.
 
     Args:
-        leaks: What was found.
-        checked: Between what, such as `training and validation`.
+        table: Columns `video_id` and `source_ids`, one row per face.
+
+    Example:
+        >>> read_sources(pa.table({"video_id": ["a/1"], "source_ids": [["anna"]]}))
+        {'a/anna'}
     """
-    if not leaks:
+    return {source for sources in _read_subset(table).sources for source in sources}
+
+
+def describe_leakage(leakage: Leakage, *, checked: str) -> str:
+    """Describe leakage in one sentence, for a report.
+
+    Args:
+        leakage: Result of `find_leakage`.
+        checked: Names of the subsets, such as `training and validation`.
+
+    Example:
+        >>> describe_leakage(Leakage([], []), checked="training and validation")
+        'none between training and validation: no shared source, no near-duplicate face'
+    """
+    if not leakage:
         return f"none between {checked}: no shared source, no near-duplicate face"
     return (
-        f"{count_of(leaks.sources, 'source')} shared and {count_of(leaks.near, 'pair')} of videos "
-        f"with near-duplicate faces between {checked}; allowed by --allow-leak"
+        f"{plural(len(leakage.shared_sources), 'source')} shared and "
+        f"{plural(len(leakage.near_duplicates), 'pair')} of videos with near-duplicate faces "
+        f"between {checked}; allowed by --allow-leak"
     )
 
 
-def refuse_leaks(leaks: Leaks, place: str, advice: str) -> None:
-    """Stop where something leaks.
+def raise_on_leakage(leakage: Leakage, subject: str, advice: str) -> None:
+    """Raise an error if there is leakage.
 
     Args:
-        leaks: What was found.
-        place: In what.
-        advice: What to try.
+        leakage: Result of `find_leakage`.
+        subject: What was checked, for the message.
+        advice: What to try, for the message.
 
     Raises:
-        ValueError: If there is a leak; names the first ones.
+        ValueError: If there is leakage; the message has the first examples.
+
+    Example:
+        >>> raise_on_leakage(Leakage([], []), "the splits", "Prepare it with --split strict.")
     """
-    if not leaks:
+    if not leakage:
         return
     examples = [
-        f"source {entry.source} in {' and '.join(entry.places)}" for entry in leaks.sources
+        f"source {entry.source} in {' and '.join(entry.videos)}" for entry in leakage.shared_sources
     ] + [
-        f"{pair.videos[0]} ({pair.sides[0]}) looks like {pair.videos[1]} ({pair.sides[1]})"
-        for pair in leaks.near
+        f"{pair.videos[0]} ({pair.subsets[0]}) looks like {pair.videos[1]} ({pair.subsets[1]})"
+        for pair in leakage.near_duplicates
     ]
     raise ValueError(
-        f"Expected {place} to share no footage; got {count_of(leaks.sources, 'shared source')} and "
-        f"{count_of(leaks.near, 'pair')} of videos with near-duplicate faces: "
-        f"{'; '.join(examples[:MOST_NAMED])}{' ...' if len(examples) > MOST_NAMED else '.'} "
+        f"Expected {subject} to share no footage; got "
+        f"{plural(len(leakage.shared_sources), 'shared source')} and "
+        f"{plural(len(leakage.near_duplicates), 'pair')} of videos with near-duplicate faces: "
+        f"{'; '.join(examples[:MAX_EXAMPLES])}{' ...' if len(examples) > MAX_EXAMPLES else '.'} "
         f"{advice}"
     )
 
 
-def count_of(items: Sequence, noun: str) -> str:
-    """Say how many there are, in the plural where that is due."""
-    return f"{len(items)} {noun}{'' if len(items) == 1 else 's'}"
-
-
-def _read_side(table: pa.Table) -> _Side:
+def _read_subset(table: pa.Table) -> _Subset:
     column = table["video_id"].cast(pa.string()).combine_chunks().dictionary_encode()
     video = column.indices.to_numpy().astype(np.int64)
     names = column.dictionary.to_pylist()
     _, first = np.unique(video, return_index=True)
-    sources = table["source_ids"].take(pa.array(first)).to_pylist()
-    return _Side(
+    source_ids = table["source_ids"].take(pa.array(first)).to_pylist()
+    return _Subset(
         names=names,
         sources=[
-            tuple(f"{family(name)}/{source}" for source in of)
-            for name, of in zip(names, sources, strict=True)
+            tuple(f"{dataset_namespace(name)}/{source}" for source in ids)
+            for name, ids in zip(names, source_ids, strict=True)
         ],
         video=video,
     )
 
 
-def _find_shared(sides: Mapping[str, _Side]) -> list[SharedSource]:
-    places: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for side, of in sides.items():
-        for name, sources in zip(of.names, of.sources, strict=True):
+def _find_shared_sources(subsets: Mapping[str, _Subset]) -> list[SharedSource]:
+    videos: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for name, subset in subsets.items():
+        for video_id, sources in zip(subset.names, subset.sources, strict=True):
             for source in sources:
-                places[source][side].append(name)
+                videos[source][name].append(video_id)
     return [
-        SharedSource(source, {side: sorted(names) for side, names in of.items()})
-        for source, of in sorted(places.items())
-        if len(of) > 1
+        SharedSource(source, {name: sorted(ids) for name, ids in found.items()})
+        for source, found in sorted(videos.items())
+        if len(found) > 1
     ]
 
 
-def _find_near(
+def _find_near_duplicates(
     pair: tuple[str, str],
-    sides: Mapping[str, _Side],
+    subsets: Mapping[str, _Subset],
     hashes: Mapping[str, np.ndarray],
     shared: set[str],
-) -> list[NearPair]:
-    one, other = (sides[name] for name in pair)
+) -> list[NearDuplicate]:
+    one, other = (subsets[name] for name in pair)
     rows = [
-        np.flatnonzero(np.array([shared.isdisjoint(of) for of in side.sources])[side.video])
-        for side in (one, other)
+        np.flatnonzero(np.array([shared.isdisjoint(of) for of in subset.sources])[subset.video])
+        for subset in (one, other)
     ]
-    a, b, bits = find_near(*(hashes[name][of] for name, of in zip(pair, rows, strict=True)))
+    a, b, bits = find_near_duplicates(
+        *(hashes[name][indices] for name, indices in zip(pair, rows, strict=True))
+    )
     a, b = rows[0][a], rows[1][b]
     videos = np.stack([one.video[a], other.video[b]], axis=1)
-    # The pairs come sorted by bits: the first of each pair of videos is the most alike.
+    # Pairs are sorted by bits, so the first pair of two videos is the most similar one.
     unique, first, counts = np.unique(videos, axis=0, return_index=True, return_counts=True)
     return [
-        NearPair(
-            sides=pair,
+        NearDuplicate(
+            subsets=pair,
             videos=(one.names[v], other.names[w]),
             num_faces=int(count),
-            bits=int(bits[at]),
-            rows=(int(a[at]), int(b[at])),
+            bits=int(bits[index]),
+            rows=(int(a[index]), int(b[index])),
         )
-        for (v, w), at, count in zip(unique, first, counts, strict=True)
+        for (v, w), index, count in zip(unique, first, counts, strict=True)
     ]

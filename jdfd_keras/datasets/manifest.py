@@ -1,7 +1,7 @@
 """The tables of a prepared data set: one row per face, one row per video.
 
-Takes rows; gives Parquet or CSV files, by their ending, and back: as columns, which is how
-millions are handled, or as rows. Knows neither pixels nor TensorFlow.
+Rows to Parquet or CSV files (by suffix) and back, as PyArrow tables, which scale to millions of
+faces, or as dataclasses. Knows nothing of pixels or TensorFlow.
 """
 
 import csv
@@ -19,6 +19,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jdfd_keras.datasets.videos import Video
+from jdfd_keras.io.files import OPTIONS, check_same_options
+from jdfd_keras.io.results import Result
 from jdfd_keras.io.storage import LocalStore, Store, read_text
 
 MANIFEST = "manifest"
@@ -29,26 +31,26 @@ SUFFIXES = ("parquet", "csv")
 
 @dataclass(frozen=True)
 class FaceRow(Video):
-    """One face of a prepared data set, after what is known of its video.
+    """One face of a prepared data set: the fields of its video, then its own.
 
-    Rows stand in the order of the shards. Of a data set whose faces were split singly, `split`
-    is that of the face.
+    Rows are in the order of the shards. With `--split paper`, `split` is that of the face, not of
+    its video.
 
     Attributes:
-        frame_index: The frame's position in the video, from 0.
-        time_s: Its presentation time in seconds.
-        track_id: The person's track in the video, from 0.
-        box: Left, top, right and bottom of the detection, in pixels of the frame.
-        detector: What found the face.
-        detector_score: How sure it was, on its own scale.
-        landmarks: 68 times x and y, in pixels of the crop.
-        alignment_residual: As `faces.align.align_face` gives it.
-        sharpness: As `faces.quality.measure_sharpness` gives it.
-        outside: Share of the crop that lies outside the frame.
-        yaw_deg: As `faces.quality.estimate_yaw` gives it.
-        phash: As `data.hashing.hash_face` gives it.
-        shard: The file in `shards/` that holds the crop.
-        offset: Where its record begins in that file, in bytes.
+        frame_index: Position of the frame in the video, from 0.
+        time_s: Presentation time of the frame in seconds.
+        track_id: Track of the person in the video, from 0.
+        box: Left, top, right and bottom of the detection in pixels of the frame.
+        detector: Name of the face detector.
+        detector_score: Confidence of the detector, on its own scale.
+        landmarks: 68 pairs of x and y in pixels of the crop.
+        alignment_residual: Residual from `faces.align.align_face`.
+        sharpness: Sharpness from `faces.quality.measure_sharpness`.
+        outside: Share of the crop that lies outside the frame, 0 to 1.
+        yaw_deg: Yaw in degrees from `faces.quality.estimate_yaw`.
+        phash: Perceptual hash from `datasets.hashing.hash_face`.
+        shard: Name of the file in `shards/` that holds the crop.
+        offset: Start of its record in that file, in bytes.
     """
 
     frame_index: int
@@ -68,20 +70,20 @@ class FaceRow(Video):
 
 
 @dataclass(frozen=True)
-class VideoRow(Video):
-    """One video of a prepared data set, also where it gave no face, after what is known of it.
+class VideoOutcome(Result):
+    """The result of extracting the faces of one video.
 
     Attributes:
-        file_bytes: Size of the file.
-        width: Width of its frames in pixels, 0 where none decoded.
-        height: Their height.
-        jpeg_quality: Quality at which a JPEG was saved, 1 to 100; 0 for all else.
-        num_frames: Frames looked at.
-        num_tracks: People found in it.
-        num_faces: Faces taken from it.
-        dropped: Faces found and not taken, by reason.
-        warning: What is wrong with the file, though it gave frames; "" if nothing is.
-        reason: Why there are no faces; "" where there are some.
+        file_bytes: Size of the file in bytes.
+        width: Width of its frames in pixels; 0 if none decoded.
+        height: Height of its frames in pixels; 0 if none decoded.
+        jpeg_quality: Quality at which a JPEG was saved, 1 to 100; 0 for other files.
+        num_frames: Sampled frames.
+        num_tracks: Tracks found in them.
+        num_faces: Faces in the data set.
+        filtered: Reason to number of faces that were found and filtered out.
+        warning: Damage to a file that still decoded; "" if none.
+        reason: Why the video has no faces; "" if it has some.
     """
 
     file_bytes: int
@@ -91,9 +93,29 @@ class VideoRow(Video):
     num_frames: int
     num_tracks: int
     num_faces: int
-    dropped: dict[str, int]
+    filtered: dict[str, int]
     warning: str
     reason: str
+
+
+@dataclass(frozen=True)
+class VideoRow(VideoOutcome, Video):
+    """One video of a prepared data set, with or without faces: its fields, then the outcome."""
+
+
+@dataclass(frozen=True)
+class ListingSummary(Result):
+    """Files and videos of the source folder that are not in a prepared data set.
+
+    Attributes:
+        missing: Files that the data set's own lists name and the folder lacks.
+        unrecognized: Videos and images in the folder that the layout does not know.
+        excluded: Video id to reason, of the videos that the layout or the split excluded.
+    """
+
+    missing: list[str]
+    unrecognized: list[str]
+    excluded: dict[str, str]
 
 
 _TYPES = {
@@ -103,23 +125,19 @@ _TYPES = {
     tuple[str, ...]: pa.list_(pa.string()),
     tuple[int, ...]: pa.list_(pa.int32()),
     tuple[float, ...]: pa.list_(pa.float32()),
-    dict[str, int]: pa.string(),  # as JSON, so that every reader of Parquet can show it
+    dict[str, int]: pa.string(),  # as JSON, which every Parquet reader can display
 }
-# Columns that repeat a few values: kept once each in memory too.
+# Columns with few distinct values: dictionary-encoded in memory too.
 _REPEATED = ("video_id", "path", "manipulation", "compression", "split", "detector", "shard")
 
 
 def schema_of(kind: type) -> pa.Schema:
-    """Give the columns of a table.
-
-    Args:
-        kind: `FaceRow` or `VideoRow`.
-    """
+    """Return the columns of the table of `FaceRow` or `VideoRow`."""
     return pa.schema([(field.name, _TYPES[field.type]) for field in dataclasses.fields(kind)])
 
 
 def to_table(rows: Iterable[FaceRow | VideoRow], kind: type) -> pa.Table:
-    """Put rows into columns."""
+    """Convert rows to a table with the columns `schema_of(kind)`."""
     rows = list(rows)
     columns = [
         pa.array([_plain(getattr(row, field.name)) for row in rows], _TYPES[field.type])
@@ -129,7 +147,7 @@ def to_table(rows: Iterable[FaceRow | VideoRow], kind: type) -> pa.Table:
 
 
 def to_rows(table: pa.Table, kind: type) -> list:
-    """Put columns into rows."""
+    """Convert a table to rows, such as `to_rows(read_faces("prepared"), FaceRow)`."""
     columns = [
         [_restore(value, field.type) for value in table[field.name].to_pylist()]
         for field in dataclasses.fields(kind)
@@ -137,117 +155,139 @@ def to_rows(table: pa.Table, kind: type) -> list:
     return [kind(*values) for values in zip(*columns, strict=True)]
 
 
-def write_table(file: BinaryIO, suffix: str, kind: type, pieces: Iterable[pa.Table]) -> None:
-    """Write a table, piece after piece, so that it need not be held whole.
+def write_table(file: BinaryIO, suffix: str, kind: type, tables: Iterable[pa.Table]) -> None:
+    """Write tables one after the other into one file, without holding all of them in memory.
 
     Args:
-        file: Where to.
+        file: The open file.
         suffix: `parquet` or `csv`.
-        kind: `FaceRow` or `VideoRow`; gives the columns.
-        pieces: Its rows, as `to_table` gives them.
+        kind: `FaceRow` or `VideoRow`; defines the columns.
+        tables: The rows, from `to_table`.
+
+    Example:
+        >>> file = io.BytesIO()
+        >>> write_table(file, "csv", VideoRow, [to_table([], VideoRow)])
+        >>> file.getvalue()[:13]
+        b'video_id,path'
     """
     if suffix == "parquet":
         with pq.ParquetWriter(
             file, schema_of(kind), compression="zstd", write_page_checksum=True
         ) as writer:
-            for piece in pieces:
-                writer.write_table(piece)
+            for table in tables:
+                writer.write_table(table)
         return
     text = io.TextIOWrapper(file, encoding="utf-8", newline="")
     writer = csv.writer(text)
     writer.writerow(schema_of(kind).names)
-    for piece in pieces:
-        columns = [map(_to_cell, piece[name].to_pylist()) for name in piece.column_names]
+    for table in tables:
+        columns = [map(_to_cell, table[name].to_pylist()) for name in table.column_names]
         writer.writerows(zip(*columns, strict=True))
     text.flush()
     text.detach()
 
 
 def read_faces(
-    place: str | Path | Store, *, split: str | None = None, columns: Sequence[str] | None = None
+    directory: str | Path | Store, *, split: str | None = None, columns: Sequence[str] | None = None
 ) -> pa.Table:
-    """Read the faces of a prepared data set, in the order of its shards, as columns.
+    """Read the faces of a prepared data set as a table, in the order of its shards.
 
     Args:
-        place: The prepared data set.
-        split: Only the faces of this split.
-        columns: Only these fields of FaceRow; all if not given.
+        directory: The prepared data set.
+        split: Read only this split; all if not given.
+        columns: Read only these fields of FaceRow; all if not given.
 
     Raises:
-        OSError: If the folder is no prepared data set.
-        ValueError: If its table is damaged.
+        OSError: If the folder is not a prepared data set.
+        ValueError: If its table is damaged, or its format version is another one.
+
+    Example:
+        >>> faces = read_faces("prepared", split="test", columns=["video_id", "label"])
     """
     wanted = list(columns) if columns is not None else schema_of(FaceRow).names
     table = _read_table(
-        place, MANIFEST, FaceRow, wanted + ["split"] * (bool(split) and "split" not in wanted)
+        directory, MANIFEST, FaceRow, wanted + ["split"] * (bool(split) and "split" not in wanted)
     )
     if split is not None:
         table = table.filter(pc.equal(table["split"], split))
     return table.select(wanted)
 
 
-def read_manifest(place: str | Path | Store, *, split: str | None = None) -> list[FaceRow]:
-    """Read the faces of a prepared data set as rows; for some thousands of them.
+def read_manifest(directory: str | Path | Store, *, split: str | None = None) -> list[FaceRow]:
+    """Read the faces of a prepared data set as rows; errors are those of `read_faces`.
+
+    For a few thousand faces: a row takes much more memory than its line of the table.
+
+    Example:
+        >>> sharpness = [face.sharpness for face in read_manifest("prepared")]
+    """
+    return to_rows(read_faces(directory, split=split), FaceRow)
+
+
+def read_videos(directory: str | Path | Store) -> list[VideoRow]:
+    """Read the videos of a prepared data set, including those without a face.
 
     Raises:
-        OSError: If the folder is no prepared data set.
-        ValueError: If its table is damaged.
+        OSError: If the folder is not a prepared data set.
+        ValueError: If its table is damaged, or its format version is another one.
+
+    Example:
+        >>> reasons = {v.path: v.reason for v in read_videos("prepared") if not v.num_faces}
     """
-    return to_rows(read_faces(place, split=split), FaceRow)
+    return to_rows(_read_table(directory, VIDEOS, VideoRow, schema_of(VideoRow).names), VideoRow)
 
 
-def read_videos(place: str | Path | Store) -> list[VideoRow]:
-    """Read the videos of a prepared data set, those without a face included.
+def read_listing(directory: str | Path | Store) -> ListingSummary:
+    """Read which files and videos of the source folder are not in a prepared data set.
 
     Raises:
-        OSError: If the folder is no prepared data set.
-        ValueError: If its table is damaged.
+        ValueError: If the file is missing or damaged, or the format version is another one.
+
+    Example:
+        >>> read_listing("prepared").missing
     """
-    return to_rows(_read_table(place, VIDEOS, VideoRow, schema_of(VideoRow).names), VideoRow)
-
-
-def read_listing(place: str | Path | Store) -> dict:
-    """Read what the layout missed, did not know, or left out: `missing`, `unknown`, `left_out`.
-
-    Raises:
-        ValueError: If the file is not there or damaged.
-    """
-    store = _as_store(place)
+    store = _as_store(directory)
+    _check_version(store)
     try:
-        listing = json.loads(read_text(store, LISTING))
-        return {name: listing[name] for name in ("missing", "unknown", "left_out")}
-    except (OSError, ValueError, TypeError, KeyError) as error:
+        return ListingSummary.from_dict(json.loads(read_text(store, LISTING)))
+    except (OSError, ValueError) as error:
         raise ValueError(
-            f"Expected missing, unknown and left_out as JSON in {store.place}/{LISTING}; got "
-            f"'{error}'. Prepare the data set again, or copy it whole."
+            f"Expected missing, unrecognized and excluded as JSON in {store.location}/{LISTING}; "
+            f"got '{error}'. Prepare the data set again, or copy it whole."
         ) from error
 
 
 def find_table(store: Store, name: str) -> str | None:
-    """Find the file of a table in whichever form it is there."""
-    there = [f"{name}.{suffix}" for suffix in SUFFIXES if store.exists(f"{name}.{suffix}")]
-    return there[0] if there else None
+    """Return the file name of a table, Parquet or CSV; None if it does not exist."""
+    names = [f"{name}.{suffix}" for suffix in SUFFIXES]
+    return next(filter(store.exists, names), None)
 
 
-def _as_store(place: str | Path | Store) -> Store:
-    return LocalStore(str(place)) if isinstance(place, str | Path) else place
+def _as_store(directory: str | Path | Store) -> Store:
+    return LocalStore(str(directory)) if isinstance(directory, str | Path) else directory
 
 
-def _read_table(place, name: str, kind: type, columns: list[str]) -> pa.Table:
-    store = _as_store(place)
+def _check_version(store: Store) -> None:
+    if store.exists(OPTIONS):
+        check_same_options(read_text(store, OPTIONS), store.location, {})  # version alone
+
+
+def _read_table(directory, name: str, kind: type, columns: list[str]) -> pa.Table:
+    store = _as_store(directory)
     file_name = find_table(store, name)
     if file_name is None:
         raise FileNotFoundError(
-            f"Expected a prepared data set in {store.place}; got no {name}.parquet or {name}.csv "
-            "there. Make one with `jdfd-keras prepare`, or run it again if it was interrupted."
+            f"Expected a prepared data set in {store.location}; got no {name}.parquet or "
+            f"{name}.csv. Make one with `jdfd-keras prepare`, or resume it if it was interrupted."
         )
+    _check_version(store)
     with store.open(file_name) as file:
         if file_name.endswith("csv"):
-            return _read_csv(file, f"{store.place}/{file_name}", kind, columns)
-        return _read_parquet(file, f"{store.place}/{file_name}", kind, columns)
+            return _read_csv(file, f"{store.location}/{file_name}", kind, columns)
+        return _read_parquet(file, f"{store.location}/{file_name}", kind, columns)
 
 
-def _read_parquet(file: BinaryIO, place: str, kind: type, columns: list[str]) -> pa.Table:
+def _read_parquet(file: BinaryIO, path: str, kind: type, columns: list[str]) -> pa.Table:
     try:
         found = pq.ParquetFile(file).schema_arrow
         if found.remove_metadata() != schema_of(kind):
@@ -260,37 +300,29 @@ def _read_parquet(file: BinaryIO, place: str, kind: type, columns: list[str]) ->
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(
             f"Expected a Parquet table with the columns {', '.join(schema_of(kind).names)} at "
-            f"{place}; got {error}. The table is damaged or of another version: prepare the data "
+            f"{path}; got {error}. The table is damaged or of another version: prepare the data "
             "set again."
         ) from error
 
 
-def _parse(kind: type):
-    """Give the function that reads a cell back; it raises ValueError for one of another kind."""
+def _parse(cell: str, kind: type):
+    """Parse a CSV cell; raise ValueError, TypeError or an Arrow error if it is of another type."""
     if kind in (str, float):
-        return kind
-
-    def parse_int(cell: str) -> int:
-        return pa.scalar(int(cell), pa.int64()).as_py()
-
-    def parse_list(cell: str) -> list:
-        values = json.loads(cell)
-        if not isinstance(values, list) or None in values:
-            raise ValueError(f"{cell!r}, which is no list of values")
-        pa.scalar(values, _TYPES[kind])
-        return values
-
-    def parse_dict(cell: str) -> str:
-        if not isinstance(json.loads(cell), dict):
-            raise ValueError(f"{cell!r}, which is no object")
-        return cell
-
+        return kind(cell)
     if kind is int:
-        return parse_int
-    return parse_dict if kind == dict[str, int] else parse_list
+        return pa.scalar(int(cell), pa.int64()).as_py()
+    value = json.loads(cell)
+    if kind == dict[str, int]:
+        if not isinstance(value, dict):
+            raise ValueError(f"{cell!r}, which is not an object")
+        return cell
+    if not isinstance(value, list) or None in value:
+        raise ValueError(f"{cell!r}, which is not a list of values")
+    pa.scalar(value, _TYPES[kind])
+    return value
 
 
-def _read_csv(file: BinaryIO, place: str, kind: type, columns: list[str]) -> pa.Table:
+def _read_csv(file: BinaryIO, path: str, kind: type, columns: list[str]) -> pa.Table:
     names = schema_of(kind).names
     fields = {field.name: field.type for field in dataclasses.fields(kind)}
     found: dict[str, list] = {name: [] for name in columns}
@@ -299,17 +331,17 @@ def _read_csv(file: BinaryIO, place: str, kind: type, columns: list[str]) -> pa.
         header = next(reader, [])
         if header != names:
             raise ValueError(f"the columns {', '.join(header)}")
-        positions = [(names.index(name), _parse(fields[name]), found[name]) for name in columns]
+        positions = [(names.index(name), fields[name], found[name]) for name in columns]
         for cells in reader:
             if len(cells) != len(names):
                 raise ValueError(f"{len(cells)} cells")
-            for position, parse, column in positions:
-                column.append(parse(cells[position]))
+            for position, field_type, column in positions:
+                column.append(_parse(cells[position], field_type))
         arrays = [pa.array(found[name], _TYPES[fields[name]]) for name in columns]
     except (csv.Error, pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"Expected a row for the columns {', '.join(names)} in line {reader.line_num} of "
-            f"{place}; got {error}. The table is damaged or of another version: prepare the "
+            f"{path}; got {error}. The table is damaged or of another version: prepare the "
             "data set again."
         ) from error
     return pa.Table.from_arrays(arrays, names=columns)
@@ -328,5 +360,5 @@ def _restore(value, kind: type):
 def _to_cell(value) -> str:
     if not isinstance(value, list):
         return str(value)
-    # A number of 32 bits in as few digits as tell it again: 0.1, not 0.10000000149011612.
+    # The shortest text that restores the 32-bit number: 0.1, not 0.10000000149011612.
     return json.dumps([float(str(np.float32(v))) if isinstance(v, float) else v for v in value])

@@ -1,7 +1,7 @@
-"""A prepared data set to the batches that `model.fit` takes.
+"""Faces of a prepared data set to the batches that `model.fit` takes.
 
-Takes the folder and a split, or a list of faces; gives a tf.data.Dataset. The other end of
-`data.prepare`.
+A folder and a split, or a FaceIndex, to a tf.data.Dataset. Knows nothing of models; the shards
+are written by `datasets.prepare`.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from jdfd_keras.datasets.face_index import COLUMNS, FaceList, draw_order, list_faces
+from jdfd_keras.datasets.face_index import COLUMNS, FaceIndex, epoch_order, index_faces
 from jdfd_keras.datasets.manifest import read_faces
 from jdfd_keras.datasets.records import read_record
 from jdfd_keras.datasets.transforms import augment_face, decode_face
@@ -30,33 +30,36 @@ def load_faces(
     options: PipelineOptions | None = None,
     augment: AugmentOptions | None = None,
 ) -> tf.data.Dataset:
-    """Read one split of a prepared data set, a pass at a time.
+    """Load one split of a prepared data set; each iteration is one epoch.
 
     Args:
         directory: The prepared data set.
         split: `train`, `val` or `test`.
-        batch_size: Faces per batch; the last one may be smaller.
-        shuffle: Mix the faces, anew in every pass, instead of giving them in the order of the
-            manifest.
-        seed: The same seed gives the same order and the same changes, pass by pass.
-        labelled_only: Pass over faces that are neither real nor fake.
-        options: Balance of the classes, weights and caching; none if not given. Balanced, there
-            are as many real faces as fake ones, and as many faces a pass as without, so that those
-            of the rarer class come more than once and some of the other not; only together with
-            `shuffle`.
-        augment: Changes of the faces at random; none if not given.
+        batch_size: Faces per batch; the last batch may be smaller.
+        shuffle: Shuffle the faces anew in every epoch; otherwise they are in manifest order.
+        seed: Seed of the order and of the augmentation in every epoch.
+        labelled_only: Omit unlabelled faces.
+        options: Class balance, weights and caching; none if not given. With `balance`, an epoch
+            has as many real as fake faces and its usual length: faces of the rarer class are
+            repeated, some of the other class are omitted. Requires `shuffle`.
+        augment: Random augmentations; none if not given.
 
     Returns:
-        Batches of `(image, targets)`, or `(image, targets, weights)` where faces do not all weigh
-        the same. `image` is float32[n, size, size, 3] with pixel values in 0..255; `targets` a
-        dict of `classification`, float32[n, 1], 1 for fake, and `reconstruction`, the image on the
-        scale of -1..1; `weights` a dict of the same keys, float32[n]: of `classification` 0 for
-        unlabelled faces and 1, or what its class weighs, for others; of `reconstruction` 0 for
-        faces that the decoder is not to learn. It knows its length.
+        Batches of `(image, targets)`, or `(image, targets, weights)` if the weights differ.
+        `image` is float32[n, size, size, 3] with pixel values in 0..255. `targets` is a dict of
+        `classification`, float32[n, 1], 1 for fake, and `reconstruction`, the image scaled to
+        -1..1. `weights` is a dict with the same keys, float32[n]: for `classification`, 0 for
+        unlabelled faces and otherwise 1 or the class weight; for `reconstruction`, 0 for faces
+        that the decoder must not learn. The cardinality of the dataset is known.
 
     Raises:
-        OSError: If the folder is no prepared data set.
-        ValueError: If the split is empty, or lacks a class that is to be balanced.
+        OSError: If the folder is not a prepared data set.
+        ValueError: If the split is empty, lacks a class to balance, or the folder has another
+            format version.
+
+    Example:
+        >>> for image, targets in load_faces("prepared", "train", batch_size=32):
+        ...     print(image.shape, targets["classification"].shape)  # (32, 299, 299, 3) (32, 1)
     """
     table = read_faces(directory, split=split, columns=COLUMNS)
     if labelled_only:
@@ -64,195 +67,212 @@ def load_faces(
     if not len(table):
         raise ValueError(
             f"Expected faces in the {split} split of {directory}; got none. The splits are train, "
-            "val and test: see the manifest for those that are filled."
+            "val and test: see the manifest for those that have faces."
         )
-    faces = list_faces(directory, table)
+    faces = index_faces(directory, table)
     options = options or PipelineOptions()
     check_options(faces, options)
     count = len(faces)
-    # A pass begins with a number drawn anew each time.
-    places = (
+    # Each iteration draws a new epoch number.
+    positions = (
         tf.data.Dataset.random(seed=seed, rerandomize_each_iteration=True)
         .take(1)
-        .flat_map(lambda number: tf.data.Dataset.range(count).map(lambda place: (number, place)))
+        .flat_map(
+            lambda epoch: tf.data.Dataset.range(count).map(lambda position: (epoch, position))
+        )
         .apply(tf.data.experimental.assert_cardinality(count))
     )
     order = _shuffled(faces, seed, options) if shuffle else _in_order(faces)
-    crops = _decode(places, faces, order, seed, options, augment)
-    return _to_batches(crops, batch_size, _weigher(faces, options))
+    crops = _decode(positions, faces, order, seed, options, augment)
+    return _to_batches(crops, batch_size, _weight_fn(faces, options))
 
 
 def stream_faces(
-    faces: FaceList,
+    faces: FaceIndex,
     *,
     batch_size: int,
     seed: int,
     start_step: int = 0,
-    part: int = 0,
-    parts: int = 1,
+    worker_index: int = 0,
+    num_workers: int = 1,
     replicas: int = 1,
     options: PipelineOptions | None = None,
     augment: AugmentOptions | None = None,
 ) -> tf.data.Dataset:
-    """Give mixed faces without end, one pass after another, from any step on.
+    """Stream shuffled faces, epoch after epoch without end, from any training step on.
 
-    What a step gets depends on seed and step alone: a training that goes on gets what it would
-    have got, and several machines together get what one would have.
+    The faces of a step depend on seed and step alone: a resumed training gets the faces that an
+    uninterrupted one gets, and several workers together get those of a single one.
 
     Args:
-        faces: What is passed over.
-        batch_size: Faces of a step, of all machines together; every batch is full.
-        seed: Of the order and the changes.
-        start_step: Steps that are done.
-        part: Which machine this is, from 0: it gets its share of each step.
-        parts: How many machines there are.
-        replicas: Devices of all machines together; each takes a batch of its own.
-        options: As for `load_faces`.
-        augment: As for `load_faces`.
+        faces: The faces of an epoch.
+        batch_size: Faces per step over all workers; every batch is full.
+        seed: Seed of the order and of the augmentation.
+        start_step: Number of steps already done.
+        worker_index: Index of this worker, from 0; it gets its share of every step.
+        num_workers: Number of workers.
+        replicas: Number of devices of all workers; each takes its own batch.
+        options: Class balance, weights and caching, as for `load_faces`.
+        augment: Random augmentations, as for `load_faces`.
 
     Returns:
-        Batches of `batch_size / replicas` faces, as `load_faces` gives them.
+        Batches of `batch_size / replicas` faces, as from `load_faces`.
 
     Raises:
-        ValueError: If the faces lack a class that is to be balanced.
+        ValueError: If the faces lack a class to balance.
+
+    Example:
+        >>> table = read_faces("prepared", split="train", columns=COLUMNS)
+        >>> stream = stream_faces(index_faces("prepared", table), batch_size=4, seed=0)
+        >>> image, targets = next(iter(stream))
     """
     options = options or PipelineOptions()
     check_options(faces, options)
-    places = _places(len(faces), batch_size, start_step, part, parts)
-    crops = _decode(places, faces, _shuffled(faces, seed, options), seed, options, augment)
-    return _to_batches(crops, batch_size // replicas, _weigher(faces, options))
+    positions = _stream_positions(len(faces), batch_size, start_step, worker_index, num_workers)
+    crops = _decode(positions, faces, _shuffled(faces, seed, options), seed, options, augment)
+    return _to_batches(crops, batch_size // replicas, _weight_fn(faces, options))
 
 
-def share_faces(
-    faces: FaceList, *, most: int, part: int, parts: int, replicas: int
+def read_epoch(
+    faces: FaceIndex,
+    *,
+    max_batch_size: int,
+    worker_index: int,
+    num_workers: int,
+    replicas: int,
 ) -> tf.data.Dataset:
-    """Give one pass over the faces in their order, of which every device gets as many batches.
+    """Read each face once, in order, in the same number of batches for every device.
 
     Args:
-        faces: What is passed over; as many as devices at least.
-        most: Faces of a batch; all batches of all devices have as many, or one less.
-        part: Which machine this is, from 0.
-        parts: How many machines there are.
-        replicas: Devices of all machines together.
+        faces: The faces; at least one per device.
+        max_batch_size: Most faces per batch. Batch sizes differ by at most one face.
+        worker_index: Index of this worker, from 0.
+        num_workers: Number of workers.
+        replicas: Number of devices of all workers.
 
     Returns:
-        Batches as `load_faces` gives them, those of the machine's devices by turns.
+        Batches as from `load_faces`, for the devices of this worker in turn.
+
+    Example:
+        >>> batches = read_epoch(
+        ...     faces, max_batch_size=32, worker_index=0, num_workers=1, replicas=1
+        ... )
     """
-    count = replicas * -(-len(faces) // (replicas * most))
+    count = replicas * -(-len(faces) // (replicas * max_batch_size))
     bounds = np.arange(count + 1) * len(faces) // count
-    own = np.arange(count) % replicas * parts // replicas == part
+    is_own = np.arange(count) % replicas * num_workers // replicas == worker_index
     options = PipelineOptions()
 
-    def read(first: tf.Tensor, last: tf.Tensor) -> tf.data.Dataset:
-        places = tf.data.Dataset.range(first, last).map(
-            lambda place: (tf.constant(0, tf.int64), place)
+    def read_batch(first: tf.Tensor, last: tf.Tensor) -> tf.data.Dataset:
+        positions = tf.data.Dataset.range(first, last).map(
+            lambda position: (tf.constant(0, tf.int64), position)
         )
-        crops = _decode(places, faces, _in_order(faces), 0, options, None)
-        return _to_batches(crops, last - first, _weigher(faces, options))
+        crops = _decode(positions, faces, _in_order(faces), 0, options, None)
+        return _to_batches(crops, last - first, _weight_fn(faces, options))
 
-    batches = tf.data.Dataset.from_tensor_slices((bounds[:-1][own], bounds[1:][own]))
+    batches = tf.data.Dataset.from_tensor_slices((bounds[:-1][is_own], bounds[1:][is_own]))
     return (
-        batches.flat_map(read)
-        .apply(tf.data.experimental.assert_cardinality(int(own.sum())))
+        batches.flat_map(read_batch)
+        .apply(tf.data.experimental.assert_cardinality(int(is_own.sum())))
         .prefetch(tf.data.AUTOTUNE)
     )
 
 
-def check_options(faces: FaceList, options: PipelineOptions) -> None:
-    """See that faces can be drawn and weighed as is asked for.
+def check_options(faces: FaceIndex, options: PipelineOptions) -> None:
+    """Check that faces can be balanced and weighted as the options ask for.
 
     Raises:
-        ValueError: If not.
+        ValueError: If a class to balance has no face, or both ways of balancing are chosen.
     """
     if options.balance and options.class_weights:
         raise ValueError(
             "Expected balance or class_weights; got both, which would favour the rarer class "
-            "twice. Leave one out."
+            "twice. Omit one of them."
         )
     for name, label in CLASSES.items():
         if (options.balance or options.class_weights) and not (faces.label == label).any():
             raise ValueError(
-                f"Expected faces of both classes to balance in {_where(faces)}; got none that is "
-                f"{name}. Leave balance and class_weights out."
+                f"Expected faces of both classes to balance in "
+                f"{Path(faces.shards[0]).parent.parent}; got no {name} face. Omit balance and "
+                "class_weights."
             )
 
 
-def _where(faces: FaceList) -> Path:
-    return Path(faces.shards[0]).parent.parent
-
-
-def _places(count: int, batch_size: int, start_step: int, part: int, parts: int):
-    """Number the faces that a machine gets: the pass, and the place in its order, of each."""
-    own = batch_size // parts
+def _stream_positions(
+    count: int, batch_size: int, start_step: int, worker_index: int, num_workers: int
+) -> tf.data.Dataset:
+    """Make the stream of (epoch, position in the epoch) of the faces of one worker."""
+    own = batch_size // num_workers
 
     def locate(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        position = (start_step + index // own) * batch_size + part * own + index % own
+        start = (start_step + index // own) * batch_size + worker_index * own
+        position = start + index % own
         return position // count, position % count
 
     return tf.data.Dataset.range(tf.int64.max).map(locate)
 
 
-def _in_order(faces: FaceList) -> Callable:
-    return lambda number: range(len(faces))
+def _in_order(faces: FaceIndex) -> Callable:
+    return lambda epoch: range(len(faces))
 
 
-def _shuffled(faces: FaceList, seed: int, options: PipelineOptions) -> Callable:
-    # Two passes may be under way at once, where one ends and faces are fetched ahead.
+def _shuffled(faces: FaceIndex, seed: int, options: PipelineOptions) -> Callable:
+    # Two epochs are in use at once, where prefetching crosses the end of one.
     return lru_cache(maxsize=2)(
-        lambda number: draw_order(faces.label, seed=seed, number=number, balance=options.balance)
+        lambda epoch: epoch_order(faces.label, seed=seed, epoch=epoch, balance=options.balance)
     )
 
 
 def _decode(
-    places: tf.data.Dataset,
-    faces: FaceList,
+    positions: tf.data.Dataset,
+    faces: FaceIndex,
     order: Callable,
     seed: int,
     options: PipelineOptions,
     augment: AugmentOptions | None,
 ) -> tf.data.Dataset:
-    """Turn passes and places into crops and labels."""
-    kept: dict[int, bytes] = {}
+    """Convert (epoch, position) pairs to crops and labels."""
+    cache: dict[int, bytes] = {}
 
-    def fetch(number: np.ndarray, place: np.ndarray) -> tuple[bytes, np.ndarray]:
-        index = int(order(int(number))[int(place)])
-        record = kept.get(index)
+    def fetch(epoch: np.ndarray, position: np.ndarray) -> tuple[bytes, np.ndarray]:
+        index = int(order(int(epoch))[int(position)])
+        record = cache.get(index)
         if record is None:
             record = read_record(faces.shards[faces.shard[index]], int(faces.offset[index]))
             if options.cache:
-                kept[index] = record
+                cache[index] = record
         return record, faces.is_hidden[index]
 
-    def decode(number: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        record, is_hidden = tf.numpy_function(fetch, [number, place], (tf.string, tf.bool))
+    def decode(epoch: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        record, is_hidden = tf.numpy_function(fetch, [epoch, position], (tf.string, tf.bool))
         crop, label = decode_face(tf.ensure_shape(record, ()), faces.face_size)
         if augment and augment != AugmentOptions():
-            own = tf.random.experimental.stateless_fold_in(tf.stack([number, seed]), place)
-            crop = augment_face(crop, own, augment)
+            face_seed = tf.random.experimental.stateless_fold_in(tf.stack([epoch, seed]), position)
+            crop = augment_face(crop, face_seed, augment)
         return crop, tf.where(
             tf.ensure_shape(is_hidden, ()), tf.cast(UNLABELLED, label.dtype), label
         )
 
-    return places.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+    return positions.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
 
 
-def _weigher(faces: FaceList, options: PipelineOptions) -> Callable | None:
-    """Make the function from labels to weights; None where all faces weigh the same."""
+def _weight_fn(faces: FaceIndex, options: PipelineOptions) -> Callable | None:
+    """Make the function from labels to weights; None if all weights are 1."""
     has_unlabelled = bool((faces.label == UNLABELLED).any())
     real_only = options.reconstruct == "real"
     if not (has_unlabelled or options.class_weights or real_only):
         return None
-    # By label: real, fake, and unlabelled at the end, where -1 points to.
+    # Indexed by label: real, fake, and unlabelled last, since -1 % 3 is 2.
     counts = [int((faces.label == label).sum()) for label in (0, 1)]
     shares = [sum(counts) / (2 * c) if options.class_weights else 1.0 for c in counts]
     classification = tf.constant([*shares, 0.0])
     reconstruction = tf.constant([1.0, 0.0, 0.0] if real_only else [1.0, 1.0, 1.0])
 
     def weigh(label: tf.Tensor) -> dict[str, tf.Tensor]:
-        position = label % 3
+        index = label % 3
         return {
-            "classification": tf.gather(classification, position),
-            "reconstruction": tf.gather(reconstruction, position),
+            "classification": tf.gather(classification, index),
+            "reconstruction": tf.gather(reconstruction, index),
         }
 
     return weigh

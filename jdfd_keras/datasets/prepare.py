@@ -1,21 +1,20 @@
-"""A data set of videos in, a prepared data set out: shards, tables, options.
+"""A data set of videos to a prepared data set: shards, tables and options.
 
-The one way through this room, on this machine or on a cluster. Every video is finished by
-itself, so a run that was killed goes on where it stopped and ends with the same bytes. A video
-that gives no face becomes a row with its reason.
+The entry point of this room, on one machine or on a cluster. Videos are finished one by one, so
+an interrupted run resumes and ends with the same bytes. A video without a face is a row with the
+reason.
 
-    <out>/options.json        what made it
-    <out>/manifest.parquet    one row per face (`data.manifest.FaceRow`); or .csv
-    <out>/videos.parquet      one row per video (`data.manifest.VideoRow`); or .csv
-    <out>/listing.json        what the layout missed, did not know, or left out of every split
+    <out>/options.json        options it was prepared with
+    <out>/manifest.parquet    one row per face (`datasets.manifest.FaceRow`); or .csv
+    <out>/videos.parquet      one row per video (`datasets.manifest.VideoRow`); or .csv
+    <out>/listing.json        missing, unrecognized and excluded files of the source folder
     <out>/shards/             train-00000.tfrecord, ...
-    <out>/parts/              finished videos, while the run is not done
+    <out>/parts/              finished videos, until the run is complete
 """
 
 import contextlib
 import errno
 import json
-import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,12 +24,14 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jdfd_keras.datasets.extraction_task import Take
+from jdfd_keras.datasets.extraction_task import ExtractVideo
 from jdfd_keras.datasets.layouts import list_videos
 from jdfd_keras.datasets.leakage import SharedSource, by_split, find_shared_sources
 from jdfd_keras.datasets.manifest import (
     LISTING,
     MANIFEST,
+    ListingSummary,
+    VideoOutcome,
     VideoRow,
     find_table,
     read_faces,
@@ -38,56 +39,76 @@ from jdfd_keras.datasets.manifest import (
     read_videos,
 )
 from jdfd_keras.datasets.records import SHARDS
-from jdfd_keras.datasets.shard_writer import Join, check_faces, plan_shards, write_tables
+from jdfd_keras.datasets.shard_writer import WriteShard, check_faces, plan_shards, write_tables
 from jdfd_keras.datasets.splits import assign_splits
-from jdfd_keras.datasets.videos import CLASSES, LABEL_NAMES, SPLITS, Listing, Video
+from jdfd_keras.datasets.videos import (
+    CLASSES,
+    LABEL_NAMES,
+    SPLITS,
+    Listing,
+    Video,
+    count_by,
+)
 from jdfd_keras.faces.extract import check_face_options
-from jdfd_keras.io.console import Progress
-from jdfd_keras.io.files import OPTIONS, check_claim, to_json
+from jdfd_keras.io.console import Progress, plural
+from jdfd_keras.io.files import OPTIONS, check_same_options, to_json
+from jdfd_keras.io.results import Result
 from jdfd_keras.io.storage import (
     PARTS,
     UNFINISHED,
     BeamStore,
     LocalStore,
     Store,
-    hold,
+    exclusive_lock,
     is_local,
     read_text,
     write_text,
 )
-from jdfd_keras.io.workers import Died, run_all
-from jdfd_keras.options import FaceOptions, FilterOptions, PrepareOptions, SplitOptions, WorkOptions
+from jdfd_keras.io.workers import (
+    WorkerCrashed,
+    count_workers,
+    read_beam_flags,
+    run_all,
+    run_on_beam,
+)
+from jdfd_keras.options import (
+    FaceOptions,
+    FilterOptions,
+    PrepareOptions,
+    PrepareRuntime,
+    SplitOptions,
+)
 
 
 @dataclass(frozen=True)
-class PreparedSet:
-    """What `prepare` made.
+class PreparedDataset(Result):
+    """Summary of a prepared data set.
 
     Attributes:
         directory: The prepared data set.
-        videos: One row per video, in the order of their ids.
-        faces: Split, then `real`, `fake` and, if there are any, `unlabelled`, to the number of
+        videos: Number of its videos, with or without faces.
+        faces: Split to class (`real`, `fake` and, if there are any, `unlabelled`) to number of
             faces.
-        missing: Files that the data set has and its folder has not.
-        unknown: Videos and images in the folder that the layout does not know.
-        left_out: Ids of the videos that are in no split, and why.
-        shared_sources: What lies in two splits all the same; `audit` looks at the faces as well.
+        filtered: Reason to number of faces that were found and filtered out.
+        excluded: Video id to reason, of the videos that the layout or the split excluded, and of
+            those without a face.
+        without_faces: Ids of the excluded videos without a face.
+        warnings: Video id to warning, of the damaged videos that still decoded.
+        missing: Files that the data set's own lists name and its folder lacks.
+        unrecognized: Videos and images in the folder that the layout does not know.
+        shared_sources: Sources that are in two splits; `audit` compares the faces too.
     """
 
     directory: str
-    videos: list[VideoRow]
+    videos: int
     faces: dict[str, dict[str, int]]
+    filtered: dict[str, int]
+    excluded: dict[str, str]
+    without_faces: list[str]
+    warnings: dict[str, str]
     missing: list[str]
-    unknown: list[str]
-    left_out: dict[str, str]
+    unrecognized: list[str]
     shared_sources: list[SharedSource]
-
-    def count_dropped(self) -> dict[str, int]:
-        """Count the faces that were found and not taken, by reason."""
-        counts: Counter = Counter()
-        for row in self.videos:
-            counts.update(row.dropped)
-        return dict(counts)
 
 
 def prepare(
@@ -97,88 +118,87 @@ def prepare(
     options: PrepareOptions | None = None,
     filters: FilterOptions | None = None,
     splits: SplitOptions | None = None,
-    work: WorkOptions | None = None,
+    runtime: PrepareRuntime | None = None,
     beam_flags: Sequence[str] = (),
-) -> PreparedSet:
-    """Prepare a data set.
+) -> PreparedDataset:
+    """Prepare a data set: extract the faces of its videos, split them, write shards and tables.
 
     Args:
-        root: The folder of videos, laid out as `options.layout` says (`data.layouts`).
-        out: The prepared data set; made, or gone on with when a run of the same options was
-            interrupted, or left as it is when it is already done.
-        faces: How faces are taken.
-        options: What is taken, and how it is stored.
-        filters: Which faces are too bad to be taken; none if not given.
-        splits: Which videos are for training, validation and testing.
-        work: In how many other processes, or on which runner of Apache Beam: then `root` and `out`
-            may lie on any file system that Beam reads. All is done in this one if not given.
+        root: Folder of the videos, in the layout `options.layout` (`datasets.layouts`).
+        out: The prepared data set. It is created, resumed if a run with the same options was
+            interrupted, or left unchanged if it is complete.
+        faces: Face extraction.
+        options: Selection of the videos, and storage.
+        filters: Face quality filters; none if not given.
+        splits: Training, validation and test splits.
+        runtime: Number of processes, or the Apache Beam runner, with which `root` and `out` may
+            be on any file system that Beam reads; this process alone if not given.
         beam_flags: Further options of Beam.
 
     Returns:
-        What was made; videos without a face are in it, with the reason.
+        The summary, including the videos without a face and the reasons.
 
     Raises:
-        OSError: If `root` is not there, `out` cannot be written, or another run writes to it.
-        ValueError: If an option is out of its range, if `root` is not laid out so, cannot be
-            split or shows no face of some class, or if `out` was made of other videos or with
-            other options.
+        OSError: If `root` does not exist, `out` cannot be written, or another run writes to it.
+        ValueError: If an option is out of range; if `root` has another layout, cannot be split or
+            has no face of one class; or if `out` has other videos, options or format version.
+
+    Example:
+        >>> result = prepare("videos", "prepared", runtime=PrepareRuntime(workers=4))
+        >>> result.faces["train"]
+        {'real': 1024, 'fake': 1024}
     """
     faces, options = faces or FaceOptions(), options or PrepareOptions()
     filters, splits = filters or FilterOptions(), splits or SplitOptions()
     check_face_options(faces, filters)
-    _check_options(options, work or WorkOptions())
-    runner = work.runner if work else ""
-    beam = _read_beam_flags(runner, beam_flags)
+    _check_options(options, runtime or PrepareRuntime())
+    runner = runtime.runner if runtime else ""
+    # Beam needs its options before any use of its file systems.
+    beam = read_beam_flags(runner, beam_flags) if runner else None
     source, target = _open_store(root, runner), _open_store(out, runner)
     files = source.list()
     listing = list_videos(source, options, files)
     _check_classes(source, listing)
-    videos, left_out = assign_splits(listing, splits)
-    works = [(video, files[video.path]) for video in videos]
+    videos, excluded = assign_splits(listing, splits)
+    items = [(video, files[video.path]) for video in videos]
+    summary = ListingSummary(
+        listing.missing, listing.unrecognized, {**listing.excluded, **excluded}
+    )
     groups = {"faces": faces, "filters": filters, "prepare": options, "split": splits}
-    if not (_is_claimed(target, groups) and find_table(target, MANIFEST)):
-        with _explain_full(target), hold(target):
-            # Another run may have begun or ended since.
-            if not _is_claimed(target, groups):
+    if not (_is_initialized(target, groups) and find_table(target, MANIFEST)):
+        with _reraise_disk_full(target), exclusive_lock(target):
+            # Another run may have started or finished in the meantime.
+            if not _is_initialized(target, groups):
                 write_text(target, OPTIONS, to_json(groups))
             if find_table(target, MANIFEST) is None:
                 target.remove(UNFINISHED)
-                run = _runner(work, beam, target)
-                outcomes = _take_faces(run, Take(source, target, faces, filters), works)
-                _assemble(run, target, works, outcomes, options, splits, listing, left_out)
+                run = _make_runner(runtime, beam, target)
+                outcomes = _extract_all(run, ExtractVideo(source, target, faces, filters), items)
+                _write_dataset(run, target, videos, outcomes, options, splits, summary)
     for leftover in (PARTS, UNFINISHED):
         target.remove(leftover)
-    return _describe(target, works)
+    return _summarize(target, items)
 
 
-def _read_beam_flags(runner: str, flags: Sequence[str]):
-    """Hand Beam its options, before any of its file systems is asked."""
-    if not runner:
-        return None
-    from jdfd_keras.io.beam import read_flags
-
-    return read_flags(runner, flags)
-
-
-def _open_store(place: str | Path, runner: str) -> Store:
-    place = str(place)
-    if not is_local(place):
+def _open_store(location: str | Path, runner: str) -> Store:
+    location = str(location)
+    if not is_local(location):
         if not runner:
             raise ValueError(
-                f"Expected a folder of this machine; got {place}. Give --runner, such as "
-                "DirectRunner: Apache Beam then reads and writes there."
+                f"Expected a folder on this machine; got {location}. Give --runner, such as "
+                "DirectRunner, to read and write it with Apache Beam."
             )
-        return BeamStore(place)
-    # The whole path: on Beam, workers are in folders of their own.
-    return BeamStore(str(Path(place).resolve())) if runner else LocalStore(place)
+        return BeamStore(location)
+    # Beam workers have their own working directories, so the path must be absolute.
+    return BeamStore(str(Path(location).resolve())) if runner else LocalStore(location)
 
 
-def _check_options(options: PrepareOptions, work: WorkOptions) -> None:
-    if options.faces_per_shard < 1 or work.workers < 0 or not 0 <= work.max_failed <= 1:
+def _check_options(options: PrepareOptions, runtime: PrepareRuntime) -> None:
+    if options.faces_per_shard < 1 or runtime.workers < 0 or not 0 <= runtime.max_failed <= 1:
         raise ValueError(
             "Expected faces_per_shard >= 1, workers >= 0 and max_failed in 0..1; got "
-            f"{options.faces_per_shard}, {work.workers} and {work.max_failed}. Try the defaults, "
-            "1024, 0 and 0.1."
+            f"{options.faces_per_shard}, {runtime.workers} and {runtime.max_failed}. Try the "
+            "defaults, 1024, 0 and 0.1."
         )
 
 
@@ -186,148 +206,143 @@ def _check_classes(root: Store, listing: Listing) -> None:
     for name, label in CLASSES.items():
         if all(video.label != label for video in listing.videos):
             raise ValueError(
-                f"Expected real and fake videos in {root.place}; got {len(listing.videos)} videos "
-                f"and none that is {name}. Add them, or ask for other --manipulations or another "
-                "--compression."
+                f"Expected real and fake videos in {root.location}; got "
+                f"{plural(len(listing.videos), 'video')} and no {name} one. Add some, or choose "
+                "other --manipulations or another --compression."
             )
 
 
-def _is_claimed(out: Store, groups: dict) -> bool:
-    """Tell whether a place is made with these options; refuse one of others or of other things."""
+def _is_initialized(out: Store, groups: dict) -> bool:
+    """Return whether a folder has options.json; raise if it has other options or other files."""
     if out.exists(OPTIONS):
-        check_claim(read_text(out, OPTIONS), out.place, groups)
+        check_same_options(read_text(out, OPTIONS), out.location, groups)
         return True
     if any(name.split("/")[0] not in (UNFINISHED, PARTS) for name in out.list()):
         raise ValueError(
-            f"Expected a new or empty folder, or one to go on with; got {out.place}, which holds "
+            f"Expected a new or empty folder, or one to resume; got {out.location}, which holds "
             "other files. Choose another --out."
         )
     return False
 
 
 @contextlib.contextmanager
-def _explain_full(out: Store) -> Iterator[None]:
+def _reraise_disk_full(out: Store) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise
         raise OSError(
-            f"Expected room for the faces at {out.place} and in the folder for temporary files; "
-            f"got '{error.strerror}'. Free some and run the same again: what is done is kept."
+            f"Expected free disk space for the faces in {out.location} and in the folder for "
+            f"temporary files; got '{error.strerror}'. Free some and run the same command again: "
+            "finished videos are kept."
         ) from error
 
 
-def _runner(work: WorkOptions | None, beam, out: Store) -> Callable:
-    """Give the function that calls a task on all items, here or on a cluster."""
+def _make_runner(runtime: PrepareRuntime | None, beam, out: Store) -> Callable:
+    """Return the function that runs a task on all items, on this machine or on a cluster."""
     if beam is None:
         return lambda task, items, name: run_all(
-            task, items, _count_workers(work, len(items)), name=name
+            task,
+            items,
+            count_workers(runtime.workers, len(items)) if runtime else 0,
+            name=name,
         )
 
     def run(task, items: Iterable, name: Callable) -> Iterator:
-        from jdfd_keras.io.beam import run_on_beam
-
         folder = f"{PARTS}/beam-{type(task).__name__.lower()}"
         return run_on_beam(task, items, options=beam, store=out, folder=folder)
 
     return run
 
 
-def _count_workers(work: WorkOptions | None, num_items: int) -> int:
-    if work is None:
-        return 0
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return min(work.workers or cores, max(1, num_items))
-
-
-def _take_faces(run: Callable, take: Take, works: list[tuple[Video, int]]) -> dict[str, dict]:
-    """Finish every video; give the outcomes by video id."""
-    outcomes, num_faces, begun = {}, 0, time.monotonic()
-    progress = Progress("finding faces", len(works), "videos")
+def _extract_all(
+    run: Callable, task: ExtractVideo, items: list[tuple[Video, int]]
+) -> dict[str, VideoOutcome]:
+    """Finish every video; return video id to outcome."""
+    outcomes, num_faces, start = {}, 0, time.monotonic()
+    progress = Progress("extracting faces", len(items), "videos")
     try:
-        for item, result in run(take, works, lambda item: item[0].path):
-            if isinstance(result, Died):
-                result = take.fail(item, f"reading it ended the process with {result.signal}")
-            outcome = dict(result)
-            outcomes[outcome.pop("video_id")] = outcome
-            num_faces += outcome["num_faces"]
-            pace = num_faces / max(time.monotonic() - begun, 1e-9)
-            progress.advance(note=f"{pace:.1f} faces/s")
+        for item, outcome in run(task, items, lambda item: item[0].path):
+            if isinstance(outcome, WorkerCrashed):
+                outcome = task.fail(item, f"reading it ended the process with {outcome.signal}")
+            outcomes[item[0].video_id] = outcome
+            num_faces += outcome.num_faces
+            rate = num_faces / max(time.monotonic() - start, 1e-9)
+            progress.advance(note=f"{rate:.1f} faces/s")
     finally:
-        progress.close(f"{num_faces} faces")
+        progress.close(plural(num_faces, "face"))
     return outcomes
 
 
-def _assemble(
+def _write_dataset(
     run: Callable,
     out: Store,
-    works: list[tuple[Video, int]],
-    outcomes: dict[str, dict],
+    videos: list[Video],
+    outcomes: dict[str, VideoOutcome],
     options: PrepareOptions,
     splits: SplitOptions,
-    listing: Listing,
-    left_out: dict[str, str],
+    summary: ListingSummary,
 ) -> None:
-    videos = [video for video, _ in works]
-    num_faces = {video_id: outcome["num_faces"] for video_id, outcome in outcomes.items()}
+    num_faces = {video_id: outcome.num_faces for video_id, outcome in outcomes.items()}
     check_faces(videos, num_faces)
     shards = plan_shards(videos, num_faces, faces_per_shard=options.faces_per_shard, splits=splits)
     out.remove(SHARDS)
-    for shard, result in run(Join(out), shards, lambda shard: shard.name):
-        if isinstance(result, Died):
+    for shard, result in run(WriteShard(out), shards, lambda shard: shard.name):
+        if isinstance(result, WorkerCrashed):
             raise OSError(
-                f"Expected to join {shard.name}; got a process that {result.signal} ended, twice. "
-                "Look at the disk and the memory of this machine, and run the same again."
+                f"Expected to write {shard.name}; got a process that crashed with {result.signal} "
+                "twice. Check the disk and the memory of this machine, and run the same command "
+                "again."
             )
-    facts = {
-        "missing": listing.missing,
-        "unknown": listing.unknown,
-        "left_out": listing.left_out | left_out,
-    }
-    write_text(out, LISTING, json.dumps(facts, indent=1) + "\n")
+    write_text(out, LISTING, json.dumps(summary.to_dict(), indent=1) + "\n")
     write_tables(out, options.manifest, videos, outcomes, shards)
 
 
-def _describe(out: Store, works: list[tuple[Video, int]]) -> PreparedSet:
-    """Read back what is there, and see that it was made of these videos."""
+def _summarize(out: Store, items: list[tuple[Video, int]]) -> PreparedDataset:
+    """Read a prepared data set back and check that it has these videos and all its shards."""
     rows = read_videos(out)
-    made = {(row.video_id, row.file_bytes) for row in rows}
-    difference = made ^ {(video.video_id, size) for video, size in works}
+    _check_videos(out, rows, items)
+    faces = read_faces(out, columns=["video_id", "source_ids", "split", "label", "shard"])
+    existing = {name.rsplit("/", 1)[-1] for name in out.list(SHARDS)}
+    absent = sorted(set(pc.unique(faces["shard"].cast(pa.string())).to_pylist()) - existing)
+    if absent:
+        raise ValueError(
+            f"Expected the shards that the manifest of {out.location} names; got no {absent[0]} "
+            f"({len(absent)} missing). Copy the data set again, or prepare it into another --out."
+        )
+    listing = read_listing(out)
+    filtered: Counter = Counter()
+    for row in rows:
+        filtered.update(row.filtered)
+    reasons = {row.video_id: row.reason for row in rows if not row.num_faces}
+    return PreparedDataset(
+        directory=out.location,
+        videos=len(rows),
+        faces=_count_faces(faces),
+        filtered=dict(filtered),
+        excluded=listing.excluded | reasons,
+        without_faces=list(reasons),
+        warnings={row.video_id: row.warning for row in rows if row.warning},
+        missing=listing.missing,
+        unrecognized=listing.unrecognized,
+        shared_sources=find_shared_sources(by_split(faces)),
+    )
+
+
+def _check_videos(out: Store, rows: list[VideoRow], items: list[tuple[Video, int]]) -> None:
+    stored = {(row.video_id, row.file_bytes) for row in rows}
+    difference = stored ^ {(video.video_id, size) for video, size in items}
     if difference:
         names = sorted({video_id for video_id, _ in difference})
         raise ValueError(
-            f"Expected the videos that {out.place} was made of; got a folder that differs in "
-            f"{len(names)}, such as {names[0]}. Prepare it into another --out."
+            f"Expected the videos that {out.location} was prepared from; got a folder that differs "
+            f"in {plural(len(names), 'video')}, such as {names[0]}. Prepare it into another --out."
         )
-    faces = read_faces(out, columns=["video_id", "source_ids", "split", "label", "shard"])
-    there = {name.rsplit("/", 1)[-1] for name in out.list(SHARDS)}
-    lacking = sorted(set(pc.unique(faces["shard"].cast(pa.string())).to_pylist()) - there)
-    if lacking:
-        raise ValueError(
-            f"Expected the shards that the manifest of {out.place} names; got none called "
-            f"{lacking[0]} ({len(lacking)} are missing). Copy the data set again, or prepare it "
-            "into another --out."
-        )
-    counts = {
-        (row["split"], row["label"]): row["video_id_count"]
-        for row in faces.select(["split", "label", "video_id"])
-        .group_by(["split", "label"])
-        .aggregate([("video_id", "count")])
-        .to_pylist()
-    }
-    labels = {*CLASSES.values(), *(label for _, label in counts)}
-    return PreparedSet(
-        directory=out.place,
-        videos=rows,
-        faces={
-            split: {
-                name: counts.get((split, label), 0)
-                for label, name in LABEL_NAMES.items()
-                if label in labels
-            }
-            for split in SPLITS
-        },
-        **read_listing(out),
-        shared_sources=find_shared_sources(by_split(faces)),
-    )
+
+
+def _count_faces(faces: pa.Table) -> dict[str, dict[str, int]]:
+    counts = {(g.split, g.label): g.num_faces for g in count_by(faces, "split", "label")}
+    labels = {*CLASSES, *(label for _, label in counts)}
+    classes = [name for name in LABEL_NAMES.values() if name in labels]
+    return {split: {name: counts.get((split, name), 0) for name in classes} for split in SPLITS}

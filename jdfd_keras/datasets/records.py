@@ -1,18 +1,14 @@
-"""Face crops as records of a TFRecord file, written without TensorFlow.
+"""Face crops as records of TFRecord files, written and read without TensorFlow.
 
-A process that takes faces of videos needs nothing else of TensorFlow, whose import costs it
-seconds and hundreds of megabytes, times the number of processes. The record of a face is a
-tf.Example with `image/encoded` (PNG, RGB, since compression is what is being studied), `label`
-(int64; 1 fake, 0 real, -1 unlabelled), `video_id` and `frame_index`.
+Importing TensorFlow would cost every extraction process seconds and hundreds of megabytes. The
+record of a face is a tf.Example with `image/encoded` (PNG, RGB: lossless, since compression is
+under study), `label` (int64; 1 fake, 0 real, -1 unlabelled), `video_id` and `frame_index`. Also
+samples single faces of a prepared data set for display; training reads whole splits with
+`datasets.pipeline`.
 
 Reference:
-    The format of TFRecord files: https://www.tensorflow.org/tutorials/load_data/tfrecord, and of
-    protocol buffers: https://protobuf.dev/programming-guides/encoding/
-
-Some faces of a prepared data set, chosen evenly and read without the others.
-
-Takes the folder and rows of its manifest; gives crops. For people who look; training reads
-whole splits through `data.pipeline`.
+    The formats of TFRecord files, https://www.tensorflow.org/tutorials/load_data/tfrecord, and of
+    protocol buffers, https://protobuf.dev/programming-guides/encoding/
 """
 
 import struct
@@ -37,10 +33,14 @@ def encode_face(crop: np.ndarray, *, label: int, video_id: str, frame_index: int
     Args:
         crop: uint8[size, size, 3], RGB.
         label: 1 fake, 0 real, -1 unlabelled.
-        video_id: Its video.
-        frame_index: Its frame in the video.
+        video_id: Id of its video.
+        frame_index: Position of its frame in the video, from 0.
+
+    Example:
+        >>> crop = np.zeros((8, 8, 3), np.uint8)
+        >>> record = encode_face(crop, label=1, video_id="clips/fake/a", frame_index=3)
     """
-    features = {  # sorted by name, as TensorFlow's own serialization that is deterministic
+    features = {  # sorted by name, as in TensorFlow's deterministic serialization
         "frame_index": _integer(frame_index),
         "image/encoded": _text(encode_png(crop)),
         "label": _integer(label),
@@ -51,48 +51,60 @@ def encode_face(crop: np.ndarray, *, label: int, video_id: str, frame_index: int
 
 
 def frame_record(record: bytes) -> bytes:
-    """Put a record into the frame that it has in a TFRecord file: its length and checksums."""
+    """Add the framing of a TFRecord file to a record: its length and both checksums.
+
+    Example:
+        >>> len(frame_record(b"abc"))
+        19
+    """
     length = struct.pack("<Q", len(record))
     return length + _checksum(length) + record + _checksum(record)
 
 
 def read_framed(file: BinaryIO) -> Iterator[bytes]:
-    """Read the records of a TFRecord file as they stand there, in their frames.
+    """Read the records of a TFRecord file with their framing.
 
     Raises:
-        ValueError: If the file is cut short or a checksum does not fit.
+        ValueError: If the file is truncated or a checksum does not match.
+
+    Example:
+        >>> import io
+        >>> next(read_framed(io.BytesIO(frame_record(b"abc")))) == frame_record(b"abc")
+        True
     """
     while head := file.read(12):
         length = struct.unpack("<Q", head[:8])[0] if len(head) == 12 else 0
         if len(head) < 12 or head[8:] != _checksum(head[:8]):
-            raise ValueError("a record whose length does not fit its checksum")
+            raise ValueError("a record whose length does not match its checksum")
         body = file.read(length + 4)
         if len(body) < length + 4 or body[-4:] != _checksum(body[:-4]):
-            raise ValueError("a record that does not fit its checksum")
+            raise ValueError("a record that does not match its checksum")
         yield head + body
 
 
 def read_record(path: str | Path, offset: int) -> bytes:
-    """Read one record of a TFRecord file, without its frame.
+    """Read one record of a TFRecord file, without its framing.
 
     Args:
         path: The file.
-        offset: Where the record begins in it, in bytes.
+        offset: Start of the record in bytes.
 
     Raises:
-        ValueError: If the file is not there, is cut short, or a checksum does not fit; it names
-            the file.
+        ValueError: If the file does not exist or is truncated, or a checksum does not match.
+
+    Example:
+        >>> record = read_record("prepared/shards/train-00000.tfrecord", 0)
     """
     try:
-        # Without a buffer, and in the pieces that are needed: each copy of a face costs time.
+        # Unbuffered, and only the bytes that are needed: each copy of a face costs time.
         with open(path, "rb", buffering=0) as file:
             file.seek(offset)
             head = file.read(12)
             if len(head) < 12 or head[8:] != _checksum(head[:8]):
-                raise ValueError("a record whose length does not fit its checksum")
+                raise ValueError("a record whose length does not match its checksum")
             record, tail = file.read(struct.unpack("<Q", head[:8])[0]), file.read(4)
         if tail != _checksum(record):
-            raise ValueError("a record that does not fit its checksum")
+            raise ValueError("a record that does not match its checksum")
     except (OSError, ValueError) as error:
         raise ValueError(
             f"Expected a face at byte {offset} of {path}; got {error}. Copy the data set again, "
@@ -102,17 +114,21 @@ def read_record(path: str | Path, offset: int) -> bytes:
 
 
 def read_crop(path: str | Path, offset: int) -> np.ndarray:
-    """Read the crop of one face of a TFRecord file.
+    """Read the crop of one face from a TFRecord file.
 
     Args:
         path: The file.
-        offset: Where its record begins in it, in bytes.
+        offset: Start of its record in bytes.
 
     Returns:
         uint8[size, size, 3], RGB.
 
     Raises:
-        ValueError: If the file is not there, is damaged, or holds no picture; it names the file.
+        ValueError: If the file does not exist, is damaged, or the record has no valid image.
+
+    Example:
+        >>> read_crop("prepared/shards/train-00000.tfrecord", 0).shape
+        (299, 299, 3)
     """
     record = read_record(path, offset)
     try:
@@ -122,22 +138,22 @@ def read_crop(path: str | Path, offset: int) -> np.ndarray:
             raise ValueError("bytes that cannot be decoded")
     except ValueError as error:
         raise ValueError(
-            f"Expected a picture at byte {offset} of {path}; got {error}. Copy the data set again, "
+            f"Expected an image at byte {offset} of {path}; got {error}. Copy the data set again, "
             "or prepare it again."
         ) from error
     return crop
 
 
 def read_png(record: bytes) -> bytes:
-    """Find the PNG in a record that `encode_face` made; no other field holds such bytes.
+    """Return the PNG in a record of `encode_face`; no other field can contain its signature.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If the record has no PNG.
     """
-    begin = record.find(b"\x89PNG\r\n")
-    if begin < 0:
+    start = record.find(b"\x89PNG\r\n")
+    if start < 0:
         raise ValueError("a record without a PNG")
-    return record[begin:]
+    return record[start:]
 
 
 def _checksum(data: bytes) -> bytes:
@@ -146,11 +162,11 @@ def _checksum(data: bytes) -> bytes:
 
 
 def _text(value: bytes) -> bytes:
-    return _field(1, _field(1, value))  # Feature.bytes_list, its value
+    return _field(1, _field(1, value))  # Feature.bytes_list with one value
 
 
 def _integer(value: int) -> bytes:
-    return _field(3, _field(1, _varint(value % 2**64)))  # Feature.int64_list, its packed value
+    return _field(3, _field(1, _varint(value % 2**64)))  # Feature.int64_list with one packed value
 
 
 def _field(number: int, content: bytes) -> bytes:
@@ -158,57 +174,70 @@ def _field(number: int, content: bytes) -> bytes:
 
 
 def _varint(value: int) -> bytes:
-    low = []
+    low_bytes = []
     while value > 127:
-        low.append(value & 127 | 128)
+        low_bytes.append(value & 127 | 128)
         value >>= 7
-    return bytes([*low, value])
+    return bytes([*low_bytes, value])
 
 
 def choose_evenly(items: Sequence, count: int) -> list:
-    """Choose `count` items spread evenly over all; all of them if there are fewer."""
+    """Choose `count` evenly spread items; all of them if there are fewer.
+
+    Example:
+        >>> choose_evenly("abcdef", 3)
+        ['b', 'd', 'f']
+    """
     return [items[index] for index in sample_frame_indices(len(items), count)] if items else []
 
 
 def choose_over_videos(video_ids: Sequence[str], indices: Sequence[int], count: int) -> list[int]:
-    """Choose faces of as many videos as there may be, and evenly over each.
+    """Choose faces from as many videos as possible, evenly spread over each video.
 
     Args:
-        video_ids: The video of every row of a manifest.
+        video_ids: Video id of every row of a manifest.
         indices: Rows to choose from.
-        count: Faces wanted.
+        count: Number of faces.
 
     Returns:
-        Rows, in the order of their videos' names; `count` of them where there are as many.
+        Rows in the order of their video ids; `count` of them, or all if there are fewer.
+
+    Example:
+        >>> choose_over_videos(["a", "a", "b"], [0, 1, 2], 2)
+        [1, 2]
     """
     videos: dict[str, list[int]] = defaultdict(list)
     for index in indices:
         videos[video_ids[index]].append(index)
     names = choose_evenly(sorted(videos), count)
-    chosen, left = {}, count
-    # Those with few faces first: what they lack is taken of the others.
+    chosen, remaining = {}, count
+    # Videos with few faces first: the others make up for what they lack.
     for number, name in enumerate(sorted(names, key=lambda name: len(videos[name]))):
-        chosen[name] = choose_evenly(videos[name], -(-left // (len(names) - number)))
-        left -= len(chosen[name])
+        chosen[name] = choose_evenly(videos[name], -(-remaining // (len(names) - number)))
+        remaining -= len(chosen[name])
     return [index for name in names for index in chosen[name]]
 
 
 def read_crops(
     directory: str | Path, shards: Sequence[str], offsets: Sequence[int], indices: Iterable[int]
 ) -> dict[int, np.ndarray]:
-    """Read the crops of some rows.
+    """Read the crops of some rows of a manifest.
 
     Args:
         directory: The prepared data set.
-        shards: The shard of every row of its manifest.
-        offsets: The offset of every row in it.
-        indices: The rows wanted.
+        shards: Shard of every row.
+        offsets: Offset of every row.
+        indices: Rows to read.
 
     Returns:
         Row to crop, uint8[size, size, 3], RGB.
 
     Raises:
-        ValueError: If a shard is not there, is damaged or lacks the face.
+        ValueError: If a shard does not exist, is damaged or lacks the face.
+
+    Example:
+        >>> table = read_faces("prepared", columns=["shard", "offset"]).to_pydict()
+        >>> crops = read_crops("prepared", table["shard"], table["offset"], [0, 9])
     """
-    shards_at = Path(directory) / SHARDS
-    return {index: read_crop(shards_at / shards[index], offsets[index]) for index in indices}
+    folder = Path(directory) / SHARDS
+    return {index: read_crop(folder / shards[index], offsets[index]) for index in indices}

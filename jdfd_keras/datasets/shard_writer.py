@@ -1,8 +1,8 @@
-"""Finished videos to shards and tables.
+"""Finished videos to the shards and tables of a prepared data set.
 
-Takes the parts that `data.take` wrote; gives the files of a prepared data set. Nothing is held
-whole: a shard is joined, with its rows, by a task of its own, and the manifest is written from
-these, shard after shard.
+Takes the parts from `datasets.extraction_task`. Each shard is written by its own task, together
+with its rows; the manifest is then copied from these, shard by shard, so that neither has to fit
+in memory.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jdfd_keras.datasets.extraction_task import RECORDS, part_name, read_part
@@ -18,6 +19,7 @@ from jdfd_keras.datasets.manifest import (
     MANIFEST,
     VIDEOS,
     FaceRow,
+    VideoOutcome,
     VideoRow,
     schema_of,
     to_table,
@@ -32,12 +34,12 @@ from jdfd_keras.options import SplitOptions
 
 @dataclass(frozen=True)
 class Shard:
-    """What goes into one file of faces.
+    """The plan of one shard.
 
     Attributes:
-        name: The file.
-        split: The split of its faces.
-        members: Videos, each with the positions of those of its faces that belong here.
+        name: Name of the file.
+        split: Split of its faces.
+        members: Videos, each with the positions of those of its faces that are in this shard.
     """
 
     name: str
@@ -46,8 +48,8 @@ class Shard:
 
 
 @dataclass(frozen=True)
-class Join:
-    """The task of a worker: to join one shard.
+class WriteShard:
+    """Task that writes one shard.
 
     Attributes:
         out: The prepared data set.
@@ -56,15 +58,15 @@ class Join:
     out: Store
 
     def __call__(self, shard: Shard) -> str:
-        """Write a shard, and beside the parts its rows; give its name.
+        """Write a shard, and its rows into the folder of the parts; return its name.
 
         Raises:
             ValueError: If a part is damaged.
         """
-        rows, written = [], 0
+        rows, offset = [], 0
         with self.out.create(f"{SHARDS}/{shard.name}") as file:
             for video, positions in shard.members:
-                faces, own = read_part(self.out, video)["faces"], set(positions)
+                faces, own = read_part(self.out, video).faces, set(positions)
                 for position, framed in enumerate(self._read_records(video, len(faces))):
                     if position not in own:
                         continue
@@ -74,10 +76,10 @@ class Join:
                             **{**dataclasses.asdict(video), "split": shard.split},
                             **faces[position],
                             shard=shard.name,
-                            offset=written,
+                            offset=offset,
                         )
                     )
-                    written += len(framed)
+                    offset += len(framed)
         with self.out.create(_rows_name(shard)) as file:
             write_table(file, "parquet", FaceRow, [to_table(rows, FaceRow)])
         return shard.name
@@ -94,7 +96,7 @@ class Join:
                 raise ValueError(f"{found} records")
         except ValueError as error:
             raise ValueError(
-                f"Expected {count} records of {video.video_id} in {self.out.place}/{name}; got "
+                f"Expected {count} records of {video.video_id} in {self.out.location}/{name}; got "
                 f"{error}. Remove that file and the .json of the same name, and run again."
             ) from error
 
@@ -106,23 +108,28 @@ def plan_shards(
     faces_per_shard: int,
     splits: SplitOptions,
 ) -> list[Shard]:
-    """Share the faces of each split out over its shards, mixed.
+    """Distribute the faces of each split over shards, in mixed order.
 
-    Videos are taken in the order of their ids' hashes: always the same, and as good as random,
-    so that a reader who shuffles some thousand faces at a time sees every class.
+    Videos are ordered by the hash of their id: deterministic, and mixed well enough that a reader
+    with a shuffle buffer of a few thousand faces sees every class.
 
     Args:
-        videos: All of them; without a split where faces are split singly.
-        num_faces: Video id to the number of its faces.
-        faces_per_shard: A shard is full with so many, or a few more: the faces of a video in one
-            split stay together.
-        splits: By which shares and seed, where faces are split singly.
+        videos: All videos; without a split for `--split paper`, which splits single faces.
+        num_faces: Video id to number of faces.
+        faces_per_shard: A shard is closed once it has this many faces. It may have more, since
+            the faces of one video and split stay together.
+        splits: Shares and seed of `--split paper`.
 
     Returns:
         The shards, in the order of SPLITS.
+
+    Example:
+        >>> plan_shards(videos, {v.video_id: 32 for v in videos}, faces_per_shard=1024,
+        ...             splits=SplitOptions())[0].name
+        'train-00000.tfrecord'
     """
     ordered = sorted(videos, key=lambda video: hashlib.sha256(video.video_id.encode()).digest())
-    positions = _split_singly(ordered, num_faces, splits) if splits.split == "paper" else None
+    positions = _split_faces(ordered, num_faces, splits) if splits.split == "paper" else None
     shards = []
     for split in SPLITS:
         members, filled = [[]], 0
@@ -147,10 +154,25 @@ def plan_shards(
 
 
 def write_tables(
-    out: Store, suffix: str, videos: list[Video], outcomes: Mapping[str, dict], shards: list[Shard]
+    out: Store,
+    suffix: str,
+    videos: list[Video],
+    outcomes: Mapping[str, VideoOutcome],
+    shards: list[Shard],
 ) -> None:
-    """Write both tables; the manifest is the last, and says that the data set is done."""
-    rows = [VideoRow(**dataclasses.asdict(video), **outcomes[video.video_id]) for video in videos]
+    """Write both tables of a prepared data set; the manifest last, which marks it as finished.
+
+    Args:
+        out: The prepared data set, with its shards.
+        suffix: `parquet` or `csv`.
+        videos: Its videos.
+        outcomes: Video id to outcome.
+        shards: Its shards, in the order of the manifest.
+    """
+    rows = [
+        VideoRow(**dataclasses.asdict(video), **dataclasses.asdict(outcomes[video.video_id]))
+        for video in videos
+    ]
     with out.create(f"{VIDEOS}.{suffix}") as file:
         write_table(file, suffix, VideoRow, [to_table(rows, VideoRow)])
     with out.create(f"{MANIFEST}.{suffix}") as file:
@@ -158,29 +180,34 @@ def write_tables(
 
 
 def check_faces(videos: list[Video], num_faces: Mapping[str, int]) -> None:
-    """See that both classes show faces.
+    """Check that both classes have faces.
+
+    Args:
+        videos: The videos.
+        num_faces: Video id to number of faces.
 
     Raises:
-        ValueError: If one shows none.
+        ValueError: If all videos of a class are without a face.
     """
     for name, label in CLASSES.items():
         members = [video for video in videos if video.label == label]
         if members and not any(num_faces[video.video_id] for video in members):
             raise ValueError(
                 f"Expected a face in at least one {name} video; got none in all {len(members)}. "
-                "See that they show upright faces of 40 pixels or more, or try --detector mtcnn."
+                "Check that they show upright faces of 40 pixels or more, or try --detector mtcnn."
             )
 
 
-def _split_singly(
+def _split_faces(
     videos: list[Video], num_faces: Mapping[str, int], splits: SplitOptions
 ) -> dict[str, dict[str, tuple[int, ...]]]:
-    faces = [(v.video_id, place) for v in videos for place in range(num_faces[v.video_id])]
-    places = split_faces(
+    """Split single faces; return split to video id to the positions of its faces."""
+    faces = [(v.video_id, position) for v in videos for position in range(num_faces[v.video_id])]
+    assigned = split_faces(
         faces, val_share=splits.val_share, test_share=splits.test_share, seed=splits.seed
     )
     found: dict[str, dict[str, list[int]]] = {split: defaultdict(list) for split in SPLITS}
-    for (video_id, position), split in zip(faces, places, strict=True):
+    for (video_id, position), split in zip(faces, assigned, strict=True):
         found[split][video_id].append(position)
     return {split: {k: tuple(v) for k, v in of.items()} for split, of in found.items()}
 
@@ -189,6 +216,6 @@ def _rows_name(shard: Shard) -> str:
     return f"{PARTS}/{shard.name}.parquet"
 
 
-def _read_rows(out: Store, shard: Shard):
+def _read_rows(out: Store, shard: Shard) -> pa.Table:
     with out.open(_rows_name(shard)) as file:
         return pq.read_table(file, schema=schema_of(FaceRow))

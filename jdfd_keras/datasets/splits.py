@@ -1,8 +1,7 @@
-"""Which video is for training, which for validation, which for testing.
+"""Training, validation and test splits.
 
-Takes videos as a layout lists them; gives them back with splits. But for the paper's own way,
-which is there to be compared with, no two splits share footage where that can be helped; what
-cannot is found by `data.leaks`.
+Assigns a split to every video of a listing. Except for the paper's own rule, which is kept for
+comparison, splits share no sources where that is possible; `datasets.leakage` finds the rest.
 """
 
 import dataclasses
@@ -13,31 +12,37 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from jdfd_keras.datasets.videos import CLASSES, LABEL_NAMES, SPLITS, UNLABELLED, Listing, Video
+from jdfd_keras.io.console import plural
 from jdfd_keras.options import SplitOptions
 
-TRIES = 20  # draws of so many people for validation, until both classes are on both sides
+MAX_DRAWS = 20  # of one number of validation subjects, until both splits have both classes
+BOTH_SPLITS = "shows people from both training and validation"
 
 
 def assign_splits(listing: Listing, options: SplitOptions) -> tuple[list[Video], dict[str, str]]:
-    """Give every video its split.
+    """Assign a split to every video.
 
-    Where a data set comes with a split, that is the official one; where it has none for
-    validation, it is carved out of training by people. Where it comes with none, sources are
-    shared out at random.
+    A published split is the official one; if it has no validation, validation is split off from
+    training by subject. Without a published split, sources are split at random.
 
     Args:
-        listing: What a layout found.
-        options: By which rule.
+        listing: The videos of a data set.
+        options: The rule, its shares and seed.
 
     Returns:
-        The videos that are used, in the same order; of `paper` they have no split, for their
-        faces get one each, by `split_faces`. And the ids of those left out, with the reason.
+        The videos that are used, in the same order; with `paper` they have no split, since
+        `split_faces` splits their faces. And the ids of the excluded videos, with the reason.
 
     Raises:
-        ValueError: If an option is out of its range, or a split would lack a class.
+        ValueError: If an option is out of range, or a split would lack a class.
+
+    Example:
+        >>> videos, excluded = assign_splits(listing, SplitOptions(seed=1))  # doctest: +SKIP
+        >>> {video.split for video in videos} == {"train", "val", "test"}  # doctest: +SKIP
+        True
     """
     check_split_options(options)
-    videos, left_out = listing.videos, {}
+    videos, excluded = listing.videos, {}
     if options.split == "paper":
         return [dataclasses.replace(video, split="") for video in videos], {}
     if options.split == "kfold":
@@ -51,31 +56,39 @@ def assign_splits(listing: Listing, options: SplitOptions) -> tuple[list[Video],
             seed=options.seed,
         )
     elif "train" in published and "val" not in published:
-        people = {video.video_id: video.source_ids for video in videos} | listing.people
-        videos, left_out = carve_validation(videos, people, options.val_share, options.seed)
+        subjects = {video.video_id: video.source_ids for video in videos} | listing.subjects
+        videos, excluded = split_validation(videos, subjects, options.val_share, options.seed)
     if options.split == "strict":
-        labels = {(video.split, video.label) for video in videos}
-        videos, shared = drop_shared(videos)
-        left_out |= shared
-        for split, label in sorted(labels - {(video.split, video.label) for video in videos}):
+        before = {(video.split, video.label) for video in videos}
+        videos, overlapping = remove_overlap(videos)
+        excluded |= overlapping
+        for split, label in sorted(before - {(video.split, video.label) for video in videos}):
             raise ValueError(
                 f"Expected {LABEL_NAMES[label]} videos in {split} that share no source with a "
-                "later split; got none: all do. Give more of the data set, or take --split "
-                "official and look at `jdfd-keras audit`."
+                "later split; got none: all do. Add more of the data set, or use --split "
+                "official and check `jdfd-keras audit`."
             )
-    return videos, left_out
+    return videos, excluded
 
 
-def kind_of(reason: str) -> str:
-    """Leave the particulars out of a reason for which a video is left out, to count such videos."""
+def reason_kind(reason: str) -> str:
+    """Return the reason for excluding a video without its details, to count such videos.
+
+    Example:
+        >>> reason_kind("shares footage with test: source 003")
+        'shares footage with test'
+    """
     return reason.partition(":")[0]
 
 
 def check_split_options(options: SplitOptions) -> None:
-    """See that options are within their ranges.
+    """Check that split options are in range.
 
     Raises:
         ValueError: If one is not.
+
+    Example:
+        >>> check_split_options(SplitOptions(split="kfold", folds=5, fold=4))
     """
     if options.split not in ("official", "strict", "kfold", "paper"):
         raise ValueError(
@@ -85,7 +98,7 @@ def check_split_options(options: SplitOptions) -> None:
     val_share, test_share = options.val_share, options.test_share
     if not (0 < val_share < 1 and 0 < test_share < 1 and val_share + test_share < 1):
         raise ValueError(
-            "Expected val_share and test_share above 0 and below 1 together; got "
+            "Expected val_share and test_share above 0 with a sum below 1; got "
             f"val_share={val_share}, test_share={test_share}. Try the default, 0.15 each."
         )
     if not (options.folds >= 3 and 0 <= options.fold < options.folds):
@@ -95,134 +108,154 @@ def check_split_options(options: SplitOptions) -> None:
         )
 
 
-def drop_shared(videos: list[Video]) -> tuple[list[Video], dict[str, str]]:
-    """Leave out what shares footage with a later split.
+def remove_overlap(videos: list[Video]) -> tuple[list[Video], dict[str, str]]:
+    """Exclude videos that share a source with a later split.
 
-    That is training with validation or testing, and validation with testing.
+    These are training videos that share one with validation or testing, and validation videos
+    that share one with testing.
 
     Returns:
-        The videos kept, in the same order, and the ids of the others with the reason.
+        The videos kept, in the same order, and the ids of the excluded ones with the reason.
+
+    Example:
+        >>> def make(name, split):
+        ...     return Video(name, f"{name}.mp4", 0, "", "", ("anna",), split)
+        >>> remove_overlap([make("a", "train"), make("b", "test")])[1]
+        {'a': 'shares footage with test: source anna'}
     """
-    kept, left_out = {}, {}
-    taken: dict[str, str] = {}  # source to the later split that has it
+    kept, excluded = set(), {}
+    split_of: dict[str, str] = {}  # source to the latest split that has it
     for split in reversed(SPLITS):
         members = [video for video in videos if video.split == split]
         for video in members:
-            shared = [source for source in video.source_ids if source in taken]
+            shared = [source for source in video.source_ids if source in split_of]
             if shared:
-                left_out[video.video_id] = (
-                    f"shares footage with {taken[shared[0]]}: source {shared[0]}"
+                excluded[video.video_id] = (
+                    f"shares footage with {split_of[shared[0]]}: source {shared[0]}"
                 )
             else:
-                kept[video.video_id] = video
-        # Also of those left out of validation: training is to be apart from what is published.
-        taken |= {source: split for v in members for source in v.source_ids if source not in taken}
-    return [video for video in videos if video.video_id in kept], left_out
+                kept.add(video.video_id)
+        # Excluded ones too: training must not overlap with any published validation video.
+        split_of = {source: split for v in members for source in v.source_ids} | split_of
+    return [video for video in videos if video.video_id in kept], excluded
 
 
-def carve_validation(
-    videos: list[Video], people: Mapping[str, tuple[str, ...]], val_share: float, seed: int
+def split_validation(
+    videos: list[Video], subjects: Mapping[str, tuple[str, ...]], val_share: float, seed: int
 ) -> tuple[list[Video], dict[str, str]]:
-    """Take a validation split out of training, by people: nobody in it is seen in training.
+    """Split validation off from training by subject, so that no subject is in both.
 
-    A video that shows people of both sides, such as a swap between them, can be in neither. Of
-    few people, more than the share are taken where fewer do not give both classes.
+    A video with subjects of both splits, such as a face swap between them, is excluded. If there
+    are few subjects and the share does not give both classes, more of them are used.
 
     Args:
-        videos: All of them, in training or testing.
-        people: Video id to those who are seen in it.
-        val_share: Share of the people of training for validation, in (0, 1).
-        seed: The same seed gives the same split.
+        videos: All videos, for training or testing.
+        subjects: Video id to the subjects in it.
+        val_share: Share of the training subjects for validation, in (0, 1).
+        seed: Seed of the draw.
 
     Returns:
-        The videos used, in the same order, and the ids of the others with the reason.
+        The videos used, in the same order, and the ids of the excluded ones with the reason.
 
     Raises:
-        ValueError: If no draw leaves both classes in training and in validation.
+        ValueError: If no draw gives both classes in training and in validation.
+
+    Example:
+        >>> videos, excluded = split_validation(
+        ...     listing.videos, listing.subjects, 0.15, seed=0
+        ... )  # doctest: +SKIP
     """
     training = [video for video in videos if video.split == "train"]
-    known = sorted({person for video in training for person in people[video.video_id]})
+    known = sorted({subject for video in training for subject in subjects[video.video_id]})
     rng = np.random.default_rng(seed)
     fewest = max(1, round(val_share * len(known)))
     most = max(fewest, len(known) // 2)
-    for count in (count for count in range(fewest, most + 1) for _ in range(TRIES)):
+    for count in (count for count in range(fewest, most + 1) for _ in range(MAX_DRAWS)):
         chosen = {known[index] for index in rng.permutation(len(known))[:count]}
-        sides = {
-            video.video_id: _side(chosen.intersection(people[video.video_id]), people, video)
+        splits = {
+            video.video_id: _split_of_subjects(subjects[video.video_id], chosen)
             for video in training
         }
         labels = {
-            side: {video.label for video in training if sides[video.video_id] == side}
-            for side in ("train", "val")
+            split: {video.label for video in training if splits[video.video_id] == split}
+            for split in ("train", "val")
         }
         if all(set(CLASSES.values()) <= found for found in labels.values()):
             break
     else:
         raise ValueError(
-            "Expected people enough for a validation split of real and fake videos in which "
-            f"nobody of training is seen; got {len(training)} training videos of {len(known)} "
-            f"people, and no draw of {fewest} to {most} of them gave one. Give more of them."
+            "Expected enough subjects for a validation split with real and fake videos that "
+            f"shares none with training; got {len(training)} training videos of {len(known)} "
+            f"subjects, and no draw of {fewest} to {most} of them gave one. Add videos of more "
+            "people."
         )
     used = [
-        dataclasses.replace(video, split=sides.get(video.video_id, video.split))
+        dataclasses.replace(video, split=splits.get(video.video_id, video.split))
         for video in videos
-        if sides.get(video.video_id) != ""
+        if splits.get(video.video_id) != ""
     ]
-    return used, {
-        video_id: "shows people of both training and validation"
-        for video_id, side in sides.items()
-        if side == ""
-    }
+    return used, {video_id: BOTH_SPLITS for video_id, split in splits.items() if split == ""}
 
 
-def _side(chosen: set[str], people: Mapping[str, tuple[str, ...]], video: Video) -> str:
-    if not chosen:
+def _split_of_subjects(subjects: tuple[str, ...], validation: set[str]) -> str:
+    """Return `train` or `val`; "" if the subjects of a video are of both."""
+    if validation.isdisjoint(subjects):
         return "train"
-    return "val" if chosen == set(people[video.video_id]) else ""
+    return "val" if validation.issuperset(subjects) else ""
 
 
 def split_by_fold(videos: list[Video], folds: int, fold: int, seed: int) -> list[Video]:
-    """Test on one fold, validate on the next and train on the others, by groups of sources.
+    """Test on one fold, validate on the next one and train on the others.
+
+    Folds are drawn from groups of videos that share sources. Published splits are ignored.
 
     Args:
-        videos: Videos; a split of theirs is passed over.
+        videos: The videos.
         folds: Number of folds, at least 3.
-        fold: The one to test on.
-        seed: The same seed gives the same folds, whichever is tested.
+        fold: The fold to test on, from 0.
+        seed: Seed of the draw, which does not depend on `fold`.
 
     Raises:
         ValueError: If a fold would lack a class.
+
+    Example:
+        >>> videos = split_by_fold(listing.videos, 5, 0, seed=0)  # doctest: +SKIP
     """
-    places = [folds] * len(videos)  # none of them: training
+    fold_of = [folds] * len(videos)  # `folds` is no fold: always for training
     rng = np.random.default_rng(seed)
-    kinds = _group_by_kind(videos)
+    kinds = _group_by_labels(videos)
     for labels, groups in kinds.items():
         if labels == (UNLABELLED,):
-            continue  # they are of use in training alone
+            continue  # useful for training only
         for rank, position in enumerate(rng.permutation(len(groups))):
             for index in groups[position]:
-                places[index] = rank % folds
+                fold_of[index] = rank % folds
     names = {fold: "test", (fold + 1) % folds: "val"}
-    splits = [names.get(place, "train") for place in places]
-    return _place(videos, splits, sum(map(len, kinds.values())))
+    splits = [names.get(number, "train") for number in fold_of]
+    return _assign(videos, splits, sum(map(len, kinds.values())))
 
 
 def split_faces(
     faces: Sequence[tuple[str, int]], *, val_share: float, test_share: float, seed: int
 ) -> list[str]:
-    """Draw a split for every single face, as the paper's Table 1 has it.
+    """Draw a split for every single face, as in the paper's Table 1.
 
-    Faces of one video come to lie in every split, so that a detector is tested on people,
-    places and cameras that it was trained on.
+    Faces of one video are in all splits, so a detector is tested on people, locations and cameras
+    that it was trained on.
 
     Args:
-        faces: Video id and position in the video of each face; no two alike.
-        val_share: Share for validation.
-        test_share: Share for testing; exact but for rounding, as is the other.
-        seed: The same seed gives the same splits, in whatever order the faces stand.
+        faces: Video id and position in the video of each face, without repetition.
+        val_share: Share for validation, exact except for rounding.
+        test_share: Share for testing, exact except for rounding.
+        seed: Seed of the draw, which does not depend on the order of the faces.
 
     Returns:
         `train`, `val` or `test` for every face.
+
+    Example:
+        >>> faces = [("clips/a", position) for position in range(10)]
+        >>> split_faces(faces, val_share=0.1, test_share=0.1, seed=0).count("train")
+        8
     """
     keys = [
         hashlib.sha256(f"{seed} {video_id} {position}".encode()).digest()[:16]
@@ -239,65 +272,76 @@ def split_faces(
 def split_by_source(
     videos: list[Video], *, val_share: float, test_share: float, seed: int
 ) -> list[Video]:
-    """Split at random, keeping together all videos that share a source.
+    """Split at random, keeping all videos that share a source in one split.
 
-    Groups of videos that share sources, directly or through others, are shared out whole.
-    Groups with both classes, of real videos alone and of fakes alone are shared out each by
-    itself, so that every split gets its part of each.
+    Videos that share sources, directly or through other videos, form a group. Groups with both
+    classes, with real videos only and with fakes only are split separately, so that every split
+    has its share of each kind.
 
     Args:
-        videos: Videos without a split.
+        videos: The videos.
         val_share: Share of the groups for validation, in (0, 1).
         test_share: Share of the groups for testing, in (0, 1).
-        seed: The same seed gives the same splits.
+        seed: Seed of the draw.
 
     Returns:
         The videos in the same order, each with its split.
 
     Raises:
         ValueError: If there are too few groups.
+
+    Example:
+        >>> videos = [
+        ...     Video(f"{label}/{n}", f"{n}.mp4", label, "", "", (str(n),), "")
+        ...     for n in range(4)
+        ...     for label in (0, 1)
+        ... ]
+        >>> found = split_by_source(videos, val_share=0.25, test_share=0.25, seed=0)
+        >>> [sum(video.split == split for video in found) for split in SPLITS]
+        [4, 2, 2]
     """
     splits = ["train"] * len(videos)
     rng = np.random.default_rng(seed)
-    kinds = _group_by_kind(videos)
+    kinds = _group_by_labels(videos)
     for labels, groups in kinds.items():
         if labels == (UNLABELLED,):
-            continue  # they are of use in training alone
-        num_val, num_test = _share_out(len(groups), val_share, test_share)
+            continue  # useful for training only
+        num_val, num_test = _count_groups(len(groups), val_share, test_share)
         order = rng.permutation(len(groups))
         for rank, position in enumerate(order[: num_val + num_test]):
             for index in groups[position]:
                 splits[index] = "val" if rank < num_val else "test"
-    return _place(videos, splits, sum(map(len, kinds.values())))
+    return _assign(videos, splits, sum(map(len, kinds.values())))
 
 
-def _place(videos: list[Video], splits: list[str], num_groups: int) -> list[Video]:
+def _assign(videos: list[Video], splits: list[str], num_groups: int) -> list[Video]:
+    """Return the videos with their splits; check that each split has both classes."""
+    assigned = [
+        dataclasses.replace(video, split=split) for video, split in zip(videos, splits, strict=True)
+    ]
     for split in SPLITS:
-        labels = {
-            video.label for video, place in zip(videos, splits, strict=True) if place == split
-        }
+        labels = {video.label for video in assigned if video.split == split}
         if not set(CLASSES.values()) <= labels:
             raise ValueError(
                 "Expected enough videos for a training, a validation and a test split that share "
-                f"no source, each with both classes; got {len(videos)} videos in {num_groups} "
-                "groups that share sources by their names (images in one folder count as frames of "
-                "one video). Add videos, or sort them into train/, val/ and test/ yourself."
+                f"no source, each with both classes; got {plural(len(videos), 'video')} in "
+                f"{plural(num_groups, 'group')} that share sources by their names (images in one "
+                "folder count as frames of one video). Add videos, or sort them into train/, val/ "
+                "and test/ yourself."
             )
-    return [
-        dataclasses.replace(video, split=split) for video, split in zip(videos, splits, strict=True)
-    ]
+    return assigned
 
 
-def _group_by_kind(videos: list[Video]) -> dict[tuple[int, ...], list[list[int]]]:
-    """Gather groups that share sources by the labels that are in them, in a fixed order."""
+def _group_by_labels(videos: list[Video]) -> dict[tuple[int, ...], list[list[int]]]:
+    """Return the groups that share sources, by the sorted labels in them."""
     kinds = defaultdict(list)
-    for group in _groups(videos):
+    for group in _group_by_source(videos):
         kinds[tuple(sorted({videos[index].label for index in group}))].append(group)
     return {kind: kinds[kind] for kind in sorted(kinds)}
 
 
-def _share_out(num_groups: int, val_share: float, test_share: float) -> tuple[int, int]:
-    """Round the shares so that each split gets a group; of fewer than three all are to train."""
+def _count_groups(num_groups: int, val_share: float, test_share: float) -> tuple[int, int]:
+    """Round the shares so that each split has a group; fewer than three are all for training."""
     if num_groups < 3:
         return 0, 0
     num_val = min(max(1, round(val_share * num_groups)), num_groups - 2)
@@ -305,8 +349,8 @@ def _share_out(num_groups: int, val_share: float, test_share: float) -> tuple[in
     return num_val, num_test
 
 
-def _groups(videos: list[Video]) -> list[list[int]]:
-    """Gather indices of videos that share sources, directly or through others (union-find)."""
+def _group_by_source(videos: list[Video]) -> list[list[int]]:
+    """Return the indices of videos that share sources, directly or through others (union-find)."""
     parent: dict[str, str] = {}
 
     def root(source_id: str) -> str:

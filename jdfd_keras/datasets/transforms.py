@@ -1,11 +1,9 @@
-"""Face crops of TFRecord files in a tf.data graph, and what is wrong with files that do not decode.
+"""Transforms of face records in a tf.data graph: decoding and random augmentation.
 
-`data.records` writes and reads the records.
-
-Faces changed at random, in the graph: what happens to videos between a camera and a verdict.
-
-Takes a crop and a seed; gives a crop. The same seed changes it in the same way, on every machine
-of one kind. Knows nothing of labels or files.
+A record of a shard to a crop and a label, and a crop and a seed to an augmented crop: the
+degradations that a video undergoes between a camera and a detector. The same seed gives the same
+crop on every machine of one kind. Also names the damaged shards when decoding fails. Knows
+nothing of epochs or batches.
 """
 
 import contextlib
@@ -18,6 +16,7 @@ import tensorflow as tf
 
 from jdfd_keras.datasets.manifest import read_faces
 from jdfd_keras.datasets.records import SHARDS, read_framed
+from jdfd_keras.io.console import plural
 from jdfd_keras.options import AugmentOptions
 
 
@@ -25,11 +24,17 @@ def decode_face(record: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Decode one record.
 
     Args:
-        record: string[], as `data.records.encode_face` gives it.
-        size: Width and height of the crop.
+        record: string[], from `datasets.records.encode_face`.
+        size: Width and height of the crop in pixels.
 
     Returns:
-        The crop, uint8[size, size, 3], and the label, int64[]: 1 fake, 0 real, -1 unlabelled.
+        The crop, uint8[size, size, 3], RGB, and the label, int64[]: 1 fake, 0 real, -1 unlabelled.
+
+    Raises:
+        tf.errors.InvalidArgumentError: If the record is not a face of this size.
+
+    Example:
+        >>> crop, label = decode_face(tf.constant(record), 299)
     """
     parsed = tf.io.parse_single_example(
         record,
@@ -43,16 +48,24 @@ def decode_face(record: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 @contextlib.contextmanager
-def explain_damage(*directories: str | Path) -> Iterator[None]:
-    """Turn what TensorFlow says of damaged shards, while they are read, into a ValueError."""
+def reraise_damaged_shards(*directories: str | Path) -> Iterator[None]:
+    """Turn a TensorFlow error caused by damaged shards into a ValueError that names them.
+
+    Args:
+        *directories: The prepared data sets that are read in the context.
+
+    Example:
+        >>> with reraise_damaged_shards("prepared"):
+        ...     batches = list(load_faces("prepared", "val", batch_size=32))
+    """
     try:
         yield
     except tf.errors.InvalidArgumentError as error:
-        # TensorFlow puts the node's name in braces before the cause and its operation behind.
+        # TensorFlow writes "{{node ...}} cause [Op:...]".
         cause = error.message.split("}} ")[-1].split(" [Op:")[0].splitlines()[0]
         damaged = [sentence for directory in directories for sentence in find_damage(directory)]
         if not damaged and "Expected a face at byte" not in cause:
-            raise  # of the model, then, or of whoever calls it
+            raise  # the error has another cause, such as the model
         named = f" Damaged: {'; '.join(damaged)}." if damaged else ""
         raise ValueError(
             f"Expected {' and '.join(map(str, directories))} to hold every face of the manifest; "
@@ -61,10 +74,14 @@ def explain_damage(*directories: str | Path) -> Iterator[None]:
 
 
 def find_damage(directory: str | Path) -> list[str]:
-    """Read all shards, check them against their checksums and the manifest, and name the bad ones.
+    """Check all shards of a prepared data set against their checksums and the manifest.
 
     Returns:
-        A sentence for each shard that is damaged, in the order of the manifest.
+        One sentence per damaged shard, in the order of the manifest.
+
+    Example:
+        >>> find_damage("prepared")
+        []
     """
     counts = pc.value_counts(read_faces(directory, columns=["shard"])["shard"].cast(pa.string()))
     damaged = []
@@ -75,38 +92,41 @@ def find_damage(directory: str | Path) -> list[str]:
                 for _ in read_framed(file):
                     found += 1
             if found != entry["counts"]:
-                damaged.append(f"{path} holds {found} of {entry['counts']} faces")
+                damaged.append(f"{path} has {found} of {plural(entry['counts'], 'face')}")
         except FileNotFoundError:
-            damaged.append(f"{path} is not there")
+            damaged.append(f"{path} does not exist")
         except ValueError as error:
-            damaged.append(f"{path} has after {found} faces {error}")
+            damaged.append(f"{path} has, after {plural(found, 'face')}, {error}")
     return damaged
 
 
-CHANCE = 0.5  # of each change
-LOWEST_JPEG_QUALITY = 40
-LARGEST_SIGMA = 2.0  # of the blur, in pixels
-BLUR_RADIUS = 5  # 2.5 times the largest sigma
-SMALLEST_SCALE = 0.25
-STRONGEST_NOISE = 10.0  # standard deviation, in grey levels
-COLOUR_RANGE = 0.2  # contrast and saturation by this share, brightness by so much of 255
+PROBABILITY = 0.5  # of each augmentation
+MIN_JPEG_QUALITY = 40
+MAX_BLUR_SIGMA = 2.0  # in pixels
+BLUR_RADIUS = 5  # in pixels, 2.5 * MAX_BLUR_SIGMA
+MIN_SCALE = 0.25
+MAX_NOISE = 10.0  # standard deviation in grey levels
+COLOUR_RANGE = 0.2  # relative for contrast and saturation, a share of 255 for brightness
 
 
 def augment_face(crop: tf.Tensor, seed: tf.Tensor, options: AugmentOptions) -> tf.Tensor:
-    """Change a face in those ways that are switched on, each with a chance of one half.
+    """Apply each enabled augmentation to a face with a probability of one half.
 
-    In the order in which it happens to a picture: mirrored, lit, out of focus, made small, noisy,
-    compressed.
+    In the order of a camera pipeline: flip, colour, blur, downscaling, noise, JPEG.
 
     Args:
-        crop: uint8[size, size, 3].
-        seed: int64[2], another one for every face and pass.
-        options: The switches.
+        crop: uint8[size, size, 3], RGB.
+        seed: int64[2], different for every face and epoch.
+        options: The enabled augmentations.
 
     Returns:
-        uint8[size, size, 3].
+        uint8[size, size, 3], RGB.
+
+    Example:
+        >>> crop = tf.zeros((299, 299, 3), tf.uint8)
+        >>> augmented = augment_face(crop, tf.constant([0, 1], tf.int64), AugmentOptions(jpeg=True))
     """
-    ways = {
+    augmentations = {
         "flip": _flip,
         "colour": _colour,
         "blur": _blur,
@@ -114,23 +134,20 @@ def augment_face(crop: tf.Tensor, seed: tf.Tensor, options: AugmentOptions) -> t
         "noise": _noise,
         "jpeg": _jpeg,
     }
-    for number, (name, change) in enumerate(ways.items()):
+    for number, (name, apply) in enumerate(augmentations.items()):
         if getattr(options, name):
-            own = tf.random.experimental.stateless_fold_in(seed, number)
-            chance = tf.random.stateless_uniform(
-                [], tf.random.experimental.stateless_fold_in(own, 0)
-            )
+            own_seed = tf.random.experimental.stateless_fold_in(seed, number)
             crop = tf.cond(
-                chance < CHANCE,
-                lambda crop=crop, change=change, own=own: change(crop, own),
+                _draw(own_seed, 0.0, 1.0, 0) < PROBABILITY,
+                lambda crop=crop, apply=apply, own_seed=own_seed: apply(crop, own_seed),
                 lambda crop=crop: crop,
             )
     return crop
 
 
 def _draw(seed: tf.Tensor, low: float, high: float, number: int = 1) -> tf.Tensor:
-    own = tf.random.experimental.stateless_fold_in(seed, number)
-    return tf.random.stateless_uniform([], own, low, high)
+    own_seed = tf.random.experimental.stateless_fold_in(seed, number)
+    return tf.random.stateless_uniform([], own_seed, low, high)
 
 
 def _to_bytes(pixels: tf.Tensor) -> tf.Tensor:
@@ -138,7 +155,7 @@ def _to_bytes(pixels: tf.Tensor) -> tf.Tensor:
 
 
 def _flip(crop: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    return tf.reverse(crop, [1])  # a slice with a step of -1 takes six times as long (2.21.0)
+    return tf.reverse(crop, [1])  # crop[:, ::-1] takes six times as long (TensorFlow 2.21.0)
 
 
 def _colour(crop: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
@@ -147,19 +164,19 @@ def _colour(crop: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     saturation = _draw(seed, 1 - COLOUR_RANGE, 1 + COLOUR_RANGE, 2)
     brightness = _draw(seed, -255 * COLOUR_RANGE, 255 * COLOUR_RANGE, 3)
     grey = tf.image.rgb_to_grayscale(pixels)
-    coloured = grey + saturation * (pixels - grey)
-    middle = tf.reduce_mean(grey)
-    return _to_bytes(contrast * (coloured - middle) + middle + brightness)
+    saturated = grey + saturation * (pixels - grey)
+    mean = tf.reduce_mean(grey)
+    return _to_bytes(contrast * (saturated - mean) + mean + brightness)
 
 
 def _blur(crop: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    sigma = _draw(seed, 0.1, LARGEST_SIGMA)
-    away = tf.range(-BLUR_RADIUS, BLUR_RADIUS + 1, dtype=tf.float32)
-    weights = tf.exp(-0.5 * tf.square(away / sigma))
+    sigma = _draw(seed, 0.1, MAX_BLUR_SIGMA)
+    distances = tf.range(-BLUR_RADIUS, BLUR_RADIUS + 1, dtype=tf.float32)
+    weights = tf.exp(-0.5 * tf.square(distances / sigma))
     weights /= tf.reduce_sum(weights)
     pad = [[BLUR_RADIUS, BLUR_RADIUS], [BLUR_RADIUS, BLUR_RADIUS], [0, 0]]
     pixels = tf.pad(tf.cast(crop, tf.float32), pad, "REFLECT")[tf.newaxis]
-    for shape in ((-1, 1, 1, 1), (1, -1, 1, 1)):  # down, then across
+    for shape in ((-1, 1, 1, 1), (1, -1, 1, 1)):  # vertical, then horizontal
         kernel = tf.tile(tf.reshape(weights, shape), (1, 1, 3, 1))
         pixels = tf.nn.depthwise_conv2d(pixels, kernel, (1, 1, 1, 1), "VALID")
     return _to_bytes(pixels[0])
@@ -167,17 +184,17 @@ def _blur(crop: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 def _scale(crop: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     size = tf.shape(crop)[:2]
-    small = tf.cast(tf.cast(size, tf.float32) * _draw(seed, SMALLEST_SCALE, 1.0), tf.int32)
+    small = tf.cast(tf.cast(size, tf.float32) * _draw(seed, MIN_SCALE, 1.0), tf.int32)
     shrunk = tf.image.resize(crop, small, antialias=True)
     return tf.ensure_shape(_to_bytes(tf.image.resize(shrunk, size)), crop.shape)
 
 
 def _noise(crop: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    own = tf.random.experimental.stateless_fold_in(seed, 2)
-    noise = tf.random.stateless_normal(tf.shape(crop), own)
-    return _to_bytes(tf.cast(crop, tf.float32) + _draw(seed, 0.0, STRONGEST_NOISE) * noise)
+    noise_seed = tf.random.experimental.stateless_fold_in(seed, 2)
+    noise = tf.random.stateless_normal(tf.shape(crop), noise_seed)
+    return _to_bytes(tf.cast(crop, tf.float32) + _draw(seed, 0.0, MAX_NOISE) * noise)
 
 
 def _jpeg(crop: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    quality = tf.cast(_draw(seed, LOWEST_JPEG_QUALITY, 101), tf.int32)
+    quality = tf.cast(_draw(seed, MIN_JPEG_QUALITY, 101), tf.int32)
     return tf.ensure_shape(tf.image.adjust_jpeg_quality(crop, quality), crop.shape)

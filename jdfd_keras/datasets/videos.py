@@ -1,12 +1,16 @@
-"""What is known of a video before it is opened: the words that all data sets share.
+"""Videos of a data set before any of them is opened: labels, splits, sources, file names.
 
-The names in a folder, read once, and its small text files when asked for.
+Defines what all layouts share, reads the file names of a data set and, on request, its small text
+files, and counts faces by split, label and manipulation. Decodes nothing.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pyarrow as pa
+
+from jdfd_keras.io.results import Result
 from jdfd_keras.io.storage import LocalStore, Store, read_text
 
 SPLITS = ("train", "val", "test")
@@ -20,19 +24,19 @@ MEDIA_SUFFIXES = IMAGE_SUFFIXES | frozenset(
 
 
 @dataclass(frozen=True)
-class Video:
+class Video(Result):
     """One video or image of a data set.
 
     Attributes:
-        video_id: Unique across data sets, such as `ffpp/Deepfakes/c23/000_003`. What stands
-            before its first `/` names the family of data sets within which source ids speak of
-            the same footage.
-        path: The file, relative to the root of the data set.
-        label: 1 is fake, 0 is real, -1 is unlabelled.
-        manipulation: How the fake was made, where the layout tells; "" for real.
-        compression: `raw`, `c23`, `c40`, or "" where unknown.
-        source_ids: Whose footage is in it.
-        split: `train`, `val`, `test`, or "" where the layout leaves it open.
+        video_id: Unique across data sets, such as `ffpp/Deepfakes/c23/000_003`. The text before
+            the first `/` is its namespace: within one namespace, equal source ids mean the same
+            footage.
+        path: Path of the file, relative to the root of the data set.
+        label: 1 fake, 0 real, -1 unlabelled.
+        manipulation: Name of the manipulation if the layout states it; "" for real videos.
+        compression: `raw`, `c23`, `c40`, or "" if not stated.
+        source_ids: Ids of the footage that it shows.
+        split: `train`, `val`, `test`, or "" if the layout assigns none.
     """
 
     video_id: str
@@ -45,43 +49,113 @@ class Video:
 
 
 @dataclass(frozen=True)
-class Listing:
-    """What a layout found in a folder.
+class Listing(Result):
+    """The videos that a layout found in a folder.
 
     Attributes:
-        videos: In the order of their ids.
-        missing: Files that the data set has and the folder has not.
-        unknown: Videos and images in the folder that the data set does not have.
-        people: Video id to those who are seen in it, where people appear in several sources;
-            others are told apart by their sources.
-        left_out: Ids of videos that are there and not asked for, with the reason.
+        videos: Sorted by id.
+        missing: Files that the data set's own lists name and the folder lacks.
+        unrecognized: Videos and images in the folder that the layout does not know.
+        subjects: Video id to the people in it, where one person is in several sources; the
+            subjects of other videos are their sources.
+        excluded: Video id to reason, of the videos that were not requested.
     """
 
     videos: list[Video]
     missing: list[str] = field(default_factory=list)
-    unknown: list[str] = field(default_factory=list)
-    people: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    left_out: Mapping[str, str] = field(default_factory=dict)
+    unrecognized: list[str] = field(default_factory=list)
+    subjects: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    excluded: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FaceCount(Result):
+    """Number of faces and videos in one group of faces.
+
+    Attributes:
+        num_videos: Videos with a face in the group.
+        num_faces: Faces.
+        split: `train`, `val` or `test`; None if not grouped by it, as for the other fields.
+        label: `real`, `fake` or `unlabelled`.
+        manipulation: Name of the manipulation; "" for real videos.
+        compression: `raw`, `c23`, `c40`, or "" if not stated.
+    """
+
+    num_videos: int
+    num_faces: int
+    split: str | None = None
+    label: str | None = None
+    manipulation: str | None = None
+    compression: str | None = None
+
+
+def count_by(table: pa.Table, *columns: str) -> list[FaceCount]:
+    """Count the faces and videos of each group of a manifest.
+
+    Args:
+        table: One row per face, with the column `video_id` and those to group by.
+        columns: Some of `split`, `label`, `manipulation` and `compression`.
+
+    Returns:
+        One entry per group that has faces, sorted by train, val, test; then by real, fake,
+        unlabelled; then by manipulation and compression.
+
+    Example:
+        >>> table = pa.table({"video_id": ["a", "a", "b"], "label": [0, 0, 1]})
+        >>> [(group.label, group.num_videos, group.num_faces) for group in count_by(table, "label")]
+        [('real', 1, 2), ('fake', 1, 1)]
+    """
+    groups = (
+        table.select([*columns, "video_id"])
+        .group_by(list(columns))
+        .aggregate([("video_id", "count_distinct"), ("video_id", "count")])
+        .to_pylist()
+    )
+    for group in groups:
+        if "label" in group:
+            group["label"] = LABEL_NAMES[group["label"]]
+    ranks = [*SPLITS, *LABEL_NAMES.values()]
+    groups.sort(
+        key=lambda group: [
+            ranks.index(group[name]) if name in ("split", "label") else group[name]
+            for name in ("split", "label", "manipulation", "compression")
+            if name in group
+        ]
+    )
+    return [
+        FaceCount(group.pop("video_id_count_distinct"), group.pop("video_id_count"), **group)
+        for group in groups
+    ]
 
 
 def has_suffix(path: str, suffixes: frozenset[str] = MEDIA_SUFFIXES) -> bool:
-    """Tell a kind of file by the end of its name."""
+    """Return whether a file name ends in one of some suffixes, in upper or lower case.
+
+    Example:
+        >>> has_suffix("clips/a.MP4")
+        True
+    """
     return any(path.lower().endswith(suffix) for suffix in suffixes)
 
 
-def family(video_id: str) -> str:
-    """Name the family of data sets of a video."""
+def dataset_namespace(video_id: str) -> str:
+    """Return the part of a video id within which equal source ids mean the same footage.
+
+    Example:
+        >>> dataset_namespace("ffpp/Deepfakes/c23/000_003")
+        'ffpp'
+    """
     return video_id.split("/", 1)[0]
 
 
 @dataclass(frozen=True)
-class Tree:
-    """A folder of a data set.
+class DatasetFiles:
+    """The file names of a data set.
 
     Attributes:
         store: The folder.
-        name: Its own name.
-        files: Relative names of the files in it, hidden ones left out, sorted.
+        name: Name of the folder.
+        files: File names relative to the folder, sorted, without hidden files.
     """
 
     store: Store
@@ -89,42 +163,56 @@ class Tree:
     files: tuple[str, ...]
 
     def media(self) -> list[str]:
-        """List the videos and images."""
+        """Return the names of the videos and images."""
         return [name for name in self.files if has_suffix(name)]
 
     def read(self, name: str) -> str:
-        """Read a text file."""
+        """Read a text file.
+
+        Raises:
+            OSError: If it cannot be read.
+            ValueError: If it is not UTF-8.
+        """
         try:
             return read_text(self.store, name)
         except UnicodeDecodeError as error:
             raise ValueError(
-                f"Expected text in UTF-8 in {self.store.place}/{name}; got {error}. Download it "
+                f"Expected text in UTF-8 in {self.store.location}/{name}; got {error}. Download it "
                 "again."
             ) from error
 
 
-def read_tree(store: Store, files: Iterable[str] | None = None) -> Tree:
-    """Read the names in a folder.
+def read_dataset_files(store: Store, files: Iterable[str] | None = None) -> DatasetFiles:
+    """Read the file names of a data set.
+
+    Args:
+        store: The folder.
+        files: Its file names if they were listed before.
 
     Raises:
-        OSError: If there is no such folder.
+        OSError: If the folder does not exist.
+        ValueError: If the name of a video or image is not UTF-8.
+
+    Example:
+        >>> read_dataset_files(LocalStore("videos")).media()  # doctest: +SKIP
+        ['fake/anna_bob.mp4', 'real/anna.mp4']
     """
-    place = store.place
+    path = store.location
     if isinstance(store, LocalStore):
-        if not Path(place).is_dir():
+        if not Path(path).is_dir():
             raise FileNotFoundError(
-                f"Expected the folder of a data set; got {place}, which is no folder. Check the "
+                f"Expected the folder of a data set; got {path}, which is not a folder. Check the "
                 "path."
             )
-        place = str(Path(place).resolve())  # `.` has a name too
+        path = str(Path(path).resolve())  # so that `.` has a name
     names = store.list() if files is None else files
     files = [name for name in names if not any(p.startswith(".") for p in name.split("/"))]
     for name in files:
         if has_suffix(name) and not _is_utf8(name):
             raise ValueError(
-                f"Expected names of files in UTF-8 in {place}; got {name!r}. Rename that file."
+                f"Expected file names in UTF-8 in {path}; got {name!r}. Rename that file."
             )
-    return Tree(store, place.rstrip("/").rsplit("/", 1)[-1], tuple(sorted(files)))
+    return DatasetFiles(store, path.rstrip("/").rsplit("/", 1)[-1], tuple(sorted(files)))
 
 
 def _is_utf8(name: str) -> bool:
@@ -135,22 +223,28 @@ def _is_utf8(name: str) -> bool:
     return True
 
 
-def refuse(tree: Tree, layout: str, folders: Iterable[str]) -> ValueError:
-    """Say that a folder is not laid out as a data set, and what was looked for."""
-    there = sorted({name.split("/")[0] + "/" * ("/" in name) for name in tree.files})
-    shown = ", ".join(there[:6]) + (" ..." if len(there) > 6 else "")
+def layout_error(root: DatasetFiles, layout: str, folders: Iterable[str]) -> ValueError:
+    """Return the error for a folder that does not have a layout.
+
+    Args:
+        root: The folder.
+        layout: Name of the expected data set.
+        folders: Folders in which videos were expected.
+    """
+    entries = sorted({name.split("/")[0] + "/" * ("/" in name) for name in root.files})
+    shown = ", ".join(entries[:6]) + (" ..." if len(entries) > 6 else "")
     return ValueError(
-        f"Expected {layout} in {tree.store.place}, so a video in one of the folders "
-        f"{', '.join(folders)}; got {shown or 'an empty folder'}. Give the folder above these, or "
-        "lay your own videos out as `folder`."
+        f"Expected {layout} in {root.store.location}, with videos in at least one of the folders "
+        f"{', '.join(folders)}; got {shown or 'an empty folder'}. Give the folder that contains "
+        "these, or arrange your own videos in the layout `folder`."
     )
 
 
 def sort_videos(videos: Iterable[Video]) -> list[Video]:
-    """Put videos in the order of their ids.
+    """Sort videos by their ids.
 
     Raises:
-        ValueError: If two have one id.
+        ValueError: If two of them have the same id.
     """
     videos = sorted(videos, key=lambda video: video.video_id)
     for one, other in zip(videos, videos[1:], strict=False):

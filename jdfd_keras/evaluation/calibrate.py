@@ -1,171 +1,312 @@
-"""Scores that mean what they say, and where a verdict begins.
+"""Calibration: temperature, threshold and uncertain band from validation videos.
 
-Takes labelled scores of validation; gives a temperature, a threshold for a wanted false positive
-rate, and the band in which the honest answer is "uncertain". Knows how that is kept in a run
-folder; knows nothing of models or TensorFlow.
+Measures how far scores are probabilities, fits a `Calibration`, and stores it in the run:
+calibration.json, which `evaluate`, `predict` and `export` read, and the scores and faces it was
+fitted on. Reads no test data and draws nothing. Imports no TensorFlow before a run is calibrated.
 
 Reference:
     Guo, Pleiss, Sun, Weinberger: "On Calibration of Modern Neural Networks" (2017), temperature
     scaling and expected calibration error.
-
-A run and validation data to a calibration, kept in the run.
-
-Takes a run folder and prepared data sets; writes calibration.json, which `evaluate`, `predict` and
-`export` read, and beside it the scores it was found on and a picture. Test data is not touched.
 """
 
 import dataclasses
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+from scipy.optimize import minimize_scalar
 
 from jdfd_keras.client.metadata import (
     CALIBRATION,
+    VERDICTS,
     Calibration,
+    apply_temperature,
     save_calibration,
+    to_logit,
 )
 from jdfd_keras.datasets.leakage import COLUMNS
-from jdfd_keras.evaluation.eval_data import SEEN, check_leaks, gather
-from jdfd_keras.evaluation.evaluate import join_manifest, score_sets
-from jdfd_keras.evaluation.reliability import (
-    TEMPERATURES,
-    fit_calibration,
-    measure_reliability,
-    weigh_by_video,
+from jdfd_keras.datasets.videos import CLASSES, LABEL_NAMES
+from jdfd_keras.evaluation.eval_data import (
+    CALIBRATION_FACES,
+    check_leakage,
+    load_eval_sets,
 )
 from jdfd_keras.evaluation.scores import Scores, score_videos
 from jdfd_keras.evaluation.scores_file import write_scores
+from jdfd_keras.io.results import Result
 from jdfd_keras.options import CalibrateOptions
-from jdfd_keras.reporting.charts import plot_histograms, plot_reliability
-from jdfd_keras.training.run_folder import digest_model, load_run_model, write_seen
+from jdfd_keras.training.run_folder import digest_model, load_run_model, write_provenance
 
-FOLDER = "calibration"  # pictures and scores, beside calibration.json
+BINS = 15
+TEMPERATURES = (0.05, 20.0)  # bounds of the fit
+FOLDER = "calibration"  # of scores and figures, beside calibration.json
 SPLIT = "val"
+
+
+@dataclass(frozen=True, eq=False)
+class Reliability:
+    """A reliability diagram: the share of fakes by score.
+
+    Attributes:
+        edges: float64[k + 1], edges of equal bins from 0 to 1.
+        count: int64[k], rows per bin.
+        mean_score: float64[k], NaN in an empty bin.
+        fake_share: float64[k], NaN in an empty bin.
+        ece: Expected calibration error: the weighted mean of |mean_score - fake_share|.
+    """
+
+    edges: np.ndarray
+    count: np.ndarray
+    mean_score: np.ndarray
+    fake_share: np.ndarray
+    ece: float
+
+
+@dataclass(frozen=True)
+class CalibrationError(Result):
+    """The expected calibration error of faces, with equal weight for each video, and of videos."""
+
+    frame_ece: float
+    video_ece: float
+
+
+def measure_reliability(
+    label: np.ndarray, score: np.ndarray, weight: np.ndarray | None = None
+) -> Reliability:
+    """Compute the reliability diagram and the expected calibration error of scores.
+
+    Args:
+        label: bool[n], True is fake.
+        score: float64[n], P(fake), in [0, 1].
+        weight: float64[n], weight of each row; 1 by default.
+
+    Example:
+        >>> round(measure_reliability(np.array([True, False]), np.array([0.9, 0.1])).ece, 3)
+        0.1
+    """
+    weight = np.ones(len(score)) if weight is None else weight
+    edges = np.linspace(0, 1, BINS + 1)
+    bin_of_row = np.clip(np.searchsorted(edges, score, side="right") - 1, 0, BINS - 1)
+    total = np.bincount(bin_of_row, weights=weight, minlength=BINS)
+    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, an empty bin
+        mean_score = np.bincount(bin_of_row, weights=weight * score, minlength=BINS) / total
+        fake_share = np.bincount(bin_of_row, weights=weight * label, minlength=BINS) / total
+    ece = np.nansum(total * np.abs(mean_score - fake_share)) / total.sum()
+    count = np.bincount(bin_of_row, minlength=BINS)
+    return Reliability(edges, count, mean_score, fake_share, float(ece))
+
+
+def weigh_by_video(scores: Scores) -> np.ndarray:
+    """Return weights of faces that add up to 1 for each video; float64[n]."""
+    return 1 / np.bincount(scores.video)[scores.video]
+
+
+def measure_calibration_error(scores: Scores, aggregation: str = "mean") -> CalibrationError:
+    """Compute the expected calibration error of faces and of videos.
+
+    Args:
+        scores: One row per face.
+        aggregation: How face scores are aggregated into a video score; see `score_videos`.
+    """
+    video = measure_reliability(scores.videos.label, score_videos(scores, aggregation))
+    frame = measure_reliability(scores.label, scores.score, weigh_by_video(scores))
+    return CalibrationError(frame_ece=frame.ece, video_ece=video.ece)
+
+
+def fit_calibration(scores: Scores, target_error_rate: float, **known: str) -> Calibration:
+    """Fit temperature, threshold and uncertain band on validation scores.
+
+    The temperature minimises the cross-entropy of the faces, with equal weight for each video and
+    Platt's targets: (n + 1) / (n + 2) instead of 1 for n fake videos, and 1 / (n + 2) instead of 0
+    for n real ones, so that the temperature stays finite if validation has no errors. A video is
+    scored by the highest mean of its tracks, as in `predict` (which also ignores unreliable
+    tracks).
+
+    The threshold is the lowest one at which at most the target share of real videos is called
+    fake, moved halfway to the next observed score. Likewise there is a highest threshold at which
+    at most that share of fake videos is called real. In the band between the two neither verdict
+    reaches the target. If the classes are separable, every threshold in the gap reaches it: the
+    middle of the gap becomes the threshold, and its middle half the band.
+
+    Args:
+        scores: Uncalibrated validation scores of both classes.
+        target_error_rate: Highest share of real videos called fake, and of fake videos called
+            real; in [0, 0.5).
+        known: `data` and `model` of the result.
+
+    Raises:
+        ValueError: If a class is absent, the rate is out of range, or too many real videos have
+            the highest possible score.
+
+    Reference:
+        Platt: "Probabilistic Outputs for Support Vector Machines" (1999), section 2.2.
+
+    Example:
+        >>> scores = Scores.from_faces(video_id=["a", "b"], label=[0, 1], score=[0.25, 0.75])
+        >>> round(fit_calibration(scores, 0.05).threshold, 3)
+        0.5
+    """
+    label = scores.videos.label
+    num_fake = int(label.sum())
+    num_real = len(label) - num_fake
+    if not (num_real and num_fake):
+        raise ValueError(
+            f"Expected real and fake videos in validation; got {num_real} real and {num_fake} "
+            "fake. Prepare a dataset whose validation split has both."
+        )
+    if not 0 <= target_error_rate < 0.5:
+        raise ValueError(
+            f"Expected a target error rate from 0 to below 0.5; got {target_error_rate:g}. Try "
+            "0.05."
+        )
+    weight = weigh_by_video(scores)
+    target = np.where(scores.label, (num_fake + 1) / (num_fake + 2), 1 / (num_real + 2))
+
+    def cross_entropy(log_temperature: float) -> float:
+        logit = to_logit(scores.score) / np.exp(log_temperature)
+        return float(weight @ (np.logaddexp(0, logit) - target * logit))
+
+    found = minimize_scalar(cross_entropy, bounds=np.log(TEMPERATURES), options={"xatol": 1e-6})
+    temperature = float(np.exp(found.x))
+    corrected = apply_temperature(scores.score, temperature)
+    # float32 as in served scores: means of equal scores may differ in the last bit of a float64.
+    video = score_videos(dataclasses.replace(scores, score=corrected), "track").astype(np.float32)
+    video = video.astype(np.float64)
+    highest = float(np.float32(apply_temperature(np.array(1.0), temperature)))
+    real, fake = np.sort(video[~label]), np.sort(video[label])
+    # The highest real score below the threshold, and the lowest fake score above it.
+    last_real = real[len(real) - 1 - int(target_error_rate * num_real + 1e-9)]
+    first_fake = fake[int(target_error_rate * num_fake + 1e-9)]
+    if last_real < first_fake:  # separable: the middle half of the gap
+        threshold = (last_real + first_fake) / 2
+        half = (first_fake - last_real) / 4
+        band = threshold - half, threshold + half
+    else:
+        higher = np.append(video[video > last_real], highest).min()
+        if higher <= last_real:
+            raise ValueError(
+                f"Expected a threshold that calls no more than {target_error_rate:g} of the "
+                f"{num_real} real videos fake; more of them have the highest score, "
+                f"{last_real:g}. Try a higher rate, or train longer."
+            )
+        threshold = (last_real + higher) / 2
+        band = np.nextafter(np.float32(first_fake), np.float32(0)), threshold
+    return Calibration(
+        temperature=temperature,
+        threshold=float(threshold),
+        uncertain_from=float(band[0]),
+        uncertain_to=float(band[1]),
+        target_error_rate=target_error_rate,
+        num_real=num_real,
+        num_fake=num_fake,
+        ece_before=measure_reliability(scores.label, scores.score, weight).ece,
+        ece_after=measure_reliability(scores.label, corrected, weight).ece,
+        **known,
+    )
+
+
+def count_verdicts(
+    label: np.ndarray, score: np.ndarray, calibration: Calibration
+) -> dict[str, dict[str, int]]:
+    """Count videos by label and verdict.
+
+    Args:
+        label: bool[v], True is fake.
+        score: float64[v], calibrated video scores.
+        calibration: Reads a score as `real`, `uncertain` or `fake`.
+
+    Returns:
+        For `real` and `fake` videos the number of each verdict.
+    """
+    counts = {name: dict.fromkeys(VERDICTS, 0) for name in CLASSES}
+    for is_fake, value in zip(label, score, strict=True):
+        counts[LABEL_NAMES[int(is_fake)]][calibration.judge(value)] += 1
+    return counts
+
+
+@dataclass(frozen=True)
+class CalibrationResult(Result):
+    """A calibration and how it reads the validation videos.
+
+    Attributes:
+        calibration: The calibration, as in calibration.json.
+        before: Expected calibration error of the uncalibrated scores.
+        after: Expected calibration error of the calibrated scores.
+        verdicts: Number of validation videos by label and verdict.
+        leakage: A sentence on what training and validation have in common.
+        scores: The uncalibrated scores; not in JSON.
+    """
+
+    calibration: Calibration
+    before: CalibrationError
+    after: CalibrationError
+    verdicts: dict[str, dict[str, int]]
+    leakage: str
+    scores: Scores | None = field(default=None, repr=False, compare=False, metadata={"json": False})
+
+    @property
+    def calibrated_scores(self) -> Scores:
+        """The scores after calibration."""
+        score = self.calibration.apply(self.scores.score)
+        return dataclasses.replace(self.scores, score=score)
 
 
 def calibrate(
     run: str | Path,
     data: str | Path | Sequence[str | Path],
     options: CalibrateOptions | None = None,
-) -> dict:
-    """Calibrate the best model of a run on the validation split of prepared data sets.
+) -> CalibrationResult:
+    """Calibrate the best model of a run on the validation split of prepared datasets.
 
     Args:
-        run: The run folder. Its calibration.json is replaced, and in its folder `calibration`
-            scores.parquet (not calibrated), reliability and scores as PNG and SVG.
-        data: Prepared data set, or several; what the run was trained on has its own validation.
-        options: The wanted false positive rate; whether a leak is taken.
-
-    Returns:
-        The fields of the Calibration; `before` and `after` with the expected calibration error of
-        faces and of videos; `validation`, how many real and fake videos are called real,
-        uncertain and fake, by label; `leaks`, a sentence. Ready for JSON.
+        run: Run folder. Its calibration.json is replaced, and in its folder `calibration` the
+            uncalibrated scores.parquet.
+        data: Prepared dataset, or several, such as the one that the run was trained on.
+        options: Target error rate; whether leakage is allowed.
 
     Raises:
-        OSError: If a folder is not what it should be.
-        ValueError: If validation is empty, lacks a class or leaks from training; if the rate is
-            out of range or cannot be reached.
+        OSError: If `run` is not a run folder or `data` not a prepared dataset.
+        ValueError: If validation is empty, lacks a class or shares faces with training; if the
+            rate is out of range or cannot be reached.
+
+    Example:
+        >>> result = calibrate("run", "prepared")  # doctest: +SKIP
+        >>> result.calibration.threshold  # doctest: +SKIP
+        0.62
     """
+    from jdfd_keras.evaluation.evaluate import join_manifest, score_sets
+
     run = Path(run)
     if not run.is_dir():
         raise NotADirectoryError(
-            f"Expected a run folder, in which a calibration is kept; got {run}. Make one with "
+            f"Expected a run folder, where the calibration is stored; got {run}. Make one with "
             "`jdfd-keras train`."
         )
     options = options or CalibrateOptions()
-    sets = gather([data] if isinstance(data, (str, Path)) else data, SPLIT)
-    leaks = check_leaks(run, sets, SPLIT, allow_leak=options.allow_leak)
+    sets = load_eval_sets([data] if isinstance(data, (str, Path)) else data, SPLIT)
+    leakage = check_leakage(run, sets, SPLIT, allow_leak=options.allow_leak)
     model, _ = load_run_model(run)
-    scored = score_sets(model, sets, SPLIT, options.batch_size, reconstruct=False)
-    scores = join_manifest(sets, scored)
+    scores = join_manifest(sets, score_sets(model, sets, SPLIT, options.batch_size))
     calibration = fit_calibration(
         scores,
         options.fpr,
         data=", ".join(one.name for one in sets),
         model=digest_model(run),
     )
-    corrected = dataclasses.replace(scores, score=calibration.apply(scores.score))
-    result = _describe(scores, corrected, calibration) | {"leaks": leaks}
-
-    folder = run / FOLDER
-    folder.mkdir(exist_ok=True)
+    calibrated = dataclasses.replace(scores, score=calibration.apply(scores.score))
+    videos = score_videos(calibrated, "track")
+    (run / FOLDER).mkdir(exist_ok=True)
     rows = pa.concat_tables([one.rows.select([*COLUMNS, "split"]) for one in sets])
-    write_seen(run, rows, SEEN)
-    write_scores(folder / "scores.parquet", scores)
-    _draw(folder, scores, corrected, calibration)
+    write_provenance(run, rows, CALIBRATION_FACES)
+    write_scores(run / FOLDER / "scores.parquet", scores)
     save_calibration(run / CALIBRATION, calibration)
-    return result
-
-
-def summarize(result: dict) -> str:
-    """Say in a few lines, for a terminal, what `calibrate` found."""
-    before, after = result["before"], result["after"]
-    lines = [
-        f"validation: {result['num_real']} real and {result['num_fake']} fake videos of "
-        f"{result['data']}",
-        f"temperature {result['temperature']:.3g}: calibration error of faces "
-        f"{before['frame_ece']:.3f} -> {after['frame_ece']:.3f}, of videos "
-        f"{before['video_ece']:.3f} -> {after['video_ece']:.3f}",
-        f"threshold {result['threshold']:.3g} for a false positive rate of "
-        f"{result['wanted_rate']:g} at most",
-        f"uncertain from {result['uncertain_from']:.3g} to {result['uncertain_to']:.3g}; "
-        + ", ".join(
-            f"{name} videos: {', '.join(f'{count} {verdict}' for verdict, count in of.items())}"
-            for name, of in result["validation"].items()
-        ),
-    ]
-    if result["wanted_rate"] * min(result["num_real"], result["num_fake"]) < 1:
-        lines.append(
-            f"note: a rate of {result['wanted_rate']:g} is less than one video of the smaller "
-            "class, so that the most extreme one decides; with more validation videos it is surer"
-        )
-    if result["temperature"] > 0.99 * TEMPERATURES[1]:
-        lines.append(
-            "note: these scores tell next to nothing of what is fake: no temperature is high "
-            "enough. Train longer, or look at the training data"
-        )
-    if after["frame_ece"] > before["frame_ece"] and result["temperature"] > 1:
-        lines.append(
-            "note: on these videos the scores as they came err less, but so few cannot show that "
-            "they are as sure as they say: the temperature makes them more careful"
-        )
-    return "\n".join(lines)
-
-
-def _describe(scores: Scores, corrected: Scores, calibration: Calibration) -> dict:
-    label = scores.videos.label
-
-    def errors(of: Scores) -> dict:
-        video = measure_reliability(label, score_videos(of, "track"))
-        frame = measure_reliability(of.label, of.score, weigh_by_video(of))
-        return {"frame_ece": frame.ece, "video_ece": video.ece}
-
-    counts = {name: dict.fromkeys(("real", "uncertain", "fake"), 0) for name in ("real", "fake")}
-    for is_fake, score in zip(label, score_videos(corrected, "track"), strict=True):
-        counts["fake" if is_fake else "real"][calibration.judge(score)] += 1
-    return {
-        **dataclasses.asdict(calibration),
-        "before": errors(scores),
-        "after": errors(corrected),
-        "validation": counts,
-    }
-
-
-def _draw(folder: Path, scores: Scores, corrected: Scores, calibration: Calibration) -> None:
-    plot_reliability(
-        folder / "reliability",
-        {
-            name: measure_reliability(of.label, of.score, weigh_by_video(of))
-            for name, of in (("before", scores), ("after", corrected))
-        },
-        title=f"Faces of validation, {calibration.data}",
-    )
-    plot_histograms(
-        folder / "scores",
-        scores.videos.label,
-        score_videos(corrected, "track"),
-        title=f"Calibrated scores of validation videos, {calibration.data}",
-        threshold=calibration.threshold,
-        uncertain=(calibration.uncertain_from, calibration.uncertain_to),
+    return CalibrationResult(
+        calibration=calibration,
+        before=measure_calibration_error(scores, "track"),
+        after=measure_calibration_error(calibrated, "track"),
+        verdicts=count_verdicts(scores.videos.label, videos, calibration),
+        leakage=leakage,
+        scores=scores,
     )

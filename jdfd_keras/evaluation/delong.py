@@ -1,10 +1,7 @@
-"""Two detectors on the same videos: is the difference of their AUC more than chance?
+"""DeLong's test: whether two detectors differ in AUC by more than chance, on the same videos.
 
-Takes the scores of both; gives the difference, its interval and p. Knows nothing of files.
-
-Two tables of scores, compared on the videos that both have.
-
-Takes Scores of both; gives how much they differ, ready for a report. The test itself is `delong`'s.
+`compare` takes labels and two columns of scores, `compare_scores` two tables of scores. Knows
+nothing of files.
 """
 
 from dataclasses import dataclass
@@ -14,19 +11,20 @@ from scipy.stats import norm, rankdata
 
 from jdfd_keras.evaluation.metrics import CONFIDENCE, Estimate
 from jdfd_keras.evaluation.scores import Scores, Videos, score_videos
+from jdfd_keras.io.console import plural
+from jdfd_keras.io.results import Result
 
 
 @dataclass(frozen=True)
-class Difference:
-    """How much the AUC of the first detector is above that of the second.
+class Difference(Result):
+    """The difference in AUC between two detectors.
 
     Attributes:
-        auc: Of the first.
-        other_auc: Of the second.
-        difference: Of both, with its 95 % interval.
-        z: The difference in standard errors; None where the error is 0 or undefined.
-        p: Chance of a difference as large, either way, between detectors that are equally good;
-            None where z is.
+        auc: AUC of the first detector.
+        other_auc: AUC of the second.
+        difference: `auc - other_auc`, with its 95 % interval.
+        z: The difference in standard errors; None where the standard error is 0 or undefined.
+        p: Two-sided p-value of the hypothesis that both AUCs are equal; None where `z` is.
     """
 
     auc: float
@@ -36,37 +34,65 @@ class Difference:
     p: float | None
 
 
+@dataclass(frozen=True)
+class Comparison(Result):
+    """Two detectors compared on the videos that both have scored.
+
+    Attributes:
+        compared_with: Name of the second detector.
+        num_videos: Number of compared videos.
+        only_first: Ids of the videos that only the first has scored.
+        only_second: Ids of the videos that only the second has scored.
+        video: Difference by videos; None where one class is absent.
+        frame: Difference by faces; None where one class is absent, or where the two tables hold
+            different faces.
+    """
+
+    compared_with: str
+    num_videos: int
+    only_first: tuple[str, ...]
+    only_second: tuple[str, ...]
+    video: Difference | None
+    frame: Difference | None
+
+
 def compare(
     label: np.ndarray, score: np.ndarray, other: np.ndarray, video: np.ndarray | None = None
 ) -> Difference | None:
     """Test whether two detectors differ in AUC, on the same faces or videos.
 
-    Faces of one video are not independent: their parts in the AUC are summed by video, after
-    Obuchowski. With one row per video that is DeLong's test.
+    Faces of one video are not independent, so their contributions to the AUC are summed by video
+    (Obuchowski). With one row per video that is DeLong's test.
 
     Args:
         label: bool[n], True is fake.
-        score: float64[n] of the first detector, higher is more fake.
-        other: float64[n] of the second, of the same rows.
-        video: int64[n], to which video each row belongs, from 0; one label per video. Each row is
-            one of its own if not given.
+        score: float64[n], scores of the first detector; higher is more fake.
+        other: float64[n], scores of the second for the same rows.
+        video: int64[n], index of the row's video, from 0; one label per video. By default each
+            row is a video of its own.
 
     Returns:
-        The difference; None where a class is absent. There is no interval where a class has one
-        video, or where nothing varies, as where both tell the classes wholly apart.
+        The difference; None where a class is absent. It has no interval where a class has only
+        one video, or where nothing varies, such as when both separate the classes perfectly.
 
     Reference:
         DeLong, DeLong, Clarke-Pearson: "Comparing the areas under two or more correlated receiver
         operating characteristic curves", Biometrics 44 (1988). Obuchowski: "Nonparametric analysis
         of clustered ROC curve data", Biometrics 53 (1997).
+
+    Example:
+        >>> label = np.array([False, False, True, True])
+        >>> found = compare(label, np.array([0.1, 0.2, 0.8, 0.9]), np.array([0.1, 0.8, 0.2, 0.9]))
+        >>> found.auc, found.other_auc
+        (1.0, 0.75)
     """
     label = np.asarray(label, bool)
     if label.all() or not label.any():
         return None
     video = np.arange(len(label)) if video is None else np.asarray(video)
     covariance = np.zeros((2, 2))
-    parts = [_placements(label, np.asarray(of, np.float64)) for of in (score, other)]
-    auc = [float(placement[label].mean()) for placement in parts]
+    placements = [_placements(label, np.asarray(of, np.float64)) for of in (score, other)]
+    auc = [float(placement[label].mean()) for placement in placements]
     for rows in (label, ~label):
         owner = np.unique(video[rows], return_inverse=True)[1]
         count = np.bincount(owner)
@@ -76,16 +102,16 @@ def compare(
         sums = np.stack(
             [
                 np.bincount(owner, weights=placement[rows] - mean)
-                for placement, mean in zip(parts, auc, strict=True)
+                for placement, mean in zip(placements, auc, strict=True)
             ]
         )
         covariance += len(count) / (len(count) - 1) * (sums @ sums.T) / rows.sum() ** 2
     difference = auc[0] - auc[1]
-    # Rounding may leave a little where both rank all alike.
+    # Rounding may leave a tiny variance where both give the same ranks.
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     error = float(np.sqrt(max(variance, 0.0))) if variance > 1e-18 else 0.0
-    ranks_alike = np.array_equal(rankdata(score), rankdata(other))
-    if np.isnan(variance) or not (error or ranks_alike):
+    same_ranks = np.array_equal(rankdata(score), rankdata(other))
+    if np.isnan(variance) or not (error or same_ranks):
         return Difference(*auc, Estimate(difference), None, None)
     half = float(norm.ppf((1 + CONFIDENCE) / 2)) * error
     z = difference / error if error else None
@@ -98,7 +124,7 @@ def compare(
 
 
 def _placements(label: np.ndarray, score: np.ndarray) -> np.ndarray:
-    """Give each row the share of the other class that it is in order with, ties half."""
+    """Return for each row the share of the other class on its correct side; ties count half."""
     rank = rankdata(score)
     placement = np.empty(len(score))
     for rows, others in ((label, ~label), (~label, label)):
@@ -107,21 +133,25 @@ def _placements(label: np.ndarray, score: np.ndarray) -> np.ndarray:
     return placement
 
 
-def compare_scores(scores: Scores, other: Scores, aggregation: str) -> dict:
+def compare_scores(
+    scores: Scores, other: Scores, aggregation: str = "mean", *, name: str = ""
+) -> Comparison:
     """Compare two detectors on the videos that both have scored.
 
     Args:
-        scores: Of the first.
-        other: Of the second.
-        aggregation: How a video's score is made.
-
-    Returns:
-        A dict ready for JSON: `video` and `frame`, the fields of a Difference, null where it is
-        undefined or, of frames, where both did not look at the same faces; `num_videos` compared;
-        `only_first` and `only_second`, the videos that one of them lacks.
+        scores: Scores of the first detector.
+        other: Scores of the second.
+        aggregation: How face scores are aggregated into a video score; see `score_videos`.
+        name: Name of the second detector in the report.
 
     Raises:
-        ValueError: If they share no video, or disagree on what is fake.
+        ValueError: If they have no video in common, or different labels for one.
+
+    Example:
+        >>> ours = Scores.from_faces(video_id=["a", "b"], label=[0, 1], score=[0.1, 0.9])
+        >>> theirs = Scores.from_faces(video_id=["a", "b"], label=[0, 1], score=[0.6, 0.4])
+        >>> compare_scores(ours, theirs).video.difference.value
+        1.0
     """
     names, others = scores.videos.video_id, other.videos.video_id
     here, there = np.isin(names, others), np.isin(others, names)
@@ -135,9 +165,9 @@ def compare_scores(scores: Scores, other: Scores, aggregation: str) -> dict:
     differs = first.videos.label != second.videos.label
     if differs.any():
         raise ValueError(
-            "Expected both detectors' tables to agree on what is fake; they do not on "
-            f"{str(first.videos.video_id[differs][0])!r} ({int(differs.sum())} videos). In both, "
-            "1 must be fake."
+            "Expected the same labels in both tables; they differ for "
+            f"{str(first.videos.video_id[differs][0])!r} ({plural(int(differs.sum()), 'video')}). "
+            "Write 1 for fake and 0 for real in both."
         )
     label = first.videos.label
     video = compare(label, score_videos(first, aggregation), score_videos(second, aggregation))
@@ -146,28 +176,23 @@ def compare_scores(scores: Scores, other: Scores, aggregation: str) -> dict:
         for name in ("video", "frame_index", "track_id")
     )
     frame = compare(first.label, first.score, second.score, first.video) if same_faces else None
-    return {
-        "num_videos": len(label),
-        "only_first": names[~here].tolist(),
-        "only_second": others[~there].tolist(),
-        "video": _plain(video),
-        "frame": _plain(frame),
-    }
+    return Comparison(
+        compared_with=name,
+        num_videos=len(label),
+        only_first=tuple(names[~here].tolist()),
+        only_second=tuple(others[~there].tolist()),
+        video=video,
+        frame=frame,
+    )
 
 
 def _sort(scores: Scores) -> Scores:
-    """Put videos in the order of their names, and faces in that of their videos and frames."""
+    """Sort videos by video_id, and faces by video, frame and track."""
     order = np.argsort(scores.videos.video_id)
-    place = np.empty_like(order)
-    place[order] = np.arange(len(order))
-    video = place[scores.video]
+    position = np.empty_like(order)
+    position[order] = np.arange(len(order))
+    video = position[scores.video]
     faces = np.lexsort((scores.track_id, scores.frame_index, video))
     videos = Videos(*(column[order] for column in vars(scores.videos).values()))
     columns = (scores.frame_index, scores.track_id, scores.score)
     return Scores(videos, video[faces], *(column[faces] for column in columns))
-
-
-def _plain(difference: Difference | None) -> dict | None:
-    if difference is None:
-        return None
-    return vars(difference) | {"difference": difference.difference._asdict()}

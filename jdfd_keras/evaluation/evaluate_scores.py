@@ -1,9 +1,13 @@
-"""A table of scores, of this detector or of any other, to the same report.
+"""Evaluation without a model: a table of scores to a report, and reports as files.
 
-Takes a file; writes the same folder as `evaluate`, without pictures of faces. Needs no TensorFlow.
+    <folder>/report.json       every number of a report
+    <folder>/scores.parquet    one row per face, from which the report can be computed again
+
+The scores may be of this detector or of any other. Needs no TensorFlow.
 """
 
 import dataclasses
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,108 +15,107 @@ import numpy as np
 
 import jdfd_keras
 from jdfd_keras.evaluation.delong import compare_scores
-from jdfd_keras.evaluation.eval_data import Excluded, TestSet, find_excluded, gather
-from jdfd_keras.evaluation.report import (
+from jdfd_keras.evaluation.eval_data import (
     UNKNOWN,
-    build_report,
+    EvalSet,
+    Protocol,
     check_options,
     choose_threshold,
-    read_calibrated,
+    find_excluded,
+    load_eval_sets,
 )
+from jdfd_keras.evaluation.report import Report, ScoresMetadata, build_report
 from jdfd_keras.evaluation.scores import GROUPS, Scores
-from jdfd_keras.evaluation.scores_file import digest_scores, knows_frames, read_scores, read_told
+from jdfd_keras.evaluation.scores_file import (
+    digest_scores,
+    has_frame_index,
+    read_metadata,
+    read_scores,
+    write_scores,
+)
+from jdfd_keras.io.files import write_text_atomically
 from jdfd_keras.options import EvaluateOptions
-from jdfd_keras.reporting.evaluation_folder import check_folder, clear_folder, write_folder
+
+REPORT = "report.json"
+SCORES = "scores.parquet"
 
 
 def evaluate_scores(
     path: str | Path,
-    out: str | Path,
     options: EvaluateOptions | None = None,
     *,
     data: Sequence[str | Path] = (),
     compare: str | Path | None = None,
-) -> dict:
-    """Measure scores that are there already.
+) -> Report:
+    """Evaluate existing scores.
 
     Args:
-        path: A table as `read_scores` takes it. One that `evaluate` wrote knows how it came about.
-        out: The folder of the report; made if it is not there, files of its names are replaced.
-        options: Threshold, how a video is scored, intervals; the split, of `data`.
-        data: Prepared data sets that the scores are of. With them, videos that have no score are
-            named, and scores of other videos, or with other labels, refused.
-        compare: Scores of another detector to test against.
+        path: A table as `read_scores` reads it. A scores.parquet that `write_evaluation` wrote
+            also holds the protocol of its evaluation.
+        options: Threshold, aggregation and intervals; the split of `data`.
+        data: Prepared datasets that the scores are of. With them, videos without a score are
+            listed, and scores of other videos or with other labels raise an error.
+        compare: Scores of another detector to compare with.
 
     Returns:
-        The report, as in report.json; see `build_report`.
+        The report, with the scores and without faces.
 
     Raises:
-        OSError: If a file is not there, or `out` cannot be made.
-        ValueError: If the table is not valid, or an option is out of range; if the videos are not
-            those of `data`, or none is in the other table.
+        OSError: If a file does not exist.
+        ValueError: If the table is not valid, an option is out of range, the videos are not those
+            of `data`, or none of them is in the other table.
+
+    Example:
+        >>> evaluate_scores("ours.csv", compare="theirs.csv").comparison  # doctest: +SKIP
     """
     options = options or EvaluateOptions()
     check_options(options)
-    path, out = Path(path), Path(out)
-    check_folder(out, path, compare)
+    path = Path(path)
     scores = read_scores(path)
-    told = read_told(path)
-    if told and told["digest"] != digest_scores(scores):
-        told = None  # what it says is of the table as it was
-    sets = gather(data, options.split) if data else []
+    known = read_metadata(path, ScoresMetadata)
+    if known and known.digest != digest_scores(scores):
+        known = None  # the table was changed since
+    sets = load_eval_sets(data, options.split) if data else []
     if sets:
         check_videos(scores, sets, options.split)
-        scores = _name_groups(scores, sets)
+        scores = _add_groups(scores, sets)
     comparison = None
     if compare is not None:
-        comparison = {"with": Path(compare).name} | compare_scores(
-            scores, read_scores(compare), options.aggregation
+        comparison = compare_scores(
+            scores, read_scores(compare), options.aggregation, name=Path(compare).name
         )
-    if told:  # of an evaluation of ours, of which nothing need be guessed
-        protocol, mean_face_mse = told["protocol"], told["mean_face_mse"]
-        excluded = [Excluded(**video) for video in told["excluded"]]
-    else:
-        protocol, mean_face_mse = _describe(path, scores, sets, options), None
-        excluded = []
-    if sets:
-        excluded = find_excluded(sets, scores)
+    protocol = known.protocol if known else _describe(path, scores, sets, options)
+    excluded = known.excluded if known else ()
     report = build_report(
         scores,
-        threshold=choose_threshold(options, read_calibrated(protocol)),
+        threshold=choose_threshold(options, protocol.calibration),
         options=options,
         protocol=protocol,
-        excluded=excluded,
-        mean_face_mse=mean_face_mse,
+        excluded=find_excluded(sets, scores) if sets else excluded,
+        mean_face_mse=known.mean_face_mse if known else None,
     )
-    if comparison:
-        report["comparison"] = comparison
-    out.mkdir(parents=True, exist_ok=True)
-    clear_folder(out)
-    write_folder(out, scores, report)
-    return report
+    return dataclasses.replace(report, comparison=comparison)
 
 
 def _describe(
-    path: Path, scores: Scores, sets: Sequence[TestSet], options: EvaluateOptions
-) -> dict:
-    """State how little is known of scores from elsewhere; ready for JSON."""
+    path: Path, scores: Scores, sets: Sequence[EvalSet], options: EvaluateOptions
+) -> Protocol:
+    """Return the protocol of scores from an unknown model."""
     names = [one.name for one in sets] or [name for name in np.unique(scores.videos.data) if name]
-    return {
-        "model": path.name,
-        "checkpoint": "scores given by themselves: how they came about is not known here",
-        "training": UNKNOWN,
-        **({"split": options.split} if sets else {}),
-        "data": {str(name): {} for name in names},
-        "coverage": "of all videos of the split, by the manifest" if sets else UNKNOWN,
-        "calibration": UNKNOWN,
-        "leaks": "not checked: what gave the scores is not known here",
-        **({} if knows_frames(path) else {"repeated_rows": _count_repeated(scores)}),
-        "versions": {"jdfd_keras": jdfd_keras.__version__},
-    }
+    return Protocol(
+        model=path.name,
+        checkpoint="a table of scores: the model behind it is unknown",
+        split=options.split if sets else None,
+        data={str(name): None for name in names},
+        coverage="all videos of the split in the manifest" if sets else UNKNOWN,
+        leakage="not checked: the model behind the scores is unknown",
+        repeated_rows=0 if has_frame_index(path) else _count_repeated(scores),
+        versions={"jdfd_keras": jdfd_keras.__version__},
+    )
 
 
-def _name_groups(scores: Scores, sets: Sequence[TestSet]) -> Scores:
-    """Put to each video what its data set knows of it, so that it is grouped with others there."""
+def _add_groups(scores: Scores, sets: Sequence[EvalSet]) -> Scores:
+    """Add dataset, split, compression and manipulation of each video from its dataset."""
     known = {video.video_id: (one.name, video) for one in sets for video in one.videos}
     rows = [known[name] for name in scores.videos.video_id.tolist()]
     groups = {"data": np.array([name for name, _ in rows], np.str_)}
@@ -125,26 +128,97 @@ def _count_repeated(scores: Scores) -> int:
     return len(scores) - len(np.unique(np.stack([scores.video, scores.score]), axis=1).T)
 
 
-def check_videos(scores: Scores, sets: Sequence[TestSet], split: str) -> None:
-    """See that scores are of the videos of data sets.
+def check_videos(scores: Scores, sets: Sequence[EvalSet], split: str) -> None:
+    """Check that scores are of the videos of datasets.
+
+    Args:
+        scores: One row per face.
+        sets: The datasets, as `load_eval_sets` loads them.
+        split: Their split, for the message.
 
     Raises:
-        ValueError: If a video is not of them, or has another label there.
+        ValueError: If a video is not in the datasets, or has another label there.
     """
     known = {video.video_id: bool(video.label) for one in sets for video in one.videos}
     where = f"the {split} split of {', '.join(str(one.directory) for one in sets)}"
     names = scores.videos.video_id.tolist()
-    unknown = [name for name in names if name not in known]
-    if unknown:
+    others = [name for name in names if name not in known]
+    if others:
         raise ValueError(
-            f"Expected scores of the videos in {where}; got {len(unknown)} that are not there, "
-            f"such as {unknown[0]!r}. Another --split? Else leave the data set out, or these "
-            "scores."
+            f"Expected scores of the videos in {where}; got {len(others)} of other videos, such "
+            f"as {others[0]!r}. Try another --split, or omit the dataset or these scores."
         )
     labels = scores.videos.label.tolist()
     differing = [n for n, label in zip(names, labels, strict=True) if known[n] != label]
     if differing:
         raise ValueError(
-            f"Expected the labels of {where}; got other ones for {len(differing)} videos, such as "
-            f"{differing[0]!r}. In the table 1 must be fake, 0 real."
+            f"Expected the labels of {where}; got other labels for {len(differing)} videos, such "
+            f"as {differing[0]!r}. Write 1 for fake and 0 for real."
         )
+
+
+def save_report(report: Report, folder: str | Path) -> None:
+    """Write the scores and the numbers of a report, as scores.parquet and report.json.
+
+    Args:
+        report: As `evaluate` returns it.
+        folder: An existing folder. report.json is written last: where it exists, both are
+            complete.
+
+    Raises:
+        OSError: If a file cannot be written.
+        ValueError: If the report was loaded from JSON, and so has no scores.
+
+    Example:
+        >>> save_report(evaluate_scores("ours.csv"), "report")  # doctest: +SKIP
+    """
+    check_has_scores(report)
+    metadata = ScoresMetadata(
+        protocol=report.protocol,
+        excluded=report.excluded,
+        mean_face_mse=report.reconstruction and report.reconstruction.mean_face_mse,
+        digest=digest_scores(report.scores),
+    )
+    folder = Path(folder)
+    (folder / REPORT).unlink(missing_ok=True)
+    write_scores(folder / SCORES, report.scores, metadata)
+    text = json.dumps(report.to_dict(), indent=2, allow_nan=False)
+    write_text_atomically(folder / REPORT, text + "\n")
+
+
+def check_has_scores(report: Report) -> None:
+    """Check that a report has its scores, which report.json does not hold.
+
+    Raises:
+        ValueError: If it was loaded from JSON.
+    """
+    if report.scores is None:
+        raise ValueError(
+            f"Expected a report with its scores; got one that was loaded from {REPORT}. Evaluate "
+            f"{SCORES} again."
+        )
+
+
+def load_report(folder: str | Path) -> Report:
+    """Load the report.json of a folder, without scores and faces.
+
+    Raises:
+        OSError: If the file does not exist.
+        ValueError: If it is damaged, or was written by another version of this package.
+
+    Example:
+        >>> load_report("report").video.auc.value  # doctest: +SKIP
+        0.953
+    """
+    path = Path(folder) / REPORT
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected a folder that `jdfd-keras evaluate` wrote; got {folder}, without {REPORT}. "
+            "Give the --out of that command."
+        )
+    try:
+        return Report.from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise ValueError(
+            f"Expected {path} as `jdfd-keras evaluate` writes it; got '{error}'. Evaluate again."
+        ) from error

@@ -1,27 +1,28 @@
-"""Scores to numbers: how well real and fake are told apart, and how sure that is.
+"""Metrics of a detector with bootstrap intervals.
 
-Takes labels and scores, of faces or of videos; gives an Estimate for each metric. What a group
-cannot tell, such as the AUC of real videos alone, is None and never a made-up 0.5. Knows nothing
-of files, models or TensorFlow.
+Takes labels and scores of faces or of videos; returns an `Estimate` for each metric. A metric that
+needs both classes is None, never 0.5, where one is absent. Knows nothing of files, models or
+TensorFlow.
 """
 
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import norm
 
 from jdfd_keras.client.metadata import check_threshold
+from jdfd_keras.io.results import Result
 
-# Rates at which "the share of fakes found" is told, by the name of the metric.
+# False positive rates at which the true positive rate is measured, by metric.
 FPR_ALLOWED = {"tpr_at_1_fpr": 0.01, "tpr_at_5_fpr": 0.05}
 MEASURED = ("auc", "eer", "ap", "accuracy", "tpr", "fpr", *FPR_ALLOWED)
 CONFIDENCE = 0.95
-LEFT_OUT = 100  # groups of videos in each class, for the acceleration
+JACKKNIFE_GROUPS = 100  # groups of videos per class in the jackknife
 
 
-class Estimate(NamedTuple):
-    """A metric and the bounds of its 95 % interval; None for what is undefined."""
+@dataclass(frozen=True)
+class Estimate(Result):
+    """A metric and the bounds of its 95 % interval; None where undefined."""
 
     value: float | None
     low: float | None = None
@@ -29,20 +30,21 @@ class Estimate(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Metrics:
-    """How well one group is told apart.
+class Metrics(Result):
+    """How well a detector separates real from fake on one group of faces or videos.
 
     Attributes:
-        num_real: Real faces or videos in the group.
-        num_fake: Fake ones.
-        auc: Area under the ROC curve: the chance that a fake scores above a real, ties half.
+        num_real: Number of real faces or videos.
+        num_fake: Number of fake ones.
+        auc: Area under the ROC curve: the probability that a fake scores above a real one, ties
+            counted half.
         eer: Equal error rate, see `Ranking.measure`.
-        ap: Average precision of finding fakes; a coin gives the share of fakes.
-        accuracy: Share called right at the threshold; undefined for a group of one class.
-        tpr: Share of the fakes called fake at the threshold.
-        fpr: Share of the reals called fake at the threshold.
-        tpr_at_1_fpr: The largest share of the fakes that some threshold calls fake while it calls
-            1 % of the reals fake at most.
+        ap: Average precision of finding fakes; chance gives the share of fakes.
+        accuracy: Accuracy at the threshold; undefined for a group of one class.
+        tpr: True positive rate: share of fakes called fake at the threshold.
+        fpr: False positive rate: share of real ones called fake at the threshold.
+        tpr_at_1_fpr: Highest true positive rate of all thresholds with a false positive rate of at
+            most 1 %.
         tpr_at_5_fpr: The same for 5 %.
     """
 
@@ -64,30 +66,29 @@ def measure(
     *,
     threshold: float,
     video: np.ndarray | None = None,
-    rounds: int = 0,
+    n_resamples: int = 0,
     seed: int = 0,
 ) -> Metrics:
-    """Measure one group of faces or of videos.
+    """Compute the metrics of one group of faces or of videos.
 
-    The intervals are those of the bootstrap over videos: faces of one video are not independent,
-    so whole videos are drawn, with replacement, as many real ones and as many fake ones as there
-    are. They are corrected for bias and acceleration (BCa): of an AUC near 1, which is where
-    detectors are, plain percentiles miss the truth too often.
+    Intervals come from a bootstrap over videos: faces of one video are not independent, so whole
+    videos are drawn with replacement, separately for each class. They are corrected for bias and
+    acceleration (BCa), since percentile intervals cover an AUC near 1 too rarely.
 
     Args:
         label: bool[n], True is fake.
         score: float64[n], P(fake), in [0, 1].
         threshold: A score at or above it is called fake.
-        video: int64[n], to which video each row belongs, from 0; one label per video. Each row
-            is one of its own if not given.
-        rounds: Of the bootstrap; 0 for no intervals.
-        seed: Of the bootstrap.
+        video: int64[n], index of the row's video, from 0; one label per video. By default each
+            row is a video of its own.
+        n_resamples: Resamples of the bootstrap; 0 for no intervals.
+        seed: Seed of the bootstrap.
 
     Returns:
-        Metrics; a group without reals or without fakes has no auc, eer, ap, accuracy or TPR at a
-        FPR. A class of one video gives no intervals: nothing tells how much videos of it differ.
-        Nor has a metric one that no draw changes, such as the AUC of classes that lie apart, or
-        the TPR at a FPR that is less than one real video.
+        The metrics. A group of one class has no auc, eer, ap, accuracy or TPR at a FPR. There are
+        no intervals if a class has only one video, and none for a metric that is equal in all
+        resamples, such as the AUC of separable classes, or for the TPR at a FPR of less than one
+        real video.
 
     Raises:
         ValueError: If the threshold is not in [0, 1].
@@ -95,6 +96,11 @@ def measure(
     Reference:
         Efron: "Better Bootstrap Confidence Intervals" (1987). For whole groups and several
         samples: Davison and Hinkley: "Bootstrap Methods and their Application" (1997), 3.8, 5.3.
+
+    Example:
+        >>> found = measure(np.array([False, True]), np.array([0.2, 0.9]), threshold=0.5)
+        >>> found.auc.value, found.fpr.value
+        (1.0, 0.0)
     """
     check_threshold(threshold)
     label = np.asarray(label, bool)
@@ -106,8 +112,8 @@ def measure(
     bounds = np.full((2, len(MEASURED)), np.nan)
     members = [np.flatnonzero(ranking.is_fake == is_fake) for is_fake in (False, True)]
     members = [videos for videos in members if len(videos)]
-    if rounds and all(len(videos) > 1 for videos in members):
-        bounds = _find_bounds(ranking, values, members, rounds, seed)
+    if n_resamples and all(len(videos) > 1 for videos in members):
+        bounds = _find_bounds(ranking, values, members, n_resamples, seed)
     estimates = {
         name: Estimate(*(None if np.isnan(number) else float(number) for number in three))
         for name, *three in zip(MEASURED, values, *bounds, strict=True)
@@ -116,14 +122,18 @@ def measure(
 
 
 def measure_auc(label: np.ndarray, value: np.ndarray) -> float | None:
-    """Give the AUC of any measure of which fakes are thought to have more; no interval.
+    """Compute the AUC of any measure that is expected to be higher for fakes, without interval.
 
     Args:
         label: bool[n], True is fake.
         value: float64[n], on any scale.
 
     Returns:
-        The area; None where a class is absent.
+        The AUC; None where a class is absent.
+
+    Example:
+        >>> measure_auc(np.array([False, True]), np.array([20.0, 30.0]))
+        1.0
     """
     label = np.asarray(label, bool)
     if label.all() or not label.any():
@@ -133,25 +143,25 @@ def measure_auc(label: np.ndarray, value: np.ndarray) -> float | None:
 
 
 def _find_bounds(
-    ranking: "Ranking", values: np.ndarray, members: list[np.ndarray], rounds: int, seed: int
+    ranking: "Ranking", values: np.ndarray, members: list[np.ndarray], n_resamples: int, seed: int
 ) -> np.ndarray:
-    """Draw videos again and again; float64[2, m], the bounds of every metric."""
+    """Resample videos and return the BCa bounds of every metric, float64[2, m]."""
     rng = np.random.default_rng(seed)
-    drawn = np.empty((rounds, len(MEASURED)))
-    for number in range(rounds):
+    drawn = np.empty((n_resamples, len(MEASURED)))
+    for number in range(n_resamples):
         times = np.zeros(ranking.num_videos, np.int64)
         for videos in members:
             chosen = rng.integers(len(videos), size=len(videos))
             times[videos] = np.bincount(chosen, minlength=len(videos))
         drawn[number] = ranking.measure(times)
     below, up_to = (drawn < values).mean(axis=0), (drawn <= values).mean(axis=0)
-    least = 1 / (rounds + 1)
+    least = 1 / (n_resamples + 1)
     bias = norm.ppf(np.clip((below + up_to) / 2, least, 1 - least))
     acceleration = _find_acceleration(ranking, members)
     bounds = np.full((2, len(MEASURED)), np.nan)
     few = [name for name, rate in FPR_ALLOWED.items() if rate * len(members[0]) < 1]
     has_spread = (drawn.min(axis=0) < drawn.max(axis=0)) & ~np.isin(MEASURED, few)
-    for position in np.flatnonzero(has_spread):  # NaN has none
+    for position in np.flatnonzero(has_spread):  # false for NaN
         tail = bias[position] + norm.ppf([(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
         share = norm.cdf(bias[position] + tail / (1 - acceleration[position] * tail))
         bounds[:, position] = np.quantile(drawn[:, position], share)
@@ -159,11 +169,11 @@ def _find_bounds(
 
 
 def _find_acceleration(ranking: "Ranking", members: list[np.ndarray]) -> np.ndarray:
-    """Find how the spread of each metric changes with it, from leaving videos out by turns."""
+    """Compute the acceleration of each metric by a jackknife over videos, float64[m]."""
     squares, cubes = np.zeros(len(MEASURED)), np.zeros(len(MEASURED))
     for videos in members:
-        # Of many videos several at once: squares and cubes of sums of them add up to the same.
-        groups = np.array_split(videos, min(len(videos), LEFT_OUT))
+        # Many videos are omitted in groups: the sums of squares and cubes stay the same.
+        groups = np.array_split(videos, min(len(videos), JACKKNIFE_GROUPS))
         without = []
         for group in groups:
             times = np.ones(ranking.num_videos, np.int64)
@@ -173,20 +183,20 @@ def _find_acceleration(ranking: "Ranking", members: list[np.ndarray]) -> np.ndar
         influence = share * (np.mean(without, axis=0) - without)
         squares += np.square(influence).sum(axis=0)
         cubes += (influence**3).sum(axis=0)
-    with np.errstate(invalid="ignore"):  # a metric that never changes
+    with np.errstate(invalid="ignore"):  # 0 / 0: a metric that is always the same
         return np.nan_to_num(cubes / (6 * squares**1.5))
 
 
 class Ranking:
-    """Scores sorted once, measured under many weights of the videos.
+    """Scores sorted once and measured under many weights of the videos.
 
-    A round of the bootstrap is then a sum along the reals and one along the fakes, whatever is
-    measured: the ROC curve is read off at places that do not change.
+    A resample of the bootstrap then takes one cumulative sum over the real rows and one over the
+    fake rows: the positions at which the ROC curve is read do not change.
 
     Args:
         label: bool[n], True is fake.
         score: float64[n], higher is more fake.
-        video: int64[n], to which video each row belongs, from 0.
+        video: int64[n], index of the row's video, from 0.
         threshold: A score at or above it is called fake.
     """
 
@@ -197,34 +207,33 @@ class Ranking:
         real, fake = (np.flatnonzero(label == is_fake) for is_fake in (False, True))
         real, fake = (rows[np.argsort(-score[rows], kind="stable")] for rows in (real, fake))
         self._real, self._fake = video[real], video[fake]
-        # Falling scores turned round, so that numpy finds places in rising ones.
-        falling_real, falling_fake = -score[real], -score[fake]
-        distinct = np.unique(falling_fake)
-        # How many fakes, and reals, score above each distinct score of a fake, and at or above it.
-        self._fakes_to = np.searchsorted(falling_fake, distinct, side="right")
-        self._reals_above = np.searchsorted(falling_real, distinct, side="left")
-        self._reals_to = np.searchsorted(falling_real, distinct, side="right")
-        if np.array_equal(self._reals_above, self._reals_to):
-            self._reals_above = None  # no fake ties with a real: half of the work
+        # Descending scores negated, since np.searchsorted needs ascending values.
+        descending_real, descending_fake = -score[real], -score[fake]
+        distinct = np.unique(descending_fake)
+        # Fakes at or above each distinct fake score, and real rows above it and at or above it.
+        self._fake_to = np.searchsorted(descending_fake, distinct, side="right")
+        self._real_above = np.searchsorted(descending_real, distinct, side="left")
+        self._real_to = np.searchsorted(descending_real, distinct, side="right")
+        if np.array_equal(self._real_above, self._real_to):
+            self._real_above = None  # no ties between classes: saves half of the work
         self._called = tuple(
             int(np.searchsorted(rows, -threshold, side="right"))
-            for rows in (falling_real, falling_fake)
+            for rows in (descending_real, descending_fake)
         )
-        self._corners = _find_corners(falling_real, falling_fake)
+        self._corners = _find_corners(descending_real, descending_fake)
 
     def measure(self, times: np.ndarray) -> np.ndarray:
-        """Measure, with every video counted so many times.
+        """Compute the metrics with a weight for each video.
 
-        With finitely many scores no threshold may give the two rates of the EER equal. The rule
-        here: join the points of the ROC curve (one per distinct score) by straight lines and take
-        the false positive rate where that line meets FPR = 1 - TPR. There is exactly one such
-        point.
+        With finitely many scores there may be no threshold at which both error rates are equal.
+        The EER is therefore the false positive rate at which the ROC curve, with its points (one
+        per distinct score) joined by straight lines, meets FPR = 1 - TPR. That point is unique.
 
         Args:
-            times: int64[v].
+            times: int64[v], how often each video counts.
 
         Returns:
-            float64[m], the metrics in the order of MEASURED; NaN for what is undefined.
+            float64[m], the metrics in the order of MEASURED; NaN where undefined.
         """
         fp, tp = _sum_along(times, self._real), _sum_along(times, self._fake)
         num_real, num_fake = int(fp[-1]), int(tp[-1])
@@ -235,11 +244,11 @@ class Ranking:
         fpr = called_real / num_real if num_real else np.nan
         if not (num_real and num_fake):
             return np.array([*[np.nan] * 4, tpr, fpr, *[np.nan] * len(FPR_ALLOWED)])
-        found = tp.take(self._fakes_to)
-        real = fp.take(self._reals_to)
+        found = tp.take(self._fake_to)
+        real = fp.take(self._real_to)
         new = np.diff(found, prepend=0)
-        # Sums of whole numbers, exact far beyond any data set.
-        above = real if self._reals_above is None else fp.take(self._reals_above)
+        # Sums of integers, exact for any realistic dataset.
+        above = real if self._real_above is None else fp.take(self._real_above)
         losses = new @ real + new @ above
         precision = found / np.maximum(found + real, 1)
         return np.array(
@@ -258,13 +267,12 @@ class Ranking:
         num_real, num_fake = int(fp[-1]), int(tp[-1])
 
         def point(corner: int) -> tuple[int, int]:
-            """Give the gap FPR - (1 - TPR), times both numbers and so whole, and the FP."""
-            reals, fakes = (int(places[corner]) for places in self._corners)
-            return int(fp[reals]) * num_fake + (int(tp[fakes]) - num_fake) * num_real, int(
-                fp[reals]
-            )
+            """Return FPR - (1 - TPR), as an integer scaled by both counts, and the FP."""
+            real, fake = (int(rows[corner]) for rows in self._corners)
+            gap = int(fp[real]) * num_fake + (int(tp[fake]) - num_fake) * num_real
+            return gap, int(fp[real])
 
-        # It rises along the curve from -1 to 1, so it is looked for by halves: most of a million
+        # The gap rises along the curve, so its zero is found by bisection: most of a million
         # points need not be computed.
         low, high = 0, len(self._corners[0]) - 1
         while high - low > 1:
@@ -274,23 +282,25 @@ class Ranking:
         return (fp_below - below / (above - below) * (fp_above - fp_below)) / num_real
 
     def _tpr_at(self, fp: np.ndarray, tp: np.ndarray, allowed: float) -> float:
-        # The tolerance: a product may fall just below a whole number.
+        # Tolerance, since the product may round to just below an integer.
         most = np.searchsorted(fp, int(allowed * fp[-1] + 1e-9), side="right") - 1
         corner = np.searchsorted(self._corners[0], most, side="right") - 1
         return float(tp[self._corners[1][corner]] / tp[-1])
 
 
-def _find_corners(falling_real: np.ndarray, falling_fake: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Find the points of the ROC curve: how many reals, and fakes, are at or above each score."""
-    distinct = np.unique(np.concatenate([falling_real, falling_fake]))
+def _find_corners(
+    descending_real: np.ndarray, descending_fake: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Find the points of the ROC curve: rows of each class at or above each distinct score."""
+    distinct = np.unique(np.concatenate([descending_real, descending_fake]))
     return tuple(
         np.append(0, np.searchsorted(rows, distinct, side="right"))
-        for rows in (falling_real, falling_fake)
+        for rows in (descending_real, descending_fake)
     )
 
 
 def _sum_along(times: np.ndarray, video: np.ndarray) -> np.ndarray:
-    """Sum up weights along a ranking; int64[n + 1], from 0."""
+    """Return the cumulative weights along a ranking, int64[n + 1], from 0."""
     total = np.zeros(len(video) + 1, np.int64)
     np.cumsum(times.take(video), out=total[1:])
     return total

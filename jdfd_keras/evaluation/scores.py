@@ -1,7 +1,7 @@
-"""The table of scores: what a detector said of every face, and of which video it is.
+"""The table of scores: the score of every face, and what is known of its video.
 
-Everything else in this room is computed from it. Knows nothing of files, models, pixels or
-TensorFlow, so the scores of any other detector may be put in and measured alike.
+Every metric is computed from it. Knows nothing of files, models, pixels or TensorFlow, so the
+scores of any detector can be evaluated.
 """
 
 import re
@@ -12,20 +12,20 @@ import numpy as np
 import pyarrow as pa
 
 AGGREGATIONS = ("mean", "median", "max", "track")
-# What is known of a video besides its id and label; "" where it is not.
+# What may be known of a video besides its id and label; "" where unknown.
 GROUPS = ("data", "split", "compression", "manipulation")
-LONGEST_WORD = 1000
+MAX_LENGTH = 1000
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True, eq=False)
 class Videos:
-    """One row per video, in the order in which they first appear among the faces.
+    """One row per video, in the order of their first faces.
 
     Attributes:
-        video_id: str[v], unique across data sets (`ffpp/Deepfakes/c23/000_003`).
+        video_id: str[v], unique across datasets (`ffpp/Deepfakes/c23/000_003`).
         label: bool[v], True is fake.
-        data: str[v], name of the data set.
+        data: str[v], name of the dataset.
         split: str[v].
         compression: str[v].
         manipulation: str[v], `""` for real.
@@ -44,16 +44,16 @@ class Videos:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """One row per face; made and checked by `from_faces`, so whoever holds one may trust it.
+    """One row per face; created and checked by `from_faces`.
 
     Attributes:
-        videos: The videos, each with a face at least.
-        video: int64[n], the face's video, as a position in `videos`.
-        frame_index: int64[n], position in the video, from 0.
-        track_id: int64[n], the person in the video, from 0.
+        videos: The videos, each with at least one face.
+        video: int64[n], row of the face's video in `videos`.
+        frame_index: int64[n], frame in the video, from 0.
+        track_id: int64[n], track in the video, from 0.
         score: float64[n], P(fake), in [0, 1].
-        reconstruction_error: float64[n], mean squared error of the reconstruction; None if not
-            known.
+        reconstruction_error: float64[n], mean squared error of the reconstruction; None if
+            unknown.
     """
 
     videos: Videos
@@ -75,29 +75,34 @@ class Scores:
         reconstruction_error: Sequence[float] | None = None,
         **groups: Sequence[str] | pa.Array,
     ) -> "Scores":
-        """Make the table of columns with a value for every face.
+        """Create the table from columns with one value per face.
 
         Args:
-            video_id: The face's video.
-            label: 1 for fake, 0 for real, the same for all faces of a video.
-            score: P(fake).
-            frame_index: Counted up within each video if not given.
-            track_id: All 0 if not given.
+            video_id: Id of the face's video.
+            label: 1 for fake, 0 for real; equal for all faces of a video.
+            score: P(fake), in [0, 1].
+            frame_index: Frame in the video; by default counted up within each video.
+            track_id: Track in the video; 0 by default.
             reconstruction_error: Mean squared error of the face's reconstruction.
-            groups: Those of GROUPS that are known, the same for all faces of a video.
+            groups: Any of GROUPS; equal for all faces of a video.
 
         Raises:
-            ValueError: If there are no faces, the columns differ in length, a group is not of
-                GROUPS, a video_id is empty, a word is longer than LONGEST_WORD or has control
-                characters, a label is neither 0 nor 1, a score is NaN or outside
-                [0, 1], the faces of a video differ in what is of the video, or a face is there
-                twice.
+            ValueError: If there are no faces, the columns differ in length, a group is not in
+                GROUPS, a video_id is empty, a string is longer than MAX_LENGTH or has control
+                characters, a label is neither 0 nor 1, a score is NaN or outside [0, 1], the faces
+                of a video differ in a value of the video, or a face appears twice.
+
+        Example:
+            >>> scores = Scores.from_faces(video_id=["a", "a", "b"], label=[0, 0, 1],
+            ...                            score=[0.1, 0.3, 0.9])
+            >>> scores.videos.label
+            array([False,  True])
         """
         unknown = [name for name in groups if name not in GROUPS]
         if unknown:
             raise ValueError(
-                f"Expected groups among {', '.join(GROUPS)}; got {', '.join(unknown)}. Leave it "
-                "out, or mend its name."
+                f"Expected groups among {', '.join(GROUPS)}; got {', '.join(unknown)}. Omit it or "
+                "correct its name."
             )
         label, score = np.asarray(label), np.asarray(score, np.float64)
         encoded = _encode(video_id)
@@ -120,17 +125,17 @@ class Scores:
                 "of a model with `scores[:, 0]`."
             )
         if not len(video):
-            raise ValueError("Expected one face at least; got no faces. Score a set first.")
+            raise ValueError("Expected at least one face; got none. Score a dataset first.")
         names = encoded.dictionary.to_pylist()
         if "" in names:
             raise ValueError(
                 "Expected a video_id for every face; got an empty one for row "
-                f"{int(np.argmax(video == names.index('')) + 1)}. Name the video, or leave it out."
+                f"{int(np.argmax(video == names.index('')) + 1)}. Name the video, or remove it."
             )
         if frame_index is None:
             frame_index = _count_up(video)
-        _check_words("video_id", encoded)
-        people = "" if track_id is not None else "Several people in it need a track_id each. "
+        _check_strings("video_id", encoded)
+        hint = "" if track_id is not None else "Several people in a video need a track_id. "
         track_id = np.zeros(len(video), np.int64) if track_id is None else track_id
 
         def name_face(row: int) -> str:
@@ -139,13 +144,13 @@ class Scores:
         _check_labels(label, name_face)
         _check_scores(score, name_face)
         first = np.unique(video, return_index=True)[1]
-        of_video = {"label": _take_of_video("label", label.astype(bool), video, first, names)}
+        of_video = {"label": _values_of_video("label", label.astype(bool), video, first, names)}
         for name in GROUPS:
             column = groups.get(name)
             of_video[name] = (
                 np.full(len(names), "")
                 if column is None
-                else _take_words_of_video(name, column, video, first, names)
+                else _strings_of_video(name, column, video, first, names)
             )
         scores = cls(
             Videos(np.array(names, np.str_), **of_video),
@@ -155,7 +160,7 @@ class Scores:
             score,
             None if reconstruction_error is None else np.asarray(reconstruction_error, np.float64),
         )
-        _check_faces(scores, name_face, hint=people)
+        _check_faces(scores, name_face, hint=hint)
         return scores
 
     def __len__(self) -> int:
@@ -168,14 +173,14 @@ class Scores:
 
     @property
     def video_id(self) -> np.ndarray:
-        """str[n]."""
+        """str[n], id of the face's video."""
         return self.videos.video_id[self.video]
 
     def select(self, keep: np.ndarray) -> "Scores":
-        """Take some of the videos with all their faces, in order.
+        """Select videos with all their faces, in order.
 
         Args:
-            keep: bool[v], True where a video is wanted.
+            keep: bool[v], True for the videos to select.
         """
         if keep.all():
             return self
@@ -193,24 +198,28 @@ class Scores:
 
 
 def score_videos(scores: Scores, aggregation: str = "mean") -> np.ndarray:
-    """Make one score of the scores of each video's faces.
+    """Aggregate the face scores of each video into one score.
 
     Args:
         scores: One row per face.
         aggregation: `mean`, `median` or `max` of all faces of the video, or `track`: the highest
-            of the means of its people, where one fake face makes a fake. `predict` judges so, but
-            for leaving out people of whom the face detector was not sure.
+            mean score of its tracks, since one fake person makes a video fake. `predict` does the
+            same, but ignores unreliable tracks.
 
     Returns:
         float64[v], in the order of `scores.videos`.
 
     Raises:
         ValueError: If the aggregation is not one of AGGREGATIONS.
+
+    Example:
+        >>> score_videos(Scores.from_faces(video_id=["a", "a"], label=[1, 1], score=[0.5, 0.75]))
+        array([0.625])
     """
     if aggregation not in AGGREGATIONS:
         raise ValueError(
-            f"Expected one of {', '.join(AGGREGATIONS)} to make one score of many; got "
-            f"{aggregation!r}. Try mean."
+            f"Expected an aggregation among {', '.join(AGGREGATIONS)}; got {aggregation!r}. Try "
+            "mean."
         )
     if aggregation == "mean":
         return _average(scores.video, scores.score)
@@ -239,7 +248,7 @@ def _encode(words) -> pa.DictionaryArray:
     if isinstance(words, pa.ChunkedArray):
         words = words.combine_chunks()
     if isinstance(words, pa.DictionaryArray):
-        words = words.cast(pa.string())  # for an order of first appearance, and no unused words
+        words = words.cast(pa.string())  # to order by first appearance and drop unused values
     if not isinstance(words, pa.Array):
         words = pa.array([str(word) for word in words], pa.string())
     return words.cast(pa.string()).fill_null("").dictionary_encode()
@@ -253,36 +262,36 @@ def _count_up(video: np.ndarray) -> np.ndarray:
     return position
 
 
-def _take_words_of_video(name: str, column, video, first, names) -> np.ndarray:
+def _strings_of_video(name: str, column, video, first, names) -> np.ndarray:
     encoded = _encode(column)
-    _check_words(name, encoded)
+    _check_strings(name, encoded)
     words = np.array(encoded.dictionary.to_pylist(), np.str_)
-    return words[_take_of_video(name, encoded.indices.to_numpy(), video, first, names)]
+    return words[_values_of_video(name, encoded.indices.to_numpy(), video, first, names)]
 
 
-def _take_of_video(name: str, value: np.ndarray, video, first, names) -> np.ndarray:
+def _values_of_video(name: str, value: np.ndarray, video, first, names) -> np.ndarray:
     differs = value != value[first][video]
     if differs.any():
         raise ValueError(
             f"Expected one {name} per video_id; got several for "
-            f"{names[video[int(np.argmax(differs))]]!r}. A bare file name is shared by several "
-            "videos: put the data set and the manipulation in front of it."
+            f"{names[video[int(np.argmax(differs))]]!r}. If several videos share a file "
+            "name, prefix it with dataset and manipulation."
         )
     return value[first]
 
 
-def _check_words(name: str, encoded: pa.DictionaryArray) -> None:
-    """See that every word fits on a line of a page and into an array of numpy's.
+def _check_strings(name: str, encoded: pa.DictionaryArray) -> None:
+    """Check that every string fits on one line of a page and into a numpy array.
 
-    There each takes as much room as the longest, and loses a NUL at its end.
+    In an array every string takes as much memory as the longest, and loses NULs at its end.
     """
-    for place, word in enumerate(encoded.dictionary.to_pylist()):
-        if len(word) > LONGEST_WORD or CONTROL.search(word):
-            row = int(np.argmax(encoded.indices.to_numpy() == place)) + 1
+    for code, word in enumerate(encoded.dictionary.to_pylist()):
+        if len(word) > MAX_LENGTH or CONTROL.search(word):
+            row = int(np.argmax(encoded.indices.to_numpy() == code)) + 1
             raise ValueError(
-                f"Expected a {name} of at most {LONGEST_WORD} characters, none of them a control "
-                f"character; got {word[:60]!r}, {len(word)} long, for row {row}. Shorten it, or "
-                "take line feeds and the like out."
+                f"Expected a {name} of at most {MAX_LENGTH} characters without control characters; "
+                f"got {word[:60]!r} of length {len(word)} in row {row}. Shorten it, or "
+                "remove line feeds and other control characters."
             )
 
 
@@ -292,7 +301,7 @@ def _check_labels(label: np.ndarray, name_face) -> None:
         row = int(np.argmax(wrong))
         raise ValueError(
             f"Expected every label to be 0 (real) or 1 (fake); got {label[row]} for "
-            f"{name_face(row)}. Unlabelled faces cannot be measured: leave them out."
+            f"{name_face(row)}. Remove unlabelled faces: they cannot be evaluated."
         )
 
 
@@ -303,9 +312,9 @@ def _check_scores(score: np.ndarray, name_face) -> None:
         row = int(np.argmax(wrong))
         raise ValueError(
             f"Expected every score to be a number in 0..1; got {score[row]} for "
-            f"{name_face(row)} ({int(wrong.sum())} of {len(score)} scores are wrong). NaN "
-            "comes from a training that diverged: try a smaller learning rate; a value outside "
-            "comes from a logit: pass it through a sigmoid."
+            f"{name_face(row)} ({int(wrong.sum())} of {len(score)} scores are wrong). If it "
+            "is NaN, the training diverged: try a smaller learning rate. If it is a logit, apply a "
+            "sigmoid."
         )
 
 
@@ -317,6 +326,6 @@ def _check_faces(scores: Scores, name_face, hint: str) -> None:
     if twice.any():
         row = int(order[1:][twice].min())
         raise ValueError(
-            f"Expected each face once; got {name_face(row)} more than once. {hint}Was the same "
-            "data set put in twice?"
+            f"Expected each face once; got {name_face(row)} more than once. {hint}Check "
+            "whether the same dataset was added twice."
         )

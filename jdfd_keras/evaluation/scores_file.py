@@ -1,6 +1,6 @@
-"""The table of scores on disk: Parquet as it is written here, CSV from anywhere.
+"""Reading and writing tables of scores: Parquet and CSV.
 
-Takes a path; gives Scores, or takes them. Knows nothing of models or TensorFlow.
+Knows nothing of models or TensorFlow.
 """
 
 import hashlib
@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +17,13 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from jdfd_keras.evaluation.scores import GROUPS, Scores
+from jdfd_keras.io.files import atomic_path
+from jdfd_keras.io.results import Result
 
-TOLD = "jdfd_keras"  # key of the metadata
-NEEDED = ("video_id", "label", "score")
+Metadata = TypeVar("Metadata", bound=Result)
+
+METADATA_KEY = "jdfd_keras"  # of the Parquet schema
+REQUIRED = ("video_id", "label", "score")
 TYPES = {
     "video_id": pa.string(),
     "label": pa.int64(),
@@ -28,21 +33,26 @@ TYPES = {
     "reconstruction_error": pa.float64(),
     **dict.fromkeys(GROUPS, pa.string()),
 }
-# As pandas, spreadsheets and people write them; in any case.
+# As pandas, spreadsheets and people write labels, in upper or lower case.
 LABELS = {"0": 0, "0.0": 0, "false": 0, "real": 0, "1": 1, "1.0": 1, "true": 1, "fake": 1}
-NOTHING = pa.array(pa.csv.ConvertOptions().null_values)
+NULL_WORDS = pa.array(pa.csv.ConvertOptions().null_values)
 
 
-def write_scores(path: str | Path, scores: Scores, told: dict | None = None) -> None:
-    """Write the table, one row per face.
+def write_scores(path: str | Path, scores: Scores, metadata: Result | None = None) -> None:
+    """Write a table of scores, one row per face.
 
     Args:
-        path: A .parquet or .csv file, replaced if it is there.
+        path: A .parquet or .csv file, replaced if it exists.
         scores: The table.
-        told: What else a report states of it, JSON-ready; kept in a .parquet alone.
+        metadata: What else is known of the scores; stored in .parquet only.
 
     Raises:
-        ValueError: If the path ends otherwise.
+        OSError: If the file cannot be written.
+        ValueError: If the path has another suffix.
+
+    Example:
+        >>> scores = Scores.from_faces(video_id=["a", "b"], label=[0, 1], score=[0.1, 0.9])
+        >>> write_scores("scores.csv", scores)
     """
     path = Path(path)
     videos = scores.videos
@@ -54,17 +64,18 @@ def write_scores(path: str | Path, scores: Scores, told: dict | None = None) -> 
         columns["reconstruction_error"] = scores.reconstruction_error
     table = pa.table(columns)
     if path.suffix.lower() == ".parquet":
-        if told is not None:
-            table = table.replace_schema_metadata({TOLD: json.dumps(told)})
-        unfinished = path.with_name(f"unfinished-{path.name}")
-        pq.write_table(table, unfinished, compression="zstd")
-        unfinished.replace(path)
+        if metadata is not None:
+            text = json.dumps(metadata.to_dict())
+            table = table.replace_schema_metadata({METADATA_KEY: text})
+        with atomic_path(path) as unfinished:
+            pq.write_table(table, unfinished, compression="zstd")
     elif path.suffix.lower() == ".csv":
         words = [name for name, kind in TYPES.items() if kind == pa.string()]
         for name in words:
             position = table.column_names.index(name)
             table = table.set_column(position, name, table[name].cast(pa.string()))
-        pa.csv.write_csv(table, path)
+        with atomic_path(path) as unfinished:
+            pa.csv.write_csv(table, unfinished)
     else:
         raise ValueError(_wrong_suffix(path))
 
@@ -75,23 +86,26 @@ def read_scores(path: str | Path) -> Scores:
     Args:
         path: A .parquet or .csv file with the columns `video_id`, `label` (1, true or fake; 0,
             false or real) and `score` in any order; `frame_index`, `track_id`, `data`, `split`,
-            `compression`, `manipulation` and `reconstruction_error` where they are known. Others
-            are passed over.
+            `compression`, `manipulation` and `reconstruction_error` where known. Other columns
+            are ignored.
 
     Returns:
         The table in the order of the file.
 
     Raises:
-        OSError: If the file is not there.
-        ValueError: If it is no such table, a column is missing, a value is no number, a face is
-            there twice, or the table is not valid.
+        OSError: If the file does not exist.
+        ValueError: If a column is missing, a value is not a number, a face appears twice, or the
+            table is not valid.
+
+    Example:
+        >>> read_scores("scores.csv").videos.video_id  # doctest: +SKIP
     """
     path = Path(path)
     if path.suffix.lower() not in (".parquet", ".csv"):
         raise ValueError(_wrong_suffix(path))
     if not path.is_file():
         raise FileNotFoundError(
-            f"Expected a table of scores; got {path}, where there is no file. Check the path."
+            f"Expected a table of scores; got {path}, which does not exist. Check the path."
         )
     table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
     columns = {
@@ -107,7 +121,7 @@ def read_scores(path: str | Path) -> Scores:
 
 
 def digest_scores(scores: Scores) -> str:
-    """Give the SHA-256 of a table, to tell whether it was changed since."""
+    """Compute the SHA-256 of a table, from which later changes are detected."""
     digest = hashlib.sha256("\n".join(scores.videos.video_id.tolist()).encode())
     columns = (scores.videos.label, scores.video, scores.frame_index, scores.track_id, scores.score)
     for column in (*columns, scores.reconstruction_error):
@@ -115,8 +129,8 @@ def digest_scores(scores: Scores) -> str:
     return digest.hexdigest()
 
 
-def knows_frames(path: str | Path) -> bool:
-    """Tell whether a table that `read_scores` takes says which frame each face is of."""
+def has_frame_index(path: str | Path) -> bool:
+    """Return whether a table that `read_scores` reads has the column `frame_index`."""
     path = Path(path)
     if path.suffix.lower() == ".parquet":
         return "frame_index" in pq.read_schema(path).names
@@ -125,13 +139,24 @@ def knows_frames(path: str | Path) -> bool:
     return "frame_index" in [name.strip().strip('"') for name in header.split(",")]
 
 
-def read_told(path: str | Path) -> dict | None:
-    """Read what `write_scores` was told; None if it was told nothing, or others wrote the file."""
+def read_metadata(path: str | Path, kind: type[Metadata]) -> Metadata | None:
+    """Read the metadata that `write_scores` stored.
+
+    Args:
+        path: A table of scores.
+        kind: Its type, a Result.
+
+    Returns:
+        The metadata; None for a table without any, such as a .csv.
+
+    Raises:
+        ValueError: If it was written by another version of this package.
+    """
     path = Path(path)
     if path.suffix.lower() != ".parquet":
         return None
-    told = (pq.read_schema(path).metadata or {}).get(TOLD.encode())
-    return None if told is None else json.loads(told)
+    text = (pq.read_schema(path).metadata or {}).get(METADATA_KEY.encode())
+    return None if text is None else kind.from_dict(json.loads(text))
 
 
 def _repeat(words: np.ndarray, video: np.ndarray) -> pa.DictionaryArray:
@@ -145,22 +170,22 @@ def _read_parquet(path: Path) -> pa.Table:
             names = file.schema_arrow.names
             _check_header(names, path)
             if "frame_index" in names or any(map(pa.types.is_nested, file.schema_arrow.types)):
-                names = [name for name in names if name in TYPES]  # others may be large
+                names = [name for name in names if name in TYPES]  # other columns may be large
             return file.read(columns=names)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
             f"Expected a Parquet table of scores at {path}; got '{_on_one_line(error)}'. It is "
-            "damaged or of another kind."
+            "damaged or has another format."
         ) from error
 
 
 def _read_csv(path: Path) -> pa.Table:
-    # Words first, numbers later: a wrong one is then known by its column and row.
+    # Read as strings and parsed later, so that an error names column and row.
     words = dict.fromkeys(TYPES, pa.string())
     try:
         table = pa.csv.read_csv(
             path,
-            read_options=pa.csv.ReadOptions(use_threads=False),  # so that an error has its row
+            read_options=pa.csv.ReadOptions(use_threads=False),  # so that an error states its row
             convert_options=pa.csv.ConvertOptions(column_types=words, strings_can_be_null=False),
         )
         names = table.column_names  # pyarrow (25.0.1) decodes a header only now
@@ -168,13 +193,13 @@ def _read_csv(path: Path) -> pa.Table:
         text = _on_one_line(error)
         columns = re.search(r"Expected (\d+) columns, got (\d+)", text)
         if columns and int(columns[2]) > int(columns[1]):
-            hint = "Write numbers with a point, as 0.5, and put a name with a comma in quotes."
+            hint = "Write numbers with a decimal point (0.5) and quote names with a comma."
         elif "utf" in text.lower() and not columns:
             hint = "Save it as UTF-8."
         else:
             hint = "Was the file cut short?"
         raise ValueError(
-            f"Expected a header and a line for every face in {path}, divided by commas; got "
+            f"Expected a header and one comma-separated line per face in {path}; got "
             f"'{text}'. {hint}"
         ) from error
     _check_header(names, path)
@@ -185,26 +210,26 @@ def _check_header(names: Sequence[str], path: Path) -> None:
     twice = [name for name in TYPES if names.count(name) > 1]
     if twice:
         raise ValueError(
-            f"Expected each column once in {path}; got {', '.join(twice)} twice. Leave one out."
+            f"Expected each column once in {path}; got {', '.join(twice)} twice. Remove one."
         )
-    missing = [name for name in NEEDED if name not in names]
+    missing = [name for name in REQUIRED if name not in names]
     if not missing:
         return
     alike = {name.strip().lower(): name for name in names}
     if any(sign in name for sign in ";\t" for name in names):
-        hint = "Divide the columns by commas, not by semicolons or tabs."
+        hint = "Separate the columns by commas, not by semicolons or tabs."
     elif set(missing) <= set(alike):
         hint = f"Write {', '.join(f'{name} for {alike[name]!r}' for name in missing)}."
     else:
-        hint = "Give the file a header with these names."
+        hint = "Add a header with these names."
     raise ValueError(
-        f"Expected the columns {', '.join(NEEDED)} in {path}; {', '.join(missing)} is not among "
+        f"Expected the columns {', '.join(REQUIRED)} in {path}; {', '.join(missing)} is not among "
         f"{', '.join(names)}. {hint}"
     )
 
 
 def _convert(name: str, column: pa.ChunkedArray, path: Path) -> pa.ChunkedArray | np.ndarray:
-    """Make a column what it must be; numbers come as numpy."""
+    """Convert a column to its type in TYPES; numbers to numpy."""
     kind = TYPES[name]
     try:
         if pa.types.is_dictionary(column.type):
@@ -216,43 +241,43 @@ def _convert(name: str, column: pa.ChunkedArray, path: Path) -> pa.ChunkedArray 
         column = column.cast(kind)
     except pa.ArrowException as error:
         raise ValueError(
-            f"Expected {_say_wanted(name)} for the {name} of every face in {path}; got "
-            f"'{_on_one_line(error)}'. The column is of another kind."
+            f"Expected {_describe_expected(name)} for the {name} of every face in {path}; got "
+            f"'{_on_one_line(error)}'. The column has another type."
         ) from error
     if column.null_count:
         row = column.is_null().to_numpy().argmax()
         raise ValueError(
-            f"Expected {_say_wanted(name)} for the {name} of every face in {path}; got none in "
-            f"row {row + 1} of them. A face without a score must not be in the table."
+            f"Expected {_describe_expected(name)} for the {name} of every face in {path}; got none "
+            f"in data row {row + 1}. Remove faces without a score."
         )
     return column.to_numpy()
 
 
 def _parse(name: str, column: pa.ChunkedArray, path: Path) -> pa.ChunkedArray:
-    """Read words as labels or numbers; those for nothing become null."""
+    """Parse strings as labels or numbers; words such as `NA` become null."""
     words = pc.utf8_trim_whitespace(column)
-    words = pc.if_else(pc.is_in(words, NOTHING), pa.scalar(None, pa.string()), words)
+    words = pc.if_else(pc.is_in(words, NULL_WORDS), pa.scalar(None, pa.string()), words)
     if name == "label":
-        place = pc.index_in(pc.utf8_lower(words), pa.array(list(LABELS)))
-        numbers = pc.take(pa.array(list(LABELS.values())), place)
-        wrong = pc.and_(words.is_valid(), place.is_null()).to_numpy()
+        index = pc.index_in(pc.utf8_lower(words), pa.array(list(LABELS)))
+        numbers = pc.take(pa.array(list(LABELS.values())), index)
+        wrong = pc.and_(words.is_valid(), index.is_null()).to_numpy()
         row = int(wrong.argmax()) if wrong.any() else None
-        hint = "Unlabelled faces cannot be measured: leave them out."
+        hint = "Remove unlabelled faces: they cannot be evaluated."
     else:
         try:
             return words.cast(TYPES[name])
         except pa.ArrowInvalid:
-            row = next(row for row, word in enumerate(words) if not _can_be(word, TYPES[name]))
-        hint = f"Write it such as {12 if TYPES[name] == pa.int64() else 0.5}."
+            row = next(row for row, word in enumerate(words) if not _can_cast(word, TYPES[name]))
+        hint = f"Write it as in {12 if TYPES[name] == pa.int64() else 0.5}."
     if row is not None:
         raise ValueError(
-            f"Expected {_say_wanted(name)} for the {name} of every face in {path}; got "
-            f"{column[row].as_py()!r} in row {row + 1} of them. {hint}"
+            f"Expected {_describe_expected(name)} for the {name} of every face in {path}; got "
+            f"{column[row].as_py()!r} in data row {row + 1}. {hint}"
         )
     return numbers
 
 
-def _can_be(word: pa.Scalar, kind: pa.DataType) -> bool:
+def _can_cast(word: pa.Scalar, kind: pa.DataType) -> bool:
     try:
         word.cast(kind)
     except pa.ArrowInvalid:
@@ -260,36 +285,36 @@ def _can_be(word: pa.Scalar, kind: pa.DataType) -> bool:
     return True
 
 
-def _say_wanted(name: str) -> str:
+def _describe_expected(name: str) -> str:
     if name == "label":
         return "0 (real) or 1 (fake)"
-    return {pa.int64(): "a whole number", pa.float64(): "a number"}.get(TYPES[name], "a word")
+    return {pa.int64(): "an integer", pa.float64(): "a number"}.get(TYPES[name], "a string")
 
 
 def _check_rows(table: pa.Table, path: Path) -> None:
-    """Refuse a face given twice, where frames have no index but other columns tell faces apart.
+    """Raise on duplicate faces, where other columns than frame_index identify faces.
 
-    Columns that are the same for faces of different scores, or for all, do not: two faces of a
-    video may well have the same score.
+    A column identifies no face if it is constant, or equal for faces with different scores: two
+    faces of a video may have the same score.
     """
     own = [
         "video_id" if name == "video_id" else str(i) for i, name in enumerate(table.column_names)
     ]
     others = [own[i] for i, name in enumerate(table.column_names) if name not in TYPES]
-    table = table.rename_columns(own).unify_dictionaries()  # others may share a name
+    table = table.rename_columns(own).unify_dictionaries()  # other columns may share a name
     rows = table.append_column("row", pa.array(range(len(table))))
     try:
         distinct = rows.group_by(own).aggregate([("row", "min")])
         faces = len(table.group_by(["video_id", *others]).aggregate([]))
         vary = others and len(table.group_by(others).aggregate([])) > 1
-    except pa.ArrowNotImplementedError:  # a type of others that cannot be compared (25.0.1)
+    except pa.ArrowNotImplementedError:  # a type that cannot be compared (25.0.1)
         return
     if vary and faces == len(distinct) < len(table):
         first = np.setdiff1d(np.arange(len(table)), distinct["row_min"].to_numpy())[0]
         raise ValueError(
-            f"Expected each face once in {path}; got row {first + 1} of them a second time, the "
-            "same in every column. Leave it out, or add a frame_index if it is another frame. Was "
-            "the same data set put in twice?"
+            f"Expected each face once in {path}; data row {first + 1} repeats another in every "
+            "column. Remove it, or add a frame_index if it is another frame. Check whether the "
+            "same dataset was added twice."
         )
 
 
@@ -298,4 +323,4 @@ def _on_one_line(error: Exception) -> str:
 
 
 def _wrong_suffix(path: Path) -> str:
-    return f"Expected a table of scores, .parquet or .csv; got {path}. Name it by its kind."
+    return f"Expected a table of scores, .parquet or .csv; got {path}. Use one of these suffixes."

@@ -1,33 +1,32 @@
-"""The figures that the paper prints, each with the place where it stands.
+"""What an experiment trains and tests, and the values that the paper publishes for it.
 
-Takes nothing; gives numbers as published, in per cent where they are AUCs. Computes nothing but
-the one subtraction that its text gives.
+The constants are the paper's Tables 1 to 3 and what its text states of Fig. 4, AUCs in per cent.
+`plan_experiment` takes the name of an experiment, the keys of the datasets and which of them are
+missing; it returns the cells in the order of their table, and why some of them cannot be run.
+Reads no file and trains nothing.
 
 Reference: Yan, Li and Lu, "Deepfake Detection via Joint Unsupervised Reconstruction and
 Supervised Classification" (2022), https://arxiv.org/abs/2211.13424, section 4.
-
-Which trainings and which cells an experiment is.
-
-Takes its name, the keys of the data sets and which of them are missing; gives the cells in the
-order of their table, and why those that cannot be run cannot. Trains and reads nothing.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# By the keys of --data; in the order of the columns of Table 2.
+from jdfd_keras.io.results import Result
+
+# Keys of --data and the paper's names, in the order of the columns of Table 2.
 NAMES = {"ff": "FF++", "uadfv": "UADFV", "celebdf": "Celeb-DF"}
 LETTERS = {"ff": "F", "uadfv": "U", "celebdf": "C"}  # Fig. 3
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One number as published.
+class PublishedAuc(Result):
+    """An AUC as published.
 
     Attributes:
-        percent: AUC in per cent, of faces.
-        source: Where in the paper it stands.
+        percent: Frame AUC in per cent.
+        source: Table, figure or section of the paper.
     """
 
     percent: float
@@ -35,13 +34,13 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class OtherMethod:
-    """A row of Table 2 that is not the paper's own method.
+class OtherMethod(Result):
+    """A row of Table 2 for a method other than the paper's own.
 
     Attributes:
-        name: As published; numbers in brackets are the paper's references.
-        train: The data set it was trained on.
-        percent: Data set tested on to AUC in per cent; None where the paper has a dash.
+        name: Name as published; numbers in brackets are the paper's references.
+        train: Key of the training dataset.
+        percent: Frame AUC in per cent for each test dataset; None where the paper has a dash.
     """
 
     name: str
@@ -49,11 +48,11 @@ class OtherMethod:
     percent: dict[str, float | None]
 
 
-def _by_set(*values):
+def _by_test(*values: float | None) -> dict[str, float | None]:
     return dict(zip(NAMES, values, strict=True))
 
 
-# Faces of real and fake, as Table 1 counts them; it has no validation.
+# Number of faces per dataset, split and class; the paper has no validation split.
 TABLE_1 = {
     "celebdf": {
         "train": {"real": 152786, "fake": 147901},
@@ -70,43 +69,43 @@ TABLE_1 = {
 }
 
 TABLE_2_OTHERS = (
-    OtherMethod("Xception [27]", "ff", _by_set(99.7, 80.4, 48.2)),
-    OtherMethod("Capsule [26]", "ff", _by_set(96.6, 61.3, 57.5)),
-    OtherMethod("Xception+Tri. [9]", "ff", _by_set(99.9, 74.3, 61.7)),
-    OtherMethod("Xception [23]", "uadfv", _by_set(None, 96.8, 52.2)),
-    OtherMethod("Xception+Reg. [8]", "uadfv", _by_set(None, 98.4, 57.1)),
-    OtherMethod("Xception+Tri. [9]", "uadfv", _by_set(61.3, 99.9, 60.0)),
-    OtherMethod("Headpose [34]", "uadfv", _by_set(47.3, 89.0, 54.6)),
-    OtherMethod("FWA [22]", "uadfv", _by_set(80.1, 97.4, 56.9)),
-    OtherMethod("Xception+Tri. [9]", "celebdf", _by_set(60.2, 88.9, 99.9)),
+    OtherMethod("Xception [27]", "ff", _by_test(99.7, 80.4, 48.2)),
+    OtherMethod("Capsule [26]", "ff", _by_test(96.6, 61.3, 57.5)),
+    OtherMethod("Xception+Tri. [9]", "ff", _by_test(99.9, 74.3, 61.7)),
+    OtherMethod("Xception [23]", "uadfv", _by_test(None, 96.8, 52.2)),
+    OtherMethod("Xception+Reg. [8]", "uadfv", _by_test(None, 98.4, 57.1)),
+    OtherMethod("Xception+Tri. [9]", "uadfv", _by_test(61.3, 99.9, 60.0)),
+    OtherMethod("Headpose [34]", "uadfv", _by_test(47.3, 89.0, 54.6)),
+    OtherMethod("FWA [22]", "uadfv", _by_test(80.1, 97.4, 56.9)),
+    OtherMethod("Xception+Tri. [9]", "celebdf", _by_test(60.2, 88.9, 99.9)),
 )
 
-# The paper's own method: trained on, then tested on.
+# The paper's own method: training dataset, then test dataset.
 TABLE_2 = {
-    "ff": _by_set(98.2, 92.9, 78.0),
-    "uadfv": _by_set(61.0, 99.9, 64.9),
-    "celebdf": _by_set(61.1, 88.4, 97.1),
+    "ff": _by_test(98.2, 92.9, 78.0),
+    "uadfv": _by_test(61.0, 99.9, 64.9),
+    "celebdf": _by_test(61.1, 88.4, 97.1),
 }
 
-# With the decoder ("JointDeepfake" there) and without ("Baseline").
+# With the decoder (the paper's "JointDeepfake") and without it ("Baseline").
 TABLE_3 = {
     True: {
-        "ff": _by_set(98.2, 92.9, 78.0),
-        "uadfv": _by_set(61.0, 99.9, 65.2),
-        "celebdf": _by_set(61.1, 88.4, 97.1),
+        "ff": _by_test(98.2, 92.9, 78.0),
+        "uadfv": _by_test(61.0, 99.9, 65.2),
+        "celebdf": _by_test(61.1, 88.4, 97.1),
     },
     False: {
-        "ff": _by_set(97.4, 80.7, 75.4),
-        "uadfv": _by_set(58.4, 99.5, 63.7),
-        "celebdf": _by_set(59.7, 83.0, 95.6),
+        "ff": _by_test(97.4, 80.7, 75.4),
+        "uadfv": _by_test(58.4, 99.5, 63.7),
+        "celebdf": _by_test(59.7, 83.0, 95.6),
     },
 }
 
-# Fig. 4 is a picture without numbers; the text gives these. All of them are trained on FF++.
+# Fig. 4 shows no numbers; the text states these. All of them are trained on FF++.
 SHARES_PERCENT = (0, 5, 10, 15)
 FIGURE_4 = {
-    ("celebdf", 15): Figure(79.6, "section 4.4"),
-    ("celebdf", 5): Figure(74.7, "section 4.4, 79.6 less 4.9"),
+    ("celebdf", 15): PublishedAuc(79.6, "section 4.4"),
+    ("celebdf", 5): PublishedAuc(74.7, "section 4.4, 79.6 minus 4.9"),
 }
 FIGURE_4_STATEMENTS = (
     "When 15% foreign data is added to our framework for training, the performance on UADFV "
@@ -117,47 +116,58 @@ FIGURE_4_STATEMENTS = (
     "compared with the best result achieved in this study.",
 )
 
-DATA = (
-    "The paper takes 300 frames of each video; of FF++ the compression c23 and the manipulations "
-    "Deepfakes, Face2Face, FaceSwap and NeuralTextures; of Celeb-DF version 2."
+PAPER_DATA = (
+    "The paper samples 300 frames per video. From FF++ it uses the compression c23 and the "
+    "manipulations Deepfakes, Face2Face, FaceSwap and NeuralTextures; of Celeb-DF, version 2."
 )
 
 
 def find_published(
     train: str, test: str, *, decoder: bool = True, share_percent: int = 0
-) -> list[Figure]:
-    """Find what the paper has for one training and one test of its own method.
+) -> tuple[PublishedAuc, ...]:
+    """Return the paper's AUCs of its own method for one training and one test dataset.
 
     Args:
-        train: Key of the data set that is trained on.
-        test: Of that which is tested on.
-        decoder: Whether the network has one.
-        share_percent: Share of unlabelled foreign faces.
+        train: Key of the training dataset.
+        test: Key of the test dataset.
+        decoder: Whether the network has a decoder.
+        share_percent: Share of unlabelled foreign faces, in per cent.
 
     Returns:
-        One figure; two where the paper's tables differ; none where it says nothing.
+        One AUC; two where the paper's tables differ; none where it publishes nothing.
+
+    Example:
+        >>> find_published("uadfv", "celebdf")
+        (PublishedAuc(percent=64.9, source='Table 2'), PublishedAuc(percent=65.2, source='Table 3'))
     """
     if share_percent:
-        there = FIGURE_4.get((test, share_percent)) if train == "ff" and decoder else None
-        return [there] if there else []
-    tables = [("Table 3", TABLE_3[decoder])]
-    if decoder:
-        tables.insert(0, ("Table 2", TABLE_2))
-    found: list[Figure] = []
-    for source, table in tables:
-        percent = table.get(train, {}).get(test)
-        if percent is not None and found == [Figure(percent, "Table 2")]:
-            found = [Figure(percent, "Tables 2 and 3")]
-        elif percent is not None:
-            found.append(Figure(percent, source))
-    return found
+        stated = FIGURE_4.get((test, share_percent)) if train == "ff" and decoder else None
+        return (stated,) if stated else ()
+    table_3 = TABLE_3[decoder].get(train, {}).get(test)
+    if table_3 is None:
+        return ()
+    if not decoder:
+        return (PublishedAuc(table_3, "Table 3"),)
+    table_2 = TABLE_2[train][test]
+    if table_2 == table_3:
+        return (PublishedAuc(table_2, "Tables 2 and 3"),)
+    return PublishedAuc(table_2, "Table 2"), PublishedAuc(table_3, "Table 3")
 
 
 def is_best(train: str, test: str, percent: float | None) -> bool:
-    """Tell whether a figure of Table 2 is the best of all its methods, its own one included.
+    """Return whether an AUC of Table 2 is the best of all methods, the paper's own included.
 
-    The paper underlines these where a method is tested on what it was trained on, and prints them
+    The paper underlines the best AUC where the test dataset is the training dataset, and prints it
     in bold elsewhere.
+
+    Args:
+        train: Key of the training dataset.
+        test: Key of the test dataset.
+        percent: AUC in per cent; None is never the best.
+
+    Example:
+        >>> is_best("ff", "uadfv", 92.9)
+        True
     """
     rivals = [other.percent.get(test) for other in TABLE_2_OTHERS if other.train == train]
     rivals.append(TABLE_2.get(train, {}).get(test))
@@ -165,14 +175,14 @@ def is_best(train: str, test: str, percent: float | None) -> bool:
 
 
 @dataclass(frozen=True)
-class Training:
-    """One training, but for its seed.
+class Training(Result):
+    """One training, apart from its seed.
 
     Attributes:
-        data: Key of the data set that is trained on.
+        data: Key of the training dataset.
         decoder: Whether the network has a decoder.
-        share_percent: Share of the faces of each foreign data set that are taken unlabelled.
-        foreign: Keys of those data sets.
+        share_percent: Share of the faces of each foreign dataset that are added unlabelled.
+        foreign: Keys of the foreign datasets.
     """
 
     data: str
@@ -182,16 +192,16 @@ class Training:
 
     @property
     def folder(self) -> Path:
-        """Name its folder: the same training has the same one in every experiment."""
+        """Relative folder of its runs; equal for equal trainings of all experiments."""
         if self.share_percent:
-            own = f"unlabelled-{self.share_percent}-of-{'+'.join(self.foreign)}"
+            name = f"unlabelled-{self.share_percent}-of-{'+'.join(self.foreign)}"
         else:
-            own = "joint" if self.decoder else "no-decoder"
-        return Path(self.data) / own
+            name = "joint" if self.decoder else "no-decoder"
+        return Path(self.data) / name
 
     @property
     def uses(self) -> tuple[str, ...]:
-        """Name the data sets it reads."""
+        """Keys of the datasets it reads."""
         return (self.data, *self.foreign)
 
     def __str__(self) -> str:
@@ -203,7 +213,7 @@ class Training:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training, tested on one data set."""
+    """One training and the dataset that it is tested on."""
 
     training: Training
     test: str
@@ -213,14 +223,14 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What an experiment is.
+class ExperimentPlan:
+    """The cells of an experiment.
 
     Attributes:
-        name: Of the experiment.
-        tests: Keys of the data sets that are tested on: the columns of the table.
-        cells: In the order of the table: training after training.
-        blocked: The cells of them that cannot be run, and why.
+        name: Name of the experiment.
+        tests: Keys of the test datasets: the columns of the table.
+        cells: Cells in the order of the table, training by training.
+        blocked: Reason for each of these cells that cannot be run.
     """
 
     name: str
@@ -230,29 +240,33 @@ class Plan:
 
     @property
     def trainings(self) -> list[Training]:
-        """List the trainings, those that cannot be run included."""
+        """All trainings, also those that cannot be run."""
         return list(dict.fromkeys(cell.training for cell in self.cells))
 
-    def cells_of(self, training: Training) -> list[Cell]:
-        """List the cells of a training that can be run."""
+    def runnable(self, training: Training) -> list[Cell]:
+        """Return the cells of a training that can be run."""
         return [
             cell for cell in self.cells if cell.training == training and cell not in self.blocked
         ]
 
 
-def plan_experiment(name: str, keys: Sequence[str], missing: Mapping[str, str]) -> Plan:
-    """Say what is trained and tested.
+def plan_experiment(name: str, keys: Sequence[str], missing: Mapping[str, str]) -> ExperimentPlan:
+    """Return the cells of an experiment.
 
-    The paper's three data sets belong to every experiment, whether they are given or not; others
-    are taken as well.
+    The paper's three datasets belong to every experiment, whether they were given or not; other
+    given datasets are added.
 
     Args:
         name: `cross-dataset`, `ablation` or `foreign-data`.
-        keys: Of the data sets that were given, in their order.
-        missing: Those of the paper's and of the given ones that are not there, and why.
+        keys: Keys of the given datasets, in their order.
+        missing: Reason for each dataset, of the given and the paper's, that is missing.
 
     Raises:
-        ValueError: If there is no such experiment.
+        ValueError: If the name is unknown.
+
+    Example:
+        >>> len(plan_experiment("cross-dataset", ["ff", "uadfv", "celebdf"], {}).cells)
+        9
     """
     tests = order_keys(keys)
     if name == "cross-dataset":
@@ -268,24 +282,29 @@ def plan_experiment(name: str, keys: Sequence[str], missing: Mapping[str, str]) 
     cells = [Cell(training, test) for training in trainings for test in tests]
     blocked = {}
     for cell in cells:
-        lacking = [key for key in (*cell.training.uses, cell.test) if key in missing]
-        if lacking:
-            blocked[cell] = "; ".join(missing[key] for key in dict.fromkeys(lacking))
+        absent = [key for key in (*cell.training.uses, cell.test) if key in missing]
+        if absent:
+            blocked[cell] = "; ".join(missing[key] for key in dict.fromkeys(absent))
         elif cell.training.share_percent and not cell.training.foreign:
-            blocked[cell] = "there is no other data set to take unlabelled faces of"
-    return Plan(name, tests, tuple(cells), blocked)
+            blocked[cell] = "no other dataset is available for unlabelled faces"
+    return ExperimentPlan(name, tests, tuple(cells), blocked)
 
 
 def order_keys(keys: Sequence[str]) -> tuple[str, ...]:
-    """Put the paper's three data sets first, then the others that were given."""
+    """Return the keys of the paper's three datasets, then those of the other given ones.
+
+    Example:
+        >>> order_keys(["mine", "celebdf"])
+        ('ff', 'uadfv', 'celebdf', 'mine')
+    """
     return tuple(dict.fromkeys([*NAMES, *keys]))
 
 
 def _plan_shares(keys: Sequence[str], tests: Sequence[str], missing: Mapping) -> list[Training]:
     data = "ff" if "ff" in keys or not keys else keys[0]
-    # The paper's figures stand beside ours where all of the data is the paper's.
-    among = NAMES if data in NAMES else tests
-    foreign = tuple(key for key in among if key != data and key not in missing)
+    # Beside published AUCs, only the paper's own datasets are added.
+    candidates = NAMES if data in NAMES else tests
+    foreign = tuple(key for key in candidates if key != data and key not in missing)
     return [
         Training(data, share_percent=share, foreign=foreign if share else ())
         for share in SHARES_PERCENT

@@ -1,14 +1,10 @@
-"""The prepared data sets of an experiment, looked at before anything is trained.
+"""The prepared datasets of an experiment, its protocol and the notes that its results need.
 
-Takes keys and folders; gives what is known of each set that is there, and why others are not.
-
-What must be said beside the figures of an experiment, so that they can be compared.
-
-Takes its plan, its data sets and what it was told; gives sentences.
+`inspect_datasets` takes keys and folders; it returns the options of each dataset and why others
+are missing. `write_notes` takes a plan and its protocol; it returns the sentences that a reader
+needs to compare the results with the paper's. Trains nothing.
 """
 
-import dataclasses
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -16,192 +12,184 @@ from pathlib import Path
 
 import jdfd_keras
 from jdfd_keras.datasets.manifest import MANIFEST, find_table
-from jdfd_keras.experiments.plan import DATA, FIGURE_4_STATEMENTS, NAMES, Plan
-from jdfd_keras.io.files import OPTIONS, load_options
+from jdfd_keras.experiments.plan import FIGURE_4_STATEMENTS, NAMES, PAPER_DATA, ExperimentPlan
+from jdfd_keras.io.files import OPTIONS, load_options, sha256_of
+from jdfd_keras.io.results import Result
 from jdfd_keras.io.storage import LocalStore
 from jdfd_keras.options import (
+    AugmentOptions,
     EvaluateOptions,
     FaceOptions,
     FilterOptions,
+    LossOptions,
+    ModelOptions,
+    OptimizerOptions,
+    PipelineOptions,
     PrepareOptions,
     SplitOptions,
+    TrainOptions,
 )
-from jdfd_keras.reporting.markdown import cell
 
-# Of options.json; what a reader must know to compare figures.
-GROUPS = {
-    "split": SplitOptions,
-    "faces": FaceOptions,
-    "filters": FilterOptions,
-    "prepare": PrepareOptions,
-}
 PLAIN_KEY = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-")
 
 
 @dataclass(frozen=True)
-class DataSet:
-    """A prepared data set.
+class PreparedOptions(Result):
+    """Options that a dataset was prepared with."""
+
+    split: SplitOptions
+    faces: FaceOptions
+    filters: FilterOptions
+    prepare: PrepareOptions
+
+
+@dataclass(frozen=True)
+class PreparedDataset:
+    """A prepared dataset.
 
     Attributes:
         directory: Its folder.
-        digest: Of its manifest.
-        options: Groups of options it was made with, as dicts.
+        digest: SHA-256 of its manifest.
+        options: Options that it was prepared with.
     """
 
     directory: Path
     digest: str
-    options: dict[str, dict]
+    options: PreparedOptions
 
 
-def check_key(key: str) -> None:
-    """See that a key can name a folder.
+@dataclass(frozen=True)
+class ExperimentProtocol(Result):
+    """How the datasets were prepared and the cells are trained and evaluated.
 
-    Raises:
-        ValueError: If it has other signs than letters, digits, `-` and `_`.
+    Attributes:
+        sets: Options of each dataset, by its key.
+        seeds: Seeds of the trainings.
+        model: Network; `decoder` is set by the experiment.
+        optimizer: Optimizer.
+        loss: Weights of the losses.
+        train: Epochs and batch size; `seed` is set by the experiment.
+        pipeline: Balance and weights of the classes.
+        augment: Augmentation.
+        evaluate: Split, threshold and intervals of the evaluations.
     """
-    if not key or not set(key) <= PLAIN_KEY:
-        raise ValueError(
-            f"Expected a key of letters, digits, - and _ for a data set; got {key!r}. Try one "
-            f"such as {', '.join(NAMES)}."
-        )
+
+    sets: dict[str, PreparedOptions]
+    seeds: tuple[int, ...]
+    model: ModelOptions
+    optimizer: OptimizerOptions
+    loss: LossOptions
+    train: TrainOptions
+    pipeline: PipelineOptions
+    augment: AugmentOptions
+    evaluate: EvaluateOptions
 
 
-def look_at_sets(data: Mapping[str, str | Path]) -> tuple[dict[str, DataSet], dict[str, str]]:
-    """Look at the data sets that were given.
+@dataclass(frozen=True, kw_only=True)
+class ExperimentReport(Result):
+    """What every experiment returns; `to_dict` is the content of NAME.json.
+
+    Attributes:
+        experiment: Name of the experiment.
+        title: Title of its page.
+        versions: Versions of the packages that the results depend on.
+        notes: Sentences on how the results were made and how to compare them.
+        failed: One sentence for each result that is missing; empty if all exist.
+        figure: File name of the figure; None until `write_experiment` draws one.
+        files: File names of the tables; empty until `write_experiment` writes them.
+    """
+
+    experiment: str
+    title: str
+    versions: dict[str, str]
+    notes: tuple[str, ...]
+    failed: tuple[str, ...] = ()
+    figure: str | None = None
+    files: tuple[str, ...] = ()
+
+
+def inspect_datasets(
+    data: Mapping[str, str | Path],
+) -> tuple[dict[str, PreparedDataset], dict[str, str]]:
+    """Read the options and the manifest digest of each dataset.
 
     Args:
         data: Key to folder.
 
     Returns:
-        Those that are there, by key in the order given; and, of the others and of the paper's
-        three that were not given, the reason.
+        The datasets by key, in the given order; and the reason for each of the given and of the
+        paper's three datasets that is missing.
 
     Raises:
         ValueError: If a key cannot name a folder, or a folder is given twice.
+
+    Example:
+        >>> inspect_datasets({})[1]["ff"]
+        'dataset ff is missing: ff=DIR was not given'
     """
-    there, missing = {}, {}
-    places: dict[Path, str] = {}
+    found, missing = {}, {}
+    keys: dict[Path, str] = {}
     for key, given in data.items():
-        check_key(key)
+        _check_key(key)
         directory = Path(given)
-        twin = places.setdefault(directory.resolve(), key)
-        if twin != key:
+        first = keys.setdefault(directory.resolve(), key)
+        if first != key:
             raise ValueError(
-                f"Expected another folder for each data set; got {directory} for {twin} and for "
-                f"{key}. Leave one of them out."
+                f"Expected a different folder for each dataset; got {directory} for {first} and "
+                f"for {key}. Remove one of them."
             )
         try:
-            there[key] = _look_at(directory)
+            found[key] = _inspect(directory)
         except (OSError, ValueError) as error:
-            missing[key] = f"data set {key} is missing: {error}"
+            missing[key] = f"dataset {key} is missing: {error}"
     for key in NAMES:
         if key not in data:
-            missing[key] = f"data set {key} is missing: {key}=DIR was not given"
-    return there, missing
+            missing[key] = f"dataset {key} is missing: {key}=DIR was not given"
+    return found, missing
 
 
-def _look_at(directory: Path) -> DataSet:
-    if not (directory / OPTIONS).is_file():
-        raise FileNotFoundError(
-            f"{directory} {'holds no prepared data set' if directory.is_dir() else 'is not there'}"
+def _check_key(key: str) -> None:
+    if not key or not set(key) <= PLAIN_KEY:
+        raise ValueError(
+            f"Expected a key of letters, digits, - and _ for a dataset; got {key!r}. Try one "
+            f"such as {', '.join(NAMES)}."
         )
+
+
+def _inspect(directory: Path) -> PreparedDataset:
+    path = directory / OPTIONS
+    if not path.is_file():
+        problem = "is not a prepared dataset" if directory.is_dir() else "does not exist"
+        raise FileNotFoundError(f"{directory} {problem}")
     table = find_table(LocalStore(str(directory)), MANIFEST)
     if table is None:
-        raise FileNotFoundError(f"{directory} holds no manifest, `prepare` was perhaps interrupted")
-    with (directory / table).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    options = {
-        name: dataclasses.asdict(load_options(directory / OPTIONS, name, kind))
-        for name, kind in GROUPS.items()
-    }
-    return DataSet(directory, digest, options)
+        raise FileNotFoundError(f"{directory} has no manifest; `prepare` was perhaps interrupted")
+    options = PreparedOptions(
+        split=load_options(path, "split", SplitOptions),
+        faces=load_options(path, "faces", FaceOptions),
+        filters=load_options(path, "filters", FilterOptions),
+        prepare=load_options(path, "prepare", PrepareOptions),
+    )
+    return PreparedDataset(directory, sha256_of(directory / table), options)
 
 
-def describe_sets(sets: Mapping[str, DataSet]) -> list[str]:
-    """Say in a sentence for each set how it was prepared."""
-    lines = []
-    for key, found in sets.items():
-        faces, split = found.options["faces"], found.options["split"]
-        frames = (
-            f"every {_say_ordinal(faces['every'])}frame"
-            if faces["every"]
-            else f"{faces['frames_per_video']} frames a video"
-        )
-        fold = f" (fold {split['fold']} of {split['folds']})" if split["split"] == "kfold" else ""
-        compression = found.options["prepare"]["compression"]
-        lines.append(
-            f"{name_set(key)} ({key}): split {split['split']}{fold}, {frames}, detector "
-            f"{faces['detector']}, alignment {faces['alignment']}, margin {faces['margin']:g}, "
-            f"{faces['face_size']} pixels, compression {compression}."
-        )
-    return lines
+def dataset_name(key: str) -> str:
+    """Return the paper's name of a dataset, or the key of one that the paper does not use.
 
-
-def _say_ordinal(number: int) -> str:
-    """Say which; of 1, every one, nothing."""
-    if number == 1:
-        return ""
-    teen = number % 100 // 10 == 1
-    return f"{number}{'th' if teen else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')} "
-
-
-def name_set(key: str) -> str:
-    """Name a data set as the paper does, where it is one of its three."""
+    Example:
+        >>> dataset_name("celebdf"), dataset_name("mine")
+        ('Celeb-DF', 'mine')
+    """
     return NAMES.get(key, key)
 
 
-PAPER_SPLITS = (
-    "All cells of the paper's Table 1 are split 85 to 15, which is what drawing single faces "
-    "gives: faces of one video then stand on both sides, and its figures within a data set say "
-    "little of videos that a detector has not seen. Compare them with care."
-)
-CHOICE = (
-    "The epoch is chosen by the frame AUC on validation data, never on test data; of what the "
-    "paper's was chosen by it says nothing."
-)
+def package_versions() -> dict[str, str]:
+    """Return the versions of the packages that results depend on.
 
-
-def write_notes(
-    plan: Plan,
-    sets: Mapping[str, DataSet],
-    seeds: Sequence[int],
-    told: Mapping,
-    evaluate: EvaluateOptions,
-) -> list[str]:
-    """Say how sets were prepared, how it was trained and tested, and what to beware of.
-
-    Args:
-        plan: What the experiment is.
-        sets: The data sets that are there.
-        seeds: Those asked for.
-        told: What `train` was told, by groups.
-        evaluate: How cells were evaluated.
+    Example:
+        >>> list(package_versions())
+        ['jdfd_keras', 'keras', 'tensorflow']
     """
-    return [
-        *describe_sets(sets),
-        *_describe_training(seeds, told, evaluate),
-        *_warn(plan, sets, told, evaluate),
-    ]
-
-
-def end_page(report: dict, lacking: str) -> list[str]:
-    """Write the sections that every page of an experiment ends with, in Markdown.
-
-    Args:
-        report: Of the experiment, with `notes` and, where something lacks, `failed`.
-        lacking: The heading over what lacks.
-    """
-    sections = {"Protocol": report["notes"], lacking: report.get("failed")}
-    return [
-        text
-        for title, lines in sections.items()
-        if lines
-        for text in (f"## {title}", "\n".join(f"- {cell(line)}" for line in lines))
-    ]
-
-
-def name_versions() -> dict[str, str]:
-    """Name the versions of what figures depend on."""
     return {
         "jdfd_keras": jdfd_keras.__version__,
         "keras": version("keras"),
@@ -209,51 +197,113 @@ def name_versions() -> dict[str, str]:
     }
 
 
-def _describe_training(seeds: Sequence[int], told: Mapping, evaluate: EvaluateOptions) -> list[str]:
-    train, optimizer, model = told["train"], told["optimizer"], told["model"]
-    versions = ", ".join(f"{name} {number}" for name, number in name_versions().items())
+def describe_datasets(sets: Mapping[str, PreparedOptions]) -> list[str]:
+    """Return one sentence for each dataset on how it was prepared."""
+    lines = []
+    for key, options in sets.items():
+        faces, split = options.faces, options.split
+        frames = (
+            f"every {_ordinal(faces.every)}frame"
+            if faces.every
+            else f"{faces.frames_per_video} frames per video"
+        )
+        fold = f" (fold {split.fold} of {split.folds})" if split.split == "kfold" else ""
+        lines.append(
+            f"{dataset_name(key)} ({key}): split {split.split}{fold}, {frames}, detector "
+            f"{faces.detector}, alignment {faces.alignment}, margin {faces.margin:g}, "
+            f"{faces.face_size} pixels, compression {options.prepare.compression}."
+        )
+    return lines
+
+
+def _ordinal(number: int) -> str:
+    """Return an ordinal and a space, such as `2nd `; nothing for 1."""
+    if number == 1:
+        return ""
+    teen = number % 100 // 10 == 1
+    return f"{number}{'th' if teen else {1: 'st', 2: 'nd', 3: 'rd'}.get(number % 10, 'th')} "
+
+
+PAPER_SPLITS = (
+    "Every cell of the paper's Table 1 is split 85:15, as a random split of single faces would be: "
+    "faces of one video are then in both training and test, and the paper's AUCs within a dataset "
+    "say little about unseen videos. Compare them with care."
+)
+EPOCH_SELECTION = (
+    "The epoch is selected by the frame AUC on validation data, never on test data; the paper does "
+    "not state how it selected its own."
+)
+
+
+def write_notes(plan: ExperimentPlan, protocol: ExperimentProtocol) -> list[str]:
+    """Return the sentences that a reader needs to compare the results with the paper's.
+
+    Args:
+        plan: Cells of the experiment.
+        protocol: Preparation of the datasets, training and evaluation.
+
+    Example:
+        >>> notes = write_notes(plan, protocol)  # doctest: +SKIP
+    """
+    return [
+        *describe_datasets(protocol.sets),
+        *_describe_training(protocol),
+        *_describe_differences(plan, protocol),
+    ]
+
+
+def _describe_training(protocol: ExperimentProtocol) -> list[str]:
+    train, optimizer = protocol.train, protocol.optimizer
+    versions = ", ".join(f"{name} {number}" for name, number in package_versions().items())
     epochs = f"{train.epochs} epochs" if train.epochs > 1 else "1 epoch"
     if train.patience:
-        epochs = f"at most {epochs}, fewer after {train.patience} without a better one"
+        epochs = f"at most {epochs}, fewer after {train.patience} without improvement"
     return [
-        f"Training: {epochs}, {train.batch_size} faces per step, {optimizer.optimizer} with "
-        f"{optimizer.learning_rate:g} (classifier {optimizer.classifier_learning_rate:g}), times "
-        f"{optimizer.decay_rate:g} every {optimizer.decay_epochs} epochs; weights of the "
-        f"encoder to begin with: {model.encoder_weights}. Seeds {', '.join(map(str, seeds))}.",
-        f"{CHOICE} Tested on the split {evaluate.split}.",
-        "Spread is the sample standard deviation over the seeds. Where one seed stands alone, "
-        "brackets hold the 95 % interval of its one evaluation, which says nothing of others.",
+        f"Training: {epochs}, {train.batch_size} faces per step, {optimizer.optimizer} with a "
+        f"learning rate of {optimizer.learning_rate:g} (classifier "
+        f"{optimizer.classifier_learning_rate:g}), multiplied by {optimizer.decay_rate:g} every "
+        f"{optimizer.decay_epochs} epochs; initial weights of the encoder: "
+        f"{protocol.model.encoder_weights}. Seeds {', '.join(map(str, protocol.seeds))}.",
+        f"{EPOCH_SELECTION} Tested on the split {protocol.evaluate.split}.",
+        "The spread is the sample standard deviation over the seeds. With one seed, brackets hold "
+        "the 95 % interval of its evaluation, which does not cover the variation between seeds.",
         f"Versions: {versions}.",
     ]
 
 
-def _warn(
-    plan: Plan, sets: Mapping[str, DataSet], told: Mapping, evaluate: EvaluateOptions
-) -> list[str]:
-    notes = [DATA, PAPER_SPLITS]
-    single = [key for key, found in sets.items() if found.options["split"]["split"] == "paper"]
-    if single:
-        names = " and ".join(map(name_set, single))
-        notes.append(f"So it is here for {names}, prepared with --split paper.")
-    if told["train"].allow_leak or evaluate.allow_leak:
+def _describe_differences(plan: ExperimentPlan, protocol: ExperimentProtocol) -> list[str]:
+    notes = [PAPER_DATA, PAPER_SPLITS]
+    by_face = [key for key, options in protocol.sets.items() if options.split.split == "paper"]
+    if by_face:
         notes.append(
-            "Leaks were allowed (--allow-leak): what a training saw may be in what it is tested "
-            "on; the report of each cell says what was found."
+            f"The same applies here to {_join_names(by_face)}, prepared with --split paper."
         )
-    if plan.name != "foreign-data":
-        return notes
-    notes.append(
-        "The paper's Fig. 4 has no numbers. Its text says: "
-        + " ".join(f'"{statement}"' for statement in FIGURE_4_STATEMENTS)
-        + " What follows from that alone stands beside ours; 0 % is the training of Table 2."
-    )
-    foreign = {key for training in plan.trainings for key in training.foreign}
-    data = plan.trainings[0].data
-    lacking = [key for key in NAMES if key not in foreign | {data}]
-    if lacking:
+    if protocol.train.allow_leak or protocol.evaluate.allow_leak:
         notes.append(
-            f"Unlabelled faces are of {' and '.join(map(name_set, sorted(foreign))) or 'nothing'} "
-            f"alone, not of {' and '.join(map(name_set, lacking))}: that is not the paper's "
-            "experiment."
+            "Leakage was allowed (--allow-leak): training data may be among the test data; the "
+            "report of each cell lists the leakage that was found."
+        )
+    if plan.name == "foreign-data":
+        notes += _describe_foreign_data(plan)
+    return notes
+
+
+def _describe_foreign_data(plan: ExperimentPlan) -> list[str]:
+    statements = " ".join(f'"{statement}"' for statement in FIGURE_4_STATEMENTS)
+    notes = [
+        f"The paper's Fig. 4 has no numbers. Its text states: {statements} Only the AUCs that "
+        "follow from these statements are shown beside ours; 0 % is the training of Table 2."
+    ]
+    foreign = {key for training in plan.trainings for key in training.foreign}
+    absent = [key for key in NAMES if key not in foreign | {plan.trainings[0].data}]
+    if absent:
+        source = f"only from {_join_names(sorted(foreign))}" if foreign else "from no dataset"
+        notes.append(
+            f"Unlabelled faces are {source}, not from {_join_names(absent)}: this is not the "
+            "paper's experiment."
         )
     return notes
+
+
+def _join_names(keys: Sequence[str]) -> str:
+    return " and ".join(map(dataset_name, keys))

@@ -1,10 +1,11 @@
-"""The paper's Table 1 and Fig. 2: how many faces there are, and what they look like.
+"""Number of faces and videos of prepared datasets, and samples: the paper's Table 1 and Fig. 2.
 
-Takes prepared data sets; gives counts beside the paper's, and a picture of samples. Trains
-nothing.
+`count_datasets` takes prepared datasets; it returns counts beside the paper's, and some face crops
+of each dataset and manipulation. Trains nothing and needs no TensorFlow.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,31 +15,92 @@ import pyarrow.compute as pc
 import jdfd_keras
 from jdfd_keras.datasets.manifest import read_faces
 from jdfd_keras.datasets.records import choose_over_videos, read_crops
-from jdfd_keras.datasets.videos import CLASSES, LABEL_NAMES, SPLITS, UNLABELLED
-from jdfd_keras.experiments.plan import DATA, TABLE_1
-from jdfd_keras.experiments.sets import DataSet, describe_sets, name_set
+from jdfd_keras.datasets.videos import (
+    CLASSES,
+    LABEL_NAMES,
+    SPLITS,
+    UNLABELLED,
+    FaceCount,
+    count_by,
+)
+from jdfd_keras.experiments.plan import PAPER_DATA, TABLE_1
+from jdfd_keras.experiments.sets import (
+    ExperimentReport,
+    PreparedDataset,
+    PreparedOptions,
+    dataset_name,
+    describe_datasets,
+)
+from jdfd_keras.io.results import Result
 
-NAME = "statistics"
-SAMPLES = 8  # faces of each data set and manipulation in the picture
-ALL = "all"  # manipulations together
+STATISTICS = "statistics"
+SAMPLES = 8  # faces of each dataset and manipulation in the figure
+ALL = "all"  # manipulations together, in tables
 
 
-def count_sets(
-    sets: Mapping[str, DataSet], missing: Mapping[str, str], keys: Sequence[str]
-) -> dict:
-    """Count the faces and videos of each split and class.
+@dataclass(frozen=True)
+class DatasetCounts(Result):
+    """The counts of one dataset.
+
+    Attributes:
+        key: Key of the dataset.
+        counts: Counts by split, label and manipulation, and of all manipulations together, whose
+            `manipulation` is None; None for a dataset that is missing or damaged.
+        published: Number of faces in the paper by split and class; None for other datasets.
+        options: Options that it was prepared with; None for a dataset that is missing.
+    """
+
+    key: str
+    counts: tuple[FaceCount, ...] | None
+    published: dict[str, dict[str, int]] | None
+    options: PreparedOptions | None
+
+    def find(self, split: str, label: str, manipulation: str | None = None) -> FaceCount:
+        """Return the count of one split, class and manipulation; zero if there is none."""
+        group = (split, label, manipulation)
+        for count in self.counts or ():
+            if (count.split, count.label, count.manipulation) == group:
+                return count
+        return FaceCount(0, 0, *group)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CountReport(ExperimentReport):
+    """The report of `statistics`.
+
+    Attributes:
+        sets: Counts of each dataset, in the order of the table.
+        samples: Face crops, uint8[size, size, 3] RGB, by dataset and class or manipulation; not
+            part of `to_dict`.
+    """
+
+    sets: tuple[DatasetCounts, ...]
+    samples: dict[str, list[np.ndarray]] = field(
+        default_factory=dict, repr=False, compare=False, metadata={"json": False}
+    )
+
+
+def count_datasets(
+    sets: Mapping[str, PreparedDataset], missing: Mapping[str, str], keys: Sequence[str]
+) -> CountReport:
+    """Count the faces and videos of each split and class, and read samples of the faces.
 
     Args:
-        sets: Those that are there.
-        missing: Why others are not.
-        keys: All of them, in the order of the table.
+        sets: The datasets, by key.
+        missing: Reason for each dataset that is missing.
+        keys: Keys of all datasets, in the order of the table.
 
     Returns:
-        `experiment`, `title`, `sets` with `counts` (a dict for each split, label and manipulation,
-        and for all manipulations together) and `published` (split to label to faces), `protocol`,
-        `notes`; and `failed`, a sentence for each set that is not there or damaged.
+        The counts and samples. Its `failed` has one sentence for each dataset that is missing or
+        damaged.
+
+    Example:
+        >>> sets, missing = inspect_datasets({"ff": "prepared"})  # doctest: +SKIP
+        >>> report = count_datasets(sets, missing, ["ff"])  # doctest: +SKIP
+        >>> report.sets[0].find("train", "fake").num_faces  # doctest: +SKIP
+        1280
     """
-    failed, entries, unlabelled = [], [], []
+    failed, entries, unlabelled, samples = [], [], [], {}
     for key in keys:
         counts = None
         if key in missing:
@@ -47,105 +109,65 @@ def count_sets(
             try:
                 counts = _count(sets[key].directory)
             except (OSError, ValueError) as error:
-                failed.append(f"data set {key} cannot be counted: {error}")
-        if counts and any(entry["label"] == LABEL_NAMES[UNLABELLED] for entry in counts):
-            unlabelled.append(name_set(key))
-        entries.append({"key": key, "counts": counts, "published": TABLE_1.get(key)})
-    report = {
-        "experiment": NAME,
-        "title": "Faces of each data set (the paper's Table 1)",
-        "sets": entries,
-        "protocol": {
-            "sets": {key: found.options for key, found in sets.items()},
-            "versions": {"jdfd_keras": jdfd_keras.__version__},
-        },
-        "notes": [
-            *describe_sets(sets),
-            "The paper has no faces for validation; here the epoch is chosen on them, and they "
-            "are taken of what is not for testing.",
-            DATA,
-            "It counts faces alone. Its splits are 85 to 15 in each cell, which is what drawing "
-            "single faces gives.",
-        ],
-    }
+                failed.append(f"dataset {key} cannot be counted: {error}")
+        if counts and any(count.label == LABEL_NAMES[UNLABELLED] for count in counts):
+            unlabelled.append(dataset_name(key))
+        options = sets[key].options if key in sets else None
+        entries.append(DatasetCounts(key, counts, TABLE_1.get(key), options))
+    try:
+        for entry in entries:
+            if entry.counts:
+                samples |= _read_samples(entry.key, sets[entry.key].directory)
+    except (OSError, ValueError) as error:
+        failed.append(f"figure: {error}")
+        samples = {}
+    notes = [
+        *describe_datasets({key: dataset.options for key, dataset in sets.items()}),
+        "The paper has no validation faces; here the epoch is selected on them, and they are split "
+        "off from the data that is not for testing.",
+        PAPER_DATA,
+        "The paper counts faces only. Its splits are 85:15 in each cell, as a random split of "
+        "single faces would be.",
+    ]
     if unlabelled:
-        report["notes"].append(f"Unlabelled faces of {' and '.join(unlabelled)} are in no column.")
-    return report | ({"failed": failed} if failed else {})
-
-
-def find_count(counts: Sequence[dict], split: str, label: str, manipulation: str = ALL) -> dict:
-    """Find the faces and videos of one split and class; none are 0."""
-    wanted = (split, label, manipulation)
-    for entry in counts:
-        if (entry["split"], entry["label"], entry["manipulation"]) == wanted:
-            return entry
-    return {"split": split, "label": label, "manipulation": manipulation, "faces": 0, "videos": 0}
-
-
-def draw_samples(report: dict, out: Path, sets: Mapping[str, DataSet]) -> str | None:
-    """Draw faces of each data set, the real ones and each manipulation, as in Fig. 2.
-
-    Returns:
-        The name of the .png; None where there is no face.
-
-    Raises:
-        OSError: If a shard is not there.
-        ValueError: If one is damaged.
-    """
-    from jdfd_keras.reporting.face_grids import plot_samples
-
-    rows = {}
-    for entry in report["sets"]:
-        if entry["counts"]:
-            rows |= _choose(entry["key"], sets[entry["key"]].directory)
-    if not rows:
-        return None
-    plot_samples(out / NAME, rows)
-    return f"{NAME}.png"
-
-
-def _count(directory: Path) -> list[dict]:
-    table = read_faces(directory, columns=["video_id", "split", "label", "manipulation"])
-    found = []
-    for names in (["split", "label", "manipulation"], ["split", "label"]):
-        grouped = table.group_by(names).aggregate(
-            [("video_id", "count"), ("video_id", "count_distinct")]
-        )
-        found += [
-            {
-                "split": row["split"],
-                "label": LABEL_NAMES[row["label"]],
-                "manipulation": row.get("manipulation", ALL),
-                "faces": row["video_id_count"],
-                "videos": row["video_id_count_distinct"],
-            }
-            for row in grouped.to_pylist()
-        ]
-    return sorted(
-        found,
-        key=lambda entry: (
-            SPLITS.index(entry["split"]),
-            entry["label"] != "real",
-            entry["manipulation"],
-        ),
+        notes.append(f"Unlabelled faces of {' and '.join(unlabelled)} are in no column.")
+    return CountReport(
+        experiment=STATISTICS,
+        title="Faces of each dataset (the paper's Table 1)",
+        versions={"jdfd_keras": jdfd_keras.__version__},
+        notes=tuple(notes),
+        failed=tuple(failed),
+        sets=tuple(entries),
+        samples=samples,
     )
 
 
-def _choose(key: str, directory: Path) -> dict[str, list[np.ndarray]]:
-    """Choose faces over all videos; by name, real ones first."""
+def _count(directory: Path) -> tuple[FaceCount, ...]:
+    table = read_faces(directory, columns=["video_id", "split", "label", "manipulation"])
+    counts = count_by(table, "split", "label", "manipulation") + count_by(table, "split", "label")
+
+    def order(count: FaceCount) -> tuple[int, bool, str]:
+        manipulation = ALL if count.manipulation is None else count.manipulation
+        return SPLITS.index(count.split), count.label != "real", manipulation
+
+    return tuple(sorted(counts, key=order))
+
+
+def _read_samples(key: str, directory: Path) -> dict[str, list[np.ndarray]]:
+    """Read faces of as many videos as possible, real ones first, then each manipulation."""
     table = read_faces(directory, columns=["video_id", "label", "manipulation", "shard", "offset"])
-    plain = {
+    words = {
         name: table[name].cast(pa.string()).to_pylist()
         for name in ("video_id", "manipulation", "shard")
     }
     offsets = table["offset"].to_numpy()
-    rows = {}
+    samples = {}
     for label in CLASSES.values():
-        own = np.flatnonzero(pc.equal(table["label"], label).to_numpy())
-        for manipulation in sorted({plain["manipulation"][index] for index in own}):
-            indices = [i for i in own.tolist() if plain["manipulation"][i] == manipulation]
-            chosen = choose_over_videos(plain["video_id"], indices, SAMPLES)
-            crops = read_crops(directory, plain["shard"], offsets, chosen)
-            name = f"{name_set(key)} {manipulation or LABEL_NAMES[label]}"
-            rows[name] = [crops[index] for index in chosen]
-    return rows
+        rows = np.flatnonzero(pc.equal(table["label"], label).to_numpy()).tolist()
+        for manipulation in sorted({words["manipulation"][row] for row in rows}):
+            group = [row for row in rows if words["manipulation"][row] == manipulation]
+            chosen = choose_over_videos(words["video_id"], group, SAMPLES)
+            crops = read_crops(directory, words["shard"], offsets, chosen)
+            name = f"{dataset_name(key)} {manipulation or LABEL_NAMES[label]}"
+            samples[name] = [crops[row] for row in chosen]
+    return samples

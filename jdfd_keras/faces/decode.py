@@ -1,7 +1,7 @@
 """Video and image files to frames.
 
-Takes a path; gives RGB frames with the index and time they were decoded at. Knows nothing of
-faces, labels or TensorFlow, so a client that only crops may import it.
+Takes a path; yields RGB frames with their index and time. Knows nothing of faces, labels or
+TensorFlow, so a client that only crops may import it.
 """
 
 import os
@@ -10,31 +10,36 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# FFmpeg tells the terminal of every damaged packet; what matters of it is said below.
+# FFmpeg would print a line for every damaged packet; `read_frames` reports the damage in one.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 import cv2
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from jdfd_keras.io.console import plural
+
 cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
 
-# A header may be wrong by a frame or two; a tenth missing is a file that was cut.
-MOST_MISSING = 0.1
-# OpenCV 5.0 reports each damaged packet as the end of the file; what follows it still decodes.
-# Ten seconds of damage are read over; at the true end as many tries take 20 ms.
-MOST_FAILURES = 300
+# A header may be wrong by a frame or two; if a tenth is missing, the file was cut short.
+MAX_MISSING_SHARE = 0.1
+# OpenCV 5.0 reports each damaged packet as the end of the file, but later packets still decode.
+# This many attempts read past ten seconds of damage; at the true end they take 20 ms.
+MAX_FAILURES = 300
 
 
 class UnreadableFileError(OSError):
-    """A file that is there and gives no frame: its own fault, not that of the machine."""
+    """A file that exists but cannot be decoded, because of its content or its name."""
 
 
-def check_name(path: str | Path) -> None:
-    """See that OpenCV can be given a path: 5.0 dies of a name that is no UTF-8.
+def check_file_name(path: str | Path) -> None:
+    """Check that a path is valid UTF-8; OpenCV 5.0 crashes on any other.
 
     Raises:
-        UnreadableFileError: If the name is none.
+        UnreadableFileError: If it is not.
+
+    Example:
+        >>> check_file_name("anna.mp4")
     """
     try:
         str(path).encode("utf-8")
@@ -50,7 +55,7 @@ class Frame:
     """One decoded frame.
 
     Attributes:
-        index: Position among the frames of the file that decode, from 0.
+        index: Position among the decodable frames of the file, from 0.
         time_s: Presentation time in seconds from the start; 0 for an image.
         pixels: uint8[height, width, 3], RGB.
     """
@@ -63,23 +68,27 @@ class Frame:
 def sample_frame_indices(num_frames: int, count: int) -> np.ndarray:
     """Choose frames spread evenly over a whole video.
 
-    The video is cut into `count` equal spans and the middle frame of each is taken: the same
-    video always gives the same frames, and no frame is given twice.
+    The video is divided into `count` equal spans, and the middle frame of each is chosen. The
+    result depends on the two numbers alone and contains no frame twice.
 
     Args:
-        num_frames: Frames in the video; at least 1.
-        count: Frames wanted; at least 1. A shorter video gives every frame it has.
+        num_frames: Number of frames in the video; at least 1.
+        count: Number of frames to choose; at least 1. Of a shorter video all frames are chosen.
 
     Returns:
         int64[min(count, num_frames)], strictly increasing, within [0, num_frames).
 
     Raises:
         ValueError: If either number is below 1.
+
+    Example:
+        >>> sample_frame_indices(10, 4).tolist()
+        [1, 3, 6, 8]
     """
     if num_frames < 1 or count < 1:
         raise ValueError(
             f"Expected num_frames >= 1 and count >= 1; got num_frames={num_frames}, "
-            f"count={count}. Ask for one frame or more of a video that has some."
+            f"count={count}. Choose one frame or more of a video that has frames."
         )
     count = min(count, num_frames)
     return (2 * np.arange(count, dtype=np.int64) + 1) * num_frames // (2 * count)
@@ -88,40 +97,44 @@ def sample_frame_indices(num_frames: int, count: int) -> np.ndarray:
 def read_frames(
     path: str | Path, count: int, *, every: int = 0, warn: Callable[[str], None] | None = None
 ) -> Iterator[Frame]:
-    """Decode frames of a video, spread evenly or each N-th, or the one frame of an image.
+    """Decode sampled frames of a video, or the one frame of an image.
 
-    One frame is held at a time. Rotation flags of videos and photographs are honoured. An even
-    spread goes over the frames that really decode, whatever the header claims: they are counted
-    first, in a pass of its own. A video that was cut short or is damaged gives what decodes.
+    One frame is held in memory at a time. Rotation flags of videos and photographs are applied.
+    For an even spread the frames that actually decode are counted first, in a separate pass,
+    since headers may be wrong. Of a truncated or damaged video, all decodable frames are used.
 
     Args:
         path: A video or image file.
-        count: Frames wanted, as in `sample_frame_indices`; at least 1. Not used with `every`.
+        count: Number of frames, as in `sample_frame_indices`; at least 1. Ignored with `every`.
         every: 0 for `count` frames spread evenly; N >= 1 for the frames 0, N, 2N, ...
-        warn: Told what is missing of a damaged video, in one sentence without its path; called
-            at most once, after the last frame.
+        warn: Called with a description of the damage, without the path; at most once, after the
+            last frame.
 
     Yields:
         Frames in the order of the file.
 
     Raises:
-        FileNotFoundError: If the file is not there.
-        UnreadableFileError: If it is no video or image, gives no frame at all, is an image that
-            was cut short or has other than 8 or 16 bits a channel, or its name is no UTF-8.
+        FileNotFoundError: If the file does not exist.
+        UnreadableFileError: If it is not a video or image, no frame decodes, it is an image that
+            was cut short or does not have 8 or 16 bits per channel, or its name is not UTF-8.
         ValueError: If `count` is below 1 or `every` below 0.
+
+    Example:
+        >>> [frame.index for frame in read_frames("anna.mp4", 4)]  # of 40 frames
+        [5, 15, 25, 35]
     """
     sample_frame_indices(1, count)
     if every < 0:
         raise ValueError(
-            f"Expected every >= 0; got every={every}. Try 1 for all frames, N for each N-th, "
+            f"Expected every >= 0; got every={every}. Try 1 for all frames, N for every Nth, "
             "or 0 for an even spread."
         )
     path = Path(path)
-    check_name(path)
+    check_file_name(path)
     if not path.is_file():
         raise FileNotFoundError(
             f"Expected a video or image file; got {path}, which is "
-            f"{'a folder' if path.is_dir() else 'not there'}. Check the path."
+            f"{'a folder' if path.is_dir() else 'missing'}. Check the path."
         )
     if cv2.haveImageReader(str(path)):
         yield _read_image(path, warn)
@@ -130,34 +143,36 @@ def read_frames(
 
 
 def _read_image(path: Path, warn: Callable[[str], None] | None) -> Frame:
-    """Decode with Pillow: OpenCV 5.0 fills a JPEG that was cut short with grey and says nothing."""
+    """Decode with Pillow, since OpenCV 5.0 silently fills a truncated JPEG with grey."""
     try:
         with Image.open(path) as image:
             num_frames = getattr(image, "n_frames", 1)
             is_deep_grey = image.mode.startswith("I;16")
             if image.mode.startswith(("I", "F")) and not is_deep_grey:
-                raise ValueError(f"its pixels are no 8 or 16-bit numbers (Pillow's {image.mode})")
+                raise ValueError(
+                    f"its pixels do not have 8 or 16 bits (Pillow's mode {image.mode})"
+                )
             if _is_deep_and_planar(image):
-                raise ValueError("its channels of 16 bits are stored one after the other")
+                raise ValueError("its 16-bit channels are stored as separate planes")
             ImageOps.exif_transpose(image, in_place=True)
             if is_deep_grey:
-                # The high byte, as Pillow 13.0 takes of 16-bit RGB: 65535 becomes 255.
+                # The high byte, as Pillow 13.0 uses of 16-bit RGB: 65535 becomes 255.
                 grey = (np.asarray(image) >> 8).astype(np.uint8)
                 pixels = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
             else:
                 pixels = np.array(image if image.mode == "RGB" else image.convert("RGB"))
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise UnreadableFileError(
-            f"Expected a whole image of 8 or 16 bits a channel; got {path}, which cannot be "
-            f"decoded: {error}. It was perhaps cut short: copy it again, or save it anew as PNG."
+            f"Expected a complete image of 8 or 16 bits per channel; got {path}, which cannot be "
+            f"decoded: {error}. It was perhaps cut short: copy it again, or save it as PNG."
         ) from error
     if num_frames > 1 and warn:
-        warn(f"an animated image: the first of its {num_frames} frames alone is looked at")
+        warn(f"animated image: only the first of its {num_frames} frames is analysed")
     return Frame(index=0, time_s=0.0, pixels=pixels)
 
 
 def _is_deep_and_planar(image: Image.Image) -> bool:
-    """Tell the TIFF of which Pillow 13.0 takes the low bytes, and so gives noise."""
+    """Return whether it is a TIFF that Pillow 13.0 decodes to noise, from the low bytes."""
     if image.format != "TIFF":
         return False
     bits = image.tag_v2.get(ExifTags.Base.BitsPerSample, (1,))
@@ -167,17 +182,17 @@ def _is_deep_and_planar(image: Image.Image) -> bool:
 def _read_video(
     path: Path, count: int, every: int, warn: Callable[[str], None] | None
 ) -> Iterator[Frame]:
-    # FFmpeg plays text as moving letters (.txt), and follows lists of other files and addresses.
+    # FFmpeg renders text (.txt) as video, and opens the files and URLs of playlists.
     if _is_text(path):
         raise _not_a_video(path)
     if every:
         wanted = range(0, sys.maxsize, every)
     else:
-        # At least 1, so that a file of which nothing decodes ends below in both modes.
+        # At least 1, so that a file without decodable frames raises below in both modes.
         wanted = set(sample_frame_indices(max(1, _count_frames(path)), count).tolist())
-    decoded = given = without_picture = 0
+    decoded = num_yielded = num_unconverted = 0
     last_s = widest_gap_s = 0.0
-    # FFmpeg alone: OpenCV's other readers take a text file named .jpg for a series of pictures.
+    # FFmpeg only: OpenCV's other readers treat a text file named .jpg as an image sequence.
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
         for index, time_s in enumerate(_grab_frames(capture)):
@@ -186,35 +201,38 @@ def _read_video(
             last_s = time_s
             if index not in wanted:
                 continue
-            has_picture, pixels = capture.retrieve()
-            if has_picture:
-                given += 1
+            is_converted, pixels = capture.retrieve()
+            if is_converted:
+                num_yielded += 1
                 yield Frame(index, time_s, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
             else:
-                without_picture += 1
-        claims = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+                num_unconverted += 1
+        header = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
     finally:
         capture.release()
     if decoded == 0:
         raise _not_a_video(path)
-    if given == 0:
+    if num_yielded == 0:
         raise UnreadableFileError(
-            f"Expected pictures of {path}; got none for {without_picture} frames, though they "
-            "decode. Their pixel format is perhaps unknown to OpenCV: save it anew with "
-            f"`ffmpeg -i {path.name} -pix_fmt yuv420p again.mp4`."
+            f"Expected RGB pixels of {path}; got {plural(num_unconverted, 'frame')} that cannot be "
+            "converted to RGB. OpenCV perhaps does not support their pixel format: convert the "
+            f"file with `ffmpeg -i {path.name} -pix_fmt yuv420p converted.mp4`."
         )
-    damage = _describe_damage(decoded, last_s, widest_gap_s, *claims)
-    if without_picture:
-        asked_for = given + without_picture
-        damage.append(f"damaged: {without_picture} of {asked_for} frames decode to no picture")
+    damage = _describe_damage(decoded, last_s, widest_gap_s, *header)
+    if num_unconverted:
+        num_sampled = num_yielded + num_unconverted
+        damage.append(
+            f"damaged: {num_unconverted} of {plural(num_sampled, 'frame')} cannot be converted to "
+            "RGB"
+        )
     if damage and warn is not None:
         warn("; ".join(damage))
 
 
 def _grab_frames(capture: cv2.VideoCapture) -> Iterator[float]:
-    """Decode frame after frame, without converting colours, and give their times in seconds."""
+    """Decode all frames, without colour conversion; yield their times in seconds."""
     failures = 0
-    while failures < MOST_FAILURES:
+    while failures < MAX_FAILURES:
         if capture.grab():
             failures = 0
             yield capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
@@ -223,7 +241,7 @@ def _grab_frames(capture: cv2.VideoCapture) -> Iterator[float]:
 
 
 def _count_frames(path: Path) -> int:
-    """Count the frames that really decode, for headers lie."""
+    """Count the frames that actually decode; headers may be wrong."""
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
     try:
         return sum(1 for _ in _grab_frames(capture))
@@ -232,28 +250,28 @@ def _count_frames(path: Path) -> int:
 
 
 def _describe_damage(
-    decoded: int, last_s: float, widest_gap_s: float, fps: float, claimed: float
+    decoded: int, last_s: float, widest_gap_s: float, fps: float, num_frames: float
 ) -> list[str]:
-    """Say what is missing of a video, at its end and in between; nothing of a whole one.
+    """Describe what is missing at the end of a video and in between; empty if it is complete.
 
-    In seconds, for OpenCV makes the claimed frames up from the seconds where a header has none:
-    Matroska files of uneven frame times claim a hundred times the frames they have.
+    Measured in seconds: if a header has no frame count, OpenCV computes one from the duration,
+    which is a hundred times too high for Matroska files with uneven frame times.
     """
-    between_s = last_s / (decoded - 1) if decoded > 1 else 1 / max(fps, 1.0)
-    whole_s = max(claimed / fps if fps > 0 else 0.0, last_s)
-    most_s = between_s + max(2 * between_s, MOST_MISSING * whole_s)
+    interval_s = last_s / (decoded - 1) if decoded > 1 else 1 / max(fps, 1.0)
+    duration_s = max(num_frames / fps if fps > 0 else 0.0, last_s)
+    tolerance_s = interval_s + max(2 * interval_s, MAX_MISSING_SHARE * duration_s)
     damage = []
-    if whole_s - last_s > most_s:
-        frames = f"{decoded} frame{'s decode' if decoded > 1 else ' decodes'}"
-        damage.append(f"cut short or damaged: {frames}, up to {last_s:.2f} s of {whole_s:.2f} s")
-    if widest_gap_s > most_s:
-        gap = f"no frame decodes for {widest_gap_s:.2f} s of {whole_s:.2f} s"
-        damage.append(f"damaged or of uneven frame times: {gap}")
+    if duration_s - last_s > tolerance_s:
+        frames = f"{plural(decoded, 'frame')} decode{'s' if decoded == 1 else ''}"
+        damage.append(f"cut short or damaged: {frames}, up to {last_s:.2f} s of {duration_s:.2f} s")
+    if widest_gap_s > tolerance_s:
+        gap = f"no frame decodes for {widest_gap_s:.2f} s of {duration_s:.2f} s"
+        damage.append(f"damaged or with uneven frame times: {gap}")
     return damage
 
 
 def _is_text(path: Path) -> bool:
-    """Tell text by its lack of zero bytes, which the head of every video container has."""
+    """Return whether a file is text: the header of every video container has zero bytes."""
     with open(path, "rb") as file:
         return b"\0" not in file.read(4096)
 
@@ -261,6 +279,6 @@ def _is_text(path: Path) -> bool:
 def _not_a_video(path: Path) -> UnreadableFileError:
     return UnreadableFileError(
         f"Expected a video that FFmpeg can decode or an image; got {path} "
-        f"({path.stat().st_size} bytes), which is neither. It is another kind of file or was "
-        "cut short: try `ffprobe` on it, or copy it again."
+        f"({path.stat().st_size} bytes), which is neither. It has another format or was cut "
+        "short: try `ffprobe` on it, or copy it again."
     )

@@ -1,6 +1,6 @@
-"""Face detectors behind one small protocol.
+"""Face detectors with one small protocol.
 
-Takes frames; gives boxes. Knows nothing of landmarks, of other frames or of files.
+Takes frames; returns boxes. Knows nothing of landmarks, tracks or files.
 """
 
 import functools
@@ -10,21 +10,21 @@ from typing import NamedTuple, Protocol
 import cv2
 import numpy as np
 
-# Frames are searched at no more pixels than 1080p has when it is enlarged twofold: a larger one
-# costs seconds, and its faces of 40 pixels say nothing.
-MOST_PIXELS = 4 * 1920 * 1080
+# Frames are searched at no more pixels than 1080p has after doubling: a larger frame takes
+# seconds, and its faces of 40 pixels are not usable.
+MAX_PIXELS = 4 * 1920 * 1080
 MTCNN_LONGEST_SIDE = 1280
-# dlib's smallest face is 80 pixels; one of this width is found at its first try or its second.
-WINDOW_FACE = 100
-# A followed face may look a little less like a face than one that comes out of nothing.
-FOLLOWED_SCORE = -0.3
+# dlib's smallest face is 80 pixels; one of this width is found at the first or second scale.
+LOCAL_FACE_WIDTH = 100
+# The score threshold of a local search may be lower than that of a search in the whole frame.
+LOCAL_MIN_SCORE = -0.3
 
 
 class Box(NamedTuple):
-    """A detected face in pixels of the frame, edges as dlib counts them, and its score.
+    """A detected face: edges in pixels of the frame, as dlib defines them, and detector score.
 
-    It may reach beyond the frame. The square spans from the eyebrows to below the lips, which
-    is what the landmark predictor was trained on, whichever detector found it.
+    It may extend beyond the frame. With either detector it is the square from the eyebrows to
+    below the lips on which the landmark predictor was trained.
     """
 
     left: int
@@ -35,21 +35,21 @@ class Box(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Width of the square; it is as high."""
+        """Width of the square, equal to its height."""
         return self.right - self.left
 
     @property
     def center(self) -> tuple[float, float]:
-        """Middle of the square, x and y."""
+        """Centre of the square, x and y."""
         return (self.left + self.right) / 2, (self.top + self.bottom) / 2
 
     @property
     def area(self) -> int:
-        """Pixels of the square."""
+        """Area of the square in pixels."""
         return (self.right - self.left) * (self.bottom - self.top)
 
     def resize(self, width: float, shift: tuple[float, float] = (0.0, 0.0)) -> "Box":
-        """Make the square another one: of that width, its middle moved by `shift`."""
+        """Return a square of another width, its centre moved by `shift`."""
         x, y = self.center
         left, top = round(x + shift[0] - width / 2), round(y + shift[1] - width / 2)
         side = max(round(width), 2)
@@ -57,7 +57,12 @@ class Box(NamedTuple):
 
 
 def overlap(box: Box, other: Box) -> float:
-    """Measure how much two boxes are one: intersection over union, 0 to 1."""
+    """Compute the intersection over union of two boxes, 0 to 1.
+
+    Example:
+        >>> overlap(Box(0, 0, 10, 10, 1.0), Box(0, 0, 10, 5, 1.0))
+        0.5
+    """
     width = min(box.right, other.right) - max(box.left, other.left)
     height = min(box.bottom, other.bottom) - max(box.top, other.top)
     shared = max(width, 0) * max(height, 0)
@@ -65,23 +70,23 @@ def overlap(box: Box, other: Box) -> float:
 
 
 class FaceDetector(Protocol):
-    """What finds faces in whole frames.
+    """Finds faces in whole frames.
 
     Attributes:
-        batch_size: Frames that it likes to be given at once.
-        follows: Whether `find_near` may look for its faces: it costs less than the whole frame.
+        batch_size: Preferred number of frames per call.
+        supports_local_search: Whether `find_near` can find its faces, in less time than `find`.
     """
 
     batch_size: int
-    follows: bool
+    supports_local_search: bool
 
     def find(self, frames: Sequence[np.ndarray], *, thorough: bool = True) -> list[list[Box]]:
         """Find all faces.
 
         Args:
-            frames: uint8[height, width, 3], RGB, all of one size.
-            thorough: Look for small faces too; where it is False, a detector may pass over
-                those below 80 pixels.
+            frames: uint8[height, width, 3], RGB, all of the same size.
+            thorough: Whether to find small faces, too; if False, a detector may miss faces below
+                80 pixels.
 
         Returns:
             The boxes of each frame, in no particular order.
@@ -89,15 +94,20 @@ class FaceDetector(Protocol):
 
 
 def face_detector(name: str) -> FaceDetector:
-    """Choose a face detector.
+    """Return a face detector.
 
     Args:
         name: `dlib` (histogram of oriented gradients: upright faces from 40 pixels in frames up
-            to 1080p, from 80 pixels in 4K) or `mtcnn` (a cascade of three networks; finds turned
-            and small faces, and is slower).
+            to 1080p, from 80 pixels in 4K) or `mtcnn` (a cascade of three networks: slower, also
+            finds rotated and small faces).
 
     Raises:
-        ValueError: If the name is neither.
+        ValueError: If the name is unknown.
+
+    Example:
+        >>> ((box,),) = face_detector("dlib").find([pixels])
+        >>> box.width
+        90
 
     Reference:
         King: "Dlib-ml" (2009). Zhang et al.: "Joint Face Detection and Alignment Using
@@ -111,30 +121,34 @@ def face_detector(name: str) -> FaceDetector:
 
 
 class DlibDetector:
-    """dlib's detector, on grey levels: as good as on colours, in two thirds of the time."""
+    """dlib's detector, on grey images: as accurate as on colours, in two thirds of the time."""
 
     batch_size = 1
-    follows = True
+    supports_local_search = True
 
     def find(self, frames: Sequence[np.ndarray], *, thorough: bool = True) -> list[list[Box]]:
-        """Find all faces, as FaceDetector says."""
+        """Find all faces; see FaceDetector."""
         return [self._find(frame, thorough) for frame in frames]
 
     def _find(self, pixels: np.ndarray, thorough: bool) -> list[Box]:
-        scale = min(2.0, np.sqrt(MOST_PIXELS / (pixels.shape[0] * pixels.shape[1])))
+        scale = min(2.0, np.sqrt(MAX_PIXELS / (pixels.shape[0] * pixels.shape[1])))
         return _run_dlib(pixels, scale if thorough else scale / 2, (0, 0), 0.0)
 
 
 def find_near(pixels: np.ndarray, box: Box, reach: float) -> list[Box]:
-    """Look for a face around the place where it was, with dlib.
+    """Find faces near a previous position, with dlib.
 
     Args:
         pixels: uint8[height, width, 3], RGB.
-        box: Where it was in a frame just before.
-        reach: Width of the window looked at over the width of the box, above 1.
+        box: Box of the face in an adjacent frame.
+        reach: Width of the search window divided by the width of the box, above 1.
 
     Returns:
-        The boxes found in the window, of which one may be the face.
+        The boxes found in the window; one of them may be the face.
+
+    Example:
+        >>> len(find_near(pixels, Box(179, 83, 266, 170, 1.0), reach=1.7))
+        1
     """
     half = reach * box.width / 2
     x, y = box.center
@@ -142,19 +156,19 @@ def find_near(pixels: np.ndarray, box: Box, reach: float) -> list[Box]:
     window = pixels[top : max(round(y + half), 0), left : max(round(x + half), 0)]
     if not window.size:
         return []
-    return _run_dlib(window, WINDOW_FACE / box.width, (left, top), FOLLOWED_SCORE)
+    return _run_dlib(window, LOCAL_FACE_WIDTH / box.width, (left, top), LOCAL_MIN_SCORE)
 
 
 def _run_dlib(
-    pixels: np.ndarray, scale: float, origin: tuple[int, int], least_score: float
+    pixels: np.ndarray, scale: float, origin: tuple[int, int], min_score: float
 ) -> list[Box]:
-    """Detect at a scale; `origin` is where the pixels begin in the frame."""
+    """Detect at one scale; `origin` is the position of the pixels in the frame."""
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     if scale != 1:
         shape = tuple(max(round(side * scale), 1) for side in grey.shape[::-1])
-        how = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-        grey = cv2.resize(grey, shape, interpolation=how)
-    rectangles, scores, _ = _dlib_detector().run(grey, 0, least_score)
+        interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+        grey = cv2.resize(grey, shape, interpolation=interpolation)
+    rectangles, scores, _ = _dlib_detector().run(grey, 0, min_score)
     return [
         Box(
             round(r.left() / scale) + origin[0],
@@ -175,21 +189,21 @@ def _dlib_detector():
 
 
 class MtcnnDetector:
-    """The package mtcnn, on TensorFlow; large frames are made smaller first."""
+    """Detector of the package mtcnn, on TensorFlow; large frames are scaled down first."""
 
     batch_size = 8
-    follows = False
+    supports_local_search = False
 
     def find(self, frames: Sequence[np.ndarray], *, thorough: bool = True) -> list[list[Box]]:
-        """Find all faces, as FaceDetector says; it is always thorough."""
+        """Find all faces; see FaceDetector. The search is always thorough."""
         height, width = frames[0].shape[:2]
         scale = min(1.0, MTCNN_LONGEST_SIDE / max(height, width))
         if scale < 1:
             shape = max(round(width * scale), 1), max(round(height * scale), 1)
             frames = [cv2.resize(frame, shape, interpolation=cv2.INTER_AREA) for frame in frames]
         return [
-            [_to_square(*(edge / scale for edge in face["box"]), face["confidence"]) for face in of]
-            for of in _run_mtcnn(list(frames))
+            [_to_square(*(x / scale for x in face["box"]), face["confidence"]) for face in faces]
+            for faces in _run_mtcnn(list(frames))
         ]
 
 
@@ -201,16 +215,16 @@ def _mtcnn_detector():
 
 
 def _run_mtcnn(frames: list[np.ndarray]) -> list[list[dict]]:
-    # Its min_face_size stays at 20: with larger ones its pyramid goes below the input of the
-    # network (1.0.0).
+    # Its min_face_size stays at 20: with larger values its image pyramid becomes smaller than the
+    # input of the network (1.0.0).
     return _mtcnn_detector().detect_faces(frames)
 
 
 def _to_square(left: float, top: float, width: float, height: float, score: float) -> Box:
-    """Turn MTCNN's upright oblong into the square that dlib would have drawn.
+    """Convert MTCNN's rectangle to the square that dlib would return.
 
-    On 37 portraits of both detectors dlib's square was 0.83 of the oblong's height wide
-    (standard deviation 0.03) and sat 0.075 of it lower.
+    On 37 portraits that both detected, the width of dlib's square was 0.83 of the height of the
+    rectangle (standard deviation 0.03), and its centre 0.075 of the height lower.
     """
     half = 0.83 * height / 2
     x, y = left + width / 2, top + 0.575 * height

@@ -1,13 +1,12 @@
-"""A video or image in, aligned face crops out.
+"""Face extraction: a video or image in, aligned face crops with their tracks out.
 
-The one way through this room: decode, find and follow, align, measure, choose. Takes a path;
-gives faces. Knows nothing of labels, data sets or TensorFlow (unless MTCNN is chosen, which
-runs on it).
+Decodes, detects, tracks, aligns, measures quality and filters. Knows nothing of labels, data sets
+or TensorFlow (except that the detector MTCNN runs on it).
 """
 
 import tempfile
 from collections import Counter, defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
@@ -20,67 +19,72 @@ from jdfd_keras.faces.quality import (
     Quality,
     check_filters,
     estimate_yaw,
-    find_fault,
+    filter_reason,
     measure_sharpness,
 )
-from jdfd_keras.faces.track import Sighting, track_faces
+from jdfd_keras.faces.track import TrackedFace, track_faces
+from jdfd_keras.io.results import Result
 from jdfd_keras.options import FaceOptions, FilterOptions
 
-# Crops beyond this are kept in a temporary file, so that memory does not grow with the video.
-MOST_BYTES_IN_MEMORY = 16 * 2**20
+# More crops are kept in a temporary file, so that memory does not grow with the video.
+MAX_BYTES_IN_MEMORY = 16 * 2**20
 
 
 class CropStore:
-    """Crops of one size, appended and read back; a few in memory, many in a temporary file."""
+    """A list of crops of one size, in memory if they are few, or in a temporary file."""
 
     def __init__(self) -> None:
-        self._file = tempfile.SpooledTemporaryFile(MOST_BYTES_IN_MEMORY)  # noqa: SIM115, closed with the last face
+        self._file = tempfile.SpooledTemporaryFile(MAX_BYTES_IN_MEMORY)  # noqa: SIM115, closed with the last face
         self._shape: tuple[int, ...] = (0, 0, 3)
         self._count = 0
 
     def __len__(self) -> int:
-        """Count the crops."""
+        """Return the number of crops."""
         return self._count
 
     def append(self, crop: np.ndarray) -> None:
-        """Keep one more crop, uint8[size, size, 3]."""
+        """Append a crop, uint8[size, size, 3]."""
         self._shape = crop.shape
         self._file.seek(self._count * crop.nbytes)
         self._file.write(crop.tobytes())
         self._count += 1
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Read one crop back."""
+        """Read a crop."""
         size = int(np.prod(self._shape))
         self._file.seek(index * size)
         return np.frombuffer(self._file.read(size), np.uint8).reshape(self._shape)
 
 
 def encode_png(crop: np.ndarray) -> bytes:
-    """Encode a crop, uint8[size, size, 3] RGB, without loss; the way that is fast for faces.
+    """Encode a crop, uint8[size, size, 3] RGB, as PNG, which is lossless.
 
     Of five strategies and six filters of libpng this was the fastest on crops of 299 pixels, in
-    three quarters of the default's time, at the default's size.
+    three quarters of the time of the defaults, at the same file size.
+
+    Example:
+        >>> encode_png(np.zeros((71, 71, 3), np.uint8))[1:4]
+        b'PNG'
     """
-    how = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB]
-    how += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
-    return cv2.imencode(".png", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), how)[1].tobytes()
+    params = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB]
+    params += [cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_HUFFMAN_ONLY]
+    return cv2.imencode(".png", cv2.cvtColor(crop, cv2.COLOR_RGB2BGR), params)[1].tobytes()
 
 
 @dataclass(frozen=True)
-class Face:
-    """One face of one frame.
+class Face(Result):
+    """One face of one frame; `to_dict` has no pixels.
 
     Attributes:
-        frame_index: The frame's position in the file, from 0.
-        time_s: Its presentation time in seconds.
-        track_id: The person's track in this file, from 0.
-        box: Where the detector saw the face, in pixels of the frame, and its score.
+        frame_index: Position of the frame in the file, from 0.
+        time_s: Presentation time of the frame in seconds.
+        track_id: Id of the track in this file, from 0.
+        box: Box of the detector in pixels of the frame, and its score.
         landmarks: float32[68, 2], in pixels of the crop.
-        alignment_residual: As `align_face` gives it, a share of the crop's width.
-        quality: How well it can be seen.
-        crops: Where the crop is kept,
-        position: and at which place.
+        alignment_residual: Residual by `align_face`, as a share of the crop's width.
+        quality: Quality measures.
+        crops: Storage of the crop.
+        crop_index: Index of the crop in `crops`.
     """
 
     frame_index: int
@@ -90,26 +94,26 @@ class Face:
     landmarks: np.ndarray
     alignment_residual: float
     quality: Quality
-    crops: CropStore
-    position: int
+    crops: CropStore = field(repr=False, metadata={"json": False})
+    crop_index: int = field(repr=False, metadata={"json": False})
 
     @property
     def crop(self) -> np.ndarray:
-        """The crop, uint8[size, size, 3], RGB; read anew every time."""
-        return self.crops[self.position]
+        """The crop, uint8[size, size, 3], RGB; read from storage on every access."""
+        return self.crops[self.crop_index]
 
 
 @dataclass(frozen=True)
-class Track:
-    """One person of a video.
+class Track(Result):
+    """One person in a video.
 
     Attributes:
-        track_id: What its faces carry.
-        num_faces: Frames in which the face was found, of those looked at.
+        track_id: Id of the track, from 0.
+        num_faces: Number of sampled frames in which the face was detected.
         confidence: Mean score of the detector, on its own scale.
         width: Mean width of the box in pixels of the frame.
-        start_s: Time of the first of them in seconds.
-        end_s: Time of the last.
+        start_s: Time of the first of these frames in seconds.
+        end_s: Time of the last of these frames in seconds.
     """
 
     track_id: int
@@ -121,34 +125,36 @@ class Track:
 
 
 @dataclass(frozen=True)
-class Extraction:
-    """What a file gave.
+class Extraction(Result):
+    """Faces and tracks of a file.
 
     Attributes:
-        faces: The faces taken, in the order of the file; those of one frame in that of their
-            tracks.
-        tracks: Everybody who was found, taken or not, in the order of appearance.
-        num_frames: Frames looked at.
-        dropped: Faces found and not taken, by reason.
-        warnings: What was wrong with the file, as sentences.
+        faces: Extracted faces, in the order of the file and, within a frame, of their tracks.
+        tracks: All tracks, also those whose faces were filtered out, in the order of appearance.
+        num_frames: Number of sampled frames.
+        filtered: Reason to number of faces that were detected and filtered out.
+        warnings: Damage of the file.
         width: Width of the first frame in pixels.
-        height: Its height.
+        height: Height of the first frame in pixels.
     """
 
     faces: list[Face]
     tracks: list[Track]
     num_frames: int
-    dropped: dict[str, int]
+    filtered: dict[str, int]
     warnings: list[str]
     width: int = 0
     height: int = 0
 
 
 def check_face_options(options: FaceOptions, filters: FilterOptions | None = None) -> None:
-    """See that options are within their ranges, before any file is opened.
+    """Check that options are within their ranges.
 
     Raises:
         ValueError: If one is not.
+
+    Example:
+        >>> check_face_options(FaceOptions(face_size=71))
     """
     face_detector(options.detector)
     canonical_points(options.face_size, options.margin, options.alignment)
@@ -164,42 +170,49 @@ def check_face_options(options: FaceOptions, filters: FilterOptions | None = Non
 def extract_faces(
     path: str | Path, options: FaceOptions | None = None, filters: FilterOptions | None = None
 ) -> Extraction:
-    """Take the faces of a video or image.
+    """Extract the faces of a video or image.
+
+    Memory does not grow with the length of the video: crops beyond 16 MiB are kept in a temporary
+    file as long as the result exists.
 
     Args:
         path: The file.
-        options: Which frames, which people, detector and alignment.
-        filters: Which faces are too bad to be taken; none if not given.
+        options: Sampled frames, tracks, detector and alignment.
+        filters: Quality filters; none if not given.
 
     Returns:
-        The faces with their tracks, and what was left out for which reason; no faces if no
-        frame shows one. Memory does not grow with the length of the video, but crops beyond
-        16 MiB take room in the folder for temporary files while the result is held.
+        The faces with their tracks, and the number of filtered faces by reason. `faces` is empty if
+        no frame shows a face.
 
     Raises:
-        OSError: If the file is not there or nothing of it decodes.
-        ValueError: If an option is out of its range.
+        OSError: If the file does not exist or cannot be decoded.
+        ValueError: If an option is out of range.
+
+    Example:
+        >>> found = extract_faces("anna.mp4", FaceOptions(frames_per_video=4))
+        >>> found.faces[0].crop.shape
+        (299, 299, 3)
     """
     options, filters = options or FaceOptions(), filters or FilterOptions()
     check_face_options(options, filters)
     warnings: list[str] = []
     frames = read_frames(path, options.frames_per_video, every=options.every, warn=warnings.append)
     crops, faces, num_frames, width, height = CropStore(), [], 0, 0, 0
-    for frame, sightings in track_faces(frames, face_detector(options.detector)):
+    for frame, tracked_faces in track_faces(frames, face_detector(options.detector)):
         num_frames += 1
         if num_frames == 1:
             height, width = frame.pixels.shape[:2]
-        faces += [_take_face(frame, sighting, options, crops) for sighting in sightings]
-    tracks = _sum_up_tracks(faces)
-    taken, dropped = _choose(faces, options.tracks, filters)
-    return Extraction(taken, tracks, num_frames, dropped, warnings, width, height)
+        faces += [_crop_face(frame, tracked, options, crops) for tracked in tracked_faces]
+    tracks = _summarize_tracks(faces)
+    kept, filtered = _filter_faces(faces, options.tracks, filters)
+    return Extraction(kept, tracks, num_frames, filtered, warnings, width, height)
 
 
-def _take_face(frame: Frame, sighting: Sighting, options: FaceOptions, crops: CropStore) -> Face:
-    box = sighting.box
+def _crop_face(frame: Frame, tracked: TrackedFace, options: FaceOptions, crops: CropStore) -> Face:
+    box = tracked.box
     aligned = align_face(
         frame.pixels,
-        sighting.landmarks,
+        tracked.landmarks,
         size=options.face_size,
         margin=options.margin,
         mode=options.alignment,
@@ -209,7 +222,7 @@ def _take_face(frame: Frame, sighting: Sighting, options: FaceOptions, crops: Cr
     return Face(
         frame_index=frame.index,
         time_s=frame.time_s,
-        track_id=sighting.track_id,
+        track_id=tracked.track_id,
         box=box,
         landmarks=aligned.landmarks,
         alignment_residual=aligned.residual,
@@ -218,14 +231,14 @@ def _take_face(frame: Frame, sighting: Sighting, options: FaceOptions, crops: Cr
             sharpness=measure_sharpness(frame.pixels, box),
             size_px=box.width,
             outside=aligned.outside,
-            yaw_deg=estimate_yaw(sighting.landmarks),
+            yaw_deg=estimate_yaw(tracked.landmarks),
         ),
         crops=crops,
-        position=len(crops) - 1,
+        crop_index=len(crops) - 1,
     )
 
 
-def _sum_up_tracks(faces: list[Face]) -> list[Track]:
+def _summarize_tracks(faces: list[Face]) -> list[Track]:
     by_track: dict[int, list[Face]] = defaultdict(list)
     for face in faces:
         by_track[face.track_id].append(face)
@@ -242,22 +255,22 @@ def _sum_up_tracks(faces: list[Face]) -> list[Track]:
     ]
 
 
-def _choose(
+def _filter_faces(
     faces: list[Face], tracks: str, filters: FilterOptions
 ) -> tuple[list[Face], dict[str, int]]:
     presence: Counter = Counter()
     for face in faces:
-        # Boxes that are no faces have scores near 0 in dlib: they weigh little.
+        # False positives of dlib have scores near 0, so they have little weight.
         presence[face.track_id] += face.box.area * min(max(face.box.score, 0.0), 1.0)
     largest = max(presence, key=presence.get, default=None)
-    taken, dropped = [], Counter()
+    kept, filtered = [], Counter()
     for face in faces:
         if tracks == "largest" and face.track_id != largest:
-            fault = "not the largest face"
+            reason = "not the largest face"
         else:
-            fault = find_fault(face.quality, filters)
-        if fault:
-            dropped[fault] += 1
+            reason = filter_reason(face.quality, filters)
+        if reason:
+            filtered[reason] += 1
         else:
-            taken.append(face)
-    return taken, dict(dropped)
+            kept.append(face)
+    return kept, dict(filtered)

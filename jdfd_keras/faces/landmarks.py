@@ -1,12 +1,8 @@
-"""Points of the plane: the frontal face, and the similarities that carry faces onto it.
+"""The 68 facial landmarks of dlib, and the similarity transforms that align them.
 
-Takes points; gives matrices and points. Knows nothing of pixels.
-
-The 68 facial landmarks of dlib.
-
-Takes a frame and a box; gives points. The trained file comes with the package
-`face_recognition_models`; it was trained on the iBUG 300-W set, whose images exclude
-commercial use.
+Takes a frame and the box of a face; returns points, and matrices that map points onto others.
+Knows nothing of tracks or crops. The trained file is in the package `face_recognition_models`; it
+was trained on iBUG 300-W, whose images exclude commercial use.
 """
 
 import functools
@@ -19,8 +15,8 @@ import numpy as np
 
 from jdfd_keras.faces.detect import Box
 
-# Where the five points of a frontal face lie in a tight square of side 1: the common 112-pixel
-# template of face recognition, made symmetric about the middle.
+# The five points of a frontal face in a tight square of side 1: the common 112-pixel template of
+# face recognition, made symmetric about the centre.
 # Reference: Deng et al.: "ArcFace" (2019), https://arxiv.org/abs/1801.07698
 FRONTAL_FACE = np.array(
     [[0.3427, 0.4607], [0.6573, 0.4607], [0.5, 0.6405], [0.3694, 0.8240], [0.6306, 0.8240]]
@@ -28,10 +24,10 @@ FRONTAL_FACE = np.array(
 
 
 def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
-    """Fit the rotation, scale and shift that carry points onto others, in least squares.
+    """Fit the rotation, scale and shift that map points onto others, by least squares.
 
-    Points are taken as complex numbers, where a similarity is z -> a z + b: the normal
-    equations then have one line. Mirror images are not fitted.
+    With points as complex numbers a similarity is z -> a z + b, and the normal equations have one
+    line. Reflections are not fitted.
 
     Args:
         source: float[n, 2], n >= 2.
@@ -41,7 +37,12 @@ def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
         float64[2, 3], the affine matrix.
 
     Raises:
-        ValueError: If all source points are one.
+        ValueError: If all source points are equal.
+
+    Example:
+        >>> square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
+        >>> fit_similarity(square, 2 * square).round().tolist()
+        [[2.0, -0.0, 0.0], [0.0, 2.0, 0.0]]
 
     Reference:
         Umeyama: "Least-Squares Estimation of Transformation Parameters Between Two Point
@@ -53,7 +54,7 @@ def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     if spread == 0:
         raise ValueError(
             "Expected at least two different points to fit a similarity; got the same point "
-            f"{source[0].tolist()} {len(source)} times. The landmarks are not of a face."
+            f"{source[0].tolist()} {len(source)} times. Check the landmarks: they are not a face."
         )
     a = np.sum(np.conj(p - p.mean()) * (q - q.mean())) / spread
     b = q.mean() - a * p.mean()
@@ -61,86 +62,110 @@ def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
 
 
 def transform_points(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
-    """Carry points by an affine matrix: float[n, 2] and float[2, 3] give float[n, 2]."""
+    """Transform points float[n, 2] by an affine matrix float[2, 3].
+
+    Example:
+        >>> transform_points(np.array([[2.0, 0, 1], [0, 2, 0]]), np.array([[1, 1]])).tolist()
+        [[3.0, 2.0]]
+    """
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
-# Counted from 0. Left and right are those of the picture.
+# Indices from 0. Left and right are those of the image.
 LEFT_EYE = slice(36, 42)
 RIGHT_EYE = slice(42, 48)
 NOSE_TIP = 30
 MOUTH_LEFT = 48
 MOUTH_RIGHT = 54
 
-# Width of dlib's box over that of the tight face, whose middle it shares: mean of 120 portraits.
+# Width of dlib's box divided by that of the tight face with the same centre: mean of 120 portraits.
 BOX_WIDTH = 0.82
-# Of faces turned within the picture by more degrees, the landmarks are found in an upright copy.
-MOST_ROLL_DEG = 10
+# The landmarks of faces with a larger roll are found in an upright copy.
+MAX_ROLL_DEG = 10
 
 
 def find_landmarks(pixels: np.ndarray, box: Box) -> np.ndarray:
     """Find the 68 landmarks of one face.
 
-    The predictor knows upright faces best. Of portraits turned by 20 to 30 degrees its points
-    were 2.4 % of the distance between the eyes away from those of the upright picture at the
-    median, and 0.9 % after a second prediction in a copy turned back: turned faces get one.
+    The predictor is best on upright faces, so a face with a roll above 10 degrees gets a second
+    prediction in a copy rotated upright. On portraits rotated by 20 to 30 degrees this reduced the
+    median distance from the landmarks of the upright image from 2.4 % to 0.9 % of the distance
+    between the eyes.
 
     Args:
         pixels: uint8[height, width, 3], RGB.
-        box: The face, as a detector gives it.
+        box: Box of the detector.
 
     Returns:
-        float32[68, 2], x and y in pixels of the frame; some may lie outside of it.
+        float32[68, 2], x and y in pixels of the frame; some may be outside it.
 
     Raises:
         OSError: If the landmark file is not installed.
+
+    Example:
+        >>> find_landmarks(pixels, Box(179, 83, 266, 170, 1.0)).shape
+        (68, 2)
 
     Reference:
         Kazemi, Sullivan: "One Millisecond Face Alignment with an Ensemble of Regression Trees"
         (2014). Sagonas et al.: "300 Faces In-The-Wild Challenge" (2016).
     """
     landmarks = _predict(pixels, box)
-    place, roll_deg = enclose(landmarks)
-    if abs(roll_deg) <= MOST_ROLL_DEG:
+    square, roll_deg = box_from_landmarks(landmarks)
+    if abs(roll_deg) <= MAX_ROLL_DEG:
         return landmarks
-    return find_turned_landmarks(pixels, place.resize(box.width), roll_deg)
+    return find_rotated_landmarks(pixels, square.resize(box.width), roll_deg)
 
 
-def find_turned_landmarks(pixels: np.ndarray, box: Box, roll_deg: float) -> np.ndarray:
-    """Find the landmarks of a face of which it is known how far it is turned.
+def find_rotated_landmarks(pixels: np.ndarray, box: Box, roll_deg: float) -> np.ndarray:
+    """Find the 68 landmarks of a face whose roll is known.
 
     Args:
         pixels: uint8[height, width, 3], RGB.
-        box: The square around the face, as a detector would draw it in the picture turned back.
-        roll_deg: The turn of the face within the picture, as `enclose` gives it.
+        box: Square that a detector would return in the image rotated upright.
+        roll_deg: Roll of the face in the image, as in `box_from_landmarks`.
 
     Returns:
-        float32[68, 2].
+        float32[68, 2], x and y in pixels of the frame.
+
+    Raises:
+        OSError: If the landmark file is not installed.
+
+    Example:
+        >>> find_rotated_landmarks(pixels, Box(179, 83, 266, 170, 1.0), roll_deg=25.0).shape
+        (68, 2)
     """
-    if abs(roll_deg) <= MOST_ROLL_DEG:
+    if abs(roll_deg) <= MAX_ROLL_DEG:
         return _predict(pixels, box)
     width = box.width
-    turn = cv2.getRotationMatrix2D(box.center, roll_deg, 1.0)
-    turn[:, 2] += width - np.array(box.center)
-    upright = cv2.warpAffine(pixels, turn, (2 * width, 2 * width))
+    rotation = cv2.getRotationMatrix2D(box.center, roll_deg, 1.0)
+    rotation[:, 2] += width - np.array(box.center)
+    upright = cv2.warpAffine(pixels, rotation, (2 * width, 2 * width))
     start = width - width // 2
-    found = _predict(upright, Box(start, start, start + width, start + width, 0.0))
-    return cv2.transform(found[None], cv2.invertAffineTransform(turn))[0]
+    landmarks = _predict(upright, Box(start, start, start + width, start + width, 0.0))
+    return cv2.transform(landmarks[None], cv2.invertAffineTransform(rotation))[0]
 
 
-def enclose(landmarks: np.ndarray) -> tuple[Box, float]:
-    """Say where a face is: steadier than the box of a detector, which comes in steps.
+def box_from_landmarks(landmarks: np.ndarray) -> tuple[Box, float]:
+    """Compute the box of a face from its landmarks.
+
+    Detectors search in steps, so their boxes jump between frames; this one does not.
 
     Args:
         landmarks: float[68, 2].
 
     Returns:
-        The square that dlib would draw on average, its score 0; its own differ from it by 8 %
-        in width, by the person and by the steps of its search. And the turn within the picture
-        in degrees, -180 to 180, clockwise above 0.
+        The square that dlib would return on average, with score 0; the squares of dlib differ from
+        it by 8 % in width, due to the person and the search steps. And the roll in the image in
+        degrees, -180 to 180, positive clockwise.
+
+    Example:
+        >>> box, roll_deg = box_from_landmarks(landmarks)
+        >>> box.width, round(roll_deg)
+        (100, 3)
     """
     five = five_points(landmarks)
-    if not np.ptp(five, axis=0).any():  # no face, but a place all the same
+    if not np.ptp(five, axis=0).any():  # all equal: not a face, but it has a position
         five = five + FRONTAL_FACE
     a, b = fit_similarity(FRONTAL_FACE, five)[:, 0].tolist()
     width = max(round(BOX_WIDTH * math.hypot(a, b)), 2)
@@ -157,14 +182,18 @@ def _predict(pixels: np.ndarray, box: Box) -> np.ndarray:
 
 
 def five_points(landmarks: np.ndarray) -> np.ndarray:
-    """Reduce 68 landmarks to the five that alignment uses.
+    """Compute the five points of alignment from 68 landmarks.
 
     Args:
         landmarks: float[68, 2].
 
     Returns:
-        float[5, 2]: centre of the left eye, of the right eye, nose tip, left and right corner
-        of the mouth.
+        float[5, 2]: centre of the left eye, centre of the right eye, nose tip, left and right
+        corner of the mouth.
+
+    Example:
+        >>> five_points(np.zeros((68, 2))).shape
+        (5, 2)
     """
     return np.stack(
         [
@@ -185,16 +214,20 @@ def _predictor():
 
 
 def model_file(name: str) -> Path:
-    """Find one of dlib's trained files.
+    """Return the path of one of dlib's trained files.
 
     Raises:
-        OSError: If the package that carries them is not installed.
+        OSError: If the package that contains them is not installed.
+
+    Example:
+        >>> model_file("shape_predictor_68_face_landmarks.dat").is_file()
+        True
     """
-    # Found, not imported: the package's own code needs pkg_resources, which setuptools dropped.
+    # Not imported: the package's own code needs pkg_resources, which setuptools removed.
     package = importlib.util.find_spec("face_recognition_models")
     if package is None:
         raise OSError(
-            "Expected the package face_recognition_models, which carries dlib's 68-landmark "
-            "file; got none installed. Try `pip install face_recognition_models`."
+            "Expected the package face_recognition_models with dlib's 68-landmark file; got no "
+            "such package. Try `pip install face_recognition_models`."
         )
     return Path(package.submodule_search_locations[0]) / "models" / name

@@ -1,12 +1,8 @@
-"""Whether two faces are of one person: a quick look, and a long one.
+"""Re-identification: whether two faces are the same person, and the same face in adjacent frames.
 
-Takes a frame and the landmarks of a face; gives a small patch, or a descriptor. Knows nothing
-of tracks.
-
-One person from a frame to the next: what is remembered of them, and how they are found again.
-
-Takes a frame and how the person looked in one just before or after; gives the face, or nothing.
-Knows nothing of other people, of whole frames or of files.
+Takes frames, boxes and landmarks; returns appearance patches, embeddings and the state of a track.
+`follow_face` finds the face of a track near its position in an adjacent frame. Knows nothing of
+other tracks, of searches of the whole frame or of files.
 """
 
 import functools
@@ -18,68 +14,80 @@ import numpy as np
 from jdfd_keras.faces.decode import Frame
 from jdfd_keras.faces.detect import Box, find_near, overlap
 from jdfd_keras.faces.landmarks import (
-    enclose,
+    box_from_landmarks,
     find_landmarks,
-    find_turned_landmarks,
+    find_rotated_landmarks,
     five_points,
     model_file,
 )
 
 PATCH_SIZE = 24
-TURNED_SIZE = 36  # what holds a patch, however it is turned
-CHIP_SIZE = 150  # what the network takes
-# Of 60 portraits, patches of different people agreed by 0.65 at most in 99 of 100 pairs, and
-# those of one face, moved, blurred and compressed, by 0.76 at least.
-SAME_LOOK = 0.7
-# Below the network's own 0.6 (99.4 % right on Labeled Faces in the Wild), since two people in one
-# track are worse than one person in two: of 780 pairs of portraits the nearest were 0.57 apart.
-SAME_PERSON = 0.5
+ROTATED_SIZE = 36  # contains a patch at any rotation
+CHIP_SIZE = 150  # input of the embedding network
+# Of 60 portraits, the correlation of patches was at most 0.65 in 99 of 100 pairs of different
+# people, and at least 0.76 for the same face after motion, blur and compression.
+MIN_PATCH_CORRELATION = 0.7
+# Below the network's own 0.6 (99.4 % accuracy on Labeled Faces in the Wild), since two people in
+# one track are worse than one person in two: the smallest of 780 pairs of portraits was 0.57.
+MAX_EMBEDDING_DISTANCE = 0.5
 
 
-def take_patch(pixels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Take a small grey patch of a face, upright, to tell at a glance whether it is still the same.
+def extract_patch(pixels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Extract a small upright grey patch of a face, for a fast comparison of appearance.
 
     Args:
         pixels: uint8[height, width, 3], RGB.
         landmarks: float[68, 2] in pixels of the frame.
 
     Returns:
-        float32[24, 24], of mean 0 and variance 1; all zero where the face is outside the frame
-        or without contrast.
+        float32[24, 24] with mean 0 and variance 1; all zero if the face is outside the frame or
+        without contrast.
+
+    Example:
+        >>> extract_patch(pixels, landmarks).shape
+        (24, 24)
     """
     five = five_points(landmarks)
     between_eyes = five[1] - five[0]
-    reach = np.linalg.norm(between_eyes) * TURNED_SIZE / PATCH_SIZE
+    reach = np.linalg.norm(between_eyes) * ROTATED_SIZE / PATCH_SIZE
     low, high = np.rint([five.mean(axis=0) - reach, five.mean(axis=0) + reach]).astype(int)
     left, top = np.maximum(low, 0)
     right, bottom = np.clip(high, 0, pixels.shape[1::-1])
     if right <= left or bottom <= top:
         return np.zeros((PATCH_SIZE, PATCH_SIZE), np.float32)
     grey = cv2.cvtColor(pixels[top:bottom, left:right], cv2.COLOR_RGB2GRAY)
-    beyond = (top - low[1], high[1] - bottom, left - low[0], high[0] - right)
-    if any(beyond):
-        grey = cv2.copyMakeBorder(grey, *(int(side) for side in beyond), cv2.BORDER_REPLICATE)
-    small = cv2.resize(grey, (TURNED_SIZE, TURNED_SIZE), interpolation=cv2.INTER_AREA)
-    # Turned upright, for the same face may nod to the side.
+    outside = (top - low[1], high[1] - bottom, left - low[0], high[0] - right)
+    if any(outside):
+        grey = cv2.copyMakeBorder(grey, *(int(side) for side in outside), cv2.BORDER_REPLICATE)
+    small = cv2.resize(grey, (ROTATED_SIZE, ROTATED_SIZE), interpolation=cv2.INTER_AREA)
+    # Upright, since the roll of the same face may change.
     roll_deg = np.degrees(np.arctan2(between_eyes[1], between_eyes[0]))
-    middle = (TURNED_SIZE - 1) / 2
-    turn = cv2.getRotationMatrix2D((middle, middle), float(roll_deg), 1.0)
-    turn[:, 2] -= (TURNED_SIZE - PATCH_SIZE) / 2
-    patch = cv2.warpAffine(small, turn, (PATCH_SIZE, PATCH_SIZE)).astype(np.float32)
+    center = (ROTATED_SIZE - 1) / 2
+    rotation = cv2.getRotationMatrix2D((center, center), float(roll_deg), 1.0)
+    rotation[:, 2] -= (ROTATED_SIZE - PATCH_SIZE) / 2
+    patch = cv2.warpAffine(small, rotation, (PATCH_SIZE, PATCH_SIZE)).astype(np.float32)
     patch -= patch.mean()
     return patch / max(float(patch.std()), 1e-6)
 
 
-def looks_same(patch: np.ndarray, other: np.ndarray) -> bool:
-    """Tell whether two patches of faces a moment apart are surely of one face.
+def same_appearance(patch: np.ndarray, other: np.ndarray) -> bool:
+    """Return whether two patches, float32[24, 24], of adjacent frames show the same face.
 
-    False says that they may be of two: compare descriptors then.
+    False means that they may show two people: compare embeddings then.
     """
-    return float(np.mean(patch * other)) >= SAME_LOOK
+    return float(np.mean(patch * other)) >= MIN_PATCH_CORRELATION
 
 
-def take_chip(pixels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
-    """Cut a face out as the descriptor wants it: uint8[150, 150, 3], RGB."""
+def extract_chip(pixels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
+    """Extract the aligned face that `embed_face` takes.
+
+    Args:
+        pixels: uint8[height, width, 3], RGB.
+        landmarks: float[68, 2] in pixels of the frame.
+
+    Returns:
+        uint8[150, 150, 3], RGB.
+    """
     import dlib
 
     (left, top), (right, bottom) = landmarks.min(axis=0), landmarks.max(axis=0)
@@ -89,24 +97,31 @@ def take_chip(pixels: np.ndarray, landmarks: np.ndarray) -> np.ndarray:
     return dlib.get_face_chip(pixels, shape, CHIP_SIZE)
 
 
-def describe_chip(chip: np.ndarray) -> np.ndarray:
-    """Describe who is seen.
+def embed_face(chip: np.ndarray) -> np.ndarray:
+    """Compute the embedding of a face.
 
     Args:
-        chip: uint8[150, 150, 3], RGB, as `take_chip` gives it.
+        chip: uint8[150, 150, 3], RGB, from `extract_chip`.
 
     Returns:
-        float64[128]. Descriptors of one person are less than 0.6 apart, as a rule.
+        float64[128]. The distance of two embeddings of one person is usually below 0.6.
+
+    Raises:
+        OSError: If the trained file is not installed.
+
+    Example:
+        >>> embed_face(extract_chip(pixels, landmarks)).shape
+        (128,)
 
     Reference:
         King: "High Quality Face Recognition with Deep Metric Learning" (2017),
         http://blog.dlib.net/2017/02/high-quality-face-recognition-with-deep.html
     """
-    return np.array(_describer().compute_face_descriptor(chip))
+    return np.array(_embedder().compute_face_descriptor(chip))
 
 
 @functools.cache
-def _describer():
+def _embedder():
     import dlib
 
     return dlib.face_recognition_model_v1(
@@ -114,37 +129,37 @@ def _describer():
     )
 
 
-# Between frames further apart than this, places say nothing.
-LONGEST_GAP_S = 1.0
-# A detector looks at every fourth frame of a face that moves little; between them the landmarks
-# are found where they were. Trusted for longer, or after more growth, they may run away.
+# Between frames further apart than this, positions are not compared.
+MAX_GAP_S = 1.0
+# A detector runs on every fourth frame of a face that moves little; in between the landmarks are
+# predicted from their last position. Over more frames or more growth, they may drift.
 DETECT_EVERY = 4
-QUICK_GAP_S = 0.1
-QUICK_SHIFT, QUICK_GROWTH = 0.2, 1.06
-# Two boxes that overlap more are of one face.
-SAME_BOX = 0.4
-# Width of the window over that of the face: for standing still, and for every second passed.
-REACH, REACH_PER_S, FARTHEST_REACH = 1.7, 2.0, 3.5
+FAST_MAX_GAP_S = 0.1
+FAST_MAX_SHIFT, FAST_MAX_GROWTH = 0.2, 1.06
+# Two boxes with a larger intersection over union are the same face.
+SAME_BOX_IOU = 0.4
+# Width of the search window divided by that of the face: without motion, and per second.
+REACH, REACH_PER_S, MAX_REACH = 1.7, 2.0, 3.5
 # A face changes its width by less between two frames.
-LARGEST_GROWTH = 1.6
-# Looks of a person that are kept, to tell them again at a glance.
-MOST_PATCHES = 4
+MAX_GROWTH = 1.6
+# Patches kept per track for the fast comparison.
+MAX_PATCHES = 4
 
 
 @dataclass
-class Look:
-    """A face as one frame shows it.
+class FaceObservation:
+    """A face in one frame.
 
     Attributes:
-        time_s: The frame's time in seconds.
-        pixels: The frame, uint8[height, width, 3], RGB; let go once the face is somebody's.
-        box: Where a detector saw it, or would.
+        time_s: Time of the frame in seconds.
+        pixels: The frame, uint8[height, width, 3], RGB; released once the face has a track.
+        box: Box of the detector, or predicted from the landmarks.
         landmarks: float32[68, 2] in pixels of the frame.
-        num_frames_since_detection: Frames since a detector saw it.
-        place, roll_deg: What the landmarks enclose, and how it is turned.
-        patch: As `identity.take_patch` gives it.
-        fit: The box by the place: its width, and its shift, as shares of the place's width.
-        detected_width: Width of the place when a detector last saw the face.
+        num_frames_since_detection: Frames since the box was last detected.
+        landmark_box, roll_deg: Box and roll by `landmarks.box_from_landmarks`.
+        patch: Patch by `extract_patch`.
+        fit: Width and shift of the box relative to the landmark box, in widths of the latter.
+        detected_width: Width of the landmark box when the box was last detected.
     """
 
     time_s: float
@@ -152,149 +167,183 @@ class Look:
     box: Box
     landmarks: np.ndarray
     num_frames_since_detection: int = 0
-    _descriptor: np.ndarray | None = field(default=None, repr=False)
+    _embedding: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
-        self.place, self.roll_deg = enclose(self.landmarks)
-        self.patch = take_patch(self.pixels, self.landmarks)
-        shift = np.subtract(self.box.center, self.place.center)
-        self.fit = np.array([self.box.width, *shift]) / self.place.width
-        self.detected_width = self.place.width
+        self.landmark_box, self.roll_deg = box_from_landmarks(self.landmarks)
+        self.patch = extract_patch(self.pixels, self.landmarks)
+        shift = np.subtract(self.box.center, self.landmark_box.center)
+        self.fit = np.array([self.box.width, *shift]) / self.landmark_box.width
+        self.detected_width = self.landmark_box.width
 
-    def expect_box(self) -> Box:
-        """Say where the detector would draw its square, by where the landmarks are."""
-        width, *shift = (self.fit * self.place.width).tolist()
-        return self.place.resize(width, shift)._replace(score=self.box.score)
+    def predict_box(self) -> Box:
+        """Predict the box of the detector from the landmarks."""
+        width, *shift = (self.fit * self.landmark_box.width).tolist()
+        return self.landmark_box.resize(width, shift)._replace(score=self.box.score)
 
     @property
-    def descriptor(self) -> np.ndarray:
-        """As `identity.describe_chip` gives it."""
-        if self._descriptor is None:
-            self._descriptor = describe_chip(take_chip(self.pixels, self.landmarks))
-        return self._descriptor
+    def embedding(self) -> np.ndarray:
+        """Embedding by `embed_face`, float64[128]; computed on first use."""
+        if self._embedding is None:
+            self._embedding = embed_face(extract_chip(self.pixels, self.landmarks))
+        return self._embedding
 
 
 @dataclass(eq=False)
-class Person:
-    """Somebody with a track.
+class TrackState:
+    """A track and its appearance.
 
     Attributes:
-        track_id: Counted from 0.
-        chip: The clearest view, as `identity.take_chip` cuts it, until it is described.
-        chip_score: The detector's score of it.
-        patches: The latest looks that were sure to be this person's.
-        doubted_s: Time of the first look since the last search that was not told at a glance.
+        track_id: Id, from 0.
+        chip: Chip of the clearest observation, by `extract_chip`; None once it is embedded.
+        chip_score: Detector score of that observation.
+        patches: Patches of the latest unambiguous observations.
+        ambiguous_since_s: Time of the first ambiguous observation since the last search.
     """
 
     track_id: int
     chip: np.ndarray | None = None
     chip_score: float = -np.inf
     patches: list[np.ndarray] = field(default_factory=list)
-    doubted_s: float | None = None
-    _descriptor: np.ndarray | None = field(default=None, repr=False)
+    ambiguous_since_s: float | None = None
+    _embedding: np.ndarray | None = field(default=None, repr=False)
 
     @property
-    def descriptor(self) -> np.ndarray:
-        """As `identity.describe_chip` gives it of the clearest view."""
-        if self._descriptor is None:
-            self._descriptor, self.chip = describe_chip(self.chip), None
-        return self._descriptor
+    def embedding(self) -> np.ndarray:
+        """Embedding of the clearest observation, float64[128]; computed on first use."""
+        if self._embedding is None:
+            self._embedding, self.chip = embed_face(self.chip), None
+        return self._embedding
 
-    def remember(self, look: Look) -> None:
-        """Keep a view that is clearer by far than the one kept."""
-        if look.box.score > self.chip_score + 0.3:
-            self.chip, self._descriptor = (
-                take_chip(look.pixels, look.landmarks),
-                look._descriptor,
-            )
-            self.chip_score = look.box.score
+    def update_chip(self, observation: FaceObservation) -> None:
+        """Replace the chip if the observation is much clearer."""
+        if observation.box.score > self.chip_score + 0.3:
+            self.chip = extract_chip(observation.pixels, observation.landmarks)
+            self._embedding = observation._embedding
+            self.chip_score = observation.box.score
 
-    def is_shown_in(self, look: Look) -> bool:
-        """Ask who it is."""
-        return bool(np.linalg.norm(look.descriptor - self.descriptor) < SAME_PERSON)
+    def add_patch(self, observation: FaceObservation) -> None:
+        """Keep the patch of an observation, among the latest few."""
+        self.patches = [*self.patches, observation.patch][-MAX_PATCHES:]
 
-    def looks_like(self, look: Look) -> bool:
-        """Tell at a glance, by how the person looked when it was sure to be them."""
-        return any(looks_same(patch, look.patch) for patch in self.patches)
+    def matches_patch(self, observation: FaceObservation) -> bool:
+        """Return whether the patch of an observation is similar to one of the track's."""
+        return any(same_appearance(patch, observation.patch) for patch in self.patches)
 
-    def keep_patch(self, look: Look) -> None:
-        """Keep how the person looks, among the latest few."""
-        self.patches = [*self.patches, look.patch][-MOST_PATCHES:]
+    def matches_embedding(self, observation: FaceObservation) -> bool:
+        """Return whether the embedding of an observation is close to the track's."""
+        distance = np.linalg.norm(observation.embedding - self.embedding)
+        return bool(distance < MAX_EMBEDDING_DISTANCE)
 
-    def recognize(self, look: Look) -> bool:
-        """Tell by a glance, and by a long look where that leaves a doubt."""
-        if self.looks_like(look):
+    def matches(self, observation: FaceObservation) -> bool:
+        """Return whether an observation matches by patch or, if that is ambiguous, by embedding."""
+        if self.matches_patch(observation):
             return True
-        if not self.is_shown_in(look):
+        if not self.matches_embedding(observation):
             return False
-        self.keep_patch(look)
-        self.doubted_s = look.time_s if self.doubted_s is None else self.doubted_s
+        self.add_patch(observation)
+        if self.ambiguous_since_s is None:
+            self.ambiguous_since_s = observation.time_s
         return True
 
 
-def see_face(frame: Frame, box: Box) -> Look:
-    """Look at a face that a detector found."""
+def observe_face(frame: Frame, box: Box) -> FaceObservation:
+    """Return the observation of a detected face."""
     landmarks = find_landmarks(frame.pixels, box)
-    return Look(frame.time_s, frame.pixels, box, landmarks)
+    return FaceObservation(frame.time_s, frame.pixels, box, landmarks)
 
 
-def follow_face(track: Person, before: Look, frame: Frame) -> Look | None:
-    """Look for a person around the place where they were in a frame just before or after."""
-    gap_s = abs(frame.time_s - before.time_s)
-    num_frames = before.num_frames_since_detection + 1
-    if gap_s <= QUICK_GAP_S and num_frames < DETECT_EVERY:
-        look = _predict(before, before.expect_box(), frame)
-        look.num_frames_since_detection, look.fit = num_frames, before.fit
-        look.detected_width = before.detected_width
-        if _moved_little(before, look) and track.looks_like(look):
-            look.box = look.expect_box()
-            return look
-    reach = min(REACH + REACH_PER_S * gap_s, FARTHEST_REACH)
-    looks = [
-        _predict(before, _steady(box, before), frame)
-        for box in keep_distinct(find_near(frame.pixels, before.place, reach))
+def follow_face(
+    track: TrackState, previous: FaceObservation, frame: Frame
+) -> FaceObservation | None:
+    """Find the face of a track near its position in an adjacent frame, earlier or later.
+
+    Args:
+        track: The track.
+        previous: Its observation in the adjacent frame.
+        frame: The frame to search.
+
+    Returns:
+        The observation in `frame`; None if no face there matches the track.
+
+    Example:
+        >>> previous = observe_face(frame, Box(179, 83, 266, 170, 1.0))
+        >>> track = TrackState(0, patches=[previous.patch])
+        >>> follow_face(track, previous, next_frame).box.width
+        87
+    """
+    gap_s = abs(frame.time_s - previous.time_s)
+    num_frames = previous.num_frames_since_detection + 1
+    if gap_s <= FAST_MAX_GAP_S and num_frames < DETECT_EVERY:
+        observation = _observe_at(previous, previous.predict_box(), frame)
+        observation.num_frames_since_detection, observation.fit = num_frames, previous.fit
+        observation.detected_width = previous.detected_width
+        if _moved_little(previous, observation) and track.matches_patch(observation):
+            observation.box = observation.predict_box()
+            return observation
+    reach = min(REACH + REACH_PER_S * gap_s, MAX_REACH)
+    observations = [
+        _observe_at(previous, _smooth_width(box, previous), frame)
+        for box in suppress_overlaps(find_near(frame.pixels, previous.landmark_box, reach))
     ]
-    for look in sorted(looks, key=lambda look: measure_change(look, before)):
-        if np.isfinite(measure_change(look, before)) and track.recognize(look):
-            look.fit = (look.fit + before.fit) / 2
-            return look
+    for observation in sorted(observations, key=lambda other: matching_cost(other, previous)):
+        if np.isfinite(matching_cost(observation, previous)) and track.matches(observation):
+            observation.fit = (observation.fit + previous.fit) / 2
+            return observation
     return None
 
 
-def _steady(box: Box, before: Look) -> Box:
-    """Give a detector's square the mean of its width and the one before: they come in steps."""
-    return box.resize((box.width + before.fit[0] * before.place.width) / 2)
+def _smooth_width(box: Box, previous: FaceObservation) -> Box:
+    """Average the width of a detected box with the previous one: detectors search in steps."""
+    return box.resize((box.width + previous.fit[0] * previous.landmark_box.width) / 2)
 
 
-def _predict(before: Look, box: Box, frame: Frame) -> Look:
-    """Find a face's landmarks in a square, turned as it was in a frame just before."""
-    landmarks = find_turned_landmarks(frame.pixels, box, before.roll_deg)
-    return Look(frame.time_s, frame.pixels, box, landmarks)
+def _observe_at(previous: FaceObservation, box: Box, frame: Frame) -> FaceObservation:
+    """Return the observation in a box, with the roll of the previous one."""
+    landmarks = find_rotated_landmarks(frame.pixels, box, previous.roll_deg)
+    return FaceObservation(frame.time_s, frame.pixels, box, landmarks)
 
 
-def _moved_little(before: Look, look: Look) -> bool:
-    shift = np.subtract(look.place.center, before.place.center) / before.place.width
-    growth = look.place.width / before.detected_width
-    return bool(np.hypot(*shift) <= QUICK_SHIFT and 1 / QUICK_GROWTH <= growth <= QUICK_GROWTH)
+def _moved_little(previous: FaceObservation, observation: FaceObservation) -> bool:
+    box, previous_box = observation.landmark_box, previous.landmark_box
+    shift = np.subtract(box.center, previous_box.center) / previous_box.width
+    growth = box.width / previous.detected_width
+    is_near = np.hypot(*shift) <= FAST_MAX_SHIFT
+    return bool(is_near and 1 / FAST_MAX_GROWTH <= growth <= FAST_MAX_GROWTH)
 
 
-def measure_change(look: Look, before: Look) -> float:
-    """Say how far a face is from where it was and how it looked; infinite if too far."""
-    gap_s = abs(look.time_s - before.time_s)
-    ours, place = look.place, before.place
-    growth = ours.width / place.width
-    away = float(np.hypot(*(np.subtract(ours.center, place.center) / place.width)))
-    reach = min(REACH + REACH_PER_S * gap_s, FARTHEST_REACH) - 1
-    is_beyond = away > reach or not 1 / LARGEST_GROWTH <= growth <= LARGEST_GROWTH
-    if is_beyond or gap_s > LONGEST_GAP_S:
+def matching_cost(observation: FaceObservation, previous: FaceObservation) -> float:
+    """Compute the cost of matching two observations of adjacent frames.
+
+    Returns:
+        Distance in widths of the face minus the correlation of the patches, at least -1; infinite
+        if the position, the size or the time differs too much.
+
+    Example:
+        >>> matching_cost(observation, observation)  # the same face at the same position
+        -1.0
+    """
+    gap_s = abs(observation.time_s - previous.time_s)
+    box, previous_box = observation.landmark_box, previous.landmark_box
+    growth = box.width / previous_box.width
+    shift = np.subtract(box.center, previous_box.center) / previous_box.width
+    distance = float(np.hypot(*shift))
+    reach = min(REACH + REACH_PER_S * gap_s, MAX_REACH) - 1
+    is_beyond = distance > reach or not 1 / MAX_GROWTH <= growth <= MAX_GROWTH
+    if is_beyond or gap_s > MAX_GAP_S:
         return np.inf
-    return away - float(np.mean(look.patch * before.patch))
+    return distance - float(np.mean(observation.patch * previous.patch))
 
 
-def keep_distinct(boxes: list[Box]) -> list[Box]:
-    """Keep one box a face, the one of the highest score."""
+def suppress_overlaps(boxes: list[Box]) -> list[Box]:
+    """Keep only the box with the highest score of each face (non-maximum suppression).
+
+    Example:
+        >>> suppress_overlaps([Box(0, 0, 10, 10, 0.5), Box(1, 0, 11, 10, 0.9)])
+        [Box(left=1, top=0, right=11, bottom=10, score=0.9)]
+    """
     kept: list[Box] = []
     for box in sorted(boxes, key=lambda box: -box.score):
-        if all(overlap(box, other) < SAME_BOX for other in kept):
+        if all(overlap(box, other) < SAME_BOX_IOU for other in kept):
             kept.append(box)
     return kept

@@ -1,11 +1,10 @@
-"""Frames in their order in, the faces of each frame out, every one with the person's track.
+"""Tracking: frames in, each frame with its faces and their track ids out.
 
-The whole frame is searched at the first frame of a scene, at its last and at intervals between.
-From there on a face is looked for around its last place, which costs a tenth of that; who is
-new in a search is followed back to where they entered, so that nobody comes late. Place and
-look carry a track from frame to frame. Where either leaves a doubt the face's descriptor
-decides, so that two people never share a track and one who comes back gets the old one. Knows
-nothing of files or crops.
+The whole frame is searched at the first and the last frame of a scene and at intervals; in
+between a face is searched near its last position, which takes a tenth of the time. A person who is
+new in a search is tracked back to the frame of their entry. Position and appearance assign faces
+to tracks; if they are ambiguous, the embedding decides: a returning person keeps the track, and a
+different person in the same position starts a new one. Knows nothing of files or crops.
 """
 
 from collections.abc import Iterable, Iterator
@@ -16,38 +15,38 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from jdfd_keras.faces.decode import Frame
-from jdfd_keras.faces.detect import MOST_PIXELS, Box, FaceDetector, overlap
+from jdfd_keras.faces.detect import MAX_PIXELS, Box, FaceDetector, overlap
 from jdfd_keras.faces.reid import (
-    LONGEST_GAP_S,
-    SAME_BOX,
-    SAME_PERSON,
-    Look,
-    Person,
+    MAX_EMBEDDING_DISTANCE,
+    MAX_GAP_S,
+    SAME_BOX_IOU,
+    FaceObservation,
+    TrackState,
     follow_face,
-    keep_distinct,
-    measure_change,
-    see_face,
+    matching_cost,
+    observe_face,
+    suppress_overlaps,
 )
 
-# The whole frame is searched that often, and more often while nobody is seen or one was lost.
+# Interval of searches in the whole frame; shorter while no face is visible or one was lost.
 SEARCH_EVERY_S = 3.0
 SEARCH_AGAIN_S = 0.5
-SEARCH_EVERY_FRAMES = 90  # where a file has no times
-# Frames are held back until the next search; of large ones, few.
-MOST_BYTES_HELD = 192 * 2**20
-THUMBNAIL = (32, 18)
-# Correlation of two frames' thumbnails below which the scene was cut.
-SAME_SCENE = 0.6
+SEARCH_EVERY_FRAMES = 90  # for files without frame times
+# Frames are buffered until the next search; of large frames only a few.
+MAX_BUFFER_BYTES = 192 * 2**20
+THUMBNAIL_SIZE = (32, 18)
+# A lower correlation of the thumbnails of two frames is a cut.
+MIN_SCENE_CORRELATION = 0.6
 
 
 @dataclass(frozen=True)
-class Sighting:
+class TrackedFace:
     """One face in one frame.
 
     Attributes:
-        track_id: The person's track, counted from 0 in the order in which they were found.
-        box: Where it was detected, its width evened out over some detections; between two of
-            them, where its landmarks say.
+        track_id: Id of the track, from 0 in the order of detection.
+        box: Detected box, its width averaged over some detections; predicted from the landmarks
+            between two detections.
         landmarks: float32[68, 2] in pixels of the frame.
     """
 
@@ -57,54 +56,58 @@ class Sighting:
 
 
 @dataclass
-class _Moment:
-    """A frame that is held back, and who was seen in it."""
+class _BufferedFrame:
+    """A frame and its faces, until all of them have a track."""
 
     frame: Frame
-    looks: dict[Person, Look]
+    observations: dict[TrackState, FaceObservation]
 
-    def hides(self, box: Box) -> bool:
-        """Tell whether a box is one of a face that is known already."""
-        return any(overlap(box, look.box) >= SAME_BOX for look in self.looks.values())
+    def contains(self, box: Box) -> bool:
+        """Return whether a box is one of the observed faces."""
+        return any(overlap(box, other.box) >= SAME_BOX_IOU for other in self.observations.values())
 
 
 def track_faces(
     frames: Iterable[Frame], detector: FaceDetector
-) -> Iterator[tuple[Frame, list[Sighting]]]:
-    """Find and follow the faces of a video.
+) -> Iterator[tuple[Frame, list[TrackedFace]]]:
+    """Detect and track the faces of a video.
 
     Args:
-        frames: Frames of one file in their order; all of them or a choice.
-        detector: What finds faces in whole frames.
+        frames: Frames of one file in order, all or a sample.
+        detector: Face detector.
 
     Yields:
-        Every frame in its order with its faces, in the order of their tracks. At most 192 MiB
-        of frames are held at a time, or one.
+        Every frame in order, with its faces in the order of their tracks. At most 192 MiB of
+        frames are buffered at a time, or one frame.
 
     Raises:
         OSError: If a trained file is not installed.
+
+    Example:
+        >>> for frame, faces in track_faces(read_frames(path, 1, every=1), face_detector("dlib")):
+        ...     print(frame.index, [face.track_id for face in faces])
     """
     tracker = _Tracker(detector)
     for batch in _batches(frames, detector.batch_size):
         found = (
             [None] * len(batch)
-            if detector.follows
+            if detector.supports_local_search
             else detector.find([frame.pixels for frame in batch])
         )
         for frame, boxes in zip(batch, found, strict=True):
-            yield from tracker.take(frame, boxes)
-    yield from tracker.close()
+            yield from tracker.add(frame, boxes)
+    yield from tracker.finish()
 
 
 def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
-    """Group frames of one size, fewer where they are large."""
+    """Group frames of the same size, fewer if they are large."""
     batch: list[Frame] = []
     for frame in frames:
         if batch and batch[0].pixels.shape != frame.pixels.shape:
             yield batch
             batch = []
         batch.append(frame)
-        if len(batch) >= min(size, MOST_PIXELS / frame.pixels[..., 0].size):
+        if len(batch) >= min(size, MAX_PIXELS / frame.pixels[..., 0].size):
             yield batch
             batch = []
     if batch:
@@ -114,146 +117,160 @@ def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
 class _Tracker:
     def __init__(self, detector: FaceDetector) -> None:
         self.detector = detector
-        self.tracks: list[Person] = []
-        # Frames since the last search, and who was seen last in this scene.
-        self.held: list[_Moment] = []
-        self.recent: dict[Person, Look] = {}
+        self.tracks: list[TrackState] = []
+        # Frames since the last search, and the latest observation of each track of this scene.
+        self.buffer: list[_BufferedFrame] = []
+        self.recent: dict[TrackState, FaceObservation] = {}
         self.searched_s = -np.inf
-        self.has_lost = False
+        self.lost_track = False
         self.time_s = 0.0
         self.thumbnail: np.ndarray | None = None
 
-    def take(self, frame: Frame, boxes: list[Box] | None) -> Iterator[tuple[Frame, list[Sighting]]]:
-        """Take one frame; `boxes` are all of its faces, where they are known already."""
-        is_steady = self._is_steady(frame)
-        if not is_steady:
-            yield from self.close()
+    def add(
+        self, frame: Frame, boxes: list[Box] | None
+    ) -> Iterator[tuple[Frame, list[TrackedFace]]]:
+        """Add a frame; `boxes` are all of its faces if the detector has searched it."""
+        is_same_scene = self._is_same_scene(frame)
+        if not is_same_scene:
+            yield from self.finish()
             self.recent = {}
         self.time_s = frame.time_s
-        moment = _Moment(frame, {})
-        self.held.append(moment)
+        current = _BufferedFrame(frame, {})
+        self.buffer.append(current)
         if boxes is None:
-            self._follow_all(moment)
-            if not is_steady or self._is_due(moment):
+            self._follow_tracks(current)
+            if not is_same_scene or self._is_search_due(current):
                 yield from self._search(thorough=True)
         else:
-            yield from self._settle(boxes)
+            yield from self._assign_tracks(boxes)
 
-    def close(self) -> Iterator[tuple[Frame, list[Sighting]]]:
-        """End a scene: search its last frame, if it was not, and let all of them go."""
-        if self.held:
-            # Nearly all was found by the searches before; a newcomer of 80 pixels is seen by this.
-            yield from self._search(thorough=self.has_lost or not self.held[-1].looks)
+    def finish(self) -> Iterator[tuple[Frame, list[TrackedFace]]]:
+        """End a scene: search its last frame, if that is not done, and release the buffer."""
+        if self.buffer:
+            # Earlier searches found almost all; this one finds a newcomer from 80 pixels.
+            thorough = self.lost_track or not self.buffer[-1].observations
+            yield from self._search(thorough=thorough)
 
-    def _search(self, *, thorough: bool) -> Iterator[tuple[Frame, list[Sighting]]]:
-        pixels = self.held[-1].frame.pixels
-        yield from self._settle(self.detector.find([pixels], thorough=thorough)[0])
+    def _search(self, *, thorough: bool) -> Iterator[tuple[Frame, list[TrackedFace]]]:
+        pixels = self.buffer[-1].frame.pixels
+        yield from self._assign_tracks(self.detector.find([pixels], thorough=thorough)[0])
 
-    def _is_steady(self, frame: Frame) -> bool:
-        """Tell whether places in the frame before say something about this one."""
-        before, pixels = self.thumbnail, frame.pixels
-        step = max(min(pixels.shape[:2]) // (2 * THUMBNAIL[1]), 1)
-        thumbnail = cv2.resize(pixels[::step, ::step], THUMBNAIL, interpolation=cv2.INTER_AREA)
-        self.thumbnail = thumbnail.mean(axis=2)
-        if before is None or not 0 <= frame.time_s - self.time_s <= LONGEST_GAP_S:
+    def _is_same_scene(self, frame: Frame) -> bool:
+        """Return whether positions in the previous frame are comparable to those in this one."""
+        previous, pixels = self.thumbnail, frame.pixels
+        step = max(min(pixels.shape[:2]) // (2 * THUMBNAIL_SIZE[1]), 1)
+        thumbnail = cv2.resize(
+            pixels[::step, ::step], THUMBNAIL_SIZE, interpolation=cv2.INTER_AREA
+        ).mean(axis=2)
+        self.thumbnail = thumbnail
+        if previous is None or not 0 <= frame.time_s - self.time_s <= MAX_GAP_S:
             return False
-        if np.array_equal(before, self.thumbnail):
+        if np.array_equal(previous, thumbnail):
             return True
-        spread = before.std() * self.thumbnail.std()
-        agreement = np.mean((before - before.mean()) * (self.thumbnail - self.thumbnail.mean()))
-        return bool(agreement >= SAME_SCENE * max(spread, 1.0))  # a flat frame agrees with none
+        covariance = np.mean((previous - previous.mean()) * (thumbnail - thumbnail.mean()))
+        # A uniform frame matches no other.
+        scale = max(previous.std() * thumbnail.std(), 1.0)
+        return bool(covariance >= MIN_SCENE_CORRELATION * scale)
 
-    def _is_due(self, moment: _Moment) -> bool:
-        every_s = SEARCH_AGAIN_S if self.has_lost or not moment.looks else SEARCH_EVERY_S
-        num_bytes = moment.frame.pixels.nbytes
+    def _is_search_due(self, current: _BufferedFrame) -> bool:
+        no_face = self.lost_track or not current.observations
+        num_bytes = current.frame.pixels.nbytes
         return (
-            self.time_s - self.searched_s >= every_s
-            or len(self.held) >= SEARCH_EVERY_FRAMES
-            or (len(self.held) + 1) * num_bytes > MOST_BYTES_HELD
+            self.time_s - self.searched_s >= (SEARCH_AGAIN_S if no_face else SEARCH_EVERY_S)
+            or len(self.buffer) >= SEARCH_EVERY_FRAMES
+            or (len(self.buffer) + 1) * num_bytes > MAX_BUFFER_BYTES
         )
 
-    def _follow_all(self, moment: _Moment) -> None:
-        """Look for everybody who was seen a moment ago."""
+    def _follow_tracks(self, current: _BufferedFrame) -> None:
+        """Find the faces of all recent tracks near their last positions."""
         self.recent = {
-            track: look
-            for track, look in self.recent.items()
-            if self.time_s - look.time_s <= LONGEST_GAP_S
+            track: observation
+            for track, observation in self.recent.items()
+            if self.time_s - observation.time_s <= MAX_GAP_S
         }
-        for track, before in self.recent.items():
-            look = follow_face(track, before, moment.frame)
-            if look is not None and not moment.hides(look.box):
-                moment.looks[track] = look
-        self.has_lost |= len(moment.looks) < len(self.recent)
-        self.recent |= moment.looks
+        for track, previous in self.recent.items():
+            observation = follow_face(track, previous, current.frame)
+            if observation is not None and not current.contains(observation.box):
+                current.observations[track] = observation
+        self.lost_track |= len(current.observations) < len(self.recent)
+        self.recent |= current.observations
 
-    def _settle(self, boxes: list[Box]) -> Iterator[tuple[Frame, list[Sighting]]]:
-        """Find out whose the other faces of the last frame held are; then let the frames go."""
-        moment = self.held[-1]
-        self._part_strangers(moment)
-        looks = [
-            see_face(moment.frame, box) for box in keep_distinct(boxes) if not moment.hides(box)
+    def _assign_tracks(self, boxes: list[Box]) -> Iterator[tuple[Frame, list[TrackedFace]]]:
+        """Assign the other faces of the last frame to tracks; then release the buffer."""
+        last = self.buffer[-1]
+        self._split_identity_switch(last)
+        detections = [
+            observe_face(last.frame, box)
+            for box in suppress_overlaps(boxes)
+            if not last.contains(box)
         ]
-        for track, look in self._match_by_place(moment, looks).items():
-            moment.looks[track] = look
-        for look in looks:
-            if not any(look is known for known in moment.looks.values()):
-                moment.looks[self._identify(moment, look)] = look
-        for track, look in moment.looks.items():
-            track.remember(look)
-            if self.detector.follows:
-                self._follow_back(track, look)
-        self.searched_s, self.has_lost = moment.frame.time_s, False
-        self.recent |= moment.looks
-        held, self.held = self.held, []
-        for moment in held:
-            sightings = []
-            for track, look in sorted(moment.looks.items(), key=lambda item: item[0].track_id):
-                look.pixels = None
-                sightings.append(Sighting(track.track_id, look.box, look.landmarks))
-            yield moment.frame, sightings
+        assigned = self._match_by_position(last, detections)
+        last.observations |= assigned
+        for detection in detections:
+            if not any(detection is other for other in assigned.values()):
+                last.observations[self._identify(last, detection)] = detection
+        for track, observation in last.observations.items():
+            track.update_chip(observation)
+            if self.detector.supports_local_search:
+                self._backtrack(track, observation)
+        self.searched_s, self.lost_track = last.frame.time_s, False
+        self.recent |= last.observations
+        buffer, self.buffer = self.buffer, []
+        for buffered in buffer:
+            faces = []
+            for track, observation in buffered.observations.items():
+                observation.pixels = None
+                faces.append(TrackedFace(track.track_id, observation.box, observation.landmarks))
+            yield buffered.frame, sorted(faces, key=lambda face: face.track_id)
 
-    def _match_by_place(self, moment: _Moment, looks: list[Look]) -> dict[Person, Look]:
-        """Find who was near a face a moment ago and looked the same."""
-        tracks = [track for track in self.recent if track not in moment.looks]
-        if not tracks or not looks:
+    def _match_by_position(
+        self, current: _BufferedFrame, detections: list[FaceObservation]
+    ) -> dict[TrackState, FaceObservation]:
+        """Match detections to recent tracks that are near and have the same appearance."""
+        tracks = [track for track in self.recent if track not in current.observations]
+        if not tracks or not detections:
             return {}
         cost = np.array(
-            [[measure_change(look, self.recent[track]) for track in tracks] for look in looks]
+            [
+                [matching_cost(detection, self.recent[track]) for track in tracks]
+                for detection in detections
+            ]
         )
         return {
-            tracks[column]: looks[row]
+            tracks[column]: detections[row]
             for row, column in zip(*linear_sum_assignment(np.minimum(cost, 1e3)), strict=True)
-            if np.isfinite(cost[row, column]) and tracks[column].recognize(looks[row])
+            if np.isfinite(cost[row, column]) and tracks[column].matches(detections[row])
         }
 
-    def _identify(self, moment: _Moment, look: Look) -> Person:
-        """Find a person's track by their descriptor, or begin one."""
-        absent = [track for track in self.tracks if track not in moment.looks]
-        distances = [np.linalg.norm(look.descriptor - track.descriptor) for track in absent]
-        if distances and min(distances) < SAME_PERSON:
-            found = absent[int(np.argmin(distances))]
-            found.keep_patch(look)
-            return found
-        self.tracks.append(Person(len(self.tracks), patches=[look.patch]))
+    def _identify(self, current: _BufferedFrame, detection: FaceObservation) -> TrackState:
+        """Find the track with the nearest embedding, or start a new track."""
+        absent = [track for track in self.tracks if track not in current.observations]
+        distances = [np.linalg.norm(detection.embedding - track.embedding) for track in absent]
+        if distances and min(distances) < MAX_EMBEDDING_DISTANCE:
+            nearest = absent[int(np.argmin(distances))]
+            nearest.add_patch(detection)
+            return nearest
+        self.tracks.append(TrackState(len(self.tracks), patches=[detection.patch]))
         return self.tracks[-1]
 
-    def _follow_back(self, track: Person, look: Look) -> None:
-        """Look for a person in the frames held, from the last one back to where they entered."""
-        for moment in reversed(self.held[:-1]):
-            if track in moment.looks or look.time_s - moment.frame.time_s > LONGEST_GAP_S:
+    def _backtrack(self, track: TrackState, observation: FaceObservation) -> None:
+        """Find the face of a track in the buffered frames, from the last one back to its entry."""
+        for buffered in reversed(self.buffer[:-1]):
+            gap_s = observation.time_s - buffered.frame.time_s
+            if track in buffered.observations or gap_s > MAX_GAP_S:
                 return
-            earlier = follow_face(track, look, moment.frame)
-            if earlier is not None and not moment.hides(earlier.box):
-                moment.looks[track] = look = earlier
+            earlier = follow_face(track, observation, buffered.frame)
+            if earlier is not None and not buffered.contains(earlier.box):
+                buffered.observations[track] = observation = earlier
 
-    def _part_strangers(self, moment: _Moment) -> None:
-        """Take a track off a face that grew into another person's, back to the first doubt."""
-        for track, look in list(moment.looks.items()):
-            if track.doubted_s is not None and not track.is_shown_in(look):
-                for earlier in self.held:
-                    if earlier.frame.time_s >= track.doubted_s:
-                        earlier.looks.pop(track, None)
+    def _split_identity_switch(self, last: _BufferedFrame) -> None:
+        """Remove a track from a face that turned into another person's, since it was ambiguous."""
+        for track, observation in list(last.observations.items()):
+            if track.ambiguous_since_s is not None and not track.matches_embedding(observation):
+                for buffered in self.buffer:
+                    if buffered.frame.time_s >= track.ambiguous_since_s:
+                        buffered.observations.pop(track, None)
                 self.recent.pop(track, None)
                 track.patches = track.patches[:1]
         for track in self.tracks:
-            track.doubted_s = None
+            track.ambiguous_since_s = None

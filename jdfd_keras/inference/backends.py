@@ -1,13 +1,7 @@
-"""What scores and explains faces: a model on this machine, or a server.
+"""Inference backends: scores and class-activation maps from a local model or a server.
 
-Takes a path or a URL; gives a Scorer, with the same results whichever it is. The remote one
-imports no TensorFlow.
-
-Faces to scores: one pass of a detector over a data set.
-
-Takes a keras.Model and batches; gives a score and a label per face, and the error of the decoder
-where that is asked for, in memory that does not grow with the faces but for these numbers. Knows
-nothing of files or names.
+Takes a path or a URL; returns a Predictor with the same results for both. A server needs no
+TensorFlow here. Also scores a dataset in one pass, with memory for the results alone.
 """
 
 import contextlib
@@ -20,38 +14,49 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from jdfd_keras.client import Client, connect
-from jdfd_keras.client.errors import lacks
-from jdfd_keras.client.metadata import Calibration, Description, read_description
-from jdfd_keras.client.signatures import DESCRIBE, EXPLAIN, SCORE_FACES, find_versions
+from jdfd_keras.client import Client, SignatureMissing, connect
+from jdfd_keras.client.metadata import (
+    CALIBRATION,
+    Calibration,
+    ModelMetadata,
+    read_calibration,
+    read_metadata,
+)
+from jdfd_keras.client.signatures import EXPLAIN, FACES, METADATA, find_versions
 from jdfd_keras.faces.extract import encode_png
-from jdfd_keras.inference.model_files import load_calibration
+from jdfd_keras.io.results import Result
 from jdfd_keras.options import EvaluateOptions
+from jdfd_keras.training.run_folder import BEST, digest_model
 
 if TYPE_CHECKING:
     import keras
 
 BATCH_SIZE = EvaluateOptions().batch_size
+_ArrayFunction = Callable[[np.ndarray], np.ndarray]
 _VERSION = re.compile(r"(.+?)(?:/(versions|labels)/[^/]+)?/?")
 
 
 @dataclass(frozen=True)
-class Scorer:
-    """Something that scores faces, called with uint8[n, size, size, 3] RGB, giving float64[n].
+class Predictor:
+    """A loaded model; call it with uint8[n, size, size, 3] RGB faces to get float64[n] P(fake).
 
     Attributes:
-        name: Where the model is, for people: a path or a URL.
-        description: What it is, how faces must be taken for it and its scores be read.
+        name: Path or URL of the model.
+        metadata: Its face options, calibration, name, version and digest.
         score: The function behind the call.
-        explain: From the same faces to float32[n, size, size], what spoke for fake, 0..1; None
-            where the model cannot tell.
-        close: Lets go of connections or memory; to be called once it is no longer needed.
+        explain: Function from the same faces to float32[n, size, size] class-activation maps in
+            0..1; None if the model has none.
+        close: Function that releases connections or memory; call it after use.
+
+    Example:
+        >>> with contextlib.closing(load_predictor("saved_models/detector")) as predictor:
+        ...     scores = predictor(np.zeros((2, 299, 299, 3), np.uint8))  # float64[2]
     """
 
     name: str
-    description: Description
-    score: Callable[[np.ndarray], np.ndarray]
-    explain: Callable[[np.ndarray], np.ndarray] | None
+    metadata: ModelMetadata
+    score: _ArrayFunction
+    explain: _ArrayFunction | None
     close: Callable[[], None] = lambda: None
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
@@ -59,162 +64,157 @@ class Scorer:
         return self.score(crops)
 
 
-def remote_scorer(url: str) -> Scorer:
-    """Score on a server, TensorFlow Serving or ours.
+def load_predictor(model: str | Path) -> Predictor:
+    """Load a local model, or connect to a served one.
 
     Args:
-        url: As `client.connect` takes it.
+        model: A run folder, a .keras file, an exported model `saved_models/<name>` (its newest
+            version is used) or one version of it; or the URL of a served model, as for
+            `client.connect`.
 
     Returns:
-        The scorer; its faces travel as PNG, so that nothing is lost. It stays with the version
-        that it found, if that is served under the number that it was exported with, and fails
-        when the server lets go of it.
+        The predictor. For a URL, faces are sent as PNG, which loses nothing. The predictor stays
+        with the version that it finds, if that is served under the number it was exported with,
+        and fails once the server unloads it.
 
     Raises:
-        OSError: If the server is not there or serves something else.
-        ValueError: If the URL is not that of a model.
+        OSError: If there is no such model, the server is unreachable, or the model was exported
+            without metadata.
+        ValueError: If the path is not a model, or the URL is not that of a model.
+
+    Example:
+        >>> load_predictor("saved_models/detector").metadata.version
+        1
     """
+    if "://" in str(model):
+        return _load_served(str(model))
+    path = Path(model)
+    if (path / "saved_model.pb").is_file():
+        return _load_saved_model(path)
+    if path.suffix == ".keras" or (path / "options.json").is_file():
+        return _load_keras(path)
+    return _load_saved_model(next(iter(find_versions(path).values())))
+
+
+def _load_served(url: str) -> Predictor:
     client = _connect_to_version(url)
 
     def score(crops: np.ndarray) -> np.ndarray:
-        return client.score([encode_png(crop) for crop in crops])
+        return client.predict_faces([encode_png(crop) for crop in crops])
 
     def explain(crops: np.ndarray) -> np.ndarray:
-        return _enlarge(client.explain(crops), crops.shape[:3])
+        return _resize(client.explain(crops), crops.shape[:3])
 
     has_explain = EXPLAIN in client.signatures
     explain = explain if has_explain else None
-    return Scorer(client.url, client.description, score, explain, client.close)
+    return Predictor(client.url, client.metadata, score, explain, client.close)
 
 
 def _connect_to_version(url: str) -> Client:
-    """Connect to one version: the newest, or what a label points to, may be another one soon."""
+    """Connect to a fixed version: the newest, or that of a label, may soon be another one."""
     client = connect(url, batch_size=BATCH_SIZE)
     try:
-        known = client.description
+        metadata = client.metadata
     except OSError:
         client.close()
         raise
     name, kind = _VERSION.fullmatch(url).groups()
     if kind == "versions":
         return client
-    # It may be served under another number than it was exported with: then it is not there, or
-    # another model is, and the URL is all that is known.
+    # If it is served under another number than it was exported with, that number is missing or
+    # another model; only the given URL is then certain.
     with contextlib.suppress(OSError):
-        pinned = connect(f"{name}/versions/{known.version}", batch_size=BATCH_SIZE)
-        if pinned.description == known:
+        pinned = connect(f"{name}/versions/{metadata.version}", batch_size=BATCH_SIZE)
+        if pinned.metadata == metadata:
             client.close()
             return pinned
         pinned.close()
     return client
 
 
-def local_scorer(path: str | Path) -> Scorer:
-    """Score on this machine.
-
-    Args:
-        path: A run folder, a .keras file, an exported model `saved_models/<name>` (its newest
-            version is taken) or one version of it.
-
-    Returns:
-        The scorer.
-
-    Raises:
-        OSError: If there is no such model, or it was exported before models described themselves.
-        ValueError: If what is there is of another kind.
-    """
-    path = Path(path)
-    if (path / "saved_model.pb").is_file():
-        return _saved_model_scorer(path)
-    if path.suffix == ".keras" or (path / "options.json").is_file():
-        return _keras_scorer(path)
-    return _saved_model_scorer(next(iter(find_versions(path).values())))
-
-
-def _saved_model_scorer(path: Path) -> Scorer:
+def _load_saved_model(path: Path) -> Predictor:
     from jdfd_keras.inference.saved_model import SavedModelEngine
 
     engine = SavedModelEngine(path)
-    if DESCRIBE not in engine.signatures:
+    if METADATA not in engine.signatures:
         engine.close()
-        raise lacks(path, f"the signature {DESCRIBE!r}", engine.signatures)
-    description = read_description(lambda names: engine.run(DESCRIBE, {"names": names})["contents"])
+        found = sorted(engine.signatures)
+        raise SignatureMissing(path, f"the signature {METADATA!r}; got {found}")
+    metadata = read_metadata(lambda names: engine.run(METADATA, {"names": names})["contents"])
 
     def score(crops: np.ndarray) -> np.ndarray:
-        return engine.run(SCORE_FACES, {"faces": crops})["scores"]
+        return engine.run(FACES, {"faces": crops})["scores"]
 
     def explain(crops: np.ndarray) -> np.ndarray:
-        return _enlarge(engine.run(EXPLAIN, {"faces": crops})["activation"], crops.shape[:3])
+        return _resize(engine.run(EXPLAIN, {"faces": crops})["cam"], crops.shape[:3])
 
     has_explain = EXPLAIN in engine.signatures
-    explain = _maps_of(explain) if has_explain else None
-    return Scorer(str(path), description, _scores_of(score), explain, engine.close)
+    explain = _explain_in_batches(explain) if has_explain else None
+    return Predictor(str(path), metadata, _score_in_batches(score), explain, engine.close)
 
 
-def _keras_scorer(path: Path) -> Scorer:
+def _load_keras(path: Path) -> Predictor:
     import tensorflow as tf
 
-    from jdfd_keras.inference.explain import activation_of
-    from jdfd_keras.model.network import classifier_of, digest_weights
+    from jdfd_keras.inference.explain import make_cam_fn
+    from jdfd_keras.model.network import classifier_branch, digest_weights
     from jdfd_keras.training.run_folder import load_run_model
 
     calibration = load_calibration(path)
     model, faces = load_run_model(path)
-    classifier = classifier_of(model)
+    classifier = classifier_branch(model)
     correct = (calibration or Calibration()).apply
     pixels = tf.TensorSpec(model.input.shape, tf.float32)
-    activation = tf.function(activation_of(model), input_signature=[pixels])
+    cam = tf.function(make_cam_fn(model), input_signature=[pixels])
 
     def score(crops: np.ndarray) -> np.ndarray:
         return correct(classifier.predict_on_batch(crops.astype(np.float32))[:, 0])
 
     def explain(crops: np.ndarray) -> np.ndarray:
-        maps = activation(tf.constant(crops, tf.float32))["activation"]
-        return _enlarge(maps.numpy(), crops.shape[:3])
+        return _resize(cam(tf.constant(crops, tf.float32))["cam"].numpy(), crops.shape[:3])
 
-    # It has no number until it is exported.
-    description = Description(faces, calibration, path.stem, 0, digest_weights(model))
-    return Scorer(str(path), description, _scores_of(score), _maps_of(explain))
+    # Its version is 0 until it is exported.
+    metadata = ModelMetadata(faces, calibration, path.stem, 0, digest_weights(model))
+    score_fn, explain_fn = _score_in_batches(score), _explain_in_batches(explain)
+    return Predictor(str(path), metadata, score_fn, explain_fn)
 
 
-def _scores_of(score: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-    """Score in batches."""
+def _score_in_batches(score: _ArrayFunction) -> _ArrayFunction:
+    """Return a function that scores in batches."""
     return lambda crops: _fill(np.empty(len(crops), np.float64), score, crops)
 
 
-def _maps_of(explain: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray], np.ndarray]:
-    """Explain in batches."""
+def _explain_in_batches(explain: _ArrayFunction) -> _ArrayFunction:
+    """Return a function that explains in batches."""
     return lambda crops: _fill(np.empty(crops.shape[:3], np.float32), explain, crops)
 
 
-def _fill(
-    result: np.ndarray, ask: Callable[[np.ndarray], np.ndarray], crops: np.ndarray
-) -> np.ndarray:
+def _fill(result: np.ndarray, call: _ArrayFunction, crops: np.ndarray) -> np.ndarray:
     for start in range(0, len(crops), BATCH_SIZE):
         batch = slice(start, start + BATCH_SIZE)
-        result[batch] = ask(crops[batch])
+        result[batch] = call(crops[batch])
     return result
 
 
-def _enlarge(maps: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
-    """Enlarge maps to faces, as `explain_faces` does: bilinear, by the centres of the pixels."""
+def _resize(cam: np.ndarray, shape: tuple[int, int, int]) -> np.ndarray:
+    """Resize maps to [n, size, size] as `explain_faces` does: bilinear, by pixel centres."""
     enlarged = np.empty(shape, np.float32)
-    for target, small in zip(enlarged, maps, strict=True):
+    for target, small in zip(enlarged, cam, strict=True):
         target[:] = cv2.resize(small, shape[:0:-1], interpolation=cv2.INTER_LINEAR)
     return enlarged
 
 
 @dataclass(frozen=True, eq=False)
-class ScoredFaces:
-    """What one pass over a data set gave, in its order.
+class FacePredictions(Result):
+    """Scores and labels of the faces of a dataset, in its order.
 
     Attributes:
         score: float64[n], P(fake).
-        label: float64[n], as the data set has it, 1 is fake.
+        label: float64[n], of the dataset; 1 is fake.
         error: float64[n], mean squared error of the reconstruction per pixel and channel, pixels
-            in -1..1; None where it was not computed.
-        mean_face_mse: The error of always answering the mean of these faces, which is their
-            variance. A decoder that is no better has only learned the mean face.
+            in -1..1; None if it was not computed.
+        mean_face_mse: Error of a decoder that always returns the mean of these faces, which is
+            their variance. A decoder that is not better has only learned the mean face.
     """
 
     score: np.ndarray
@@ -223,37 +223,41 @@ class ScoredFaces:
     mean_face_mse: float | None = None
 
 
-def score_dataset(
+def predict_dataset(
     model: "keras.Model", dataset: Iterable, *, reconstruct: bool = False
-) -> ScoredFaces:
-    """Score every face of a data set in one pass.
+) -> FacePredictions:
+    """Score every face of a dataset in one pass.
 
     Args:
-        model: A detector as `build_detector` makes it, with a decoder or without.
-        dataset: Batches of (image, targets) as `load_faces` gives them, not shuffled if the
-            scores are to be matched to anything.
-        reconstruct: Run the decoder too, if there is one, and measure it; else it is not computed.
+        model: A detector of `build_detector`, with or without a decoder.
+        dataset: Batches of (image, targets), as from `load_faces`; unshuffled if the scores are
+            to be matched to faces.
+        reconstruct: Run the decoder too, if the model has one, and measure its error.
 
     Returns:
-        Scores and labels in the order of the data set.
+        Scores and labels in the order of the dataset.
 
     Raises:
-        ValueError: If the model has no output `classification`, the faces have another size than
-            the model takes, or there are none.
+        ValueError: If the model has no output `classification`, the faces do not have its input
+            size, or the dataset is empty.
+
+    Example:
+        >>> predict_dataset(model, load_faces("prepared", split="test")).score.dtype
+        dtype('float64')
     """
     if not isinstance(model.output, dict) or "classification" not in model.output:
         raise ValueError(
             f"Expected a model with the output 'classification'; got {model.name!r} with "
-            f"{model.output_names}. Give one that build_detector made."
+            f"{model.output_names}. Pass a model of build_detector."
         )
-    from jdfd_keras.model.network import classifier_of
+    from jdfd_keras.model.network import classifier_branch
 
     reconstruct = reconstruct and "reconstruction" in model.output
-    scorer = model if reconstruct else classifier_of(model)
+    predictor = model if reconstruct else classifier_branch(model)
     scores, labels, errors, variance = [], [], [], _Variance()
     for image, targets in dataset:
         _check_size(model, image)
-        outputs = scorer.predict_on_batch(image)
+        outputs = predictor.predict_on_batch(image)
         if reconstruct:
             face = np.asarray(targets["reconstruction"], np.float64)
             variance.add(face)
@@ -263,15 +267,15 @@ def score_dataset(
         labels.append(np.asarray(targets["classification"], np.float64)[:, 0])
     if not scores:
         raise ValueError(
-            "Expected a data set with at least one face; got none. Was every video of the "
-            "split excluded?"
+            "Expected a dataset with at least one face; got none. Check whether every video of "
+            "the split was excluded."
         )
     error = (np.concatenate(errors), variance.result()) if reconstruct else (None, None)
-    return ScoredFaces(np.concatenate(scores), np.concatenate(labels), *error)
+    return FacePredictions(np.concatenate(scores), np.concatenate(labels), *error)
 
 
 class _Variance:
-    """Mean square distance of faces from their mean face, summed up face by face."""
+    """Running mean squared distance of faces from their mean face."""
 
     def __init__(self):
         self.num_faces = 0
@@ -286,13 +290,46 @@ class _Variance:
     def result(self) -> float:
         mean = self.sum / self.num_faces
         variance = self.squares / (self.num_faces * mean.size) - np.square(mean).mean()
-        return max(0.0, float(variance))  # faces all alike may round below 0
+        return max(0.0, float(variance))  # identical faces may round below 0
 
 
 def _check_size(model: "keras.Model", image) -> None:
     expected = tuple(model.input_shape[1:])
     if tuple(image.shape[1:]) != expected:
         raise ValueError(
-            f"Expected faces of {expected}, which is what {model.name!r} takes; the data set has "
-            f"{tuple(image.shape[1:])}. Prepare it with the --face-size of the training data."
+            f"Expected faces of {expected}, the input of {model.name!r}; got "
+            f"{tuple(image.shape[1:])}. Prepare the dataset with the --face-size of the training "
+            "data."
         )
+
+
+def load_calibration(model_path: str | Path) -> Calibration | None:
+    """Read the calibration of a trained detector.
+
+    Args:
+        model_path: A run folder, or a `.keras` file.
+
+    Returns:
+        The calibration; None if there is none, or if it belongs to another model of the run.
+
+    Raises:
+        ValueError: If it is damaged, or the best model of the run has changed since.
+
+    Example:
+        >>> load_calibration("run").temperature
+        1.31
+    """
+    model_path = Path(model_path)
+    run = model_path if model_path.is_dir() else model_path.parent
+    if not (run / CALIBRATION).is_file():
+        return None
+    calibration = read_calibration(run / CALIBRATION)
+    if calibration.model == digest_model(model_path):
+        return calibration
+    if model_path.is_dir():
+        raise ValueError(
+            f"Expected {run / CALIBRATION} to belong to {run / BEST}; got the calibration of "
+            "another model, since training went on. Run `jdfd-keras calibrate` again, or remove "
+            "the file."
+        )
+    return None

@@ -1,8 +1,9 @@
-"""Run an exported model the way TensorFlow Serving does.
+"""Execution of an exported model the way TensorFlow Serving does it.
 
-Takes the folder of one version; gives named arrays in, named arrays out. It restores through
-the version-1 session loader, which is TensorFlow Serving's path: what loads and runs here loads
-and runs there, which `tf.saved_model.load` does not promise. Knows nothing of HTTP or JSON.
+Takes the folder of one version; maps named input arrays to named output arrays. It restores
+through the version-1 session loader, as TensorFlow Serving does: a model that loads and runs here
+loads and runs there, which `tf.saved_model.load` does not guarantee. Also writes and reads the
+warm-up requests of a version. Knows nothing of HTTP or JSON.
 """
 
 import contextlib
@@ -20,38 +21,42 @@ from tensorflow_serving.apis import classification_pb2, predict_pb2, prediction_
 from jdfd_keras.client.metadata import FILES
 from jdfd_keras.client.signatures import (
     CLASSIFY,
-    DESCRIBE,
     EXPLAIN,
+    FACES,
+    METADATA,
     RECONSTRUCT,
-    SCORE_BYTES,
-    SCORE_FACES,
+    SERVING_DEFAULT,
     WARMUP_FILE,
     TensorInfo,
     read_signature,
 )
+from jdfd_keras.io.files import atomic_path
 
 
 def write_warmup(path: str | Path, name: str, size: int, *, has_decoder: bool) -> None:
-    """Record one request with a grey face for each signature.
+    """Write one warm-up request with a grey face for each signature.
 
-    TensorFlow Serving runs them before it calls a version available, and refuses the version if
+    TensorFlow Serving runs them before it makes a version available, and refuses the version if
     one fails.
 
     Args:
-        path: The file, replaced if it is there; its folder is made.
-        name: The model they ask for.
-        size: Width and height of its faces.
-        has_decoder: Whether it has the signature `reconstruct`.
+        path: The file, replaced if it exists; its folder is created.
+        name: Model name of the requests.
+        size: Width and height of the model's faces.
+        has_decoder: Whether the model has the signature `reconstruct`.
+
+    Example:
+        >>> write_warmup("1/assets.extra/tf_serving_warmup_requests", "m", 299, has_decoder=True)
     """
     face = np.full((1, size, size, 3), 127, np.uint8)
     encoded = tf.io.encode_png(face[0]).numpy()
     example = tf.train.Example.FromString(serialize_example({"image/encoded": [encoded]}))
 
     requests = {
-        SCORE_BYTES: {"image_bytes": [encoded]},
-        SCORE_FACES: {"faces": face},
+        SERVING_DEFAULT: {"image_bytes": [encoded]},
+        FACES: {"faces": face},
         EXPLAIN: {"faces": face},
-        DESCRIBE: {"names": list(FILES)},
+        METADATA: {"names": list(FILES)},
     }
     if has_decoder:
         requests[RECONSTRUCT] = {"faces": face}
@@ -78,7 +83,7 @@ def write_warmup(path: str | Path, name: str, size: int, *, has_decoder: bool) -
     )
 
     Path(path).parent.mkdir(exist_ok=True)
-    with tf.io.TFRecordWriter(str(path)) as writer:
+    with atomic_path(path) as unfinished, tf.io.TFRecordWriter(str(unfinished)) as writer:
         for log in logs:
             writer.write(log.SerializeToString())
 
@@ -86,28 +91,30 @@ def write_warmup(path: str | Path, name: str, size: int, *, has_decoder: bool) -
 def read_warmup(path: str | Path) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
     """Read the requests of a warm-up file, in their order.
 
-    Args:
-        path: The file.
-
     Yields:
-        The signature and its inputs.
+        The name of a signature and its inputs.
 
     Raises:
-        ValueError: If a record is neither of predict nor of classify.
-        tf.errors.OpError: If the file is damaged or not there.
+        ValueError: If a record is neither a predict nor a classify request.
+        tf.errors.OpError: If the file is damaged or missing.
+
+    Example:
+        >>> [name for name, _ in read_warmup("1/assets.extra/tf_serving_warmup_requests")][:2]
+        ['serving_default', 'faces']
     """
     for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
         yield _read_request(prediction_log_pb2.PredictionLog.FromString(record))
 
 
 def serialize_example(features: dict[str, list]) -> bytes:
-    """Write features as a tf.Example.
+    """Serialize features as a tf.Example.
 
     Args:
-        features: Lists of bytes, of int or of float, by name; every list of one type.
+        features: Lists of bytes, int or float, by name; each list has one type.
 
-    Returns:
-        The serialized message.
+    Example:
+        >>> len(serialize_example({"image/encoded": [b"abc"]}))
+        28
     """
     example = tf.train.Example()
     for name, values in features.items():
@@ -132,13 +139,13 @@ def _read_request(log) -> tuple[str, dict[str, np.ndarray]]:
         inputs = {"inputs": np.array([example.SerializeToString() for example in examples], object)}
     else:
         raise ValueError(
-            f"Expected a warm-up record of predict or classify; got {kind}. "
+            f"Expected a predict or classify request in the warm-up file; got {kind}. "
             "Export the model again with `jdfd-keras export`."
         )
     return request.model_spec.signature_name, inputs
 
 
-# A damaged file fails in TensorFlow's Python code as well, in whatever way.
+# Errors of a damaged model: TensorFlow's Python code may raise any of them.
 DAMAGED = (
     OSError,
     ValueError,
@@ -149,24 +156,28 @@ DAMAGED = (
     DecodeError,
     tf.errors.OpError,
 )
-# A signature of many outputs has more sets of them than may be kept.
+# Limit of cached callables, one for each set of outputs of a signature.
 MAX_CALLABLES = 64
 
 
 class SavedModelEngine:
-    """One version of a model in memory; may be called from many threads at once.
+    """One version of a model in memory; safe to call from many threads at once.
 
     Attributes:
         path: The folder it was loaded from.
-        signatures: Its signatures by name.
-        signature_defs: The same as messages of TensorFlow.
+        signatures: Its signatures, by name.
+        signature_defs: The same as TensorFlow messages.
+
+    Example:
+        >>> with SavedModelEngine("saved_models/detector/1") as engine:
+        ...     scores = engine.run("faces", {"faces": np.zeros((2, 299, 299, 3), np.uint8)})
     """
 
     def __init__(self, path: str | Path):
         """Load a version.
 
         Args:
-            path: The folder that holds saved_model.pb.
+            path: The folder with saved_model.pb.
 
         Raises:
             OSError: If it cannot be loaded.
@@ -180,7 +191,7 @@ class SavedModelEngine:
             self.signature_defs = {
                 name: definition
                 for name, definition in meta_graph.signature_def.items()
-                if definition.method_name  # the initialisation has none
+                if definition.method_name  # the initialization has none
             }
             self._definitions = {
                 name: MessageToDict(
@@ -195,10 +206,10 @@ class SavedModelEngine:
             }
         except DAMAGED as error:
             self._session.close()
-            told = str(error).splitlines() or [type(error).__name__]
+            lines = str(error).splitlines() or [type(error).__name__]
             raise OSError(
                 f"Expected {path} to be a SavedModel with the tag 'serve'; got "
-                f"'{told[0]}'. Export it again with `jdfd-keras export`."
+                f"'{lines[0]}'. Export it again with `jdfd-keras export`."
             ) from error
         self._callables = {}
         self._lock = threading.Lock()
@@ -210,7 +221,7 @@ class SavedModelEngine:
         self.close()
 
     def close(self) -> None:
-        """Let go of the model's memory; it cannot be called any more."""
+        """Release the model's memory; it cannot be called afterwards."""
         self._session.close()
 
     def run(
@@ -219,19 +230,18 @@ class SavedModelEngine:
         """Call one signature.
 
         Args:
-            name: The signature.
-            inputs: An array for each of its inputs; more are passed over. Text is an object
+            name: Name of the signature.
+            inputs: An array for each of its inputs; others are ignored. Strings are an object
                 array of bytes.
-            outputs: The outputs wanted; what only the others need is not computed. None, or no
-                names: all.
+            outputs: Outputs to return, and to compute; all if None or empty.
 
         Returns:
-            An array for each output wanted, in the order of the signature.
+            An array for each output, in the order of the signature.
 
         Raises:
             KeyError: If the signature, an input or an output is missing.
             ValueError: If an array does not have the shape of the signature.
-            tf.errors.OpError: If the model refuses the values.
+            tf.errors.OpError: If the model rejects the values.
         """
         function, input_names, output_names = self._callable(name, outputs)
         values = [inputs[input_name] for input_name in input_names]
@@ -239,28 +249,28 @@ class SavedModelEngine:
         if all(np.shape(value)[:1] == (0,) for value in values) and all(
             info.shape for info in infos.values()
         ):
-            # On some processors oneDNN hands an empty batch through a convolution in the shape
-            # that it came in, and the next layer fails (TensorFlow 2.21.0).
+            # On some processors oneDNN returns an empty batch from a convolution in its input
+            # shape, and the next layer fails (TensorFlow 2.21.0).
             return {output: _make_empty(info) for output, info in infos.items()}
         values = function(*values)
         return {
-            # Text of no axis comes as bytes, which NumPy would not keep as they are.
+            # A scalar string is returned as bytes, which NumPy would convert to its own type.
             output: np.array(value, object) if isinstance(value, bytes) else value
             for output, value in zip(output_names, values, strict=True)
         }
 
     def describe(self) -> dict:
-        """Give the signatures as TensorFlow Serving's metadata has them, ready for JSON."""
+        """Return the signatures in the JSON form of TensorFlow Serving's metadata."""
         return self._definitions
 
     def replay_warmup(self) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-        """Run the recorded requests that lie beside the model, in their order.
+        """Run the warm-up requests stored beside the model, in their order.
 
         Yields:
-            The signature and what it gave, for each record; nothing where the model has none.
+            The name of the signature and its outputs, for each request; nothing if there are none.
 
         Raises:
-            OSError: If one fails.
+            OSError: If a request fails.
         """
         path = self.path / WARMUP_FILE
         try:
@@ -275,25 +285,24 @@ class SavedModelEngine:
             ) from error
 
     def _callable(self, name: str, outputs: Sequence[str] | None):
-        # One callable fetches some outputs of one signature: the session prunes its graph to
-        # them, so a score never runs what only a reconstruction needs. In whatever order they
-        # are asked for, and however often, they are the same.
+        # One callable fetches one set of outputs of a signature: the session prunes its graph to
+        # them, so that a score never runs the decoder.
         signature = self.signatures[name]
-        wanted = frozenset(outputs or signature.outputs)
-        if unknown := wanted - signature.outputs.keys():
+        requested = frozenset(outputs or signature.outputs)
+        if unknown := requested - signature.outputs.keys():
             raise KeyError(min(unknown))
         with self._lock:
-            if (name, wanted) not in self._callables:
+            if (name, requested) not in self._callables:
                 if len(self._callables) >= MAX_CALLABLES:
                     self._callables.pop(next(iter(self._callables)))
                 definition = self._definitions[name]
-                fetched = [output for output in definition["outputs"] if output in wanted]
+                fetched = [output for output in definition["outputs"] if output in requested]
                 function = self._session.make_callable(
                     [definition["outputs"][output]["name"] for output in fetched],
                     feed_list=[info["name"] for info in definition["inputs"].values()],
                 )
-                self._callables[name, wanted] = (function, tuple(definition["inputs"]), fetched)
-            return self._callables[name, wanted]
+                self._callables[name, requested] = (function, tuple(definition["inputs"]), fetched)
+            return self._callables[name, requested]
 
 
 def _make_empty(info: TensorInfo) -> np.ndarray:
@@ -303,7 +312,7 @@ def _make_empty(info: TensorInfo) -> np.ndarray:
 
 @contextlib.contextmanager
 def _without_deprecation_warning():
-    # The loader is deprecated for Python's users (2.21.0), and still the one that Serving mirrors.
+    # The loader is deprecated for Python users (2.21.0), but it is the one that Serving mirrors.
     logger = tf.get_logger()
     level = logger.level
     logger.setLevel("ERROR")

@@ -1,10 +1,6 @@
-"""A part of a track that looks fake though the whole does not: a face swapped in one scene alone.
+"""Scores of the tracks of a file, their fake segments, and the top faces.
 
-Takes scores in the order of their times; gives the part. Knows nothing of files.
-
-People of a file: each one's scores put together, and the faces that speak most for fake.
-
-Takes faces and their scores; gives a TrackScore for each person. Knows nothing of files.
+Takes faces and their scores; returns a TrackScore for each track. Knows nothing of files.
 """
 
 from collections.abc import Sequence
@@ -14,18 +10,23 @@ import numpy as np
 
 from jdfd_keras.client.metadata import Calibration
 from jdfd_keras.faces.extract import Face
+from jdfd_keras.io.results import Result
 
-SHARE = 4  # a stretch is that part of the faces of a track: a quarter
-FEWEST = 3  # faces of a stretch, and so 12 of the track: single faces err
+# A segment is at least a quarter of the faces of a track, and at least 3 of them (of 12 in all),
+# since scores of single faces are noisy.
+SEGMENT_FRACTION = 4
+MIN_SEGMENT_FACES = 3
+# Mean detector score of dlib below which a track is probably not a face; MTCNN's start at 0.8.
+MIN_TRACK_CONFIDENCE = 0.2
 
 
 @dataclass(frozen=True)
-class Stretch:
-    """Faces of one track that follow one another.
+class Segment(Result):
+    """Consecutive faces of one track.
 
     Attributes:
-        start_s: Time of the first.
-        end_s: Time of the last.
+        start_s: Time of the first face, in seconds.
+        end_s: Time of the last face, in seconds.
         score: Mean P(fake).
     """
 
@@ -34,48 +35,14 @@ class Stretch:
     score: float
 
 
-def find_stretch(time_s: np.ndarray, scores: np.ndarray, limit: float) -> Stretch | None:
-    """Find where a track looks most like a fake, if it does so for a quarter of its faces.
-
-    The quarter with the highest mean is taken, the first of equals, and made longer by its
-    neighbours as long as each of them reaches the limit.
-
-    Args:
-        time_s: float[n], rising.
-        scores: float[n], P(fake).
-        limit: The least mean of that quarter.
-
-    Returns:
-        The stretch; None if there is none such, or fewer than 12 faces.
-    """
-    size = len(scores) // SHARE
-    if size < FEWEST:
-        return None
-    sums = np.convolve(scores, np.ones(size), mode="valid")
-    start = int(np.argmax(sums))
-    end = start + size
-    if scores[start:end].mean() < limit:
-        return None
-    while start > 0 and scores[start - 1] >= limit:
-        start -= 1
-    while end < len(scores) and scores[end] >= limit:
-        end += 1
-    score = float(scores[start:end].mean())
-    return Stretch(float(time_s[start]), float(time_s[end - 1]), score)
-
-
-# Mean score of dlib below which a track is likely to be no face; MTCNN's begin at 0.8.
-SURE = 0.2
-
-
 @dataclass(frozen=True)
-class FaceScore:
-    """One scored face.
+class FaceScore(Result):
+    """Score of one face.
 
     Attributes:
-        frame_index: The frame's position in the file, from 0.
-        time_s: Its presentation time in seconds.
-        track_id: Whose face it is, from 0.
+        frame_index: Position of the frame in the file, from 0.
+        time_s: Presentation time of the frame, in seconds.
+        track_id: Track of the face, from 0.
         box: left, top, right, bottom in pixels of the frame.
         score: P(fake).
     """
@@ -88,107 +55,150 @@ class FaceScore:
 
 
 @dataclass(frozen=True)
-class TrackScore:
-    """One scored person of a file.
+class TrackScore(Result):
+    """Score and verdict of one track.
 
     Attributes:
-        track_id: What the person's faces carry.
-        num_faces: Faces behind the score.
-        confidence: Mean score of the detector, on its own scale; near 0 it may be no face.
-        decides: Whether the file's verdict rests on it: the detector was sure that it is a face,
-            or was sure of none.
-        start_s: When it is seen first.
-        end_s: When it is seen last.
-        score: Mean P(fake) of them.
-        verdict: `fake`, `real` or `uncertain`; where the mean is real but a quarter of the faces,
-            one after the other, is fake, it is uncertain, unless a single threshold parts both.
-        reason: Why it is uncertain though the mean is real; else empty.
-        warnings: Such a quarter, in words.
+        track_id: Identifier of the track in the file, from 0.
+        num_faces: Faces of the track.
+        confidence: Mean score of the detector, on its own scale; near 0 the track may not be a
+            face.
+        is_reliable: Whether the file's verdict uses the track: its confidence is high enough, or
+            that of no track is.
+        start_s: Time of the first face, in seconds.
+        end_s: Time of the last face, in seconds.
+        score: Mean P(fake) of the faces.
+        verdict: `fake`, `real` or `uncertain`. A track that is real by its mean is uncertain if
+            it has a fake segment, unless one threshold separates real from fake.
+        segment: The fake segment of a track that is real by its mean; None if there is none.
     """
 
     track_id: int
     num_faces: int
     confidence: float
-    decides: bool
+    is_reliable: bool
     start_s: float
     end_s: float
     score: float
     verdict: str
-    reason: str
-    warnings: tuple[str, ...]
+    segment: Segment | None = None
+
+    @property
+    def is_uncertain_by_segment(self) -> bool:
+        """Whether the fake segment, and not the mean, makes the track uncertain."""
+        return self.segment is not None and self.verdict == "uncertain"
+
+
+def find_fake_segment(time_s: np.ndarray, scores: np.ndarray, limit: float) -> Segment | None:
+    """Find the segment of a track that looks most fake, such as a face swapped in one scene.
+
+    The window of a quarter of the faces with the highest mean is taken, the first one of equal
+    windows, and extended by its neighbours as long as each of them reaches the limit.
+
+    Args:
+        time_s: float[n], increasing times in seconds.
+        scores: float[n], P(fake).
+        limit: Least mean score of the window.
+
+    Returns:
+        The segment; None if no window reaches the limit, or there are fewer than 12 faces.
+
+    Example:
+        >>> find_fake_segment(np.arange(12.0), np.repeat([0.1, 0.9], [9, 3]), 0.8)
+        Segment(start_s=9.0, end_s=11.0, score=0.9)
+    """
+    size = len(scores) // SEGMENT_FRACTION
+    if size < MIN_SEGMENT_FACES:
+        return None
+    sums = np.convolve(scores, np.ones(size), mode="valid")
+    start = int(np.argmax(sums))
+    end = start + size
+    if scores[start:end].mean() < limit:
+        return None
+    while start > 0 and scores[start - 1] >= limit:
+        start -= 1
+    while end < len(scores) and scores[end] >= limit:
+        end += 1
+    score = float(scores[start:end].mean())
+    return Segment(float(time_s[start]), float(time_s[end - 1]), score)
 
 
 def score_tracks(
-    faces: Sequence[Face], scores: np.ndarray, borders: Calibration
+    faces: Sequence[Face], scores: np.ndarray, thresholds: Calibration
 ) -> tuple[TrackScore, ...]:
-    """Judge each person by the scores of all of the faces.
+    """Compute the score and the verdict of each track.
 
     Args:
-        faces: In the order of the file.
-        scores: float64[n], P(fake).
-        borders: Where fake and real begin.
+        faces: Faces of one file, in its order.
+        scores: float64[n], P(fake) of the faces.
+        thresholds: Scores from which a track is uncertain, and fake.
+
+    Returns:
+        The tracks, by their identifiers.
+
+    Example:
+        >>> faces = extract_faces("a.mp4", FaceOptions()).faces
+        >>> score_tracks(faces, np.full(len(faces), 0.9), Calibration())[0].verdict
+        'fake'
     """
     owner = np.array([face.track_id for face in faces], int)
-    confidence = np.array([face.box[4] for face in faces])
+    detector_score = np.array([face.box[4] for face in faces])
     time_s = np.array([face.time_s for face in faces])
-    own = {track_id: owner == track_id for track_id in np.unique(owner).tolist()}
-    mean = {track_id: float(confidence[mask].mean()) for track_id, mask in own.items()}
-    enough = SURE if any(value >= SURE for value in mean.values()) else -np.inf
+    masks = {track_id: owner == track_id for track_id in np.unique(owner).tolist()}
+    confidence = {key: float(detector_score[mask].mean()) for key, mask in masks.items()}
+    is_confident = {key: value >= MIN_TRACK_CONFIDENCE for key, value in confidence.items()}
     tracks = []
-    for track_id, mask in own.items():
+    for track_id, mask in masks.items():
         score = float(scores[mask].mean())
-        verdict, reason, warnings = borders.judge(score), "", ()
-        stretch = find_stretch(time_s[mask], scores[mask], borders.uncertain_to)
-        if verdict == "real" and stretch:
-            when = f"from {stretch.start_s:.1f} to {stretch.end_s:.1f} s"
-            warnings = (
-                f"track {track_id} is real on the whole, but fake {when} "
-                f"(score {stretch.score:.3f}), as where a part was exchanged",
-            )
-            if borders.uncertain_from < borders.uncertain_to:
+        verdict, segment = thresholds.judge(score), None
+        if verdict == "real":
+            segment = find_fake_segment(time_s[mask], scores[mask], thresholds.uncertain_to)
+            if segment and thresholds.uncertain_from < thresholds.uncertain_to:
                 verdict = "uncertain"
-                reason = (
-                    f"track {track_id} scores {stretch.score:.3f} {when}; its mean is {score:.3f}"
-                )
         tracks.append(
             TrackScore(
                 track_id=track_id,
                 num_faces=int(mask.sum()),
-                confidence=mean[track_id],
-                decides=mean[track_id] >= enough,
+                confidence=confidence[track_id],
+                is_reliable=is_confident[track_id] or not any(is_confident.values()),
                 start_s=float(time_s[mask].min()),
                 end_s=float(time_s[mask].max()),
                 score=score,
                 verdict=verdict,
-                reason=reason,
-                warnings=warnings,
+                segment=segment,
             )
         )
     return tuple(tracks)
 
 
-def find_strongest(
-    faces: Sequence[FaceScore], decisive: set[int], duration_s: float, count: int
+def choose_top_faces(
+    faces: Sequence[FaceScore], reliable_ids: set[int], duration_s: float, count: int
 ) -> tuple[int, ...]:
-    """Find the highest scores; neighbours of one track look the same, so one of them is enough.
+    """Find the faces with the highest scores, those of one track spread over the file.
 
     Args:
-        faces: In the order of the file.
-        decisive: Tracks to choose from.
-        duration_s: How long the file lasts.
-        count: Faces wanted, at most.
+        faces: Faces of one file, in its order.
+        reliable_ids: Tracks to choose from.
+        duration_s: Duration of the file in seconds. Faces of one track are at least a fraction
+            1 / (4 * count) of it apart, since neighbouring frames look the same.
+        count: Faces to return, at most.
 
     Returns:
-        Positions in `faces`, the strongest first.
+        Positions in `faces`, by decreasing score.
+
+    Example:
+        >>> faces = [FaceScore(i, i / 10, 0, (0, 0, 9, 9), i / 10) for i in range(10)]
+        >>> choose_top_faces(faces, {0}, duration_s=1.0, count=2)
+        (9, 7)
     """
-    apart_s = duration_s / (4 * max(count, 1))
-    places = [place for place, face in enumerate(faces) if face.track_id in decisive]
-    strongest: list[int] = []
-    for place in sorted(places, key=lambda place: (-faces[place].score, place)):
-        face = faces[place]
-        chosen = [faces[i] for i in strongest if faces[i].track_id == face.track_id]
-        if all(abs(face.time_s - other.time_s) >= apart_s for other in chosen):
-            strongest.append(place)
-        if len(strongest) >= count:
+    min_gap_s = duration_s / (4 * max(count, 1))
+    candidates = [index for index, face in enumerate(faces) if face.track_id in reliable_ids]
+    top_faces: list[int] = []
+    for index in sorted(candidates, key=lambda index: (-faces[index].score, index)):
+        face = faces[index]
+        chosen = [faces[i] for i in top_faces if faces[i].track_id == face.track_id]
+        if all(abs(face.time_s - other.time_s) >= min_gap_s for other in chosen):
+            top_faces.append(index)
+        if len(top_faces) >= count:
             break
-    return tuple(strongest)
+    return tuple(top_faces)

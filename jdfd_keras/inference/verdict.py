@@ -1,81 +1,78 @@
-"""A verdict on a user's own file: its faces scored, averaged over each person, judged.
+"""Verdict on a file: its faces are scored, averaged over each track, and judged.
 
-Takes what was found in a video or image and a scorer; gives a Verdict. Knows nothing of
-processes, folders and pages.
+Takes the faces of a video or image and a predictor; returns a Verdict, and sentences about it.
+Knows nothing of processes, folders and pages.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from jdfd_keras.client.metadata import Calibration, Description, check_threshold
+from jdfd_keras.client.metadata import Calibration, ModelMetadata, check_threshold
 from jdfd_keras.faces.extract import Extraction, Face, check_face_options
-from jdfd_keras.inference.tracks import (
-    FaceScore,
-    Stretch,
-    TrackScore,
-    find_stretch,
-    find_strongest,
-    score_tracks,
-)
-from jdfd_keras.options import FaceOptions, PredictOptions, PredictWorkOptions
+from jdfd_keras.inference.tracks import FaceScore, TrackScore, choose_top_faces, score_tracks
+from jdfd_keras.io.results import Result
+from jdfd_keras.options import FaceOptions, PredictOptions, PredictRuntime
+
+NO_FACE = "no face"
+VERDICTS = ("fake", "uncertain", "real", NO_FACE)  # the most suspicious first
+SUSPICION = {verdict: -index for index, verdict in enumerate(VERDICTS)}
+SCORING_BATCH = 256  # crops held in memory: 70 MB at 299 px
+NUM_TOP_FACES = PredictRuntime.explain
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What one file gave.
+class FileExtraction:
+    """Faces of one file.
 
     Attributes:
-        found: Its faces.
-        duration_s: How long it lasts by its header, and at least as long as its last face; 0 of
-            an image.
-        sha256: Of its bytes.
+        extraction: The faces.
+        duration_s: Duration by the header, and at least the time of the last face; 0 for an image.
+        sha256: SHA-256 of the file.
     """
 
-    found: Extraction
+    extraction: Extraction
     duration_s: float
     sha256: str
 
 
-NO_FACE = "no face"
-VERDICTS = ("fake", "uncertain", "real", NO_FACE)  # the most suspicious first
-RANK = {verdict: -place for place, verdict in enumerate(VERDICTS)}
-FACES_AT_ONCE = 256  # crops held in memory: 70 MB at 299 px
-STRONGEST = PredictWorkOptions.explain
-
-
 @dataclass(frozen=True)
-class Verdict:
-    """What one file got, and what it rests on.
+class Verdict(Result):
+    """Verdict on one file, and the evidence for it.
 
     Attributes:
-        path: The file.
-        sha256: Of its bytes, so that it can be told from another one later.
-        verdict: `fake`, `real`, `uncertain` or, where none was found, `no face`.
-        score: That of its most suspicious track that decides: one fake face makes a fake. None
+        path: Path of the file.
+        sha256: SHA-256 of the file.
+        verdict: `fake`, `uncertain`, `real` or, if no face was found, `no face`.
+        score: Score of the most suspicious reliable track: one fake face makes a file fake. None
             without a face.
-        reason: Why the verdict is uncertain though that score is real; else empty.
-        uncertain_from: Below it, a verdict is real.
-        uncertain_to: From it on, a verdict is fake; in between it is uncertain.
-        num_frames: Frames looked at.
-        duration_s: How long the file lasts; 0 of an image.
+        uncertain_from: Scores below it are real.
+        uncertain_to: Scores at or above it are fake; in between they are uncertain.
+        num_frames: Sampled frames.
+        duration_s: Duration in seconds; 0 for an image.
         width: Width of a frame in pixels.
-        height: Its height.
-        tracks: The people, in the order of appearance.
-        faces: The faces, in the order of the file.
-        strongest: Positions in `faces` of those that speak most for fake, the strongest first;
-            of tracks that decide, those of one track spread over the file.
-        warnings: What was wrong with the file, though it could be judged.
+        height: Height of a frame in pixels.
+        tracks: Tracks, in order of appearance.
+        faces: Faces, in the order of the file.
+        top_faces: Positions in `faces` of the highest scores of reliable tracks, in decreasing
+            order, those of one track spread over the file.
+        warnings: Sentences about defects of the file and fake segments of its tracks.
+        analysed_at: UTC time of the verdict in ISO format; "" if it was not recorded.
+        file_bytes: Size of the file; None if it was not recorded.
+
+    Example:
+        >>> verdict = predict_file("suspect.mp4", load_predictor("saved_models/detector"))
+        >>> verdict.verdict, verdict.most_suspicious_track.track_id
+        ('fake', 0)
     """
 
     path: str
     sha256: str
     verdict: str
     score: float | None
-    reason: str
     uncertain_from: float
     uncertain_to: float
     num_frames: int
@@ -84,159 +81,230 @@ class Verdict:
     height: int
     tracks: tuple[TrackScore, ...]
     faces: tuple[FaceScore, ...]
-    strongest: tuple[int, ...]
+    top_faces: tuple[int, ...]
     warnings: tuple[str, ...]
+    analysed_at: str = ""
+    file_bytes: int | None = None
+
+    @property
+    def thresholds(self) -> Calibration:
+        """Thresholds of the verdict, to judge single faces by."""
+        return Calibration(uncertain_from=self.uncertain_from, uncertain_to=self.uncertain_to)
+
+    @property
+    def reliable_tracks(self) -> tuple[TrackScore, ...]:
+        """Tracks that the verdict is based on."""
+        return tuple(track for track in self.tracks if track.is_reliable)
+
+    @property
+    def reliable_faces(self) -> tuple[FaceScore, ...]:
+        """Faces that the verdict is based on: those of the reliable tracks."""
+        reliable_ids = {track.track_id for track in self.reliable_tracks}
+        return tuple(face for face in self.faces if face.track_id in reliable_ids)
+
+    @property
+    def most_suspicious_track(self) -> TrackScore | None:
+        """Track that determines the verdict; None without a face."""
+        return _find_most_suspicious(self.tracks)
+
+    @property
+    def suspicion(self) -> tuple[int, float, str]:
+        """Sort key of files: by verdict, then by score; the most suspicious is the greatest."""
+        score = -1.0 if self.score is None else self.score
+        return SUSPICION[self.verdict], score, self.path
 
 
-def choose_faces(description: Description, options: PredictOptions) -> FaceOptions:
-    """Say how faces are taken: aligned as in training, of the frames and people asked for.
+@dataclass(frozen=True)
+class Provenance(Result):
+    """Model, options and thresholds that verdicts were made with.
+
+    Attributes:
+        model: Name of the model.
+        version: Its version; 0 if it was not exported.
+        digest: SHA-256 of its weights.
+        where: Its path or URL.
+        jdfd_keras: Version of this package.
+        faces: Face options.
+        uncertain_from: Scores below it are real.
+        uncertain_to: Scores at or above it are fake.
+        thresholds: Source of these: `calibrated`, a given `threshold`, or `0.5`, the default.
+        calibration: Calibration of the model; None if it has none.
+    """
+
+    model: str
+    version: int
+    digest: str
+    where: str
+    jdfd_keras: str
+    faces: FaceOptions
+    uncertain_from: float
+    uncertain_to: float
+    thresholds: str
+    calibration: Calibration | None = None
+
+
+def choose_faces(metadata: ModelMetadata, options: PredictOptions) -> FaceOptions:
+    """Return the face options of the model with the requested frames and tracks.
 
     Raises:
-        ValueError: If an option is out of its range.
+        ValueError: If an option is out of range.
+
+    Example:
+        >>> choose_faces(predictor.metadata, PredictOptions(frames_per_video=8)).frames_per_video
+        8
     """
-    asked = {name: getattr(options, name) for name in ("frames_per_video", "every", "tracks")}
-    faces = dataclasses.replace(description.faces, **asked)
+    requested = {name: getattr(options, name) for name in ("frames_per_video", "every", "tracks")}
+    faces = dataclasses.replace(metadata.faces, **requested)
     check_face_options(faces)
     return faces
 
 
-def choose_borders(description: Description, options: PredictOptions) -> Calibration:
-    """Say where fake and real begin: as asked, else as calibrated, else at 0.5.
+def decision_thresholds(metadata: ModelMetadata, options: PredictOptions) -> Calibration:
+    """Return the thresholds of verdicts: the requested one, else the calibration, else 0.5.
 
-    The scorer corrects its scores itself; nothing but the borders is taken.
+    Only the thresholds count: a predictor corrects its scores itself.
 
     Raises:
-        ValueError: If the threshold is out of its range.
+        ValueError: If the threshold is out of range.
+
+    Example:
+        >>> decision_thresholds(predictor.metadata, PredictOptions(threshold=0.7)).uncertain_to
+        0.7
     """
-    calibration = description.calibration or Calibration()
+    calibration = metadata.calibration or Calibration()
     if options.threshold is None:
         return calibration
     check_threshold(options.threshold)
-    return calibration.at(options.threshold)
+    return calibration.with_threshold(options.threshold)
 
 
 def judge(
     path: str | Path,
-    taken: Taken,
+    file: FileExtraction,
     score: Callable[[np.ndarray], np.ndarray],
-    borders: Calibration,
-    count: int = STRONGEST,
+    thresholds: Calibration,
+    num_top_faces: int = NUM_TOP_FACES,
 ) -> Verdict:
-    """Give a verdict on what a file gave.
+    """Score the faces of a file and return the verdict.
 
     Args:
-        path: The file.
-        taken: Of `take_faces`.
-        score: From uint8[n, size, size, 3] RGB faces to float64[n], P(fake); a Scorer, or any
-            function. Not called without a face.
-        borders: Where fake and real begin.
-        count: Strongest faces wanted, at most.
+        path: Path of the file.
+        file: Its faces.
+        score: Function from uint8[n, size, size, 3] RGB faces to float64[n] P(fake), such as a
+            Predictor. Not called without a face.
+        thresholds: Scores from which a track is uncertain, and fake.
+        num_top_faces: Most top faces to choose.
 
     Raises:
-        OSError: If the scorer cannot be asked.
+        OSError: If the predictor's server cannot be reached.
         ValueError: If a score is not a number from 0 to 1.
+
+    Example:
+        >>> judge("a.mp4", extract_file("a.mp4", FaceOptions()), predictor, Calibration()).verdict
+        'fake'
     """
-    found = taken.found
-    parts = [
-        np.asarray(score(np.stack([face.crop for face in part])), np.float64)
-        for part in _parts_of(found.faces, FACES_AT_ONCE)
-    ]
-    scores = np.concatenate(parts or [np.empty(0)])
-    if scores.shape != (len(found.faces),) or not ((scores >= 0) & (scores <= 1)).all():
+    extraction = file.extraction
+    scores = _score_faces(extraction.faces, score)
+    if scores.shape != (len(extraction.faces),) or not ((scores >= 0) & (scores <= 1)).all():
         raise ValueError(
-            f"Expected {len(found.faces)} scores from 0 to 1 for the faces of {path}; got "
-            f"{scores.tolist()}. The model or its server is at fault: no verdict is given."
+            f"Expected {len(extraction.faces)} scores from 0 to 1 for the faces of {path}; got "
+            f"{scores.tolist()}. There is no verdict: check the model or its server."
         )
-    faces = tuple(map(_describe, found.faces, scores.tolist()))
-    tracks = score_tracks(found.faces, scores, borders)
-    deciding = [track for track in tracks if track.decides]
-    decisive = {track.track_id for track in deciding}
-    worst = max(deciding, key=lambda track: (RANK[track.verdict], track.score), default=None)
+    faces = tuple(map(_to_face_score, extraction.faces, scores.tolist()))
+    tracks = score_tracks(extraction.faces, scores, thresholds)
+    reliable_ids = {track.track_id for track in tracks if track.is_reliable}
+    worst = _find_most_suspicious(tracks)
+    segment_warnings = [
+        f"track {track.track_id} is real on average, but fake from {track.segment.start_s:.1f} to "
+        f"{track.segment.end_s:.1f} s (score {track.segment.score:.3f}): only that segment may be "
+        "manipulated"
+        for track in tracks
+        if track.is_reliable and track.segment
+    ]
     return Verdict(
         path=str(path),
-        sha256=taken.sha256,
-        verdict=NO_FACE if worst is None else worst.verdict,
-        score=None if worst is None else worst.score,
-        reason="" if worst is None else worst.reason,
-        uncertain_from=borders.uncertain_from,
-        uncertain_to=borders.uncertain_to,
-        num_frames=found.num_frames,
-        duration_s=taken.duration_s,
-        width=found.width,
-        height=found.height,
+        sha256=file.sha256,
+        verdict=worst.verdict if worst else NO_FACE,
+        score=worst.score if worst else None,
+        uncertain_from=thresholds.uncertain_from,
+        uncertain_to=thresholds.uncertain_to,
+        num_frames=extraction.num_frames,
+        duration_s=file.duration_s,
+        width=extraction.width,
+        height=extraction.height,
         tracks=tracks,
         faces=faces,
-        strongest=find_strongest(faces, decisive, taken.duration_s, count),
-        warnings=(*found.warnings, *(text for track in deciding for text in track.warnings)),
+        top_faces=choose_top_faces(faces, reliable_ids, file.duration_s, num_top_faces),
+        warnings=(*extraction.warnings, *segment_warnings),
     )
 
 
-def deciding_faces(verdict: dict) -> list[dict]:
-    """Choose the faces that a verdict rests on: those of the tracks that decide.
-
-    Args:
-        verdict: The fields of a Verdict.
-    """
-    decisive = {track["track_id"] for track in verdict["tracks"] if track["decides"]}
-    return [face for face in verdict["faces"] if face["track_id"] in decisive]
+def _score_faces(faces: Sequence[Face], score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    scores = [np.empty(0)]
+    for start in range(0, len(faces), SCORING_BATCH):
+        crops = np.stack([face.crop for face in faces[start : start + SCORING_BATCH]])
+        scores.append(np.asarray(score(crops), np.float64))
+    return np.concatenate(scores)
 
 
-def _parts_of(faces: Sequence[Face], size: int) -> Iterator[Sequence[Face]]:
-    return (faces[start : start + size] for start in range(0, len(faces), size))
-
-
-def _describe(face: Face, score: float) -> FaceScore:
+def _to_face_score(face: Face, score: float) -> FaceScore:
     box = tuple(int(edge) for edge in face.box[:4])
     return FaceScore(int(face.frame_index), float(face.time_s), face.track_id, box, score)
 
 
-def borders_of(verdict: dict) -> Calibration:
-    """Give the borders that a verdict was made with, to judge single faces by."""
-    return Calibration(
-        uncertain_from=verdict["uncertain_from"], uncertain_to=verdict["uncertain_to"]
+def _find_most_suspicious(tracks: Sequence[TrackScore]) -> TrackScore | None:
+    return max(
+        (track for track in tracks if track.is_reliable),
+        key=lambda track: (SUSPICION[track.verdict], track.score),
+        default=None,
     )
 
 
-def find_worst(verdict: dict) -> dict | None:
-    """Find the track that gave the file its verdict; None without a face."""
-    deciding = [track for track in verdict["tracks"] if track["decides"]]
-    return max(deciding, key=lambda track: (RANK[track["verdict"]], track["score"]), default=None)
+def describe_verdict(verdict: Verdict) -> str:
+    """Return the verdict with its score, or with the fake segment that makes it uncertain.
 
-
-def find_part(verdict: dict, track: dict) -> Stretch | None:
-    """Find the part that made a track uncertain though its mean is real; None if none did."""
-    if track["verdict"] == borders_of(verdict).judge(track["score"]):
-        return None
-    own = [face for face in verdict["faces"] if face["track_id"] == track["track_id"]]
-    times_s, scores = (np.array([face[name] for face in own]) for name in ("time_s", "score"))
-    return find_stretch(times_s, scores, verdict["uncertain_to"])
-
-
-def tell_verdict(verdict: dict) -> str:
-    """Say the verdict and its reason: a mean, or the part that speaks against the mean."""
-    if verdict["verdict"] == NO_FACE:
+    Example:
+        >>> describe_verdict(verdict)
+        'Fake, score 0.971'
+    """
+    if verdict.verdict == NO_FACE:
         return "No face"
-    worst = find_worst(verdict)
-    part = worst and find_part(verdict, worst)
-    if part:
-        return f"Uncertain, since {tell_part(worst, part)}"
-    return f"{verdict['verdict'].capitalize()}, score {verdict['score']:.3f}"
+    worst = verdict.most_suspicious_track
+    if worst and worst.is_uncertain_by_segment:
+        return f"Uncertain, because {describe_segment(worst)}"
+    return f"{verdict.verdict.capitalize()}, score {verdict.score:.3f}"
 
 
-def tell_part(track: dict, part: Stretch) -> str:
-    """Say which part of a track looks fake."""
+def describe_segment(track: TrackScore) -> str:
+    """Return the score and the times of the fake segment of a track.
+
+    Example:
+        >>> describe_segment(verdict.most_suspicious_track)
+        'track 0 scores 0.900 from 4.0 to 6.0 s'
+    """
+    segment = track.segment
     return (
-        f"track {track['track_id']} scores {part.score:.3f} from {part.start_s:.1f} to "
-        f"{part.end_s:.1f} s"
+        f"track {track.track_id} scores {segment.score:.3f} from {segment.start_s:.1f} to "
+        f"{segment.end_s:.1f} s"
     )
 
 
-def doubt(track: dict) -> str:
-    """Say, behind the name of a track, that it may be none; nothing of one that decides."""
-    return "" if track["decides"] else ", perhaps no face"
+def low_confidence_note(track: TrackScore) -> str:
+    """Return a note behind the name of a track that may not be a face; "" if it is reliable.
+
+    Example:
+        >>> f"track 1{low_confidence_note(verdict.tracks[1])}"
+        'track 1, possibly not a face'
+    """
+    return "" if track.is_reliable else ", possibly not a face"
 
 
-def describe_borders(verdict: dict) -> str:
-    """Say where real ends and fake begins."""
-    low, high = verdict["uncertain_from"], verdict["uncertain_to"]
+def describe_thresholds(verdict: Verdict) -> str:
+    """Return the scores at which real ends and fake begins.
+
+    Example:
+        >>> describe_thresholds(verdict)
+        'real below 0.3, fake from 0.8'
+    """
+    low, high = verdict.uncertain_from, verdict.uncertain_to
     return f"fake from {high:.3g}" if low == high else f"real below {low:.3g}, fake from {high:.3g}"

@@ -1,8 +1,7 @@
-"""Progress of long work, on stderr, so that stdout holds results alone.
+"""Progress on stderr, so that stdout holds results alone; and numbers as text.
 
-A live bar where a person looks on; a plain line now and then where stderr is a file or a pipe.
-
-TensorFlow without its notes on stderr, which are for those who build it.
+On a terminal progress is a live bar; in a file or a pipe it is a plain line every few seconds.
+`import_tensorflow` hides TensorFlow's own messages to developers on stderr.
 """
 
 import atexit
@@ -10,59 +9,92 @@ import os
 import sys
 import tempfile
 import time
+import unicodedata
 from collections.abc import Iterable, Iterator
 
 SECONDS_BETWEEN_LINES = 10
+# Controls, direction marks, surrogates, line and paragraph separators.
+UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun.
+
+    Example:
+        >>> plural(1, "video"), plural(2, "video")
+        ('1 video', '2 videos')
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
+def printable(text: str) -> str:
+    r"""Escape characters that move the cursor or end the line, and surrogates.
+
+    Example:
+        >>> printable("a" + chr(10) + "b")
+        'a\\nb'
+    """
+    return "".join(
+        char.encode("unicode_escape").decode()
+        if unicodedata.category(char) in UNPRINTABLE
+        else char
+        for char in text
+    )
 
 
 class Progress:
-    """How far one piece of work has come.
+    """Progress of one task.
 
     Args:
-        description: What is done, in a few words.
-        total: How many units there are.
-        unit: What is counted, in the plural.
-        done: How many are done already; their time is not known.
+        description: The task, in a few words.
+        total: Number of units.
+        unit: Name of the units, in the plural.
+        done: Number of units that were done before; they do not count in the rate.
+
+    Example:
+        >>> progress = Progress("training", total=10, unit="epochs")
+        >>> progress.advance(note="loss 0.5")
+        >>> progress.close()
     """
 
     def __init__(self, description: str, total: int, unit: str, done: int = 0):
         self.description, self.total, self.unit = description, total, unit
         self.done = self.done_before = done
-        self.begun = self.last_line = time.monotonic()
+        self.started = self.last_line = time.monotonic()
         self.warm = None  # time and count after the first step, which may compile or load
         self.stopped = None
         self.bar = _start_bar(description, total, unit) if sys.stderr.isatty() else None
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Count units as done; `note` is what a person may want to see beside them."""
+        """Count units as done and show `note` beside them."""
         self.done += count
         now = time.monotonic()
         self.warm = self.warm or (now, self.done)
         if self.bar:
-            pace = (self.done - self.warm[1]) / max(now - self.warm[0], 1e-9)
-            notes = f"{note}, {pace:.1f}/s" if note and pace else note
+            rate = (self.done - self.warm[1]) / max(now - self.warm[0], 1e-9)
+            notes = f"{note}, {rate:.1f}/s" if note and rate else note
             self.bar.update(self.bar.task_ids[0], completed=self.done, note=notes)
         elif now - self.last_line > SECONDS_BETWEEN_LINES and self.warm[1] < self.done < self.total:
             self.last_line = now
-            pace_s = (now - self.warm[0]) / (self.done - self.warm[1])
-            left_s = pace_s * (self.total - self.done)
-            self._print(f"about {left_s:.0f} s left", f"{1 / pace_s:.1f}/s", note)
+            unit_s = (now - self.warm[0]) / (self.done - self.warm[1])
+            left_s = unit_s * (self.total - self.done)
+            self._print(f"about {left_s:.0f} s left", f"{1 / unit_s:.1f}/s", note)
 
     def stop_clock(self, note: str) -> None:
-        """Leave what follows, until it is over, out of the pace."""
+        """Exclude the time from now on from the rate that `close` prints."""
         self.stopped = time.monotonic()
         if self.bar:
             self.bar.update(self.bar.task_ids[0], completed=self.done, note=note)
 
     def close(self, note: str = "") -> None:
-        """Say that the work is over, finished or not."""
+        """Print the final line; call it whether or not the task finished."""
         if self.bar:
             self.bar.update(self.bar.task_ids[0], completed=self.done, note=note)
             self.bar.stop()
         else:
-            spent_s = (self.stopped or time.monotonic()) - self.begun
-            pace = (self.done - self.done_before) / max(spent_s, 1e-9)
-            self._print(f"{spent_s:.0f} s, {pace:.1f}/s", note)
+            spent_s = (self.stopped or time.monotonic()) - self.started
+            rate = (self.done - self.done_before) / max(spent_s, 1e-9)
+            self._print(f"{spent_s:.0f} s, {rate:.1f}/s", note)
 
     def _print(self, *notes: str) -> None:
         text = ", ".join(filter(None, notes))
@@ -74,7 +106,12 @@ class Progress:
 
 
 def track(items: Iterable, description: str, total: int, unit: str) -> Iterator:
-    """Pass items on and show how far the work has come; the arguments are Progress's."""
+    """Yield items and show progress; the other arguments are those of Progress.
+
+    Example:
+        >>> list(track("abc", "spelling", total=3, unit="letters"))
+        ['a', 'b', 'c']
+    """
     progress = Progress(description, total, unit)
     try:
         for item in items:
@@ -108,29 +145,33 @@ def _start_bar(description: str, total: int, unit: str):
     )
     bar.add_task(description, total=total, note="")
     bar.start()
-    atexit.register(bar.stop)  # gives the cursor back, whatever ends the program
+    atexit.register(bar.stop)  # shows the cursor again, however the program ends
     return bar
 
 
 def import_tensorflow() -> str:
-    """Import TensorFlow and say what it runs on.
+    """Import TensorFlow and return its version and devices as text.
 
-    Its notes on a missing CUDA driver are written before its log level counts (2.21.0); they are
-    held back, and shown only if the import fails.
+    Messages about a missing CUDA driver are written before TensorFlow's log level takes effect
+    (2.21.0); they are held back, and shown only if the import fails.
+
+    Example:
+        >>> import_tensorflow()
+        'TensorFlow 2.21.0 on the CPU'
     """
-    with tempfile.TemporaryFile() as notes:
+    with tempfile.TemporaryFile() as messages:
         sys.stderr.flush()
         stderr = os.dup(2)
-        os.dup2(notes.fileno(), 2)
+        os.dup2(messages.fileno(), 2)
         try:
             import tensorflow as tf
 
             devices = tf.config.list_physical_devices("GPU")
         except BaseException:
-            notes.seek(0)
-            os.write(stderr, notes.read())
+            messages.seek(0)
+            os.write(stderr, messages.read())
             raise
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
-    return f"TensorFlow {tf.__version__} on {f'{len(devices)} GPU' if devices else 'the CPU'}"
+    return f"TensorFlow {tf.__version__} on {plural(len(devices), 'GPU') if devices else 'the CPU'}"

@@ -1,101 +1,172 @@
-"""What a folder was made with: options as JSON, and the refusal to mix others into it.
+"""Files written whole or not at all, their digests, and the options.json of a folder.
 
-Takes groups of options; gives the options.json beside whatever they made, and reads it back.
+Every folder that a command writes begins with an options.json: the format version and the option
+groups it was made with, so that other options are never mixed into it.
 """
 
+import contextlib
 import dataclasses
+import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
 OPTIONS = "options.json"
+FORMAT_VERSION = 1  # of run, data, result and export folders; raised when one changes
+_VERSION_KEY = "format_version"
+_UNFINISHED = ".unfinished-"  # hidden, so that no data set layout lists it
+
+Options = TypeVar("Options")
 
 
-def claim_directory(directory: str | Path, **groups) -> None:
-    """Mark a folder as made with these options, so that no other options are mixed into it.
+@contextlib.contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path` that takes its place once the block succeeds.
 
     Args:
-        directory: The folder; made if it is not there.
-        **groups: Frozen dataclasses, such as `faces=FaceOptions()`.
+        path: The file to write, replaced if it exists; its folder must exist.
+
+    Yields:
+        Path to write to, with the same suffix. If the block raises, it is removed and `path`
+        stays as it was.
 
     Raises:
-        ValueError: If the folder was made with other options, or holds other files.
+        OSError: If the file cannot be written.
+
+    Example:
+        >>> with atomic_path("report.json") as unfinished:
+        ...     _ = unfinished.write_text("{}")
+    """
+    path = Path(path)
+    unfinished = path.with_name(f"{_UNFINISHED}{path.name}")
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def write_text_atomically(path: str | Path, text: str) -> None:
+    """Write a UTF-8 text file whole or not at all.
+
+    Raises:
+        OSError: If it cannot be written; an existing file then stays as it was.
+    """
+    with atomic_path(path) as unfinished:
+        unfinished.write_text(text, encoding="utf-8")
+
+
+def sha256_of(path: str | Path) -> str:
+    """Compute the SHA-256 of a file, as hexadecimal digits.
+
+    Raises:
+        OSError: If it cannot be read.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def init_folder(directory: str | Path, **groups: Any) -> None:
+    """Create a folder with its options.json, or check that it was made with these options.
+
+    Args:
+        directory: The folder; created if missing.
+        **groups: Frozen dataclasses by the name they are stored under, such as
+            `faces=FaceOptions()`.
+
+    Raises:
+        OSError: If it cannot be written.
+        ValueError: If the folder was made with other options or another format version, or
+            holds other files.
     """
     directory = Path(directory)
     path = directory / OPTIONS
     if path.is_file():
-        check_claim(path.read_text(encoding="utf-8"), directory, groups)
+        check_same_options(path.read_text(encoding="utf-8"), directory, groups)
         return
-    if directory.is_dir() and any(p.name != f"unfinished-{OPTIONS}" for p in directory.iterdir()):
+    if directory.is_dir() and any(
+        entry.name != f"{_UNFINISHED}{OPTIONS}" for entry in directory.iterdir()
+    ):
         raise ValueError(
-            f"Expected a new or empty folder, or one to go on with; got {directory}, which holds "
+            f"Expected a new or empty folder, or one to resume; got {directory}, which holds "
             "other files. Choose another --out."
         )
     directory.mkdir(parents=True, exist_ok=True)
     save_options(path, **groups)
 
 
-def check_claim(text: str, place: str | Path, groups: dict) -> None:
-    """See that a folder was made with these options.
+def check_same_options(text: str, directory: str | Path, groups: dict[str, Any]) -> None:
+    """Check that a folder was made with these options.
 
     Args:
-        text: What its options.json holds.
-        place: Its name.
-        groups: Frozen dataclasses by the names they were written under.
+        text: Content of its options.json.
+        directory: The folder, for the message.
+        groups: Frozen dataclasses by the name they are stored under.
 
     Raises:
-        ValueError: If one differs.
+        ValueError: If an option or the format version differs.
     """
-    made = _parse_json(text, f"{place}/{OPTIONS}")
-    asked = json.loads(to_json(groups))
+    stored = _parse_json(text, f"{directory}/{OPTIONS}")
+    given = json.loads(to_json(groups))
+    del given[_VERSION_KEY]
+    if damaged := [
+        group for group in given.keys() & stored.keys() if type(stored[group]) is not dict
+    ]:
+        raise ValueError(
+            f"Expected objects in {directory}/{OPTIONS}; got {stored[damaged[0]]!r} as "
+            f"{damaged[0]!r}. The file is damaged: restore it, or make its folder again."
+        )
     changed = [
-        f"{name} {made.get(group, {}).get(name)!r} -> {value!r}"
-        for group, values in asked.items()
+        f"{name} {stored.get(group, {}).get(name)!r} -> {value!r}"
+        for group, values in given.items()
         for name, value in values.items()
-        if made.get(group, {}).get(name) != value
+        if stored.get(group, {}).get(name) != value
     ]
     changed += [
-        f"{name} {made[group][name]!r} -> unknown here"
-        for group in asked.keys() & made.keys()
-        for name in made[group].keys() - asked[group].keys()
+        f"{name} {stored[group][name]!r} -> not an option here"
+        for group in given.keys() & stored.keys()
+        for name in stored[group].keys() - given[group].keys()
     ]
     if changed:
         raise ValueError(
-            f"Expected the options that {place} was made with; got other ones "
+            f"Expected the options that {directory} was made with; got different ones "
             f"({', '.join(changed)}). Choose another --out, or remove that folder."
         )
 
 
-def save_options(path: str | Path, **groups) -> None:
-    """Write option groups as JSON, one object a group, under the names given.
+def save_options(path: str | Path, **groups: Any) -> None:
+    """Write option groups as JSON, one object per group, with the format version.
 
     Args:
-        path: The file, replaced if it is there.
-        **groups: Frozen dataclasses of this module, such as `faces=FaceOptions()`.
+        path: The file, replaced if it exists.
+        **groups: Frozen dataclasses of options, such as `faces=FaceOptions()`.
+
+    Raises:
+        OSError: If it cannot be written.
     """
-    path = Path(path)
-    unfinished = path.with_name(f"unfinished-{path.name}")
-    unfinished.write_text(to_json(groups), encoding="utf-8")
-    os.replace(unfinished, path)
+    write_text_atomically(path, to_json(groups))
 
 
-def load_options(path: str | Path, group: str, kind: type):
-    """Read one option group back.
+def load_options(path: str | Path, group: str, kind: type[Options]) -> Options:
+    """Read one option group.
 
     Args:
         path: A file that `save_options` wrote.
-        group: The name it was written under, such as `faces`.
+        group: The name it is stored under, such as `faces`.
         kind: Its dataclass, such as `FaceOptions`.
 
     Returns:
         An instance of `kind`.
 
     Raises:
-        OSError: If the file is not there.
-        ValueError: If it is not such a file, or holds keys that `kind` does not know.
+        OSError: If the file does not exist.
+        ValueError: If it is damaged, of another format version, or holds unknown options.
     """
+    stored = _parse_json(Path(path).read_text(encoding="utf-8"), str(path))
     try:
-        values = _read_json(Path(path))[group]
+        values = stored[group]
         return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(
@@ -105,24 +176,40 @@ def load_options(path: str | Path, group: str, kind: type):
         ) from error
 
 
-def to_json(groups: dict) -> str:
-    """Put option groups into the text of an options.json."""
+def to_json(groups: dict[str, Any]) -> str:
+    """Return option groups as the text of an options.json."""
     plain = {name: dataclasses.asdict(group) for name, group in groups.items()}
-    return json.dumps(plain, indent=2) + "\n"
+    return json.dumps({_VERSION_KEY: FORMAT_VERSION} | plain, indent=2) + "\n"
 
 
-def _read_json(path: Path) -> dict:
-    return _parse_json(path.read_text(encoding="utf-8"), str(path))
+def check_format_version(options: dict[str, Any], path: str | Path) -> None:
+    """Check that a folder has the format that this version of the package reads.
+
+    Args:
+        options: Its parsed options.json.
+        path: The file, for the message.
+
+    Raises:
+        ValueError: If it has another format version, or none.
+    """
+    version = options.get(_VERSION_KEY)
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"Expected {_VERSION_KEY} {FORMAT_VERSION} in {path}; got {version}. The folder was "
+            "made by another version of jdfd-keras: make it again with this one, or use the "
+            "version that made it."
+        )
 
 
-def _parse_json(text: str, place: str) -> dict:
+def _parse_json(text: str, path: str) -> dict[str, Any]:
     try:
         options = json.loads(text)
         if not isinstance(options, dict):
-            raise ValueError(f"{type(options).__name__} and no object")
+            raise ValueError(f"{type(options).__name__}, not an object")
     except ValueError as error:
         raise ValueError(
-            f"Expected options as JSON in {place}; got '{error}'. The file is damaged: restore it, "
+            f"Expected options as JSON in {path}; got '{error}'. The file is damaged: restore it, "
             "or make its folder again."
         ) from error
+    check_format_version(options, path)
     return options

@@ -1,10 +1,8 @@
 """Folders, on this machine or on any file system that Apache Beam reads.
 
-Takes the place of a folder; gives its files by name, read as streams and written whole or not
-at all. Knows nothing of what is in them. Beam is imported only for places beyond this machine,
-or where it is asked for.
-
-One run at a time in a folder, on this machine or beyond it.
+Takes the location of a folder; lists its files by name, opens them as streams and writes them
+whole or not at all. `exclusive_lock` keeps other runs out of a folder. Knows nothing of what the
+files contain. Beam is imported only for locations beyond this machine, or on request.
 """
 
 import contextlib
@@ -22,75 +20,95 @@ from typing import BinaryIO, Protocol
 
 from filelock import FileLock, Timeout
 
-UNFINISHED = "unfinished"  # the folder of files while they are written; left by what was killed
+UNFINISHED = ".unfinished"  # the folder of files while they are written; a killed run leaves it
 PARTS = "parts"
 
 
 class Store(Protocol):
-    """A folder. Names are relative to it, with `/` between their parts."""
+    """A folder. The names of its files are relative to it, with `/` as the separator."""
 
-    place: str
+    location: str
 
     def list(self, below: str = "") -> dict[str, int]:
-        """List all files in a folder and in those below it, by name, with their bytes."""
+        """List all files in a subfolder, recursively; return name to size in bytes."""
 
     def exists(self, name: str) -> bool:
-        """Tell whether a file is there."""
+        """Return whether a file exists."""
 
     def open(self, name: str) -> BinaryIO:
-        """Open a file for reading."""
+        """Open a file for reading; raise OSError if it does not exist."""
 
     def create(self, name: str) -> contextlib.AbstractContextManager[BinaryIO]:
-        """Write a file that is there, whole, once the context ends well; and else is not."""
+        """Write a file, replaced if it exists, that appears once the context ends without error."""
 
     def fetch(self, name: str) -> contextlib.AbstractContextManager[Path]:
-        """Lend a file as one of this machine."""
+        """Yield the path of a file on this machine, a temporary copy if it is elsewhere."""
 
     def remove(self, below: str) -> None:
-        """Remove a folder and all in it, if it is there."""
+        """Remove a subfolder and its files, if it exists."""
 
 
 def read_text(store: Store, name: str) -> str:
-    """Read a text file in UTF-8.
+    """Read a UTF-8 text file, without its byte order mark.
 
     Raises:
-        OSError: If it is not there.
-        ValueError: If it is no text in UTF-8.
+        OSError: If it does not exist.
+        ValueError: If it is not UTF-8.
+
+    Example:
+        >>> write_text(LocalStore("."), "notes.txt", "one")
+        >>> read_text(LocalStore("."), "notes.txt")
+        'one'
     """
     with store.open(name) as file:
         return file.read().decode("utf-8-sig")
 
 
 def write_text(store: Store, name: str, text: str) -> None:
-    """Write a text file in UTF-8, whole or not at all."""
+    """Write a UTF-8 text file, whole or not at all.
+
+    Raises:
+        OSError: If it cannot be written.
+
+    Example:
+        >>> write_text(LocalStore("."), "notes.txt", "one")
+    """
     with store.create(name) as file:
         file.write(text.encode("utf-8"))
 
 
 @dataclass(frozen=True)
 class LocalStore:
-    """A folder of this machine."""
+    """A folder on this machine.
 
-    place: str
+    Example:
+        >>> store = LocalStore("out")
+        >>> with store.create("a/b.txt") as file:
+        ...     _ = file.write(b"one")
+        >>> store.list()
+        {'a/b.txt': 3}
+    """
+
+    location: str
 
     def path(self, name: str = "") -> Path:
-        """Say where a file lies."""
-        return Path(self.place, name)
+        """Return the path of a file."""
+        return Path(self.location, name)
 
-    def list(self, below: str = "") -> dict[str, int]:  # noqa: D102, as Store says
-        found, seen = {}, set()
-        # Data sets are often links to other disks; one that leads back up is followed once.
-        walk = os.walk(self.path(below), onerror=_refuse_unreadable, followlinks=True)
+    def list(self, below: str = "") -> dict[str, int]:  # noqa: D102, see Store
+        found, visited = {}, set()
+        # Data sets are often links to other disks; a link to a parent folder is followed once.
+        walk = os.walk(self.path(below), onerror=_raise_unless_missing, followlinks=True)
         for directory, folders, names in walk:
             real = os.path.realpath(directory)
-            if real in seen:
+            if real in visited:
                 folders.clear()
                 continue
-            seen.add(real)
-            folders.sort()  # so that of two links to one folder the same is taken everywhere
-            relative = Path(directory).relative_to(self.place)
+            visited.add(real)
+            folders.sort()  # the same one of two links to one folder is followed on every machine
+            relative = Path(directory).relative_to(self.location)
             for name in names:
-                with contextlib.suppress(FileNotFoundError):  # a link to nothing, or gone by now
+                with contextlib.suppress(FileNotFoundError):  # a broken link, or just removed
                     found[(relative / name).as_posix()] = Path(directory, name).stat().st_size
         return found
 
@@ -102,7 +120,7 @@ class LocalStore:
 
     @contextlib.contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:  # noqa: D102
-        path, unfinished = self.path(name), self.path(_unfinished())
+        path, unfinished = self.path(name), self.path(_unfinished_name())
         for needed in (path, unfinished):
             needed.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -122,53 +140,61 @@ class LocalStore:
 
 @dataclass(frozen=True)
 class BeamStore:
-    """A folder of a file system that Beam reads: `gs://`, `s3://`, Azure's, or of this machine.
+    """A folder on a file system that Beam reads: `gs://`, `s3://`, Azure's, or on this machine.
 
-    Credentials and the like are Beam's own options: `FileSystems.set_options` comes first.
+    Credentials are options of Beam: call `workers.read_beam_flags` first.
+
+    Raises:
+        ValueError: If the location contains `*`, `?` or `[`.
+
+    Example:
+        >>> store = BeamStore("gs://bucket/videos")
+        >>> store.path("real/anna.mp4")
+        'gs://bucket/videos/real/anna.mp4'
     """
 
-    place: str
+    location: str
 
     def __post_init__(self):
-        if set(self.place) & set("*?["):
+        if set(self.location) & set("*?["):
             raise ValueError(
-                f"Expected a place without *, ? and [, which Beam takes for patterns; got "
-                f"{self.place}. Rename the folder."
+                f"Expected a location without *, ? and [, which Beam reads as patterns; got "
+                f"{self.location}. Rename the folder."
             )
 
     def path(self, name: str = "") -> str:
-        """Say where a file lies."""
-        return f"{self.place.rstrip('/')}/{name}" if name else self.place.rstrip("/")
+        """Return the path or URL of a file."""
+        return f"{self.location.rstrip('/')}/{name}" if name else self.location.rstrip("/")
 
     def list(self, below: str = "") -> dict[str, int]:  # noqa: D102
-        if is_local(self.place):  # links are followed as elsewhere
-            return LocalStore(self.place).list(below)
+        if is_local(self.location):  # follows links
+            return LocalStore(self.location).list(below)
         files = _call("match", [self.path(f"{below}/**" if below else "**")])[0].metadata_list
         start = len(self.path()) + 1
-        # Consoles of object stores make folders as files whose names end in a slash.
+        # Consoles of object stores represent folders as files with a trailing slash.
         return {f.path[start:]: f.size_in_bytes for f in files if not f.path.endswith("/")}
 
     def exists(self, name: str) -> bool:  # noqa: D102
         return _call("exists", self.path(name))
 
     def open(self, name: str) -> BinaryIO:  # noqa: D102
-        return _call("open", self.path(name), **_AS_IT_IS)
+        return _call("open", self.path(name), **_UNCHANGED)
 
     @contextlib.contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:  # noqa: D102
-        path, unfinished = self.path(name), self.path(_unfinished())
+        path, unfinished = self.path(name), self.path(_unfinished_name())
         for folder in (path.rsplit("/", 1)[0], self.path(UNFINISHED)):
-            with contextlib.suppress(OSError):  # it is there, or the file system has none
+            with contextlib.suppress(OSError):  # it exists, or the file system has no folders
                 _call("mkdirs", folder)
         try:
-            with _call("create", unfinished, **_AS_IT_IS) as file:
+            with _call("create", unfinished, **_UNCHANGED) as file:
                 yield file
             try:
                 _call("rename", [unfinished], [path])
             except OSError:
                 if not (_call("exists", unfinished) and _call("exists", path)):
                     raise
-                _call("delete", [path])  # some file systems do not replace
+                _call("delete", [path])  # some file systems do not replace files
                 _call("rename", [unfinished], [path])
         finally:
             with contextlib.suppress(OSError):
@@ -183,35 +209,41 @@ class BeamStore:
             yield path
 
     def remove(self, below: str) -> None:  # noqa: D102
-        if is_local(self.place):
-            LocalStore(self.place).remove(below)
+        if is_local(self.location):
+            LocalStore(self.location).remove(below)
             return
         with contextlib.suppress(OSError):
-            _call("delete", [f"{self.path(below)}/"])  # at once, where the file system can
+            _call("delete", [f"{self.path(below)}/"])  # in one call, if the file system can
         if names := self.list(below):
             _call("delete", [self.path(name) for name in names])
 
 
-def is_local(place: str) -> bool:
-    """Tell a folder of this machine from a place beyond it, which has a scheme."""
-    return "://" not in place
+def is_local(location: str) -> bool:
+    """Return whether a location is a folder on this machine, that is, without a URL scheme.
+
+    Example:
+        >>> is_local("gs://bucket/videos")
+        False
+    """
+    return "://" not in location
 
 
-_AS_IT_IS = {"mime_type": "application/octet-stream", "compression_type": "uncompressed"}
+# Beam would otherwise decompress files by their suffix.
+_UNCHANGED = {"mime_type": "application/octet-stream", "compression_type": "uncompressed"}
 
 
-def _refuse_unreadable(error: OSError) -> None:
+def _raise_unless_missing(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise error
 
 
-def _unfinished() -> str:
-    """Name a file while it is written: its own, so that two writers of one file do not mix."""
+def _unfinished_name() -> str:
+    """Return a new name, so that two writers of the same file do not mix."""
     return f"{UNFINISHED}/{uuid.uuid4().hex}"
 
 
-def _call(name: str, *arguments, **named):
-    """Call one of Beam's file systems; whatever they raise becomes an OSError."""
+def _call(name: str, *args, **kwargs):
+    """Call a method of Beam's file systems; convert their errors to OSError."""
     try:
         from apache_beam.io.filesystems import FileSystems
     except ImportError as error:
@@ -220,82 +252,87 @@ def _call(name: str, *arguments, **named):
             "`pip install jdfd-keras[beam]`."
         ) from error
     try:
-        return getattr(FileSystems, name)(*arguments, **named)
+        return getattr(FileSystems, name)(*args, **kwargs)
     except OSError:
         raise
     except Exception as error:  # each file system has its own, such as S3ClientError
         raise OSError(
-            f"Expected to {name} {arguments[0]} by way of Apache Beam; got "
-            f"'{type(error).__name__}: {error}'. Check the address, the credentials and that the "
-            "extra of Beam for that file system is installed, such as apache-beam[gcp]."
+            f"Expected to {name} {args[0]} with Apache Beam; got '{type(error).__name__}: "
+            f"{error}'. Check the address, the credentials and that Beam's extra for that file "
+            "system is installed, such as apache-beam[gcp]."
         ) from error
 
 
 OWNER = f"{PARTS}/owner.json"
-# Beyond this machine a run says now and then that it is still there.
-SECONDS_BETWEEN_SIGNS = 60
-SECONDS_UNTIL_GONE = 300
-SECONDS_TO_SETTLE = 2  # after which the last of several that begin at once is seen by all
+# Beyond this machine, a run renews its lease regularly.
+RENEW_EVERY_S = 60
+LEASE_S = 300
+SETTLE_S = 2  # of several runs that start at the same time, all see the last lease after this
 
 
 @contextlib.contextmanager
-def hold(store: Store) -> Iterator[None]:
+def exclusive_lock(store: Store) -> Iterator[None]:
     """Keep other runs out of a folder.
 
-    On this machine the system lets go when a run is killed. Other file systems have no locks: a
-    file names the owner, who renews it; one who was killed is taken for gone five minutes later.
+    On this machine the operating system releases the lock of a killed run. Other file systems have
+    no locks: there a file names the owner, who renews it, and a lease without renewal expires
+    after five minutes.
 
     Raises:
-        OSError: If another run is at work there.
+        OSError: If another run holds the lock.
+
+    Example:
+        >>> with exclusive_lock(LocalStore("out")):
+        ...     write_text(LocalStore("out"), "a.txt", "one")
     """
-    if is_local(store.place):
-        path = Path(store.place, PARTS, "lock")
+    if is_local(store.location):
+        path = Path(store.location, PARTS, "lock")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with FileLock(path, timeout=0):
                 yield
         except Timeout as error:
-            raise _refuse(store, "Wait for it") from error
+            raise _lock_error(store, "Wait for it") from error
         return
-    own = uuid.uuid4().hex
+    owner = uuid.uuid4().hex
     if _read_owner(store) is not None:
-        raise _refuse(store, f"If it was killed, try in {SECONDS_UNTIL_GONE // 60} minutes")
-    _sign(store, own)
-    time.sleep(SECONDS_TO_SETTLE)
-    if _read_owner(store) != own:
-        raise _refuse(store, "Wait for it")
+        raise _lock_error(store, f"If it was killed, try in {LEASE_S // 60} minutes")
+    _renew_lease(store, owner)
+    time.sleep(SETTLE_S)
+    if _read_owner(store) != owner:
+        raise _lock_error(store, "Wait for it")
     done = threading.Event()
-    signs = threading.Thread(target=_keep_signing, args=(store, own, done), daemon=True)
-    signs.start()
+    renewals = threading.Thread(target=_keep_renewing, args=(store, owner, done), daemon=True)
+    renewals.start()
     try:
         yield
     finally:
         done.set()
-        signs.join()
-        _sign(store, own, at_s=0)  # of long ago: nobody is there any more
+        renewals.join()
+        _renew_lease(store, owner, at_s=0)  # expired: the lock is free
 
 
-def _refuse(store: Store, advice: str) -> OSError:
+def _lock_error(store: Store, advice: str) -> OSError:
     return OSError(
-        f"Expected to be the only run that writes to {store.place}; got another one at work "
-        f"there. {advice}, or choose another --out."
+        f"Expected to be the only run that writes to {store.location}; got another one. {advice}, "
+        "or choose another --out."
     )
 
 
 def _read_owner(store: Store) -> str | None:
-    """Read who is at work in a folder; nobody, if the last sign is of long ago."""
+    """Read the owner of the lease on a folder; None if it has expired."""
     if not store.exists(OWNER):
         return None
-    sign = json.loads(read_text(store, OWNER))
-    return sign["owner"] if time.time() - sign["at_s"] < SECONDS_UNTIL_GONE else None
+    lease = json.loads(read_text(store, OWNER))
+    return lease["owner"] if time.time() - lease["at_s"] < LEASE_S else None
 
 
-def _sign(store: Store, own: str, at_s: float | None = None) -> None:
+def _renew_lease(store: Store, owner: str, at_s: float | None = None) -> None:
     at_s = time.time() if at_s is None else at_s
-    write_text(store, OWNER, json.dumps({"owner": own, "at_s": at_s}))
+    write_text(store, OWNER, json.dumps({"owner": owner, "at_s": at_s}))
 
 
-def _keep_signing(store: Store, own: str, done: threading.Event) -> None:
-    while not done.wait(SECONDS_BETWEEN_SIGNS):
-        with contextlib.suppress(OSError):  # the next one may succeed
-            _sign(store, own)
+def _keep_renewing(store: Store, owner: str, done: threading.Event) -> None:
+    while not done.wait(RENEW_EVERY_S):
+        with contextlib.suppress(OSError):  # the next renewal may succeed
+            _renew_lease(store, owner)

@@ -1,11 +1,9 @@
-"""Pretrained encoder weights: found in Keras' cache, or downloaded into it.
+"""The network: a shared Xception encoder with two branches, a classifier and a decoder.
 
-Gives a path. Knows the published file and nothing of the network that loads it.
-
-The two-branch network: one shared Xception encoder, a classifier and a decoder.
-
-Takes a ModelOptions; gives a functional keras.Model. Pure Keras 3: no TensorFlow call, so the
-same graph runs on every Keras backend. Knows nothing of files, losses or where faces come from.
+Takes ModelOptions; returns a functional keras.Model. Its encoder starts from random weights, from a
+file, or from the ImageNet weights that `fetch_imagenet_weights` finds in Keras' cache or downloads.
+Pure Keras 3 without TensorFlow calls, so it runs on every Keras backend. Knows nothing of losses,
+training or the source of faces.
 """
 
 import hashlib
@@ -19,53 +17,56 @@ import keras
 import numpy as np
 
 from jdfd_keras.io.console import track
+from jdfd_keras.io.files import atomic_path
 from jdfd_keras.options import ModelOptions
 
 NAME = "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
 URL = f"https://storage.googleapis.com/tensorflow/keras-applications/xception/{NAME}"
 MD5 = "b0042744bf5b25fce3cb969f33bebb97"
-CHUNK = 2**20
+CHUNK_BYTES = 2**20
+ENCODER_STRIDE = 32  # Xception halves its input five times
 
 
 def fetch_imagenet_weights(timeout_s: float = 10) -> str:
-    """Find the ImageNet weights of Keras' Xception, downloading them once (84 MB).
+    """Return the path of the ImageNet weights of Keras' Xception; download them once (84 MB).
 
     Args:
-        timeout_s: How long to wait for the server to answer.
+        timeout_s: Timeout of the server in seconds.
 
     Returns:
-        The path in Keras' own cache (`~/.keras/models`, or below `KERAS_HOME`), which
-        `keras.applications` shares.
+        Path in Keras' own cache, `~/.keras/models` or `KERAS_HOME/models`.
 
     Raises:
-        OSError: If they are not in the cache and cannot be downloaded whole.
+        OSError: If they are not in the cache and cannot be downloaded.
+
+    Example:
+        >>> path = fetch_imagenet_weights()
     """
     home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
     cached = home / "models" / NAME
     if cached.is_file() and _md5(cached) == MD5:
         return str(cached)
-    # Not by keras.utils.get_file: it turns every failure into a bare Exception and writes its
-    # progress among the results on stdout.
-    unfinished = cached.with_name(f"unfinished-{NAME}")
+    # Not by keras.utils.get_file, which raises a bare Exception for every failure and prints its
+    # progress on stdout, between results.
     try:
         with urllib.request.urlopen(URL, timeout=timeout_s) as response:
             cached.parent.mkdir(parents=True, exist_ok=True)
-            _download(response, unfinished)
-        if _md5(unfinished) != MD5:
-            raise OSError("a file with another checksum")
-        os.replace(unfinished, cached)
+            with atomic_path(cached) as unfinished:
+                _download(response, unfinished)
+                if _md5(unfinished) != MD5:
+                    raise OSError("a file with another checksum")
     except (OSError, http.client.HTTPException) as error:
         raise OSError(
             f"Expected the ImageNet weights at {cached} or to download them from {URL}; got "
-            f"'{error}'. Copy the file there from a machine with internet, or start from "
-            "random weights with encoder_weights 'none' (--encoder-weights none)."
+            f"'{error}'. Copy the file from a machine with internet access, or start from random "
+            "weights with encoder_weights 'none' (--encoder-weights none)."
         ) from error
     return str(cached)
 
 
 def _download(response: http.client.HTTPResponse, path: Path) -> None:
-    total = int(response.headers.get("Content-Length", 0)) // CHUNK + 1
-    chunks = iter(lambda: response.read(CHUNK), b"")
+    total = int(response.headers.get("Content-Length", 0)) // CHUNK_BYTES + 1
+    chunks = iter(lambda: response.read(CHUNK_BYTES), b"")
     with open(path, "wb") as file:
         for chunk in track(chunks, "downloading ImageNet weights", total, "MiB"):
             file.write(chunk)
@@ -76,32 +77,34 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, "md5").hexdigest()
 
 
-ENCODER_STRIDE = 32  # Xception halves its input five times
-
-
 def build_detector(options: ModelOptions | None = None) -> keras.Model:
     """Build the Joint DeepFake Detector.
 
-    The encoder is Xception without its top, squeezed by a 1x1 convolution and mapped to the
-    latent vector by one dense layer: no global pooling, so that where a trace lies in the face
-    is kept. The classifier is two dense layers; the decoder is stride-2 deconvolutions, five by
-    default, and a bilinear resize.
+    The encoder is Xception without its top, followed by a 1x1 convolution and one dense layer to
+    the latent vector. There is no global pooling, so the position of a trace in the face is kept.
+    The classifier has two dense layers; the decoder has stride-2 deconvolutions, five by default,
+    and a bilinear resize.
 
     Args:
-        options: Image size, latent length, decoder, initial encoder weights, dropout, batch
+        options: Image size, latent length, decoder, initial encoder weights, dropout and batch
             normalisation.
 
     Returns:
-        keras.Model with the input `image`, float32[n, size, size, 3] of pixel values in
-        0..255 (scaling is inside), and a dict of outputs:
+        keras.Model with the input `image`, float32[n, size, size, 3] in 0..255 (scaling is a layer
+        of the model), and a dict of outputs:
         `classification`, float32[n, 1], P(fake) in [0, 1];
-        `reconstruction`, float32[n, size, size, 3], the input on the scale of -1..1, linear
-        and so not clipped to it; not there without a decoder.
+        `reconstruction`, float32[n, size, size, 3], the input scaled to -1..1; linear, so values
+        may be outside that range. Missing without a decoder.
 
     Raises:
         ValueError: If `image_size` is below 71, another option is out of range, or the weights
-            are of another network.
+            belong to another network.
         OSError: If the weights cannot be found or downloaded.
+
+    Example:
+        >>> model = build_detector(ModelOptions(image_size=71, encoder_weights=None))
+        >>> model.output_shape["reconstruction"]
+        (None, 71, 71, 3)
 
     Reference:
         Yan, Li, Lu: "Deepfake Detection via Joint Unsupervised Reconstruction and Supervised
@@ -155,28 +158,37 @@ def _decode(latent, options: ModelOptions):
     )(x)
 
 
-def classifier_of(model: keras.Model) -> keras.Model:
-    """Take the part of a detector that scores, leaving the decoder out.
+def classifier_branch(model: keras.Model) -> keras.Model:
+    """Return the classifier of a detector, without the decoder.
 
     Args:
-        model: A detector as `build_detector` makes it.
+        model: Detector of `build_detector`.
 
     Returns:
-        keras.Model that shares its weights: `image` in, `classification` float32[n, 1] out.
+        keras.Model with shared weights, from `image` to `classification`, float32[n, 1].
+
+    Example:
+        >>> classifier_branch(model).output_shape
+        (None, 1)
     """
     return keras.Model(model.input, model.output["classification"], name="classifier")
 
 
 def is_classifier_weight(path: str) -> bool:
-    """Tell whether a variable, by its path, belongs to the classifier branch alone."""
+    """Return whether a variable, by its path, belongs to the classifier branch alone.
+
+    Example:
+        >>> is_classifier_weight("classifier_dense/kernel")
+        True
+    """
     return path.split("/")[0].startswith("classifier_")
 
 
 def _check(options: ModelOptions) -> None:
     if options.image_size < 71:
         raise ValueError(
-            f"Expected image_size >= 71, the smallest that Xception takes; got "
-            f"{options.image_size}. Try 96 for a quick look, 299 for the paper's size."
+            f"Expected image_size >= 71, the minimum of Xception; got {options.image_size}. Try 96 "
+            "for fast experiments, 299 for the paper's size."
         )
     if min(options.latent_dim, len(options.decoder_widths), *options.decoder_widths) < 1:
         raise ValueError(
@@ -191,7 +203,7 @@ def _check(options: ModelOptions) -> None:
         )
 
 
-def _encoder(x, encoder_weights: str):
+def _encoder(x, encoder_weights: str | None):
     path = _weights_file(encoder_weights)
     try:
         return keras.applications.Xception(include_top=False, weights=path, input_tensor=x).output
@@ -200,26 +212,34 @@ def _encoder(x, encoder_weights: str):
             raise
         raise ValueError(
             f"Expected {path} to hold the weights of Keras' Xception without its top; got "
-            f"'{' '.join(str(error).split())[:200]}'. Take the published file, or one that "
-            "save_weights wrote of that network."
+            f"'{' '.join(str(error).split())[:200]}'. Use the published file, or one that "
+            "save_weights wrote for that network."
         ) from error
 
 
-def _weights_file(encoder_weights: str) -> str | None:
-    if encoder_weights == "none":
+def _weights_file(encoder_weights: str | None) -> str | None:
+    if encoder_weights in (None, "none"):  # None is Keras' own word for random weights
         return None
     if encoder_weights == "imagenet":
         return fetch_imagenet_weights()
     if not Path(encoder_weights).is_file():
         raise OSError(
             "Expected encoder_weights to be 'imagenet', 'none' or a Keras Xception weights file "
-            f"(.h5, .weights.h5); got {encoder_weights!r}, which is no file. Check the path."
+            f"(.h5, .weights.h5); got {encoder_weights!r}, which is not a file. Check the path."
         )
     return encoder_weights
 
 
 def digest_weights(model: keras.Model) -> str:
-    """Give the SHA-256 over the weights: their types, shapes and values, in the model's order."""
+    """Compute the SHA-256 of a model's weights: their dtypes, shapes and values, in order.
+
+    Returns:
+        64 hexadecimal digits.
+
+    Example:
+        >>> len(digest_weights(model))
+        64
+    """
     digest = hashlib.sha256()
     for variable in model.variables:
         value = np.ascontiguousarray(variable.numpy())

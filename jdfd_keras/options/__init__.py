@@ -1,8 +1,7 @@
-"""The settings of every stage: the only home of defaults and of their help.
+"""Options of every stage: the only home of defaults and of their help.
 
-Frozen dataclasses, flat and JSON-ready. The command line makes its flags from them, stages
-take them as arguments, and they are written beside whatever they made. Imports nothing
-heavy, so `jdfd-keras --help` answers at once.
+Frozen dataclasses, flat and JSON-ready. The command line makes its flags from them, stages take
+them as arguments, and they are stored beside every result. Imports nothing heavy.
 """
 
 from jdfd_keras.options.data_options import (
@@ -13,26 +12,24 @@ from jdfd_keras.options.data_options import (
     FilterOptions,
     PipelineOptions,
     PrepareOptions,
+    PrepareRuntime,
     SplitOptions,
-    WorkOptions,
 )
-from jdfd_keras.options.inference_options import (
+from jdfd_keras.options.detector_options import (
     ENGINES,
     EXPERIMENTS,
     CalibrateOptions,
+    DataLocation,
     EvaluateOptions,
     ExperimentOptions,
-    PredictOptions,
-    PredictWorkOptions,
-    ServeOptions,
-)
-from jdfd_keras.options.training_options import (
     LossOptions,
     ModelOptions,
     OptimizerOptions,
-    PlaceOptions,
-    RunOptions,
+    PredictOptions,
+    PredictRuntime,
+    ServeOptions,
     TrainOptions,
+    TrainRuntime,
     UnlabelledOptions,
 )
 
@@ -51,14 +48,14 @@ __all__ = [
     "ModelOptions",
     "OptimizerOptions",
     "PipelineOptions",
-    "PlaceOptions",
+    "DataLocation",
     "PredictOptions",
-    "PredictWorkOptions",
+    "PredictRuntime",
     "PrepareOptions",
-    "RunOptions",
+    "TrainRuntime",
     "ServeOptions",
     "SplitOptions",
     "TrainOptions",
     "UnlabelledOptions",
-    "WorkOptions",
+    "PrepareRuntime",
 ]

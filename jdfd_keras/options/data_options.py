@@ -1,152 +1,162 @@
-"""One field of a dataclass of options.
-
-The settings of how faces are found and chosen.
-
-The settings of data sets: how they are made, split, and read.
-"""
+"""Options of faces and of datasets: extraction, splits, input pipeline, augmentation, demo."""
 
 import dataclasses
 from dataclasses import dataclass
-
-
-def setting(default, help: str, choices: tuple = ()):
-    """Declare one field: its default, its line of help and, where closed, its choices."""
-    return dataclasses.field(default=default, metadata={"help": help, "choices": choices})
-
-
-@dataclass(frozen=True)
-class FaceOptions:
-    """How faces are taken from a video; kept beside every data set and exported model."""
-
-    detector: str = setting("dlib", "face detector", choices=("dlib", "mtcnn"))
-    frames_per_video: int = setting(
-        32, "frames looked at per video, spread evenly (the paper takes 300)"
-    )
-    every: int = setting(
-        0, "look at every Nth frame instead; 1 takes all of them, 0 frames_per_video of them"
-    )
-    tracks: str = setting(
-        "largest",
-        "people taken: the one who fills most of the video, or all",
-        choices=("largest", "all"),
-    )
-    alignment: str = setting(
-        "landmarks68",
-        "how crops are laid: upright by the 68 landmarks, as DeepfakeBench does, or the plain box",
-        choices=("landmarks68", "deepfakebench", "box"),
-    )
-    face_size: int = setting(299, "width and height of a face crop in pixels (the paper's 299)")
-    margin: float = setting(1.3, "width of the crop over the width of the tight face")
-
-
-@dataclass(frozen=True)
-class FilterOptions:
-    """Which faces are left out for their quality; none by default."""
-
-    min_score: float = setting(0.0, "least score of the detector, on its own scale; 0: any")
-    min_sharpness: float = setting(0.0, "least sharpness, as the manifest gives it; 0: any")
-    min_size: int = setting(0, "least width of the detected face in pixels of the frame; 0: any")
-    max_outside: float = setting(1.0, "largest share of a crop outside the frame; 1: any")
-    max_yaw: float = setting(90.0, "largest turn of the head in degrees; 90: any")
-
+from typing import Any
 
 LAYOUTS = ("folder", "faceforensics", "celebdf", "celebdf-v1", "uadfv", "dfdc")
 
 
+def setting(default: Any, help: str, choices: tuple[str, ...] = (), common: bool = False) -> Any:
+    """Declare one option.
+
+    Args:
+        default: Its default.
+        help: One line of help.
+        choices: All allowed values, if there are only a few.
+        common: Whether `--help` shows it; `--help-all` shows every option.
+    """
+    metadata = {"help": help, "choices": choices, "common": common}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class FaceOptions:
+    """Face extraction; stored beside every prepared dataset and exported model."""
+
+    detector: str = setting("dlib", "face detector", choices=("dlib", "mtcnn"), common=True)
+    frames_per_video: int = setting(
+        32, "frames sampled evenly per video; the paper uses 300", common=True
+    )
+    every: int = setting(0, "sample every Nth frame instead; 1: all frames, 0: frames_per_video")
+    tracks: str = setting(
+        "largest",
+        "tracks to extract: the person who fills most of the video, or all",
+        choices=("largest", "all"),
+        common=True,
+    )
+    alignment: str = setting(
+        "landmarks68",
+        "alignment of crops: upright by 68 landmarks, as in DeepfakeBench, or the plain box",
+        choices=("landmarks68", "deepfakebench", "box"),
+    )
+    face_size: int = setting(
+        299, "width and height of a face crop in pixels; the paper uses 299", common=True
+    )
+    margin: float = setting(1.3, "width of the crop divided by the width of the tight face")
+
+
+@dataclass(frozen=True)
+class FilterOptions:
+    """Quality filters of faces; none by default."""
+
+    min_score: float = setting(0.0, "minimum detector score, on the detector's scale; 0: any")
+    min_sharpness: float = setting(0.0, "minimum sharpness, as in the manifest; 0: any")
+    min_size: int = setting(0, "minimum width of the detected face in pixels of the frame; 0: any")
+    max_outside: float = setting(1.0, "maximum share of a crop outside the frame; 1: any")
+    max_yaw: float = setting(90.0, "maximum yaw of the head in degrees; 90: any")
+
+
 @dataclass(frozen=True)
 class PrepareOptions:
-    """What becomes a prepared data set, and how it is stored; kept in it."""
+    """Selection and storage of a dataset; stored in the prepared dataset."""
 
-    layout: str = setting("folder", "how the data set lies on disk", choices=LAYOUTS)
+    layout: str = setting("folder", "layout of the dataset on disk", choices=LAYOUTS)
     name: str = setting(
-        "", "of your own folder: what its ids begin with, its name if not given; one for each set"
+        "", "prefix of the video ids of your own folder, unique per dataset; default: its name"
     )
     compression: str = setting(
-        "all", "which of FaceForensics++'s compressions", choices=("all", "raw", "c23", "c40")
+        "all", "compression of FaceForensics++", choices=("all", "raw", "c23", "c40"), common=True
     )
     manipulations: str = setting(
         "",
-        "which fakes, such as Deepfakes,FaceSwap; all that are there if not given, but "
-        "DeepFakeDetection, which has no official split, only by its name",
+        "manipulations, such as Deepfakes,FaceSwap; default: all, except DeepFakeDetection, which "
+        "has no official split",
+        common=True,
     )
-    faces_per_shard: int = setting(1024, "faces per TFRecord file, about")
-    manifest: str = setting("parquet", "form of both tables", choices=("parquet", "csv"))
+    faces_per_shard: int = setting(1024, "approximate number of faces per TFRecord file")
+    manifest: str = setting("parquet", "format of both tables", choices=("parquet", "csv"))
 
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """Which videos are for training, validation and testing; kept in the data set."""
+    """Training, validation and test splits; stored in the prepared dataset."""
 
     split: str = setting(
         "official",
-        "official: as published, or by source at random where nothing is; strict: official without "
-        "what shares footage with a later split; kfold: by source, one fold to test; paper: 85:15 "
-        "over single faces, validation taken of the 85, so that each video lies on both sides",
+        "official: as published, or random by source where no split is published; strict: official "
+        "without videos that share footage with a later split; kfold: by source, one fold for "
+        "testing; paper: 85:15 over single faces, validation from the 85, so that each video is on "
+        "both sides",
         choices=("official", "strict", "kfold", "paper"),
+        common=True,
     )
     val_share: float = setting(
-        0.15, "share for validation where none is published, of sources or people (paper: of faces)"
+        0.15, "validation share where no split is published, of sources or subjects (paper: faces)"
     )
     test_share: float = setting(
-        0.15, "share for testing where none is published, of sources (paper: of faces)"
+        0.15, "test share where no split is published, of sources (paper: faces)"
     )
-    folds: int = setting(5, "kfold: number of folds; the one after the test fold is for validation")
-    fold: int = setting(0, "kfold: the fold to test on, from 0")
-    seed: int = setting(0, "seed of whatever is drawn at random")
+    folds: int = setting(5, "kfold: number of folds; the one after the test fold is validation")
+    fold: int = setting(0, "kfold: test fold, from 0")
+    seed: int = setting(0, "random seed of the split")
 
 
 @dataclass(frozen=True)
-class WorkOptions:
-    """How `prepare` goes about it; changes nothing of what it makes."""
+class PrepareRuntime:
+    """Runtime; does not change the result."""
 
-    workers: int = setting(0, "processes; 0 takes one for each core")
-    max_failed: float = setting(0.1, "largest share of videos without a face that is no failure")
+    workers: int = setting(0, "number of processes; 0: one per core", common=True)
+    max_failed: float = setting(0.1, "maximum share of videos without a face before exit code 1")
     runner: str = setting(
         "",
-        "run on Apache Beam instead: DirectRunner, FlinkRunner, SparkRunner, DataflowRunner; "
-        "further flags are Beam's own",
+        "Apache Beam runner: DirectRunner, FlinkRunner, SparkRunner or DataflowRunner; unknown "
+        "flags are passed to Beam",
     )
 
 
 @dataclass(frozen=True)
 class PipelineOptions:
-    """How faces come from a prepared data set; kept in the run folder."""
+    """Input pipeline; stored in the run folder."""
 
-    balance: bool = setting(False, "draw real and fake faces equally often")
+    balance: bool = setting(False, "sample real and fake faces equally often", common=True)
     class_weights: bool = setting(
-        False,
-        "weigh the rarer class more, as much as it is rarer, instead of drawing it more often",
+        False, "weight each class by its inverse frequency instead of sampling it more often"
     )
     reconstruct: str = setting(
         "all",
-        "faces that the decoder learns; of real ones alone, its error tells fakes apart",
+        "faces that the decoder learns; with real faces alone, its error separates fakes",
         choices=("all", "real"),
     )
-    cache: bool = setting(False, "keep the encoded faces in memory after the first pass")
+    cache: bool = setting(False, "cache encoded faces in memory after the first epoch")
 
 
 @dataclass(frozen=True)
 class AugmentOptions:
-    """What is done to training faces at random, each to every second face; kept in the run."""
+    """Augmentation, each applied to half of the training faces; stored in the run folder."""
 
-    flip: bool = setting(False, "augment: mirror")
-    jpeg: bool = setting(False, "augment: save as JPEG of quality 40 to 100")
-    blur: bool = setting(False, "augment: blur, sigma up to 2 pixels")
-    scaling: bool = setting(False, "augment: shrink to a quarter at most and enlarge again")
-    noise: bool = setting(False, "augment: add noise of up to 10 grey levels")
-    colour: bool = setting(False, "augment: other brightness, contrast and saturation")
+    flip: bool = setting(False, "mirror horizontally", common=True)
+    jpeg: bool = setting(False, "JPEG compression with quality 40 to 100", common=True)
+    blur: bool = setting(False, "Gaussian blur, sigma up to 2 pixels")
+    scaling: bool = setting(False, "downscaling to a quarter at most, and upscaling again")
+    noise: bool = setting(False, "noise of up to 10 grey levels")
+    colour: bool = setting(False, "brightness, contrast and saturation")
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """How large the demonstration is, and what it is made of."""
+    """Demo."""
 
-    portraits: str = setting("", "folder of photographs; none: one public-domain portrait, varied")
-    people: int = setting(
-        80, "people, with one real and one fake clip each; fewer if there are fewer photographs"
+    portraits: str = setting(
+        "", "folder of photographs; default: one public-domain portrait, varied", common=True
     )
-    frames_per_clip: int = setting(12, "frames of a clip")
-    frames_per_video: int = setting(6, "faces taken from a clip")
-    face_size: int = setting(96, "width and height of a face crop in pixels")
-    epochs: int = setting(5, "passes over the training faces")
-    seed: int = setting(0, "seed of the clips, the split and the training")
+    subjects: int = setting(
+        80,
+        "subjects, each with one real and one fake clip; fewer if there are fewer photographs",
+        common=True,
+    )
+    frames_per_clip: int = setting(12, "frames per clip", common=True)
+    frames_per_video: int = setting(6, "frames sampled per clip", common=True)
+    face_size: int = setting(96, "width and height of a face crop in pixels", common=True)
+    epochs: int = setting(5, "training epochs", common=True)
+    seed: int = setting(0, "random seed of clips, split and training", common=True)

@@ -1,15 +1,15 @@
-"""Verdicts on many files: faces taken in several processes, scored in this one.
+"""Verdicts on many files: faces are extracted in several processes and scored in this one.
 
-Takes paths and a model or server; gives a dict that is ready for JSON, and on request a folder
-that can be gone on with, a page and an annotated film.
+Takes paths and a model or the URL of one; returns Predictions. On request it keeps the verdicts in
+a result folder, so that a run can be resumed, and writes an annotated video.
 """
 
 import contextlib
 import dataclasses
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -18,135 +18,214 @@ import numpy as np
 import jdfd_keras
 from jdfd_keras.client.metadata import Calibration, check_threshold
 from jdfd_keras.faces.overlay import check_overlay
-from jdfd_keras.inference.backends import Scorer, local_scorer, remote_scorer
+from jdfd_keras.inference.backends import Predictor, load_predictor
 from jdfd_keras.inference.verdict import (
-    STRONGEST,
-    Taken,
+    NUM_TOP_FACES,
+    FileExtraction,
+    Provenance,
     Verdict,
-    choose_borders,
     choose_faces,
+    decision_thresholds,
     judge,
 )
-from jdfd_keras.io.console import track
-from jdfd_keras.options import FaceOptions, PredictOptions, PredictWorkOptions
+from jdfd_keras.io.console import plural, printable, track
+from jdfd_keras.io.files import sha256_of
+from jdfd_keras.io.results import Result
+from jdfd_keras.io.workers import count_workers
+from jdfd_keras.options import FaceOptions, PredictOptions, PredictRuntime
 from jdfd_keras.prediction.annotate import annotate_file
-from jdfd_keras.prediction.extraction import read_sha256, take_all, take_faces
-from jdfd_keras.prediction.result_folder import VerdictFolder, check_places, list_files, open_folder
-from jdfd_keras.reporting.verdict_text import count_of, printable, to_csv
+from jdfd_keras.prediction.extraction import extract_all, extract_file, list_files
+from jdfd_keras.prediction.result_folder import (
+    MAX_REPORTED,
+    FailedFile,
+    VerdictFolder,
+    check_paths,
+    open_folder,
+)
 
-MOST_PASSED_OVER = 3  # named on stderr
+MAX_SKIPPED_NAMES = 3  # on stderr
+
+
+@dataclass(frozen=True, eq=False)
+class TopFaces:
+    """Pixels of the top faces of one file, for a report.
+
+    Attributes:
+        crops: uint8[n, size, size, 3], in the order of the verdict's `top_faces`.
+        cams: float32[n, size, size], their class-activation maps in 0..1; None without maps.
+        failure: Why there are no maps; "" if there are.
+    """
+
+    crops: np.ndarray
+    cams: np.ndarray | None
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class Predictions(Result):
+    """Verdicts on several files, each group in the order of the paths.
+
+    Attributes:
+        files: Verdicts.
+        failed: Files without a verdict.
+        paths: Paths of all files.
+        skipped: Number of files below folders without a video or image suffix.
+        provenance: Model, options and thresholds.
+        top_faces: Top faces of the most suspicious files by path, if requested; not in JSON.
+    """
+
+    files: tuple[Verdict, ...]
+    failed: tuple[FailedFile, ...]
+    paths: tuple[str, ...]
+    skipped: int
+    provenance: Provenance
+    top_faces: dict[str, TopFaces] = dataclasses.field(
+        default_factory=dict, compare=False, repr=False, metadata={"json": False}
+    )
+
+    @property
+    def records(self) -> tuple[Verdict | FailedFile, ...]:
+        """Verdicts and failures in the order of the paths."""
+        by_path = {record.path: record for record in (*self.files, *self.failed)}
+        return tuple(by_path[path] for path in self.paths)
+
+
+def predict_file(
+    path: str | Path, predictor: Predictor, options: PredictOptions | None = None
+) -> Verdict:
+    """Return the verdict on one video or image.
+
+    Args:
+        path: The file.
+        predictor: Predictor of `load_predictor`.
+        options: Threshold, frames and tracks.
+
+    Returns:
+        The verdict with every face that it is based on; `no face` if there is none.
+
+    Raises:
+        OSError: If the file is not a video or image, or the predictor's server cannot be reached.
+        ValueError: If an option is out of range, or a score is not a number from 0 to 1.
+
+    Example:
+        >>> predict_file("suspect.mp4", load_predictor("saved_models/detector")).verdict
+        'fake'
+    """
+    options = options or PredictOptions()
+    file = extract_file(path, choose_faces(predictor.metadata, options))
+    return judge(path, file, predictor, decision_thresholds(predictor.metadata, options))
 
 
 def predict_files(
     paths: Sequence[str | Path],
     options: PredictOptions | None = None,
-    work: PredictWorkOptions | None = None,
+    runtime: PredictRuntime | None = None,
     *,
-    model: str | Path | None = None,
-    server: str | None = None,
+    model: str | Path,
     out: str | Path | None = None,
-    report: str | Path | None = None,
     annotate: str | Path | None = None,
-) -> dict:
-    """Give a verdict on each of several files; one that has none does not stop the others.
+    explain: bool = False,
+) -> Predictions:
+    """Return the verdict on each of several files; a file that fails does not stop the others.
 
     Args:
-        paths: Videos and images, and folders of such: all below them, but for hidden ones.
-        options: Threshold, frames and people.
-        work: How many processes, and how many frames a report explains. All is done in this
-            process if not given.
-        model: A model on this machine, as `local_scorer` takes it; either this or `server`.
-        server: The URL of a served model, as `remote_scorer` takes it.
-        out: A folder that keeps each verdict as it comes (`verdicts.jsonl`) and all of them at the
-            end (`verdicts.csv`). Called again with it, files that are judged and have not changed
-            since are not looked at again.
-        report: An HTML page on the verdicts, for people; replaced if it is there.
-        annotate: A film or picture of the one file, with its scores drawn on it; see
-            `annotate_file`. All frames are then looked at, unless `options.every` says otherwise.
+        paths: Videos, images, and folders, which are searched at any depth.
+        options: Threshold, frames and tracks.
+        runtime: Number of processes and of explained faces. By default this process does all.
+        model: Local model or URL of a served one, as for `load_predictor`.
+        out: Result folder, which keeps each verdict as soon as it is made (`verdicts.jsonl`) and
+            all of them at the end (`verdicts.csv`). A second call with it does not analyse files
+            again that have a verdict and have not changed since.
+        annotate: Annotated video or image of the only file; see `annotate_file`. All frames are
+            then sampled, unless `options.every` states otherwise.
+        explain: Whether to return the top faces with their class-activation maps, for
+            `write_report`.
 
     Returns:
-        `files`: the fields of a Verdict for each file that has one, when it was `judged`, in UTC,
-        and its length, `file_bytes`; `failed`: path and error of each other file, which also goes
-        to stderr at once, and these two and `sha256` where it can be read; `paths`: all of them.
-        Each in the order in which the files were named. `passed_over`: how many files of folders
-        are none by their suffix. `made_with`: the model, and what the verdicts rest on beside it;
-        its `borders` are `calibrated`, a `threshold` that was asked for, or `0.5`. Ready for JSON.
+        The verdicts. The error of a failed file is also printed to stderr at once.
 
     Raises:
-        OSError: If the model or the server is not there, or goes while files are judged, or
-            something cannot be written. What was judged till then is kept in `out`.
-        ValueError: If not exactly one of both is given, an option is out of its range, there is no
-            file, `out` was made with another model or other options, or something would be
-            written over a file that is looked at.
+        OSError: If the model does not exist or its server becomes unreachable, or an output cannot
+            be written. Verdicts made until then are kept in `out`.
+        ValueError: If an option is out of range, there is no file, `out` was made with another
+            model or other options, or an output would replace an input.
+
+    Example:
+        >>> predictions = predict_files(["suspect.mp4"], model="saved_models/detector")
+        >>> predictions.files[0].verdict, round(predictions.files[0].score, 2)
+        ('fake', 0.97)
     """
-    options, work = options or PredictOptions(), work or PredictWorkOptions(workers=1)
-    if (model is None) == (server is None):
-        raise ValueError(
-            f"Expected a model or a server to score with; got model={model!r} and "
-            f"server={server!r}. Give one of them."
-        )
-    _check_numbers(options, work)
-    files, passed_over = list_files(paths)
+    options, runtime = options or PredictOptions(), runtime or PredictRuntime(workers=1)
+    _check_numbers(options, runtime)
+    files, skipped = list_files(paths)
     if annotate is not None:
         _check_annotate(files, annotate)
         options = dataclasses.replace(options, every=options.every or 1)
-    check_places(files, model=model, out=out, report=report, annotate=annotate)
-    if passed_over:
-        print(_name_passed_over(passed_over), file=sys.stderr)
+    check_paths(files, model=model, out=out, annotate=annotate)
+    if skipped:
+        print(_describe_skipped(skipped), file=sys.stderr)
     with contextlib.ExitStack() as stack:
-        scorer = local_scorer(model) if model is not None else remote_scorer(server)
-        stack.callback(scorer.close)
-        known = scorer.description
-        faces, borders = choose_faces(known, options), choose_borders(known, options)
-        if out is None:
-            # Also without a folder of its own, as a run needs room for crops.
-            place = stack.enter_context(tempfile.TemporaryDirectory(prefix="jdfd-keras-"))
+        predictor = load_predictor(model)
+        stack.callback(predictor.close)
+        metadata = predictor.metadata
+        faces, thresholds = choose_faces(metadata, options), decision_thresholds(metadata, options)
+        # Crops need a folder also without a result folder.
+        directory = out or stack.enter_context(tempfile.TemporaryDirectory(prefix="jdfd-keras-"))
         folder = stack.enter_context(
-            open_folder(out or place, files, digest=known.digest, faces=faces, borders=borders)
+            open_folder(
+                directory, files, digest=metadata.digest, faces=faces, thresholds=thresholds
+            )
         )
-        todo = [path for path in files if str(path) not in folder.done]
-        taken = take_all(todo, faces, _count_workers(work, len(todo)), folder.parts)
-        records = dict(folder.done)
-        for path, what in track(taken, "judging files", len(todo), "files") if todo else ():
-            verdict = what
-            if isinstance(what, Taken):
-                # As many as usual also where no report is asked for: it may be later.
-                count = work.explain or STRONGEST
-                verdict = _judge(path, what, scorer, borders, count, out)
-            records[str(path)] = _keep(path, what, verdict, folder)
-        result = _sort(files, records) | {
-            "passed_over": len(passed_over),
-            "made_with": _describe_making(scorer, faces, borders, options),
-        }
-        folder.finish(to_csv(result) + "\n")
-        if report is not None:
-            from jdfd_keras.reporting.verdict_page import write_report
+        remaining = [path for path in files if str(path) not in folder.done]
+        num_workers = count_workers(runtime.workers, len(remaining))
+        # A single process besides this one would only keep this one waiting.
+        extractions = extract_all(
+            remaining, faces, num_workers if num_workers > 1 else 0, folder.parts
+        )
+        records: dict[str, Verdict | FailedFile] = dict(folder.done)
+        if remaining:
+            # Top faces are kept even with --explain 0: a later run may need them for a report.
+            num_top_faces = runtime.explain or NUM_TOP_FACES
+            for path, file in track(extractions, "judging files", len(remaining), "files"):
+                verdict = file
+                if isinstance(file, FileExtraction):
+                    verdict = _judge(path, file, predictor, thresholds, num_top_faces, out)
+                records[str(path)] = _keep(path, file, verdict, folder)
+        ordered = tuple(_escape(records[str(path)]) for path in files)
+        verdicts = tuple(record for record in ordered if isinstance(record, Verdict))
+        predictions = Predictions(
+            files=verdicts,
+            failed=tuple(record for record in ordered if isinstance(record, FailedFile)),
+            paths=tuple(record.path for record in ordered),
+            skipped=len(skipped),
+            provenance=_describe_provenance(predictor, faces, thresholds, options),
+            top_faces=_explain(verdicts, folder, predictor, runtime.explain) if explain else {},
+        )
+        folder.finish(ordered)
+    if annotate is not None and verdicts:
+        annotate_file(
+            files[0],
+            annotate,
+            verdicts[0],
+            every=faces.every,
+            provenance=predictions.provenance,
+        )
+    return predictions
 
-            def read_strongest(path: str) -> np.ndarray:
-                return folder.read_strongest(path)[: work.explain]
 
-            write_report(report, result, scorer, faces, read_strongest)
-    if annotate is not None and result["files"]:
-        verdict, made_with = result["files"][0], result["made_with"]
-        annotate_file(files[0], annotate, verdict, every=faces.every, made_with=made_with)
-    return result
+def _describe_skipped(paths: list[Path]) -> str:
+    names = ", ".join(map(str, paths[:MAX_SKIPPED_NAMES]))
+    more = ", ..." if len(paths) > MAX_SKIPPED_NAMES else ""
+    are = "that is not a video or image" if len(paths) == 1 else "that are not videos or images"
+    return printable(f"skipped {plural(len(paths), 'file')} {are} (by suffix): {names}{more}")
 
 
-def _name_passed_over(paths: list[Path]) -> str:
-    named = ", ".join(map(str, paths[:MOST_PASSED_OVER]))
-    more = ", ..." if len(paths) > MOST_PASSED_OVER else ""
-    return printable(
-        f"passed over {count_of(len(paths), 'file')} that no video or image is by its suffix: "
-        f"{named}{more}"
-    )
-
-
-def _check_numbers(options: PredictOptions, work: PredictWorkOptions) -> None:
-    if options.frames_per_video < 1 or min(options.every, work.workers, work.explain) < 0:
+def _check_numbers(options: PredictOptions, runtime: PredictRuntime) -> None:
+    if options.frames_per_video < 1 or min(options.every, runtime.workers, runtime.explain) < 0:
         raise ValueError(
             "Expected --frames-per-video to be at least 1, and --every, --workers and --explain "
-            f"at least 0; got {options.frames_per_video}, {options.every}, {work.workers} and "
-            f"{work.explain}. Leave out what you have no wish for."
+            f"at least 0; got {options.frames_per_video}, {options.every}, {runtime.workers} and "
+            f"{runtime.explain}. Omit the option to use its default."
         )
     if options.threshold is not None:
         check_threshold(options.threshold)
@@ -162,105 +241,95 @@ def _check_annotate(files: list[Path], annotate: str | Path) -> None:
 
 def _judge(
     path: Path,
-    taken: Taken,
-    scorer: Scorer,
-    borders: Calibration,
-    count: int,
+    file: FileExtraction,
+    predictor: Predictor,
+    thresholds: Calibration,
+    num_top_faces: int,
     out: str | Path | None,
 ) -> Verdict | str:
-    """Judge what a file gave; in words, why that cannot be done.
+    """Return the verdict on a file, or the reason why there is none.
 
     Raises:
-        OSError: If the scorer cannot be asked: another file would fare no better.
+        OSError: If the predictor's server cannot be reached, which ends the run.
     """
     try:
-        return judge(path, taken, scorer, borders, count)
+        return judge(path, file, predictor, thresholds, num_top_faces)
     except ValueError as error:
         return str(error)
     except OSError as error:
-        rest = (
-            "Nothing is kept without --out: give one, and a run that broke off can go on."
+        hint = (
+            "Nothing is kept without --out: pass it to be able to resume a run."
             if out is None
-            else f"What was judged so far lies in {out}: the same command goes on with the rest."
+            else f"The verdicts so far are in {out}: run the same command again to resume."
         )
-        raise OSError(f"Expected scores for {path}; got '{error}' {rest}") from error
+        raise OSError(f"Expected scores for {path}; got '{error}' {hint}") from error
 
 
-def _keep(path: Path, taken: Taken | str, verdict: Verdict | str, folder: VerdictFolder) -> dict:
-    """Keep the verdict on a file, or why there is none."""
-    judged = datetime.now(UTC).isoformat(timespec="seconds")
+def _keep(
+    path: Path, file: FileExtraction | str, verdict: Verdict | str, folder: VerdictFolder
+) -> Verdict | FailedFile:
+    """Write the verdict on a file to disk, or the reason why there is none."""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
     if isinstance(verdict, Verdict):
-        strongest = [taken.found.faces[place].crop for place in verdict.strongest]
-        return folder.keep(dataclasses.asdict(verdict) | {"judged": judged}, strongest)
+        crops = [file.extraction.faces[index].crop for index in verdict.top_faces]
+        return folder.keep(dataclasses.replace(verdict, analysed_at=now), crops)
     print(printable(f"{path}: {verdict}"), file=sys.stderr)
-    record = {"path": str(path), "error": verdict, "judged": judged}
+    sha256 = None
     with contextlib.suppress(OSError):
         if path.is_file():
-            record["sha256"] = read_sha256(path)
-    return folder.keep(record, [])
+            sha256 = sha256_of(path)
+    return folder.keep(FailedFile(str(path), verdict, now, sha256))
 
 
-def _describe_making(
-    scorer: Scorer, faces: FaceOptions, borders: Calibration, options: PredictOptions
-) -> dict:
-    known = scorer.description
-    kind = "threshold" if options.threshold is not None else "calibrated"
-    return {
-        "model": known.name,
-        "version": known.version,
-        "digest": known.digest,
-        "where": scorer.name,
-        "jdfd_keras": jdfd_keras.__version__,
-        "faces": dataclasses.asdict(faces),
-        "uncertain_from": borders.uncertain_from,
-        "uncertain_to": borders.uncertain_to,
-        "borders": kind if known.calibration or options.threshold is not None else "0.5",
-    }
+def _explain(
+    verdicts: Sequence[Verdict], folder: VerdictFolder, predictor: Predictor, count: int
+) -> dict[str, TopFaces]:
+    """Read the top faces of the most suspicious files, and compute their maps.
 
-
-def _count_workers(work: PredictWorkOptions, num_files: int) -> int:
-    """Count the processes beside this one; a single one would only wait for it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    num_workers = min(work.workers or cores, num_files)
-    return num_workers if num_workers > 1 else 0
-
-
-def _sort(files: list[Path], records: dict[str, dict]) -> dict:
-    """Put verdicts and failures into the order in which the files were named."""
-    ordered = [_without_bytes(records[str(path)]) for path in files]
-    return {
-        "files": [record for record in ordered if "error" not in record],
-        "failed": [record for record in ordered if "error" in record],
-        "paths": [record["path"] for record in ordered],
-    }
-
-
-def _without_bytes(record: dict) -> dict:
-    """Write what is no UTF-8 as escapes: a table or a page could not be written with it."""
-    return {
-        key: value.encode("utf-8", "backslashreplace").decode() if isinstance(value, str) else value
-        for key, value in record.items()
-    }
-
-
-def predict_file(
-    path: str | Path, scorer: Scorer, options: PredictOptions | None = None
-) -> Verdict:
-    """Give a verdict on a video or image.
-
-    Args:
-        path: The file.
-        scorer: Of `local_scorer` or `remote_scorer`.
-        options: Threshold, frames and people.
-
-    Returns:
-        The verdict with every face it rests on; `no face` is one, too.
-
-    Raises:
-        OSError: If the file is no video or image, or the scorer cannot be asked.
-        ValueError: If an option is out of its range, or a score is not a number from 0 to 1:
-            then there is no verdict.
+    After a failure, such as a server that became unreachable, no further maps are requested.
     """
-    options = options or PredictOptions()
-    faces = choose_faces(scorer.description, options)
-    return judge(path, take_faces(path, faces), scorer, choose_borders(scorer.description, options))
+    reported = sorted(verdicts, key=lambda verdict: verdict.suspicion, reverse=True)[:MAX_REPORTED]
+    failure = "" if predictor.explain else "the model has no class-activation maps"
+    top_faces = {}
+    for verdict in (
+        track(reported, "explaining faces", len(reported), "files")
+        if sum(bool(verdict.faces) for verdict in reported) > 1
+        else reported
+    ):
+        crops, cams = folder.read_top_faces(verdict.path)[:count], None
+        if len(crops) and not failure:
+            try:
+                cams = predictor.explain(crops)
+            except OSError as error:
+                failure = f"the model could not be reached ({error})"
+        top_faces[verdict.path] = TopFaces(crops, cams, "" if cams is not None else failure)
+    return top_faces
+
+
+def _describe_provenance(
+    predictor: Predictor, faces: FaceOptions, thresholds: Calibration, options: PredictOptions
+) -> Provenance:
+    metadata = predictor.metadata
+    source = "calibrated" if metadata.calibration else "0.5"
+    return Provenance(
+        model=metadata.name,
+        version=metadata.version,
+        digest=metadata.digest,
+        where=predictor.name,
+        jdfd_keras=jdfd_keras.__version__,
+        faces=faces,
+        uncertain_from=thresholds.uncertain_from,
+        uncertain_to=thresholds.uncertain_to,
+        thresholds=source if options.threshold is None else "threshold",
+        calibration=metadata.calibration,
+    )
+
+
+def _escape(record: Verdict | FailedFile) -> Verdict | FailedFile:
+    """Escape bytes of a file name that are not UTF-8, which no table or page can contain."""
+    texts = {
+        field.name: value.encode("utf-8", "backslashreplace").decode()
+        for field in dataclasses.fields(record)
+        if isinstance(value := getattr(record, field.name), str)
+    }
+    return dataclasses.replace(record, **texts)

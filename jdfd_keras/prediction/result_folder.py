@@ -1,21 +1,20 @@
-"""The folder of a run of `predict`: what is done stays done, whatever ends the run.
+"""Result folder of `predict`, which keeps each verdict as soon as it is made.
 
-    options.json       what the verdicts were made with; other options are refused
-    verdicts.jsonl     one line a file, as it is done
-    verdicts.csv       one row a file, once all are done
-    strongest/         crops of the strongest faces of the most suspicious files
+    options.json       model, face options and thresholds; a run with others is refused
+    verdicts.jsonl     one line per file, in order of completion
+    verdicts.csv       one row per file, written at the end
+    top_faces/         crops of the top faces of the most suspicious files
     parts/             crops that wait to be scored, and the lock of the run
 
-Takes verdicts ready for JSON; knows nothing of how they are made.
-
-Where `predict` reads and writes: files listed, and nothing written over what is read.
-
-Takes paths; gives the files to be judged, and refuses places. Opens no file.
+Knows nothing of how verdicts are made.
 """
 
 import contextlib
+import csv
+import dataclasses
 import hashlib
 import heapq
+import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,15 +24,54 @@ from pathlib import Path
 import numpy as np
 
 from jdfd_keras.client.metadata import Calibration
-from jdfd_keras.datasets.videos import has_suffix
-from jdfd_keras.inference.verdict import RANK
-from jdfd_keras.io.files import OPTIONS, claim_directory
-from jdfd_keras.io.storage import PARTS, UNFINISHED, LocalStore, hold, write_text
+from jdfd_keras.inference.verdict import Verdict, describe_segment
+from jdfd_keras.io.files import OPTIONS, atomic_path, init_folder, write_text_atomically
+from jdfd_keras.io.results import Result
+from jdfd_keras.io.storage import PARTS, LocalStore, exclusive_lock
 from jdfd_keras.options import FaceOptions
 from jdfd_keras.prediction.extraction import read_state
 
-LINES, TABLE, STRONGEST = "verdicts.jsonl", "verdicts.csv", "strongest"
-MOST_SHOWN = 50  # files of which the strongest faces are kept
+LINES, TABLE, TOP_FACES = "verdicts.jsonl", "verdicts.csv", "top_faces"
+MAX_REPORTED = 50  # files with a section in a report; their top faces are kept
+COLUMNS = (
+    "path",
+    "verdict",
+    "score",
+    "uncertain_from",
+    "uncertain_to",
+    "num_faces",
+    "num_tracks",
+    "num_frames",
+    "duration_s",
+    "width",
+    "height",
+    "file_bytes",
+    "sha256",
+    "top_face_time_s",
+    "reason",
+    "warnings",
+    "error",
+)
+FORMULA = ("=", "+", "-", "@")
+
+
+@dataclass(frozen=True)
+class FailedFile(Result):
+    """A file without a verdict.
+
+    Attributes:
+        path: Path of the file.
+        error: The reason.
+        analysed_at: UTC time of the failure in ISO format.
+        sha256: SHA-256 of the file; None if it cannot be read.
+        file_bytes: Size of the file; None if it does not exist.
+    """
+
+    path: str
+    error: str
+    analysed_at: str = ""
+    sha256: str | None = None
+    file_bytes: int | None = None
 
 
 @dataclass(frozen=True)
@@ -48,23 +86,28 @@ def open_folder(
     *,
     digest: str,
     faces: FaceOptions,
-    borders: Calibration,
+    thresholds: Calibration,
 ) -> Iterator["VerdictFolder"]:
-    """Begin a folder, or go on with one.
+    """Create a result folder, or open one to resume its run.
 
     Args:
-        directory: Made if it is not there.
-        paths: The files to be judged.
-        digest: Of the model that the verdicts are made with.
-        faces: How faces are taken.
-        borders: Where fake and real begin.
+        directory: The folder; created if missing.
+        paths: The files to analyse.
+        digest: Digest of the model.
+        faces: Face options.
+        thresholds: Thresholds of the verdicts.
 
     Raises:
         OSError: If it cannot be written, or another run writes to it.
         ValueError: If it was made with other options, or holds other files or damaged lines.
+
+    Example:
+        >>> settings = {"digest": "ab", "faces": FaceOptions(), "thresholds": Calibration()}
+        >>> with open_folder("out", [Path("a.txt")], **settings) as folder:
+        ...     record = folder.keep(FailedFile("a.txt", "not a video"))
     """
-    claim_directory(directory, model=_Model(digest), faces=faces, borders=borders)
-    with hold(LocalStore(str(directory))):
+    init_folder(directory, model=_Model(digest), faces=faces, thresholds=thresholds)
+    with exclusive_lock(LocalStore(str(directory))):
         folder = VerdictFolder(Path(directory), paths)
         try:
             yield folder
@@ -72,189 +115,203 @@ def open_folder(
             folder.lines.close()
 
 
-def rank(record: dict) -> tuple[int, float, str]:
-    """Order files by suspicion, the most suspicious is the greatest: by verdict, then by score."""
-    score = -1.0 if record["score"] is None else record["score"]
-    return RANK[record["verdict"]], score, record["path"]
-
-
 class VerdictFolder:
-    """An open folder; made by `open_folder`."""
+    """An open result folder, created by `open_folder`.
+
+    Attributes:
+        done: Verdicts of earlier runs by path, of files that have not changed since.
+        parts: Folder for crops that wait to be scored.
+    """
 
     def __init__(self, directory: Path, paths: Iterable[Path]):
-        """Read what is done already, and clear what a killed run has left."""
+        """Read the verdicts of earlier runs, and delete the crops that a killed run left."""
         self.directory, self.parts = directory, directory / PARTS
-        for left in self.parts.glob("*.crops"):
-            left.unlink()
-        (directory / STRONGEST).mkdir(exist_ok=True)
-        # Before any is looked at: one that changes meanwhile is not done.
-        self._stamps = {str(path): read_state(path) for path in paths}
-        records = _read_lines(directory / LINES)
-        self.done = {
-            path: _without_time(records[path])
-            for path, stamp in self._stamps.items()
-            if path in records and _is_done(records[path], stamp)
-        }
+        for crops in self.parts.glob("*.crops"):
+            crops.unlink()
+        (directory / TOP_FACES).mkdir(exist_ok=True)
+        # Before the analysis: a file that changes meanwhile is not done.
+        self._states = {str(path): read_state(path) for path in paths}
+        lines = _read_lines(directory / LINES)
+        self.done: dict[str, Verdict] = {}
+        for path, state in self._states.items():
+            record, mtime_ns = lines.get(path, (None, None))
+            if isinstance(record, Verdict) and state == (record.file_bytes, mtime_ns):
+                self.done[path] = record
         self.lines = open(directory / LINES, "ab")  # noqa: SIM115, closed by open_folder
-        self._shown = [rank(record) for record in self.done.values()]
-        heapq.heapify(self._shown)
-        self._forget_others()
+        self._reported = [verdict.suspicion for verdict in self.done.values()]
+        heapq.heapify(self._reported)
+        self._delete_unreported()
 
-    def keep(self, record: dict, crops: list[np.ndarray]) -> dict:
-        """Keep a verdict, or why there is none, before anything else is done.
+    def keep(
+        self, record: Verdict | FailedFile, crops: Sequence[np.ndarray] = ()
+    ) -> Verdict | FailedFile:
+        """Write a verdict or failure to disk.
 
         Args:
-            record: The fields of a Verdict, or `path` and `error`.
-            crops: Its strongest faces.
+            record: The verdict or failure.
+            crops: Top faces of a verdict, uint8[size, size, 3] each.
 
         Returns:
-            The record, as it is read back, with the file's length, `file_bytes`.
+            The record with the size of the file.
         """
-        if "error" not in record:
+        if isinstance(record, Verdict):
             if crops:
-                np.save(self._crops_of(record["path"]), np.stack(crops))
-            heapq.heappush(self._shown, rank(record))
-            self._forget_others()
-        line = json.dumps(record | self._stamps[record["path"]])
+                with atomic_path(self._crops_path(record.path)) as unfinished:
+                    np.save(unfinished, np.stack(crops))
+            heapq.heappush(self._reported, record.suspicion)
+            self._delete_unreported()
+        state = self._states[record.path]
+        if state:
+            record = dataclasses.replace(record, file_bytes=state.file_bytes)
+        line = json.dumps(record.to_dict() | {"mtime_ns": state.mtime_ns if state else None})
         self.lines.write(line.encode() + b"\n")
         self.lines.flush()
         os.fsync(self.lines.fileno())
-        return _without_time(json.loads(line))
+        return record
 
-    def read_strongest(self, path: str) -> np.ndarray:
-        """Read the strongest faces of a file, uint8[n, size, size, 3]; none where none are kept."""
-        place = self._crops_of(path)
-        return np.load(place) if place.is_file() else np.empty((0, 0, 0, 3), np.uint8)
+    def read_top_faces(self, path: str) -> np.ndarray:
+        """Read the top faces of a file, uint8[n, size, size, 3]; n is 0 if none are kept."""
+        file = self._crops_path(path)
+        return np.load(file) if file.is_file() else np.empty((0, 0, 0, 3), np.uint8)
 
-    def finish(self, table: str) -> None:
-        """Write the table of all files, whole or not at all."""
-        store = LocalStore(str(self.directory))
-        write_text(store, TABLE, table)
-        store.remove(UNFINISHED)
+    def finish(self, records: Iterable[Verdict | FailedFile]) -> None:
+        """Write the table of all files."""
+        write_text_atomically(self.directory / TABLE, to_csv(records) + "\n")
 
-    def _crops_of(self, path: str) -> Path:
-        # No picture by its name, so that a folder within the folder that is judged is no harm.
+    def _crops_path(self, path: str) -> Path:
+        # Not an image suffix: the result folder may lie within the folder that is analysed.
         name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-        return self.directory / STRONGEST / f"{name}.npy"
+        return self.directory / TOP_FACES / f"{name}.npy"
 
-    def _forget_others(self) -> None:
-        while len(self._shown) > MOST_SHOWN:
-            *_, path = heapq.heappop(self._shown)
-            self._crops_of(path).unlink(missing_ok=True)
-
-
-def _read_lines(path: Path) -> dict[str, dict]:
-    """Read the last record of every file; a line that was cut short by a kill is taken off."""
-    if not path.exists():
-        return {}
-    whole = path.read_bytes()
-    end = whole.rfind(b"\n") + 1
-    if end < len(whole):
-        os.truncate(path, end)
-    records = {}
-    for number, line in enumerate(whole[:end].splitlines(), start=1):
-        try:
-            record = json.loads(line)
-            records[record["path"]] = record
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                f"Expected a verdict as JSON in line {number} of {path}; got {error!r}. The file "
-                "is damaged: take that line out, and its file is judged again."
-            ) from error
-    return records
+    def _delete_unreported(self) -> None:
+        while len(self._reported) > MAX_REPORTED:
+            *_, path = heapq.heappop(self._reported)
+            self._crops_path(path).unlink(missing_ok=True)
 
 
-def _is_done(record: dict, stamp: dict) -> bool:
-    return "error" not in record and bool(stamp) and stamp.items() <= record.items()
+def to_csv(records: Iterable[Verdict | FailedFile]) -> str:
+    """Format verdicts and failures as a CSV table: a header, and one row per file.
 
+    Numbers are rounded to six digits; a failure has no verdict and score. A path that a
+    spreadsheet would read as a formula begins with `./`.
 
-def _without_time(record: dict) -> dict:
-    return {key: value for key, value in record.items() if key != "mtime_ns"}
-
-
-def list_files(paths: Sequence[str | Path]) -> tuple[list[Path], list[Path]]:
-    """List files, and the videos and images below folders in the order of their names, each once.
-
-    Returns:
-        These, links that lead nowhere among them, and the other files below folders that are not
-        hidden.
-
-    Raises:
-        ValueError: If a folder holds none.
+    Example:
+        >>> to_csv([FailedFile("a.txt", "not a video")]).splitlines()[1]
+        'a.txt,,,,,,,,,,,,,,,,not a video'
     """
-    files: dict[Path, None] = {}
-    others: dict[Path, None] = {}
-    for path in map(Path, paths):
-        if not path.is_dir():
-            files[path] = None
-            continue
-        seen = sorted(found for found in path.rglob("*") if not _is_hidden(found, path))
-        seen = [found for found in seen if found.is_file() or _leads_nowhere(found)]
-        below = [found for found in seen if has_suffix(found.name)]
-        if not below:
-            raise ValueError(
-                f"Expected videos or images below {path}; got none. They are known by their "
-                "suffix, such as .mp4 or .jpg: name a file of another suffix itself."
-            )
-        files |= dict.fromkeys(below)
-        others |= dict.fromkeys(found for found in seen if not has_suffix(found.name))
-    return list(files), [path for path in others if path not in files]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    for record in records:
+        path = f"./{record.path}" if record.path.startswith(FORMULA) else record.path
+        row = {"path": path, "sha256": record.sha256, "file_bytes": record.file_bytes}
+        if isinstance(record, FailedFile):
+            row["error"] = " ".join(record.error.split())
+        else:
+            row |= _to_row(record)
+        writer.writerow(row)
+    return text.getvalue().removesuffix("\n")
 
 
-def check_places(
-    files: Sequence[Path],
+def check_paths(
+    files: Iterable[Path],
     *,
     model: str | Path | None = None,
     out: str | Path | None = None,
     report: str | Path | None = None,
     annotate: str | Path | None = None,
 ) -> None:
-    """See that nothing is written over what is read or is written too, before a file is opened.
+    """Check, before any file is opened, that no output replaces an input or another output.
+
+    Args:
+        files: The files to analyse.
+        model: The model, which no output may lie in.
+        out: The result folder.
+        report: The page about the verdicts.
+        annotate: The annotated video or image.
 
     Raises:
-        OSError: If there is no folder for something, or a folder or file of another kind there.
-        ValueError: If two places are the same, or one lies within the model.
+        OSError: If the folder of an output does not exist, an output is a folder, or the result
+            folder is a file.
+        ValueError: If two paths are the same, or an output lies within the model.
+
+    Example:
+        >>> check_paths([Path("a.mp4")], report="report.html")
     """
-    taken = {path.resolve(): "which is looked at" for path in files}
+    used = {path.resolve(): "which is an input" for path in files}
     if out is not None:
-        _check_out(Path(out))
+        _check_result_folder(Path(out))
         kept = {Path(out, name).resolve() for name in (OPTIONS, LINES, TABLE)}
-        taken |= dict.fromkeys(kept, "in which verdicts are kept")
-    for place in (report, annotate):
-        if place is None:
+        used |= dict.fromkeys(kept, "which is part of the result folder")
+    for path in (report, annotate):
+        if path is None:
             continue
-        where = Path(place).resolve()
-        if not where.parent.is_dir():
+        resolved = Path(path).resolve()
+        if not resolved.parent.is_dir():
             raise FileNotFoundError(
-                f"Expected a folder that is there for {place}; got {Path(place).parent}, which is "
-                "none. Make it, or choose another."
+                f"Expected an existing folder for {path}; got {Path(path).parent}, which is not a "
+                "folder. Create it, or choose another."
             )
-        if where.is_dir():
+        if resolved.is_dir():
             raise IsADirectoryError(
-                f"Expected a file to write to; got the folder {place}. Name a file in it."
+                f"Expected a file to write to; got the folder {path}. Name a file in it."
             )
-        if model is not None and where.is_relative_to(Path(model).resolve()):
-            taken[where] = f"which lies within the model {model}"
-        if where in taken:
+        if model is not None and resolved.is_relative_to(Path(model).resolve()):
+            used[resolved] = f"which lies within the model {model}"
+        if resolved in used:
             raise ValueError(
-                f"Expected a place of its own to write to; got {place}, {taken[where]}. Choose "
+                f"Expected an unused path to write to; got {path}, {used[resolved]}. Choose "
                 "another name."
             )
-        taken[where] = "which is written already"
+        used[resolved] = "which is another output"
 
 
-def _check_out(out: Path) -> None:
-    nearest = next(place for place in (out, *out.absolute().parents) if place.exists())
+def _check_result_folder(out: Path) -> None:
+    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
     if not nearest.is_dir():
         raise NotADirectoryError(
-            f"Expected a folder, or a name for one, to keep verdicts in; got {out}, where "
-            f"{nearest} is a file. Choose another --out."
+            f"Expected a folder for the verdicts, or a new name; got {out}, where {nearest} is a "
+            "file. Choose another --out."
         )
 
 
-def _is_hidden(path: Path, folder: Path) -> bool:
-    return any(part.startswith(".") for part in path.relative_to(folder).parts)
+def _read_lines(path: Path) -> dict[str, tuple[Verdict | FailedFile, int | None]]:
+    """Read the last record of every file, with its time; cut off a line that a kill truncated."""
+    if not path.exists():
+        return {}
+    content = path.read_bytes()
+    end = content.rfind(b"\n") + 1
+    if end < len(content):
+        os.truncate(path, end)
+    records = {}
+    for number, line in enumerate(content[:end].splitlines(), start=1):
+        try:
+            values = json.loads(line)
+            mtime_ns = values.pop("mtime_ns")
+            kind = FailedFile if "error" in values else Verdict
+            records[values["path"]] = kind.from_dict(values), mtime_ns
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"Expected a verdict as JSON in line {number} of {path}; got {error!r}. The file "
+                "is damaged: delete that line to analyse its file again."
+            ) from error
+    return records
 
 
-def _leads_nowhere(path: Path) -> bool:
-    return path.is_symlink() and not path.exists()
+def _to_row(verdict: Verdict) -> dict[str, object]:
+    numbers = {name: getattr(verdict, name) for name in ("score", "uncertain_from", "uncertain_to")}
+    numbers["duration_s"] = verdict.duration_s
+    if verdict.top_faces:
+        numbers["top_face_time_s"] = verdict.faces[verdict.top_faces[0]].time_s
+    worst = verdict.most_suspicious_track
+    return {
+        "verdict": verdict.verdict,
+        "reason": describe_segment(worst) if worst and worst.is_uncertain_by_segment else "",
+        "width": verdict.width,
+        "height": verdict.height,
+        "num_faces": len(verdict.faces),
+        "num_tracks": len(verdict.tracks),
+        "num_frames": verdict.num_frames,
+        "warnings": "; ".join(verdict.warnings),
+        **{name: round(value, 6) for name, value in numbers.items() if value is not None},
+    }

@@ -1,8 +1,7 @@
-"""Face crops to a contact sheet: one PNG on which a person sees what was taken.
+"""Face crops to a contact sheet, one PNG file.
 
-Takes crops with captions, in titled rows; writes a file. Knows nothing of where they came from.
-Draws on matplotlib's Figure object with the Agg canvas, so it needs no display and leaves the
-caller's own pyplot figures alone.
+Takes crops with captions, in rows with titles. Draws on a matplotlib Figure with the Agg canvas,
+so it needs no display and does not change the caller's pyplot figures.
 """
 
 import warnings
@@ -18,15 +17,17 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 
+from jdfd_keras.io.console import plural
+from jdfd_keras.io.files import atomic_path
+
 COLUMNS = 8
-# 48 faces; one line for each row where there are more rows than that.
-MOST_LINES = 6
-MOST_ROWS = 24
-# Width of a crop on the sheet in pixels: smaller ones are enlarged by a whole number, larger ones
-# made smaller, all others shown pixel for pixel.
-LEAST_CELL, MOST_CELL = 150, 320
+MAX_LINES = 6  # 48 faces; with more rows than that, one line each
+MAX_ROWS = 24
+# Width of a crop on the sheet in pixels: smaller crops are enlarged by an integer factor, larger
+# ones are reduced, all others are unchanged.
+MIN_CELL, MAX_CELL = 150, 320
 DPI = 100
-LANDMARK_COLOUR = "#56B4E9"  # sky blue, which no skin has: Okabe and Ito (2008)
+LANDMARK_COLOUR = "#56B4E9"  # sky blue, not a skin colour: Okabe and Ito (2008)
 
 
 class _Style(NamedTuple):
@@ -35,18 +36,18 @@ class _Style(NamedTuple):
 
 
 PLAIN, ROW_TITLE, HEADING = _Style(1.0, "normal"), _Style(1.2, "bold"), _Style(1.5, "bold")
-TEXT_SIZE = 0.075  # of a crop's width: legible still where the whole sheet is shown on a screen
+TEXT_SIZE = 0.075  # of a crop's width: legible when the whole sheet is shown on a screen
 LINE_HEIGHT = 1.4
 
 
 @dataclass(frozen=True)
 class SheetFace:
-    """One picture of a sheet.
+    """One face of a sheet.
 
     Attributes:
         crop: uint8[size, size, 3], RGB.
-        caption: A line or more to stand below it; what is too wide is cut in the middle.
-        landmarks: float[n, 2] in pixels of the crop, to be drawn as dots; none if not given.
+        caption: Lines below it; lines that are too wide are shortened in the middle.
+        landmarks: float[n, 2] in pixels of the crop, drawn as dots; none if not given.
     """
 
     crop: np.ndarray
@@ -56,13 +57,13 @@ class SheetFace:
 
 @dataclass(frozen=True)
 class SheetRow:
-    """A group of faces on a sheet, in as many lines as they need.
+    """A group of faces on a sheet, on one or more lines.
 
     Attributes:
-        title: What they have in common.
-        notes: Lines to stand below the title.
-        faces: The faces, all of one size; none for a row of words alone.
-        colour: RGB in 0..255 of the bar beside it.
+        title: Name of the group.
+        notes: Lines below the title.
+        faces: The faces, all of one size; empty for a row with text only.
+        colour: RGB in 0..255 of the bar on the left.
     """
 
     title: str
@@ -71,54 +72,63 @@ class SheetRow:
     colour: tuple[int, int, int] = (150, 150, 150)
 
 
-def share_places(num_faces: Sequence[int]) -> list[int]:
-    """Share the places of one sheet out over its rows, line by line.
+def allocate_slots(num_faces: Sequence[int]) -> list[int]:
+    """Allocate the slots of a sheet to its rows, line by line.
 
-    Every row gets a line; lines that are left go to the row of which the smallest part is shown.
+    Every row has one line; each further line goes to the row that shows the smallest share of its
+    faces.
 
     Args:
-        num_faces: Faces that each row has.
+        num_faces: Number of faces of each row.
 
     Returns:
-        How many of them to show, in the same order: at most 48 in all (or a line of 8 each, where
-        there are more than 6 rows).
+        Number of faces to show in each row: at most 48 in total, or one line of 8 each if there
+        are more than 6 rows.
+
+    Example:
+        >>> allocate_slots([100, 40, 3])
+        [24, 16, 3]
     """
-    places = [min(count, COLUMNS) for count in num_faces]
-    lines_left = MOST_LINES - sum(place > 0 for place in places)
-    while lines_left > 0 and places != list(num_faces):
-        parts = [
-            shown / count if count else 1.0 for shown, count in zip(places, num_faces, strict=True)
+    slots = [min(count, COLUMNS) for count in num_faces]
+    lines_left = MAX_LINES - sum(count > 0 for count in slots)
+    while lines_left > 0 and slots != list(num_faces):
+        shares = [
+            shown / count if count else 1.0 for shown, count in zip(slots, num_faces, strict=True)
         ]
-        row = int(np.argmin(parts))
-        places[row] = min(num_faces[row], places[row] + COLUMNS)
+        row = int(np.argmin(shares))
+        slots[row] = min(num_faces[row], slots[row] + COLUMNS)
         lines_left -= 1
-    return places
+    return slots
 
 
 def draw_sheet(
     path: str | Path, rows: Sequence[SheetRow], *, title: str, notes: Sequence[str] = ()
 ) -> None:
-    """Draw faces in rows, each with its title at the left and captions below the faces.
+    """Draw faces in rows, with titles on the left and captions below the faces.
 
     Args:
-        path: PNG file to write, replaced, once the new one is whole, if it is there.
-        rows: What to show, from the top; at most 24 rows.
-        title: What all of it is.
-        notes: Lines below the title, wrapped where they are long.
+        path: PNG file to write, replaced atomically if it exists.
+        rows: The rows from top to bottom, at most 24.
+        title: Title of the sheet.
+        notes: Lines below the title; long ones are wrapped.
 
     Raises:
         OSError: If the file cannot be written.
-        ValueError: If there is no face, too many rows, or a crop of another size.
+        ValueError: If there is no face, there are too many rows, or crops differ in size.
+
+    Example:
+        >>> face = SheetFace(np.zeros((160, 160, 3), np.uint8), "frame 0")
+        >>> draw_sheet("sheet.png", [SheetRow("track 0", ["1 face"], [face])], title="clip.mp4")
     """
     path = Path(path)
     shapes = {face.crop.shape for row in rows for face in row.faces}
-    if len(shapes) != 1 or len(rows) > MOST_ROWS:
+    if len(shapes) != 1 or len(rows) > MAX_ROWS:
         raise ValueError(
-            f"Expected 1 to {MOST_ROWS} rows with faces of one size; got {len(rows)} rows with "
-            f"the sizes {sorted(shapes)}. Choose fewer, or take all faces with one face_size."
+            f"Expected 1 to {MAX_ROWS} rows with faces of one size; got {plural(len(rows), 'row')} "
+            f"with the sizes {sorted(shapes)}. Choose fewer rows, or faces of one face_size."
         )
     with warnings.catch_warnings():
-        # A box stands for a letter that the font lacks.
+        # Letters that the font lacks are drawn as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         sheet = _Sheet(shapes.pop()[0], max(len(row.faces) for row in rows))
         sheet.add_heading(title, notes)
@@ -128,21 +138,21 @@ def draw_sheet(
 
 
 class _Sheet:
-    """A page that grows downwards; all lengths in pixels."""
+    """A page that grows downwards; all lengths are in pixels."""
 
-    def __init__(self, size: int, most_faces: int) -> None:
-        self.enlarge = -(-LEAST_CELL // size)
-        self.cell = min(size * self.enlarge, MOST_CELL)
+    def __init__(self, size: int, max_faces: int) -> None:
+        self.enlarge = -(-MIN_CELL // size)
+        self.cell = min(size * self.enlarge, MAX_CELL)
         self.gap = round(0.05 * self.cell)
         self.label_width = round(1.1 * self.cell)
-        columns = min(max(most_faces, 3), COLUMNS)
+        columns = min(max(max_faces, 3), COLUMNS)
         self.width = 7 * self.gap + self.label_width + columns * (self.cell + self.gap)
         self.height = 3.0 * self.gap
         self.figure = Figure(dpi=DPI)
         self.canvas = FigureCanvasAgg(self.figure)
         self.axes = self.figure.add_axes((0, 0, 1, 1))
         self.axes.set_axis_off()
-        self.pictures: list[tuple[np.ndarray, float, float]] = []
+        self.images: list[tuple[np.ndarray, float, float]] = []
 
     def add_heading(self, title: str, notes: Sequence[str]) -> None:
         left, width = 3 * self.gap, self.width - 6 * self.gap
@@ -172,20 +182,19 @@ class _Sheet:
         height = round(self.height + self.gap)
         self.figure.set_size_inches(self.width / DPI, height / DPI)
         self.axes.set(xlim=(0, self.width), ylim=(height, 0))
-        for picture, left, top in self.pictures:
-            self.figure.figimage(picture, left, height - top - self.cell, origin="upper", zorder=-1)
-        unfinished = path.with_name(f"unfinished-{path.name}")
-        self.figure.savefig(unfinished, format="png")
-        unfinished.replace(path)
+        for image, left, top in self.images:
+            self.figure.figimage(image, left, height - top - self.cell, origin="upper", zorder=-1)
+        with atomic_path(path) as unfinished:
+            self.figure.savefig(unfinished, format="png")
 
     def _add_face(self, face: SheetFace, left: float, top: float) -> float:
-        """Place a crop and its caption and say where they end."""
+        """Add a crop with its caption; return their bottom."""
         top = round(top)
         shape = (self.cell, self.cell)
-        how = cv2.INTER_NEAREST if self.enlarge > 1 else cv2.INTER_AREA
-        self.pictures.append((cv2.resize(face.crop, shape, interpolation=how), left, top))
+        interpolation = cv2.INTER_NEAREST if self.enlarge > 1 else cv2.INTER_AREA
+        self.images.append((cv2.resize(face.crop, shape, interpolation=interpolation), left, top))
         if face.landmarks is not None:
-            # Pixels are counted by their middles in the crop, and by Agg where it puts markers.
+            # Landmarks refer to pixel centres, and so do the markers of Agg.
             x, y = ((face.landmarks + 0.5) * self.cell / len(face.crop) - 0.5).T
             dot_pt = max(0.012 * self.cell, 1.5) * 72 / DPI
             self.axes.plot(left + x, top + y, ".", ms=2 * dot_pt, mew=0, color=LANDMARK_COLOUR)
@@ -193,10 +202,10 @@ class _Sheet:
         return self._write(left, top + self.cell + 0.3 * self.gap, lines, PLAIN)
 
     def _write(self, left: float, top: float, lines: list[str], style: _Style) -> float:
-        """Write lines and say where they end."""
+        """Write lines; return their bottom."""
         size = self._size(style)
         for line in lines:
-            # At the base line: aligned at the top, lines with and without high letters would jump.
+            # On the baseline: aligned at the top, lines with and without tall letters would jump.
             self.axes.text(
                 left,
                 top + size,
@@ -210,7 +219,7 @@ class _Sheet:
         return top
 
     def _wrap(self, texts: Sequence[str], width: float, style: _Style) -> list[str]:
-        """Break texts between words where they would be wider."""
+        """Wrap texts between words."""
         lines = []
         for text in texts:
             line = ""
@@ -225,7 +234,7 @@ class _Sheet:
         return [self._cut(line, width, style) for line in lines]
 
     def _cut(self, text: str, width: float, style: _Style) -> str:
-        """Take letters out of the middle until a text is no wider."""
+        """Remove letters from the middle until a text is narrow enough."""
         kept, cut = text, text
         while len(kept) > 2 and self._measure(cut, style) > width:
             middle = len(kept) // 2

@@ -1,7 +1,7 @@
-"""Scores to curves over all thresholds: ROC, detection error trade-off, precision and recall.
+"""Curves over all thresholds: ROC, detection error trade-off (DET), precision and recall.
 
-Takes labels and scores under a name; writes PNG and SVG files. Each `plot_...` saves what the
-`draw_...` of the same name gives. What is told by colour is told by dashes and markers too.
+Each `plot_...` saves the figure of the `draw_...` with the same name as PNG and SVG. Whatever
+differs by colour also differs by dashes and markers.
 """
 
 from collections.abc import Sequence
@@ -35,10 +35,10 @@ LOWEST, HIGHEST = RATE_TICKS[0], RATE_TICKS[-1]
 
 @dataclass(frozen=True, eq=False)
 class Curve:
-    """What one detector made of one set.
+    """The scores of one detector on one dataset.
 
     Attributes:
-        name: As the legend shows it.
+        name: Name in the legend.
         label: bool[n], True is fake.
         score: float64[n], higher is more fake.
     """
@@ -49,63 +49,65 @@ class Curve:
 
 
 def plot_roc(path: str | Path, curves: Sequence[Curve], *, title: str) -> None:
-    """Draw ROC curves on one axis, with the diagonal of chance and each AUC.
+    """Draw ROC curves with the diagonal of chance, and each AUC in the legend.
 
     Args:
-        path: Without a suffix: `.png` and `.svg` are put behind it. Files there are replaced.
-        curves: At least one, each with both classes; drawn and listed in this order.
-        title: What was scored, on what.
+        path: Path without suffix; `.png` and `.svg` are appended and existing files replaced.
+        curves: At least one, each with both classes; in the order of the legend.
+        title: Title of the figure.
 
     Raises:
-        ValueError: If a curve lacks a class, or its labels and scores are no such.
+        ValueError: If there is no curve, or one lacks a class or has invalid labels or scores.
+
+    Example:
+        >>> curve = Curve("a detector", np.array([0, 1]), np.array([0.1, 0.9]))
+        >>> plot_roc("roc", [curve], title="Two videos")
     """
     save_figure(draw_roc(curves, title=title), path)
 
 
 def plot_det(path: str | Path, curves: Sequence[Curve], *, title: str) -> None:
-    """Draw detection error trade-offs: misses against false alarms, on normal-deviate axes.
+    """Draw DET curves: miss rate against false positive rate on normal deviate axes.
 
-    Normal scores give straight lines here, and low rates as much room as high ones. A rate
-    below 0.1 % or above 99.9 %, so also one of 0 or 1 that would lie at infinity, is drawn on
-    the frame, at 0.1 % or 99.9 %. A detector that has both rates on the frame at one
-    threshold, as a perfect one has, shows no curve; the legend says so.
+    Normally distributed scores give straight lines. Rates below 0.1 % or above 99.9 %, such as 0
+    and 1, whose deviates are infinite, are drawn on the frame. A detector with both rates on the
+    frame at one threshold, such as a perfect one, has no curve; the legend states that.
 
     Reference:
         Martin et al. (1997), "The DET curve in assessment of detection task performance",
         https://www.isca-archive.org/eurospeech_1997/martin97b_eurospeech.html
 
     Args:
-        path: Without a suffix: `.png` and `.svg` are put behind it. Files there are replaced.
-        curves: At least one, each with both classes; drawn and listed in this order.
-        title: What was scored, on what.
+        path: Path without suffix; `.png` and `.svg` are appended and existing files replaced.
+        curves: As for `plot_roc`.
+        title: Title of the figure.
 
     Raises:
-        ValueError: If a curve lacks a class, or its labels and scores are no such.
+        ValueError: As `plot_roc`.
     """
     save_figure(draw_det(curves, title=title), path)
 
 
 def plot_precision_recall(path: str | Path, curves: Sequence[Curve], *, title: str) -> None:
-    """Draw precision against recall of finding fakes, above each curve's share of fakes.
+    """Draw precision against recall of finding fakes.
 
-    The curve is a staircase, so the area below it is the average precision in the legend. The
-    share of fakes, which is what a coin's precision comes to, is a thin line of the same
-    colour across the figure.
+    The curve is a step function, so that the area below it is the average precision in the legend.
+    The share of fakes, which is the precision of chance, is a thin line of the same colour.
 
     Args:
-        path: Without a suffix: `.png` and `.svg` are put behind it. Files there are replaced.
-        curves: At least one, each with both classes; drawn and listed in this order.
-        title: What was scored, on what.
+        path: Path without suffix; `.png` and `.svg` are appended and existing files replaced.
+        curves: As for `plot_roc`.
+        title: Title of the figure.
 
     Raises:
-        ValueError: If a curve lacks a class, or its labels and scores are no such.
+        ValueError: As `plot_roc`.
     """
     save_figure(draw_precision_recall(curves, title=title), path)
 
 
 @with_own_settings
 def draw_roc(curves: Sequence[Curve], *, title: str) -> Figure:
-    """Draw what `plot_roc` saves."""
+    """Return the figure that `plot_roc` saves."""
     figure, axes = _start(curves)
     for index, (name, label, score) in enumerate(map(_read, curves)):
         fpr, tpr, _ = roc_curve(label, score)
@@ -115,7 +117,7 @@ def draw_roc(curves: Sequence[Curve], *, title: str) -> Figure:
     axes.set(
         xlim=(0, 1),
         ylim=(0, 1),
-        xlabel="false positive rate (reals called fake)",
+        xlabel="false positive rate (real called fake)",
         ylabel="true positive rate (fakes called fake)",
     )
     add_title_and_legend(figure, axes, title)
@@ -124,13 +126,13 @@ def draw_roc(curves: Sequence[Curve], *, title: str) -> Figure:
 
 @with_own_settings
 def draw_det(curves: Sequence[Curve], *, title: str) -> Figure:
-    """Draw what `plot_det` saves."""
+    """Return the figure that `plot_det` saves."""
     figure, axes = _start(curves)
     for index, (name, label, score) in enumerate(map(_read, curves)):
-        # A point that is on a straight line between others in rates is not so in deviates.
+        # Points on a straight line in rates are not on one in deviates.
         fpr, tpr, _ = roc_curve(label, score, drop_intermediate=False)
         miss = 1 - tpr
-        # Straight lines join the points; their gap rises at every one, so the rate is unique.
+        # The gap FPR - miss rate increases at every point, so the EER is unique.
         text = f"EER {np.interp(0, fpr - miss, fpr):.1%}"
         if ((fpr <= LOWEST) & (miss <= LOWEST)).any():
             fpr, miss = np.empty((2, 0))
@@ -149,7 +151,7 @@ def draw_det(curves: Sequence[Curve], *, title: str) -> Figure:
     axes.set(
         xlim=ends,
         ylim=ends,
-        xlabel="false positive rate in % (reals called fake)",
+        xlabel="false positive rate in % (real called fake)",
         ylabel="miss rate in % (fakes called real)",
     )
     add_title_and_legend(figure, axes, title)
@@ -158,11 +160,11 @@ def draw_det(curves: Sequence[Curve], *, title: str) -> Figure:
 
 @with_own_settings
 def draw_precision_recall(curves: Sequence[Curve], *, title: str) -> Figure:
-    """Draw what `plot_precision_recall` saves."""
+    """Return the figure that `plot_precision_recall` saves."""
     figure, axes = _start(curves)
     for index, (name, label, score) in enumerate(map(_read, curves)):
         precision, recall, _ = precision_recall_curve(label, score)
-        # The last point is none of the scores': the first step is taken on to recall 0.
+        # scikit-learn adds a last point of precision 1: the first step is extended to recall 0.
         precision[-1] = precision[-2]
         share = label.mean()
         text = f"{name} (AP {average_precision_score(label, score):.3f}, fakes {share:.0%})"
@@ -182,7 +184,7 @@ def draw_precision_recall(curves: Sequence[Curve], *, title: str) -> Figure:
 
 def _start(curves: Sequence[Curve]) -> tuple[Figure, Axes]:
     if not curves:
-        raise ValueError("Expected at least one curve; got none. Score a set first.")
+        raise ValueError("Expected at least one curve; got none. Score a dataset first.")
     figure = new_figure(WIDTH, WIDTH)
     return figure, figure.add_subplot(aspect="equal", anchor="N")
 
@@ -192,17 +194,17 @@ def _read(curve: Curve) -> tuple[str, np.ndarray, np.ndarray]:
     if label.ndim != 1 or label.shape != score.shape or not np.isin(label, (0, 1)).all():
         raise ValueError(
             f"Expected labels of 0 and 1, and as many scores, for {curve.name}; got "
-            f"{label.dtype}{list(label.shape)} labels, {list(score.shape)} scores. True is fake."
+            f"{label.dtype}{list(label.shape)} labels, {list(score.shape)} scores. Label 1 is fake."
         )
     label = label.astype(bool)
     if label.all() or not label.any():
         raise ValueError(
             f"Expected real and fake faces or videos for the curve of {curve.name}; got "
-            f"{len(label)} of at most one class. Score a split that holds both."
+            f"{len(label)} of at most one class. Score a split that has both."
         )
     if not np.isfinite(score).all():
         raise ValueError(
-            f"Expected a number for each score of {curve.name}; got "
-            f"{np.count_nonzero(~np.isfinite(score))} that are none. Leave out what has no score."
+            f"Expected finite scores for {curve.name}; got "
+            f"{np.count_nonzero(~np.isfinite(score))} that are not. Remove rows without a score."
         )
     return curve.name, label, score

@@ -1,21 +1,23 @@
-"""Tables in LaTeX, for papers.
+"""The tables of an experiment as Markdown, CSV and LaTeX.
 
-Takes cells as text; gives a `table` that stands by itself in any document with booktabs.
-
-The report of an experiment as pages: Markdown, CSV and LaTeX.
-
-Takes the dict that `summary.summarize` gives; computes nothing.
+Takes the `AucReport` of an experiment and returns text; computes nothing.
 """
 
 import csv
 import io
 from collections.abc import Sequence
 
-from jdfd_keras.experiments.plan import is_best
-from jdfd_keras.experiments.sets import end_page, name_set
+from jdfd_keras.experiments.cells import (
+    AucReport,
+    AucSummary,
+    ReportCell,
+    ReportRow,
+)
+from jdfd_keras.experiments.plan import OtherMethod, is_best
+from jdfd_keras.experiments.sets import ExperimentReport, dataset_name
 from jdfd_keras.reporting import markdown
 
-_NAMES = {
+_LATEX_CHARACTERS = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
@@ -24,12 +26,19 @@ _NAMES = {
     ">": r"\textgreater{}",
     "±": r"$\pm$",
     "–": "--",
-} | {sign: f"\\{sign}" for sign in "&%$#_{}"}
+} | {character: f"\\{character}" for character in "&%$#_{}"}
 
 
 def escape(text: object) -> str:
-    """Write text so that LaTeX prints it as it is."""
-    return "".join(_NAMES.get(sign, sign) for sign in " ".join(str(text).split()))
+    r"""Escape text for LaTeX.
+
+    Example:
+        >>> print(escape("a_b & 50 %"))
+        a\_b \& 50 \%
+    """
+    return "".join(
+        _LATEX_CHARACTERS.get(character, character) for character in " ".join(str(text).split())
+    )
 
 
 def latex_table(
@@ -42,16 +51,28 @@ def latex_table(
     num_text: int,
     notes: Sequence[str] = (),
 ) -> str:
-    """Write a table.
+    r"""Return a LaTeX table that needs only the package booktabs.
 
     Args:
-        header: Words of the first line, escaped, and how many columns each is above.
-        second: Words of the second line, escaped, one for each column.
-        blocks: Rows of escaped cells; between blocks there is a rule.
-        caption: Escaped.
-        label: What `ref` finds it by.
-        num_text: Columns at the left that are words; the others are numbers.
-        notes: Plain text, put above as comments.
+        header: Escaped words of the first line, each with the number of columns that it spans.
+        second: Escaped words of the second line, one per column.
+        blocks: Blocks of rows of escaped cells, separated by rules.
+        caption: Escaped caption.
+        label: Label for `ref`.
+        num_text: Number of text columns, which come first; the others hold numbers.
+        notes: Plain text, written above the table as comments.
+
+    Example:
+        >>> text = latex_table(
+        ...     [("Data", 1), ("AUC", 2)],
+        ...     ["", "ours", "paper"],
+        ...     [[["FF++", "97.0", "98.2"]]],
+        ...     caption="AUC",
+        ...     label="tab:auc",
+        ...     num_text=1,
+        ... )
+        >>> r"FF++ & 97.0 & 98.2 \\" in text
+        True
     """
     width = sum(count for _, count in header)
     heads, rules, column = [], [], 1
@@ -88,165 +109,192 @@ OURS = "JDFD"
 LABELS = {
     "cross-dataset": ("Method", "Train data"),
     "ablation": ("Train data", "Method"),
-    "foreign-data": ("Train data", "Unlabelled, of each other"),
+    "foreign-data": ("Train data", "Unlabelled share of each other dataset"),
 }
 NOT_RUN = "not run"
-MARKS = ("**{}**", "*{}*")  # Markdown has no underline
+MARKS = ("**{}**", "*{}*")  # Markdown cannot underline
 LATEX_MARKS = (r"\textbf{{{}}}", r"\underline{{{}}}")
 
 
-def render_markdown(report: dict) -> str:
-    """Write the report as a person reads it; a line feed is at its end."""
-    captions = [_say_caption(report)]
-    if report["others"]:
+def render_markdown(report: AucReport) -> str:
+    """Return the page of an experiment as Markdown.
+
+    Example:
+        >>> print(render_markdown(experiment("ablation", data, "out")))  # doctest: +SKIP
+    """
+    captions = [_caption(report)]
+    if report.others:
         captions.append(
-            "Other methods stand as published, their numbers in brackets being the paper's "
-            "references. Of published figures, the best of Table 2 are in italics within a "
-            "data set (underlined there) and bold across two."
+            "Other methods are shown as published; numbers in brackets are the paper's references. "
+            "Among the published AUCs, the best of Table 2 are in italics within a dataset "
+            "(underlined in the paper) and in bold across datasets."
         )
-    labels, tests = LABELS[report["experiment"]], [name_set(test) for test in report["tests"]]
+    labels, tests = LABELS[report.experiment], [dataset_name(test) for test in report.tests]
     header = (*labels, *tests)
     others = []
-    for other in report["others"]:
-        cells = [markdown.Marked(_mark_other(other, test, MARKS)) for test in report["tests"]]
-        others.append([other["name"], name_set(other["train"]), *cells])
+    for other in report.others:
+        cells = [markdown.Marked(_mark_other(other, test, MARKS)) for test in report.tests]
+        others.append([other.name, dataset_name(other.train), *cells])
     ours, videos = [], []
-    for row in report["rows"]:
-        cells = row["cells"].values()
-        figures = [markdown.Marked(_cell(report, row, test)) for test in row["cells"]]
-        ours.append([*_label(report, row), *figures])
-        videos.append([*_label(report, row), *(_measure(report, cell, "video") for cell in cells)])
+    for row in report.rows:
+        label = _label(report, row)
+        cells = [markdown.Marked(_render_cell(report, row, test)) for test in row.cells]
+        ours.append([*label, *cells])
+        videos.append([*label, *(_render_auc(report, c.video) for c in row.cells.values())])
     sections = [
-        f"# {report['title']}",
+        f"# {report.title}",
         markdown.table(header, [*others, *ours]),
         "\n".join(captions),
-        "## AUC over videos",
+        "## AUC by videos",
         markdown.table(header, videos),
-        "In per cent; the paper has none.",
+        "In per cent; the paper publishes none.",
     ]
-    if report.get("figure"):
-        sections.append(f"![{report['title']}]({report['figure']})")
-    return "\n\n".join([*sections, *end_page(report, "Without a figure")]) + "\n"
+    if report.figure:
+        sections.append(f"![{report.title}]({report.figure})")
+    return "\n\n".join([*sections, *closing_sections(report)]) + "\n"
 
 
-def render_csv(report: dict) -> str:
-    """Write one row for each cell and seed, each published figure and each failure."""
+def closing_sections(report: ExperimentReport) -> list[str]:
+    """Return the Markdown sections that the page of every experiment ends with."""
+    sections = {"Protocol": report.notes, "Missing results": report.failed}
+    return [
+        text
+        for title, lines in sections.items()
+        if lines
+        for text in (f"## {title}", "\n".join(f"- {markdown.cell(line)}" for line in lines))
+    ]
+
+
+def render_csv(report: AucReport) -> str:
+    """Return CSV with one row per cell and seed, per published AUC and per failure.
+
+    Example:
+        >>> rows = render_csv(experiment("ablation", data, "out")).splitlines()  # doctest: +SKIP
+    """
     file = io.StringIO()
     writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
+
+    def write(kind: str, values: dict[str, object]) -> None:
+        writer.writerow({"experiment": report.experiment, "kind": kind} | values)
+
     writer.writeheader()
-    for other in report["others"]:
-        for test, percent in other["percent"].items():
+    for other in report.others:
+        for test, percent in other.percent.items():
             if percent is not None:
-                about = {"method": other["name"], "train": other["train"], "test": test}
-                figure = {"frame_auc_percent": percent, "source": "Table 2"}
-                writer.writerow(_start(report, "published") | about | figure)
-    for row in report["rows"]:
-        for test, cell in row["cells"].items():
-            about = {"method": OURS, "train": row["data"], "test": test}
-            about |= {"decoder": row["decoder"], "share_percent": row["share_percent"]}
-            for result in cell["results"]:
-                figures = {"seed": result["seed"], "source": result["report"]}
+                method = {"method": other.name, "train": other.train, "test": test}
+                write("published", method | {"frame_auc_percent": percent, "source": "Table 2"})
+    for row in report.rows:
+        for test, cell in row.cells.items():
+            training = row.training
+            about = {"method": OURS, "train": training.data, "test": test}
+            about |= {"decoder": training.decoder, "share_percent": training.share_percent}
+            for result in cell.results:
+                values = {"seed": result.seed, "source": result.report}
                 for level in ("frame", "video"):
-                    low, high = result[f"{level}_interval_percent"] or ("", "")
-                    figures[f"{level}_auc_percent"] = result[f"{level}_auc_percent"]
-                    figures |= {f"{level}_low_percent": low, f"{level}_high_percent": high}
-                writer.writerow(_start(report, "measured") | about | figures)
-            for published in cell["published"]:
-                figure = {"frame_auc_percent": published["percent"], "source": published["source"]}
-                writer.writerow(_start(report, "published") | about | figure)
-            for reason in cell["failed"]:
-                failure = {"source": " ".join(reason.split())}
-                writer.writerow(_start(report, "failed") | about | failure)
+                    low, high = getattr(result, f"{level}_interval_percent") or ("", "")
+                    values[f"{level}_auc_percent"] = getattr(result, f"{level}_auc_percent")
+                    values |= {f"{level}_low_percent": low, f"{level}_high_percent": high}
+                write("measured", about | values)
+            for auc in cell.published:
+                write("published", about | {"frame_auc_percent": auc.percent, "source": auc.source})
+            for reason in cell.failed:
+                write("failed", about | {"source": " ".join(reason.split())})
     return file.getvalue()
 
 
-def render_latex(report: dict) -> str:
-    """Write the table of faces for a paper; ours and its figures in columns of their own."""
-    labels, tests = LABELS[report["experiment"]], report["tests"]
-    header = [("", 1)] * len(labels) + [(escape(name_set(test)), 2) for test in tests]
+def render_latex(report: AucReport) -> str:
+    """Return the table of AUCs by faces as LaTeX, with our and the paper's AUCs side by side.
+
+    Example:
+        >>> text = render_latex(experiment("ablation", data, "out"))  # doctest: +SKIP
+    """
+    labels, tests = LABELS[report.experiment], report.tests
+    header = [("", 1)] * len(labels) + [(escape(dataset_name(test)), 2) for test in tests]
     second = [*map(escape, labels), *["ours", "paper"] * len(tests)]
     others = []
-    for other in report["others"]:
-        cells = [escape(other["name"]), escape(name_set(other["train"]))]
+    for other in report.others:
+        cells = [escape(other.name), escape(dataset_name(other.train))]
         for test in tests:
             cells += ["", _mark_other(other, test, LATEX_MARKS)]
         others.append(cells)
     ours = []
-    for row in report["rows"]:
+    for row in report.rows:
         cells = [escape(words) for words in _label(report, row)]
         for test in tests:
-            cell = row["cells"][test]
-            cells.append(escape(_measure(report, cell, "frame")))
+            cells.append(escape(_render_auc(report, row.cells[test].frame)))
             cells.append(" / ".join(_mark_published(report, row, test, LATEX_MARKS)))
         ours.append(cells)
     return latex_table(
         header,
         second,
         [block for block in (others, ours) if block],
-        caption=escape(f"{report['title']}. {_say_caption(report)}"),
-        label=f"tab:{report['experiment']}",
+        caption=escape(f"{report.title}. {_caption(report)}"),
+        label=f"tab:{report.experiment}",
         num_text=len(labels),
-        notes=[*report["notes"], *report.get("failed", ())],
+        notes=[*report.notes, *report.failed],
     )
 
 
-def _say_caption(report: dict) -> str:
-    seeds = len(report["protocol"]["seeds"])
+def _caption(report: AucReport) -> str:
+    seeds = len(report.protocol.seeds)
     how = f"mean ± sample standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
-    is_table = report["experiment"] != "foreign-data"
-    both = " (its Tables 2 and 3 differ in one cell)" if is_table else ""
-    return f"AUC in per cent over faces, the paper's measure; {how}, beside the paper's{both}."
+    is_table = report.experiment != "foreign-data"
+    differ = " (its Tables 2 and 3 differ in one cell)" if is_table else ""
+    return f"AUC by faces in per cent, the paper's measure; {how}, beside the paper's AUC{differ}."
 
 
-def _label(report: dict, row: dict) -> tuple[str, str]:
-    data = name_set(row["data"])
-    if report["experiment"] == "cross-dataset":
+def _label(report: AucReport, row: ReportRow) -> tuple[str, str]:
+    data = dataset_name(row.training.data)
+    if report.experiment == "cross-dataset":
         return OURS, data
-    if report["experiment"] == "ablation":
-        return data, OURS if row["decoder"] else "Baseline, no decoder"
-    return data, f"{row['share_percent']} %"
+    if report.experiment == "ablation":
+        return data, OURS if row.training.decoder else "Baseline, no decoder"
+    return data, f"{row.training.share_percent} %"
 
 
-def _cell(report: dict, row: dict, test: str) -> str:
-    cell = row["cells"][test]
-    figures = _mark_published(report, row, test, MARKS)
-    if len(figures) > 1:
-        sources = [figure["source"] for figure in cell["published"]]
-        figures = [f"{text} ({source})" for text, source in zip(figures, sources, strict=True)]
-    ours = _measure(report, cell, "frame")
-    return f"{ours}; paper {' / '.join(figures)}" if figures else ours
+def _render_cell(report: AucReport, row: ReportRow, test: str) -> str:
+    cell: ReportCell = row.cells[test]
+    published = _mark_published(report, row, test, MARKS)
+    if len(published) > 1:
+        sources = [auc.source for auc in cell.published]
+        published = [f"{text} ({source})" for text, source in zip(published, sources, strict=True)]
+    ours = _render_auc(report, cell.frame)
+    return f"{ours}; paper {' / '.join(published)}" if published else ours
 
 
-def _mark_other(other: dict, test: str, marks: tuple[str, str]) -> str:
-    if test not in other["percent"]:
-        return ""  # a data set that the paper does not have
-    return _mark_best(other["train"], test, other["percent"][test], *marks)
+def _mark_other(other: OtherMethod, test: str, marks: tuple[str, str]) -> str:
+    if test not in other.percent:
+        return ""  # not a dataset of the paper
+    return _mark_best(other.train, test, other.percent[test], *marks)
 
 
-def _mark_published(report: dict, row: dict, test: str, marks: tuple[str, str]) -> list[str]:
-    """Write the paper's figures of its own method; those of Table 2 with the marks they have."""
+def _mark_published(
+    report: AucReport, row: ReportRow, test: str, marks: tuple[str, str]
+) -> list[str]:
+    """Return the paper's AUCs of its own method, those of Table 2 with the paper's marks."""
     texts = []
-    for figure in row["cells"][test]["published"]:
-        percent = figure["percent"]
-        is_marked = report["others"] and figure["source"] in ("Table 2", "Tables 2 and 3")
+    for auc in row.cells[test].published:
+        is_marked = report.others and auc.source in ("Table 2", "Tables 2 and 3")
         texts.append(
-            _mark_best(row["data"], test, percent, *marks) if is_marked else f"{percent:.1f}"
+            _mark_best(row.training.data, test, auc.percent, *marks)
+            if is_marked
+            else f"{auc.percent:.1f}"
         )
     return texts
 
 
-def _measure(report: dict, cell: dict, level: str) -> str:
-    found, asked = cell[level], len(report["protocol"]["seeds"])
-    if found is None:
+def _render_auc(report: AucReport, auc: AucSummary | None) -> str:
+    if auc is None:
         return NOT_RUN
-    text = f"{found['mean_percent']:.1f}"
-    if found["spread_percent"] is not None:
-        text += f" ± {found['spread_percent']:.1f}"
-    if found["interval_percent"]:
-        text += " [{:.1f}, {:.1f}]".format(*found["interval_percent"])
-    if found["seeds"] == asked:  # as the caption says
+    num_seeds = len(report.protocol.seeds)
+    text = f"{auc.mean_percent:.1f}"
+    if auc.std_percent is not None:
+        text += f" ± {auc.std_percent:.1f}"
+    if auc.interval_percent:
+        text += " [{:.1f}, {:.1f}]".format(*auc.interval_percent)
+    if auc.num_seeds == num_seeds:  # the number in the caption
         return text
-    return f"{text} ({found['seeds']} of {asked} seeds)"
+    return f"{text} ({auc.num_seeds} of {num_seeds} seeds)"
 
 
 def _mark_best(train: str, test: str, percent: float | None, bold: str, underline: str) -> str:
@@ -256,7 +304,3 @@ def _mark_best(train: str, test: str, percent: float | None, bold: str, underlin
     if not is_best(train, test, percent):
         return text
     return (underline if train == test else bold).format(text)
-
-
-def _start(report: dict, kind: str) -> dict:
-    return {"experiment": report["experiment"], "kind": kind}

@@ -1,10 +1,12 @@
-"""Tables in Markdown for every report, and Markdown as one page that opens anywhere."""
+"""Markdown tables, and Markdown as one self-contained HTML page."""
 
 import base64
 import re
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+
+from jdfd_keras.io.files import write_text_atomically
 
 STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff;
@@ -23,21 +25,27 @@ p:has(> img ~ img) > img { max-width: 48%; }
 code { background: #f3f3f3; padding: 0 .2rem; }
 @media print { body { margin: 0; } h2 { break-after: avoid; } img, tr { break-inside: avoid; } }
 """
-# Code, emphasis and HTML; a link; an entity; a line that is at an end of a word.
+# Code, emphasis and HTML; a link; an entity; an underscore at either end of a word.
 MARKUP = re.compile(r"[\\|<`*]|(?<=\])\(|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
 
 
 class Marked(str):
-    """Text whose marks are meant, such as `**bold**`; a cell takes it as it is."""
+    """Text whose Markdown is kept, such as `**bold**`; `cell` does not escape it."""
 
 
 def table(header: Sequence, rows: Sequence[Sequence], align: str = "") -> str:
-    """Write a table.
+    """Return a Markdown table.
 
     Args:
-        header: A word for each column.
-        rows: As many values each; written as they print, on one line; Marked ones as they are.
-        align: `l` or `r` for each column; all to the left if not given.
+        header: Title of each column.
+        rows: As many values per row, formatted by `cell`.
+        align: `l` or `r` for each column; all left by default.
+
+    Example:
+        >>> print(table(("name", "AUC"), [("a_b", 0.5)], align="lr"))
+        | name | AUC |
+        | :--- | ---: |
+        | a_b | 0.5 |
     """
     rules = [":---" if side == "l" else "---:" for side in align or "l" * len(header)]
     lines = [header, rules, *rows]
@@ -45,22 +53,25 @@ def table(header: Sequence, rows: Sequence[Sequence], align: str = "") -> str:
 
 
 def cell(value) -> str:
-    """Write a value so that it neither ends a line nor a cell, and shows as it was typed."""
+    """Return a value on one line with Markdown escaped, so that it is shown literally."""
     if isinstance(value, Marked):
         return value
     return MARKUP.sub(r"\\\g<0>", " ".join(str(value).split()))
 
 
 def write_page(path: str | Path, text: str) -> None:
-    """Write Markdown as one HTML file that needs no network: pictures are inside it.
+    """Write Markdown as one HTML file with embedded images, which needs no network.
 
     Args:
-        path: The file, replaced if it is there.
-        text: Markdown; HTML in it is shown, not obeyed. Pictures lie beside `path`; of a PNG and
-            an SVG of one name the smaller file is taken.
+        path: The file, replaced if it exists.
+        text: Markdown; HTML in it is escaped. Images are relative to `path`; of a PNG and an SVG
+            with the same name the smaller file is embedded.
 
     Raises:
-        OSError: If a picture is not there.
+        OSError: If an image does not exist, or the file cannot be written.
+
+    Example:
+        >>> write_page("page.html", "# A title")
     """
     from markdown_it import MarkdownIt
 
@@ -70,17 +81,17 @@ def write_page(path: str | Path, text: str) -> None:
     for token in tokens:
         for child in token.children or ():
             if child.type == "image":
-                picture = _choose_picture(path.parent / child.attrs["src"])
-                encoded = base64.b64encode(picture.read_bytes()).decode()
-                kind = "svg+xml" if picture.suffix == ".svg" else "png"
+                image = _choose_image(path.parent / child.attrs["src"])
+                encoded = base64.b64encode(image.read_bytes()).decode()
+                kind = "svg+xml" if image.suffix == ".svg" else "png"
                 child.attrs["src"] = f"data:image/{kind};base64,{encoded}"
                 if kind == "png":
-                    child.attrs["width"] = _measure_width(picture)
+                    child.attrs["width"] = _measure_width(image)
     body = parser.renderer.render(tokens, parser.options, {})
     title = next(
         (
-            "".join(child.content for child in tokens[place + 1].children)
-            for place, token in enumerate(tokens)
+            "".join(child.content for child in tokens[index + 1].children)
+            for index, token in enumerate(tokens)
             if (token.type, token.tag) == ("heading_open", "h1")
         ),
         path.stem,
@@ -91,19 +102,17 @@ def write_page(path: str | Path, text: str) -> None:
         f"<title>{escape(title)}</title>\n"
         f"<style>{STYLE}</style>\n{body}</html>\n"
     )
-    path.write_text(page, encoding="utf-8")
+    write_text_atomically(path, page)
 
 
-def _measure_width(picture: Path) -> int:
-    """Give the width in CSS pixels, 96 to the inch."""
+def _measure_width(path: Path) -> int:
+    """Return the width in CSS pixels, 96 per inch."""
     from PIL import Image
 
-    with Image.open(picture) as image:
+    with Image.open(path) as image:
         return round(image.width * 96 / image.info.get("dpi", (96, 96))[0])
 
 
-def _choose_picture(picture: Path) -> Path:
-    drawn = picture.with_suffix(".svg")
-    if drawn.is_file() and drawn.stat().st_size < picture.stat().st_size:
-        return drawn
-    return picture
+def _choose_image(png: Path) -> Path:
+    svg = png.with_suffix(".svg")
+    return svg if svg.is_file() and svg.stat().st_size < png.stat().st_size else png

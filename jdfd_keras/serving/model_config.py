@@ -1,7 +1,7 @@
-"""Which models are served, and which of their versions.
+"""Configuration of the served models and their versions.
 
-Takes TensorFlow Serving's own configuration file, or the folder of one model; gives a
-`ModelConfig` each. Knows nothing of the servers that read it, and imports no TensorFlow.
+Reads TensorFlow Serving's own configuration file, or the folder of one model, into `ModelConfig`
+objects. Imports no TensorFlow.
 """
 
 import re
@@ -22,16 +22,20 @@ class ModelConfig:
     """One served model.
 
     Attributes:
-        name: What it is asked for by.
-        base_path: Its folder, absolute, that holds a folder per version.
-        latest: How many of the newest versions are served; 0: all.
-        versions: Exactly these versions, where given; `latest` then says nothing.
-        labels: Versions by further names, such as stable and canary. They may name a version that
-            is not served yet; whoever asks for it is then told so.
+        name: Name in URLs.
+        base_path: Absolute path of its folder, which has one subfolder per version.
+        latest: Number of newest versions to serve; 0: all.
+        versions: Serve exactly these versions; overrides `latest` if not empty.
+        labels: Version numbers by label, such as stable and canary. A label may name a version
+            that is not served yet; requests for it fail until then.
 
     Raises:
-        ValueError: If a name or a label cannot stand in a URL, the path is not absolute or a
-            number is below 0.
+        ValueError: If the name or a label is invalid in a URL, the path is not absolute, or a
+            number is negative.
+
+    Example:
+        >>> ModelConfig("detector", Path("/models/detector"), latest=2).choose([1, 2, 3])
+        [3, 2]
     """
 
     name: str
@@ -41,39 +45,39 @@ class ModelConfig:
     labels: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self):
-        """Check what servers and their URLs rely on."""
+        """Validate the fields."""
         if not re.fullmatch(r"(?!\.+$)[\w.-]+", self.name, re.ASCII):
             raise ValueError(
-                f"Expected the name of a model to be letters, digits, `.`, `_` and `-`, since it "
-                f"is part of a URL; got {self.name!r}. Give it another name."
+                f"Expected a model name of letters, digits, `.`, `_` and `-`, since it is part of "
+                f"a URL; got {self.name!r}. Choose another name."
             )
         if not self.base_path.is_absolute():
             raise ValueError(
                 f"Expected the base_path of model {self.name} to be an absolute path, as "
-                f"TensorFlow Serving wants it; got {str(self.base_path)!r}. Begin it with `/`; "
-                "gs:// and other remote folders are for TensorFlow Serving alone."
+                f"TensorFlow Serving requires; got {str(self.base_path)!r}. Start it with `/`; "
+                "only TensorFlow Serving itself supports gs:// and other remote folders."
             )
         for label in self.labels:
             if not re.fullmatch(r"[\w-]+", label, re.ASCII):
                 raise ValueError(
                     f"Expected a label of model {self.name} to be letters, digits, `_` and `-`; "
-                    f"got {label!r}. Usual ones are stable and canary."
+                    f"got {label!r}. Try stable or canary."
                 )
         if min(self.latest, *self.versions, *self.labels.values(), 0) < 0:
             raise ValueError(
-                f"Expected numbers of 0 and more for model {self.name}; got {self.latest} latest "
-                f"versions, versions {self.versions}, labels {self.labels}. Versions are the names "
-                "of the folders in its base_path."
+                f"Expected numbers of 0 or more for model {self.name}; got {self.latest} latest "
+                f"versions, versions {self.versions}, labels {self.labels}. Use the names of the "
+                "folders in its base_path as versions."
             )
 
     def choose(self, found: Iterable[int]) -> list[int]:
         """Choose the versions to serve.
 
         Args:
-            found: Versions that are there, in any order.
+            found: Existing versions, in any order.
 
         Returns:
-            Those wanted of them, newest first.
+            The selected versions, newest first.
         """
         newest_first = sorted(set(found), reverse=True)
         if self.versions:
@@ -82,7 +86,7 @@ class ModelConfig:
 
 
 def configure_directory(directory: str | Path) -> ModelConfig:
-    """Configure the newest version of one model to be served, under the name of its folder.
+    """Configure one model to be served by its newest version, named like its folder.
 
     Args:
         directory: `saved_models/<name>`.
@@ -91,8 +95,12 @@ def configure_directory(directory: str | Path) -> ModelConfig:
         Its configuration.
 
     Raises:
-        ValueError: If that name cannot stand in a URL.
-        OSError: If the folder holds no version.
+        ValueError: If that name is invalid in a URL.
+        OSError: If the folder has no version.
+
+    Example:
+        >>> configure_directory("saved_models/detector").name
+        'detector'
     """
     directory = Path(directory).resolve()
     find_versions(directory)
@@ -103,14 +111,18 @@ def read_models_config(path: str | Path) -> tuple[ModelConfig, ...]:
     """Read TensorFlow Serving's model configuration: a `ModelServerConfig` in text format.
 
     Args:
-        path: What TensorFlow Serving takes as `--model_config_file`.
+        path: The file for TensorFlow Serving's flag `--model_config_file`.
 
     Returns:
-        The models in the order of the file, one at least.
+        The models in the order of the file, at least one.
 
     Raises:
-        OSError: If there is no such file, it is not of that format, or it says what TensorFlow
-            Serving would refuse; where known with the line.
+        OSError: If the file does not exist, has another format, or has settings that TensorFlow
+            Serving would reject; with the line if it is known.
+
+    Example:
+        >>> [config.name for config in read_models_config("serving/models.config")]
+        ['detector']
     """
     path = Path(path)
     try:
@@ -118,7 +130,7 @@ def read_models_config(path: str | Path) -> tuple[ModelConfig, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise OSError(
             f"Expected {path} to be a model configuration of TensorFlow Serving; got "
-            f"'{error}'. serving/models.config is one to start from."
+            f"'{error}'. Start from serving/models.config."
         ) from error
     try:
         message = text_format.Parse(text, ModelServerConfig())
@@ -126,30 +138,30 @@ def read_models_config(path: str | Path) -> tuple[ModelConfig, ...]:
         raise OSError(
             f"Expected {path} to be TensorFlow Serving's ModelServerConfig in protobuf's text "
             f"format; got '{error}' (line:column before the colon). "
-            "serving/models.config is one to start from."
+            "Start from serving/models.config."
         ) from error
     if message.HasField("custom_model_config") or not message.model_config_list.config:
         found = "a custom_model_config" if message.HasField("custom_model_config") else "no model"
         raise OSError(
-            f"Expected a model_config_list with one config at least in {path}; got {found}. "
-            "serving/models.config is one to start from."
+            f"Expected a model_config_list with at least one config in {path}; got {found}. "
+            "Start from serving/models.config."
         )
     try:
         configs = tuple(map(_read_model, message.model_config_list.config))
         _check_names(configs)
     except ValueError as error:
-        raise OSError(f"{error} It stands in {path}.") from error
+        raise OSError(f"{error} The file is {path}.") from error
     return configs
 
 
 def write_models_config(configs: Sequence[ModelConfig]) -> str:
-    """Write configurations as TensorFlow Serving reads them.
+    """Return configurations in TensorFlow Serving's text format.
 
     Args:
-        configs: Models, each of a different name.
+        configs: Models with distinct names.
 
     Returns:
-        The text of a file that `read_models_config` reads as the same.
+        Text that `read_models_config` reads as equal configurations.
     """
     message = ModelServerConfig()
     for config in configs:
@@ -168,21 +180,21 @@ def write_models_config(configs: Sequence[ModelConfig]) -> str:
 
 
 def _read_model(model) -> ModelConfig:
-    # Older files say `model_type: TENSORFLOW` instead; TensorFlow Serving takes either, not both.
+    # Older files have `model_type: TENSORFLOW` instead; TensorFlow Serving allows one of them.
     platforms = [model.model_platform] if model.model_platform else []
     if model.model_type:
         platforms.append(ModelType.Name(model.model_type).lower())
     if platforms != [PLATFORM]:
         raise ValueError(
-            f'Expected model_platform: "{PLATFORM}", once, of model {model.name!r}; got '
-            f"{' and '.join(platforms) or 'none'}. Other platforms are not served."
+            f'Expected model_platform: "{PLATFORM}" for model {model.name!r}, given once; got '
+            f"{' and '.join(platforms) or 'none'}. Other platforms are not supported."
         )
     policy = model.model_version_policy
     chosen = policy.WhichOneof("policy_choice")
     if chosen == "specific" and not policy.specific.versions:
         raise ValueError(
-            f"Expected `specific` of model {model.name!r} to name versions; got none. "
-            "Add such as `versions: 1`."
+            f"Expected `specific` of model {model.name!r} to list versions; got none. "
+            "Add for example `versions: 1`."
         )
     latest = 0 if chosen == "all" else policy.latest.num_versions or 1
     return ModelConfig(
@@ -196,9 +208,9 @@ def _read_model(model) -> ModelConfig:
 
 def _check_names(configs: Sequence[ModelConfig]) -> None:
     names = [config.name for config in configs]
-    twice = sorted({name for name in names if names.count(name) > 1})
-    if twice:
+    duplicates = sorted({name for name in names if names.count(name) > 1})
+    if duplicates:
         raise ValueError(
-            f"Expected each model under a name of its own; got two of {', '.join(twice)}. "
-            "Several versions of a model are several folders in one base_path."
+            f"Expected distinct model names; got {', '.join(duplicates)} more than once. "
+            "Put the versions of one model into one base_path."
         )

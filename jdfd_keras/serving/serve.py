@@ -1,7 +1,8 @@
-"""The one way to start a server: whichever engine this machine has, with the same flags.
+"""`serve`: start TensorFlow Serving or the embedded server, with the same options.
 
-Takes an exported model or TensorFlow Serving's file of models; runs TensorFlow Serving where it
-is there, and the embedded server where not. Imports TensorFlow for the latter alone, and late.
+Takes an exported model or TensorFlow Serving's file of models; runs TensorFlow Serving where it is
+available, otherwise the embedded server. Imports TensorFlow only for the embedded server, and only
+when it starts.
 """
 
 import shutil
@@ -13,10 +14,10 @@ from urllib.parse import urlsplit
 
 import urllib3
 
-from jdfd_keras.client.signatures import SCORE_BYTES
+from jdfd_keras.client.signatures import SERVING_DEFAULT
 from jdfd_keras.io.console import import_tensorflow
 from jdfd_keras.options import ENGINES, ServeOptions
-from jdfd_keras.serving import tf_serving as tensorflow_model_server
+from jdfd_keras.serving import tf_serving
 from jdfd_keras.serving.model_config import ModelConfig, configure_directory, read_models_config
 
 AUTO, BINARY, DOCKER, EMBEDDED = ENGINES
@@ -31,26 +32,29 @@ def serve(
 ) -> None:
     """Serve exported models until SIGTERM or SIGINT; from the main thread.
 
-    Says on stderr which engine runs and what it cannot keep to, and prints a call to try to
-    stdout once all models answer.
+    Writes the chosen engine and the options it does not support to stderr, and an example request
+    to stdout once all models accept requests.
 
     Args:
-        model_directory: `saved_models/<name>`, of which the newest version is served under that
-            name, and a newer one once it is there.
+        model_directory: `saved_models/<name>`. Its newest version is served under that name and
+            replaced when a newer one appears.
         options: Engine, address and limits.
-        models_config: In the place of `model_directory`: models, version policies and labels in
+        models_config: Instead of `model_directory`: models, version policies and labels in
             TensorFlow Serving's text format.
 
     Raises:
-        ValueError: If not just one of both is given, or an option suits no server.
-        OSError: If there is no model or none that loads, the engine that was asked for is not
-            there or ends by itself, or an address cannot be had.
+        ValueError: If not exactly one of both is given, or an option is invalid.
+        OSError: If no model can be loaded, the requested engine is not available or exits
+            unexpectedly, or an address cannot be bound.
+
+    Example:
+        >>> serve("saved_models/detector", ServeOptions(engine="embedded"))
     """
     options = options or ServeOptions()
     if (model_directory is None) == (models_config is None):
         raise ValueError(
-            f"Expected a model or a models_config, and not both; got {model_directory} and "
-            f"{models_config}. A file of models can have a single one, too."
+            f"Expected either a model or a models_config; got {model_directory} and "
+            f"{models_config}. A models_config can have a single model, too."
         )
     models_config = Path(models_config) if models_config else None
     configs = (
@@ -59,20 +63,22 @@ def serve(
         else (configure_directory(model_directory),)
     )
     engine, reason = choose_engine(options)
-    print(f"Engine: {engine}, since {reason}.", file=sys.stderr)
-    for difference in _list_differences(engine, options):
-        print(f"Warning: {difference}", file=sys.stderr, flush=True)
+    print(f"Engine: {engine} ({reason}).", file=sys.stderr)
+    for limitation in _list_limitations(engine, options):
+        print(f"Warning: {limitation}", file=sys.stderr, flush=True)
 
     if engine == EMBEDDED:
         import_tensorflow()
         from jdfd_keras.serving.server.model_server import run_server
 
-        run_server(configs, options, lambda server: _tell(server.url, server.grpc_target, configs))
+        run_server(
+            configs, options, lambda server: _announce(server.url, server.grpc_target, configs)
+        )
     else:
-        tensorflow_model_server.run_model_server(
+        tf_serving.run_model_server(
             configs,
             options,
-            lambda url: _tell(
+            lambda url: _announce(
                 url,
                 f"{urlsplit(url).hostname}:{options.grpc_port}",
                 configs,
@@ -84,99 +90,99 @@ def serve(
 
 
 def choose_engine(options: ServeOptions) -> tuple[str, str]:
-    """Choose what serves.
+    """Choose the engine.
 
     Args:
-        options: The engine asked for; `auto` takes the first that is there.
+        options: The requested engine; `auto` selects the first available one.
 
     Returns:
-        One of ENGINES but `auto`, and why.
+        One of ENGINES except `auto`, and the reason.
 
     Raises:
-        ValueError: If there is no such engine.
-        OSError: If the engine that was asked for is not there.
+        ValueError: If the engine is unknown.
+        OSError: If the requested engine is not available.
+
+    Example:
+        >>> choose_engine(ServeOptions(engine="embedded"))
+        ('embedded', 'as requested')
     """
-    asked = options.engine
-    if asked not in ENGINES:
+    requested = options.engine
+    if requested not in ENGINES:
         raise ValueError(
-            f"Expected an engine among {', '.join(ENGINES)}; got {asked!r}. auto takes what is "
-            "there."
+            f"Expected an engine among {', '.join(ENGINES)}; got {requested!r}. Try auto."
         )
-    if asked == EMBEDDED:
-        return EMBEDDED, "it was asked for"
-    if asked == AUTO and 0 in (options.port, options.grpc_port):
-        return EMBEDDED, "it alone finds a free port"
-    binary = shutil.which(tensorflow_model_server.BINARY)
-    if binary and asked in (AUTO, BINARY):
-        return BINARY, f"{binary} is there"
-    if asked == BINARY:
+    if requested == EMBEDDED:
+        return EMBEDDED, "as requested"
+    if requested == AUTO and 0 in (options.port, options.grpc_port):
+        return EMBEDDED, "only this engine can find a free port"
+    binary = shutil.which(tf_serving.BINARY)
+    if binary and requested in (AUTO, BINARY):
+        return BINARY, f"found {binary}"
+    if requested == BINARY:
         raise OSError(
-            f"Expected {tensorflow_model_server.BINARY} on the PATH; there is none. Install "
-            "TensorFlow Serving, or try --engine docker or --engine embedded."
+            f"Expected {tf_serving.BINARY} on the PATH; got none. Install TensorFlow Serving, or "
+            "try --engine docker or --engine embedded."
         )
-    version, complaint = ask_docker()
+    version, error = ask_docker()
     if version:
-        return DOCKER, f"Docker {version} answers"
-    if asked == DOCKER:
+        return DOCKER, f"Docker {version} is running"
+    if requested == DOCKER:
         raise OSError(
-            f"Expected a Docker engine to answer; got '{complaint}'. Start it, see that "
+            f"Expected a running Docker engine; got '{error}'. Start it, check that "
             "`docker version` shows a server, or try --engine embedded."
         )
-    return (
-        EMBEDDED,
-        f"there is neither {tensorflow_model_server.BINARY} nor a Docker engine ({complaint})",
-    )
+    return EMBEDDED, f"neither {tf_serving.BINARY} nor Docker is available: {error}"
 
 
 def ask_docker() -> tuple[str, str]:
-    """Ask for the version of the Docker engine.
+    """Query the version of the Docker engine.
 
     Returns:
-        The version and an empty text, or the other way round what was said in its place.
+        The version and "", or "" and the error.
     """
     command = ["docker", "version", "--format", "{{.Server.Version}}"]
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, timeout=DOCKER_TIMEOUT_S)
+        result = subprocess.run(command, capture_output=True, text=True, timeout=DOCKER_TIMEOUT_S)
     except (OSError, subprocess.TimeoutExpired) as error:
         return "", str(error)
-    if answer.returncode == 0 and answer.stdout.strip():
-        return answer.stdout.strip(), ""
-    return "", (answer.stderr.strip() or f"exit code {answer.returncode}").splitlines()[-1]
+    if result.returncode == 0 and result.stdout.strip():
+        return result.stdout.strip(), ""
+    return "", (result.stderr.strip() or f"exit code {result.returncode}").splitlines()[-1]
 
 
-def _list_differences(engine: str, options: ServeOptions) -> list[str]:
-    """List the options that an engine does not keep to."""
+def _list_limitations(engine: str, options: ServeOptions) -> list[str]:
+    """List the options that an engine does not support."""
     if engine == EMBEDDED:
         return []
-    differences = [
-        "TensorFlow Serving has no limit on the size of a request: --max-body-mb is for a proxy "
-        "before it."
+    limitations = [
+        "TensorFlow Serving has no limit on the size of a request: --max-body-mb must be enforced "
+        "by a proxy."
     ]
     if options.max_batch_size > 1:
-        differences.append(
-            f"TensorFlow Serving refuses a request of more than {options.max_batch_size} faces "
+        limitations.append(
+            f"TensorFlow Serving rejects a request of more than {options.max_batch_size} faces "
             "(--max-batch-size)."
         )
     if _is_exposed(engine, options):
-        differences.append(
-            f"TensorFlow Serving listens on all addresses of this machine, not on {options.host} "
-            "alone (--host): see to it that a firewall stands before it."
+        limitations.append(
+            "TensorFlow Serving listens on all addresses of this machine, not only on "
+            f"{options.host} (--host): protect it by a firewall."
         )
-    return differences
+    return limitations
 
 
 def _is_exposed(engine: str, options: ServeOptions) -> bool:
     return engine == BINARY and options.host not in ("", "0.0.0.0", "::")
 
 
-def _tell(
+def _announce(
     url: str, grpc_target: str, configs: Sequence[ModelConfig], *, exposed: bool = False
 ) -> None:
     print(write_example_call(url, configs[0].name), flush=True)
-    if exposed:  # said at start, too, and lost by now among what TensorFlow Serving printed
+    if exposed:  # repeated, since the log of TensorFlow Serving hides the warning at the start
         print(
-            "WARNING: OPEN TO THE NETWORK, whatever --host says: whoever reaches this machine may "
-            "ask. Put a firewall before it, or stop it and take --engine embedded.",
+            "WARNING: OPEN TO THE NETWORK, in spite of --host: anyone who can reach this machine "
+            "can send requests. Protect it by a firewall, or use --engine embedded.",
             file=sys.stderr,
         )
     names = ", ".join(config.name for config in configs)
@@ -188,22 +194,22 @@ def _tell(
 
 
 def write_example_call(url: str, name: str) -> str:
-    """Write a command line that shows a served model at work.
+    """Return a command line that sends an example request to a served model.
 
     Args:
-        url: Where REST answers.
-        name: A model that does.
+        url: Base URL of REST.
+        name: A loaded model.
 
     Returns:
-        A call of curl that scores `face.jpg`, or asks what there is, of a model that takes no
-        image files.
+        A call of curl that scores `face.jpg`, or requests the metadata if the model does not
+        accept image files.
     """
     model_url = f"{url}/v1/models/{name}"
     metadata = urllib3.request("GET", f"{model_url}/metadata", retries=False, timeout=5.0).json()
     signatures = metadata["metadata"]["signature_def"]["signature_def"]
-    if "image_bytes" not in signatures.get(SCORE_BYTES, {}).get("inputs", {}):
+    if "image_bytes" not in signatures.get(SERVING_DEFAULT, {}).get("inputs", {}):
         return f"curl -s {model_url}/metadata"
-    # Through a pipe, since a face is too long for a command line; curl drops the line ends.
+    # By a pipe, since a face is too long for a command line; curl removes the line breaks.
     return (
         """(printf '{"instances": [{"b64": "'; base64 < face.jpg; printf '"}]}') | """
         f"curl -s {model_url}:predict -d @-"

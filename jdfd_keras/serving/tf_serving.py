@@ -1,7 +1,7 @@
-"""TensorFlow Serving as a child process: its own binary, or its Docker image.
+"""TensorFlow Serving as a child process: its binary or its Docker image.
 
-Takes models and options; writes the files that TensorFlow Serving wants, builds its command line,
-runs it and passes signals on. Imports no TensorFlow.
+Takes models and options; writes TensorFlow Serving's configuration files, builds its command line,
+runs it and forwards signals. Imports no TensorFlow.
 """
 
 import contextlib
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import urllib3
 
+from jdfd_keras.io.files import write_text_atomically
 from jdfd_keras.options import ServeOptions
 from jdfd_keras.serving.model_config import ModelConfig, write_models_config
 
@@ -28,24 +29,24 @@ POLL_S = 0.2
 def run_model_server(
     configs: Sequence[ModelConfig],
     options: ServeOptions,
-    ready: Callable[[str], None],
+    on_ready: Callable[[str], None],
     *,
     docker: bool,
     models_config: Path | None = None,
 ) -> None:
-    """Run TensorFlow Serving until it ends or SIGTERM or SIGINT comes; from the main thread.
+    """Run TensorFlow Serving until SIGTERM or SIGINT; from the main thread.
 
     Args:
         configs: The models.
         options: Address and limits.
-        ready: Called with its URL once all models answer.
-        docker: In its image, instead of by the binary on the PATH.
-        models_config: The file that `configs` came from, which it is given as it is; one is
-            written if there is none.
+        on_ready: Called with the base URL once all models accept requests.
+        docker: Run the Docker image instead of the binary on the PATH.
+        models_config: The file that `configs` was read from, passed on unchanged; if None, a file
+            is written.
 
     Raises:
-        ValueError: If it cannot take such ports.
-        OSError: If a port is taken, or it ends by itself.
+        ValueError: If the ports are equal or 0.
+        OSError: If a port is in use, or TensorFlow Serving exits unexpectedly.
     """
     _check_ports(options, options.host if docker else "")
     with tempfile.TemporaryDirectory(prefix="jdfd-serving-") as directory:
@@ -56,7 +57,7 @@ def run_model_server(
             command = [*_docker_run([*base_paths, *files.values()], options), *command]
         else:
             command = [BINARY, *command]
-        _run_child(command, url_of(options), [config.name for config in configs], ready)
+        _run_child(command, url_of(options), [config.name for config in configs], on_ready)
 
 
 def write_files(
@@ -65,16 +66,16 @@ def write_files(
     options: ServeOptions,
     models_config: Path | None,
 ) -> dict[str, Path]:
-    """Write what TensorFlow Serving reads at start.
+    """Write TensorFlow Serving's configuration files.
 
     Args:
-        directory: Where to.
+        directory: Output folder.
         configs: The models.
-        options: Their batches.
-        models_config: A file of the models that is there already.
+        options: Batch options.
+        models_config: An existing file of models, used instead of writing one.
 
     Returns:
-        Absolute paths by the flags that name them.
+        Absolute paths by the flag that takes them.
     """
     texts = {
         "monitoring_config_file": f'prometheus_config {{ enable: true path: "{METRICS_PATH}" }}\n'
@@ -85,14 +86,14 @@ def write_files(
         texts["batching_parameters_file"] = (
             f"max_batch_size {{ value: {options.max_batch_size} }}\n"
             f"batch_timeout_micros {{ value: {round(1000 * options.batch_timeout_ms)} }}\n"
-            # Each request that waits may be a batch of its own.
+            # In the worst case every waiting request is a batch of its own.
             f"max_enqueued_batches {{ value: {options.max_queue} }}\n"
             f"num_batch_threads {{ value: {os.cpu_count() or 1} }}\n"
         )
     files = {"model_config_file": models_config.resolve()} if models_config else {}
     for flag, text in texts.items():
         files[flag] = directory.resolve() / f"{flag}.pbtxt"
-        files[flag].write_text(text, encoding="utf-8")
+        write_text_atomically(files[flag], text)
     return files
 
 
@@ -100,11 +101,11 @@ def build_flags(files: dict[str, Path], options: ServeOptions) -> list[str]:
     """Build the flags of `tensorflow_model_server`.
 
     Args:
-        files: What `write_files` gave.
+        files: The result of `write_files`.
         options: Address and limits.
 
     Returns:
-        Its command line but for its name.
+        Flags, without the name of the program.
     """
     flags = {
         "port": options.grpc_port,
@@ -112,8 +113,8 @@ def build_flags(files: dict[str, Path], options: ServeOptions) -> list[str]:
         "rest_api_timeout_in_ms": round(1000 * options.timeout_s),
         "allow_version_labels_for_unavailable_models": "true",
         "enable_grpc_healthcheck_service": "true",
-        # A version that does not load is else tried again for five minutes, and with no thread of
-        # its own for loading holds up the next good one.
+        # By default a version that fails to load is retried for five minutes and, without loading
+        # threads, blocks the next version.
         "num_load_threads": 2,
         "max_num_load_retries": 1,
         "file_system_poll_wait_seconds": 1,
@@ -124,31 +125,31 @@ def build_flags(files: dict[str, Path], options: ServeOptions) -> list[str]:
 
 
 def url_of(options: ServeOptions) -> str:
-    """Name the address that REST is reached at from this machine."""
+    """Return the base URL of REST as seen from this machine."""
     host = "127.0.0.1" if options.host in ("", "0.0.0.0", "::") else options.host
     return f"http://{_bracket(host)}:{options.port}"
 
 
 def is_ready(url: str, name: str) -> bool:
-    """Ask once whether a model answers: the states of its versions say 200 while they load."""
+    """Check once whether a model is loaded: its status is 200 even while it loads."""
     try:
-        answer = urllib3.request(
+        response = urllib3.request(
             "GET", f"{url}/v1/models/{name}/metadata", retries=False, timeout=2.0
         )
     except urllib3.exceptions.HTTPError:
         return False
-    return answer.status == 200
+    return response.status == 200
 
 
 def _docker_run(paths: Sequence[Path], options: ServeOptions) -> list[str]:
-    # As the first process of a container it would not hear SIGTERM: --init is there before it.
-    words = ["docker", "run", "--rm", "--init", "--entrypoint", BINARY]
+    # As process 1 of a container TensorFlow Serving would ignore SIGTERM, hence --init.
+    command = ["docker", "run", "--rm", "--init", "--entrypoint", BINARY]
     for port in (options.port, options.grpc_port):
-        words += ["--publish", f"{_bracket(options.host)}:{port}:{port}"]
-    # At the same paths as outside, so that one file of models serves every engine.
+        command += ["--publish", f"{_bracket(options.host)}:{port}:{port}"]
+    # Mounted at the same paths as outside, so that one file of models works for every engine.
     for path in dict.fromkeys(paths):
-        words += ["--mount", f"type=bind,source={path},target={path},readonly"]
-    return [*words, IMAGE]
+        command += ["--mount", f"type=bind,source={path},target={path},readonly"]
+    return [*command, IMAGE]
 
 
 def _bracket(host: str) -> str:
@@ -158,12 +159,12 @@ def _bracket(host: str) -> str:
 def _check_ports(options: ServeOptions, host: str) -> None:
     if 0 in (options.port, options.grpc_port) or options.port == options.grpc_port:
         raise ValueError(
-            f"Expected two different ports for TensorFlow Serving, none of them 0; got REST "
-            f"{options.port} and gRPC {options.grpc_port}. Name two ports that are free, or take "
-            "--engine embedded, which finds free ones."
+            f"Expected two different ports other than 0 for TensorFlow Serving; got REST "
+            f"{options.port} and gRPC {options.grpc_port}. Choose two free ports, or use "
+            "--engine embedded, which can find free ones."
         )
-    # TensorFlow Serving goes on without REST where its port is taken; another server would answer
-    # in its place.
+    # If the REST port is in use, TensorFlow Serving starts without REST, and the other server
+    # would answer instead.
     for port in (options.port, options.grpc_port):
         try:
             family = socket.AF_INET6 if ":" in host else socket.AF_INET
@@ -176,12 +177,12 @@ def _check_ports(options: ServeOptions, host: str) -> None:
 
 
 def _run_child(
-    command: Sequence[str], url: str, names: Sequence[str], ready: Callable[[str], None]
+    command: Sequence[str], url: str, names: Sequence[str], on_ready: Callable[[str], None]
 ) -> None:
-    """Run a command till its end, passing signals on; only an end that was asked for is none."""
+    """Run a command and forward signals to it; an exit without a signal is an error."""
     print(f"Starting: {' '.join(command)}", file=sys.stderr, flush=True)
-    # What it prints is for people: stdout is for the curl line alone.
-    with subprocess.Popen(command, stdout=2) as child, _passing_signals(child) as passed:
+    # Its output goes to stderr: stdout is reserved for the curl command.
+    with subprocess.Popen(command, stdout=2) as child, _forward_signals(child) as forwarded:
         try:
             waiting = list(names)
             while waiting and child.poll() is None:
@@ -190,30 +191,32 @@ def _run_child(
                 else:
                     with contextlib.suppress(subprocess.TimeoutExpired):
                         child.wait(POLL_S)
-            if not waiting and not passed:
-                ready(url)
+            if not waiting and not forwarded:
+                on_ready(url)
             status = child.wait()
         finally:
             child.terminate()
-    if not passed:
+    if not forwarded:
         raise OSError(
-            f"Expected {command[0]} to run until it is stopped; it ended with exit code {status}. "
-            "What it printed last says why; --engine embedded is a server without it."
+            f"Expected {command[0]} to run until it is stopped; it exited with code {status}. "
+            "See its log above, or try --engine embedded, a server without it."
         )
 
 
 @contextlib.contextmanager
-def _passing_signals(child: subprocess.Popen) -> Iterator[list[int]]:
-    """Pass SIGTERM and SIGINT on to a child, and list those that came."""
-    passed = []
+def _forward_signals(child: subprocess.Popen) -> Iterator[list[int]]:
+    """Forward SIGTERM and SIGINT to a child process, and list the forwarded ones."""
+    forwarded = []
 
-    def pass_on(number: int, _) -> None:
-        passed.append(number)
+    def forward(number: int, _) -> None:
+        forwarded.append(number)
         child.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT)}
+    previous = {
+        number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)
+    }
     try:
-        yield passed
+        yield forwarded
     finally:
-        for number, handler in before.items():
+        for number, handler in previous.items():
             signal.signal(number, handler)

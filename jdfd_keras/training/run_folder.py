@@ -1,21 +1,19 @@
-"""The run folder: what one training was told and what it gave.
+"""The run folder: the files of one training, written and read back.
 
-    <run>/options.json         what it was told, and facts of its data set
-    <run>/history.csv          one row per epoch
-    <run>/curves.png           the same as a picture
-    <run>/reconstructions.png  some faces of validation, and what the decoder makes of them
-    <run>/best.keras           the detector of the epoch with the best validation frame AUC
-    <run>/last.keras           the detector of the last epoch
-    <run>/checkpoint.npz       all that is needed to go on, as of some step
-    <run>/seen.parquet         video, sources, hash, label of every face it was trained or chosen on
-    <run>/logs/                TensorBoard
+    <run>/options.json             options of the run, facts about its data set and its location
+    <run>/history.csv              one row of losses and metrics per epoch
+    <run>/curves.png               the same as curves
+    <run>/reconstructions.png      some validation faces above their reconstructions
+    <run>/best.keras               detector of the epoch with the best validation frame AUC
+    <run>/last.keras               detector of the last epoch
+    <run>/checkpoint.npz           complete state of the training, for resuming
+    <run>/training_faces.parquet   video, sources, hash and label of every face of the training
+    <run>/logs/                    TensorBoard
 
-Knows file names and how to read a trained model back; trains nothing.
+Knows file names and formats; trains nothing. Imports Keras only when a model is read or written.
 """
 
 import csv
-import hashlib
-import os
 import shutil
 import zipfile
 from pathlib import Path
@@ -23,58 +21,64 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jdfd_keras.io.files import OPTIONS, load_options
+from jdfd_keras.io.files import OPTIONS, atomic_path, load_options, sha256_of
 from jdfd_keras.options import FaceOptions
 
 HISTORY = "history.csv"
-LAST = "last.keras"
+CURVES = "curves.png"
+RECONSTRUCTIONS = "reconstructions.png"
 BEST = "best.keras"
+LAST = "last.keras"
 LOGS = "logs"
-SEEN = "seen.parquet"
-# Without a decoder, and with one.
-OUTPUTS = ({"classification"}, {"classification", "reconstruction"})
-MONITOR = "val_classification_frame_auc"  # what the best epoch is chosen by
+PROVENANCE = "training_faces.parquet"
+MONITOR = "val_classification_frame_auc"  # metric that selects the best epoch
+OUTPUTS = ({"classification"}, {"classification", "reconstruction"})  # of a detector
 
 
 def load_run_model(path: str | Path):
-    """Read a trained detector back.
+    """Load a trained detector.
 
     Args:
-        path: A run folder, whose best model is taken, or a `.keras` file.
+        path: A run folder, of which the best model is loaded, or a `.keras` file.
 
     Returns:
-        The keras.Model, and the FaceOptions its crops were made with. The model computes in
-        float32 even where it was trained in mixed precision. A `.keras` file that lies in no
-        run folder gives the default FaceOptions at the model's own size.
+        The keras.Model, and the FaceOptions of the face crops it was trained on. The model
+        computes in float32 even if it was trained in mixed precision. For a `.keras` file
+        outside a run folder, the FaceOptions are the default ones at the model's input size.
 
     Raises:
         OSError: If there is no model at `path`.
-        ValueError: If the file is damaged, or holds no detector.
+        ValueError: If the file is damaged, or its model is not a detector.
+
+    Example:
+        >>> model, faces = load_run_model("run")  # doctest: +SKIP
+        >>> model.input.shape  # doctest: +SKIP
+        (None, 299, 299, 3)
     """
     path = Path(path)
     file = path / BEST if path.is_dir() else path
     if not file.is_file():
         raise FileNotFoundError(
             f"Expected a run folder with {BEST}, or a .keras file; got {path}, which "
-            f"{'holds none' if path.is_dir() else 'is not there'}. Make one with "
+            f"{f'has no {BEST}' if path.is_dir() else 'does not exist'}. Train a detector with "
             "`jdfd-keras train`."
         )
     if not zipfile.is_zipfile(file) or "config.json" not in zipfile.ZipFile(file).namelist():
         raise ValueError(
             f"Expected a Keras model file (.keras); got {file} ({file.stat().st_size} bytes), "
-            "which is none. It was cut short or is of another kind: copy it again."
+            "which is truncated or of another format. Try to copy it again."
         )
     import keras
 
     model = keras.models.load_model(file, compile=False)
     if not isinstance(model.output, dict) or set(model.output) not in OUTPUTS:
         raise ValueError(
-            "Expected a detector with the output 'classification' and, where it has a decoder, "
-            f"'reconstruction'; got {file} with the outputs {model.output_names}. Make one with "
+            "Expected a detector with the output 'classification' and, if it has a decoder, "
+            f"'reconstruction'; got {file} with the outputs {model.output_names}. Train one with "
             "`jdfd-keras train`."
         )
     for layer in model.layers:
-        # Enough only before the first call: what is traced stays in its precision (Keras 3.15.1).
+        # Works only before the first call: a traced graph keeps its precision (Keras 3.15.1).
         if layer.dtype_policy.name.startswith("mixed_"):
             layer.dtype_policy = "float32"
     options = file.parent / OPTIONS
@@ -84,99 +88,111 @@ def load_run_model(path: str | Path):
 
 
 def digest_model(path: str | Path) -> str:
-    """Give the SHA-256 of a model file, or of the best one of a run folder."""
+    """Compute the SHA-256 of a model file, or of the best model of a run folder.
+
+    Raises:
+        OSError: If the file cannot be read.
+    """
     path = Path(path)
-    with open(path / BEST if path.is_dir() else path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256_of(path / BEST if path.is_dir() else path)
 
 
 def write_epoch(run: str | Path, model, history: list[dict[str, float]]) -> None:
-    """Write what the last epoch gave: its model, which may be the best, and the history.
+    """Write the model of the last epoch, also as the best model if it is, and the history.
 
-    The models are for scoring: they hold no optimizer, and load without this package.
+    The models are for inference: they have no optimizer and load without this package.
 
     Args:
         run: The run folder.
-        model: The keras.Model that is being trained.
-        history: A dict for each epoch, with the same keys.
+        model: The keras.Model in training.
+        history: One dict per epoch, with the same keys.
+
+    Raises:
+        OSError: If a file cannot be written.
     """
-    last = _save_model(model, Path(run, LAST))
+    run = Path(run)
+    _save_model(model, run / LAST)
     if best_epoch(history) == len(history) - 1:
-        unfinished = shutil.copyfile(last, _unfinished(run, BEST))
-        os.replace(unfinished, Path(run, BEST))
-    with open(_unfinished(run, HISTORY), "w", newline="", encoding="utf-8") as file:
+        with atomic_path(run / BEST) as unfinished:
+            shutil.copyfile(run / LAST, unfinished)
+    with (
+        atomic_path(run / HISTORY) as unfinished,
+        open(unfinished, "w", newline="", encoding="utf-8") as file,
+    ):
         writer = csv.DictWriter(file, fieldnames=list(history[0]))
         writer.writeheader()
         writer.writerows(history)
-    os.replace(_unfinished(run, HISTORY), Path(run, HISTORY))
 
 
-def _save_model(model, path: Path) -> Path:
+def _save_model(model, path: Path) -> None:
     import keras
 
-    # A model of its own: that it was compiled, and how, would be saved with this one.
+    # A new keras.Model without compile(), whose arguments would otherwise be saved with it.
     bare = keras.Model(model.input, model.output, name=model.name)
-    together = [layer for layer in bare.layers if getattr(layer, "synchronized", False)]
-    for layer in together:  # over devices, which those who load it need not have
+    synchronized = [layer for layer in bare.layers if getattr(layer, "synchronized", False)]
+    for layer in synchronized:  # over devices, which an inference machine may not have
         layer.synchronized = False
-    bare.save(_unfinished(path.parent, path.name))
-    for layer in together:
+    with atomic_path(path) as unfinished:
+        bare.save(unfinished)
+    for layer in synchronized:
         layer.synchronized = True
-    os.replace(_unfinished(path.parent, path.name), path)
-    return path
 
 
-def _unfinished(run: str | Path, name: str) -> Path:
-    return Path(run, f"unfinished-{name}")
-
-
-def write_seen(run: str | Path, faces: pa.Table, name: str = SEEN) -> None:
-    """Keep what tells which faces a run was trained or chosen on, so that leaks can be found.
+def write_provenance(run: str | Path, faces: pa.Table, name: str = PROVENANCE) -> None:
+    """Write the table of the faces that a run was trained or validated on, for leakage checks.
 
     Args:
         run: The run folder.
-        faces: The columns of `data.leaks.COLUMNS`, `split` and, of a training, `label`.
-        name: Of the table, below the folder.
+        faces: One row per face: the columns of `datasets.leakage.COLUMNS`, `split` and, for
+            training, `label`.
+        name: File name of the table in the folder.
+
+    Raises:
+        OSError: If the file cannot be written.
     """
-    path = Path(run, name)
-    pq.write_table(faces, _unfinished(path.parent, path.name), compression="zstd")
-    os.replace(_unfinished(path.parent, path.name), path)
+    with atomic_path(Path(run, name)) as unfinished:
+        pq.write_table(faces, unfinished, compression="zstd")
 
 
-def read_seen(path: str | Path, name: str = SEEN) -> pa.Table | None:
-    """Read what `write_seen` kept.
+def read_provenance(path: str | Path, name: str = PROVENANCE) -> pa.Table | None:
+    """Read a table that `write_provenance` wrote.
 
     Args:
         path: A run folder, or a `.keras` file in one.
-        name: Which of the tables of its kind.
+        name: File name of the table in the folder.
 
     Returns:
-        Its columns; older runs have no `label`. None for a model that lies in no run folder.
+        The table; None for a model outside a run folder.
 
     Raises:
         ValueError: If the table is damaged.
     """
     path = Path(path)
-    seen = (path if path.is_dir() else path.parent) / name
-    if not seen.is_file():
+    table = (path if path.is_dir() else path.parent) / name
+    if not table.is_file():
         return None
     try:
-        return pq.read_table(seen)
+        return pq.read_table(table)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
-            f"Expected a table of the faces that training saw at {seen}; got {error}. It is "
+            f"Expected a table of the faces of a training at {table}; got {error}. The file is "
             "damaged: restore it, or train again."
         ) from error
 
 
 def read_history(run: str | Path) -> list[dict[str, float]]:
-    """Read what every epoch of a run gave.
+    r"""Read the losses and metrics of a run.
 
     Args:
         run: A run folder.
 
     Returns:
-        One dict per finished epoch, in order; empty if no epoch was finished.
+        One dict per finished epoch, in order; empty if no epoch is finished.
+
+    Example:
+        >>> _ = Path("history.csv").write_text("epoch,loss\n1,0.7\n2,0.5\n")
+        >>> read_history(".")
+        [{'epoch': 1.0, 'loss': 0.7}, {'epoch': 2.0, 'loss': 0.5}]
     """
     path = Path(run) / HISTORY
     if not path.is_file():
@@ -186,10 +202,18 @@ def read_history(run: str | Path) -> list[dict[str, float]]:
 
 
 def best_epoch(history: list[dict[str, float]]) -> int:
-    """Find the position, from 0, of the epoch that `best.keras` is of.
+    """Find the epoch with the best validation frame AUC.
 
-    It is the best by validation frame AUC; of equal ones the last, since the decoder goes on
-    learning when the classifier is done.
+    Args:
+        history: One dict per epoch; at least one.
+
+    Returns:
+        Its index, from 0. Of equal epochs it is the last, since the decoder goes on learning
+        when the classifier no longer improves.
+
+    Example:
+        >>> best_epoch([{MONITOR: 0.8}, {MONITOR: 0.9}, {MONITOR: 0.85}])
+        1
     """
-    # Rounded, since Keras sums areas in float32 and may give 1.0000001.
+    # Rounded, since Keras sums areas in float32 and may return 1.0000001.
     return max(range(len(history)), key=lambda epoch: (round(history[epoch][MONITOR], 6), epoch))

@@ -1,7 +1,7 @@
-"""A prepared data set in, a run folder out.
+"""Training of a detector: a prepared data set in, a run folder out.
 
-The one way through this room: look at the data, build, compile, fit, keep the best epoch. A run
-that was interrupted, at whatever step, goes on from its last checkpoint to the same end.
+Loads and checks the data, builds and compiles the network, fits it, and keeps the best epoch. A
+run that was interrupted at any step resumes from its last checkpoint, with the same result.
 """
 
 import contextlib
@@ -11,34 +11,36 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from jdfd_keras.datasets.face_index import FaceList
-from jdfd_keras.datasets.pipeline import share_faces, stream_faces
-from jdfd_keras.datasets.transforms import explain_damage
+from jdfd_keras.datasets.face_index import FaceIndex
+from jdfd_keras.datasets.pipeline import read_epoch, stream_faces
+from jdfd_keras.datasets.transforms import reraise_damaged_shards
 from jdfd_keras.datasets.videos import CLASSES
-from jdfd_keras.io.files import OPTIONS, claim_directory, load_options
+from jdfd_keras.io.files import OPTIONS, init_folder, load_options
+from jdfd_keras.io.results import Result
 from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import (
     AugmentOptions,
+    DataLocation,
     FaceOptions,
     LossOptions,
     ModelOptions,
     OptimizerOptions,
     PipelineOptions,
-    PlaceOptions,
-    RunOptions,
     SplitOptions,
     TrainOptions,
+    TrainRuntime,
     UnlabelledOptions,
 )
 from jdfd_keras.training.callbacks import (
-    ContinueMetrics,
-    Pictures,
+    DrawFigures,
     ProgressLine,
+    ResumeMetrics,
     RunFolder,
     StopAtNaN,
     ValidateAverage,
@@ -50,29 +52,41 @@ from jdfd_keras.training.compile import (
     build_optimizer,
     compile_detector,
 )
-from jdfd_keras.training.devices import explain_loss, open_devices
-from jdfd_keras.training.run_folder import LOGS, MONITOR, SEEN, best_epoch, write_seen
-from jdfd_keras.training.training_data import DataFacts, Plan, check_plan, gather
+from jdfd_keras.training.devices import open_devices, reraise_worker_loss
+from jdfd_keras.training.run_folder import (
+    LOGS,
+    MONITOR,
+    PROVENANCE,
+    best_epoch,
+    read_history,
+    write_provenance,
+)
+from jdfd_keras.training.training_data import DataFacts, TrainSetup, check_setup, load_training_data
 
-VALIDATION_BATCH = 32
-FACES_SHOWN = 8
+VALIDATION_BATCH_SIZE = 32
+NUM_SHOWN_FACES = 8  # on the figure of reconstructions
 
 
 @dataclass(frozen=True)
-class TrainedRun:
-    """What `train` made.
+class TrainedRun(Result):
+    """A finished training.
 
     Attributes:
         directory: The run folder.
-        history: One dict per epoch, in order.
-        best_epoch: The epoch that `best.keras` is of, from 1.
-        best_frame_auc: Its frame AUC on the validation split.
+        epochs: Number of epochs.
+        best_epoch: Number of the epoch of `best.keras`, from 1.
+        validation_frame_auc: Frame AUC of that epoch on the validation split.
     """
 
     directory: Path
-    history: list[dict[str, float]]
+    epochs: int
     best_epoch: int
-    best_frame_auc: float
+    validation_frame_auc: float
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """Losses and metrics, one dict per epoch, read from the run folder."""
+        return read_history(self.directory)
 
 
 def train(
@@ -80,208 +94,236 @@ def train(
     out: str | Path,
     model: ModelOptions | None = None,
     optimizer: OptimizerOptions | None = None,
-    options: TrainOptions | None = None,
+    train: TrainOptions | None = None,
     pipeline: PipelineOptions | None = None,
     augment: AugmentOptions | None = None,
     *,
     loss: LossOptions | None = None,
     unlabelled: UnlabelledOptions | None = None,
-    run: RunOptions | None = None,
+    runtime: TrainRuntime | None = None,
 ) -> TrainedRun:
-    """Train a detector on the training split and choose its best epoch on the validation split.
+    """Train a detector on the training split and select its best epoch on the validation split.
 
-    An epoch is as many steps as the training faces fill; all batches are full, the last one with
-    the first faces of the next pass. On CPUs, the same seed on the same machine gives the same
-    weights, bit for bit, interrupted or not.
+    All batches of an epoch are full: the last one is filled up with the first faces of the next
+    pass. On CPUs, weights are reproducible bit for bit with the same seed on the same machine,
+    whether the run was interrupted or not.
 
     Args:
-        data: A prepared data set; the network takes its face size.
-        out: The run folder; made, or gone on with when a run of the same options was
-            interrupted, or left as it is when that run is done.
-        model: The network; `image_size` is replaced by the data set's face size.
-        optimizer: How weights are stepped.
-        options: Epochs, batch, seed; whether a leaking data set is taken.
-        pipeline: Balance and weights of the classes, what the decoder learns, caching.
-        augment: How training faces are changed at random; not at all if not given.
+        data: A prepared data set, whose face size is the input size of the network.
+        out: The run folder. It is created; an interrupted run with the same options is resumed,
+            and a finished one is left unchanged.
+        model: Network; `image_size` is replaced by the face size of the data set.
+        optimizer: Optimizer, with its learning rates.
+        train: Epochs, batch size and seed; whether leakage between the splits is allowed.
+        pipeline: Balance and weights of the classes, faces that the decoder learns, caching.
+        augment: Random augmentation of training faces; default is none.
         loss: Weights of both losses.
-        unlabelled: Other data sets, of which some faces teach the decoder alone.
-        run: Devices and checkpoints.
+        unlabelled: Other data sets, some of whose faces train the decoder only.
+        runtime: Devices and checkpoints.
 
     Returns:
-        What was made.
+        The run folder, its best epoch and validation AUC.
 
     Raises:
-        OSError: If `data` is no prepared data set, ImageNet weights cannot be had, or another
-            machine stopped.
-        ValueError: If the training or validation split lacks a class, splits share sources or
-            near-duplicate faces and `options.allow_leak` is not given, an option is out of
-            range, `out` was made with other options, the loss stops being a number, or memory
-            does not suffice.
+        OSError: If `data` is not a prepared data set, the ImageNet weights cannot be downloaded,
+            or another machine of the training stopped.
+        ValueError: If the training or validation split lacks a class, the splits share sources or
+            near-duplicate faces and `train.allow_leak` is false, an option is out of range, `out`
+            belongs to a run with other options, the loss becomes NaN or infinite, or memory does
+            not suffice.
+
+    Example:
+        >>> run = train("prepared", "run", train=TrainOptions(epochs=10))  # doctest: +SKIP
+        >>> run.best_epoch, run.validation_frame_auc  # doctest: +SKIP
+        (7, 0.981)
     """
     data, out = Path(data), Path(out)
-    options, optimizer = options or TrainOptions(), optimizer or OptimizerOptions()
-    pipeline, unlabelled = pipeline or PipelineOptions(), unlabelled or UnlabelledOptions()
-    # In full, so that the run can be gone on with from elsewhere.
-    foreign = tuple(str(Path(directory).resolve()) for directory in unlabelled.unlabelled)
-    unlabelled = dataclasses.replace(unlabelled, unlabelled=foreign)
-    run = run or RunOptions()
-    if not 0 <= options.seed < 2**32:
-        raise ValueError(f"Expected a seed from 0 to {2**32 - 1}; got {options.seed}. Try 0.")
-    devices = open_devices(run.strategy)
-    material = gather(data, unlabelled, seed=options.seed, allow_leak=options.allow_leak)
-    faces = load_options(data / OPTIONS, "faces", FaceOptions)
-    plan = Plan(
-        model=dataclasses.replace(model or ModelOptions(), image_size=faces.face_size),
-        optimizer=optimizer,
-        loss=loss or LossOptions(),
-        pipeline=pipeline,
-        augment=augment or AugmentOptions(),
-        train=options,
-        run=run,
-        devices=devices,
-        material=material,
+    unlabelled = unlabelled or UnlabelledOptions()
+    # Absolute paths, so that the run can be resumed from another working directory.
+    paths = tuple(str(Path(directory).resolve()) for directory in unlabelled.unlabelled)
+    unlabelled = dataclasses.replace(unlabelled, unlabelled=paths)
+    train, runtime = train or TrainOptions(), runtime or TrainRuntime()
+    if not 0 <= train.seed < 2**32:
+        raise ValueError(f"Expected a seed from 0 to {2**32 - 1}; got {train.seed}. Try 0.")
+    devices = open_devices(runtime.strategy)
+    training_data = load_training_data(
+        data, unlabelled, seed=train.seed, allow_leak=train.allow_leak
     )
-    check_plan(plan)
-    told = {"data": _keep_name(material.facts, out), "faces": faces, "unlabelled": unlabelled}
-    told |= {name: getattr(plan, name) for name in ("model", "optimizer", "loss", "pipeline")}
-    told |= {"augment": plan.augment, "train": options}
-    told["split"] = load_options(data / OPTIONS, "split", SplitOptions)
-
-    with explain_loss(devices), explain_damage(*material.directories), _explain_memory(plan):
+    faces = load_options(data / OPTIONS, "faces", FaceOptions)
+    model = model or ModelOptions()
+    setup = TrainSetup(
+        model=dataclasses.replace(
+            model,
+            image_size=faces.face_size,
+            encoder_weights="none" if model.encoder_weights is None else model.encoder_weights,
+        ),
+        optimizer=optimizer or OptimizerOptions(),
+        loss=loss or LossOptions(),
+        pipeline=pipeline or PipelineOptions(),
+        augment=augment or AugmentOptions(),
+        train=train,
+        runtime=runtime,
+        devices=devices,
+        data=training_data,
+    )
+    check_setup(setup)
+    with (
+        reraise_worker_loss(devices),
+        reraise_damaged_shards(*training_data.directories),
+        _reraise_out_of_memory(setup),
+    ):
         checkpoint = load_checkpoint(out)
-        # Built before the folder is claimed: weights that cannot be had leave nothing behind.
-        detector = None if plan.is_done(checkpoint.history) else _build(plan, checkpoint)
+        # Built before the folder is created: missing encoder weights leave no folder behind.
+        detector = None if setup.is_done(checkpoint.history) else _build(setup, checkpoint)
         if devices.is_chief:
-            is_new = not (out / OPTIONS).is_file()
-            claim_directory(
-                out, **told, **({"place": PlaceOptions(str(data.resolve()))} if is_new else {})
+            _init_run_folder(
+                out,
+                setup,
+                data,
+                faces=faces,
+                unlabelled=unlabelled,
+                split=load_options(data / OPTIONS, "split", SplitOptions),
             )
-            if not (out / SEEN).is_file():
-                write_seen(out, plan.material.seen)
-        devices.any(True)  # the folder is claimed before anyone goes on
-        while not plan.is_done(checkpoint.history):
+        devices.any(True)  # wait until the run folder exists
+        while not setup.is_done(checkpoint.history):
             if checkpoint.weights:
                 with devices.scope():
                     restore(detector, checkpoint)
-            _fit(detector, plan, checkpoint, out)
+            _fit(detector, setup, checkpoint, out)
             devices.any(True)
             checkpoint = load_checkpoint(out)
-    best = best_epoch(checkpoint.history)
-    return TrainedRun(out, checkpoint.history, best + 1, checkpoint.history[best][MONITOR])
+    history = checkpoint.history
+    best = best_epoch(history)
+    return TrainedRun(out, len(history), best + 1, history[best][MONITOR])
+
+
+def _init_run_folder(out: Path, setup: TrainSetup, data: Path, **groups: Any) -> None:
+    """Create the run folder with its options and provenance, or check that it has the same."""
+    for name in ("model", "optimizer", "loss", "pipeline", "augment", "train"):
+        groups[name] = getattr(setup, name)
+    groups["data"] = _keep_name(setup.data.facts, out)
+    if not (out / OPTIONS).is_file():  # a resumed run may find its data set elsewhere
+        groups["location"] = DataLocation(str(data.resolve()))
+    init_folder(out, **groups)
+    if not (out / PROVENANCE).is_file():
+        write_provenance(out, setup.data.provenance)
 
 
 def _keep_name(facts: DataFacts, out: Path) -> DataFacts:
-    """Call the data set of a run as it was called, though its folder has another name now."""
+    """Keep the data set's name of the run folder if the same data now has another folder name."""
     if (out / OPTIONS).is_file():
-        before = load_options(out / OPTIONS, "data", DataFacts)
-        if before.digest == facts.digest:
-            return dataclasses.replace(facts, name=before.name)
+        stored = load_options(out / OPTIONS, "data", DataFacts)
+        if stored.digest == facts.digest:
+            return dataclasses.replace(facts, name=stored.name)
     return facts
 
 
-def _build(plan: Plan, checkpoint: Checkpoint) -> keras.Model:
-    keras.utils.set_random_seed(plan.train.seed)
-    options = plan.model
-    if checkpoint.weights:  # which take the place of those to begin with
+def _build(setup: TrainSetup, checkpoint: Checkpoint) -> keras.Model:
+    keras.utils.set_random_seed(setup.train.seed)
+    options = setup.model
+    if checkpoint.weights:  # they replace the initial weights
         options = dataclasses.replace(options, encoder_weights="none")
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(plan.train.precision)
+    dtype_policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(setup.train.precision)
     try:
-        with plan.devices.scope():
+        with setup.devices.scope():
             detector = build_detector(options)
-            if plan.devices.replicas > 1:
-                # So that a batch is normalised as a whole, however many devices share it.
+            if setup.devices.replicas > 1:
+                # Normalize over the whole batch, whatever the number of devices that share it.
                 for layer in detector.layers:
                     if isinstance(layer, keras.layers.BatchNormalization):
                         layer.synchronized = True
             weights = {
-                CLASSIFICATION: plan.loss.classification_weight,
-                RECONSTRUCTION: plan.loss.reconstruction_weight,
+                CLASSIFICATION: setup.loss.classification_weight,
+                RECONSTRUCTION: setup.loss.reconstruction_weight,
             }
             compile_detector(
                 detector,
-                build_optimizer(plan.optimizer, plan.steps_per_epoch),
+                build_optimizer(setup.optimizer, setup.steps_per_epoch),
                 {name: weights[name] for name in detector.output},
-                plan.loss.label_smoothing,
+                setup.loss.label_smoothing,
             )
     finally:
-        keras.config.set_dtype_policy(before)
+        keras.config.set_dtype_policy(dtype_policy)
     return detector
 
 
-def _fit(detector: keras.Model, plan: Plan, begun: Checkpoint, out: Path) -> None:
-    """Train from a checkpoint to the end; from within an epoch only to its end.
+def _fit(detector: keras.Model, setup: TrainSetup, start: Checkpoint, out: Path) -> None:
+    """Train from a checkpoint to the end, or to the end of its epoch if it is within one.
 
-    Keras gives every epoch of a call the same number of steps.
+    Keras runs the same number of steps in every epoch of a `fit`.
     """
-    steps, batch_size = plan.steps_per_epoch, plan.train.batch_size
-    material, devices = plan.material, plan.devices
+    steps, batch_size = setup.steps_per_epoch, setup.train.batch_size
+    data, devices = setup.data, setup.devices
 
-    def make_train(**share: int) -> tf.data.Dataset:
+    def make_train(**worker: int) -> tf.data.Dataset:
         return stream_faces(
-            material.train,
+            data.train,
             batch_size=batch_size,
-            seed=plan.train.seed,
-            start_step=begun.epoch * steps + begun.step,
-            options=plan.pipeline,
-            augment=plan.augment,
-            **share,
-        ).map(for_detector)
+            seed=setup.train.seed,
+            start_step=start.epoch * steps + start.step,
+            options=setup.pipeline,
+            augment=setup.augment,
+            **worker,
+        ).map(select_outputs)
 
-    def make_val(**share: int) -> tf.data.Dataset:
-        shared = share_faces(material.val, most=VALIDATION_BATCH, **share)
-        return shared.map(for_detector).repeat()
+    def make_val(**worker: int) -> tf.data.Dataset:
+        batches = read_epoch(data.val, max_batch_size=VALIDATION_BATCH_SIZE, **worker)
+        return batches.map(select_outputs).repeat()
 
-    def for_detector(image, targets, *weights):
+    def select_outputs(image, targets, *weights):
         return image, *({name: of[name] for name in detector.output} for of in (targets, *weights))
 
-    callbacks = [StopAtNaN(begun, plan.name_faces), ContinueMetrics(begun)]
-    if plan.optimizer.average:
+    callbacks = [StopAtNaN(start, setup.name_faces), ResumeMetrics(start)]
+    if setup.optimizer.average:
         callbacks.append(ValidateAverage())
     if devices.is_chief:
         callbacks += [
-            ProgressLine(steps, batch_size, begun),
+            ProgressLine(steps, batch_size, start),
             keras.callbacks.TensorBoard(str(out / LOGS), write_graph=False),
-            Pictures(out, out / LOGS / "pictures", _choose_shown(material.val), begun.history),
+            DrawFigures(out, out / LOGS / "figures", _select_faces(data.val), start.history),
         ]
-    callbacks.append(RunFolder(out, begun, devices, plan.run, plan.is_done))
+    callbacks.append(RunFolder(out, start, devices, setup.runtime, setup.is_done))
     detector.fit(
         devices.distribute(make_train),
         validation_data=devices.distribute(make_val),
-        # Told, and the data repeated: at their end Keras runs one more step on some devices, which
-        # counts in the means (3.15.1). Every validation begins them anew.
-        validation_steps=math.ceil(len(material.val) / (VALIDATION_BATCH * devices.replicas)),
-        initial_epoch=begun.epoch,
-        epochs=begun.epoch + 1 if begun.step else plan.train.epochs,
-        steps_per_epoch=steps - begun.step,
-        shuffle=False,  # the stream did
+        # Given, and the dataset repeated: at the end of a dataset Keras runs one more step on some
+        # devices, which counts in the means (3.15.1). Every validation starts a new iterator.
+        validation_steps=math.ceil(len(data.val) / (VALIDATION_BATCH_SIZE * devices.replicas)),
+        initial_epoch=start.epoch,
+        epochs=start.epoch + 1 if start.step else setup.train.epochs,
+        steps_per_epoch=steps - start.step,
+        shuffle=False,  # the stream is shuffled
         verbose=0,
         callbacks=callbacks,
     )
 
 
-def _choose_shown(faces: FaceList) -> np.ndarray:
-    """Read some faces of each class, spread evenly; float32[n, size, size, 3]."""
-    positions = []
+def _select_faces(faces: FaceIndex) -> np.ndarray:
+    """Read some faces of each class, evenly spaced; float32[n, size, size, 3]."""
+    indices = []
     for label in CLASSES.values():
         members = np.flatnonzero(faces.label == label)
-        count = min(FACES_SHOWN // len(CLASSES), len(members))
-        positions += members[np.linspace(0, len(members) - 1, count).astype(int)].tolist()
-    return np.stack([faces.read(position) for position in positions]).astype(np.float32)
+        count = min(NUM_SHOWN_FACES // len(CLASSES), len(members))
+        indices += members[np.linspace(0, len(members) - 1, count).astype(int)].tolist()
+    return np.stack([faces.read(index) for index in indices]).astype(np.float32)
 
 
 @contextlib.contextmanager
-def _explain_memory(plan: Plan) -> Iterator[None]:
+def _reraise_out_of_memory(setup: TrainSetup) -> Iterator[None]:
+    """Turn out-of-memory errors into a ValueError that suggests a smaller batch."""
     try:
         yield
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:
-        batch_size, replicas = plan.train.batch_size, plan.devices.replicas
+        batch_size, replicas = setup.train.batch_size, setup.devices.replicas
         half = batch_size // 2 // replicas * replicas
         advice = f"Try --batch-size {half}" if half else "Try faces of a smaller --face-size"
         if half and replicas == 1:
-            advice += f" --accumulate {2 * plan.optimizer.accumulate}, which averages as many faces"
-        told = re.search(r"OOM when allocating.*", str(error))
+            advice += (
+                f" --accumulate {2 * setup.optimizer.accumulate}, which averages as many faces"
+            )
+        cause = re.search(r"OOM when allocating.*", str(error))
         raise ValueError(
-            f"Expected memory for {batch_size} faces of {plan.model.image_size} pixels at once; "
-            f"got '{told[0] if told else type(error).__name__}'. {advice}."
+            f"Expected memory for batches of {batch_size} faces of {setup.model.image_size} "
+            f"pixels; got '{cause[0] if cause else type(error).__name__}'. {advice}."
         ) from error

@@ -1,10 +1,7 @@
-"""What a detector learns from: faces of prepared data sets, looked at before hours go by.
+"""What a training needs before it starts: its faces, and all of its options, checked.
 
-Takes folders; gives lists of faces, and the facts by which a run knows them again.
-
-What a training was told, as a whole, and whether it can be done.
-
-Takes options, devices and faces; answers what follows of them. Trains nothing.
+Takes prepared data sets and options; returns the faces to train and validate on, and the checked
+setup of a training, with what follows from it. Trains nothing.
 """
 
 import hashlib
@@ -15,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from jdfd_keras.datasets import leakage as leaks
+from jdfd_keras.datasets import leakage
 from jdfd_keras.datasets.face_index import (
     COLUMNS,
-    FaceList,
-    draw_order,
-    draw_share,
-    join_lists,
-    list_faces,
+    FaceIndex,
+    concat,
+    epoch_order,
+    index_faces,
+    sample_fraction,
 )
 from jdfd_keras.datasets.manifest import read_faces
 from jdfd_keras.datasets.pipeline import check_options
@@ -33,8 +30,8 @@ from jdfd_keras.options import (
     ModelOptions,
     OptimizerOptions,
     PipelineOptions,
-    RunOptions,
     TrainOptions,
+    TrainRuntime,
     UnlabelledOptions,
 )
 from jdfd_keras.training.devices import Devices
@@ -43,15 +40,15 @@ from jdfd_keras.training.run_folder import best_epoch
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a run folder says of its data; `digest` tells it from all other.
+    """Facts about the data of a run, kept in its options.json.
 
     Attributes:
-        name: Of the data set.
-        digest: Of videos, hashes and labels of all its faces.
-        train_faces: Faces of training, with the unlabelled ones.
-        unlabelled_faces: Those of them that train the decoder alone.
-        val_faces: Faces of validation.
-        leaks: What lies on two sides, as a sentence.
+        name: Name of the data set.
+        digest: Digest of video, hash and label of all faces, which identifies the data.
+        train_faces: Training faces, including the unlabelled ones.
+        unlabelled_faces: Training faces that train the decoder only.
+        val_faces: Labelled validation faces.
+        leakage: What the splits share, as a sentence.
     """
 
     name: str
@@ -59,101 +56,113 @@ class DataFacts:
     train_faces: int
     unlabelled_faces: int
     val_faces: int
-    leaks: str
+    leakage: str
 
 
 @dataclass(frozen=True, eq=False)
-class Material:
-    """What a detector learns from and is chosen on.
+class TrainingData:
+    """Faces to train and validate on.
 
     Attributes:
-        facts: For the run folder.
-        train: Faces of training.
-        val: Faces of validation, all of them labelled.
-        seen: The columns of `data.leaks.COLUMNS`, `split` and `label` of both; no label is told of
-            what trains the decoder alone.
-        directories: The data sets they are of.
+        facts: Facts for the run folder.
+        train: Training faces.
+        val: Validation faces, all labelled.
+        provenance: One row per face of both splits: the columns of `datasets.leakage.COLUMNS`,
+            `split` and `label`, which is -1 for faces that train the decoder only.
+        directories: The prepared data sets.
     """
 
     facts: DataFacts
-    train: FaceList
-    val: FaceList
-    seen: pa.Table
+    train: FaceIndex
+    val: FaceIndex
+    provenance: pa.Table
     directories: tuple[Path, ...]
 
 
-def gather(
-    data: str | Path, foreign: UnlabelledOptions, *, seed: int, allow_leak: bool
-) -> Material:
-    """See that a data set can be learned from, and list its faces.
+def load_training_data(
+    directory: str | Path, unlabelled: UnlabelledOptions, *, seed: int, allow_leak: bool
+) -> TrainingData:
+    """Load the faces of a training, and check that a detector can learn from them.
 
     Args:
-        data: A prepared data set.
-        foreign: Others, and the share of their training faces that is taken as unlabelled. Their
-            faces of validation and testing are never looked at.
-        seed: Of what is drawn.
-        allow_leak: Take what lies on two sides.
+        directory: A prepared data set.
+        unlabelled: Other data sets, and the share of their training faces to add with hidden
+            labels. Their validation and test faces are not read.
+        seed: Seed of the sample of unlabelled faces.
+        allow_leak: Accept splits that share sources or near-duplicate faces.
 
     Raises:
-        OSError: If a folder is no prepared data set.
-        ValueError: If a split lacks a class or is empty, something leaks, or the data sets were
-            prepared at different sizes.
+        OSError: If a folder is not a prepared data set.
+        ValueError: If a split lacks a class or is empty, the splits share footage, or the data
+            sets have different face sizes.
+
+    Example:
+        >>> data = load_training_data(
+        ...     "prepared", UnlabelledOptions(), seed=0, allow_leak=False
+        ... )  # doctest: +SKIP
+        >>> data.facts.train_faces == len(data.train)  # doctest: +SKIP
+        True
     """
-    data = Path(data)
-    columns = list(dict.fromkeys([*COLUMNS, *leaks.COLUMNS, "split"]))
-    parts = leaks.by_split(read_faces(data, columns=columns))
+    directory = Path(directory)
+    columns = list(dict.fromkeys([*COLUMNS, *leakage.COLUMNS, "split"]))
+    splits = leakage.by_split(read_faces(directory, columns=columns))
     for split in ("train", "val"):
-        _check_classes(data, split, parts[split])
-    labelled = np.asarray(parts["val"]["label"]) != UNLABELLED
-    tables, lists = [parts["train"]], [list_faces(data, parts["train"])]
-    for directory in foreign.unlabelled:
-        table = read_faces(directory, split="train", columns=columns)
+        _check_classes(directory, split, splits[split])
+    tables, indexes = [splits["train"]], [index_faces(directory, splits["train"])]
+    for other in unlabelled.unlabelled:
+        table = read_faces(other, split="train", columns=columns)
         if not len(table):
             raise ValueError(
-                f"Expected training faces in {directory}, to be taken as unlabelled; got none. "
-                "Its other splits are kept for testing: prepare it with a training split."
+                f"Expected training faces in {other}, to use as unlabelled faces; got none. Its "
+                "other splits are reserved for testing: prepare it with a training split."
             )
-        rows = draw_share(table["label"].to_numpy(), foreign.unlabelled_share, seed)
+        rows = sample_fraction(table["label"].to_numpy(), unlabelled.unlabelled_share, seed)
         tables.append(table.take(pa.array(rows)))
-        lists.append(list_faces(directory, tables[-1], hide_labels=True))
-    train = join_lists(lists)
-    sides = {**parts, "train": pa.concat_tables([_plain(table) for table in tables])}
-    found = leaks.find_leaks(sides)
+        indexes.append(index_faces(other, tables[-1], hide_labels=True))
+    train = concat(indexes)
+    splits["train"] = pa.concat_tables([_decode_dictionaries(table) for table in tables])
+    found = leakage.find_leakage(splits)
     if not allow_leak:
-        leaks.refuse_leaks(
+        leakage.raise_on_leakage(
             found,
-            f"the splits of {data}" + " and the unlabelled faces" * bool(foreign.unlabelled),
-            "Prepare it with --split strict, look at `jdfd-keras audit`, or give --allow-leak.",
+            f"the splits of {directory}"
+            + " and the unlabelled faces" * bool(unlabelled.unlabelled),
+            "Prepare it with --split strict, check it with `jdfd-keras audit`, or use "
+            "--allow-leak.",
         )
-    facts = DataFacts(
-        name=data.resolve().name,
-        digest=_digest(sides),
-        train_faces=len(train),
-        unlabelled_faces=int((train.label == UNLABELLED).sum()),
-        val_faces=int(labelled.sum()),
-        leaks=leaks.describe_leaks(found, checked="training, validation and testing"),
+    val_labels = splits["val"]["label"].to_numpy()
+    is_labelled = val_labels != UNLABELLED
+    provenance = pa.concat_tables([splits["train"], _decode_dictionaries(splits["val"])])
+    labels = pa.array(np.concatenate([train.label, val_labels]), pa.int8())
+    return TrainingData(
+        facts=DataFacts(
+            name=directory.resolve().name,
+            digest=_digest(splits),
+            train_faces=len(train),
+            unlabelled_faces=int((train.label == UNLABELLED).sum()),
+            val_faces=int(is_labelled.sum()),
+            leakage=leakage.describe_leakage(found, checked="training, validation and testing"),
+        ),
+        train=train,
+        val=index_faces(directory, splits["val"].filter(pa.array(is_labelled))),
+        provenance=provenance.select([*leakage.COLUMNS, "split"]).append_column("label", labels),
+        directories=(directory, *map(Path, unlabelled.unlabelled)),
     )
-    val = list_faces(data, parts["val"].filter(pa.array(labelled)))
-    seen = pa.concat_tables([sides["train"], _plain(parts["val"])])
-    label = np.concatenate([train.label, np.asarray(parts["val"]["label"])])
-    seen = seen.select([*leaks.COLUMNS, "split"]).append_column("label", pa.array(label, pa.int8()))
-    directories = (data, *map(Path, foreign.unlabelled))
-    return Material(facts, train, val, seen, directories)
 
 
-def _check_classes(data: Path, split: str, table: pa.Table) -> None:
+def _check_classes(directory: Path, split: str, table: pa.Table) -> None:
     labels = table["label"].to_numpy()
     counts = {name: int((labels == label).sum()) for name, label in CLASSES.items()}
     if not all(counts.values()):
         raise ValueError(
-            f"Expected real and fake faces in the {split} split of {data}; got "
-            f"{counts['real']} real and {counts['fake']} fake. A detector cannot learn or be "
-            "chosen on one class: add videos and prepare the data set again."
+            f"Expected real and fake faces in the {split} split of {directory}; got "
+            f"{counts['real']} real and {counts['fake']} fake. A detector cannot be trained or "
+            "validated on one class: add videos and prepare the data set again."
         )
 
 
-def _plain(table: pa.Table) -> pa.Table:
-    """Undo dictionaries, which differ from data set to data set."""
+def _decode_dictionaries(table: pa.Table) -> pa.Table:
+    """Decode dictionary columns, whose dictionaries differ between data sets."""
     return pa.table(
         {
             name: column.cast(column.type.value_type)
@@ -164,18 +173,18 @@ def _plain(table: pa.Table) -> pa.Table:
     )
 
 
-def _digest(sides: dict[str, pa.Table]) -> str:
+def _digest(splits: dict[str, pa.Table]) -> str:
     digest = hashlib.sha256()
     for split in ("train", "val"):
         for name in ("video_id", "phash", "label"):
-            values = sides[split][name].cast(pa.string()).to_pylist()
+            values = splits[split][name].cast(pa.string()).to_pylist()
             digest.update("\n".join([split, name, *values]).encode())
     return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True)
-class Plan:
-    """All that a training was told, and what it runs on."""
+class TrainSetup:
+    """All options of a training, its devices and its data."""
 
     model: ModelOptions
     optimizer: OptimizerOptions
@@ -183,79 +192,80 @@ class Plan:
     pipeline: PipelineOptions
     augment: AugmentOptions
     train: TrainOptions
-    run: RunOptions
+    runtime: TrainRuntime
     devices: Devices
-    material: Material
+    data: TrainingData
 
     @property
     def steps_per_epoch(self) -> int:
-        """Count the steps that the training faces fill."""
-        return math.ceil(len(self.material.train) / self.train.batch_size)
+        """Number of steps in which every training face is used once."""
+        return math.ceil(len(self.data.train) / self.train.batch_size)
 
     def is_done(self, history: list[dict[str, float]]) -> bool:
-        """Tell whether training ends after these epochs."""
+        """Return whether training stops after the epochs of a history."""
         if len(history) >= self.train.epochs:
             return True
         waited = len(history) - 1 - best_epoch(history) if history else 0
         return bool(self.train.patience) and waited >= self.train.patience
 
     def name_faces(self, epoch: int, step: int) -> list[str]:
-        """Name the faces of a step, both counted from 0."""
-        faces, batch = self.material.train, self.train.batch_size
-        first = (epoch * self.steps_per_epoch + step) * batch
+        """Return the names of the faces of a step; both are counted from 0."""
+        faces, batch_size = self.data.train, self.train.batch_size
+        first = (epoch * self.steps_per_epoch + step) * batch_size
         names = []
-        for position in range(first, first + batch):
-            number, place = divmod(position, len(faces))
-            order = draw_order(
-                faces.label, seed=self.train.seed, number=number, balance=self.pipeline.balance
+        for index in range(first, first + batch_size):
+            data_epoch, position = divmod(index, len(faces))  # starts before its training epoch
+            order = epoch_order(
+                faces.label, seed=self.train.seed, epoch=data_epoch, balance=self.pipeline.balance
             )
-            names.append(faces.name(int(order[place])))
+            names.append(faces.name(int(order[position])))
         return names
 
 
-def check_plan(plan: Plan) -> None:
-    """See that a training can be done as it was told.
+def check_setup(setup: TrainSetup) -> None:
+    """Check that the options of a training are valid and fit its devices and data.
 
     Raises:
-        ValueError: If an option is out of range, or two of them exclude each other.
+        ValueError: If an option is out of range, or two options exclude each other.
     """
-    options, devices = plan.train, plan.devices
+    options, facts, replicas = setup.train, setup.data.facts, setup.devices.replicas
     if options.epochs < 1 or options.batch_size < 1:
         raise ValueError(
             f"Expected epochs >= 1 and batch_size >= 1; got {options.epochs} and "
             f"{options.batch_size}. Try the defaults, 20 and 4."
         )
-    if min(options.patience, plan.run.checkpoint_minutes, plan.run.checkpoint_steps) < 0:
+    if min(options.patience, setup.runtime.checkpoint_minutes, setup.runtime.checkpoint_steps) < 0:
         raise ValueError(
-            "Expected patience, checkpoint_minutes and checkpoint_steps of 0, for none, or above; "
-            f"got {options.patience}, {plan.run.checkpoint_minutes:g} and "
-            f"{plan.run.checkpoint_steps}."
+            "Expected patience, checkpoint_minutes and checkpoint_steps >= 0; got "
+            f"{options.patience}, {setup.runtime.checkpoint_minutes:g} and "
+            f"{setup.runtime.checkpoint_steps}. Try 0, which turns them off."
         )
-    if options.batch_size % devices.replicas:
-        several = devices.replicas * max(1, round(options.batch_size / devices.replicas))
+    if options.batch_size % replicas:
+        nearest = replicas * max(1, round(options.batch_size / replicas))
         raise ValueError(
-            f"Expected a batch_size that {devices.replicas} devices can share; got "
-            f"{options.batch_size}. It is of all devices together: try {several}."
+            f"Expected a batch_size that is divisible by the {replicas} devices; got "
+            f"{options.batch_size}. It counts the faces of all devices together: try {nearest}."
         )
-    if plan.material.facts.val_faces < devices.replicas:
+    if facts.val_faces < replicas:
         raise ValueError(
-            f"Expected as many faces of validation as devices, {devices.replicas}; got "
-            f"{plan.material.facts.val_faces}. Add videos, or take fewer devices."
+            f"Expected at least as many validation faces as devices, {replicas}; got "
+            f"{facts.val_faces}. Add videos, or use fewer devices."
         )
-    if devices.replicas > 1 and (plan.optimizer.accumulate > 1 or plan.optimizer.clip_norm):
+    if replicas > 1 and (setup.optimizer.accumulate > 1 or setup.optimizer.clip_norm):
         raise ValueError(
-            f"Expected neither accumulate nor clip_norm with {devices.replicas} devices; got "
-            f"{plan.optimizer.accumulate} and {plan.optimizer.clip_norm:g}. Keras clips the part "
-            "of each device by itself and cannot accumulate on several (3.15.1): leave them out."
+            f"Expected neither accumulate nor clip_norm with {replicas} devices; got "
+            f"{setup.optimizer.accumulate} and {setup.optimizer.clip_norm:g}. Keras clips the "
+            "gradient of each device separately and cannot accumulate on several (3.15.1): omit "
+            "both options."
         )
-    if plan.pipeline.reconstruct == "real" and plan.material.facts.unlabelled_faces:
+    if setup.pipeline.reconstruct == "real" and facts.unlabelled_faces:
         raise ValueError(
-            "Expected reconstruct 'all' with unlabelled faces, which teach the decoder alone; got "
-            "'real', and whether they are real is not known. Leave one of both out."
+            "Expected reconstruct 'all' with unlabelled faces, which train the decoder only; got "
+            "'real', but their class is unknown. Omit one of both options."
         )
-    if not plan.model.decoder and plan.material.facts.unlabelled_faces:
+    if not setup.model.decoder and facts.unlabelled_faces:
         raise ValueError(
-            "Expected a decoder, since unlabelled faces teach it alone; got decoder false. Leave "
-            "the unlabelled faces out."
+            "Expected a decoder, since unlabelled faces train the decoder only; got decoder "
+            "false. Omit the unlabelled faces."
         )
-    check_options(plan.material.train, plan.pipeline)
+    check_options(setup.data.train, setup.pipeline)

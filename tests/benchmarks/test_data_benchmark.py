@@ -1,4 +1,4 @@
-"""The benchmark of data: it measures a data set like any other, and counts as it says."""
+"""The data benchmark measures a valid data set, and times as documented."""
 
 import argparse
 import sys
@@ -24,7 +24,7 @@ def benchmark():
     del sys.modules["data"]
 
 
-def test_the_set_that_is_read_is_whole_and_its_faces_differ(benchmark, tmp_path):
+def test_the_set_is_undamaged_and_its_faces_differ(benchmark, tmp_path):
     out = benchmark.write_set(tmp_path, 20)
     assert find_damage(out) == []
     images = np.concatenate([image.numpy() for image, _ in load_faces(out, "train", batch_size=8)])
@@ -32,7 +32,7 @@ def test_the_set_that_is_read_is_whole_and_its_faces_differ(benchmark, tmp_path)
     assert len({image.tobytes() for image in images}) == 20
 
 
-def test_the_large_manifest_has_its_rows_and_no_leak(benchmark, tmp_path):
+def test_the_large_manifest_has_its_rows_and_no_leakage(benchmark, tmp_path):
     benchmark.write_large_manifest(tmp_path / "large", 3200)
     faces = read_faces(tmp_path / "large")
     assert len(faces) == 3200
@@ -43,22 +43,24 @@ def test_the_large_manifest_has_its_rows_and_no_leak(benchmark, tmp_path):
     assert 0 <= result["seconds"] < 30
 
 
-def test_each_way_has_its_turns_and_the_first_does_not_count(benchmark):
+def test_functions_are_timed_in_turns_after_a_warm_up(benchmark):
     calls = []
-    times = benchmark.take_turns({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")})
+    times = benchmark.time_in_turns(
+        {"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}
+    )
     assert calls == ["a", "b"] * (benchmark.ROUNDS + 1)
     assert {name: len(of) for name, of in times.items()} == dict.fromkeys("ab", benchmark.ROUNDS)
 
 
 @pytest.mark.slow
-def test_two_processes_are_measured_against_one(benchmark, tmp_path):
+def test_two_processes_are_compared_to_one(benchmark, tmp_path):
     result = benchmark.measure_prepare(tmp_path, argparse.Namespace(clips=4, frames=3))
     assert result["clips"] == 4
     expected = result["videos_per_s"]["2"] / result["videos_per_s"]["1"] / 2
     assert result["share_of_linear"] == pytest.approx(expected, rel=0.1)
 
 
-def test_the_page_says_what_was_met_and_what_was_not(benchmark):
+def test_the_page_states_which_targets_were_met(benchmark):
     report = {
         "machine": {"date": "", "processor": "", "cores": "", "python": "", "opencv": ""},
         "audit": {"rows": 10, "seconds": 61.0, "peak_mb": 1999, "leaks": 0},

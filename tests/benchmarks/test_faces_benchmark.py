@@ -1,4 +1,4 @@
-"""The benchmark of faces: its truth is true, and it counts as it says."""
+"""The face benchmark: its true faces are correct, and so are its counts."""
 
 import dataclasses
 import sys
@@ -44,38 +44,38 @@ def points(width):
     return landmarks
 
 
-def test_the_true_face_is_where_a_detector_finds_it(person):
+def test_a_detector_finds_the_true_face(person):
     import dlib
-    from face_clips import Kind, Role, film
+    from face_clips import Kind, Role, render_clip
 
     kind = Kind("", 240, 200, 60, (Role(90, 0.5),))
-    for index, (pixels, (face,)) in enumerate(film(kind, [person], seed=3)):
+    for index, (pixels, (face,)) in enumerate(render_clip(kind, [person], seed=3)):
         if index % 20 == 0:
             (found,) = dlib.get_frontal_face_detector()(pixels, 1)
-            middle = found.center()
+            center = found.center()
             assert face.is_whole
-            # dlib searches at steps of a sixth of the width.
-            np.testing.assert_allclose((middle.x, middle.y), face.box.center, atol=9)
+            # The search steps of dlib are a sixth of the width.
+            np.testing.assert_allclose((center.x, center.y), face.box.center, atol=9)
             assert found.width() == pytest.approx(face.box.width, rel=0.2)
 
 
-def test_who_comes_in_is_out_of_the_frame_before_and_whole_after(person):
-    from face_clips import Kind, Role, film
+def test_a_person_who_enters_is_outside_the_frame_before_and_inside_after(person):
+    from face_clips import Kind, Role, render_clip
 
     kind = Kind("", 320, 200, 100, (Role(70, 0.7, enters=0.3, leaves=0.7),))
-    truth = [faces for _, faces in film(kind, [person], seed=0)]
+    truth = [faces for _, faces in render_clip(kind, [person], seed=0)]
     assert [len(faces) for faces in truth[:30]] == [0] * 30
     assert all(faces[0].is_whole for faces in truth[56:70])
     assert truth[-1] == []
 
 
-def test_landmark_distance_is_a_share_of_the_eyes_distance():
+def test_the_landmark_distance_is_a_share_of_the_distance_of_the_eyes():
     from face_measures import landmark_distance
 
     assert landmark_distance(points(50) + (3, 4), points(50)) == pytest.approx(0.1)
 
 
-def test_misses_strays_and_faces_at_the_edge_are_counted_apart():
+def test_missed_false_and_partly_visible_faces_are_counted_separately():
     from face_clips import TrueFace
     from face_measures import count_found, count_mixed_tracks
 
@@ -84,9 +84,9 @@ def test_misses_strays_and_faces_at_the_edge_are_counted_apart():
         [TrueFace(0, here, points(20), True), TrueFace(1, there, points(20), True)],
         [TrueFace(0, edge, points(20), False), TrueFace(1, there, points(20), True)],
     ]
-    stray = Box(200, 200, 240, 240, 1.0)
+    false_box = Box(200, 200, 240, 240, 1.0)
     found = [
-        [Found(here, points(20)), Found(stray, points(20), 1)],
+        [Found(here, points(20)), Found(false_box, points(20), 1)],
         [Found(edge, points(20)), Found(there, points(20))],
     ]
     counts = count_found(truth, found, "our")
@@ -94,8 +94,8 @@ def test_misses_strays_and_faces_at_the_edge_are_counted_apart():
     assert count_mixed_tracks(truth, found) == 1
 
 
-def test_the_ratio_is_of_all_seconds_and_the_verdict_names_the_slowest_kind():
-    from face_report import judge, summarize
+def test_the_ratio_uses_all_seconds_and_the_targets_include_the_slowest_kind():
+    from face_report import compare_with_targets, summarize
 
     slow = dict.fromkeys(("usual_s", "usual_cpu_s", "usual_each_s"), 20.0) | {
         "our_s": 2.0,
@@ -106,7 +106,7 @@ def test_the_ratio_is_of_all_seconds_and_the_verdict_names_the_slowest_kind():
     rest["noise"] = [0.003]
     rows = {"slow": summarize([slow | rest]), "fast": summarize([fast | rest])}
     rows["all"] = summarize([slow | rest, fast | rest])
-    overall, each, median, *_ = judge(rows)
-    assert (overall["came"], overall["met"]) == ("16.0", True)
-    assert (each["came"], each["met"]) == ("10.0 at least", False)
-    assert (median["came"], median["met"]) == ("0.40%", True)
+    overall, each, median, *_ = compare_with_targets(rows)
+    assert (overall["measured"], overall["met"]) == ("16.0", True)
+    assert (each["measured"], each["met"]) == ("at least 10.0", False)
+    assert (median["measured"], median["met"]) == ("0.40%", True)

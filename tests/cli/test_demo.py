@@ -9,11 +9,20 @@ import pytest
 
 from jdfd_keras.datasets.manifest import read_videos
 
-SMALL = ["--people", "8", "--frames-per-clip", "6", "--frames-per-video", "3", "--face-size", "71"]
+SMALL = [
+    "--subjects",
+    "8",
+    "--frames-per-clip",
+    "6",
+    "--frames-per-video",
+    "3",
+    "--face-size",
+    "71",
+]
 
 
 @pytest.mark.slow
-def test_demo_goes_from_nothing_to_served_verdicts(tmp_path):
+def test_the_demo_runs_every_stage(tmp_path):
     done = subprocess.run(
         [sys.executable, "-m", "jdfd_keras", "demo", "--out", "my demo", "--epochs", "1", *SMALL]
         + ["--format", "json"],
@@ -34,32 +43,32 @@ def test_demo_goes_from_nothing_to_served_verdicts(tmp_path):
     assert set(verdicts) <= {"real", "uncertain", "fake"} and len(verdicts) == 2
     assert all(0 <= verdict["score"] <= 1 for verdict in result["verdicts"])
 
-    # The clips asked about are of the test split, and so unknown to training.
+    # The clips are of the test split, which training does not use.
     split = {video.path: video.split for video in read_videos(tmp_path / "my demo/prepared")}
     for verdict in result["verdicts"]:
         assert split[verdict["path"].removeprefix("my demo/videos/")] == "test"
 
     for name in ("roc", "report", "model"):
         assert (tmp_path / result[name]).exists()
-    assert "no judge of real videos" in result["disclaimer"]
+    assert "cannot judge real videos" in result["disclaimer"]
 
     url = re.search(r"http://127.0.0.1:\d+", done.stderr).group()
     with pytest.raises(urllib.error.URLError):  # the server was stopped
         urllib.request.urlopen(url, timeout=5)
 
 
-def test_demo_refuses_a_folder_of_other_options(tmp_path):
-    from jdfd_keras.cli.demo import run_demo
-    from jdfd_keras.io.files import claim_directory
+def test_a_folder_with_other_options_is_refused(tmp_path):
+    from jdfd_keras.cli.demo_stages import run_demo
+    from jdfd_keras.io.files import init_folder
     from jdfd_keras.options import DemoOptions
 
-    claim_directory(tmp_path / "demo", demo=DemoOptions(people=4))
-    with pytest.raises(ValueError, match="people 4 -> 6"):
-        run_demo(tmp_path / "demo", DemoOptions(people=6))
+    init_folder(tmp_path / "demo", demo=DemoOptions(subjects=4))
+    with pytest.raises(ValueError, match="subjects 4 -> 6"):
+        run_demo(tmp_path / "demo", DemoOptions(subjects=6))
 
 
-def test_demo_says_when_there_are_too_few_photographs(tmp_path):
-    from jdfd_keras.cli.demo import run_demo
+def test_too_few_photographs_are_an_error(tmp_path):
+    from jdfd_keras.cli.demo_stages import run_demo
     from jdfd_keras.options import DemoOptions
 
     (tmp_path / "photographs").mkdir()

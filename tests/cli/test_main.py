@@ -1,3 +1,5 @@
+import importlib
+import json
 import re
 import shlex
 import subprocess
@@ -9,12 +11,11 @@ import cv2
 import numpy as np
 import pytest
 
-from jdfd_keras.cli.commands import read_flags
-from jdfd_keras.cli.main import main, parse
-from jdfd_keras.cli.parser import EXAMPLES
-from jdfd_keras.options import ModelOptions, PipelineOptions, UnlabelledOptions
+from jdfd_keras import options
+from jdfd_keras.cli.main import COMMANDS, main, parse, read_options
+from jdfd_keras.options import EvaluateOptions, ModelOptions, PipelineOptions, UnlabelledOptions
 
-COMMANDS = sorted(EXAMPLES)
+MODULES = [importlib.import_module(f"jdfd_keras.cli.{c.replace('-', '_')}") for c in COMMANDS]
 README = Path(__file__).parents[2] / "README.md"
 
 
@@ -32,12 +33,36 @@ def test_help_answers_at_once(words):
     assert min(seconds() for _ in range(3)) < 0.5
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_the_common_options_and_help_all_shows_the_rest(command, capsys):
+    def flags(word: str) -> set[str]:
+        with pytest.raises(SystemExit) as exit:
+            main([command, word])
+        assert exit.value.code == 0
+        usage, *sections = capsys.readouterr().out.split("\n\n")
+        listed = re.findall(r"^  (?:-h, )?(--[a-z][a-z-]+)", "\n\n".join(sections), flags=re.M)
+        assert set(listed) - {"--help"} <= set(re.findall(r"--[a-z][a-z-]+", usage))
+        return set(listed)
+
+    common, everything = flags("--help"), flags("--help-all")
+    assert common <= everything
+    assert len(common) <= 19, "help of ten or so options, beside --help, --help-all and --format"
+    assert ("--batch-norm-momentum" in everything) == (command in ("train", "experiment"))
+    assert "--batch-norm-momentum" not in common
+
+
+def test_a_flag_that_two_groups_have_is_of_the_first():
+    words = ["experiment", "ablation", "--data", "ff=x", "--out", "y", "--batch-size", "9"]
+    assert read_options(parse(words), options.TrainOptions).batch_size == 9
+    assert read_options(parse(words), EvaluateOptions) == EvaluateOptions()
+
+
 def commands_in(text: str) -> list[str]:
     text = text.replace("\\\n", " ")
     return re.findall(r"^ *(jdfd-keras .+?)(?: &)?$", text, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("line", [line for text in EXAMPLES.values() for line in commands_in(text)])
+@pytest.mark.parametrize("line", [line for m in MODULES for line in commands_in(m.EXAMPLES)])
 def test_examples_in_the_help_are_parsed(line):
     assert parse(shlex.split(line)[1:]).command in COMMANDS
 
@@ -69,6 +94,8 @@ def test_commands_in_the_readme_are_parsed():
         ["train", "prepared", "--out", "x", "--decoder-widths", "a"],
         ["train", "prepared", "--out", "x", "--decoder-widths", "64,"],
         ["train", "prepared", "--out", "x", "--reconstruct", "fake"],
+        ["evaluate-scores", "--out", "x"],
+        ["evaluate-scores", "scores.csv"],
         ["predict", "clip.mp4"],
         ["predict", "clip.mp4", "--model", "m", "--server", "http://127.0.0.1:1/v1/models/m"],
         ["serve"],
@@ -101,23 +128,24 @@ def test_a_list_with_a_word_in_it_is_refused_by_what_every_list_is(words, capsys
 
 def test_widths_of_the_decoder_are_numbers_in_their_order():
     words = ["train", "prepared", "--out", "run"]
-    assert parse([*words, "--decoder-widths", "64,32"]).decoder_widths == (64, 32)
-    assert parse([*words, "--decoder-widths", "8"]).decoder_widths == (8,)
-    assert read_flags(parse(words), ModelOptions) == ModelOptions()
+    for text, widths in {"64,32": (64, 32), "8": (8,)}.items():
+        given = parse([*words, "--decoder-widths", text])
+        assert read_options(given, ModelOptions).decoder_widths == widths
+    assert read_options(parse(words), ModelOptions) == ModelOptions()
 
 
 def test_several_unlabelled_data_sets_are_given_one_by_one():
     words = ["train", "prepared", "--out", "run"]
     both = parse([*words, "--unlabelled", "a", "--unlabelled", "b", "--unlabelled-share", "0.1"])
-    assert read_flags(both, UnlabelledOptions) == UnlabelledOptions(("a", "b"), 0.1)
-    assert read_flags(parse(words), UnlabelledOptions) == UnlabelledOptions()
+    assert read_options(both, UnlabelledOptions) == UnlabelledOptions(("a", "b"), 0.1)
+    assert read_options(parse(words), UnlabelledOptions) == UnlabelledOptions()
 
 
 def test_a_class_weight_is_asked_for_by_a_flag_and_left_out_by_another():
     words = ["train", "prepared", "--out", "run"]
-    assert read_flags(parse([*words, "--class-weights"]), PipelineOptions).class_weights
-    assert not read_flags(parse([*words, "--no-class-weights"]), PipelineOptions).class_weights
-    assert not read_flags(parse([*words, "--no-decoder"]), ModelOptions).decoder
+    assert read_options(parse([*words, "--class-weights"]), PipelineOptions).class_weights
+    assert not read_options(parse([*words, "--no-class-weights"]), PipelineOptions).class_weights
+    assert not read_options(parse([*words, "--no-decoder"]), ModelOptions).decoder
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +165,7 @@ def write_video(path: Path, frames: list[np.ndarray]) -> Path:
 
 
 def noise() -> np.ndarray:
-    """A picture in which nobody sees a face."""
+    """An image without a face."""
     return np.random.default_rng(0).integers(0, 255, (120, 160, 3), dtype=np.uint8)
 
 
@@ -150,7 +178,7 @@ def bad_files(tmp_path_factory, clips_folder):
     (folder / "empty.mp4").write_bytes(b"")
     (folder / "cut.mp4").write_bytes(whole[: len(whole) // 2])
     return {
-        "is not there": folder / "missing.mp4",
+        "is missing": folder / "missing.mp4",
         "which is neither": folder / "notes.mp4",
         "(0 bytes)": folder / "empty.mp4",
         "cut short": folder / "cut.mp4",
@@ -173,8 +201,6 @@ def test_files_without_a_verdict_are_named_and_the_others_keep_theirs(
     code = main(["predict", *map(str, paths), "--model", str(model_file), "--format", "json"])
     assert code == 1
     printed = capfd.readouterr()
-    import json
-
     result = json.loads(printed.out)
     assert [verdict["path"] for verdict in result["files"]] == [str(good), str(wall)]
     assert (result["files"][1]["verdict"], result["files"][1]["score"]) == ("no face", None)
@@ -216,10 +242,10 @@ def test_bad_data_set_is_one_clear_line(tmp_path, capfd):
     (tmp_path / "one class" / "real").mkdir(parents=True)
     (tmp_path / "one class" / "real" / "a.mp4").touch()
     for root, reason in {
-        "nowhere": "which is no folder",
+        "nowhere": "which is not a folder",
         "empty": "real/, fake/, train/real/, train/fake/; got an empty folder",
         "no videos": "real/, fake/, train/real/, train/fake/; got an empty folder",
-        "one class": "got 1 files and none that is fake",
+        "one class": "got 1 file",
     }.items():
         out = tmp_path / "out"
         assert main(["prepare", "folder", str(tmp_path / root), "--out", str(out)]) == 1
@@ -263,8 +289,6 @@ def snapshot(folder: Path) -> dict:
 
 
 def test_resuming_a_run_that_is_done_prints_it_and_changes_nothing(done_run, capfd):
-    import json
-
     before = snapshot(done_run)
     assert main(["train", "--resume", str(done_run), "--format", "json"]) == 0
     result = json.loads(capfd.readouterr().out)
@@ -279,28 +303,26 @@ def test_resuming_a_run_that_is_done_prints_it_and_changes_nothing(done_run, cap
     assert snapshot(done_run) == before
 
 
-def test_resuming_a_run_takes_all_that_it_was_told(done_run, prepared_set, monkeypatch):
-    from jdfd_keras import options
-
-    told = {}
+def test_a_resumed_run_keeps_its_options(done_run, prepared_set, monkeypatch):
+    called = {}
 
     def train(data, out, **groups):
-        told.update(groups, data=data, out=out)
+        called.update(groups, data=data, out=out)
         raise OSError("seen enough")
 
     monkeypatch.setattr("jdfd_keras.training.train.train", train)
     assert main(["train", "--resume", str(done_run), "--checkpoint-steps", "7"]) == 1
-    assert told == {
+    assert called == {
         "data": prepared_set.resolve(),
         "out": done_run,
         "model": ModelOptions(image_size=71, decoder=False, decoder_widths=(9, 5)),
         "optimizer": options.OptimizerOptions(learning_rate=0.007),
         "loss": options.LossOptions(),
-        "options": options.TrainOptions(epochs=2, batch_size=16),
+        "train": options.TrainOptions(epochs=2, batch_size=16),
         "unlabelled": UnlabelledOptions(),
         "pipeline": PipelineOptions(class_weights=True),
         "augment": options.AugmentOptions(flip=True),
-        "run": options.RunOptions(checkpoint_steps=7),
+        "runtime": options.TrainRuntime(checkpoint_steps=7),
     }
 
 
@@ -363,30 +385,29 @@ def test_resuming_with_another_data_set_names_what_differs(
 def test_resuming_what_is_no_run_is_one_clear_line(tmp_path, prepared_set, capfd):
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "empty", tmp_path / "nowhere"):
-        parts = (f"a run folder to go on with; got {folder}", "holds no options.json", "--out DIR")
+        parts = (f"a run folder to resume; got {folder}", "holds no options.json", "--out DIR")
         assert_train_refused(["--resume", str(folder)], capfd, *parts)
     assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
     # A data set has options as well, but those of no training.
     before = snapshot(prepared_set)
-    assert_train_refused(["--resume", str(prepared_set)], capfd, "to hold the group 'place'")
+    assert_train_refused(["--resume", str(prepared_set)], capfd, "to hold the group 'location'")
     assert snapshot(prepared_set) == before
 
 
-@pytest.mark.parametrize("group", ["place", "model", "train", "loss", "unlabelled", "augment"])
+@pytest.mark.parametrize("group", ["location", "model", "train", "loss", "unlabelled", "augment"])
 def test_resuming_a_run_with_options_that_are_unknown_is_refused(done_run, tmp_path, capfd, group):
-    import json
     import shutil
 
     shutil.copytree(done_run, tmp_path / "run")
     path = tmp_path / "run" / "options.json"
-    told = json.loads(path.read_text(encoding="utf-8"))
-    told[group]["warmth"] = 3
-    path.write_text(json.dumps(told), encoding="utf-8")
+    stored = json.loads(path.read_text(encoding="utf-8"))
+    stored[group]["warmth"] = 3
+    path.write_text(json.dumps(stored), encoding="utf-8")
     parts = (f"{path} to hold the group '{group}'", "'warmth'")
     assert_train_refused(["--resume", str(tmp_path / "run")], capfd, *parts)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"place": 3}', '{"place": null}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"location": 3}', '{"location": null}'])
 def test_resuming_a_run_with_damaged_options_is_refused(tmp_path, capfd, text):
     (tmp_path / "options.json").write_text(text)
     assert_train_refused(["--resume", str(tmp_path)], capfd, str(tmp_path / "options.json"))
@@ -403,18 +424,14 @@ def test_threshold_in_per_cent_is_refused(model_file, clips_folder, capfd):
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
-        (["run", "a", "b", "--out", "o"], ("run", ["a", "b"], None)),
-        (["run", "--out", "o", "a", "b"], ("run", ["a", "b"], None)),
-        (["--out", "o", "run", "a"], ("run", ["a"], None)),
-        (["--from-scores", "s.csv", "--out", "o"], (None, [], "s.csv")),
-        (["a", "--from-scores", "s.csv", "--out", "o"], ("a", ["a"], "s.csv")),
+        (["run", "a", "b", "--out", "o"], ["a", "b"]),
+        (["run", "--out", "o", "a", "b"], ["a", "b"]),
+        (["--out", "o", "run", "a"], ["a"]),
     ],
 )
-def test_evaluate_takes_a_run_and_data_sets_or_scores(words, expected):
+def test_evaluate_takes_a_run_and_datasets_before_or_after_flags(words, expected):
     arguments = parse(["evaluate", *words])
-    found = (arguments.model, arguments.data, arguments.from_scores)
-    plain = tuple([*map(str, e)] if isinstance(e, list) else e and str(e) for e in found)
-    assert plain == expected
+    assert (str(arguments.model), [*map(str, arguments.data)]) == ("run", expected)
 
 
 @pytest.mark.parametrize("words", [["run"], [], ["run", "a", "--nonsense"], ["run", "a", "-x"]])
@@ -426,11 +443,9 @@ def test_evaluate_without_what_it_needs_is_wrong_usage(words, capfd):
 
 
 def test_scores_of_any_detector_are_measured_by_the_command(tmp_path, capfd):
-    import json
-
     lines = ["video_id,label,score", "a,0,0.2", "a,0,0.4", "b,0,0.6", "c,1,0.5", "d,1,0.9"]
     (tmp_path / "scores.csv").write_text("\n".join(lines) + "\n")
-    words = ["evaluate", "--from-scores", str(tmp_path / "scores.csv"), "--format", "json"]
+    words = ["evaluate-scores", str(tmp_path / "scores.csv"), "--format", "json"]
     assert main([*words, "--out", str(tmp_path / "out")]) == 0
     report = json.loads(capfd.readouterr().out)
     # Videos .3 and .6 against .5 and .9: three of four pairs are in order.
@@ -441,12 +456,13 @@ def test_scores_of_any_detector_are_measured_by_the_command(tmp_path, capfd):
     assert main([*words, "--out", str(tmp_path / "other")]) == 1
     printed = capfd.readouterr()
     assert printed.out == ""
-    assert_one_line(printed.err, "evaluate", "scores.csv", "a number for the score of every face")
+    assert_one_line(
+        printed.err, "evaluate-scores", "scores.csv", "a number for the score of every face"
+    )
     assert not (tmp_path / "other").exists()
 
 
 def test_calibrate_keeps_what_it_found_in_the_run(done_run, prepared_set, tmp_path, capfd):
-    import json
     import shutil
 
     shutil.copytree(done_run, tmp_path / "run")
@@ -454,14 +470,14 @@ def test_calibrate_keeps_what_it_found_in_the_run(done_run, prepared_set, tmp_pa
     assert main([*words, "--format", "json"]) == 0
     result = json.loads(capfd.readouterr().out)
     kept = json.loads((tmp_path / "run/calibration.json").read_text())["calibration"]
-    assert {name: result[name] for name in kept} == kept
-    assert kept["wanted_rate"] == 0.2 and kept["temperature"] > 0
+    assert result["calibration"] == kept
+    assert kept["target_error_rate"] == 0.2 and kept["temperature"] > 0
     names = {path.name for path in (tmp_path / "run/calibration").iterdir()}
-    assert names == {"scores.parquet", "seen.parquet"} | {
+    assert names == {"scores.parquet", "calibration_faces.parquet"} | {
         f"{name}.{kind}" for name in ("reliability", "scores") for kind in ("png", "svg")
     }
     assert main([*words[:-1], "0.5"]) == 1
-    assert "Expected a wanted rate from 0 to below 0.5; got 0.5" in capfd.readouterr().err
+    assert "got 0.5" in capfd.readouterr().err
 
 
 def test_server_that_is_not_there_is_one_clear_line(clips_folder, capfd):
@@ -472,7 +488,6 @@ def test_server_that_is_not_there_is_one_clear_line(clips_folder, capfd):
 
 
 def test_prepare_counts_faces_and_names_videos_without(clips_folder, bad_files, tmp_path, capfd):
-    import json
     import shutil
 
     root = tmp_path / "videos"
@@ -494,13 +509,13 @@ def test_prepare_counts_faces_and_names_videos_without(clips_folder, bad_files, 
     assert "failed" not in result
     assert result["videos"] == 18
     assert sum(sum(count.values()) for count in result["faces"].values()) <= 2 * 16
-    assert {row["path"] for row in result["excluded"]} >= {"fake/wall.mp4", "real/notes.mp4"}
-    assert all(row["reason"] for row in result["excluded"])
+    assert set(result["without_faces"]) >= {"videos/fake/wall", "videos/real/notes"}
+    assert all(result["excluded"][name] for name in result["without_faces"])
 
     assert main([*words, "--max-failed", "0.1"]) == 1
     printed = capfd.readouterr()
-    assert json.loads(printed.out)["failed"] == result["excluded"]
-    assert "videos gave no face, more than --max-failed 0.1" in printed.err
+    assert json.loads(printed.out)["failed"] == result["without_faces"]
+    assert "without a face, more than --max-failed 0.1" in printed.err
 
 
 def test_a_reader_who_has_seen_enough_is_no_failure(prepared_set):

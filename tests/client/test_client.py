@@ -1,13 +1,14 @@
-"""The client against small servers of the test's own, over REST and gRPC alike.
+"""The client against small test servers, over REST and gRPC alike.
 
-The model behind them scores a face by the number that its bytes spell, and finds anything else to
-be no image, which fails the whole batch, as in TensorFlow Serving.
+Their model scores a face by the number that its bytes spell. Any other bytes are an invalid image,
+which fails the whole batch, as in TensorFlow Serving.
 """
 
 import base64
 import concurrent.futures
 import contextlib
 import json
+import pickle
 import socket
 import ssl
 import subprocess
@@ -27,22 +28,35 @@ from tensorflow_serving.apis import (
     prediction_service_pb2_grpc,
 )
 
-from jdfd_keras.client import connect, grpc_transport, rest_transport, score_faces, score_files
-from jdfd_keras.client.metadata import Description, write_description
+from jdfd_keras.client import (
+    AccessDenied,
+    ClientError,
+    InvalidResponse,
+    RequestFailed,
+    RequestRefused,
+    RequestTimeout,
+    RequestTooLarge,
+    ServerUnavailable,
+    SignatureMissing,
+    connect,
+    grpc_transport,
+    rest_transport,
+)
+from jdfd_keras.client.metadata import ModelMetadata, write_metadata
 from jdfd_keras.client.signatures import TensorInfo
 from jdfd_keras.options import FaceOptions
 
 FACES = [b"0.25", b"0.5", b"0.75", b"0.125", b"1"]
 SCORES = [0.25, 0.5, 0.75, 0.125, 1]
-DESCRIPTION = Description(FaceOptions(face_size=71, margin=1.5), None, "tiny", 7, "abc")
+METADATA = ModelMetadata(FaceOptions(face_size=71, margin=1.5), None, "tiny", 7, "abc")
 SIGNATURES = {
     "serving_default": (
         {"image_bytes": (tf.string, [-1])},
         {"scores": (tf.float32, [-1]), "valid": (tf.bool, [-1])},
     ),
     "faces": ({"faces": (tf.uint8, [-1, 71, 71, 3])}, {"scores": (tf.float32, [-1])}),
-    "explain": ({"faces": (tf.uint8, [-1, 71, 71, 3])}, {"activation": (tf.float32, [-1, 2, 3])}),
-    "describe": ({"names": (tf.string, [-1])}, {"contents": (tf.string, [-1])}),
+    "explain": ({"faces": (tf.uint8, [-1, 71, 71, 3])}, {"cam": (tf.float32, [-1, 2, 3])}),
+    "metadata": ({"names": (tf.string, [-1])}, {"contents": (tf.string, [-1])}),
 }
 CODES = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -62,18 +76,18 @@ class FailureError(Exception):
 
 
 class Model:
-    """What both servers ask; tests change its behaviour, and read what was asked of it."""
+    """The model of both servers; tests change its behaviour and read its calls."""
 
     def __init__(self):
-        self.asked = []  # (signature, rows) of each call, failed ones too
+        self.calls = []  # (signature, rows) of each call, including failed ones
         self.failures = []  # statuses of the next calls
-        self.most = 1000  # rows a request
+        self.max_rows = 1000  # per request
         self.delay_s = 0
         self.change = lambda outputs: outputs
-        self.is_there = True
+        self.is_available = True
 
     def read_metadata(self):
-        if not self.is_there:
+        if not self.is_available:
             raise FailureError(404, "Servable not found for request: Latest(tiny)")
         definitions = get_model_metadata_pb2.SignatureDefMap()
         for name, (inputs, outputs) in SIGNATURES.items():
@@ -87,13 +101,13 @@ class Model:
 
     def predict(self, name, inputs):
         rows = len(next(iter(inputs.values())))
-        self.asked.append((name, rows))
+        self.calls.append((name, rows))
         time.sleep(self.delay_s)
-        if not self.is_there:
+        if not self.is_available:
             raise FailureError(404, "Servable not found for request: Latest(tiny)")
         if self.failures:
             raise FailureError(self.failures.pop(0), "busy")
-        if rows > self.most:
+        if rows > self.max_rows:
             raise FailureError(413, "Received message larger than max (9 vs. 8)")
         return self.change(getattr(self, f"_{name}")(**inputs))
 
@@ -105,10 +119,10 @@ class Model:
         return {"scores": scores, "valid": ~np.isnan(scores)}
 
     def _explain(self, faces):
-        return {"activation": faces[:, :2, :3, 0].astype(np.float32)}
+        return {"cam": faces[:, :2, :3, 0].astype(np.float32)}
 
-    def _describe(self, names):
-        texts = write_description(DESCRIPTION)
+    def _metadata(self, names):
+        texts = write_metadata(METADATA)
         return {"contents": np.array([texts[name.decode()].encode() for name in names], object)}
 
 
@@ -122,7 +136,7 @@ def make_rest_handler(model):
         disable_nagle_algorithm = True  # or a client waits 40 ms for the body
 
         def do_GET(self):
-            with self.failures_told():
+            with self.failures_answered():
                 definitions = MessageToDict(
                     model.read_metadata(),
                     preserving_proto_field_name=True,
@@ -141,7 +155,7 @@ def make_rest_handler(model):
                 )
                 for key, values in body["inputs"].items()
             }
-            with self.failures_told():
+            with self.failures_answered():
                 outputs = {
                     key: [v.decode() if isinstance(v, bytes) else v for v in values.tolist()]
                     for key, values in model.predict(name, inputs).items()
@@ -150,7 +164,7 @@ def make_rest_handler(model):
                 self.answer(200, {"outputs": next(iter(outputs.values())) if bare else outputs})
 
         @contextlib.contextmanager
-        def failures_told(self):
+        def failures_answered(self):
             try:
                 yield
             except FailureError as error:
@@ -161,7 +175,7 @@ def make_rest_handler(model):
             self.send_response(status)
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
-            with contextlib.suppress(OSError):  # a client that waited too long has gone
+            with contextlib.suppress(OSError):  # the client timed out
                 self.wfile.write(text)
 
         def log_message(self, *_):
@@ -175,13 +189,13 @@ class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
         self.model = model
 
     def GetModelMetadata(self, request, context):  # noqa: N802
-        with self.failures_told(context):
+        with self.failures_answered(context):
             response = get_model_metadata_pb2.GetModelMetadataResponse()
             response.metadata["signature_def"].Pack(self.model.read_metadata())
             return response
 
     def Predict(self, request, context):  # noqa: N802
-        with self.failures_told(context):
+        with self.failures_answered(context):
             inputs = {key: tf.make_ndarray(tensor) for key, tensor in request.inputs.items()}
             outputs = self.model.predict(request.model_spec.signature_name, inputs)
             response = predict_pb2.PredictResponse()
@@ -191,11 +205,17 @@ class Servicer(prediction_service_pb2_grpc.PredictionServiceServicer):
             return response
 
     @contextlib.contextmanager
-    def failures_told(self, context):
+    def failures_answered(self, context):
         try:
             yield
         except FailureError as error:
             context.abort(CODES[error.status], str(error))
+
+
+def predict_faces(url, faces, **settings):
+    """Score faces with a client of one call."""
+    with connect(url, **settings) as client:
+        return client.predict_faces(faces)
 
 
 @contextlib.contextmanager
@@ -267,110 +287,110 @@ def start_stub():
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 32])
-def test_scores_come_in_the_order_of_the_faces(url, model, batch_size):
-    scores = score_faces(url, FACES, batch_size=batch_size)
+def test_scores_have_the_order_of_the_faces(url, model, batch_size):
+    scores = predict_faces(url, FACES, batch_size=batch_size)
     np.testing.assert_array_equal(scores, SCORES)
     assert scores.dtype == np.float64
-    assert max(rows for _, rows in model.asked) == min(batch_size, 5)
+    assert max(rows for _, rows in model.calls) == min(batch_size, 5)
 
 
-def test_no_faces_give_no_scores_and_no_maps(url, model):
-    assert score_faces(url, []).shape == (0,)
+def test_no_faces_return_no_scores_and_no_maps(url, model):
+    assert predict_faces(url, []).shape == (0,)
     with connect(url) as client:
         assert client.explain(np.zeros((0, 71, 71, 3), np.uint8)).shape[0] == 0
-    assert model.asked == []
+    assert model.calls == []
 
 
-def test_bad_face_costs_no_other_one_its_score(url, model):
+def test_an_invalid_face_costs_no_other_face_its_score(url, model):
     faces = [b"0.25", b"0.5", b"bad", b"0.125", b"worse"]
-    np.testing.assert_array_equal(score_faces(url, faces), [0.25, 0.5, np.nan, 0.125, np.nan])
-    np.testing.assert_array_equal(score_faces(url, [b"bad"] * 3), [np.nan] * 3)
+    np.testing.assert_array_equal(predict_faces(url, faces), [0.25, 0.5, np.nan, 0.125, np.nan])
+    np.testing.assert_array_equal(predict_faces(url, [b"bad"] * 3), [np.nan] * 3)
     model.failures = [400, 400, 400]
-    with connect(url) as client, pytest.raises(OSError, match="got .*busy.*Check the faces"):
+    with connect(url) as client, pytest.raises(RequestRefused, match="got .*busy.*Check the faces"):
         client.explain(np.zeros((2, 71, 71, 3), np.uint8))
 
 
-def test_nan_of_the_server_stays_nan(url):
-    np.testing.assert_array_equal(score_faces(url, [b"0.25", b"nan"]), [0.25, np.nan])
+def test_a_nan_score_of_the_server_stays_nan(url):
+    np.testing.assert_array_equal(predict_faces(url, [b"0.25", b"nan"]), [0.25, np.nan])
 
 
-def test_model_that_went_away_is_not_taken_for_bad_faces(url, model):
-    def go(_):
-        model.is_there = False
+def test_a_removed_model_is_not_reported_as_invalid_faces(url, model):
+    def remove(_):
+        model.is_available = False
         raise FailureError(400, "Unrecognized servable version label: stable")
 
-    model.change = go
-    with pytest.raises(OSError, match="Servable not found"):
-        score_faces(url, FACES[:1])  # one, so that no further half is sent
+    model.change = remove
+    with pytest.raises(RequestFailed, match="Servable not found"):
+        predict_faces(url, FACES[:1])  # one, so that no further half is sent
 
 
-def test_request_that_is_too_large_is_sent_in_parts(url, model):
-    model.most = 2
-    np.testing.assert_array_equal(score_faces(url, FACES), SCORES)
+def test_a_request_that_is_too_large_is_split(url, model):
+    model.max_rows = 2
+    np.testing.assert_array_equal(predict_faces(url, FACES), SCORES)
     with connect(url) as client:
         faces = np.repeat(np.arange(5, dtype=np.uint8), 71 * 71 * 3).reshape(5, 71, 71, 3)
         maps = client.explain(faces)
     np.testing.assert_array_equal(maps[:, 0, 0], range(5))
-    model.most = 0
-    with pytest.raises(OSError, match="Expected .* of that size; got .*larger.*Send smaller"):
-        score_faces(url, FACES)
+    model.max_rows = 0
+    with pytest.raises(RequestTooLarge, match="of that size; got .*larger.*Send smaller"):
+        predict_faces(url, FACES)
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_busy_server_is_asked_again(url, model, status):
+def test_a_request_to_a_busy_server_is_repeated(url, model, status):
     model.failures = [status, status]
-    np.testing.assert_array_equal(score_faces(url, FACES), SCORES)
-    assert len(model.asked) == 3
+    np.testing.assert_array_equal(predict_faces(url, FACES), SCORES)
+    assert len(model.calls) == 3
     model.failures = [status] * 3
-    with pytest.raises(OSError, match="Expected .*got .*busy.*messages of its server"):
-        score_faces(url, FACES, retries=2)
-    assert len(model.asked) == 6
+    with pytest.raises(RequestFailed, match="Expected .*got .*busy.*log of its server"):
+        predict_faces(url, FACES, retries=2)
+    assert len(model.calls) == 6
 
 
-def test_server_without_time_is_not_given_the_same_again(url, model):
+def test_a_request_that_timed_out_is_not_repeated(url, model):
     model.failures = [504]
-    with pytest.raises(OSError, match="in time; got .*busy"):
-        score_faces(url, FACES)
-    assert len(model.asked) == 1
+    with pytest.raises(RequestTimeout, match="in time; got .*busy"):
+        predict_faces(url, FACES)
+    assert len(model.calls) == 1
 
 
-def test_server_that_fails_is_not_asked_again(url, model):
+def test_a_request_that_failed_is_not_repeated(url, model):
     model.failures = [500]
-    with pytest.raises(OSError, match="Expected .* to answer; got .*busy.*Check the name"):
-        score_faces(url, FACES)
-    assert len(model.asked) == 1
+    with pytest.raises(RequestFailed, match="Expected .* to answer; got .*busy.*Check the name"):
+        predict_faces(url, FACES)
+    assert len(model.calls) == 1
 
 
-def test_slow_server_is_given_up(url, model):
+def test_a_request_to_a_slow_server_times_out(url, model):
     with connect(url, timeout_s=0.2, retries=1) as client:
         model.delay_s = 0.5
         start = time.monotonic()
-        with pytest.raises(OSError, match="(?i)timed out|deadline"):
-            client.score(FACES)
+        with pytest.raises(RequestTimeout, match="(?i)timed out|deadline"):
+            client.predict_faces(FACES)
     assert time.monotonic() - start < 2
-    assert len(model.asked) == 1
+    assert len(model.calls) == 1
 
 
-def test_label_that_goes_during_a_call_is_not_taken_for_bad_faces(url, model):
-    def go(outputs):
-        model.is_there = len(model.asked) < 2
-        if not model.is_there:
+def test_a_label_removed_during_a_call_is_not_reported_as_invalid_faces(url, model):
+    def remove(outputs):
+        model.is_available = len(model.calls) < 2
+        if not model.is_available:
             raise FailureError(400, "Unrecognized servable version label: stable")
         return outputs
 
-    model.change = go
-    with pytest.raises(OSError, match="Servable not found"):
-        score_faces(url, FACES[:2], batch_size=1)
+    model.change = remove
+    with pytest.raises(RequestFailed, match="Servable not found"):
+        predict_faces(url, FACES[:2], batch_size=1)
 
 
 @pytest.mark.parametrize("scores", [np.float32([np.nan]), np.array([b"0.5"], object)])
-def test_valid_face_without_a_score_is_an_error(url, model, scores):
+def test_a_valid_face_without_a_score_is_an_error(url, model, scores):
     model.change = lambda _: {"scores": scores, "valid": np.array([True])}
-    with pytest.raises(OSError, match="as TensorFlow Serving does; got"):
-        score_faces(url, FACES[:1])
+    with pytest.raises(InvalidResponse, match="as TensorFlow Serving does; got"):
+        predict_faces(url, FACES[:1])
 
 
-def test_answer_that_drips_is_given_up(start_stub):
+def test_an_answer_that_never_ends_times_out(start_stub):
     def answer(self):
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(200)
@@ -382,11 +402,11 @@ def test_answer_that_drips_is_given_up(start_stub):
                 time.sleep(0.02)
         self.close_connection = True
 
-    with pytest.raises(OSError, match="in time; got a part of the answer in 0.1 s"):
-        score_faces(start_stub(answer), FACES[:1], timeout_s=0.1)
+    with pytest.raises(RequestTimeout, match="in time; got a part of the answer in 0.1 s"):
+        predict_faces(start_stub(answer), FACES[:1], timeout_s=0.1)
 
 
-def test_authorization_goes_with_each_request(start_stub, monkeypatch):
+def test_each_request_has_the_authorization_header(start_stub, monkeypatch):
     seen = []
 
     def answer(self):
@@ -395,9 +415,9 @@ def test_authorization_goes_with_each_request(start_stub, monkeypatch):
 
     url = start_stub(answer)
     monkeypatch.setenv("JDFD_AUTHORIZATION", "Bearer a")
-    score_faces(url, FACES)
-    score_faces(url, FACES, headers={"Authorization": "Bearer b"})
-    score_faces(url, FACES, headers={})
+    predict_faces(url, FACES)
+    predict_faces(url, FACES, headers={"Authorization": "Bearer b"})
+    predict_faces(url, FACES, headers={})
     assert seen == ["Bearer a", "Bearer b", None]
     monkeypatch.setenv("JDFD_AUTHORIZATION", "hidden\n")
     with pytest.raises(
@@ -407,10 +427,10 @@ def test_authorization_goes_with_each_request(start_stub, monkeypatch):
 
 
 @pytest.mark.parametrize("form", ["http://127.0.0.1:{}/v1/models/tiny", "grpc://127.0.0.1:{}/tiny"])
-def test_server_that_is_not_there_is_an_error_in_three_parts(form):
+def test_a_server_that_cannot_be_reached_is_an_error_in_three_parts(form):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with pytest.raises(OSError, match="Expected a server at .*got .*refused.* Is it running"):
+    with pytest.raises(ServerUnavailable, match="a server at .*got .*refused.* Is it running"):
         connect(form.format(port))
 
 
@@ -429,8 +449,8 @@ def test_server_that_is_not_there_is_an_error_in_three_parts(form):
         "grpc://127.0.0.1:8500/v1/models/tiny",
     ],
 )
-def test_url_that_is_not_of_a_model_is_refused_before_asking(url):
-    with pytest.raises(ValueError, match="Expected the URL of a served model.*got .*prints it"):
+def test_a_url_that_is_not_of_a_model_is_refused_before_any_request(url):
+    with pytest.raises(ValueError, match="Expected the URL of a served model.*got .*prints"):
         connect(url)
 
 
@@ -440,7 +460,7 @@ def test_numbers_out_of_range_are_refused(wrong):
         connect("grpc://127.0.0.1:8500/tiny", **wrong)
 
 
-def test_version_and_label_reach_the_server():
+def test_version_and_label_are_sent_to_the_server():
     specs = []
 
     class Watching(Servicer):
@@ -465,9 +485,9 @@ def test_version_and_label_reach_the_server():
     ]
 
 
-def test_model_tells_what_it_is(url):
+def test_metadata_and_signatures_are_those_of_the_model(url):
     with connect(url) as client:
-        assert client.description == DESCRIPTION
+        assert client.metadata == METADATA
         assert client.size == 71
         assert client.signatures["serving_default"].outputs == {
             "scores": TensorInfo("float", (None,)),
@@ -475,7 +495,7 @@ def test_model_tells_what_it_is(url):
         }
 
 
-def test_outputs_are_those_asked_for(url):
+def test_only_the_requested_outputs_are_returned(url):
     with connect(url) as client:
         both = client.predict("serving_default", {"image_bytes": [b"0.5", b"nan"]})
         assert both["valid"].tolist() == [True, False] and both["valid"].dtype == bool
@@ -483,33 +503,35 @@ def test_outputs_are_those_asked_for(url):
         assert list(client.predict("serving_default", {"image_bytes": [b"1"]}, ["valid"])) == [
             "valid"
         ]
-        with pytest.raises(OSError, match=r"to have outputs \['score'\] of .*got \['scores', 'va"):
+        with pytest.raises(
+            SignatureMissing, match=r"have outputs \['score'\] of .*got \['scores', 'va"
+        ):
             client.predict("serving_default", {"image_bytes": [b"0.5"]}, ["score"])
-        with pytest.raises(OSError, match="the signature 'classify'; got .*Export"):
+        with pytest.raises(SignatureMissing, match="the signature 'classify'; got .*Export"):
             client.predict("classify", {"inputs": [b"x"]})
 
 
 @pytest.mark.parametrize(
-    ("faces", "told"),
+    ("faces", "message"),
     [
         (np.zeros((1, 71, 71, 3), np.float32), "Expected uint8 as the input 'faces'; got float32"),
-        (np.zeros((71, 71, 3), np.uint8), "the shape .None, 71, 71, 3..*got .71, 71, 3"),
+        (np.zeros((71, 71, 3), np.uint8), "shape .None, 71, 71, 3..*got .71, 71, 3"),
         (np.zeros((1, 72, 71, 3), np.uint8), "got .1, 72, 71, 3"),
     ],
 )
-def test_faces_of_another_kind_are_not_sent(url, model, faces, told):
-    with connect(url) as client, pytest.raises(ValueError, match=told):
+def test_faces_of_another_dtype_or_shape_are_not_sent(url, model, faces, message):
+    with connect(url) as client, pytest.raises(ValueError, match=message):
         client.explain(faces)
-    assert model.asked == []
+    assert model.calls == []
 
 
-def test_inputs_must_be_those_of_the_signature(url, model):
+def test_inputs_must_match_the_signature(url, model):
     with connect(url) as client:
         with pytest.raises(ValueError, match=r"inputs \['image_bytes'\].*got \['images'\]"):
             client.predict("serving_default", {"images": [b"x"]})
-        with pytest.raises(ValueError, match="Expected string .*text must be bytes"):
+        with pytest.raises(ValueError, match="Expected string .*strings must be bytes"):
             client.predict("serving_default", {"image_bytes": ["x"]})
-    assert model.asked == []
+    assert model.calls == []
 
 
 @pytest.mark.parametrize(
@@ -522,27 +544,29 @@ def test_inputs_must_be_those_of_the_signature(url, model):
         {"valid": np.array([True, True])},
     ],
 )
-def test_answer_that_is_no_list_of_scores_is_an_error(url, model, outputs):
+def test_an_answer_without_one_score_per_face_is_an_error(url, model, outputs):
     model.change = lambda _: outputs
-    with pytest.raises(OSError, match="as TensorFlow Serving does; got"):
-        score_faces(url, FACES[:2])
+    with pytest.raises(InvalidResponse, match="as TensorFlow Serving does; got"):
+        predict_faces(url, FACES[:2])
 
 
 def test_one_client_serves_many_threads(url, model):
     model.delay_s = 0.01
     faces = [[b"0.25"] * n + [b"0.75"] for n in range(24)]
     with connect(url) as client, concurrent.futures.ThreadPoolExecutor(8) as pool:
-        answers = list(pool.map(client.score, faces))
-    assert [a.tolist() for a in answers] == [[0.25] * n + [0.75] for n in range(24)]
+        scores = list(pool.map(client.predict_faces, faces))
+    assert [array.tolist() for array in scores] == [[0.25] * n + [0.75] for n in range(24)]
 
 
-def test_files_are_scored_in_their_order(url, tmp_path):
+def test_scores_of_files_have_their_order(url, tmp_path):
     for index, face in enumerate(FACES):
         (tmp_path / f"{index}.png").write_bytes(face)
     paths = [tmp_path / f"{index}.png" for index in range(len(FACES))]
-    np.testing.assert_array_equal(score_files(url, paths, batch_size=2), SCORES)
-    with pytest.raises(OSError, match="Expected image files of face crops; got .*9.png"):
-        score_files(url, [*paths, tmp_path / "9.png"])
+    with connect(url, batch_size=2) as client:
+        np.testing.assert_array_equal(client.predict_files(paths), SCORES)
+        assert client.predict_files([]).shape == (0,)
+        with pytest.raises(FileNotFoundError, match="image files of face crops; got .*9.png"):
+            client.predict_files([*paths, tmp_path / "9.png"])
 
 
 @pytest.mark.parametrize(
@@ -561,7 +585,7 @@ def test_files_are_scored_in_their_order(url, tmp_path):
         b'{"outputs": {"scores": [[0.5], []]}}',
     ],
 )
-def test_answer_of_another_kind_is_an_error(start_stub, text):
+def test_an_answer_in_another_format_is_an_error(start_stub, text):
     def answer(self):
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(200)
@@ -569,12 +593,12 @@ def test_answer_of_another_kind_is_an_error(start_stub, text):
         self.end_headers()
         self.wfile.write(text)
 
-    with pytest.raises(OSError, match="as TensorFlow Serving does; got .*something else"):
-        score_faces(start_stub(answer), [b"0.5"])
+    with pytest.raises(InvalidResponse, match="as TensorFlow Serving does; got .*Check that"):
+        predict_faces(start_stub(answer), [b"0.5"])
 
 
 @pytest.mark.parametrize("text", [b'{"metadata": []}', b'{"metadata": {}}', b"null"])
-def test_metadata_of_another_kind_is_an_error(text):
+def test_metadata_in_another_format_is_an_error(text):
     class Stub(BaseHTTPRequestHandler):
         def do_GET(self):
             self.send_response(200)
@@ -584,31 +608,31 @@ def test_metadata_of_another_kind_is_an_error(text):
         def log_message(self, *_):
             pass
 
-    with rest_server(Stub) as port, pytest.raises(OSError, match="as TensorFlow Serving does"):
+    with rest_server(Stub) as port, pytest.raises(InvalidResponse, match="as TensorFlow Serving"):
         connect(f"http://127.0.0.1:{port}/v1/models/tiny")
 
 
 @pytest.mark.parametrize("sent", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"])
-def test_connection_that_breaks_is_made_anew(start_stub, sent):
-    tries = []
+def test_a_request_whose_connection_broke_is_repeated(start_stub, sent):
+    attempts = []
 
     def answer(self):
-        tries.append(None)
-        if len(tries) > 2:
+        attempts.append(None)
+        if len(attempts) > 2:
             return make_rest_handler(Model()).do_POST(self)
         self.wfile.write(sent)
         self.close_connection = True
         return None
 
     url = start_stub(answer)
-    np.testing.assert_array_equal(score_faces(url, FACES), SCORES)
-    tries.clear()
-    with pytest.raises(OSError, match="Expected a server at .*got"):
-        score_faces(url, FACES, retries=1)
-    assert len(tries) == 2
+    np.testing.assert_array_equal(predict_faces(url, FACES), SCORES)
+    attempts.clear()
+    with pytest.raises(ServerUnavailable, match="Expected a server at .*got"):
+        predict_faces(url, FACES, retries=1)
+    assert len(attempts) == 2
 
 
-def test_server_says_when_to_ask_again(start_stub):
+def test_the_server_may_state_the_delay_before_a_repetition(start_stub):
     times = []
 
     def answer(self):
@@ -621,12 +645,12 @@ def test_server_says_when_to_ask_again(start_stub):
         self.send_header("Content-Length", "0")
         return self.end_headers()
 
-    np.testing.assert_array_equal(score_faces(start_stub(answer), FACES), SCORES)
+    np.testing.assert_array_equal(predict_faces(start_stub(answer), FACES), SCORES)
     assert times[1] - times[0] >= 1
 
 
 @pytest.mark.parametrize("status", [400, 301, 403])
-def test_word_of_a_proxy_is_not_about_the_faces(start_stub, status):
+def test_an_error_of_a_proxy_is_not_about_the_faces(start_stub, status):
     def answer(self):
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(status)
@@ -635,14 +659,15 @@ def test_word_of_a_proxy_is_not_about_the_faces(start_stub, status):
         self.end_headers()
         self.wfile.write(b"Not today.")
 
-    with pytest.raises(OSError, match=f"status {status}: b'Not today.'"):
-        score_faces(start_stub(answer), [b"0.5"])
+    kind = AccessDenied if status == 403 else RequestFailed
+    with pytest.raises(kind, match=f"status {status}: b'Not today.'"):
+        predict_faces(start_stub(answer), [b"0.5"])
 
 
-def test_no_proxy_stands_before_this_machine(url, monkeypatch):
+def test_no_proxy_is_used_for_this_machine(url, monkeypatch):
     for name in ("http_proxy", "https_proxy", "grpc_proxy"):
         monkeypatch.setenv(name, "http://127.0.0.1:1")
-    np.testing.assert_array_equal(score_faces(url, FACES, retries=0), SCORES)
+    np.testing.assert_array_equal(predict_faces(url, FACES, retries=0), SCORES)
 
 
 def test_proxy_of_the_environment_is_used(model, monkeypatch):
@@ -657,15 +682,15 @@ def test_proxy_of_the_environment_is_used(model, monkeypatch):
         monkeypatch.setenv("http_proxy", f"http://me:p%40ss@127.0.0.1:{port}")
         monkeypatch.delenv("no_proxy", raising=False)
         url = "http://models.invalid:8501/v1/models/tiny"
-        np.testing.assert_array_equal(score_faces(url, FACES), SCORES)
+        np.testing.assert_array_equal(predict_faces(url, FACES), SCORES)
         login = base64.b64encode(b"me:p@ss").decode()
         assert seen == [(f"{url}/metadata", f"Basic {login}")]
         monkeypatch.setenv("no_proxy", "models.invalid")
-        with pytest.raises(OSError, match="Expected a server at .*resolve"):
+        with pytest.raises(ServerUnavailable, match="Expected a server at .*resolve"):
             connect(url, retries=0)
 
 
-def test_tls_trusts_the_authorities_of_the_system(model, tmp_path, monkeypatch):
+def test_tls_trusts_the_certificate_authorities_of_the_system(model, tmp_path, monkeypatch):
     key, certificate = tmp_path / "key.pem", tmp_path / "certificate.pem"
     subprocess.run(
         ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
@@ -686,21 +711,30 @@ def test_tls_trusts_the_authorities_of_the_system(model, tmp_path, monkeypatch):
             f"grpcs://localhost:{grpc_port}/tiny",
         )
         for url in urls:
-            with pytest.raises(OSError, match="(?i)certificate|handshake|ssl"):
+            with pytest.raises(ClientError, match="(?i)certificate|handshake|ssl"):
                 connect(url, retries=0)
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         for url in urls:
-            np.testing.assert_array_equal(score_faces(url, FACES), SCORES)
+            np.testing.assert_array_equal(predict_faces(url, FACES), SCORES)
 
 
 def test_client_needs_no_tensorflow(model):
     code = (
         "import sys; from jdfd_keras.client import connect\n"
         "for url in sys.argv[1:]:\n"
-        "    with connect(url) as client: print(client.score([b'0.5']), client.description.name)\n"
+        "    with connect(url) as client:\n"
+        "        print(client.predict_faces([b'0.5']), client.metadata.name)\n"
         "sys.exit('tensorflow' in sys.modules)"
     )
     with rest_server(make_rest_handler(model)) as rest_port, grpc_server(model) as grpc_port:
         urls = f"http://127.0.0.1:{rest_port}/v1/models/tiny", f"grpc://127.0.0.1:{grpc_port}/tiny"
         done = subprocess.run([sys.executable, "-c", code, *urls], capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "[0.5] tiny\n" * 2), done.stderr
+
+
+def test_an_error_survives_pickling():
+    error = pickle.loads(
+        pickle.dumps(SignatureMissing("grpc://h:1/m", "the signature 'x'; got []"))
+    )
+    assert (error.url, error.reason) == ("grpc://h:1/m", "the signature 'x'; got []")
+    assert str(error).startswith("Expected grpc://h:1/m to have the signature 'x'; got []. Export")

@@ -1,6 +1,6 @@
 import pytest
 
-from jdfd_keras.client.metadata import Calibration, Description, read_description, write_description
+from jdfd_keras.client.metadata import Calibration, ModelMetadata, read_metadata, write_metadata
 from jdfd_keras.options import FaceOptions
 
 FACES = FaceOptions(face_size=96, alignment="box", margin=1.7)
@@ -11,9 +11,9 @@ def answer(texts):
 
 
 @pytest.mark.parametrize("calibration", [None, Calibration(temperature=1.25, threshold=0.75)])
-def test_description_comes_back_as_it_was(calibration):
-    description = Description(FACES, calibration, "detector", 3, "abc")
-    assert read_description(answer(write_description(description))) == description
+def test_written_metadata_is_read_back(calibration):
+    metadata = ModelMetadata(FACES, calibration, "detector", 3, "abc")
+    assert read_metadata(answer(write_metadata(metadata))) == metadata
 
 
 @pytest.mark.parametrize(
@@ -21,7 +21,7 @@ def test_description_comes_back_as_it_was(calibration):
     [
         {"alignment.json": ""},
         {"alignment.json": "[]"},
-        {"alignment.json": '{"faces": {"size": 3}}'},
+        {"alignment.json": '{"format_version": 1, "faces": {"size": 3}}'},
         {"calibration.json": '{"calibration": {"temperatures": 2}}'},
         {"model.json": "{}"},
         {"model.json": "3"},
@@ -31,12 +31,21 @@ def test_description_comes_back_as_it_was(calibration):
         {"calibration.json": '{"calibration": {"temperature": "2"}}'},
     ],
 )
-def test_texts_of_another_kind_are_an_error(wrong):
-    texts = write_description(Description(FACES, Calibration(), "detector", 3, "abc")) | wrong
-    with pytest.raises(OSError, match="describe itself; got .*export it again"):
-        read_description(answer(texts))
+def test_invalid_texts_are_an_error(wrong):
+    texts = write_metadata(ModelMetadata(FACES, Calibration(), "detector", 3, "abc")) | wrong
+    with pytest.raises(OSError, match="readable metadata; got .*export it again"):
+        read_metadata(answer(texts))
+
+
+def test_a_model_of_another_format_version_is_rejected_with_a_way_out():
+    texts = write_metadata(ModelMetadata(FACES, None, "detector", 3, "abc"))
+    texts["alignment.json"] = texts["alignment.json"].replace(
+        '"format_version": 1', '"format_version": 2'
+    )
+    with pytest.raises(OSError, match="with format_version 1; got 2. Export it again"):
+        read_metadata(answer(texts))
 
 
 def test_too_few_texts_are_an_error():
-    with pytest.raises(OSError, match="describe itself"):
-        read_description(lambda names: [b"{}"])
+    with pytest.raises(OSError, match="readable metadata"):
+        read_metadata(lambda names: [b"{}"])

@@ -1,4 +1,4 @@
-"""Our messages against those of tensorflow-serving-api, and our arrays against TensorFlow's."""
+"""Messages against those of tensorflow-serving-api, and arrays against TensorFlow's."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tensorflow.core.framework import tensor_pb2, tensor_shape_pb2, types_pb2
 from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2, predict_pb2
 
-from jdfd_keras.client import protos as wire
+from jdfd_keras.client import protos
 from jdfd_keras.client.signatures import Signature, TensorInfo
 
 THEIRS = {
@@ -35,22 +35,22 @@ def make_array(name):
     values = [[0, 1, 2], [3, 100, 127]]
     if name == "string":
         return np.array([[b"a", b""], [b"\xff\x00", b"abc"]], object)
-    return np.array(values, types_of_tensorflow()[name])
+    return np.array(values, tensorflow_dtypes()[name])
 
 
-def types_of_tensorflow():
-    """NumPy's type by TensorFlow's name, as TensorFlow has it."""
+def tensorflow_dtypes():
+    """Return TensorFlow's own NumPy dtype for each of its names."""
     return {
         name: tf.as_dtype(types_pb2.DataType.Value(f"DT_{name.upper()}")).as_numpy_dtype
         for name in [*NUMBERS, "string"]
     }
 
 
-def test_fields_have_the_numbers_and_kinds_of_tensorflow():
-    assert set(wire.MESSAGES) == set(THEIRS)
-    for name, fields in wire.MESSAGES.items():
+def test_fields_have_the_numbers_and_types_of_tensorflow():
+    assert set(protos.MESSAGES) == set(THEIRS)
+    for name, fields in protos.MESSAGES.items():
         for field in fields:
-            ours = wire._classes[name].DESCRIPTOR.fields_by_name[field]
+            ours = protos._classes[name].DESCRIPTOR.fields_by_name[field]
             theirs = THEIRS[name].DESCRIPTOR.fields_by_name[field]
             assert ours.number == theirs.number, (name, field)
             assert ours.is_repeated == theirs.is_repeated, (name, field)
@@ -59,32 +59,32 @@ def test_fields_have_the_numbers_and_kinds_of_tensorflow():
             assert ours.type == kind, (name, field)
 
 
-def test_types_are_those_of_tensorflow():
-    assert {name: (number, dtype.type) for name, (number, dtype, _) in wire.DTYPES.items()} == {
+def test_dtypes_are_those_of_tensorflow():
+    assert {name: (number, dtype.type) for name, (number, dtype, _) in protos.DTYPES.items()} == {
         name: (types_pb2.DataType.Value(f"DT_{name.upper()}"), dtype)
-        for name, dtype in (types_of_tensorflow() | {"string": np.object_}).items()
+        for name, dtype in (tensorflow_dtypes() | {"string": np.object_}).items()
     }
 
 
 @pytest.mark.parametrize("name", [*NUMBERS, "string"])
-def test_tensorflow_reads_our_arrays_and_we_read_its(name):
+def test_tensorflow_reads_our_arrays_and_we_read_those_of_tensorflow(name):
     array = make_array(name)
-    sent = wire.encode_tensor(array).SerializeToString()
+    sent = protos.encode_tensor(array).SerializeToString()
     read = tf.make_ndarray(tensor_pb2.TensorProto.FromString(sent))
     assert read.dtype == array.dtype
     np.testing.assert_array_equal(read, array)
 
     made = tf.make_tensor_proto(array).SerializeToString()
-    ours = wire.decode_tensor(wire.Tensor.FromString(made))
+    ours = protos.decode_tensor(protos.Tensor.FromString(made))
     assert ours.dtype == array.dtype
     np.testing.assert_array_equal(ours, array)
 
 
 @pytest.mark.parametrize("name", [*NUMBERS, "string"])
 @pytest.mark.parametrize("count", [0, 1, 2, 3])
-def test_values_one_by_one_may_be_fewer_than_the_shape(name, count):
-    """The last one stands for the rest, as in TensorFlow, which is asked here."""
-    _, _, field = wire.DTYPES[name]
+def test_the_last_of_too_few_values_is_repeated(name, count):
+    """Expected values are TensorFlow's own."""
+    _, _, field = protos.DTYPES[name]
     theirs = tensor_pb2.TensorProto(dtype=types_pb2.DataType.Value(f"DT_{name.upper()}"))
     theirs.tensor_shape.dim.add(size=3)
     values = [b"x", b"", b"yz"] if name == "string" else [1, 0, 1]
@@ -93,8 +93,8 @@ def test_values_one_by_one_may_be_fewer_than_the_shape(name, count):
     getattr(theirs, field).extend(values[:count])
     expected = tf.make_ndarray(theirs)
     if name == "string" and not count:
-        expected = np.array([b""] * 3, object)  # it gives str there, and bytes elsewhere
-    array = wire.decode_tensor(wire.Tensor.FromString(theirs.SerializeToString()))
+        expected = np.array([b""] * 3, object)  # TensorFlow returns str here, and bytes elsewhere
+    array = protos.decode_tensor(protos.Tensor.FromString(theirs.SerializeToString()))
     assert array.dtype == expected.dtype
     np.testing.assert_array_equal(array, expected)
 
@@ -102,7 +102,9 @@ def test_values_one_by_one_may_be_fewer_than_the_shape(name, count):
 @pytest.mark.parametrize("array", [np.float32(0.5), np.zeros((0, 4), np.uint8), np.zeros(1)])
 def test_arrays_without_axes_or_rows_keep_their_shape(array):
     array = np.asarray(array)
-    back = wire.decode_tensor(wire.Tensor.FromString(wire.encode_tensor(array).SerializeToString()))
+    back = protos.decode_tensor(
+        protos.Tensor.FromString(protos.encode_tensor(array).SerializeToString())
+    )
     assert (back.dtype, back.shape) == (array.dtype, array.shape)
     np.testing.assert_array_equal(back, array)
 
@@ -120,21 +122,21 @@ def test_arrays_without_axes_or_rows_keep_their_shape(array):
         {"dtype": 1, "float_val": [1], "tensor_shape": {"dim": [{"size": 2**45}]}},
     ],
 )
-def test_message_at_odds_with_itself_is_an_error(tensor):
+def test_an_inconsistent_message_is_an_error(tensor):
     with pytest.raises(ValueError):
-        wire.decode_tensor(wire.Tensor(**tensor))
+        protos.decode_tensor(protos.Tensor(**tensor))
 
 
-def test_array_of_another_type_is_an_error():
+def test_an_array_of_an_unknown_dtype_is_an_error():
     with pytest.raises(ValueError, match="Expected an array of one of.*got complex64.*astype"):
-        wire.encode_tensor(np.zeros(1, np.complex64))
+        protos.encode_tensor(np.zeros(1, np.complex64))
 
 
-def test_request_is_the_same_to_tensorflow_serving():
-    ours = wire.PredictRequest(output_filter=["scores"])
+def test_tensorflow_serving_parses_our_request():
+    ours = protos.PredictRequest(output_filter=["scores"])
     ours.model_spec.name, ours.model_spec.signature_name = "tiny", "serving_default"
     ours.model_spec.version.value = 3
-    ours.inputs["image_bytes"].CopyFrom(wire.encode_tensor(np.array([b"x"], object)))
+    ours.inputs["image_bytes"].CopyFrom(protos.encode_tensor(np.array([b"x"], object)))
 
     theirs = predict_pb2.PredictRequest(output_filter=["scores"])
     theirs.model_spec.name, theirs.model_spec.signature_name = "tiny", "serving_default"
@@ -156,8 +158,8 @@ def test_signatures_are_read_from_metadata():
     definitions.signature_def["__saved_model_init_op"].outputs["x"].dtype = types_pb2.DT_INVALID
     theirs = get_model_metadata_pb2.GetModelMetadataResponse()
     theirs.metadata["signature_def"].Pack(definitions)
-    ours = wire.GetModelMetadataResponse.FromString(theirs.SerializeToString())
-    assert wire.read_signatures(ours) == {
+    ours = protos.GetModelMetadataResponse.FromString(theirs.SerializeToString())
+    assert protos.read_signatures(ours) == {
         "faces": Signature(
             "tensorflow/serving/predict",
             {"faces": TensorInfo("uint8", (None, 71, 71, 3))},

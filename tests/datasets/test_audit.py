@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from jdfd_keras.cli.main import main
 from jdfd_keras.datasets import audit as audit_module
-from jdfd_keras.datasets.audit import PICTURES, audit
+from jdfd_keras.datasets.audit import AuditResult, CommonSources, Shortcut, audit
 from jdfd_keras.datasets.manifest import (
     FaceRow,
     VideoRow,
@@ -19,15 +19,17 @@ from jdfd_keras.datasets.manifest import (
     to_table,
     write_table,
 )
+from jdfd_keras.datasets.videos import FaceCount
 from jdfd_keras.io.files import save_options
 from jdfd_keras.options import FaceOptions, FilterOptions, PrepareOptions, SplitOptions
-from jdfd_keras.reporting.dataset_report import render_audit
+from jdfd_keras.reporting import dataset_report
+from jdfd_keras.reporting.dataset_report import NEAR_DUPLICATES, render_audit, write_audit
 
-LISTING = {"missing": [], "unknown": [], "left_out": {}}
+LISTING = {"missing": [], "unrecognized": [], "excluded": {}}
 
 
 def video(video_id, split="train", label=0, sources=None, **fields):
-    """A row of a video with two faces; everything but its split and class is as any other's."""
+    """Return the row of a video with two faces; all rows are equal but for split and class."""
     row = VideoRow(
         video_id=video_id,
         path=f"{video_id}.mp4",
@@ -43,7 +45,7 @@ def video(video_id, split="train", label=0, sources=None, **fields):
         num_frames=4,
         num_tracks=1,
         num_faces=2,
-        dropped={},
+        filtered={},
         warning="",
         reason="",
     )
@@ -51,7 +53,7 @@ def video(video_id, split="train", label=0, sources=None, **fields):
 
 
 def faces_of(row, rng, **fields):
-    """Its faces, like nobody else's."""
+    """Return the faces of a video, with unique hashes."""
     shared = {
         field.name: getattr(row, field.name)
         for field in dataclasses.fields(row)
@@ -85,7 +87,7 @@ def faces_of(row, rng, **fields):
 
 
 def write_set(folder, videos, rows, suffix="parquet", listing=LISTING, **options):
-    """Write a prepared data set without its shards, which an audit reads for pictures alone."""
+    """Write a prepared data set without its shards, which only images of faces need."""
     folder.mkdir(exist_ok=True)
     groups = {
         "faces": FaceOptions(),
@@ -103,7 +105,7 @@ def write_set(folder, videos, rows, suffix="parquet", listing=LISTING, **options
 
 @pytest.fixture
 def make_set(tmp_path):
-    """A function that writes a data set of videos with two faces each, none of them alike."""
+    """Return a function that writes a data set of videos with two different faces each."""
     rng = np.random.default_rng(0)
 
     def make(name, videos, *more_faces, **written):
@@ -113,82 +115,73 @@ def make_set(tmp_path):
     return make
 
 
-def clean_videos(family="mine", count=12):
-    """A third each of the splits; half of them fake."""
+def clean_videos(namespace="mine", count=12):
+    """Return videos, a third of them in each split, half of them fake."""
     splits = ("train", "val", "test")
     return [
-        video(f"{family}/{number}", splits[number % 3], number // 3 % 2) for number in range(count)
+        video(f"{namespace}/{number}", splits[number % 3], number // 3 % 2)
+        for number in range(count)
     ]
 
 
-def shortcuts_in(report, number=0):
-    return {row["measure"]: row for row in report["sets"][number]["shortcuts"]}
+def shortcuts_in(result, number=0):
+    return {row.measure: row for row in result.datasets[number].shortcuts}
 
 
-def test_counts_are_those_of_the_rows(prepared_set):
-    (found,) = audit([prepared_set])["sets"]
+def test_counts_equal_those_of_the_rows(prepared_set):
+    (found,) = audit([prepared_set]).datasets
     faces, videos = read_manifest(prepared_set), read_videos(prepared_set)
     names = {1: "fake", 0: "real"}
     members = defaultdict(list)
     for row in faces:
         members[row.split, names[row.label], row.manipulation].append(row.video_id)
-    assert len(found["counts"]) == len(members) == 6
-    for group in found["counts"]:
-        ids = members[group["split"], group["label"], group["manipulation"]]
-        assert (group["videos"], group["faces"]) == (len(set(ids)), len(ids))
-    splits = [group["split"] for group in found["counts"]]
+    assert len(found.counts) == len(members) == 6
+    for group in found.counts:
+        ids = members[group.split, group.label, group.manipulation]
+        assert (group.num_videos, group.num_faces) == (len(set(ids)), len(ids))
+    splits = [group.split for group in found.counts]
     assert splits == ["train", "train", "val", "val", "test", "test"]
-    assert (found["faces"], found["videos"]) == (len(faces), 16)
-    assert {group["compression"] for group in found["counts"]} == {""}
+    assert (found.num_faces, found.num_videos) == (len(faces), 16)
+    assert {group.compression for group in found.counts} == {""}
     without = [row for row in videos if not row.num_faces]
-    assert found["without_faces"] == {
-        "count": len(without),
-        "by_label": dict(Counter(names[row.label] for row in without)),
-        "videos": [{"video_id": row.video_id, "reason": row.reason} for row in without],
-    }
-    for split, share in found["fake_share"].items():
+    assert found.without_faces == Counter(names[row.label] for row in without)
+    assert found.reasons == {row.video_id: row.reason for row in without}
+    for split, share in found.fake_share.items():
         labels = [row.label for row in faces if row.split == split]
         assert share == pytest.approx(sum(labels) / len(labels))
 
 
-def test_the_page_begins_with_the_table_of_faces_in_training_and_testing(prepared_set):
+def test_the_report_begins_with_the_faces_of_each_split(prepared_set):
     faces = Counter((row.split, row.label) for row in read_manifest(prepared_set))
     columns = [(split, label) for split in ("train", "val", "test") for label in (0, 1)]
     header = " | ".join(f"{split} {('real', 'fake')[label]}" for split, label in columns)
     counts = " | ".join(str(faces[column]) for column in columns)
     page = render_audit(audit([prepared_set]))
-    assert page.index(f"| data set | split | {header} |") < page.index("## Leaks")
+    assert page.index(f"| data set | split | {header} |") < page.index("## Leakage")
     assert f"| prepared | official | {counts} |" in page
 
 
-def test_fakes_of_all_manipulations_are_one_column_of_the_first_table(make_set):
+def test_the_first_table_sums_all_manipulations(make_set):
     names = ["Deepfakes", "FaceSwap", "FaceSwap", "NeuralTextures"]
     fakes = [video(f"mine/f{n}", "val", 1, manipulation=name) for n, name in enumerate(names)]
-    report = audit([make_set("a", [video("mine/real", "train"), *fakes])])
-    assert "| a | official | 2 | 0 | 0 | 8 | 0 | 0 |" in render_audit(report)
-    assert "| val | fake | FaceSwap | c23 | 2 | 4 |" in render_audit(report)
+    result = audit([make_set("a", [video("mine/real", "train"), *fakes])])
+    assert "| a | official | 2 | 0 | 0 | 8 | 0 | 0 |" in render_audit(result)
+    assert "| val | fake | FaceSwap | c23 | 2 | 4 |" in render_audit(result)
 
 
-def test_unlabelled_faces_are_counted_and_are_no_share(make_set):
+def test_unlabelled_faces_are_counted_but_not_in_the_share_of_fakes(make_set):
     videos = [*clean_videos(), *(video(f"mine/new{number}", "test", -1) for number in range(3))]
-    (found,) = audit([make_set("a", videos)])["sets"]
-    assert {
-        "split": "test",
-        "label": "unlabelled",
-        "manipulation": "",
-        "compression": "c23",
-        "videos": 3,
-        "faces": 6,
-    } in (found["counts"])
-    assert found["fake_share"] == {"train": 0.5, "val": 0.5, "test": 0.5}
-    assert all(row["videos"] <= 12 for row in found["shortcuts"])
+    (found,) = audit([make_set("a", videos)]).datasets
+    assert FaceCount(3, 6, "test", "unlabelled", "", "c23") in found.counts
+    assert found.fake_share == {"train": 0.5, "val": 0.5, "test": 0.5}
+    assert all(row.num_videos <= 12 for row in found.shortcuts)
 
 
-def test_what_the_data_set_was_made_of_is_told(make_set):
+def test_missing_unrecognized_and_excluded_files_are_counted(make_set):
     listing = {
         "missing": ["real/1.mp4", "real/2.mp4"],
-        "unknown": ["notes.mp4"],
-        "left_out": {
+        "unrecognized": ["notes.mp4"],
+        "excluded": {
             "mine/x": "shares footage with test: source 3",
             "mine/y": "shares footage with test: source 4",
             "mine/z": "another reason",
@@ -197,42 +190,38 @@ def test_what_the_data_set_was_made_of_is_told(make_set):
     videos = clean_videos()
     videos[0] = dataclasses.replace(videos[0], num_faces=0, reason="no | face\nwas found")
     made = make_set("a", videos, listing=listing, split=SplitOptions(split="strict"))
-    report = audit([made])
-    (found,) = report["sets"]
-    assert (found["missing"], found["unknown"], found["split"]) == (2, 1, "strict")
-    assert sorted(found["left_out"].values()) == [1, 2]
-    assert found["without_faces"]["count"] == 1
-    page = render_audit(report)
-    assert "2 files are missing and 1 unknown" in page
-    assert "2 videos, shares footage with test" in page
+    result = audit([made])
+    (found,) = result.datasets
+    assert (found.missing, found.unrecognized, found.split) == (2, 1, "strict")
+    assert sorted(found.excluded.values()) == [1, 2]
+    assert found.without_faces == {"real": 1}
+    page = render_audit(result)
+    assert "Files of the layout: 2 missing, 1 unrecognized." in page
+    assert "Excluded: 2 videos, shares footage with test." in page
     assert "| mine/0 | no \\| face was found |" in page
 
 
 def test_a_clean_set_does_not_fail(prepared_set, make_set):
     for directory in (prepared_set, make_set("a", clean_videos())):
-        report = audit([directory])
-        assert "failed" not in report
-        assert report["leaks"] == {
-            "shared_sources": {"count": 0, "sources": []},
-            "near_duplicates": {"count": 0, "pairs": []},
-        }
-        assert "**No leak found**" in render_audit(report)
+        result = audit([directory])
+        assert result.failed == []
+        assert (result.num_shared_sources, result.shared_sources) == (0, [])
+        assert (result.num_near_duplicates, result.near_duplicates) == (0, [])
+        assert "**No leakage**" in render_audit(result)
 
 
 def test_a_source_in_two_splits_is_found(make_set):
     videos = clean_videos()
     videos += [video("mine/a", "train", 0, ["anna"]), video("mine/b", "test", 1, ["anna", "bob"])]
-    report = audit([make_set("a", videos)])
-    assert report["leaks"]["shared_sources"] == {
-        "count": 1,
-        "sources": [
-            {"source": "mine/anna", "places": {"train": ["mine/a"], "test": ["mine/b"]}},
-        ],
-    }
-    (failed,) = report["failed"]
+    result = audit([make_set("a", videos)])
+    assert result.num_shared_sources == 1
+    assert result.to_dict()["shared_sources"] == [
+        {"source": "mine/anna", "videos": {"train": ["mine/a"], "test": ["mine/b"]}}
+    ]
+    (failed,) = result.failed
     assert failed.startswith("1 source")
-    page = render_audit(report)
-    assert f"**Leaks: {failed}.**" in page
+    page = render_audit(result)
+    assert f"**Leakage: {failed}.**" in page
     assert "| mine/anna | train (1), test (1) | mine/a, mine/b |" in page
 
 
@@ -246,16 +235,14 @@ def test_a_near_duplicate_in_two_splits_is_found(make_set):
         *faces_of(other, rng, phash=near)[:1],
         *faces_of(other, rng)[1:],
     ]
-    report = audit([make_set("a", clean_videos(), *faces)])
-    assert report["leaks"]["near_duplicates"] == {
-        "count": 1,
-        "pairs": [
-            {"splits": ["val", "test"], "videos": ["mine/a", "mine/b"], "faces": 2, "bits": 3}
-        ],
-    }
-    (failed,) = report["failed"]
+    result = audit([make_set("a", clean_videos(), *faces)])
+    assert result.num_near_duplicates == 1
+    (pair,) = result.near_duplicates
+    assert (pair.splits, pair.videos) == (("val", "test"), ("mine/a", "mine/b"))
+    assert (pair.num_faces, pair.bits) == (2, 3)
+    (failed,) = result.failed
     assert failed.startswith("1 pair")
-    assert "| val / test | mine/a / mine/b | 2 | 3 |" in render_audit(report)
+    assert "| val / test | mine/a / mine/b | 2 | 3 |" in render_audit(result)
 
 
 @pytest.mark.parametrize("suffixes", [("parquet", "parquet"), ("csv", "csv"), ("parquet", "csv")])
@@ -267,41 +254,36 @@ def test_a_source_in_training_of_one_set_and_testing_of_another_is_found(make_se
         for name, videos, suffix in zip("ab", (one, other), suffixes, strict=True)
     ]
     for directory in made:
-        assert "failed" not in audit([directory])
-    report = audit(made)
-    assert len(report["failed"]) == 1
-    assert [entry["source"] for entry in report["leaks"]["shared_sources"]["sources"]] == [
-        "ffpp/000"
-    ]
-    assert report["across"]["shared_sources"] == [
-        {"sets": ["a", "b"], "count": 1, "sources": ["ffpp/000"]}
-    ]
+        assert audit([directory]).failed == []
+    result = audit(made)
+    assert len(result.failed) == 1
+    assert [entry.source for entry in result.shared_sources] == ["ffpp/000"]
+    assert result.common_sources == [CommonSources(("a", "b"), 1, ["ffpp/000"])]
 
 
-def test_sources_that_several_sets_have_are_told_though_they_lie_in_one_split(make_set):
+def test_common_sources_of_data_sets_are_listed_even_in_one_split(make_set):
     common = [video(f"ffpp/c23/{number}", "train", number % 2) for number in range(4)]
     made = [
         make_set("a", [*clean_videos("a"), *common]),
         make_set("b", [*clean_videos("b"), *common[:3]]),
         make_set("c", clean_videos("c")),
     ]
-    report = audit(made)
-    assert "failed" not in report
-    assert report["across"]["shared_sources"] == [
-        {"sets": ["a", "b"], "count": 3, "sources": ["ffpp/0", "ffpp/1", "ffpp/2"]}
-    ]
-    assert "a and b share 3 sources, such as ffpp/0, ffpp/1, ffpp/2." in render_audit(report)
-    assert "No source lies in two of the data sets." in render_audit(audit(made[1:]))
+    result = audit(made)
+    assert result.failed == []
+    expected = CommonSources(("a", "b"), 3, ["ffpp/0", "ffpp/1", "ffpp/2"])
+    assert result.common_sources == [expected]
+    assert "a and b share 3 sources, such as ffpp/0, ffpp/1, ffpp/2." in render_audit(result)
+    assert "No source is in two of the data sets." in render_audit(audit(made[1:]))
 
 
-def test_sets_whose_crops_are_laid_differently_are_told_so(make_set):
+def test_data_sets_with_different_alignments_are_mentioned(make_set):
     one, same = make_set("a", clean_videos("a")), make_set("b", clean_videos("b"))
     other = make_set("c", clean_videos("c"), faces=FaceOptions(alignment="box", margin=1.5))
-    assert "laid differently" not in render_audit(audit([one, same]))
-    report = audit([one, other])
-    assert report["alignments"] == {"a": "landmarks68, margin 1.3", "c": "box, margin 1.5"}
-    assert "laid differently (a: landmarks68, margin 1.3; c: box, margin 1.5)" in render_audit(
-        report
+    assert "aligned differently" not in render_audit(audit([one, same]))
+    result = audit([one, other])
+    assert result.alignments == {"a": "landmarks68, margin 1.3", "c": "box, margin 1.5"}
+    assert "aligned differently (a: landmarks68, margin 1.3; c: box, margin 1.5)" in render_audit(
+        result
     )
 
 
@@ -314,7 +296,7 @@ MEASURES = {
 
 
 def vary(measure, step):
-    """60 videos of which one number is noise of 0 to 8, and `step` more where they are fake."""
+    """Return 60 videos in which one property is noise of 0 to 8, plus `step` if fake."""
     rng = np.random.default_rng(0)
     return [
         dataclasses.replace(row, **MEASURES[measure](10 + step * row.label + int(rng.integers(9))))
@@ -323,28 +305,28 @@ def vary(measure, step):
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_a_number_of_the_file_that_gives_the_class_away_is_a_shortcut(make_set, measure):
-    report = audit([make_set("a", vary(measure, step=10))])
-    found = shortcuts_in(report)
-    assert found[measure] == {"measure": measure, "videos": 60, "auc": 1.0, "is_shortcut": True}
-    assert [name for name, row in found.items() if row["is_shortcut"]] == [measure]
-    assert f"| {measure} | 60 | 1.000 | a shortcut |" in render_audit(report)
+def test_a_property_that_separates_the_classes_is_a_shortcut(make_set, measure):
+    result = audit([make_set("a", vary(measure, step=10))])
+    found = shortcuts_in(result)
+    assert found[measure] == Shortcut(measure, num_videos=60, auc=1.0, is_shortcut=True)
+    assert [name for name, row in found.items() if row.is_shortcut] == [measure]
+    assert f"| {measure} | 60 | 1.000 | a shortcut |" in render_audit(result)
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_noise_is_no_shortcut(make_set, measure):
+def test_noise_is_not_a_shortcut(make_set, measure):
     found = shortcuts_in(audit([make_set("a", vary(measure, step=0))]))[measure]
-    assert found["videos"] == 60
-    assert 0.3 < found["auc"] < 0.7
-    assert found["auc"] != 0.5
-    assert not found["is_shortcut"]
+    assert found.num_videos == 60
+    assert 0.3 < found.auc < 0.7
+    assert found.auc != 0.5
+    assert not found.is_shortcut
 
 
 @pytest.mark.parametrize(
     ("name", "field"),
     [("sharpness", "sharpness"), ("width of the detected face", "box")],
 )
-def test_numbers_of_faces_are_told_by_their_mean_over_the_video(tmp_path, name, field):
+def test_properties_of_faces_are_averaged_over_the_video(tmp_path, name, field):
     rng = np.random.default_rng(0)
     videos, faces, means = clean_videos(count=30), [], {}
     for row in videos:
@@ -354,7 +336,7 @@ def test_numbers_of_faces_are_told_by_their_mean_over_the_video(tmp_path, name, 
             entry = float(value) if field == "sharpness" else (7, 0, 7 + value, 100)
             faces.append(dataclasses.replace(face, **{field: entry}))
     found = shortcuts_in(audit([write_set(tmp_path / "a", videos, faces)]))[name]
-    # The AUC by its definition: pairs of a fake and a real video in which the fake has more.
+    # The AUC by its definition: the share of pairs in which the fake video has the larger value.
     pairs = [
         (means[fake.video_id] > means[real.video_id])
         + 0.5 * (means[fake.video_id] == means[real.video_id])
@@ -362,103 +344,101 @@ def test_numbers_of_faces_are_told_by_their_mean_over_the_video(tmp_path, name, 
         for real in videos
         if fake.label > real.label
     ]
-    assert found["videos"] == 30
-    assert found["auc"] == pytest.approx(np.mean(pairs))
+    assert found.num_videos == 30
+    assert found.auc == pytest.approx(np.mean(pairs))
 
 
 @pytest.mark.parametrize(("num_more", "auc", "is_shortcut"), [(62, 0.62, False), (72, 0.72, True)])
 def test_a_shortcut_has_an_auc_of_0_7_or_more(make_set, num_more, auc, is_shortcut):
-    # 100 of each class; so many fakes have two bytes, and as many of the real ones have one. At
-    # 0.62 the AUC is away from 0.5 by three standard errors, and still no shortcut.
+    # 100 of each class; `num_more` fakes have two bytes, and as many real videos have one. An AUC
+    # of 0.62 differs from 0.5 by three standard errors, and is not a shortcut.
     videos = [
         video(f"mine/{n}", "train", n % 2, file_bytes=1 + ((n // 2 < num_more) == bool(n % 2)))
         for n in range(200)
     ]
     found = shortcuts_in(audit([make_set("a", videos)]))["file size"]
-    assert found["auc"] == pytest.approx(auc)
-    assert found["is_shortcut"] is is_shortcut
+    assert found.auc == pytest.approx(auc)
+    assert found.is_shortcut is is_shortcut
 
 
-def test_a_number_that_fakes_have_less_of_is_a_shortcut_too(make_set):
+def test_a_property_with_smaller_values_for_fakes_is_a_shortcut(make_set):
     videos = [
         dataclasses.replace(row, file_bytes=100 - row.label) for row in clean_videos(count=60)
     ]
     found = shortcuts_in(audit([make_set("a", videos)]))["file size"]
-    assert (found["auc"], found["is_shortcut"]) == (0.0, True)
+    assert (found.auc, found.is_shortcut) == (0.0, True)
 
 
 def test_few_videos_are_not_enough_for_a_shortcut(make_set):
-    # With two of each an AUC of 1 comes by chance once in six times.
+    # With two of each class, an AUC of 1 has a probability of one in six by chance.
     videos = [video(f"mine/{n}", "train", n % 2, file_bytes=n % 2) for n in range(4)]
     found = shortcuts_in(audit([make_set("a", videos)]))["file size"]
-    assert (found["auc"], found["is_shortcut"]) == (1.0, False)
+    assert (found.auc, found.is_shortcut) == (1.0, False)
 
 
-def test_a_measure_that_no_video_has_or_one_class_alone_is_undefined(prepared_set, make_set):
-    report = audit([prepared_set])
-    expected = {"measure": "JPEG quality", "videos": 0, "auc": None, "is_shortcut": False}
-    assert shortcuts_in(report)["JPEG quality"] == expected
-    assert "| JPEG quality | 0 | undefined |  |" in render_audit(report)
+def test_a_property_without_values_for_both_classes_is_undefined(prepared_set, make_set):
+    result = audit([prepared_set])
+    expected = Shortcut("JPEG quality", num_videos=0, auc=None, is_shortcut=False)
+    assert shortcuts_in(result)["JPEG quality"] == expected
+    assert "| JPEG quality | 0 | undefined |  |" in render_audit(result)
     videos = [
         dataclasses.replace(row, jpeg_quality=90 * row.label) for row in clean_videos(count=20)
     ]
     found = shortcuts_in(audit([make_set("a", videos)]))["JPEG quality"]
-    assert (found["videos"], found["auc"], found["is_shortcut"]) == (9, None, False)
+    assert (found.num_videos, found.auc, found.is_shortcut) == (9, None, False)
 
 
-def test_a_set_without_faces_is_described_all_the_same(make_set):
+def test_a_data_set_without_faces_is_described(make_set):
     videos = [
         dataclasses.replace(row, num_faces=0, num_frames=0, width=0, height=0, reason="damaged")
         for row in clean_videos()
     ]
-    report = audit([make_set("a", videos)])
-    assert report["sets"][0]["fake_share"] == {"train": None, "val": None, "test": None}
-    assert report["sets"][0]["without_faces"]["by_label"] == {"real": 6, "fake": 6}
-    assert "Share of fakes: unknown." in render_audit(report)
+    result = audit([make_set("a", videos)])
+    assert result.datasets[0].fake_share == {"train": None, "val": None, "test": None}
+    assert result.datasets[0].without_faces == {"real": 6, "fake": 6}
+    assert "Share of fakes: undefined." in render_audit(result)
 
 
-def test_many_findings_are_counted_and_some_of_them_named(make_set, monkeypatch):
-    monkeypatch.setattr(audit_module, "MOST_LISTED", 2)
+def test_findings_are_all_counted_and_the_first_are_listed(make_set, monkeypatch):
+    monkeypatch.setattr(audit_module, "MAX_LISTED", 2)
     videos = clean_videos()
     for number in range(5):
         videos += [video(f"mine/{s}{number}", s, 0, [f"s{number}"]) for s in ("train", "test")]
     videos += [video(f"mine/no{n}", num_faces=0, reason="damaged") for n in range(3)]
-    report = audit([make_set("a", videos)])
-    assert report["leaks"]["shared_sources"]["count"] == 5
-    assert len(report["leaks"]["shared_sources"]["sources"]) == 2
-    assert report["failed"] == ["5 sources in two splits"]
-    assert report["sets"][0]["without_faces"]["count"] == 3
-    assert len(report["sets"][0]["without_faces"]["videos"]) == 2
+    result = audit([make_set("a", videos)])
+    assert result.num_shared_sources == 5
+    assert len(result.shared_sources) == 2
+    assert result.failed == ["5 sources in two splits"]
+    assert result.datasets[0].without_faces == {"real": 3}
+    assert len(result.datasets[0].reasons) == 2
 
 
-def test_the_same_set_twice_is_refused(make_set, tmp_path, monkeypatch):
+def test_a_repeated_data_set_raises_an_error(make_set, tmp_path, monkeypatch):
     made, other = make_set("a", clean_videos("a")), make_set("b", clean_videos("b"))
     (tmp_path / "link").symlink_to(made)
     monkeypatch.chdir(tmp_path)
     for again in (made, str(made), tmp_path / "link", "a", "b/../a"):
-        with pytest.raises(ValueError, match=r"Expected each data set once; got .*Leave out"):
+        with pytest.raises(ValueError, match=r"Expected each data set once; got .*Omit the"):
             audit([made, other, again])
 
 
-def test_sets_of_one_name_are_told_apart_by_their_folders(make_set, tmp_path):
+def test_data_sets_with_the_same_name_are_named_by_their_paths(make_set, tmp_path):
     (tmp_path / "x").mkdir()
     made = [make_set("x/a", clean_videos("a")), make_set("a", clean_videos("b"))]
-    report = audit(made)
-    assert [entry["name"] for entry in report["sets"]] == [str(directory) for directory in made]
-    assert [entry["directory"] for entry in report["sets"]] == [
-        str(directory) for directory in made
-    ]
+    result = audit(made)
+    assert [entry.name for entry in result.datasets] == [str(directory) for directory in made]
+    assert [entry.directory for entry in result.datasets] == [str(directory) for directory in made]
 
 
-def test_a_folder_that_is_no_prepared_set_is_refused(make_set, tmp_path):
+def test_a_folder_that_is_not_a_prepared_data_set_raises_an_error(make_set, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(OSError, match="jdfd-keras prepare"):
         audit([make_set("a", clean_videos()), tmp_path / "empty"])
 
 
 @pytest.fixture
-def near_sets(prepared_set, tmp_path):
-    """A data set and one made of the same faces under other names, with other splits."""
+def duplicated_sets(prepared_set, tmp_path):
+    """Return a data set, and a copy of it with other names and splits."""
     other = tmp_path / "other"
     shutil.copytree(prepared_set, other)
     swapped = {"train": "test", "test": "train", "val": "val"}
@@ -477,46 +457,53 @@ def near_sets(prepared_set, tmp_path):
     return [prepared_set, other]
 
 
-def test_the_report_is_written_as_it_is_returned(prepared_set, tmp_path):
+def test_the_written_report_equals_the_result(prepared_set, tmp_path):
     out = tmp_path / "new" / "folder"
-    report = audit([prepared_set], out)
-    assert json.loads((out / "audit.json").read_text(encoding="utf-8")) == report
-    assert (out / "audit.md").read_text(encoding="utf-8") == render_audit(report)
+    result = audit([prepared_set])
+    write_audit(result, out)
+    written = json.loads((out / "audit.json").read_text(encoding="utf-8"))
+    assert written == result.to_dict()
+    assert AuditResult.from_dict(written) == result
+    assert (out / "audit.md").read_text(encoding="utf-8") == render_audit(result)
     assert {path.name for path in out.iterdir()} == {"audit.json", "audit.md"}
 
 
-def test_near_duplicates_are_shown_and_those_of_an_earlier_audit_are_not(near_sets, tmp_path):
+def test_near_duplicates_are_drawn_and_those_of_an_earlier_audit_removed(duplicated_sets, tmp_path):
     out = tmp_path / "out"
-    report = audit(near_sets, out)
-    assert json.loads((out / "audit.json").read_text(encoding="utf-8")) == report
-    found = report["leaks"]["near_duplicates"]
-    # Every video that is for training here is for testing there, and the other way round.
-    faces = Counter(row.video_id for row in read_manifest(near_sets[0]) if row.split != "val")
+    result = audit(duplicated_sets)
+    write_audit(result, out)
+    written = json.loads((out / "audit.json").read_text(encoding="utf-8"))
+    assert written == result.to_dict()
+    assert AuditResult.from_dict(written) == result
+    # Every training video of one data set is a test video of the other.
+    faces = Counter(row.video_id for row in read_manifest(duplicated_sets[0]) if row.split != "val")
     same = {}
-    for pair in found["pairs"]:
-        names = [name.split("/", 1)[1] for name in pair["videos"]]
+    for pair in result.near_duplicates:
+        names = [name.split("/", 1)[1] for name in pair.videos]
         if names[0] == names[1]:
             same[f"clips/{names[0]}"] = pair
     assert same.keys() == faces.keys()
-    assert {pair["bits"] for pair in same.values()} == {0}
-    assert all(pair["faces"] >= faces[name] for name, pair in same.items())
-    assert f"{found['count']} pairs of videos with near-duplicate faces" in report["failed"][0]
-    assert found["picture"] == PICTURES
-    assert f"]({PICTURES})" in (out / "audit.md").read_text(encoding="utf-8")
-    assert min(cv2.imread(str(out / PICTURES)).shape[:2]) > 300
-    audit(near_sets[:1], out)
-    assert not (out / PICTURES).exists()
+    assert {pair.bits for pair in same.values()} == {0}
+    assert all(pair.num_faces >= faces[name] for name, pair in same.items())
+    expected = f"{result.num_near_duplicates} pairs of videos with near-duplicate faces"
+    assert expected in result.failed[0]
+    assert f"]({NEAR_DUPLICATES})" in (out / "audit.md").read_text(encoding="utf-8")
+    assert min(cv2.imread(str(out / NEAR_DUPLICATES)).shape[:2]) > 300
+    write_audit(audit(duplicated_sets[:1]), out)
+    assert {path.name for path in out.iterdir()} == {"audit.json", "audit.md"}
 
 
-def test_the_pictures_are_those_of_the_two_faces(near_sets, tmp_path, monkeypatch):
+def test_the_images_are_those_of_the_two_faces(duplicated_sets, tmp_path, monkeypatch):
     rows = []
     monkeypatch.setattr(
-        audit_module, "draw_sheet", lambda path, shown, title, notes: rows.extend(shown)
+        dataset_report, "draw_sheet", lambda path, shown, title, notes: rows.extend(shown)
     )
-    monkeypatch.setattr(audit_module, "MOST_PICTURES", 5)
-    pairs = audit(near_sets, tmp_path / "out")["leaks"]["near_duplicates"]["pairs"]
+    monkeypatch.setattr(dataset_report, "MAX_SHEET_ROWS", 5)
+    result = audit(duplicated_sets)
+    write_audit(result, tmp_path / "out")
+    pairs = result.near_duplicates
     crops = {}
-    for path in (near_sets[0] / "shards").iterdir():
+    for path in (duplicated_sets[0] / "shards").iterdir():
         for record in tf.data.TFRecordDataset(str(path)):
             features = tf.train.Example.FromString(record.numpy()).features.feature
             video_id = features["video_id"].bytes_list.value[0].decode()
@@ -525,47 +512,47 @@ def test_the_pictures_are_those_of_the_two_faces(near_sets, tmp_path, monkeypatc
             crops[name] = tf.io.decode_png(png).numpy()
     assert len(rows) == 5 < len(pairs)
     for row, pair in zip(rows, pairs[:5], strict=True):
-        assert row.title == " and ".join(pair["splits"])
-        for face, video_id in zip(row.faces, pair["videos"], strict=True):
+        assert row.title == " and ".join(pair.splits)
+        for face, video_id in zip(row.faces, pair.videos, strict=True):
             name = face.caption.replace("\n", "/")
             assert name.startswith(f"{video_id}/frame ")
             np.testing.assert_array_equal(face.crop, crops[name.replace("other/", "clips/")])
 
 
-def test_the_command_ends_with_0_where_nothing_leaks(prepared_set, tmp_path, capsys):
+def test_the_command_exits_with_0_without_leakage(prepared_set, tmp_path, capsys):
     assert main(["audit", str(prepared_set), "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
-    assert "**No leak found**" in printed
+    assert "**No leakage**" in printed
     assert str(tmp_path / "out" / "audit.md") in printed
 
 
-def test_the_command_ends_with_1_where_something_leaks(make_set, capsys):
+def test_the_command_exits_with_1_on_leakage(make_set, capsys):
     videos = [video("mine/a", "train", 0, ["anna"]), video("mine/b", "test", 1, ["anna"])]
     assert main(["audit", str(make_set("a", videos))]) == 1
     printed = capsys.readouterr().out
-    assert "**Leaks: 1 source" in printed
+    assert "**Leakage: 1 source" in printed
     assert "mine/anna" in printed
 
 
-def test_the_command_prints_the_dict_as_json(make_set, capsys):
+def test_the_command_prints_the_result_as_json(make_set, capsys):
     videos = [video("mine/a", "train", 0, ["anna"]), video("mine/b", "test", 1, ["anna"])]
     made = make_set("a", videos)
     assert main(["audit", str(made), "--format", "json"]) == 1
-    assert json.loads(capsys.readouterr().out) == audit([made])
+    assert json.loads(capsys.readouterr().out) == audit([made]).to_dict()
 
 
-def test_the_command_names_what_is_no_prepared_set(tmp_path, capsys):
+def test_the_command_reports_a_folder_that_is_not_a_prepared_data_set(tmp_path, capsys):
     assert main(["audit", str(tmp_path)]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "jdfd-keras audit: Expected a prepared data set" in captured.err
 
 
-def test_compression_that_gives_the_classes_away_is_a_shortcut(make_set):
+def test_compression_that_separates_the_classes_is_a_shortcut(make_set):
     videos = [
         dataclasses.replace(video, compression="c40" if video.label else "raw")
         for video in clean_videos()
     ]
-    (found,) = audit([make_set("a", videos)])["sets"]
-    (row,) = [row for row in found["shortcuts"] if row["measure"].startswith("compression")]
-    assert (row["auc"], row["is_shortcut"]) == (1.0, True)
+    (found,) = audit([make_set("a", videos)]).datasets
+    (row,) = [row for row in found.shortcuts if row.measure.startswith("compression")]
+    assert (row.auc, row.is_shortcut) == (1.0, True)

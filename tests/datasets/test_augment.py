@@ -1,4 +1,4 @@
-"""Each change does what it says, in the graph, and the same for the same seed."""
+"""Each augmentation has its documented effect, in a graph, and depends on the seed alone."""
 
 import dataclasses
 
@@ -21,8 +21,8 @@ def crop(astronaut):
 
 
 @pytest.fixture(scope="module")
-def change():
-    """A function that changes a crop in one way with one of many seeds, compiled once a way."""
+def augment():
+    """Function that applies one augmentation with a seed; compiled once per augmentation."""
     functions = {
         name: tf.function(
             lambda crop, seed, name=name: augment_face(crop, seed, AugmentOptions(**{name: True})),
@@ -36,95 +36,95 @@ def change():
     return lambda name, crop, seed: functions[name](crop, tf.constant([seed, 0], tf.int64)).numpy()
 
 
-def changed(change, name, crop, count=60):
-    """What became of the crop under `count` seeds, those left alone not counted."""
+def changed(augment, name, crop, count=60):
+    """Return the crop as augmented with `count` seeds, without the unchanged results."""
     return [
         result
-        for result in (change(name, crop, seed) for seed in range(count))
+        for result in (augment(name, crop, seed) for seed in range(count))
         if not np.array_equal(result, crop)
     ]
 
 
-def detail(picture):
-    """Mean difference between neighbours, in grey levels."""
-    return float(np.abs(np.diff(picture.astype(float), axis=1)).mean())
+def detail(image):
+    """Compute the mean difference between neighbouring pixels, in grey levels."""
+    return float(np.abs(np.diff(image.astype(float), axis=1)).mean())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_about_every_second_face_is_changed_and_the_form_is_kept(change, crop, name):
-    results = changed(change, name, crop)
-    # 60 draws with chance one half: 30 and 4 standard deviations of 3.9.
+def test_about_half_of_the_faces_are_augmented_and_keep_shape_and_dtype(augment, crop, name):
+    results = changed(augment, name, crop)
+    # 60 draws with probability one half: 30 +- 4 standard deviations of 3.9.
     assert 14 <= len(results) <= 46
     assert all(r.shape == (SIZE, SIZE, 3) and r.dtype == np.uint8 for r in results)
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_seed_alone_decides(change, crop, name):
+def test_the_result_depends_on_the_seed_alone(augment, crop, name):
     for seed in range(4):
-        np.testing.assert_array_equal(change(name, crop, seed), change(name, crop, seed))
+        np.testing.assert_array_equal(augment(name, crop, seed), augment(name, crop, seed))
     if name != "flip":
-        results = changed(change, name, crop, 30)
+        results = changed(augment, name, crop, 30)
         assert len({result.tobytes() for result in results}) > len(results) // 2
 
 
-def test_without_a_switch_a_face_stays_as_it_is(crop):
+def test_without_augmentation_a_face_is_unchanged(crop):
     for seed in range(8):
         result = augment_face(tf.constant(crop), tf.constant([seed, 1], tf.int64), AugmentOptions())
         np.testing.assert_array_equal(result.numpy(), crop)
 
 
-def test_a_flip_mirrors(change, crop):
-    for result in changed(change, "flip", crop):
+def test_flip_mirrors(augment, crop):
+    for result in changed(augment, "flip", crop):
         np.testing.assert_array_equal(result, crop[:, ::-1])
 
 
-def test_jpeg_leaves_what_a_jpeg_of_some_quality_leaves(change, crop):
+def test_jpeg_is_a_jpeg_of_some_quality_from_40_to_100(augment, crop):
     possible = {
         tf.io.decode_jpeg(tf.io.encode_jpeg(crop, quality=quality)).numpy().tobytes(): quality
         for quality in range(1, 101)
     }
-    found = [possible.get(result.tobytes()) for result in changed(change, "jpeg", crop)]
+    found = [possible.get(result.tobytes()) for result in changed(augment, "jpeg", crop)]
     assert None not in found
     assert 40 <= min(found) < 55
     assert 85 < max(found) <= 100
 
 
-def test_blur_is_a_gaussian_and_keeps_the_light(change, crop):
+def test_blur_is_gaussian_and_keeps_the_mean(augment, crop):
     import cv2
 
-    for result in changed(change, "blur", crop):
+    for result in changed(augment, "blur", crop):
         errors = []
         for sigma in np.arange(0.1, 2.01, 0.01):
             expected = cv2.GaussianBlur(
                 crop.astype(np.float32), (11, 11), sigma, borderType=cv2.BORDER_REFLECT_101
             )
             errors.append(np.abs(expected - result).max())
-        assert min(errors) < 2  # the nearest of those sigmas is 0.005 away at most
+        assert min(errors) < 2  # the nearest of these sigmas differs by 0.005 at most
         assert abs(result.mean() - crop.mean()) < 1
 
 
-def test_small_and_large_again_loses_detail(change, crop):
-    results = changed(change, "scaling", crop)
+def test_scaling_loses_detail_and_keeps_the_mean(augment, crop):
+    results = changed(augment, "scaling", crop)
     assert all(detail(result) < detail(crop) for result in results)
     assert min(map(detail, results)) < 0.6 * detail(crop)
     assert all(abs(result.mean() - crop.mean()) < 2 for result in results)
 
 
-def test_noise_is_normal_and_of_ten_levels_at_most(change):
+def test_noise_is_normal_with_a_deviation_of_ten_levels_at_most(augment):
     grey = np.full((SIZE, SIZE, 3), 128, np.uint8)
-    deviations = [result.astype(float).std() for result in changed(change, "noise", grey)]
+    deviations = [result.astype(float).std() for result in changed(augment, "noise", grey)]
     assert max(deviations) < 10.5
     assert max(deviations) > 7 and min(deviations) < 3
-    loud = max(changed(change, "noise", grey), key=lambda r: r.astype(float).std())
-    away = (loud.astype(float) - 128) / loud.astype(float).std()
-    assert abs(np.mean(away)) < 0.05
-    assert abs(np.mean(np.abs(away) < 1) - 0.683) < 0.02
+    noisiest = max(changed(augment, "noise", grey), key=lambda r: r.astype(float).std())
+    z = (noisiest.astype(float) - 128) / noisiest.astype(float).std()
+    assert abs(np.mean(z)) < 0.05
+    assert abs(np.mean(np.abs(z) < 1) - 0.683) < 0.02
 
 
-def test_colour_changes_light_and_not_place(change, crop):
-    for result in changed(change, "colour", crop):
-        dark, light = crop.astype(float).mean(-1), result.astype(float).mean(-1)
-        inside = (light > 2) & (light < 253)
+def test_colour_changes_the_levels_and_not_the_structure(augment, crop):
+    for result in changed(augment, "colour", crop):
+        before, after = crop.astype(float).mean(-1), result.astype(float).mean(-1)
+        inside = (after > 2) & (after < 253)
         if inside.sum() > 500:
-            assert np.corrcoef(dark[inside], light[inside])[0, 1] > 0.97
+            assert np.corrcoef(before[inside], after[inside])[0, 1] > 0.97
         assert abs(result.mean() - crop.mean()) < 55

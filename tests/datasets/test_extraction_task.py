@@ -10,9 +10,15 @@ import tensorflow as tf
 from PIL import Image
 from skimage import data
 
-from jdfd_keras.datasets import extraction_task as take_module
-from jdfd_keras.datasets.extraction_task import Take, estimate_jpeg_quality, part_name, read_part
+from jdfd_keras.datasets import extraction_task
+from jdfd_keras.datasets.extraction_task import (
+    ExtractVideo,
+    estimate_jpeg_quality,
+    part_name,
+    read_part,
+)
 from jdfd_keras.datasets.hashing import hash_face
+from jdfd_keras.datasets.manifest import VideoOutcome
 from jdfd_keras.datasets.videos import Video
 from jdfd_keras.faces.detect import Box
 from jdfd_keras.faces.extract import Extraction, Face, Track
@@ -31,14 +37,14 @@ def folder(tmp_path):
 
 
 @pytest.fixture
-def take(folder, tmp_path):
+def task(folder, tmp_path):
     stores = LocalStore(str(folder)), LocalStore(str(tmp_path / "out"))
-    return Take(*stores, FaceOptions(frames_per_video=4, face_size=71), FilterOptions())
+    return ExtractVideo(*stores, FaceOptions(frames_per_video=4, face_size=71), FilterOptions())
 
 
 @pytest.fixture
 def seen(monkeypatch):
-    """The files of which faces were asked; three pretended ones are found in each."""
+    """Names and face sizes of the extracted files; each has three random faces."""
     crops = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), dtype=np.uint8)
     faces = [
         Face(
@@ -50,56 +56,56 @@ def seen(monkeypatch):
             alignment_residual=0.0625,
             quality=Quality(1.25, 5.5, 31, 0.25, -3.5),
             crops=crops,
-            position=index,
+            crop_index=index,
         )
         for index in range(3)
     ]
-    asked = []
+    seen = []
 
     def extract(path, options, filters):
-        asked.append((path.name, options.face_size))
+        seen.append((path.name, options.face_size))
         tracks = [Track(0, 3, 1.25, 31.0, 0.0, 0.4), Track(1, 2, 1.0, 9.0, 0.0, 0.4)]
-        dropped = {"not the largest face": 2}
-        return Extraction(faces, tracks, 4, dropped, ["cut short", "odd"], 160, 90)
+        filtered = {"not the largest face": 2}
+        return Extraction(faces, tracks, 4, filtered, ["cut short", "odd"], 160, 90)
 
-    monkeypatch.setattr(take_module, "extract_faces", extract)
-    return asked
-
-
-OUTCOME = {
-    "file_bytes": 100,
-    "width": 160,
-    "height": 90,
-    "jpeg_quality": 0,
-    "num_frames": 4,
-    "num_tracks": 2,
-    "num_faces": 3,
-    "dropped": {"not the largest face": 2},
-    "warning": "cut short odd",
-    "reason": "",
-}
+    monkeypatch.setattr(extraction_task, "extract_faces", extract)
+    return seen
 
 
-def read_examples(take, video=VIDEO):
+OUTCOME = VideoOutcome(
+    file_bytes=100,
+    width=160,
+    height=90,
+    jpeg_quality=0,
+    num_frames=4,
+    num_tracks=2,
+    num_faces=3,
+    filtered={"not the largest face": 2},
+    warning="cut short odd",
+    reason="",
+)
+
+
+def read_examples(task, video=VIDEO):
     name = part_name(video) + ".tfrecord"
-    if not take.out.exists(name):  # of a video without a face
+    if not task.out.exists(name):  # a video without a face
         return []
-    path = take.out.path(name)
+    path = task.out.path(name)
     return [
         tf.train.Example.FromString(record.numpy()).features.feature
         for record in tf.data.TFRecordDataset(str(path))
     ]
 
 
-def test_a_video_becomes_its_outcome(take, seen):
-    assert take((VIDEO, 100)) == {"video_id": "mine/fake/anna_bob", **OUTCOME}
+def test_a_video_has_an_outcome(task, seen):
+    assert task((VIDEO, 100)) == OUTCOME
     assert seen == [("anna_bob.mp4", 71)]
-    assert read_part(take.out, VIDEO)["outcome"] == OUTCOME
+    assert read_part(task.out, VIDEO).outcome == OUTCOME
 
 
-def test_its_records_and_rows_are_those_of_its_faces(take, seen):
-    take((VIDEO, 100))
-    rows, examples = read_part(take.out, VIDEO)["faces"], read_examples(take)
+def test_a_finished_video_has_a_record_and_a_row_for_each_face(task, seen):
+    task((VIDEO, 100))
+    rows, examples = read_part(task.out, VIDEO).faces, read_examples(task)
     assert [row["frame_index"] for row in rows] == [0, 10, 20]
     assert rows[1] == {
         "frame_index": 10,
@@ -125,111 +131,110 @@ def test_its_records_and_rows_are_those_of_its_faces(take, seen):
         assert row["phash"] == hash_face(crop)
 
 
-def test_a_finished_video_is_not_taken_again(take, seen):
-    first = take((VIDEO, 100))
-    assert take((VIDEO, 100)) == first
-    assert pickle.loads(pickle.dumps(take))((VIDEO, 100)) == first
+def test_a_finished_video_is_not_extracted_again(task, seen):
+    first = task((VIDEO, 100))
+    assert task((VIDEO, 100)) == first
+    assert pickle.loads(pickle.dumps(task))((VIDEO, 100)) == first
     assert len(seen) == 1
 
 
-def test_a_video_whose_file_has_another_size_is_taken_again(take, seen):
-    take((VIDEO, 100))
-    assert take((VIDEO, 101))["file_bytes"] == 101
-    assert take((VIDEO, 101))["file_bytes"] == 101
+def test_a_video_whose_file_size_changed_is_extracted_again(task, seen):
+    task((VIDEO, 100))
+    assert task((VIDEO, 101)).file_bytes == 101
+    assert task((VIDEO, 101)).file_bytes == 101
     assert len(seen) == 2
 
 
-def test_a_video_whose_rows_were_not_written_is_taken_again(take, seen, monkeypatch):
-    def break_off(*written):
+def test_a_video_whose_rows_were_not_written_is_extracted_again(task, seen, monkeypatch):
+    def interrupt(*written):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(take_module, "write_text", break_off)
+        patch.setattr(extraction_task, "write_text", interrupt)
         with pytest.raises(KeyboardInterrupt):
-            take((VIDEO, 100))
-    assert take.out.exists(part_name(VIDEO) + ".tfrecord")
-    assert take((VIDEO, 100))["num_faces"] == 3
+            task((VIDEO, 100))
+    assert task.out.exists(part_name(VIDEO) + ".tfrecord")
+    assert task((VIDEO, 100)).num_faces == 3
     assert len(seen) == 2
-    assert len(read_examples(take)) == 3
+    assert len(read_examples(task)) == 3
 
 
-def test_what_fails_while_it_is_written_is_not_finished(take, seen, monkeypatch):
-    def no_room(*face, **labels):
+def test_a_video_whose_records_were_not_written_is_not_finished(task, seen, monkeypatch):
+    def disk_full(*face, **labels):
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(take_module, "encode_face", no_room)
+        patch.setattr(extraction_task, "encode_face", disk_full)
         with pytest.raises(OSError, match="No space left"):
-            take((VIDEO, 100))
-    assert take.out.list() == {}
+            task((VIDEO, 100))
+    assert task.out.list() == {}
 
 
-def test_a_fault_of_the_machine_is_raised_and_is_no_outcome(take, monkeypatch):
-    def full(*asked):
+def test_an_error_of_the_machine_is_raised_and_is_not_an_outcome(task, monkeypatch):
+    def disk_full(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(take_module, "extract_faces", full)
+    monkeypatch.setattr(extraction_task, "extract_faces", disk_full)
     with pytest.raises(OSError, match="No space left"):
-        take((VIDEO, 100))
-    assert take.out.list() == {}
+        task((VIDEO, 100))
+    assert task.out.list() == {}
 
 
-def test_a_file_that_is_gone_is_raised_and_is_no_outcome(take, folder):
+def test_a_missing_file_is_an_error_and_not_an_outcome(task, folder):
     (folder / VIDEO.path).unlink()
     with pytest.raises(FileNotFoundError):
-        take((VIDEO, 100))
-    assert take.out.list() == {}
+        task((VIDEO, 100))
+    assert task.out.list() == {}
 
 
 @pytest.mark.parametrize("kind", [LocalStore, BeamStore])
-def test_a_text_that_is_named_as_a_video_is_an_outcome_with_its_reason(take, folder, kind):
-    (folder / VIDEO.path).write_text("no video\n" * 30)
-    outcome = dataclasses.replace(take, root=kind(str(folder)))((VIDEO, 270))
-    assert (outcome["num_faces"], outcome["num_frames"], outcome["file_bytes"]) == (0, 0, 270)
-    assert "got fake/anna_bob.mp4 (270 bytes), which is neither" in outcome["reason"]
-    assert str(folder) not in json.dumps(outcome)
-    assert read_part(take.out, VIDEO)["faces"] == read_examples(take) == []
+def test_a_text_file_with_a_video_suffix_has_an_outcome_with_the_reason(task, folder, kind):
+    (folder / VIDEO.path).write_text("not video\n" * 27)
+    outcome = dataclasses.replace(task, root=kind(str(folder)))((VIDEO, 270))
+    assert (outcome.num_faces, outcome.num_frames, outcome.file_bytes) == (0, 0, 270)
+    assert "got fake/anna_bob.mp4 (270 bytes), which is neither" in outcome.reason
+    assert str(folder) not in json.dumps(outcome.to_dict())
+    assert read_part(task.out, VIDEO).faces == read_examples(task) == []
 
 
-def test_a_picture_without_a_face_says_so(take, folder):
+def test_an_image_without_a_face_has_the_reason(task, folder):
     video = dataclasses.replace(VIDEO, path="fake/grey.jpg")
-    picture = np.full((60, 80, 3), 128, np.uint8)
-    Image.fromarray(picture).save(folder / "fake" / "grey.jpg", quality=60)
-    outcome = take((video, 1))
-    assert outcome["reason"] == "no face was found in 1 frame looked at"
-    assert (outcome["width"], outcome["height"]) == (80, 60)
-    assert outcome["jpeg_quality"] == pytest.approx(60, abs=2)
+    image = np.full((60, 80, 3), 128, np.uint8)
+    Image.fromarray(image).save(folder / "fake" / "grey.jpg", quality=60)
+    outcome = task((video, 1))
+    assert outcome.reason == "no face was found in 1 sampled frame"
+    assert (outcome.width, outcome.height) == (80, 60)
+    assert outcome.jpeg_quality == pytest.approx(60, abs=2)
 
 
 @pytest.mark.parametrize(
-    ("dropped", "reason"),
+    ("filtered", "reason"),
     [
-        ({}, "no face was found in 4 frames looked at"),
-        ({"sharpness below 40": 4}, "no face that may be taken in 4 frames looked at"),
+        ({}, "no face was found in 4 sampled frames"),
+        ({"sharpness below 40": 4}, "all faces were filtered out in 4 sampled frames"),
     ],
 )
-def test_a_video_of_which_no_face_is_taken_says_why(take, monkeypatch, dropped, reason):
-    found = Extraction([], [], 4, dropped, [], 160, 90)
-    monkeypatch.setattr(take_module, "extract_faces", lambda *asked: found)
-    assert take((VIDEO, 100))["reason"] == reason
+def test_a_video_without_a_face_has_the_reason(task, monkeypatch, filtered, reason):
+    found = Extraction([], [], 4, filtered, [], 160, 90)
+    monkeypatch.setattr(extraction_task, "extract_faces", lambda *arguments: found)
+    assert task((VIDEO, 100)).reason == reason
 
 
-def test_a_video_that_cannot_be_looked_at_is_finished_with_the_reason(take, seen):
-    outcome = take.fail((VIDEO, 100), "reading it ended the process with SIGSEGV")
-    nothing = dict.fromkeys(["width", "height", "num_frames", "num_tracks", "num_faces"], 0)
-    expected = {**OUTCOME, **nothing, "dropped": {}, "warning": ""}
-    expected["reason"] = "reading it ended the process with SIGSEGV"
-    assert outcome == {"video_id": "mine/fake/anna_bob", **expected}
-    assert take((VIDEO, 100)) == outcome
+def test_a_video_that_crashes_its_process_is_finished_with_the_reason(task, seen):
+    outcome = task.fail((VIDEO, 100), "reading it ended the process with SIGSEGV")
+    zeros = dict.fromkeys(["width", "height", "num_frames", "num_tracks", "num_faces"], 0)
+    reason = "reading it ended the process with SIGSEGV"
+    assert outcome == dataclasses.replace(OUTCOME, **zeros, filtered={}, warning="", reason=reason)
+    assert task((VIDEO, 100)) == outcome
     assert seen == []
-    assert read_part(take.out, VIDEO)["faces"] == read_examples(take) == []
+    assert read_part(task.out, VIDEO).faces == read_examples(task) == []
 
 
-def test_the_name_of_a_part_is_stable_and_no_two_videos_share_one():
-    # By sha256sum of the id.
+def test_the_name_of_a_part_is_stable_and_unique():
+    # From sha256sum of the id.
     assert part_name(VIDEO) == "parts/12/12a9b783eb70f0e3d9653303"
     other = dataclasses.replace(VIDEO, path="elsewhere.mp4", label=0, split="test")
-    assert part_name(other) == part_name(VIDEO)  # by its id alone
+    assert part_name(other) == part_name(VIDEO)  # from its id alone
     ids = [
         f"mine/{kind}/{number}" for kind in ("real", "fake", "Fake", "é") for number in range(99)
     ]
@@ -239,40 +244,40 @@ def test_the_name_of_a_part_is_stable_and_no_two_videos_share_one():
 @pytest.mark.parametrize("quality", [30, 50, 75, 90, 95])
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])
 def test_the_quality_of_a_jpeg_is_estimated(tmp_path, quality, mode):
-    picture = Image.fromarray(data.astronaut()).convert(mode)
-    picture.save(tmp_path / "a.jpg", quality=quality, progressive=True, subsampling=2)
+    image = Image.fromarray(data.astronaut()).convert(mode)
+    image.save(tmp_path / "a.jpg", quality=quality, progressive=True, subsampling=2)
     assert estimate_jpeg_quality(tmp_path / "a.jpg") == pytest.approx(quality, abs=2)
 
 
 @pytest.mark.parametrize("quality", [1, 10, 100])
-def test_the_quality_of_a_jpeg_lies_within_1_and_100(tmp_path, quality):
+def test_the_quality_of_a_jpeg_is_between_1_and_100(tmp_path, quality):
     Image.fromarray(data.astronaut()).save(tmp_path / "a.jpg", quality=quality)
     assert 1 <= estimate_jpeg_quality(tmp_path / "a.jpg") <= 100
 
 
-def test_the_quality_of_a_jpeg_is_told_whatever_its_name_or_its_end(tmp_path):
+def test_the_quality_of_a_jpeg_depends_neither_on_its_name_nor_on_its_end(tmp_path):
     file = io.BytesIO()
     Image.fromarray(data.astronaut()).save(file, "JPEG", quality=50)
     (tmp_path / "a.png").write_bytes(file.getvalue()[:2000])
     assert estimate_jpeg_quality(tmp_path / "a.png") == pytest.approx(50, abs=2)
 
 
-def test_the_quality_of_a_photograph_with_a_second_picture_is_told(tmp_path):
-    # As telephones save them: a JPEG file all the same, and Pillow calls it MPO.
-    picture = Image.fromarray(data.astronaut())
-    more = [picture.resize((64, 64))]
-    picture.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=more, quality=75)
+def test_the_quality_of_a_photograph_with_a_second_image_is_estimated(tmp_path):
+    # As phones save them: still a JPEG file, which Pillow calls MPO.
+    image = Image.fromarray(data.astronaut())
+    more = [image.resize((64, 64))]
+    image.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=more, quality=75)
     assert estimate_jpeg_quality(tmp_path / "a.jpg") == pytest.approx(75, abs=2)
 
 
-def test_what_is_no_jpeg_has_no_quality(tmp_path):
-    picture = data.astronaut()[:64, :64]
+def test_other_files_than_jpeg_have_quality_0(tmp_path):
+    image = data.astronaut()[:64, :64]
     for name in ("a.png", "a.webp", "a.bmp"):
-        Image.fromarray(picture).save(tmp_path / name)
+        Image.fromarray(image).save(tmp_path / name)
     for name, code in {"a.mp4": "mp4v", "a.avi": "MJPG"}.items():
         fourcc = cv2.VideoWriter_fourcc(*code)
         writer = cv2.VideoWriter(str(tmp_path / name), fourcc, 25, (64, 64))
-        writer.write(picture)
+        writer.write(image)
         writer.release()
     (tmp_path / "a.jpg").write_text("a text")
     (tmp_path / "empty.jpg").write_bytes(b"")

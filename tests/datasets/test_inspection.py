@@ -1,4 +1,4 @@
-"""What `inspect` shows is what is there: faces, tracks, classes and their numbers."""
+"""`inspect` and its contact sheet show the faces, tracks and classes that exist."""
 
 import dataclasses
 import json
@@ -9,11 +9,16 @@ import cv2
 import numpy as np
 import pytest
 
-from jdfd_keras.datasets import inspection as inspect_module
-from jdfd_keras.datasets.inspection import inspect, summarize
+from jdfd_keras.datasets.inspection import inspect
 from jdfd_keras.datasets.manifest import FaceRow, VideoRow, read_manifest
 from jdfd_keras.faces.extract import extract_faces
 from jdfd_keras.options import FaceOptions, FilterOptions
+from jdfd_keras.reporting import dataset_report
+from jdfd_keras.reporting.dataset_report import (
+    check_inspection_files,
+    describe_inspection,
+    write_inspection,
+)
 
 # Collins is in all frames but these; Hopper, who is larger, in the last four.
 NUM_FRAMES, EMPTY, HOPPER = 10, (2, 3), (6, 7, 8, 9)
@@ -21,13 +26,13 @@ ALL = FaceOptions(every=1, tracks="all", face_size=160)
 
 
 @pytest.fixture(scope="module")
-def film(tmp_path_factory, astronaut):
+def clip(tmp_path_factory, astronaut):
     from matplotlib.cbook import get_sample_data
     from PIL import Image
 
     with get_sample_data("grace_hopper.jpg") as file:
         hopper = np.asarray(Image.open(file).convert("RGB"))[60:400, 80:420]
-    path = tmp_path_factory.mktemp("film") / "film.mp4"
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (600, 340))
     for index in range(NUM_FRAMES):
         frame = np.full((340, 600, 3), 90, np.uint8)
@@ -42,15 +47,15 @@ def film(tmp_path_factory, astronaut):
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What is handed over to be drawn: the rows, and the words above them."""
+    """The rows of every contact sheet that is drawn, and its title and notes."""
     sheets = []
     monkeypatch.setattr(
-        inspect_module, "draw_sheet", lambda path, rows, **words: sheets.append((rows, words))
+        dataset_report, "draw_sheet", lambda path, rows, **texts: sheets.append((rows, texts))
     )
     return sheets
 
 
-def write_wall(path, num_frames=3):
+def write_clip_without_a_face(path, num_frames=3):
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, (160, 120))
     for _ in range(num_frames):
         writer.write(np.full((120, 160, 3), 90, np.uint8))
@@ -58,55 +63,59 @@ def write_wall(path, num_frames=3):
     return path
 
 
-def is_on(sheet, picture):
-    height, width = picture.shape[:2]
-    corners = np.argwhere((sheet[:-height, :-width] == picture[0, 0]).all(axis=2))
+def contains(sheet, image):
+    height, width = image.shape[:2]
+    corners = np.argwhere((sheet[:-height, :-width] == image[0, 0]).all(axis=2))
     return any(
-        np.array_equal(sheet[top : top + height, left : left + width], picture)
+        np.array_equal(sheet[top : top + height, left : left + width], image)
         for top, left in corners
     )
 
 
-def test_a_film_gives_a_sheet_of_its_tracks_and_an_overlay_of_all_its_frames(film, tmp_path):
-    out, overlay = tmp_path / "new" / "sheet.png", tmp_path / "films" / "overlay.avi"
+def test_a_clip_has_a_sheet_of_its_tracks_and_an_overlay_of_all_its_frames(clip, tmp_path):
+    out, overlay = tmp_path / "new" / "sheet.png", tmp_path / "clips" / "overlay.avi"
     options = FaceOptions(tracks="all", face_size=160, frames_per_video=2)
-    summary = inspect(film, out, faces=options, overlay=overlay)
-    assert json.loads(json.dumps(summary)) == summary
-    # All frames are looked at, though two were asked for: the film needs them.
-    assert (summary["num_frames"], summary["num_faces"]) == (10, 12)
-    assert [track["num_faces"] for track in summary["tracks"]] == [8, 4]
-    assert [track["num_taken"] for track in summary["tracks"]] == [8, 4]
-    starts_and_ends = [(track["start_s"], track["end_s"]) for track in summary["tracks"]]
-    assert starts_and_ends == [(0, 0.36), (0.24, 0.36)]
-    assert (summary["dropped"], summary["warnings"]) == ({}, [])
-    assert (summary["sheet"], summary["overlay"]) == (str(out), str(overlay))
-    assert "failed" not in summary
+    result = inspect(clip, faces=options, all_frames=True)
+    files = write_inspection(result, out, overlay=overlay)
+    assert json.loads(json.dumps(result.to_dict())) == result.to_dict()
+    assert not {"faces", "options"} & set(result.to_dict())
+    # All frames are sampled, not the two of the options: the overlay needs them.
+    assert (result.num_frames, result.num_faces) == (10, 12)
+    assert [track.num_faces for track in result.tracks] == [8, 4]
+    assert [track.num_kept for track in result.tracks] == [8, 4]
+    times = [(track.start_s, track.end_s) for track in result.tracks]
+    assert times == [(0, 0.36), (0.24, 0.36)]
+    assert (result.filtered, result.warnings, result.reason) == ({}, [], "")
+    assert (files.sheet, files.overlay) == (str(out), str(overlay))
     sheet = cv2.cvtColor(cv2.imread(str(out)), cv2.COLOR_BGR2RGB)
-    assert all(is_on(sheet, face.crop) for face in extract_faces(film, ALL).faces)
+    assert all(contains(sheet, face.crop) for face in extract_faces(clip, ALL).faces)
     assert cv2.VideoCapture(str(overlay)).get(cv2.CAP_PROP_FRAME_COUNT) == 10
-    assert summarize(summary).splitlines()[1].startswith("track 0: 8 faces, 0.0-0.4 s, confidence")
+    lines = describe_inspection(result, files).splitlines()
+    assert lines[1].startswith("track 0: 8 faces, 0.0-0.4 s, confidence")
+    assert lines[-2:] == [f"sheet: {out}", f"overlay: {overlay}"]
 
 
-def test_rows_say_what_was_taken_and_the_sheet_what_was_left_out(film, tmp_path, drawn):
-    summary = inspect(film, tmp_path / "s.png", faces=FaceOptions(every=1, face_size=80))
-    ((rows, words),) = drawn
+def test_the_rows_of_a_sheet_are_tracks_and_its_notes_count_filtered_faces(clip, tmp_path, drawn):
+    result = inspect(clip, faces=FaceOptions(every=1, face_size=80))
+    write_inspection(result, tmp_path / "s.png")
+    ((rows, texts),) = drawn
     assert [row.title for row in rows] == ["track 0", "track 1"]
-    assert ["none taken" in row.notes for row in rows] == [True, False]
+    assert ["none kept" in row.notes for row in rows] == [True, False]
     assert [len(row.faces) for row in rows] == [0, 4]
     assert [face.caption.split(",")[0] for face in rows[1].faces] == [
         f"frame {index}" for index in HOPPER
     ]
     assert rows[0].colour != rows[1].colour
-    assert words["title"] == "film.mp4"
-    assert words["notes"][0] == "10 frames looked at, 4 faces taken"
-    assert sum(summary["dropped"].values()) == 8
-    assert f"left out: 8 ({next(iter(summary['dropped']))})" in words["notes"]
-    assert words["notes"][-1] in summarize(summary)
+    assert texts["title"] == "clip.mp4"
+    assert texts["notes"][0] == "10 frames sampled, 4 faces kept"
+    assert sum(result.filtered.values()) == 8
+    assert texts["notes"][-1] == f"filtered: 8 ({next(iter(result.filtered))})"
+    assert texts["notes"][-1] in describe_inspection(result)
 
 
-def test_of_many_faces_some_are_shown_evenly_and_counted(film, tmp_path, drawn, monkeypatch):
-    monkeypatch.setattr(inspect_module, "share_places", lambda num_faces: [4, 4])
-    inspect(film, tmp_path / "sheet.png", faces=ALL, landmarks=True)
+def test_of_many_faces_some_evenly_spread_ones_are_shown(clip, tmp_path, drawn, monkeypatch):
+    monkeypatch.setattr(dataset_report, "allocate_slots", lambda num_faces: [4, 4])
+    write_inspection(inspect(clip, faces=ALL), tmp_path / "sheet.png", landmarks=True)
     ((rows, _),) = drawn
     assert "4 of 8 shown" in rows[0].notes
     # Of the frames 0, 1, 4, 5, 6, 7, 8, 9 the middle ones of four pairs.
@@ -116,42 +125,64 @@ def test_of_many_faces_some_are_shown_evenly_and_counted(film, tmp_path, drawn, 
     assert all(face.landmarks.shape == (68, 2) for row in rows for face in row.faces)
 
 
-def test_an_image_is_inspected_too(tmp_path, astronaut):
+def test_an_image_can_be_inspected(tmp_path, astronaut):
     source = tmp_path / "portrait.png"
     cv2.imwrite(str(source), cv2.cvtColor(astronaut, cv2.COLOR_RGB2BGR))
-    summary = inspect(source, tmp_path / "s.png", overlay=tmp_path / "o.jpg")
-    assert (summary["num_frames"], summary["num_faces"]) == (1, 1)
+    result = inspect(source)
+    write_inspection(result, tmp_path / "s.png", overlay=tmp_path / "o.jpg")
+    assert (result.num_frames, result.num_faces) == (1, 1)
     assert (tmp_path / "s.png").is_file() and (tmp_path / "o.jpg").is_file()
-    assert "1 frame looked at, 1 face taken" in summarize(summary)
+    assert "1 frame sampled, 1 face kept" in describe_inspection(result)
 
 
-def test_a_film_without_a_face_fails_without_a_sheet_but_with_its_overlay(tmp_path):
-    wall = write_wall(tmp_path / "wall.mp4")
-    summary = inspect(wall, tmp_path / "s.png", overlay=tmp_path / "o.mp4")
-    assert (summary["num_faces"], summary["tracks"], summary["sheet"]) == (0, [], None)
-    assert summary["failed"] == [
-        {"path": str(wall), "error": "no face was found in 3 frames looked at; no sheet is written"}
-    ]
+def test_a_clip_without_a_face_has_a_reason_and_an_overlay_but_no_sheet(tmp_path):
+    clip = write_clip_without_a_face(tmp_path / "wall.mp4")
+    result = inspect(clip, all_frames=True)
+    files = write_inspection(result, tmp_path / "s.png", overlay=tmp_path / "o.mp4")
+    assert (result.num_faces, result.tracks, files.sheet) == (0, [], None)
+    assert result.reason == "no face was found in 3 sampled frames"
     assert not (tmp_path / "s.png").exists()
     assert cv2.VideoCapture(str(tmp_path / "o.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
-    assert "no face was found" in summarize(summary)
+    assert f"{clip}: {result.reason}; no contact sheet is written" in describe_inspection(result)
 
 
-def test_faces_that_are_all_left_out_fail_with_the_reason(film, tmp_path):
-    filters = FilterOptions(min_size=500)
-    summary = inspect(film, tmp_path / "s.png", faces=ALL, filters=filters)
-    assert "no face that may be taken" in summary["failed"][0]["error"]
-    assert sum(summary["dropped"].values()) == 12
+def test_a_clip_whose_faces_are_all_filtered_out_has_the_reason(clip, tmp_path):
+    result = inspect(clip, faces=ALL, filters=FilterOptions(min_size=500))
+    assert result.reason == "all faces were filtered out in 10 sampled frames"
+    assert sum(result.filtered.values()) == 12
+    assert write_inspection(result, tmp_path / "s.png").sheet is None
     assert not (tmp_path / "s.png").exists()
 
 
-def test_a_prepared_set_gives_a_row_for_each_class_with_faces_of_every_video(
+def test_the_command_fails_without_a_face_and_prints_result_and_files(tmp_path, capsys):
+    from jdfd_keras.cli.main import main
+
+    clip = write_clip_without_a_face(tmp_path / "wall.mp4")
+    words = ["inspect", str(clip), "--out", str(tmp_path / "s.png"), "--format", "json"]
+    assert main(words) == 1
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["failed"] == [{"path": str(clip), "reason": printed["reason"]}]
+    assert (printed["kind"], printed["num_frames"], printed["sheet"]) == ("file", 3, None)
+
+
+def test_the_command_checks_the_names_of_its_files_before_the_long_work(
+    clip, tmp_path, capsys, monkeypatch
+):
+    from jdfd_keras.cli.main import main
+
+    monkeypatch.setattr("jdfd_keras.datasets.inspection.extract_faces", None)
+    assert main(["inspect", str(clip), "--out", str(tmp_path / "sheet.gif")]) == 1
+    assert "a .png file for the contact sheet" in capsys.readouterr().err
+
+
+def test_a_prepared_set_has_a_row_for_each_class_with_faces_of_every_video(
     prepared_set, tmp_path, drawn
 ):
     from jdfd_keras.datasets.pipeline import load_faces
 
-    summary = inspect(prepared_set, tmp_path / "sheet.png")
-    ((rows, words),) = drawn
+    result = inspect(prepared_set)
+    write_inspection(result, tmp_path / "sheet.png")
+    ((rows, texts),) = drawn
     manifest = read_manifest(prepared_set)
     crops = {}
     for split in ("train", "val", "test"):
@@ -163,35 +194,35 @@ def test_a_prepared_set_gives_a_row_for_each_class_with_faces_of_every_video(
     for label, row in enumerate(rows):
         own = [face for face in manifest if face.label == label]
         assert row.notes[0] == f"{len(own)} faces"
-        # Three lines of eight for each class; coarse fakes are not all seen by the detector.
+        # Three lines of eight for each class; the detector misses some of the coarse fakes.
         shown = min(len(own), 24)
         assert len(row.faces) == shown
         assert (f"24 of {len(own)} shown" in row.notes) == (len(own) > 24)
         names = set()
         for face in row.faces:
-            name, place = face.caption.splitlines()
+            name, position = face.caption.splitlines()
             names.add(name)
-            split, frame_index = place.split(", frame ")
+            split, frame_index = position.split(", frame ")
             video_id = f"clips/{('real', 'fake')[label]}/{name}"
             np.testing.assert_array_equal(face.crop, crops[video_id, int(frame_index)])
             assert split == next(r.split for r in manifest if r.video_id == video_id)
         assert len(names) == len({face.video_id for face in own})
         assert len({face.caption for face in row.faces}) == shown
-    assert words["title"] == "prepared"
-    assert (summary["num_videos"], summary["num_faces"]) == (16, len(manifest))
-    counts = {(g["split"], g["label"]): g["num_faces"] for g in summary["groups"]}
+    assert texts["title"] == "prepared"
+    assert (result.num_videos, result.num_faces) == (16, len(manifest))
+    counts = {(group.split, group.label): group.num_faces for group in result.groups}
     assert counts == {
         (split, name): sum((row.split, row.label) == (split, label) for row in manifest)
         for split in ("train", "val", "test")
         for label, name in enumerate(("real", "fake"))
     }
-    assert json.loads(json.dumps(summary)) == summary
+    assert json.loads(json.dumps(result.to_dict())) == result.to_dict()
 
 
-def test_manipulations_have_rows_of_their_own(prepared_set, change_table, tmp_path, drawn):
+def test_manipulations_have_their_own_rows(prepared_set, change_table, tmp_path, drawn):
     root = shutil.copytree(prepared_set, tmp_path / "set")
 
-    def name_some(rows):
+    def rename_some(rows):
         return [
             dataclasses.replace(row, manipulation="Deepfakes")
             if row.label and ("/person00" in row.path or "/person01" in row.path)
@@ -200,74 +231,108 @@ def test_manipulations_have_rows_of_their_own(prepared_set, change_table, tmp_pa
         ]
 
     for kind in (FaceRow, VideoRow):
-        change_table(root, kind, name_some)
-    summary = inspect(root, tmp_path / "sheet.png")
+        change_table(root, kind, rename_some)
+    result = inspect(root)
+    write_inspection(result, tmp_path / "sheet.png")
     ((rows, _),) = drawn
-    assert [row.title for row in rows] == ["real", "fake Deepfakes", "fake"]
+    assert sorted(row.title for row in rows) == ["fake", "fake Deepfakes", "real"]
+    (deepfakes,) = [row for row in rows if row.title == "fake Deepfakes"]
     own = [row for row in read_manifest(root) if row.manipulation == "Deepfakes"]
     num_videos = len({row.video_id for row in own})
-    assert 0 < len(own) == len(rows[1].faces) <= 8
-    assert rows[1].notes == [f"{len(own)} faces", f"of {num_videos} video{'s' * (num_videos > 1)}"]
-    assert "fake Deepfakes: " in summarize(summary)
+    assert 0 < len(own) == len(deepfakes.faces) <= 8
+    notes = [f"{len(own)} faces", f"of {num_videos} video{'s' * (num_videos > 1)}"]
+    assert deepfakes.notes == notes
+    assert "fake Deepfakes: " in describe_inspection(result)
 
 
-def test_a_prepared_set_gives_a_picture(prepared_set, tmp_path):
-    summary = inspect(prepared_set, tmp_path / "sheet.png", landmarks=True)
-    assert summary["sheet"] == str(tmp_path / "sheet.png")
+def test_a_prepared_set_has_a_sheet(prepared_set, tmp_path):
+    files = write_inspection(inspect(prepared_set), tmp_path / "sheet.png", landmarks=True)
+    assert (files.sheet, files.overlay) == (str(tmp_path / "sheet.png"), None)
     height, width, _ = cv2.imread(str(tmp_path / "sheet.png")).shape
     assert 1000 < width < 4000 and 1000 < height < 4000
 
 
-def cut(shard):
+def test_videos_without_a_face_are_listed_with_the_reason(prepared_set, change_table, tmp_path):
+    root = shutil.copytree(prepared_set, tmp_path / "set")
+
+    def empty_the_first(rows):
+        return [dataclasses.replace(rows[0], num_faces=0, reason="too dark"), *rows[1:]]
+
+    change_table(root, VideoRow, empty_the_first)
+    result = inspect(root)
+    assert result.excluded["clips/fake/person00_person01"] == "too dark"
+    assert "no face: clips/fake/person00_person01: too dark" in describe_inspection(result)
+
+
+def truncate(shard):
     shard.write_bytes(shard.read_bytes()[:-3000])
 
 
 def overwrite(shard):
     size = shard.stat().st_size
     with open(shard, "r+b") as file:
-        for place in range(20, size, 500):
-            file.seek(place)
+        for position in range(20, size, 500):
+            file.seek(position)
             file.write(b"\x8a" * 100)
 
 
 @pytest.mark.parametrize(
-    ("damage", "state"),
-    [(cut, "checksum|its end"), (overwrite, "checksum"), (Path.unlink, "No such file")],
+    ("damage", "message"),
+    [(truncate, "checksum|its end"), (overwrite, "checksum"), (Path.unlink, "No such file")],
 )
-def test_damaged_shards_are_named(prepared_set, tmp_path, damage, state):
+def test_damaged_shards_are_an_error_that_names_them(prepared_set, tmp_path, damage, message):
     root = shutil.copytree(prepared_set, tmp_path / "set")
     damage(root / "shards" / "train-00000.tfrecord")
-    with pytest.raises(
-        ValueError, match=rf"Expected a face at byte \d+ of .*train-00000.tfrecord; got .*({state})"
-    ):
-        inspect(root, tmp_path / "sheet.png")
+    result = inspect(root)
+    expected = rf"Expected a face at byte \d+ of .*train-00000.tfrecord; got .*({message})"
+    with pytest.raises(ValueError, match=expected):
+        write_inspection(result, tmp_path / "sheet.png")
     assert not (tmp_path / "sheet.png").exists()
 
 
-@pytest.mark.parametrize(
-    ("path", "out", "words", "error", "named"),
-    [
-        ("none.mp4", "s.png", {}, FileNotFoundError, "none.mp4, which is not there"),
-        ("folder", "s.png", {}, FileNotFoundError, "Expected a prepared data set in folder"),
-        ("folder", "s.png", {"overlay": "o.mp4"}, ValueError, "got the folder folder"),
-        ("wall.mp4", "s.jpg", {}, ValueError, "a .png file for the sheet"),
-        ("wall.png", "wall.png", {}, ValueError, "another one than the file"),
-        ("wall.png", "o.png", {"overlay": "./o.png"}, ValueError, "another one than"),
-        ("wall.mp4", "s.png", {"overlay": "o.gif"}, ValueError, ".mp4, .webm, .avi"),
-        ("wall.mp4", "s.png", {"faces": FaceOptions(margin=0.5)}, ValueError, "margin"),
-        ("wall.mp4", "s.png", {"filters": FilterOptions(max_yaw=91)}, ValueError, "max_yaw"),
-        ("notes.txt", "s.png", {}, OSError, "Expected a video"),
-    ],
-)
-def test_what_cannot_be_inspected_is_refused_and_left_alone(
-    tmp_path, monkeypatch, path, out, words, error, named
-):
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """A clip, an image, a text file and an empty folder, in the working directory."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "folder").mkdir()
-    write_wall(tmp_path / "wall.mp4")
+    write_clip_without_a_face(tmp_path / "wall.mp4")
     cv2.imwrite("wall.png", np.full((120, 160, 3), 90, np.uint8))
     (tmp_path / "notes.txt").write_text("Dear diary")
-    before = {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()}
-    with pytest.raises(error, match=named):
-        inspect(path, out, **words)
-    assert {file: file.read_bytes() for file in tmp_path.iterdir() if file.is_file()} == before
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "error", "message"),
+    [
+        ("none.mp4", {}, FileNotFoundError, "none.mp4, which does not exist"),
+        ("folder", {}, FileNotFoundError, "Expected a prepared data set in folder"),
+        ("wall.mp4", {"faces": FaceOptions(margin=0.5)}, ValueError, "margin"),
+        ("wall.mp4", {"filters": FilterOptions(max_yaw=91)}, ValueError, "max_yaw"),
+        ("notes.txt", {}, OSError, "Expected a video"),
+    ],
+)
+def test_what_cannot_be_inspected_is_an_error(files, path, options, error, message):
+    with pytest.raises(error, match=message):
+        inspect(path, **options)
+
+
+@pytest.mark.parametrize(
+    ("path", "out", "overlay", "message"),
+    [
+        ("folder", "s.png", "o.mp4", "got the folder folder"),
+        ("wall.mp4", "s.jpg", None, "a .png file for the contact sheet"),
+        ("wall.png", "wall.png", None, "other than the inspected file"),
+        ("wall.png", "o.png", "./o.png", "other than the inspected file"),
+        ("wall.mp4", "s.png", "o.gif", ".mp4, .webm, .avi"),
+    ],
+)
+def test_unusable_names_of_files_are_an_error_before_anything_is_written(
+    files, path, out, overlay, message
+):
+    before = {file: file.read_bytes() for file in files.iterdir() if file.is_file()}
+    with pytest.raises(ValueError, match=message):
+        check_inspection_files(path, out, overlay)
+    if Path(path).is_file():
+        with pytest.raises(ValueError, match=message):
+            write_inspection(inspect(path), out, overlay=overlay)
+    assert {file: file.read_bytes() for file in files.iterdir() if file.is_file()} == before

@@ -8,16 +8,20 @@ import pytest
 
 from jdfd_keras.datasets.manifest import (
     FaceRow,
+    ListingSummary,
     VideoRow,
     find_table,
     read_faces,
+    read_listing,
     read_manifest,
     read_videos,
     to_rows,
     to_table,
     write_table,
 )
+from jdfd_keras.io.files import OPTIONS, save_options
 from jdfd_keras.io.storage import BeamStore, LocalStore
+from jdfd_keras.options import FaceOptions
 
 FACE = FaceRow(
     video_id="mine/fake/anna_bob",
@@ -33,7 +37,7 @@ FACE = FaceRow(
     box=(-3, 10, 84, 97),
     detector="dlib",
     detector_score=1.5341,
-    landmarks=tuple(index / 4 for index in range(136)),  # which 32 bits hold
+    landmarks=tuple(index / 4 for index in range(136)),  # exact in 32 bits
     alignment_residual=0.01234,
     sharpness=1e-7,
     outside=0.25,
@@ -57,9 +61,9 @@ VIDEO = VideoRow(
     num_frames=32,
     num_tracks=1,
     num_faces=0,
-    dropped={"sharpness below 40": 2, 'a "quoted", reason': 1},
+    filtered={"sharpness below 40": 2, 'a "quoted", reason': 1},
     warning="cut short",
-    reason="no face was found in any frame looked at",
+    reason="no face was found in 32 sampled frames",
 )
 AWKWARD = [
     "a,b \"c\" 'd'",
@@ -79,22 +83,22 @@ def suffix(request):
     return request.param
 
 
-def write(folder, suffix, kind, *pieces):
+def write(folder, suffix, kind, *groups):
     path = folder / f"{NAMES[kind]}.{suffix}"
     with open(path, "wb") as file:
-        write_table(file, suffix, kind, (to_table(rows, kind) for rows in pieces))
+        write_table(file, suffix, kind, (to_table(rows, kind) for rows in groups))
     return path
 
 
 def faces_in(*splits):
-    """A face for each split, all different."""
+    """Make a face for each split, all different."""
     return [
         dataclasses.replace(FACE, split=split, frame_index=index, video_id=f"mine/{index // 2}")
         for index, split in enumerate(splits)
     ]
 
 
-def test_faces_come_back_as_they_were(tmp_path, suffix):
+def test_faces_are_read_as_they_were_written(tmp_path, suffix):
     rows = [FACE] + [
         dataclasses.replace(
             FACE, video_id=text, manipulation=text, source_ids=(text, "x"), shard=text
@@ -105,26 +109,26 @@ def test_faces_come_back_as_they_were(tmp_path, suffix):
     assert read_manifest(tmp_path) == rows
 
 
-def test_videos_come_back_as_they_were(tmp_path, suffix):
+def test_videos_are_read_as_they_were_written(tmp_path, suffix):
     rows = [VIDEO] + [
-        dataclasses.replace(VIDEO, path=text, source_ids=(text,), dropped={text: 3}, reason=text)
+        dataclasses.replace(VIDEO, path=text, source_ids=(text,), filtered={text: 3}, reason=text)
         for text in AWKWARD
     ]
-    rows += [dataclasses.replace(VIDEO, source_ids=(), dropped={})]
+    rows += [dataclasses.replace(VIDEO, source_ids=(), filtered={})]
     write(tmp_path, suffix, VideoRow, rows)
     assert read_videos(tmp_path) == rows
 
 
-def test_landmarks_are_kept_to_a_hundredth_of_a_pixel(tmp_path, suffix):
+def test_landmarks_are_stored_to_a_hundredth_of_a_pixel(tmp_path, suffix):
     landmarks = tuple(round(index * 2.1973, 2) for index in range(136))
     write(tmp_path, suffix, FaceRow, [dataclasses.replace(FACE, landmarks=landmarks)])
     (row,) = read_manifest(tmp_path)
     assert row.landmarks == pytest.approx(landmarks, abs=1e-4)
 
 
-def test_rows_become_columns_and_rows_again():
+def test_rows_are_converted_to_a_table_and_back():
     assert to_rows(to_table([FACE, FACE], FaceRow), FaceRow) == [FACE, FACE]
-    assert to_table(iter([VIDEO]), VideoRow)["dropped"].to_pylist() == [json.dumps(VIDEO.dropped)]
+    assert to_table(iter([VIDEO]), VideoRow)["filtered"].to_pylist() == [json.dumps(VIDEO.filtered)]
 
 
 def test_an_empty_table_has_no_rows(tmp_path, suffix):
@@ -137,13 +141,13 @@ def test_an_empty_table_has_no_rows(tmp_path, suffix):
     assert read_manifest(tmp_path) == []
 
 
-def test_pieces_are_written_one_after_another(tmp_path, suffix):
+def test_tables_are_written_one_after_the_other(tmp_path, suffix):
     rows = faces_in(*["train"] * 9)
     write(tmp_path, suffix, FaceRow, rows[:4], [], rows[4:5], rows[5:])
     assert read_manifest(tmp_path) == rows
 
 
-def test_columns_can_be_read_alone(tmp_path, suffix):
+def test_some_columns_can_be_read(tmp_path, suffix):
     write(tmp_path, suffix, FaceRow, faces_in("train", "val"), faces_in("test"))
     table = read_faces(tmp_path, columns=["frame_index", "video_id", "source_ids"])
     assert table.column_names == ["frame_index", "video_id", "source_ids"]
@@ -154,7 +158,7 @@ def test_columns_can_be_read_alone(tmp_path, suffix):
     }
 
 
-def test_one_split_can_be_read_alone(tmp_path, suffix):
+def test_one_split_can_be_read(tmp_path, suffix):
     rows = faces_in("train", "val", "train", "test", "val")
     write(tmp_path, suffix, FaceRow, rows[:2], rows[2:])
     assert read_manifest(tmp_path, split="val") == [rows[1], rows[4]]
@@ -173,7 +177,7 @@ def test_a_table_can_be_read_from_any_store(tmp_path, suffix, kind):
     assert read_videos(kind(str(tmp_path))) == [VIDEO]
 
 
-def test_a_table_is_found_in_whichever_form_it_is_there(tmp_path, suffix):
+def test_a_table_is_found_in_either_format(tmp_path, suffix):
     store = LocalStore(str(tmp_path))
     assert find_table(store, "videos") is None
     write(tmp_path, suffix, VideoRow, [VIDEO])
@@ -188,7 +192,7 @@ def test_other_programs_can_read_the_csv(tmp_path):
     assert row["video_id"] == "mine/real/cleo"
     assert row["source_ids"] == '["cleo"]'
     assert row["num_faces"] == "0"
-    assert json.loads(row["dropped"]) == VIDEO.dropped
+    assert json.loads(row["filtered"]) == VIDEO.filtered
 
 
 def test_other_programs_can_read_the_parquet_table(tmp_path):
@@ -204,11 +208,11 @@ def test_other_programs_can_read_the_parquet_table(tmp_path):
     assert table.schema.field("label").type == pa.int64()
     assert table.schema.field("landmarks").type.value_type == pa.float32()
     (video,) = pq.read_table(write(tmp_path, "parquet", VideoRow, [VIDEO])).to_pylist()
-    assert json.loads(video["dropped"]) == VIDEO.dropped
+    assert json.loads(video["filtered"]) == VIDEO.filtered
 
 
 def damage_line_3(folder, old, new):
-    """Write a CSV table of four lines whose third holds `new` in the place of `old`."""
+    """Write a CSV table of four lines whose third has `new` instead of `old`."""
     path = write(folder, "csv", VideoRow, [VIDEO] * 3)
     lines = path.read_bytes().splitlines()
     assert lines[2].count(old) == 1
@@ -220,16 +224,16 @@ def damage_line_3(folder, old, new):
     ("old", "new"),
     [
         (b",32,1,0,", b",32,one,0,"),
-        (b",no face was found in any frame looked at", b""),
+        (b",no face was found in 32 sampled frames", b""),
         (b",no face", b",extra,no face"),
         (b'"[""cleo""]"', b"cleo"),
         (b'"[""cleo""]"', b"7"),
         (b'"{""sharpness', b'"[{""sharpness'),
         (b",95,", b",9.5,"),
     ],
-    ids=["number", "cell lost", "cell more", "no list", "number for a list", "JSON", "fraction"],
+    ids=["number", "missing cell", "extra cell", "no list", "number as list", "JSON", "fraction"],
 )
-def test_a_damaged_row_is_named_by_its_line(tmp_path, old, new):
+def test_a_damaged_row_is_an_error_with_its_line(tmp_path, old, new):
     damage_line_3(tmp_path, old, new)
     with pytest.raises(ValueError, match=r"in line 3 of .*videos\.csv.*prepare the data set again"):
         read_videos(tmp_path)
@@ -242,34 +246,34 @@ def test_a_damaged_row_is_named_by_its_line(tmp_path, old, new):
         (b'"[""cleo""]"', b"[null]"),
         (b",32,1,0,", b",32,1,99999999999999999999,"),
     ],
-    ids=["number for a text", "nothing for a text", "number too large"],
+    ids=["number as text", "null as text", "number too large"],
 )
-def test_a_value_that_its_column_does_not_hold_is_named_by_its_line(tmp_path, old, new):
+def test_a_value_of_another_type_is_an_error_with_its_line(tmp_path, old, new):
     damage_line_3(tmp_path, old, new)
     with pytest.raises(ValueError, match=r"in line 3 of .*videos\.csv.*prepare the data set again"):
         read_videos(tmp_path)
 
 
-def test_a_text_that_is_not_utf_8_is_refused(tmp_path):
+def test_a_csv_table_that_is_not_utf_8_is_an_error(tmp_path):
     damage_line_3(tmp_path, b"cut short", b"cut \xff short")
     with pytest.raises(ValueError, match=r"videos\.csv; got .*utf-8.*prepare the data set again"):
         read_videos(tmp_path)
 
 
-def test_a_quote_that_is_left_open_is_refused(tmp_path):
+def test_an_unclosed_quote_is_an_error(tmp_path):
     damage_line_3(tmp_path, b"no face was", b'"no face was')
     with pytest.raises(ValueError, match=r"in line \d of .*videos\.csv.*prepare the data set ag"):
         read_videos(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"video_id,path\na,b\n", b"\x80\xff\x00\n1\n"])
-def test_a_table_of_other_columns_or_none_is_refused(tmp_path, suffix, content):
+def test_a_table_of_other_columns_or_none_is_an_error(tmp_path, suffix, content):
     (tmp_path / f"manifest.{suffix}").write_bytes(content)
     with pytest.raises(ValueError, match=r"Expected .*; got .* prepare the data set again"):
         read_manifest(tmp_path)
 
 
-def test_a_parquet_table_of_other_columns_is_refused(tmp_path):
+def test_a_parquet_table_of_other_columns_is_an_error(tmp_path):
     table = to_table([FACE], FaceRow)
     label = table.column_names.index("label")
     others = [
@@ -286,7 +290,7 @@ def test_a_parquet_table_of_other_columns_is_refused(tmp_path):
                 read_faces(tmp_path, columns=columns)
 
 
-def test_a_parquet_table_that_was_cut_is_refused(tmp_path):
+def test_a_truncated_parquet_table_is_an_error(tmp_path):
     path = write(tmp_path, "parquet", VideoRow, [VIDEO])
     content = path.read_bytes()
     for length in range(0, len(content), len(content) // 50):
@@ -295,7 +299,7 @@ def test_a_parquet_table_that_was_cut_is_refused(tmp_path):
             read_videos(tmp_path)
 
 
-def test_a_wrong_byte_in_a_parquet_table_is_found_or_does_no_harm(tmp_path):
+def test_a_wrong_byte_in_a_parquet_table_is_an_error_or_harmless(tmp_path):
     rows = [
         dataclasses.replace(VIDEO, video_id=f"mine/{index}", file_bytes=1000 * index)
         for index in range(20)
@@ -314,6 +318,40 @@ def test_a_wrong_byte_in_a_parquet_table_is_found_or_does_no_harm(tmp_path):
 
 @pytest.mark.parametrize("read", [read_faces, read_manifest, read_videos])
 @pytest.mark.parametrize("kind", [str, LocalStore])
-def test_a_folder_without_a_table_is_no_prepared_data_set(tmp_path, read, kind):
+def test_a_folder_without_a_table_is_not_a_prepared_data_set(tmp_path, read, kind):
     with pytest.raises(OSError, match=r"Expected .*; got .*`jdfd-keras prepare`"):
         read(kind(str(tmp_path)))
+
+
+def write_set(folder, version):
+    """Write the tables, the listing and options.json with a format version."""
+    write(folder, "parquet", FaceRow, [FACE])
+    write(folder, "parquet", VideoRow, [VIDEO])
+    listing = {"missing": ["a.mp4"], "unrecognized": ["b.jpg"], "excluded": {"mine/c": "why"}}
+    (folder / "listing.json").write_text(json.dumps(listing))
+    save_options(folder / OPTIONS, faces=FaceOptions())
+    options = json.loads((folder / OPTIONS).read_text())
+    (folder / OPTIONS).write_text(json.dumps(options | {"format_version": version}))
+
+
+@pytest.mark.parametrize("read", [read_faces, read_manifest, read_videos, read_listing])
+@pytest.mark.parametrize("version", [0, 2, None])
+def test_a_data_set_of_another_format_version_is_an_error(tmp_path, read, version):
+    write_set(tmp_path, version)
+    with pytest.raises(ValueError, match=f"Expected format_version 1 in .*; got {version}"):
+        read(tmp_path)
+
+
+def test_a_data_set_of_this_format_version_is_read(tmp_path):
+    write_set(tmp_path, 1)
+    assert read_manifest(tmp_path) == [FACE]
+    assert read_videos(tmp_path) == [VIDEO]
+    assert read_listing(tmp_path) == ListingSummary(["a.mp4"], ["b.jpg"], {"mine/c": "why"})
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"missing": []}', '{"missing": [], "unknown": []}'])
+def test_a_damaged_listing_is_an_error(tmp_path, text):
+    write_set(tmp_path, 1)
+    (tmp_path / "listing.json").write_text(text)
+    with pytest.raises(ValueError, match="Expected missing, unrecognized and excluded as JSON"):
+        read_listing(tmp_path)

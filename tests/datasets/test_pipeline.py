@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from jdfd_keras.datasets.face_index import COLUMNS, draw_order, join_lists, list_faces
+from jdfd_keras.datasets.face_index import COLUMNS, concat, epoch_order, index_faces
 from jdfd_keras.datasets.manifest import FaceRow, read_faces, read_manifest
-from jdfd_keras.datasets.pipeline import load_faces, share_faces, stream_faces
-from jdfd_keras.datasets.transforms import explain_damage, find_damage
+from jdfd_keras.datasets.pipeline import load_faces, read_epoch, stream_faces
+from jdfd_keras.datasets.transforms import find_damage, reraise_damaged_shards
 from jdfd_keras.options import AugmentOptions, PipelineOptions
 
 
@@ -18,7 +18,7 @@ def rows_of(prepared_set, split):
 
 
 def records_of(prepared_set, split):
-    """Read the shards without the code under test: crops and ids, in the order of the files."""
+    """Read ids and crops without the code under test, in the order of the shards."""
     found = []
     for path in sorted((prepared_set / "shards").glob(f"{split}-*")):
         for record in tf.data.TFRecordDataset(str(path)):
@@ -37,12 +37,12 @@ def images_in(faces):
 
 
 def order_in(faces):
-    """Name each face by its pixels, which differ from face to face."""
+    """Return the pixels of each face, which differ from face to face."""
     return [image.tobytes() for image in images_in(faces)]
 
 
 @pytest.mark.parametrize("split", ["train", "val", "test"])
-def test_faces_stand_in_the_order_of_the_manifest(prepared_set, split):
+def test_faces_are_in_the_order_of_the_manifest(prepared_set, split):
     rows, records = rows_of(prepared_set, split), records_of(prepared_set, split)
     assert [key for key, _ in records] == [(row.video_id, row.frame_index) for row in rows]
     faces = load_faces(prepared_set, split, batch_size=3)
@@ -51,7 +51,7 @@ def test_faces_stand_in_the_order_of_the_manifest(prepared_set, split):
     assert labels.tolist() == [[row.label] for row in rows]
 
 
-def test_batches_are_what_the_network_takes(prepared_set):
+def test_batches_have_the_inputs_and_targets_of_the_network(prepared_set):
     faces = load_faces(prepared_set, "train", batch_size=7)
     num_faces = len(rows_of(prepared_set, "train"))
     sizes = [len(image) for image, _ in faces]
@@ -69,13 +69,13 @@ def test_batches_are_what_the_network_takes(prepared_set):
         np.testing.assert_allclose(targets["reconstruction"].numpy(), expected, atol=1e-6)
 
 
-def test_shuffling_mixes_anew_in_every_pass_and_loses_nothing(prepared_set):
+def test_shuffling_differs_in_every_epoch_and_loses_no_face(prepared_set):
     plain = order_in(load_faces(prepared_set, "train", batch_size=4))
     faces = load_faces(prepared_set, "train", batch_size=4, shuffle=True, seed=1)
-    passes = [order_in(faces), order_in(faces)]
-    assert sorted(passes[0]) == sorted(passes[1]) == sorted(plain)
-    assert passes[0] != plain
-    assert passes[0] != passes[1]
+    epochs = [order_in(faces), order_in(faces)]
+    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(plain)
+    assert epochs[0] != plain
+    assert epochs[0] != epochs[1]
 
 
 def test_labels_are_shuffled_with_their_faces(prepared_set):
@@ -86,16 +86,16 @@ def test_labels_are_shuffled_with_their_faces(prepared_set):
         assert float(targets["classification"][0, 0]) == labels[image.numpy().tobytes()]
 
 
-def test_the_seed_gives_the_order_of_every_pass(prepared_set):
-    def passes(seed):
+def test_the_seed_determines_the_order_of_every_epoch(prepared_set):
+    def epochs(seed):
         faces = load_faces(prepared_set, "train", batch_size=4, shuffle=True, seed=seed)
         return [order_in(faces), order_in(faces)]
 
-    assert passes(1) == passes(1)
-    assert passes(1) != passes(2)
+    assert epochs(1) == epochs(1)
+    assert epochs(1) != epochs(2)
 
 
-def test_an_empty_split_is_refused(prepared_set, change_table, tmp_path):
+def test_an_empty_split_is_an_error(prepared_set, change_table, tmp_path):
     shutil.copytree(prepared_set, tmp_path / "copy")
     change_table(
         tmp_path / "copy", FaceRow, lambda rows: [row for row in rows if row.split != "val"]
@@ -104,14 +104,22 @@ def test_an_empty_split_is_refused(prepared_set, change_table, tmp_path):
         load_faces(tmp_path / "copy", "val", batch_size=4)
 
 
-def test_a_folder_that_is_no_prepared_set_is_refused(tmp_path):
+def test_a_folder_that_is_not_a_prepared_set_is_an_error(tmp_path):
     with pytest.raises(OSError, match="jdfd-keras prepare"):
         load_faces(tmp_path, "train", batch_size=4)
 
 
+def test_a_set_of_another_format_version_is_an_error(prepared_set, tmp_path):
+    shutil.copytree(prepared_set, tmp_path / "copy")
+    path = tmp_path / "copy" / "options.json"
+    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(ValueError, match="Expected format_version 1 in .*; got 2"):
+        load_faces(tmp_path / "copy", "train", batch_size=4)
+
+
 @pytest.fixture(scope="module")
 def partly_labelled(clips_folder, tmp_path_factory):
-    """A prepared set in which the clips of two people are of neither class."""
+    """A prepared set in which the clips of two subjects are unlabelled."""
     from jdfd_keras.datasets.prepare import prepare
     from jdfd_keras.options import FaceOptions
 
@@ -127,14 +135,14 @@ def partly_labelled(clips_folder, tmp_path_factory):
 
 
 def split_with_unlabelled(directory):
-    """Any split in which some faces are labelled and some are not."""
+    """Return a split in which some faces are labelled and some are not."""
     labels = {}
     for row in read_manifest(directory):
         labels.setdefault(row.split, set()).add(row.label)
     return next(split for split, found in labels.items() if {-1, 0} <= found)
 
 
-def test_unlabelled_faces_weigh_nothing_in_the_classification(partly_labelled):
+def test_unlabelled_faces_have_no_weight_in_the_classification(partly_labelled):
     split = split_with_unlabelled(partly_labelled)
     rows = rows_of(partly_labelled, split)
     faces = load_faces(partly_labelled, split, batch_size=5)
@@ -147,7 +155,7 @@ def test_unlabelled_faces_weigh_nothing_in_the_classification(partly_labelled):
         assert set(targets["classification"].numpy().ravel()) <= {0.0, 1.0}
 
 
-def test_unlabelled_faces_are_left_out_where_that_is_asked_for(partly_labelled):
+def test_labelled_only_omits_unlabelled_faces(partly_labelled):
     split = split_with_unlabelled(partly_labelled)
     wanted = [row for row in rows_of(partly_labelled, split) if row.label != -1]
     faces = load_faces(partly_labelled, split, batch_size=3, labelled_only=True)
@@ -156,7 +164,7 @@ def test_unlabelled_faces_are_left_out_where_that_is_asked_for(partly_labelled):
     assert labels.ravel().tolist() == [row.label for row in wanted]
 
 
-def test_the_loss_is_the_mean_over_labelled_faces_alone(partly_labelled, build_tiny):
+def test_the_loss_is_the_mean_over_labelled_faces(partly_labelled, build_tiny):
     from jdfd_keras.training.compile import compile_detector
 
     model = build_tiny()
@@ -175,33 +183,33 @@ def test_the_loss_is_the_mean_over_labelled_faces_alone(partly_labelled, build_t
 
 @pytest.fixture(scope="module")
 def unbalanced(prepared_set, change_table, tmp_path_factory):
-    """The prepared set with a fake in four real faces of training left, in the shard as well."""
+    """The prepared set with four fake faces in training, in the shard as well."""
     from jdfd_keras.datasets.records import frame_record
 
     out = tmp_path_factory.mktemp("unbalanced") / "set"
     shutil.copytree(prepared_set, out)
     rows = read_manifest(out)
     fakes = [index for index, r in enumerate(rows) if (r.split, r.label) == ("train", 1)]
-    dropped = set(fakes[4:])
+    removed = set(fakes[4:])
     (shard,) = (out / "shards").glob("train-*")
     records = [record.numpy() for record in tf.data.TFRecordDataset(str(shard))]
     first = next(index for index, row in enumerate(rows) if row.split == "train")
-    kept = [frame_record(r) for i, r in enumerate(records) if first + i not in dropped]
+    kept = [frame_record(r) for i, r in enumerate(records) if first + i not in removed]
     shard.write_bytes(b"".join(kept))
     offsets = iter(np.cumsum([0, *map(len, kept)]).tolist())
 
-    def drop(rows):
-        left = [row for index, row in enumerate(rows) if index not in dropped]
+    def remove(rows):
+        remaining = [row for index, row in enumerate(rows) if index not in removed]
         return [
             dataclasses.replace(row, offset=next(offsets)) if row.split == "train" else row
-            for row in left
+            for row in remaining
         ]
 
-    change_table(out, FaceRow, drop)
+    change_table(out, FaceRow, remove)
     return out
 
 
-def test_balanced_classes_are_drawn_equally_often(unbalanced):
+def test_balanced_classes_are_sampled_equally_often(unbalanced):
     rows = rows_of(unbalanced, "train")
     assert Counter(row.label for row in rows)[1] == 4
     faces = load_faces(
@@ -211,15 +219,14 @@ def test_balanced_classes_are_drawn_equally_often(unbalanced):
         shuffle=True,
         options=PipelineOptions(balance=True),
     )
-    drawn = [faces.repeat(40)]
-    labels = np.concatenate([t["classification"].numpy().ravel() for f in drawn for _, t in f])
+    labels = np.concatenate([t["classification"].numpy().ravel() for _, t in faces.repeat(40)])
     assert len(labels) == 40 * len(rows)
-    # 960 draws with chance one half: four standard deviations are 0.065.
+    # 960 draws with probability one half: four standard deviations are 0.065.
     assert abs(labels.mean() - 0.5) < 0.065
 
 
-def test_balance_is_the_same_for_the_same_seed_and_loses_no_rare_face(unbalanced):
-    def passes(seed):
+def test_balance_depends_on_the_seed_alone_and_loses_no_face_of_the_rarer_class(unbalanced):
+    def epochs(seed):
         faces = load_faces(
             unbalanced,
             "train",
@@ -230,21 +237,21 @@ def test_balance_is_the_same_for_the_same_seed_and_loses_no_rare_face(unbalanced
         )
         return [order_in(faces), order_in(faces)]
 
-    assert passes(1) == passes(1)
-    assert passes(1)[0] != passes(1)[1]
-    assert passes(1) != passes(2)
+    assert epochs(1) == epochs(1)
+    assert epochs(1)[0] != epochs(1)[1]
+    assert epochs(1) != epochs(2)
     fakes = {
         crop.astype(np.float32).tobytes()
         for (key, crop) in records_of(unbalanced, "train")
         if "/fake/" in key[0]
     }
-    assert fakes <= set(passes(1)[0])
+    assert fakes <= set(epochs(1)[0])
 
 
-def test_one_class_cannot_be_balanced(prepared_set, change_table, tmp_path):
+def test_balancing_one_class_is_an_error(prepared_set, change_table, tmp_path):
     shutil.copytree(prepared_set, tmp_path / "copy")
     change_table(tmp_path / "copy", FaceRow, lambda rows: [r for r in rows if r.label == 0])
-    with pytest.raises(ValueError, match="got none that is fake"):
+    with pytest.raises(ValueError, match="got no fake face"):
         load_faces(
             tmp_path / "copy",
             "train",
@@ -265,46 +272,46 @@ def test_cached_faces_are_the_same_and_outlive_their_shards(prepared_set, tmp_pa
     assert order_in(faces) == once
 
 
-def test_changes_are_the_same_for_the_same_seed_and_others_in_every_pass(prepared_set):
+def test_augmentation_depends_on_the_seed_and_differs_in_every_epoch(prepared_set):
     every = AugmentOptions(*[True] * len(dataclasses.fields(AugmentOptions)))
 
-    def passes(seed):
+    def epochs(seed):
         faces = load_faces(prepared_set, "val", batch_size=4, seed=seed, augment=every)
         return [order_in(faces), order_in(faces)]
 
-    assert passes(1) == passes(1)
-    assert passes(1)[0] != passes(1)[1]
-    assert passes(1) != passes(2)
+    assert epochs(1) == epochs(1)
+    assert epochs(1)[0] != epochs(1)[1]
+    assert epochs(1) != epochs(2)
 
 
-def test_the_decoder_is_to_rebuild_the_changed_face(prepared_set):
+def test_the_reconstruction_target_is_the_augmented_face(prepared_set):
     every = AugmentOptions(*[True] * len(dataclasses.fields(AugmentOptions)))
     for image, targets in load_faces(prepared_set, "val", batch_size=4, augment=every):
         expected = image.numpy() / 127.5 - 1
         np.testing.assert_allclose(targets["reconstruction"].numpy(), expected, atol=1e-6)
 
 
-def flip_a_bit(path, place):
+def flip_a_bit(path, position):
     content = bytearray(path.read_bytes())
-    content[int(place * len(content))] ^= 1
+    content[int(position * len(content))] ^= 1
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("place", [0.0, 0.3, 0.7, 0.9999])
+@pytest.mark.parametrize("position", [0.0, 0.3, 0.7, 0.9999])
 @pytest.mark.parametrize("shuffle", [False, True])
-def test_a_flipped_bit_in_a_shard_is_found_and_the_shard_named(
-    prepared_set, tmp_path, place, shuffle
+def test_a_flipped_bit_in_a_shard_is_an_error_that_names_the_shard(
+    prepared_set, tmp_path, position, shuffle
 ):
     shutil.copytree(prepared_set, tmp_path / "copy")
-    flip_a_bit(tmp_path / "copy/shards/val-00000.tfrecord", place)
+    flip_a_bit(tmp_path / "copy/shards/val-00000.tfrecord", position)
     faces = load_faces(tmp_path / "copy", "val", batch_size=4, shuffle=shuffle)
-    named = r"Damaged: .*val-00000\.tfrecord has after \d+ faces"
-    with pytest.raises(ValueError, match=named), explain_damage(tmp_path / "copy"):
+    message = r"Damaged: .*val-00000\.tfrecord has, after \d+ faces?,"
+    with pytest.raises(ValueError, match=message), reraise_damaged_shards(tmp_path / "copy"):
         list(faces)
     assert len(find_damage(tmp_path / "copy")) == 1
 
 
-def test_shards_that_are_short_of_a_face_or_gone_are_named(prepared_set, tmp_path):
+def test_missing_and_incomplete_shards_are_found(prepared_set, tmp_path):
     shutil.copytree(prepared_set, tmp_path / "copy")
     assert find_damage(tmp_path / "copy") == []
     shards = tmp_path / "copy" / "shards"
@@ -314,44 +321,44 @@ def test_shards_that_are_short_of_a_face_or_gone_are_named(prepared_set, tmp_pat
     (shards / "test-00000.tfrecord").unlink()
     count = len(rows_of(prepared_set, "val"))
     assert find_damage(tmp_path / "copy") == [
-        f"{shards / 'val-00000.tfrecord'} holds {count - 1} of {count} faces",
-        f"{shards / 'test-00000.tfrecord'} is not there",
+        f"{shards / 'val-00000.tfrecord'} has {count - 1} of {count} faces",
+        f"{shards / 'test-00000.tfrecord'} does not exist",
     ]
 
 
-def list_split(prepared_set, split, count=None, **options):
+def index_split(prepared_set, split, count=None, **options):
     table = read_faces(prepared_set, split=split, columns=COLUMNS)
-    return list_faces(prepared_set, table.slice(0, count), **options)
+    return index_faces(prepared_set, table.slice(0, count), **options)
 
 
 @pytest.fixture(scope="module")
 def train_faces(prepared_set):
-    return list_split(prepared_set, "train")
+    return index_split(prepared_set, "train")
 
 
 @pytest.fixture(scope="module")
-def places(prepared_set):
-    """Of each face of training its position, by its pixels as other code decodes them."""
+def positions(prepared_set):
+    """Pixels, decoded by other code, to the position of each training face."""
     crops = [crop for _, crop in records_of(prepared_set, "train")]
-    found = {crop.astype(np.float32).tobytes(): place for place, crop in enumerate(crops)}
+    found = {crop.astype(np.float32).tobytes(): index for index, crop in enumerate(crops)}
     assert len(found) == len(crops)
     return found
 
 
 def take(stream, steps):
-    """Read steps of a stream as (images, labels, targets of the decoder)."""
+    """Read steps of a stream as (images, labels, reconstruction targets)."""
     return [
         (image.numpy(), targets["classification"].numpy(), targets["reconstruction"].numpy())
         for image, targets, *_ in stream.take(steps)
     ]
 
 
-def positions_in(steps, places):
-    return [[places[image.tobytes()] for image in images] for images, *_ in steps]
+def positions_in(steps, positions):
+    return [[positions[image.tobytes()] for image in images] for images, *_ in steps]
 
 
 def assert_same_steps(found, expected):
-    """See that steps are the same, bit for bit."""
+    """Check that steps are the same, bit for bit."""
     assert len(found) == len(expected)
     for one, other in zip(found, expected, strict=True):
         for value, wanted in zip(one, other, strict=True):
@@ -361,76 +368,84 @@ def assert_same_steps(found, expected):
 
 @pytest.mark.parametrize("balance", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 6, 17, 50])
-def test_a_stream_goes_on_from_pass_to_pass_in_full_batches(
-    train_faces, places, batch_size, balance
+def test_a_stream_continues_from_epoch_to_epoch_in_full_batches(
+    train_faces, positions, batch_size, balance
 ):
-    count, num_steps = len(places), 300 // batch_size  # eight passes or nine
-    passes = [
-        draw_order(train_faces.label, seed=-4, number=number, balance=balance)
-        for number in range(-(-num_steps * batch_size // count))
+    count, num_steps = len(positions), 300 // batch_size  # eight or nine epochs
+    epochs = [
+        epoch_order(train_faces.label, seed=-4, epoch=epoch, balance=balance)
+        for epoch in range(-(-num_steps * batch_size // count))
     ]
-    assert len(passes) > 6
-    order = np.concatenate(passes)
+    assert len(epochs) > 6
+    order = np.concatenate(epochs)
     options = PipelineOptions(balance=balance)
     stream = stream_faces(train_faces, batch_size=batch_size, seed=-4, options=options)
     steps = take(stream, num_steps)
     assert len(steps) == num_steps
-    for step, found in enumerate(positions_in(steps, places)):
+    for step, found in enumerate(positions_in(steps, positions)):
         assert found == order[step * batch_size : (step + 1) * batch_size].tolist()
     labels = np.concatenate([label for _, label, _ in steps]).ravel()
     assert labels.tolist() == train_faces.label[order[: len(labels)]].tolist()
 
 
-EVERY_CHANGE = AugmentOptions(*[True] * len(dataclasses.fields(AugmentOptions)))
+EVERY_AUGMENTATION = AugmentOptions(*[True] * len(dataclasses.fields(AugmentOptions)))
 
 
-@pytest.mark.parametrize(("done", "augment"), [(1, None), (4, None), (5, EVERY_CHANGE), (11, None)])
-def test_a_stream_from_a_later_step_gives_what_is_left_of_one_from_the_first(
+@pytest.mark.parametrize(
+    ("done", "augment"), [(1, None), (4, None), (5, EVERY_AUGMENTATION), (11, None)]
+)
+def test_a_stream_from_a_later_step_equals_the_rest_of_one_from_the_first(
     train_faces, done, augment
 ):
-    # 34 faces by 7: step 4 holds the end of a pass and the begin of the next.
+    # 34 faces, 7 per step: step 4 has the end of an epoch and the start of the next.
     whole = take(stream_faces(train_faces, batch_size=7, seed=2, augment=augment), done + 6)
-    left = take(
+    rest = take(
         stream_faces(train_faces, batch_size=7, seed=2, start_step=done, augment=augment), 6
     )
-    assert_same_steps(left, whole[done:])
+    assert_same_steps(rest, whole[done:])
 
 
-def test_a_stream_changes_the_same_face_otherwise_in_each_pass_and_with_each_seed(
-    train_faces, places
-):
+def test_augmentation_of_a_face_differs_with_epoch_and_seed(train_faces, positions):
     def read(seed):
-        stream = stream_faces(train_faces, batch_size=34, seed=seed, augment=EVERY_CHANGE)
+        stream = stream_faces(train_faces, batch_size=34, seed=seed, augment=EVERY_AUGMENTATION)
         return [image.tobytes() for images, *_ in take(stream, 2) for image in images]
 
     found = [read(seed) for seed in (1, 2)]
     assert found[0] == read(1)
-    # A face is left as it is by all six ways with a chance of 1 in 64.
-    changed = [set(of[part : part + 34]) - set(places) for of in found for part in (0, 34)]
+    # No augmentation is applied with a probability of 1/64.
+    changed = [set(of[start : start + 34]) - set(positions) for of in found for start in (0, 34)]
     assert all(len(of) > 17 for of in changed)
     assert len(set.union(*changed)) == sum(map(len, changed))
 
 
 @pytest.mark.parametrize(
-    ("machines", "devices", "start_step", "augment"),
-    [(2, 1, 3, None), (2, 2, 3, EVERY_CHANGE), (2, 3, 0, None), (3, 1, 0, None), (1, 3, 0, None)],
+    ("workers", "devices", "start_step", "augment"),
+    [
+        (2, 1, 3, None),
+        (2, 2, 3, EVERY_AUGMENTATION),
+        (2, 3, 0, None),
+        (3, 1, 0, None),
+        (1, 3, 0, None),
+    ],
 )
-def test_several_machines_together_get_step_by_step_what_one_gets(
-    train_faces, machines, devices, start_step, augment
+def test_several_workers_together_get_the_same_steps_as_one(
+    train_faces, workers, devices, start_step, augment
 ):
     same = {"batch_size": 12, "seed": 5, "start_step": start_step, "augment": augment}
     one = take(stream_faces(train_faces, **same), 5)
-    replicas = machines * devices
-    parts = [
+    replicas = workers * devices
+    streams = [
         take(
-            stream_faces(train_faces, part=part, parts=machines, replicas=replicas, **same),
+            stream_faces(
+                train_faces, worker_index=index, num_workers=workers, replicas=replicas, **same
+            ),
             5 * devices,
         )
-        for part in range(machines)
+        for index in range(workers)
     ]
     together = []
     for step in range(5):
-        batches = [batch for part in parts for batch in part[step * devices : (step + 1) * devices]]
+        batches = [b for stream in streams for b in stream[step * devices : (step + 1) * devices]]
         assert {len(images) for images, *_ in batches} == {12 // replicas}
         together.append(tuple(np.concatenate(values) for values in zip(*batches, strict=True)))
     assert_same_steps(together, one)
@@ -438,14 +453,14 @@ def test_several_machines_together_get_step_by_step_what_one_gets(
 
 @pytest.fixture(scope="module")
 def partly_hidden(prepared_set, train_faces):
-    """The faces of training, and those of testing with their labels hidden."""
-    hidden = list_split(prepared_set, "test", hide_labels=True)
+    """The training faces, and the test faces with hidden labels."""
+    hidden = index_split(prepared_set, "test", hide_labels=True)
     assert {row.label for row in rows_of(prepared_set, "test")} == {0, 1}
-    return join_lists([train_faces, hidden])
+    return concat([train_faces, hidden])
 
 
-def read_weighed(faces, prepared_set, **options):
-    """Read a pass: of each face what is known of it, then its target and both weights."""
+def read_weighted(faces, prepared_set, **options):
+    """Read an epoch; return the row of each face, its target and both weights."""
     known = {}
     for split in ("train", "test"):
         for row, (_, crop) in zip(
@@ -460,32 +475,40 @@ def read_weighed(faces, prepared_set, **options):
     return [(known[one.tobytes()], *of) for one, of in zip(image.numpy(), values, strict=True)]
 
 
-def test_class_weights_make_both_classes_weigh_half(train_faces, prepared_set):
+def test_class_weights_give_both_classes_half_of_the_weight(train_faces, prepared_set):
     counts = Counter(row.label for row in rows_of(prepared_set, "train"))
     assert counts[0] != counts[1]
     total = 0.0
-    for row, target, weight, rebuilt in read_weighed(train_faces, prepared_set, class_weights=True):
+    for row, target, weight, reconstruction in read_weighted(
+        train_faces, prepared_set, class_weights=True
+    ):
         assert target == row.label
         assert weight == pytest.approx(sum(counts.values()) / (2 * counts[row.label]), rel=1e-6)
-        assert rebuilt == 1
+        assert reconstruction == 1
         total += weight
     assert total == pytest.approx(len(train_faces), rel=1e-6)
 
 
-def test_a_decoder_of_real_faces_gets_no_weight_for_fakes(train_faces, prepared_set):
-    for row, target, weight, rebuilt in read_weighed(train_faces, prepared_set, reconstruct="real"):
-        assert (target, weight, rebuilt) == (row.label, 1, 1 - row.label)
+def test_with_reconstruct_real_fakes_have_no_weight_in_the_reconstruction(
+    train_faces, prepared_set
+):
+    for row, target, weight, reconstruction in read_weighted(
+        train_faces, prepared_set, reconstruct="real"
+    ):
+        assert (target, weight, reconstruction) == (row.label, 1, 1 - row.label)
 
 
 @pytest.mark.parametrize("class_weights", [False, True])
-def test_hidden_labels_weigh_nothing_and_are_not_told(partly_hidden, prepared_set, class_weights):
+def test_hidden_labels_have_no_weight_and_are_not_in_the_targets(
+    partly_hidden, prepared_set, class_weights
+):
     counts = Counter(row.label for row in rows_of(prepared_set, "train"))
     share = {c: sum(counts.values()) / (2 * counts[c]) if class_weights else 1 for c in (0, 1)}
     hidden = 0
-    for row, target, weight, rebuilt in read_weighed(
+    for row, target, weight, reconstruction in read_weighted(
         partly_hidden, prepared_set, class_weights=class_weights
     ):
-        assert rebuilt == 1
+        assert reconstruction == 1
         if row.split == "test":
             hidden += 1
             assert (target, weight) == (0, 0)
@@ -495,22 +518,22 @@ def test_hidden_labels_weigh_nothing_and_are_not_told(partly_hidden, prepared_se
     assert hidden == len(rows_of(prepared_set, "test"))
 
 
-def test_balance_and_class_weights_together_are_refused(train_faces):
+def test_balance_and_class_weights_together_are_an_error(train_faces):
     both = PipelineOptions(balance=True, class_weights=True)
     with pytest.raises(ValueError, match="balance or class_weights; got both"):
         stream_faces(train_faces, batch_size=4, seed=0, options=both)
 
 
-def test_one_class_cannot_be_weighed(prepared_set):
-    faces = list_split(prepared_set, "train", 4)
+def test_class_weights_of_one_class_are_an_error(prepared_set):
+    faces = index_split(prepared_set, "train", 4)
     assert set(faces.label) == {0}
-    with pytest.raises(ValueError, match="got none that is fake"):
+    with pytest.raises(ValueError, match="got no fake face"):
         stream_faces(faces, batch_size=4, seed=0, options=PipelineOptions(class_weights=True))
 
 
 def test_a_cached_stream_is_the_same_and_outlives_its_shards(prepared_set, train_faces, tmp_path):
     shutil.copytree(prepared_set, tmp_path / "copy")
-    faces = list_split(tmp_path / "copy", "train")
+    faces = index_split(tmp_path / "copy", "train")
     options = PipelineOptions(cache=True)
     stream = stream_faces(faces, batch_size=34, seed=0, options=options)
     steps = iter(stream)
@@ -521,32 +544,42 @@ def test_a_cached_stream_is_the_same_and_outlives_its_shards(prepared_set, train
     assert_same_steps(found, take(stream_faces(train_faces, batch_size=34, seed=0), 3))
 
 
-@pytest.mark.parametrize(("count", "most"), [(6, 32), (17, 2), (34, 4), (34, 17), (34, 32)])
-@pytest.mark.parametrize(("machines", "devices"), [(1, 1), (1, 3), (2, 1), (2, 2), (3, 2)])
-def test_a_pass_is_shared_out_in_as_many_batches_for_each_device_of_nearly_one_size(
-    prepared_set, places, count, most, machines, devices
+@pytest.mark.parametrize(
+    ("count", "max_batch_size"), [(6, 32), (17, 2), (34, 4), (34, 17), (34, 32)]
+)
+@pytest.mark.parametrize(("workers", "devices"), [(1, 1), (1, 3), (2, 1), (2, 2), (3, 2)])
+def test_an_epoch_has_equally_many_batches_of_nearly_one_size_for_each_device(
+    prepared_set, positions, count, max_batch_size, workers, devices
 ):
-    faces = list_split(prepared_set, "train", count)
-    parts = [
-        share_faces(faces, most=most, part=part, parts=machines, replicas=machines * devices)
-        for part in range(machines)
+    faces = index_split(prepared_set, "train", count)
+    datasets = [
+        read_epoch(
+            faces,
+            max_batch_size=max_batch_size,
+            worker_index=index,
+            num_workers=workers,
+            replicas=workers * devices,
+        )
+        for index in range(workers)
     ]
-    batches = [positions_in(take(part, -1), places) for part in parts]
-    assert [len(part) for part in parts] == [len(of) for of in batches]
+    batches = [positions_in(take(dataset, -1), positions) for dataset in datasets]
+    assert [len(dataset) for dataset in datasets] == [len(of) for of in batches]
     assert len({len(of) for of in batches}) == 1
     assert len(batches[0]) % devices == 0
     sizes = {len(batch) for of in batches for batch in of}
-    assert max(sizes) <= most
+    assert max(sizes) <= max_batch_size
     assert max(sizes) - min(sizes) <= 1
     assert sorted(p for of in batches for batch in of for p in batch) == list(range(count))
-    # No more batches than are needed.
-    assert len(batches[0]) // devices == -(-count // (machines * devices * most))
-    if machines * devices == 1:
+    # As few batches as possible.
+    assert len(batches[0]) // devices == -(-count // (workers * devices * max_batch_size))
+    if workers * devices == 1:
         assert [p for batch in batches[0] for p in batch] == list(range(count))
 
 
-def test_shared_out_faces_come_with_their_labels_and_weights(partly_hidden):
-    batches = list(share_faces(partly_hidden, most=5, part=0, parts=1, replicas=1))
+def test_the_faces_of_an_epoch_have_their_labels_and_weights(partly_hidden):
+    batches = list(
+        read_epoch(partly_hidden, max_batch_size=5, worker_index=0, num_workers=1, replicas=1)
+    )
     labels = np.concatenate([targets["classification"] for _, targets, _ in batches]).ravel()
     weights = np.concatenate([weight["classification"] for *_, weight in batches])
     known = partly_hidden.label != -1

@@ -1,5 +1,6 @@
 import dataclasses
 import hashlib
+import json
 import shutil
 import time
 from collections import Counter
@@ -8,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from jdfd_keras.datasets import extraction_task as take_module
+from jdfd_keras.datasets import extraction_task
 from jdfd_keras.datasets.manifest import read_manifest, read_videos
 from jdfd_keras.datasets.prepare import prepare
 from jdfd_keras.faces.decode import read_frames
@@ -38,8 +39,8 @@ def write_clip_without_a_face(path):
 
 
 @pytest.fixture
-def pretend(monkeypatch):
-    """Put pretended faces in the place of found ones: quick, and different for every video."""
+def fake_extraction(monkeypatch):
+    """Replace face extraction: fast, with three random faces that differ between videos."""
 
     def extract(path, options, filters):
         name = f"{path.parent.name}/{path.name}"
@@ -55,19 +56,19 @@ def pretend(monkeypatch):
                 alignment_residual=0.01,
                 quality=Quality(1.0, 5.0, 9, 0.0, 0.0),
                 crops=crops,
-                position=index,
+                crop_index=index,
             )
             for index in range(3)
         ]
         return Extraction(faces, [], 3, {"not the largest face": 2}, [])
 
-    monkeypatch.setattr(take_module, "extract_faces", extract)
+    monkeypatch.setattr(extraction_task, "extract_faces", extract)
     return extract
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder of 12 people with a real and a fake video each, for pretended faces."""
+    """A folder of 12 subjects with a real and a fake video each, for `fake_extraction`."""
     for number in range(12):
         for kind in ("real", "fake"):
             (tmp_path / "mine" / kind).mkdir(parents=True, exist_ok=True)
@@ -75,7 +76,7 @@ def folder(tmp_path):
     return tmp_path / "mine"
 
 
-def test_a_prepared_set_has_its_tables_options_and_shards_and_nothing_else(prepared_set):
+def test_a_prepared_set_has_tables_options_and_shards_and_nothing_else(prepared_set):
     assert set(bytes_of(prepared_set)) == {
         "listing.json",
         "manifest.parquet",
@@ -91,7 +92,7 @@ def test_a_prepared_set_has_its_tables_options_and_shards_and_nothing_else(prepa
     assert options == PrepareOptions()
 
 
-def test_faces_and_videos_agree(prepared_set):
+def test_the_tables_of_faces_and_videos_agree(prepared_set):
     faces, videos = read_manifest(prepared_set), read_videos(prepared_set)
     assert len(videos) == 16
     assert [video.video_id for video in videos] == sorted(video.video_id for video in videos)
@@ -108,34 +109,36 @@ def test_faces_and_videos_agree(prepared_set):
             assert face.detector == "dlib"
             assert 0 < face.alignment_residual < 0.1
             assert face.time_s == pytest.approx(face.frame_index / 25)
-    # Four of six frames are looked at, 1.5 apart from 0.75 on.
+    # Four of six frames are sampled, 1.5 apart from 0.75 on.
     assert {face.frame_index for face in faces} == {0, 2, 3, 5}
 
 
 def test_no_source_is_in_two_splits_and_each_split_has_both_classes(prepared_set):
-    places, labels = {}, {}
+    splits, labels = {}, {}
     for face in read_manifest(prepared_set):
         labels.setdefault(face.split, set()).add(face.label)
         for source_id in face.source_ids:
-            places.setdefault(source_id, set()).add(face.split)
+            splits.setdefault(source_id, set()).add(face.split)
     assert labels == {"train": {0, 1}, "val": {0, 1}, "test": {0, 1}}
-    assert [source_id for source_id, splits in places.items() if len(splits) > 1] == []
+    assert [source_id for source_id, found in splits.items() if len(found) > 1] == []
 
 
-def test_faces_are_counted_by_split_and_class(pretend, folder, tmp_path):
-    made = prepare(
+def test_faces_are_counted_by_split_and_class(fake_extraction, folder, tmp_path):
+    result = prepare(
         folder, tmp_path / "out", FACES, splits=SplitOptions(val_share=0.25, test_share=0.25)
     )
-    assert made.faces == {
+    assert result.faces == {
         "train": {"real": 18, "fake": 18},
         "val": {"real": 9, "fake": 9},
         "test": {"real": 9, "fake": 9},
     }
-    assert made.directory == str(tmp_path / "out")
-    assert made.count_dropped() == {"not the largest face": 48}
+    assert result.directory == str(tmp_path / "out")
+    assert result.videos == 24
+    assert result.filtered == {"not the largest face": 48}
+    assert json.loads(json.dumps(result.to_dict())) == result.to_dict()
 
 
-def test_a_damaged_video_gives_what_decodes_and_a_warning(clips_folder, tmp_path):
+def test_a_damaged_video_keeps_the_faces_that_decode_and_has_a_warning(clips_folder, tmp_path):
     root = tmp_path / "mixed"
     shutil.copytree(clips_folder, root)
     whole = list(read_frames(root / "real" / "person02.mp4", 99))
@@ -147,15 +150,19 @@ def test_a_damaged_video_gives_what_decodes_and_a_warning(clips_folder, tmp_path
     writer.release()
     data = (root / "real" / "cut.avi").read_bytes()
     (root / "real" / "cut.avi").write_bytes(data[: len(data) // 2])
-    made = prepare(root, tmp_path / "out", FACES)
-    (cut,) = [video for video in made.videos if video.path == "real/cut.avi"]
+    result = prepare(root, tmp_path / "out", FACES)
+    videos = read_videos(tmp_path / "out")
+    (cut,) = [video for video in videos if video.path == "real/cut.avi"]
     assert cut.num_faces == cut.num_frames == 4
     assert "cut short" in cut.warning
-    assert all(video.warning == "" for video in made.videos if video is not cut)
-    assert all(video.num_tracks >= 1 for video in made.videos if video.num_faces)
+    assert all(video.warning == "" for video in videos if video is not cut)
+    assert result.warnings == {"mixed/real/cut": cut.warning}
+    assert all(video.num_tracks >= 1 for video in videos if video.num_faces)
 
 
-def test_filters_are_kept_beside_the_set_and_other_ones_refused(pretend, folder, tmp_path):
+def test_filters_are_stored_with_the_set_and_different_ones_are_an_error(
+    fake_extraction, folder, tmp_path
+):
     filters = FilterOptions(min_sharpness=3)
     prepare(folder, tmp_path / "out", FACES, filters=filters)
     assert load_options(tmp_path / "out" / "options.json", "filters", FilterOptions) == filters
@@ -163,7 +170,7 @@ def test_filters_are_kept_beside_the_set_and_other_ones_refused(pretend, folder,
         prepare(folder, tmp_path / "out", FACES)
 
 
-def test_videos_that_give_nothing_are_rows_with_reasons(clips_folder, tmp_path):
+def test_videos_without_a_face_are_rows_with_reasons(clips_folder, tmp_path):
     root = tmp_path / "mixed"
     shutil.copytree(clips_folder, root)
     write_clip_without_a_face(root / "real" / "wall.mp4")
@@ -171,21 +178,24 @@ def test_videos_that_give_nothing_are_rows_with_reasons(clips_folder, tmp_path):
     shutil.copy(root / "fake" / "person02.mp4", root / "fake" / "cut.mp4")
     whole = (root / "fake" / "cut.mp4").read_bytes()
     (root / "fake" / "cut.mp4").write_bytes(whole[: len(whole) // 2])
-    made = prepare(root, tmp_path / "out", FaceOptions(frames_per_video=1, face_size=71))
-    empty = {video.path: video.reason for video in made.videos if video.num_faces == 0}
-    # The detector may miss the one frame looked at of a coarsely rendered fake as well.
+    result = prepare(root, tmp_path / "out", FaceOptions(frames_per_video=1, face_size=71))
+    videos = read_videos(tmp_path / "out")
+    empty = {video.path: video.reason for video in videos if video.num_faces == 0}
+    # The detector may miss the one sampled frame of a coarsely rendered fake as well.
     assert {"real/wall.mp4", "fake/notes.mp4", "fake/cut.mp4"} <= set(empty)
     assert "" not in empty.values()
     assert "no face" in empty["real/wall.mp4"]
     assert "got fake/notes.mp4" in empty["fake/notes.mp4"]
-    assert "cut short" in empty["fake/cut.mp4"]  # its index stood at the end: nothing decodes
-    assert all(video.reason == "" for video in made.videos if video.num_faces)
+    assert "cut short" in empty["fake/cut.mp4"]  # without the index at its end, nothing decodes
+    assert all(video.reason == "" for video in videos if video.num_faces)
+    assert sorted(result.excluded.values()) == sorted(empty.values())
+    assert result.without_faces == list(result.excluded)
     assert "wall" not in "".join(face.path for face in read_manifest(tmp_path / "out"))
 
 
 @pytest.mark.parametrize("finished", [0, 1, 7, 23])
-def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
-    pretend, folder, tmp_path, monkeypatch, finished
+def test_a_resumed_run_ends_with_the_same_bytes(
+    fake_extraction, folder, tmp_path, monkeypatch, finished
 ):
     options = PrepareOptions(faces_per_shard=10)
     prepare(folder, tmp_path / "whole", FACES, options)
@@ -195,36 +205,38 @@ def test_an_interrupted_run_goes_on_and_ends_with_the_same_bytes(
         if len(seen) == finished:
             raise KeyboardInterrupt
         seen.append(path)
-        return pretend(path, options, filters)
+        return fake_extraction(path, options, filters)
 
-    monkeypatch.setattr(take_module, "extract_faces", interrupted)
+    monkeypatch.setattr(extraction_task, "extract_faces", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(folder, tmp_path / "resumed", FACES, options)
     assert not (tmp_path / "resumed" / "manifest.parquet").exists()
 
-    def goes_on(path, options, filters):
+    def resumed(path, options, filters):
         assert path not in seen
-        return pretend(path, options, filters)
+        return fake_extraction(path, options, filters)
 
-    monkeypatch.setattr(take_module, "extract_faces", goes_on)
+    monkeypatch.setattr(extraction_task, "extract_faces", resumed)
     prepare(folder, tmp_path / "resumed", FACES, options)
     assert bytes_of(tmp_path / "resumed") == bytes_of(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(
-    "at", ["shards/val-00000.tfrecord", "listing.json", "videos.parquet", "manifest.parquet"]
+    "name", ["shards/val-00000.tfrecord", "listing.json", "videos.parquet", "manifest.parquet"]
 )
-def test_a_run_broken_off_at_its_end_goes_on_too(pretend, folder, tmp_path, monkeypatch, at):
+def test_a_run_interrupted_while_it_writes_its_result_resumes(
+    fake_extraction, folder, tmp_path, monkeypatch, name
+):
     prepare(folder, tmp_path / "whole", FACES)
     create = LocalStore.create
 
-    def break_off(self, name):
-        if name == at:
+    def interrupt(self, created):
+        if created == name:
             raise KeyboardInterrupt
-        return create(self, name)
+        return create(self, created)
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalStore, "create", break_off)
+        patch.setattr(LocalStore, "create", interrupt)
         with pytest.raises(KeyboardInterrupt):
             prepare(folder, tmp_path / "resumed", FACES)
     assert (tmp_path / "resumed" / "parts").exists()
@@ -233,31 +245,35 @@ def test_a_run_broken_off_at_its_end_goes_on_too(pretend, folder, tmp_path, monk
     assert not (tmp_path / "resumed" / "parts").exists()
 
 
-def test_what_a_killed_run_left_is_cleared_away_though_the_set_was_done(pretend, folder, tmp_path):
+def test_leftovers_of_a_killed_run_are_removed_from_a_complete_set(
+    fake_extraction, folder, tmp_path
+):
     prepare(folder, tmp_path / "out", FACES)
-    for leftover in ("parts/00/0.json", "unfinished/0"):
+    for leftover in ("parts/00/0.json", ".unfinished/0"):
         (tmp_path / "out" / leftover).parent.mkdir(parents=True)
         (tmp_path / "out" / leftover).touch()
     prepare(folder, tmp_path / "out", FACES)
-    assert not {"parts", "unfinished"} & {path.name for path in (tmp_path / "out").iterdir()}
+    assert not {"parts", ".unfinished"} & {path.name for path in (tmp_path / "out").iterdir()}
 
 
-def test_a_second_run_leaves_everything_as_it_is(clips_folder, prepared_set, monkeypatch):
+def test_a_second_run_changes_nothing(clips_folder, prepared_set, monkeypatch):
     def state():
         return {
             path: (path.stat().st_mtime_ns, path.stat().st_ino)
             for path in [prepared_set, *prepared_set.rglob("*")]
         }
 
-    monkeypatch.setattr(take_module, "extract_faces", None)
-    before, begun = state(), time.monotonic()
-    made = prepare(clips_folder, prepared_set, FACES)
-    assert time.monotonic() - begun < 1
+    monkeypatch.setattr(extraction_task, "extract_faces", None)
+    before, start = state(), time.monotonic()
+    result = prepare(clips_folder, prepared_set, FACES)
+    assert time.monotonic() - start < 1
     assert state() == before
-    assert made.videos == read_videos(prepared_set)
+    assert result.videos == 16
 
 
-def test_the_place_of_the_folder_does_not_matter(pretend, folder, tmp_path, monkeypatch):
+def test_the_result_does_not_depend_on_where_the_folder_is(
+    fake_extraction, folder, tmp_path, monkeypatch
+):
     prepare(folder, tmp_path / "one", FACES)
     (tmp_path / "moved").mkdir()
     moved = folder.rename(tmp_path / "moved" / folder.name)
@@ -266,7 +282,9 @@ def test_the_place_of_the_folder_does_not_matter(pretend, folder, tmp_path, monk
     assert bytes_of(tmp_path / "one") == bytes_of(moved.parent / "two")
 
 
-def test_shards_hold_whole_videos_and_about_the_faces_asked_for(pretend, folder, tmp_path):
+def test_shards_have_whole_videos_and_about_faces_per_shard_faces(
+    fake_extraction, folder, tmp_path
+):
     prepare(folder, tmp_path / "out", FACES, PrepareOptions(faces_per_shard=10))
     rows = read_manifest(tmp_path / "out")
     shards = {}
@@ -274,19 +292,23 @@ def test_shards_hold_whole_videos_and_about_the_faces_asked_for(pretend, folder,
         shards.setdefault(row.video_id, set()).add(row.shard)
     assert all(len(names) == 1 for names in shards.values())
     counts = Counter(row.shard for row in rows)
-    assert max(counts.values()) == 12  # four videos of three faces: the first number from 10 on
+    assert (
+        max(counts.values()) == 12
+    )  # four videos of three faces: the first multiple of 3 from 10 on
     names = sorted({row.shard for row in rows if row.split == "train"})
     assert names == [f"train-{number:05d}.tfrecord" for number in range(len(names))]
 
 
-def test_classes_are_mixed_within_a_shard(pretend, folder, tmp_path):
+def test_classes_are_mixed_within_a_shard(fake_extraction, folder, tmp_path):
     prepare(folder, tmp_path / "out", FACES)
     labels = [row.label for row in read_manifest(tmp_path / "out") if row.split == "train"]
     changes = np.count_nonzero(np.diff(labels))
-    assert changes > 4  # one, if all fakes stood before all real ones
+    assert changes > 4  # 1, if all fakes came before all real ones
 
 
-def test_splits_of_the_folder_are_kept_and_leaks_in_it_are_named(pretend, folder, tmp_path):
+def test_splits_of_the_folder_are_kept_and_shared_sources_are_reported(
+    fake_extraction, folder, tmp_path
+):
     for number in range(12):
         split = "train" if number < 8 else "val" if number < 10 else "test"
         for kind in ("real", "fake"):
@@ -294,15 +316,16 @@ def test_splits_of_the_folder_are_kept_and_leaks_in_it_are_named(pretend, folder
             name = f"{number:02d}.mp4"
             (folder / kind / name).rename(tmp_path / "sorted" / split / kind / name)
     (tmp_path / "sorted" / "test" / "fake" / "00.mp4").write_bytes(b"\0")
-    made = prepare(tmp_path / "sorted", tmp_path / "out", FACES)
-    (shared,) = made.shared_sources
+    result = prepare(tmp_path / "sorted", tmp_path / "out", FACES)
+    (shared,) = result.shared_sources
     assert shared.source == "sorted/00"
-    assert set(shared.places) == {"train", "test"}
-    assert all(video.path.startswith(f"{video.split}/") for video in made.videos)
+    assert set(shared.videos) == {"train", "test"}
+    videos = read_videos(tmp_path / "out")
+    assert all(video.path.startswith(f"{video.split}/") for video in videos)
 
 
 @pytest.mark.parametrize(
-    ("faces", "options", "named"),
+    ("faces", "options", "message"),
     [
         (FaceOptions(frames_per_video=4, face_size=72), PrepareOptions(), "face_size 71 -> 72"),
         (
@@ -313,21 +336,23 @@ def test_splits_of_the_folder_are_kept_and_leaks_in_it_are_named(pretend, folder
         (FACES, PrepareOptions(manifest="csv"), "manifest 'parquet' -> 'csv'"),
     ],
 )
-def test_other_options_are_refused_by_name(clips_folder, prepared_set, faces, options, named):
+def test_different_options_are_an_error_that_names_them(
+    clips_folder, prepared_set, faces, options, message
+):
     before = bytes_of(prepared_set)
-    with pytest.raises(ValueError, match=named):
+    with pytest.raises(ValueError, match=message):
         prepare(clips_folder, prepared_set, faces, options)
     assert bytes_of(prepared_set) == before
 
 
-def test_other_videos_are_refused(pretend, folder, tmp_path):
+def test_different_videos_are_an_error(fake_extraction, folder, tmp_path):
     prepare(folder, tmp_path / "out", FACES)
     (folder / "real" / "new.mp4").write_bytes(b"\0")
-    with pytest.raises(ValueError, match="differs in 1, such as mine/real/new"):
+    with pytest.raises(ValueError, match="differs in 1 video, such as mine/real/new"):
         prepare(folder, tmp_path / "out", FACES)
 
 
-def test_a_folder_of_other_things_is_refused_and_left_alone(folder, tmp_path):
+def test_a_folder_of_other_files_is_an_error_and_unchanged(folder, tmp_path):
     (tmp_path / "holiday").mkdir()
     (tmp_path / "holiday" / "beach.jpg").write_bytes(b"sea")
     with pytest.raises(ValueError, match="holds other files"):
@@ -336,7 +361,7 @@ def test_a_folder_of_other_things_is_refused_and_left_alone(folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("faces", "options", "named"),
+    ("faces", "options", "message"),
     [
         (FaceOptions(face_size=0), PrepareOptions(), "size=0"),
         (FaceOptions(frames_per_video=0), PrepareOptions(), "count=0"),
@@ -345,25 +370,29 @@ def test_a_folder_of_other_things_is_refused_and_left_alone(folder, tmp_path):
         (FACES, PrepareOptions(faces_per_shard=0), "faces_per_shard >= 1, .*; got 0"),
     ],
 )
-def test_a_bad_option_is_refused_before_anything_is_made(folder, tmp_path, faces, options, named):
-    with pytest.raises(ValueError, match=named):
+def test_an_invalid_option_is_an_error_before_anything_is_written(
+    folder, tmp_path, faces, options, message
+):
+    with pytest.raises(ValueError, match=message):
         prepare(folder, tmp_path / "out", faces, options)
     assert not (tmp_path / "out").exists()
 
 
-def test_one_class_alone_is_refused_before_anything_is_made(folder, tmp_path):
+def test_a_missing_class_is_an_error_before_anything_is_written(folder, tmp_path):
     shutil.rmtree(folder / "fake")
-    with pytest.raises(ValueError, match="none that is fake"):
+    with pytest.raises(ValueError, match="12 files and no fake one"):
         prepare(folder, tmp_path / "out", FACES)
     assert not (tmp_path / "out").exists()
 
 
-def test_fakes_without_any_face_are_refused(pretend, folder, tmp_path, monkeypatch):
+def test_fakes_without_any_face_are_an_error(fake_extraction, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        take_module,
+        extraction_task,
         "extract_faces",
         lambda path, *rest: (
-            Extraction([], [], 3, {}, []) if path.parent.name == "fake" else pretend(path, *rest)
+            Extraction([], [], 3, {}, [])
+            if path.parent.name == "fake"
+            else fake_extraction(path, *rest)
         ),
     )
     with pytest.raises(ValueError, match="at least one fake video; got none in all 12"):
@@ -371,18 +400,20 @@ def test_fakes_without_any_face_are_refused(pretend, folder, tmp_path, monkeypat
     assert not (tmp_path / "out" / "manifest.parquet").exists()
 
 
-def test_a_missing_folder_is_refused(tmp_path):
-    with pytest.raises(OSError, match="no folder"):
+def test_a_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(OSError, match="not a folder"):
         prepare(tmp_path / "nothing", tmp_path / "out")
 
 
-def test_a_fault_of_the_machine_stops_the_run_and_is_no_row(pretend, folder, tmp_path, monkeypatch):
-    def full(path, *rest):
+def test_an_error_of_the_machine_stops_the_run_and_is_not_a_row(
+    fake_extraction, folder, tmp_path, monkeypatch
+):
+    def disk_full(path, *rest):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(take_module, "extract_faces", full)
+    monkeypatch.setattr(extraction_task, "extract_faces", disk_full)
     with pytest.raises(OSError, match="No space left"):
         prepare(folder, tmp_path / "out", FACES)
-    monkeypatch.setattr(take_module, "extract_faces", pretend)
-    made = prepare(folder, tmp_path / "out", FACES)
-    assert all(video.num_faces == 3 for video in made.videos)
+    monkeypatch.setattr(extraction_task, "extract_faces", fake_extraction)
+    prepare(folder, tmp_path / "out", FACES)
+    assert all(video.num_faces == 3 for video in read_videos(tmp_path / "out"))

@@ -1,4 +1,4 @@
-"""prepare in several processes, killed, locked out, short of room, on Beam: the same bytes."""
+"""prepare in several processes, killed, locked, on a full disk, on Beam: the same bytes."""
 
 import json
 import os
@@ -13,7 +13,7 @@ import pytest
 
 from jdfd_keras.datasets.manifest import read_manifest, read_videos
 from jdfd_keras.datasets.prepare import prepare
-from jdfd_keras.options import FaceOptions, PrepareOptions, SplitOptions, WorkOptions
+from jdfd_keras.options import FaceOptions, PrepareOptions, PrepareRuntime, SplitOptions
 
 FACES = FaceOptions(frames_per_video=4, face_size=71)
 FLAGS = ["--frames-per-video", "4", "--face-size", "71"]
@@ -32,26 +32,26 @@ def command(clips, out, *flags):
     return [sys.executable, "-m", "jdfd_keras", *words]
 
 
-def test_two_processes_make_the_same_bytes_as_one(clips_folder, prepared_set, tmp_path):
-    prepare(clips_folder, tmp_path / "two", FACES, work=WorkOptions(workers=2))
+def test_two_processes_write_the_same_bytes_as_one(clips_folder, prepared_set, tmp_path):
+    prepare(clips_folder, tmp_path / "two", FACES, runtime=PrepareRuntime(workers=2))
     assert bytes_of(tmp_path / "two") == bytes_of(prepared_set)
 
 
-def test_killed_at_random_moments_it_goes_on_and_ends_with_the_same_bytes(
+def test_a_run_killed_at_random_moments_resumes_and_ends_with_the_same_bytes(
     clips_folder, prepared_set, tmp_path
 ):
     moments = random.Random()
-    print("seed", seed := moments.randrange(10**6))  # shown where the test fails
+    print("seed", seed := moments.randrange(10**6))  # shown if the test fails
     moments.seed(seed)
-    begun = time.monotonic()
+    start = time.monotonic()
     assert (
         subprocess.run(command(clips_folder, tmp_path / "whole", "--workers", "2")).returncode == 0
     )
-    whole_s = time.monotonic() - begun
+    whole_s = time.monotonic() - start
     out = tmp_path / "out"
     killed = 0
     for _ in range(3):
-        # In a group of its own, so that what it started can be looked for.
+        # In its own process group, so that its workers can be found.
         run = subprocess.Popen(
             command(clips_folder, out, "--workers", "2"),
             stderr=subprocess.DEVNULL,
@@ -63,14 +63,14 @@ def test_killed_at_random_moments_it_goes_on_and_ends_with_the_same_bytes(
         run.send_signal(signal.SIGKILL)
         run.wait()
         wait_until_gone(run.pid)
-    assert killed > 0, "it was done before it was killed: later moments are of no use"
+    assert killed > 0, "the run finished before it was killed: try earlier moments"
     done = subprocess.run(command(clips_folder, out, "--workers", "2"), capture_output=True)
     assert done.returncode == 0, done.stderr
     assert bytes_of(out) == bytes_of(prepared_set)
 
 
 def wait_until_gone(group):
-    """Processes that a killed run had started end by themselves."""
+    """Wait until the worker processes of a killed run have ended on their own."""
     end = time.monotonic() + 20
     while time.monotonic() < end:
         try:
@@ -78,10 +78,10 @@ def wait_until_gone(group):
         except ProcessLookupError:
             return
         time.sleep(0.1)
-    raise AssertionError("the workers of a killed run are still there")
+    raise AssertionError("the workers of a killed run still exist")
 
 
-def test_a_second_run_into_the_same_folder_is_refused_while_the_first_is_at_work(
+def test_a_second_run_into_the_same_folder_is_an_error_while_the_first_is_running(
     clips_folder, prepared_set, tmp_path
 ):
     out = tmp_path / "out"
@@ -106,7 +106,7 @@ def limit_files_to_20_kb():
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_without_room_it_stops_in_one_line_and_goes_on_when_there_is_some(
+def test_a_full_disk_is_one_line_and_the_run_resumes_when_there_is_space(
     clips_folder, prepared_set, tmp_path, workers
 ):
     out = tmp_path / "out"
@@ -114,42 +114,43 @@ def test_without_room_it_stops_in_one_line_and_goes_on_when_there_is_some(
     full = subprocess.run(words, capture_output=True, text=True, preexec_fn=limit_files_to_20_kb)
     assert full.returncode == 1
     last = full.stderr.strip().splitlines()[-1]
-    assert last.startswith("jdfd-keras prepare: Expected room for the faces at")
-    assert "File too large" in last and "what is done is kept" in last
+    assert last.startswith("jdfd-keras prepare: Expected free disk space for the faces in")
+    assert "File too large" in last and "finished videos are kept" in last
     assert not (out / "manifest.parquet").exists()
     assert subprocess.run(words, capture_output=True).returncode == 0
     assert bytes_of(out) == bytes_of(prepared_set)
 
 
-def test_a_file_that_was_mended_since_is_taken_anew(clips_folder, tmp_path, monkeypatch):
+def test_a_file_that_was_repaired_is_extracted_again(clips_folder, tmp_path, monkeypatch):
     import shutil
 
-    from jdfd_keras.datasets import extraction_task as take
+    from jdfd_keras.datasets import extraction_task
 
     root = tmp_path / "clips"
     shutil.copytree(clips_folder, root)
     whole = (root / "fake/person03.mp4").read_bytes()
     (root / "fake/person03.mp4").write_bytes(whole[:300])
-    extract, seen = take.extract_faces, []
+    extract, seen = extraction_task.extract_faces, []
 
-    def stop_at_the_end(path, *options):
+    def interrupt_at_the_end(path, *options):
         if len(seen) == 15:
             raise KeyboardInterrupt
         seen.append(path.name)
         return extract(path, *options)
 
-    monkeypatch.setattr(take, "extract_faces", stop_at_the_end)
+    monkeypatch.setattr(extraction_task, "extract_faces", interrupt_at_the_end)
     with pytest.raises(KeyboardInterrupt):
         prepare(root, tmp_path / "out", FACES)
-    monkeypatch.setattr(take, "extract_faces", extract)
+    monkeypatch.setattr(extraction_task, "extract_faces", extract)
     (root / "fake/person03.mp4").write_bytes(whole)
-    made = prepare(root, tmp_path / "out", FACES)
-    (mended,) = [video for video in made.videos if video.path == "fake/person03.mp4"]
+    prepare(root, tmp_path / "out", FACES)
+    videos = read_videos(tmp_path / "out")
+    (repaired,) = [video for video in videos if video.path == "fake/person03.mp4"]
     assert "person03.mp4" in seen
-    assert (mended.num_faces > 0, mended.reason) == (True, "")
+    assert (repaired.num_faces > 0, repaired.reason) == (True, "")
 
 
-def test_both_forms_of_the_tables_hold_the_same(clips_folder, prepared_set, tmp_path):
+def test_both_table_formats_have_the_same_content(clips_folder, prepared_set, tmp_path):
     prepare(clips_folder, tmp_path / "out", FACES, PrepareOptions(manifest="csv"))
     assert {path.name for path in (tmp_path / "out").glob("*.csv")} == {
         "manifest.csv",
@@ -159,15 +160,15 @@ def test_both_forms_of_the_tables_hold_the_same(clips_folder, prepared_set, tmp_
     assert read_videos(tmp_path / "out") == read_videos(prepared_set)
 
 
-def test_faces_are_split_singly_as_the_paper_has_it(clips_folder, prepared_set, tmp_path):
+def test_the_paper_split_assigns_single_faces(clips_folder, prepared_set, tmp_path):
     splits = SplitOptions(split="paper", val_share=0.1, test_share=0.15)
-    made = prepare(clips_folder, tmp_path / "out", FACES, splits=splits)
+    result = prepare(clips_folder, tmp_path / "out", FACES, splits=splits)
     rows, official = read_manifest(tmp_path / "out"), read_manifest(prepared_set)
 
-    def known_by(row):
+    def key(row):
         return row.video_id, row.frame_index, row.phash
 
-    assert sorted(map(known_by, rows)) == sorted(map(known_by, official))
+    assert sorted(map(key, rows)) == sorted(map(key, official))
     counts = {split: sum(row.split == split for row in rows) for split in ("train", "val", "test")}
     assert counts["test"] == round(0.15 * len(rows))
     assert counts["val"] == round(0.1 * len(rows))
@@ -175,9 +176,9 @@ def test_faces_are_split_singly_as_the_paper_has_it(clips_folder, prepared_set, 
         r.video_id for r in rows if r.split == "train"
     }
     assert both
-    assert made.shared_sources
+    assert result.shared_sources
 
-    # The shards hold the faces in the order of the manifest, here too.
+    # Here too, the shards have the faces in the order of the manifest.
     from jdfd_keras.datasets.records import read_crops
 
     crops = read_crops(
@@ -192,16 +193,16 @@ def test_faces_are_split_singly_as_the_paper_has_it(clips_folder, prepared_set, 
 
 
 @pytest.mark.slow
-def test_beam_with_several_processes_makes_the_same_bytes(clips_folder, prepared_set, tmp_path):
+def test_beam_with_several_processes_writes_the_same_bytes(clips_folder, prepared_set, tmp_path):
     out = tmp_path / "out"
-    work = WorkOptions(runner="DirectRunner")
+    runtime = PrepareRuntime(runner="DirectRunner")
     flags = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
-    made = prepare(clips_folder, out, FACES, work=work, beam_flags=flags)
+    result = prepare(clips_folder, out, FACES, runtime=runtime, beam_flags=flags)
     assert bytes_of(out) == bytes_of(prepared_set)
-    assert made.videos == read_videos(prepared_set)
+    assert result.videos == len(read_videos(prepared_set))
 
 
-def test_the_command_line_hands_beam_its_own_flags(clips_folder, prepared_set, tmp_path, capfd):
+def test_the_command_line_passes_unknown_flags_to_beam(clips_folder, prepared_set, tmp_path, capfd):
     from jdfd_keras.cli.main import main
 
     out = tmp_path / "out"
@@ -212,23 +213,27 @@ def test_the_command_line_hands_beam_its_own_flags(clips_folder, prepared_set, t
 
 
 @pytest.mark.parametrize(
-    ("flags", "told"),
+    ("flags", "message"),
     [
         (["--runner", "NoRunner"], "NoRunner"),
         (["--runner", "DirectRunner", "--temp_locatoin=x"], "got --temp_locatoin"),
         (["--runner", "DataflowRunner"], "Missing required option: project."),
     ],
 )
-def test_what_beam_does_not_know_is_refused_in_one_line(clips_folder, tmp_path, capfd, flags, told):
+def test_a_beam_flag_that_is_invalid_is_an_error_in_one_line(
+    clips_folder, tmp_path, capfd, flags, message
+):
     from jdfd_keras.cli.main import main
 
     assert main([*command(clips_folder, tmp_path / "out")[3:], *flags]) == 1
     error = capfd.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("jdfd-keras prepare: ")
-    assert told in error
+    assert message in error
 
 
-def test_a_fault_of_the_machine_stops_beam_too_and_it_goes_on(clips_folder, prepared_set, tmp_path):
+def test_an_error_of_the_machine_stops_beam_too_and_the_run_resumes(
+    clips_folder, prepared_set, tmp_path
+):
     words = command(clips_folder, tmp_path / "out", "--runner", "DirectRunner")
     words += ["--direct_running_mode=in_memory", "--direct_num_workers=1"]
     full = subprocess.run(words, capture_output=True, text=True, preexec_fn=limit_files_to_20_kb)
@@ -239,8 +244,8 @@ def test_a_fault_of_the_machine_stops_beam_too_and_it_goes_on(clips_folder, prep
     assert bytes_of(tmp_path / "out") == bytes_of(prepared_set)
 
 
-def test_a_label_that_was_mended_since_is_taken_anew(clips_folder, tmp_path, monkeypatch):
-    """The records of a part hold the label too."""
+def test_a_video_whose_label_was_corrected_is_extracted_again(clips_folder, tmp_path, monkeypatch):
+    """The records of a part contain the label too."""
     import shutil
 
     from jdfd_keras.datasets import prepare as prepare_module
@@ -249,58 +254,62 @@ def test_a_label_that_was_mended_since_is_taken_anew(clips_folder, tmp_path, mon
     shutil.copytree(clips_folder, root)
     shutil.move(root / "real/person00.mp4", root / "fake/person00.mp4")
     with monkeypatch.context() as patch:
-        patch.setattr(prepare_module, "_assemble", None)
+        patch.setattr(prepare_module, "_write_dataset", None)
         with pytest.raises(TypeError):
             prepare(root, tmp_path / "out", FACES)
     shutil.move(root / "fake/person00.mp4", root / "real/person00.mp4")
-    made = prepare(root, tmp_path / "out", FACES)
-    whole = prepare(root, tmp_path / "whole", FACES)
-    assert made.videos == whole.videos
+    prepare(root, tmp_path / "out", FACES)
+    prepare(root, tmp_path / "whole", FACES)
+    assert read_videos(tmp_path / "out") == read_videos(tmp_path / "whole")
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
 
 
-def test_a_finished_set_that_lacks_a_shard_is_not_called_done(clips_folder, prepared_set, tmp_path):
+def test_a_complete_set_that_lacks_a_shard_is_an_error(clips_folder, prepared_set, tmp_path):
     import shutil
 
     shutil.copytree(prepared_set, tmp_path / "out")
     (tmp_path / "out/shards/val-00000.tfrecord").unlink()
-    with pytest.raises(ValueError, match="got none called val-00000.tfrecord"):
+    with pytest.raises(ValueError, match="got no val-00000.tfrecord"):
         prepare(clips_folder, tmp_path / "out", FACES)
 
 
-def test_a_run_that_ended_while_another_waited_is_left_alone(
+def test_a_run_that_finished_while_another_waited_is_not_repeated(
     clips_folder, prepared_set, tmp_path, monkeypatch
 ):
-    """The second run looked before the first was done, and holds the folder after."""
+    """The second run checks before the first is complete, and gets the lock after it."""
     import contextlib
 
     from jdfd_keras.datasets import prepare as prepare_module
 
-    hold = prepare_module.hold
+    exclusive_lock = prepare_module.exclusive_lock
 
     @contextlib.contextmanager
-    def late(store):
-        monkeypatch.setattr(prepare_module, "hold", hold)
+    def late_lock(store):
+        monkeypatch.setattr(prepare_module, "exclusive_lock", exclusive_lock)
         prepare(clips_folder, tmp_path / "out", FACES)
-        monkeypatch.setattr(prepare_module, "_assemble", None)  # which would be a second time
-        with hold(store):
+        monkeypatch.setattr(
+            prepare_module, "_write_dataset", None
+        )  # an error if it is called again
+        with exclusive_lock(store):
             yield
 
-    monkeypatch.setattr(prepare_module, "hold", late)
+    monkeypatch.setattr(prepare_module, "exclusive_lock", late_lock)
     prepare(clips_folder, tmp_path / "out", FACES)
     assert bytes_of(tmp_path / "out") == bytes_of(prepared_set)
 
 
-def test_a_place_beyond_this_machine_takes_a_runner(tmp_path, monkeypatch):
+def test_a_remote_folder_needs_a_runner(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match="got gs://bucket/videos. Give --runner"):
         prepare("gs://bucket/videos", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_without_beam_a_runner_is_refused_in_words(clips_folder, tmp_path, monkeypatch):
+def test_a_runner_without_beam_is_an_error_that_says_how_to_install_it(
+    clips_folder, tmp_path, monkeypatch
+):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     for name in [name for name in sys.modules if name.startswith("apache_beam.")]:
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(OSError, match=r"got no such package. Install it with"):
-        prepare(clips_folder, tmp_path / "out", work=WorkOptions(runner="DirectRunner"))
+        prepare(clips_folder, tmp_path / "out", runtime=PrepareRuntime(runner="DirectRunner"))

@@ -34,7 +34,7 @@ def frame_all(records):
     return b"".join(frame_record(record) for record in records)
 
 
-def test_a_record_says_what_it_is_to_other_programs(crops):
+def test_a_record_is_a_tf_example_that_other_programs_can_read(crops):
     example = tf.train.Example.FromString(encode_all(crops)[2])
     features = example.features.feature
     assert set(features) == {"image/encoded", "label", "video_id", "frame_index"}
@@ -46,13 +46,13 @@ def test_a_record_says_what_it_is_to_other_programs(crops):
     np.testing.assert_array_equal(cv2.imdecode(png, cv2.IMREAD_COLOR_RGB), crops[2])
 
 
-# Where a number needs one byte more, and those that stand for numbers below 0.
+# Numbers at which a varint gets one byte more, and negative ones.
 @pytest.mark.parametrize("frame_index", [0, 1, 127, 128, 16383, 16384, 2**31, 2**63 - 1])
 @pytest.mark.parametrize(
     ("label", "video_id", "size"),
     [(1, "mine/fake/анна", 24), (0, "a", 1), (-1, "面" * 40, 3), (-1, "", 8), (1, "a" * 300, 90)],
 )
-def test_a_record_has_the_bytes_that_tensorflow_makes(frame_index, label, video_id, size):
+def test_a_record_has_the_bytes_that_tensorflow_serializes(frame_index, label, video_id, size):
     crop = np.random.default_rng(1).integers(0, 256, (size, size, 3), dtype=np.uint8)
     record = encode_face(crop, label=label, video_id=video_id, frame_index=frame_index)
     png = tf.train.Example.FromString(record).features.feature["image/encoded"].bytes_list.value
@@ -81,28 +81,28 @@ def test_tensorflow_reads_a_file_of_records(crops, tmp_path):
     assert found == records
 
 
-def test_records_are_read_in_their_frames(crops):
+def test_records_are_read_with_their_framing(crops):
     framed = [frame_record(record) for record in [b"", *encode_all(crops), b"x"]]
     assert list(read_framed(io.BytesIO(b"".join(framed)))) == framed
     assert list(read_framed(io.BytesIO(b""))) == []
 
 
-def test_every_flipped_bit_is_found():
+def test_every_flipped_bit_is_detected():
     record = encode_face(np.zeros((1, 1, 3), np.uint8), label=1, video_id="a/b", frame_index=3)
     whole = frame_record(record) + frame_record(b"second")
-    unnoticed = []
+    undetected = []
     for bit in range(8 * len(whole)):
         damaged = bytearray(whole)
         damaged[bit // 8] ^= 1 << bit % 8
         try:
             list(read_framed(io.BytesIO(damaged)))
-            unnoticed.append(bit)
+            undetected.append(bit)
         except ValueError:
             pass
-    assert unnoticed == []
+    assert undetected == []
 
 
-def test_a_file_that_was_cut_is_found_wherever_it_was_cut():
+def test_a_truncated_file_is_an_error_at_every_length():
     framed = [frame_record(b"a first record"), frame_record(b"and a second")]
     whole = b"".join(framed)
     for length in set(range(1, len(whole))) - {len(framed[0])}:
@@ -118,27 +118,27 @@ def test_records_before_a_damaged_one_are_read(crops):
         next(records)
 
 
-def test_a_length_that_is_damaged_is_not_believed():
-    # 2 ** 60 bytes would be asked of the memory if the checksum of the length was not looked at.
+def test_a_damaged_length_is_an_error():
+    # Without a check of the length's checksum, 2 ** 60 bytes would be allocated.
     with pytest.raises(ValueError, match="length"):
         list(read_framed(io.BytesIO(struct.pack("<Q", 2**60) + b"\0" * 100)))
 
 
 @pytest.mark.parametrize("video_id", ["mine/fake/анна", "a\u0089PNG\r\n\u001a\n"])
-def test_the_picture_of_a_record_is_found(crops, video_id):
+def test_the_png_of_a_record_is_found(crops, video_id):
     record = encode_face(crops[0], label=-1, video_id=video_id, frame_index=2**40)
     png = np.frombuffer(read_png(frame_record(record)), np.uint8)
     np.testing.assert_array_equal(cv2.imdecode(png, cv2.IMREAD_COLOR_RGB), crops[0])
 
 
-def test_a_record_without_a_picture_is_refused():
+def test_a_record_without_a_png_is_an_error():
     with pytest.raises(ValueError, match="a record without a PNG"):
         read_png(frame_record(b"another kind of record"))
 
 
 @pytest.fixture
 def file_of_three(crops, tmp_path):
-    """A file that TensorFlow wrote, its records, and where each begins."""
+    """A file written by TensorFlow, its records, and the start of each."""
     records, path = encode_all(crops), tmp_path / "three.tfrecord"
     with tf.io.TFRecordWriter(str(path)) as writer:
         for record in records:
@@ -148,7 +148,7 @@ def file_of_three(crops, tmp_path):
     return path, records, offsets
 
 
-def test_a_record_is_read_from_where_it_begins(file_of_three, crops):
+def test_a_record_is_read_from_its_offset(file_of_three, crops):
     path, records, offsets = file_of_three
     for index in (2, 0, 1):
         assert read_record(path, offsets[index]) == records[index]
@@ -157,24 +157,24 @@ def test_a_record_is_read_from_where_it_begins(file_of_three, crops):
         np.testing.assert_array_equal(crop, crops[index])
 
 
-def assert_refused(path, offset, reason):
-    with pytest.raises(ValueError, match=reason) as refused:
+def assert_error(path, offset, reason):
+    with pytest.raises(ValueError, match=reason) as error:
         read_record(path, offset)
-    assert str(refused.value).startswith(f"Expected a face at byte {offset} of {path}; got ")
+    assert str(error.value).startswith(f"Expected a face at byte {offset} of {path}; got ")
 
 
-@pytest.mark.parametrize("away", [-1, 1, 12, 10**6])
-def test_a_record_is_not_read_from_where_none_begins(file_of_three, away):
+@pytest.mark.parametrize("shift", [-1, 1, 12, 10**6])
+def test_a_wrong_offset_is_an_error(file_of_three, shift):
     path, _, offsets = file_of_three
-    assert_refused(path, offsets[2] + away, "does not fit its checksum")
+    assert_error(path, offsets[2] + shift, "does not match its checksum")
 
 
-def test_a_record_of_a_file_that_is_not_there_is_refused(tmp_path):
-    assert_refused(tmp_path / "gone.tfrecord", 0, "No such file")
-    assert_refused(tmp_path, 0, "Is a directory")
+def test_a_record_of_a_missing_file_is_an_error(tmp_path):
+    assert_error(tmp_path / "gone.tfrecord", 0, "No such file")
+    assert_error(tmp_path, 0, "Is a directory")
 
 
-def test_every_flipped_bit_of_a_record_is_found_where_it_is_read(tmp_path):
+def test_every_flipped_bit_is_detected_when_its_record_is_read(tmp_path):
     first = frame_record(b"a first one")
     record = encode_face(np.zeros((1, 1, 3), np.uint8), label=1, video_id="a/b", frame_index=3)
     whole = first + frame_record(record)
@@ -184,25 +184,25 @@ def test_every_flipped_bit_of_a_record_is_found_where_it_is_read(tmp_path):
         damaged[bit // 8] ^= 1 << bit % 8
         path.write_bytes(damaged)
         assert read_record(path, 0) == b"a first one"
-        assert_refused(path, len(first), "checksum")
+        assert_error(path, len(first), "checksum")
 
 
-def test_a_record_that_was_cut_is_refused_wherever_it_was_cut(tmp_path):
+def test_a_truncated_record_is_an_error_at_every_length(tmp_path):
     whole = frame_record(b"a record")
     path = tmp_path / "cut.tfrecord"
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        assert_refused(path, 0, "checksum")
+        assert_error(path, 0, "checksum")
 
 
-def test_a_picture_that_cannot_be_decoded_is_refused_with_its_file(tmp_path):
+def test_an_invalid_png_is_an_error_with_its_file(tmp_path):
     path = tmp_path / "odd.tfrecord"
-    path.write_bytes(frame_record(b"\x89PNG\r\n and no picture"))
-    with pytest.raises(ValueError, match="Expected a picture at byte 0 of .*odd.tfrecord"):
+    path.write_bytes(frame_record(b"\x89PNG\r\n and no image"))
+    with pytest.raises(ValueError, match="Expected an image at byte 0 of .*odd.tfrecord"):
         read_crop(path, 0)
 
 
-def test_a_record_without_a_picture_is_refused_with_its_file(tmp_path):
+def test_a_record_without_a_png_is_an_error_with_its_file(tmp_path):
     path = tmp_path / "odd.tfrecord"
     path.write_bytes(frame_record(b"another kind of record"))
     with pytest.raises(ValueError, match="at byte 0 of .*odd.tfrecord"):

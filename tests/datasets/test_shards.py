@@ -29,7 +29,7 @@ def shard(records, tmp_path):
     return path
 
 
-def test_a_face_comes_back_without_loss(crops, records):
+def test_a_face_is_decoded_without_loss(crops, records):
     for record, expected, expected_label in zip(records, crops, LABELS, strict=True):
         crop, label = decode_face(tf.constant(record), 24)
         np.testing.assert_array_equal(crop.numpy(), expected)
@@ -55,7 +55,7 @@ def test_a_crop_of_another_size_is_an_error(records, shard, size):
         next(iter(faces))
 
 
-def test_a_greyscale_picture_of_another_program_becomes_rgb():
+def test_a_greyscale_png_of_another_program_becomes_rgb():
     grey = np.arange(64, dtype=np.uint8).reshape(8, 8)
     example = tf.train.Example()
     png = cv2.imencode(".png", grey)[1].tobytes()
@@ -65,7 +65,7 @@ def test_a_greyscale_picture_of_another_program_becomes_rgb():
     np.testing.assert_array_equal(crop.numpy(), np.stack([grey] * 3, axis=-1))
 
 
-@pytest.mark.parametrize("record", [b"a record, but no face", b""])
-def test_a_record_that_is_no_face_is_an_error(record):
+@pytest.mark.parametrize("record", [b"a record, but not a face", b""])
+def test_a_record_that_is_not_a_face_is_an_error(record):
     with pytest.raises(tf.errors.InvalidArgumentError):
         decode_face(tf.constant(record), 24)

@@ -1,10 +1,11 @@
-"""DeLong's test against the paper's own sums, and what faces of one video may not add to it."""
+"""DeLong's test against the sums of the paper, also for several faces per video."""
 
 import numpy as np
 import pytest
 from scipy.stats import norm
 
 from jdfd_keras.evaluation.delong import compare
+from jdfd_keras.evaluation.metrics import Estimate
 
 
 def psi(fake: float, real: float) -> float:
@@ -13,9 +14,9 @@ def psi(fake: float, real: float) -> float:
 
 def find_components(label, score) -> tuple[list[float], list[float]]:
     """V10 of each fake and V01 of each real, as DeLong, DeLong, Clarke-Pearson define them."""
-    fakes, reals = score[label], score[~label]
-    v10 = [sum(psi(fake, real) for real in reals) / len(reals) for fake in fakes]
-    v01 = [sum(psi(fake, real) for fake in fakes) / len(fakes) for real in reals]
+    fake_scores, real_scores = score[label], score[~label]
+    v10 = [sum(psi(fake, real) for real in real_scores) / len(real_scores) for fake in fake_scores]
+    v01 = [sum(psi(fake, real) for fake in fake_scores) / len(fake_scores) for real in real_scores]
     return v10, v01
 
 
@@ -56,7 +57,7 @@ def draw(seed: int, num_rows: int = 40):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_it_is_the_papers_test(seed):
+def test_it_equals_the_test_of_the_paper(seed):
     label, score, other = draw(seed)
     found = compare(label, score, other)
     v10, v01 = find_components(label, score)
@@ -71,10 +72,10 @@ def test_it_is_the_papers_test(seed):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_faces_are_summed_by_video_as_in_obuchowskis_paper(seed):
+def test_faces_are_summed_by_video_as_obuchowski_does(seed):
     label, score, other = draw(seed, 60)
     rng = np.random.default_rng(seed + 100)
-    # Up to six videos of each class, of differing length; numbers need not be those of the class.
+    # Up to six videos per class, with different numbers of faces.
     video = rng.integers(0, 6, 60) * 2 + label
     found = compare(label, score, other, video)
     error = find_clustered_variance(label, score, other, video) ** 0.5
@@ -83,25 +84,25 @@ def test_faces_are_summed_by_video_as_in_obuchowskis_paper(seed):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_one_face_a_video_is_delongs_test(seed):
+def test_one_face_per_video_is_delongs_test(seed):
     label, score, other = draw(seed)
     video = np.random.default_rng(seed).permutation(len(label))
     one, two = compare(label, score, other), compare(label, score, other, video)
     assert (two.auc, two.other_auc) == (one.auc, one.other_auc)
-    assert two.difference == pytest.approx(one.difference, abs=1e-12)
+    assert two.difference.to_dict() == pytest.approx(one.difference.to_dict(), abs=1e-12)
     assert two.p == pytest.approx(one.p, rel=1e-9)
 
 
 @pytest.mark.parametrize("times", [2, 10])
-def test_every_face_given_again_and_again_makes_nothing_surer(times):
+def test_repeated_faces_do_not_lower_the_p_value(times):
     label, score, other = draw(0)
     once = compare(label, score, other)
     again = compare(
         *(np.repeat(column, times) for column in (label, score, other, np.arange(len(label))))
     )
-    assert again.difference == pytest.approx(once.difference, abs=1e-12)
+    assert again.difference.to_dict() == pytest.approx(once.difference.to_dict(), abs=1e-12)
     assert again.p == pytest.approx(once.p, rel=1e-9)
-    # As if they were independent they would.
+    # They would if they were treated as independent.
     alone = compare(*(np.repeat(column, times) for column in (label, score, other)))
     assert alone.p < once.p
 
@@ -112,10 +113,10 @@ def test_the_order_of_the_rows_does_not_matter():
     order = np.random.default_rng(0).permutation(len(label))
     one = compare(label, score, other, video)
     two = compare(label[order], score[order], other[order], video[order])
-    assert two.difference == pytest.approx(one.difference, abs=1e-12)
+    assert two.difference.to_dict() == pytest.approx(one.difference.to_dict(), abs=1e-12)
 
 
-def test_detectors_swapped_turn_the_sign():
+def test_swapping_detectors_changes_the_sign():
     label, score, other = draw(2)
     one, two = compare(label, score, other), compare(label, other, score)
     assert (two.auc, two.other_auc) == (one.other_auc, one.auc)
@@ -126,22 +127,22 @@ def test_detectors_swapped_turn_the_sign():
 
 
 @pytest.mark.parametrize("change", [lambda score: score, lambda score: score**2 / 3])
-def test_detectors_that_rank_alike_do_not_differ(change):
+def test_detectors_with_equal_ranks_do_not_differ(change):
     label, score, _ = draw(3)
     found = compare(label, score, change(score))
     assert found.auc == found.other_auc
-    assert found.difference == (0, 0, 0)
+    assert found.difference == Estimate(0, 0, 0)
     assert found.z is None and found.p is None
 
 
-def test_a_constant_detector_has_the_auc_of_a_coin():
+def test_a_constant_detector_has_an_auc_of_a_half():
     label, score, _ = draw(4)
     found = compare(label, score, np.full(len(label), 0.5))
     assert found.other_auc == 0.5 and 0 < found.p < 1
 
 
 @pytest.mark.parametrize("is_fake", [True, False])
-def test_one_class_alone_cannot_be_compared(is_fake):
+def test_a_comparison_on_one_class_is_undefined(is_fake):
     assert compare(np.full(3, is_fake), np.arange(3) / 3, np.arange(3) / 4) is None
 
 
@@ -153,12 +154,12 @@ def test_a_class_of_one_video_has_a_difference_without_interval():
         np.array([0.9, 0.1, 0.1, 0.2, 0.3]),
         np.array([0, 0, 0, 1, 2]),
     )
-    assert found.difference == (pytest.approx(1 / 3), None, None)
+    assert found.difference == Estimate(pytest.approx(1 / 3))
     assert found.z is None and found.p is None
 
 
 def count_rejections(runs: int, num_videos: int, num_faces: int, *, clustered: bool) -> float:
-    """Compare detectors that are equally good; the share of runs with p < 0.05."""
+    """Return the share of comparisons with p < 0.05 for equally good detectors."""
     rng = np.random.default_rng(0)
     label = np.repeat(np.arange(2 * num_videos) % 2 == 0, num_faces)
     video = np.repeat(np.arange(2 * num_videos), num_faces)
@@ -174,19 +175,19 @@ def count_rejections(runs: int, num_videos: int, num_faces: int, *, clustered: b
     return rejected / runs
 
 
-def test_equally_good_detectors_are_told_apart_as_often_as_was_agreed():
+def test_the_false_positive_rate_of_the_test_is_5_percent():
     # 400 runs of 5 %: two standard errors are 2.2 %.
     assert 0.025 < count_rejections(400, 40, 1, clustered=True) < 0.08
     assert 0.025 < count_rejections(400, 40, 5, clustered=True) < 0.08
-    # What the sums over videos are for.
+    # Without the sums over videos it is too high.
     assert count_rejections(400, 40, 5, clustered=False) > 0.15
 
 
-def test_two_detectors_that_tell_all_apart_have_no_interval():
+def test_perfect_detectors_have_a_difference_without_interval():
     label = np.arange(20) >= 10
     rng = np.random.default_rng(0)
     first, second = (label + rng.random(20) / 2 for _ in range(2))
     found = compare(label, first, second)
-    assert found.difference == (0, None, None) and found.p is None
-    turned = compare(label, first, 2 - second)
-    assert turned.difference == (1, None, None) and turned.p is None
+    assert found.difference == Estimate(0) and found.p is None
+    inverted = compare(label, first, 2 - second)
+    assert inverted.difference == Estimate(1) and inverted.p is None

@@ -5,11 +5,18 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
-from jdfd_keras.evaluation.metrics import FPR_ALLOWED, MEASURED, Ranking, measure
+from jdfd_keras.evaluation.metrics import (
+    FPR_ALLOWED,
+    MEASURED,
+    Estimate,
+    Metrics,
+    Ranking,
+    measure,
+)
 
 
 def count_pairs(label: np.ndarray, score: np.ndarray) -> float:
-    """AUC by its meaning: every fake against every real, ties half."""
+    """Compute the AUC by its definition: every fake against every real, ties count half."""
     wins = [
         1.0 if fake > real else 0.5 if fake == real else 0.0
         for fake in score[label]
@@ -19,7 +26,7 @@ def count_pairs(label: np.ndarray, score: np.ndarray) -> float:
 
 
 def draw(seed: int, num_rows: int = 60, num_values: int = 8):
-    """Labels and scores of few values: most pairs of some groups tie."""
+    """Draw labels and scores with few distinct values, so that many pairs tie."""
     rng = np.random.default_rng(seed)
     label = rng.random(num_rows) < rng.uniform(0.1, 0.9)
     label[:4] = [True, False, True, False]
@@ -48,9 +55,14 @@ def measure_otherwise(label: np.ndarray, score: np.ndarray, threshold: float) ->
     ]
 
 
+def bounds_of(found: Metrics, name: str) -> tuple[float | None, float | None]:
+    estimate = getattr(found, name)
+    return estimate.low, estimate.high
+
+
 @pytest.mark.parametrize("seed", range(20))
 @pytest.mark.parametrize("num_values", [3, 8, 10**6])
-def test_every_metric_is_scikit_learns(seed, num_values):
+def test_every_metric_equals_that_of_scikit_learn(seed, num_values):
     label, score = draw(seed, 150, num_values)
     threshold = score[seed]  # on a score, so that "at or above" counts
     found = measure(label, score, threshold=threshold)
@@ -59,28 +71,28 @@ def test_every_metric_is_scikit_learns(seed, num_values):
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_auc_is_the_share_of_pairs_in_order_with_ties_half(seed):
+def test_auc_is_the_share_of_ordered_pairs_with_ties_counted_half(seed):
     label, score = draw(seed)
     found = measure(label, score, threshold=0.5).auc.value
     assert found == pytest.approx(count_pairs(label, score), abs=1e-12)
 
 
-@pytest.mark.parametrize("num_reals", [100, 300, 700, 1900])
-def test_a_whole_number_of_allowed_reals_is_used_up(num_reals):
-    reals = np.arange(num_reals) / num_reals
-    one, five = num_reals // 100, num_reals // 20
-    # A fake just above each real: below the top k reals lie all but the top k + 1 fakes.
-    score = np.append(reals, reals + 0.5 / num_reals)
-    label = np.repeat([False, True], num_reals)
+@pytest.mark.parametrize("num_real", [100, 300, 700, 1900])
+def test_a_whole_number_of_allowed_false_positives_is_used(num_real):
+    real = np.arange(num_real) / num_real
+    one, five = num_real // 100, num_real // 20
+    # One fake just above each real: k false positives allow k + 1 true positives.
+    score = np.append(real, real + 0.5 / num_real)
+    label = np.repeat([False, True], num_real)
     found = measure(label, score, threshold=0.5)
-    assert found.tpr_at_1_fpr.value == pytest.approx((one + 1) / num_reals)
-    assert found.tpr_at_5_fpr.value == pytest.approx((five + 1) / num_reals)
+    assert found.tpr_at_1_fpr.value == pytest.approx((one + 1) / num_real)
+    assert found.tpr_at_5_fpr.value == pytest.approx((five + 1) / num_real)
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.2, 0.5])
-def test_eer_of_two_shifted_uniforms_is_half_of_what_they_share(shift):
-    # Reals even on [0, w], fakes on [shift, shift + w]: at the middle of the overlap each
-    # side errs on (w - shift) / 2 of its width w.
+def test_eer_of_two_shifted_uniforms_is_half_of_their_overlap(shift):
+    # Real scores uniform on [0, w], fake on [shift, shift + w]: at the middle of the overlap
+    # each class errs on (w - shift) / 2 of its width w.
     width, grid = 0.5, (np.arange(2000) + 0.5) / 2000
     score = np.concatenate([width * grid, shift + width * grid])
     label = np.repeat([False, True], 2000)
@@ -94,21 +106,21 @@ def test_eer_of_two_shifted_uniforms_is_half_of_what_they_share(shift):
         ([0.1, 0.2], [0.8, 0.9], 0.0),
         ([0.8, 0.9], [0.1, 0.2], 1.0),
         ([0.5, 0.5], [0.5, 0.5], 0.5),
-        # ROC (0, 0) (0, .5) (.5, .5): the level piece meets FPR = 1 - TPR at FPR .5.
+        # ROC (0, 0) (0, .5) (.5, .5): the horizontal part meets FPR = 1 - TPR at FPR .5.
         ([0.1, 0.6], [0.5, 0.9], 0.5),
-        # ROC (0, 0) (0, 2/3) (1/3, 2/3): met at the corner itself.
+        # ROC (0, 0) (0, 2/3) (1/3, 2/3): they meet at the corner.
         ([0.1, 0.2, 0.6], [0.5, 0.8, 0.9], 1 / 3),
-        # A tie of one real and two fakes: (0, 0) to (1/2, 2/3) is a slope, met at 3/7.
+        # A tie of one real and two fakes: (0, 0) to (1/2, 2/3) is a slope; they meet at 3/7.
         ([0.1, 0.7], [0.7, 0.7, 0.2], 3 / 7),
     ],
 )
-def test_eer_of_small_arrays_is_the_one_drawn_by_hand(real, fake, expected):
+def test_eer_of_small_arrays_equals_that_drawn_by_hand(real, fake, expected):
     label = np.array([False] * len(real) + [True] * len(fake))
     found = measure(label, np.array(real + fake), threshold=0.5).eer.value
     assert found == pytest.approx(expected, abs=1e-12)
 
 
-def test_average_precision_is_the_one_worked_out_by_hand():
+def test_average_precision_equals_that_computed_by_hand():
     # From the top: fake (1 of 1), real, fake (2 of 3), real, fake (3 of 5).
     label = np.array([1, 0, 1, 0, 1], dtype=bool)
     score = np.array([0.9, 0.8, 0.7, 0.6, 0.5])
@@ -135,19 +147,19 @@ def test_the_ends_of_the_range_are_thresholds():
 @pytest.mark.parametrize(
     ("score", "expected"),
     [
-        # auc, eer, ap, accuracy, tpr, fpr at 0.5, tpr at 1 % and 5 % FPR; 3 fakes and 2 reals.
+        # auc, eer, ap, accuracy, tpr, fpr at 0.5, tpr at 1 % and 5 % FPR; 3 fake and 2 real.
         ([0.9, 0.9, 0.9, 0.1, 0.1], [1, 0, 1, 1, 1, 0, 1, 1]),
         ([0.1, 0.1, 0.1, 0.9, 0.9], [0, 1, 3 / 5, 0, 0, 1, 0, 0]),
         ([0.5] * 5, [0.5, 0.5, 3 / 5, 3 / 5, 1, 1, 0, 0]),
         ([0.4] * 5, [0.5, 0.5, 3 / 5, 2 / 5, 0, 0, 0, 0]),
     ],
 )
-def test_perfect_reversed_and_constant_scores_have_the_metrics_of_their_names(score, expected):
+def test_perfect_reversed_and_constant_scores_have_the_expected_metrics(score, expected):
     label = np.array([True] * 3 + [False] * 2)
-    found = measure(label, np.array(score), threshold=0.5, rounds=50)
+    found = measure(label, np.array(score), threshold=0.5, n_resamples=50)
     assert get_values(found) == pytest.approx(expected, abs=1e-12)
-    # However videos of such a group are drawn, it stays the same: there is nothing to go by.
-    assert all(getattr(found, name)[1:] == (None, None) for name in MEASURED)
+    # Every resample gives the same value, so there is no interval.
+    assert all(bounds_of(found, name) == (None, None) for name in MEASURED)
 
 
 @pytest.mark.parametrize(
@@ -157,24 +169,24 @@ def test_perfect_reversed_and_constant_scores_have_the_metrics_of_their_names(sc
 def test_a_rate_that_is_less_than_one_real_video_has_no_interval(num_real, without):
     label = np.arange(num_real + 30) >= num_real
     score = np.random.default_rng(0).normal(0.4 + 0.1 * label, 0.1).clip(0, 1)
-    found = measure(label, score, threshold=0.5, rounds=100)
+    found = measure(label, score, threshold=0.5, n_resamples=100)
     assert {name for name in MEASURED if getattr(found, name).low is None} == without
 
 
 @pytest.mark.parametrize("threshold", [-0.1, 1.1, float("nan")])
-def test_a_threshold_that_no_score_can_lie_on_is_refused(threshold):
+def test_a_threshold_out_of_range_raises(threshold):
     with pytest.raises(ValueError, match=r"threshold in 0\.\.1; got"):
         measure(np.array([True, False]), np.array([0.1, 0.2]), threshold=threshold)
 
 
 @pytest.mark.parametrize("is_fake", [True, False])
-def test_one_class_alone_is_undefined_not_a_half(is_fake):
+def test_metrics_of_one_class_are_undefined_not_a_half(is_fake):
     found = measure(
-        np.array([is_fake] * 3), np.array([0.2, 0.5, 0.9]), threshold=0.5, rounds=200, seed=1
+        np.array([is_fake] * 3), np.array([0.2, 0.5, 0.9]), threshold=0.5, n_resamples=200, seed=1
     )
     known, unknown = ("tpr", "fpr") if is_fake else ("fpr", "tpr")
-    assert all(getattr(found, name) == (None,) * 3 for name in MEASURED if name != known)
-    assert getattr(found, unknown) == (None,) * 3
+    assert all(getattr(found, name) == Estimate(None) for name in MEASURED if name != known)
+    assert getattr(found, unknown) == Estimate(None)
     share = getattr(found, known)
     assert share.value == pytest.approx(2 / 3)
     assert 0 <= share.low < share.value < share.high <= 1
@@ -182,35 +194,35 @@ def test_one_class_alone_is_undefined_not_a_half(is_fake):
 
 
 @pytest.mark.parametrize("seed", range(10))
-def test_a_video_weighed_k_times_is_its_rows_repeated_k_times(seed):
+def test_a_video_of_weight_k_counts_like_its_rows_repeated_k_times(seed):
     rng = np.random.default_rng(seed)
     label, score = draw(seed, 50)
     video = rng.integers(0, 8, 50) * 2 + label
     ranking = Ranking(label, score, video, 0.5)
-    times = rng.integers(0, 4, ranking.num_videos)  # some are not drawn at all
+    times = rng.integers(0, 4, ranking.num_videos)  # some videos are not drawn
     times[video[:2]] = 1
     rows = np.repeat(np.arange(50), times[video])
     expected = measure_otherwise(label[rows], score[rows], 0.5)
     assert ranking.measure(times) == pytest.approx(expected, abs=1e-12)
 
 
-def test_a_draw_without_a_class_leaves_undefined_what_takes_both():
+def test_a_resample_without_a_class_has_no_metric_that_needs_both():
     ranking = Ranking(np.array([True, False]), np.array([0.9, 0.1]), np.array([0, 1]), 0.5)
     found = dict(zip(MEASURED, ranking.measure(np.array([2, 0])), strict=True))
     assert found.pop("tpr") == 1
     assert np.isnan(list(found.values())).all()
 
 
-def test_no_rounds_give_no_intervals():
+def test_no_resamples_give_no_intervals():
     label, score = draw(0)
     found = measure(label, score, threshold=0.5)
-    assert all(getattr(found, name)[1:] == (None, None) for name in MEASURED)
+    assert all(bounds_of(found, name) == (None, None) for name in MEASURED)
 
 
-def test_the_same_seed_gives_the_same_intervals_and_another_other_ones():
+def test_intervals_depend_on_the_seed_only():
     label, score = draw(0)
     one, same, other = (
-        measure(label, score, threshold=0.5, rounds=100, seed=seed) for seed in (1, 1, 2)
+        measure(label, score, threshold=0.5, n_resamples=100, seed=seed) for seed in (1, 1, 2)
     )
     assert one == same
     assert one.auc.value == other.auc.value
@@ -218,51 +230,52 @@ def test_the_same_seed_gives_the_same_intervals_and_another_other_ones():
 
 
 @pytest.mark.parametrize("seed", range(30))
-def test_an_interval_has_its_ends_in_order_and_in_range(seed):
+def test_the_bounds_of_an_interval_are_ordered_and_in_range(seed):
     label, score = draw(seed, int(np.random.default_rng(seed).integers(4, 14)), 4)
-    found = measure(label, score, threshold=0.5, rounds=60, seed=seed)
+    found = measure(label, score, threshold=0.5, n_resamples=60, seed=seed)
     for name in MEASURED:
-        value, low, high = getattr(found, name)
-        assert 0 <= value <= 1, name
+        low, high = bounds_of(found, name)
+        assert 0 <= getattr(found, name).value <= 1, name
         assert low is None and high is None or 0 <= low < high <= 1, name
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_faces_given_ten_times_over_make_nothing_surer(seed):
+def test_faces_repeated_ten_times_do_not_narrow_intervals(seed):
     rng = np.random.default_rng(seed)
     label, score = draw(seed, 80)
     video = rng.integers(0, 10, 80) * 2 + label
-    settings = {"threshold": 0.5, "rounds": 100, "seed": seed}
+    settings = {"threshold": 0.5, "n_resamples": 100, "seed": seed}
     once = measure(label, score, video=video, **settings)
     again = measure(
         np.repeat(label, 10), np.repeat(score, 10), video=np.repeat(video, 10), **settings
     )
     for name in MEASURED:
-        assert getattr(again, name) == pytest.approx(getattr(once, name), abs=1e-9), name
-    # Had each face been drawn by itself, they would.
+        expected = getattr(once, name).to_dict()
+        assert getattr(again, name).to_dict() == pytest.approx(expected, abs=1e-9), name
+    # They would if faces were drawn independently.
     alone = measure(np.repeat(label, 10), np.repeat(score, 10), **settings)
     assert alone.auc.high - alone.auc.low < 0.6 * (once.auc.high - once.auc.low)
 
 
 @pytest.mark.parametrize("is_fake", [True, False])
-def test_a_class_of_one_video_gives_no_intervals_however_many_faces_it_has(is_fake):
+def test_a_class_of_one_video_gives_no_intervals_whatever_its_number_of_faces(is_fake):
     label = np.repeat([is_fake, not is_fake], [20, 9])
     video = np.append(np.zeros(20, int), np.arange(1, 10))
     score = np.random.default_rng(0).random(29)
-    found = measure(label, score, threshold=0.5, video=video, rounds=50)
-    assert all(getattr(found, name)[1:] == (None, None) for name in MEASURED)
+    found = measure(label, score, threshold=0.5, video=video, n_resamples=50)
+    assert all(bounds_of(found, name) == (None, None) for name in MEASURED)
     assert found.auc.value == pytest.approx(count_pairs(label, score))
 
 
 @pytest.mark.parametrize(
     ("num_real", "num_fake", "separation"), [(60, 40, 0.5), (60, 40, 2.0), (20, 15, 1.5)]
 )
-def test_an_interval_of_videos_is_scipys_bca(num_real, num_fake, separation):
+def test_an_interval_of_videos_equals_bca_of_scipy(num_real, num_fake, separation):
     rng = np.random.default_rng(0)
     real, fake = rng.normal(size=num_real), rng.normal(size=num_fake) + separation
     score = stats.norm.cdf(np.append(real, fake))
     label = np.arange(num_real + num_fake) >= num_real
-    found = measure(label, score, threshold=0.5, rounds=4000, seed=1).auc
+    found = measure(label, score, threshold=0.5, n_resamples=4000, seed=1).auc
 
     def find_auc(real, fake, axis=-1):
         return (fake[..., None, :] > real[..., :, None]).mean(axis=(-1, -2))
@@ -275,16 +288,16 @@ def test_an_interval_of_videos_is_scipys_bca(num_real, num_fake, separation):
         method="BCa",
         rng=np.random.default_rng(2),
     ).confidence_interval
-    # Plain percentiles of the last case begin 0.03 higher.
+    # Percentile intervals of the last case start 0.03 higher.
     assert found.low == pytest.approx(expected.low, abs=0.01)
     assert found.high == pytest.approx(expected.high, abs=0.01)
 
 
 @pytest.mark.parametrize("found", [3, 8, 12])
-def test_an_interval_of_a_share_is_scipys_bca_though_most_draws_tie(found):
+def test_an_interval_of_a_share_equals_bca_of_scipy_despite_ties(found):
     called = np.arange(15) < found
     score = np.append(np.full(10, 0.2), np.where(called, 0.9, 0.1))
-    share = measure(np.arange(25) >= 10, score, threshold=0.5, rounds=4000).tpr
+    share = measure(np.arange(25) >= 10, score, threshold=0.5, n_resamples=4000).tpr
     expected = stats.bootstrap(
         (called.astype(float),),
         np.mean,
@@ -292,13 +305,13 @@ def test_an_interval_of_a_share_is_scipys_bca_though_most_draws_tie(found):
         method="BCa",
         rng=np.random.default_rng(0),
     ).confidence_interval
-    # Both ends are whole fifteenths; ties not halved would move them by one.
+    # Both bounds are multiples of 1/15; ties that are not halved would move them by one.
     assert share.low * 15 == pytest.approx(expected.low * 15, abs=0.01)
     assert share.high * 15 == pytest.approx(expected.high * 15, abs=0.01)
 
 
 def count_covered(runs: int, *, effect: float, by_video: bool = True) -> float:
-    """Draw normal scores with a random effect of the video; the share of intervals with the truth.
+    """Return the share of intervals that cover the truth, for scores with a random video effect.
 
     The scores of a real and of a fake face differ by a normal variable of mean 1.5 and variance
     2 (effect ** 2 + 1), whatever their videos, which gives the AUC.
@@ -317,7 +330,7 @@ def count_covered(runs: int, *, effect: float, by_video: bool = True) -> float:
             score,
             threshold=0.5,
             video=video if by_video else None,
-            rounds=300,
+            n_resamples=300,
             seed=run,
         ).auc
         covered += found.low <= truth <= found.high
@@ -325,10 +338,10 @@ def count_covered(runs: int, *, effect: float, by_video: bool = True) -> float:
 
 
 @pytest.mark.slow
-def test_nineteen_of_twenty_intervals_hold_the_truth():
+def test_95_percent_of_the_intervals_cover_the_truth():
     # 500 runs of 95 %: two standard errors are 1.9 %.
     assert 0.93 <= count_covered(500, effect=1.0) <= 0.97
 
 
-def test_intervals_that_took_faces_for_independent_would_miss_the_truth():
+def test_intervals_that_treat_faces_as_independent_miss_the_truth():
     assert count_covered(60, effect=2.0, by_video=False) < 0.85

@@ -1,4 +1,4 @@
-"""The report's numbers: the right ones for each group, and nothing that JSON cannot hold."""
+"""Reports: correct metrics for each stratum, and only values that JSON can hold."""
 
 import json
 
@@ -8,18 +8,24 @@ from sklearn.metrics import roc_auc_score
 
 from jdfd_keras.client.metadata import Calibration
 from jdfd_keras.evaluation.delong import compare, compare_scores
-from jdfd_keras.evaluation.eval_data import Excluded
+from jdfd_keras.evaluation.eval_data import (
+    Excluded,
+    Protocol,
+    check_options,
+    choose_threshold,
+)
 from jdfd_keras.evaluation.metrics import MEASURED, measure
-from jdfd_keras.evaluation.report import build_report, check_options, choose_threshold
+from jdfd_keras.evaluation.report import Report, build_report
 from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.options import EvaluateOptions
 
-ROUNDS = 20
+N_RESAMPLES = 20
 MANIPULATIONS = ("Deepfakes", "FaceSwap")
+GROUP_KEYS = ("by_data", "by_split", "by_compression", "by_manipulation")
 
 
 def draw_columns(seed=0, data=("ffpp", "celeb"), compressions=("c23", "c40")) -> dict[str, list]:
-    """Four reals and three fakes of each manipulation, of three faces, for each kind of video."""
+    """Four real videos and three fakes per manipulation, of three faces, for each kind of video."""
     rng = np.random.default_rng(seed)
     rows = [
         (
@@ -42,18 +48,19 @@ def draw_columns(seed=0, data=("ffpp", "celeb"), compressions=("c23", "c40")) ->
 
 
 def make_report(columns: dict | None = None, **changed) -> dict:
+    """Build a report as JSON holds it."""
     settings = {
         "threshold": 0.5,
-        "options": EvaluateOptions(rounds=ROUNDS, seed=3),
-        "protocol": {"model": "run", "data": {"clips": {}}},
+        "options": EvaluateOptions(n_resamples=N_RESAMPLES, seed=3),
+        "protocol": Protocol(model="run", data={"clips": None}, leakage="none"),
         "excluded": [],
     }
     scores = Scores.from_faces(**(draw_columns() if columns is None else columns))
-    return build_report(scores, **{**settings, **changed})
+    return build_report(scores, **{**settings, **changed}).to_dict()
 
 
 def expect_block(columns: dict, keep, level: str, threshold: float = 0.5) -> dict:
-    """Pick rows by hand and measure them."""
+    """Select rows by hand and measure them."""
     rows = [row for row in range(len(columns["score"])) if keep(row)]
     label = np.array([columns["label"][row] for row in rows], bool)
     score = np.array([columns["score"][row] for row in rows])
@@ -64,11 +71,11 @@ def expect_block(columns: dict, keep, level: str, threshold: float = 0.5) -> dic
         score = np.array([score[video == position].mean() for position in range(len(order))])
         label = np.array([label[video == position][0] for position in range(len(order))])
         video = None
-    found = measure(label, score, threshold=threshold, video=video, rounds=ROUNDS, seed=3)
+    found = measure(label, score, threshold=threshold, video=video, n_resamples=N_RESAMPLES, seed=3)
     return {
         "num_real": int((~label).sum()),
         "num_fake": int(label.sum()),
-        **{name: getattr(found, name)._asdict() for name in MEASURED},
+        **{name: getattr(found, name).to_dict() for name in MEASURED},
     }
 
 
@@ -79,7 +86,7 @@ def assert_block(found: dict, expected: dict) -> None:
 
 
 @pytest.mark.parametrize("level", ["frame", "video"])
-def test_each_group_holds_the_numbers_of_its_rows(level):
+def test_each_stratum_has_the_metrics_of_its_rows(level):
     columns = draw_columns()
     report = make_report(columns)
     data, compression, manipulation = (
@@ -112,19 +119,20 @@ def test_each_group_holds_the_numbers_of_its_rows(level):
     )
 
 
-def test_the_report_keeps_its_keys():
+def test_the_report_has_stable_keys():
     report = make_report(draw_columns(data=("ffpp",), compressions=("c23",)))
     assert set(report) == {
         "protocol",
         "frame",
         "video",
-        "by_manipulation",
+        *GROUP_KEYS,
         "coverage",
         "verdicts",
         "calibration",
         "reconstruction",
         "hardest",
         "excluded",
+        "comparison",
     }
     assert list(report["by_manipulation"]) == list(MANIPULATIONS)
     for block in (report["frame"], report["by_manipulation"]["Deepfakes"]["video"]):
@@ -132,22 +140,24 @@ def test_the_report_keeps_its_keys():
         assert all(set(block[name]) == {"value", "low", "high"} for name in MEASURED)
     protocol = report["protocol"]
     assert (protocol["threshold"], protocol["aggregation"]) == (0.5, "mean")
-    assert "20 rounds, seed 3" in protocol["intervals"]
+    assert "20 resamples, seed 3" in protocol["intervals"]
 
 
-def test_groups_are_parted_only_where_there_are_several():
+def name_strata(report: dict) -> set[str]:
+    return {key for key in GROUP_KEYS if report[key]}
+
+
+def test_scores_are_stratified_only_by_groups_with_several_values():
     report = make_report(draw_columns(compressions=("c23",)))
-    assert set(report["by_data"]) == {"celeb", "ffpp"} and "by_compression" not in report
-    assert set(report["by_data"]["ffpp"]) == {*("frame", "video", "coverage", "by_manipulation")}
+    assert set(report["by_data"]) == {"celeb", "ffpp"} and report["by_compression"] == {}
+    assert name_strata(report["by_data"]["ffpp"]) == {"by_manipulation"}
     report = make_report(draw_columns(data=("ffpp",)))
-    assert set(report["by_compression"]) == {"c23", "c40"} and "by_data" not in report
+    assert set(report["by_compression"]) == {"c23", "c40"} and report["by_data"] == {}
     report = make_report(draw_columns())
-    assert set(report["by_data"]["ffpp"]["by_compression"]["c23"]) == {
-        *("frame", "video", "coverage", "by_manipulation")
-    }
+    assert name_strata(report["by_data"]["ffpp"]["by_compression"]["c23"]) == {"by_manipulation"}
 
 
-def test_splits_are_parted_too():
+def test_scores_are_stratified_by_split():
     columns = draw_columns(data=("ffpp",), compressions=("c23",))
     columns["split"] = ["val" if name.endswith("0") else "test" for name in columns["video_id"]]
     report = make_report(columns)
@@ -157,36 +167,37 @@ def test_splits_are_parted_too():
     )
 
 
-def test_a_single_manipulation_is_the_whole():
+def test_a_single_manipulation_has_the_metrics_of_the_whole():
     columns = draw_columns(data=("ffpp",), compressions=("c23",))
     columns["manipulation"] = ["Deepfakes" if label else "" for label in columns["label"]]
     report = make_report(columns)
     whole = {level: report[level] for level in ("frame", "video", "coverage")}
-    assert report["by_manipulation"] == {"Deepfakes": whole}
+    assert report["by_manipulation"] == {"Deepfakes": whole | dict.fromkeys(GROUP_KEYS, {})}
 
 
-def test_fakes_of_no_known_manipulation_are_a_group_of_their_own():
+def test_fakes_without_a_stated_manipulation_are_one_stratum():
     columns = draw_columns(data=("ffpp",), compressions=("c23",))
     del columns["manipulation"]
     assert set(make_report(columns)["by_manipulation"]) == {""}
 
 
-def test_no_name_swallows_the_videos_without_one():
+def test_a_manipulation_named_like_the_placeholder_stays_separate():
     columns = draw_columns(data=("ffpp",), compressions=("c23",))
     columns["manipulation"] = [
-        m.replace("FaceSwap", "").replace("Deepfakes", "unnamed") for m in columns["manipulation"]
+        m.replace("FaceSwap", "").replace("Deepfakes", "not stated")
+        for m in columns["manipulation"]
     ]
     report = make_report(columns)
     assert {k: v["video"]["num_fake"] for k, v in report["by_manipulation"].items()} == {
         "": 3,
-        "unnamed": 3,
+        "not stated": 3,
     }
 
 
 @pytest.mark.parametrize("aggregation", ["median", "max", "track"])
-def test_videos_are_scored_as_the_options_say(aggregation):
+def test_face_scores_are_aggregated_as_the_options_state(aggregation):
     columns = draw_columns()
-    report = make_report(columns, options=EvaluateOptions(rounds=0, aggregation=aggregation))
+    report = make_report(columns, options=EvaluateOptions(n_resamples=0, aggregation=aggregation))
     function = {"median": np.median, "max": np.max, "track": np.mean}[aggregation]
     faces: dict[str, list] = {}
     for name, score in zip(columns["video_id"], columns["score"], strict=True):
@@ -197,11 +208,11 @@ def test_videos_are_scored_as_the_options_say(aggregation):
     assert report["protocol"]["aggregation"] == aggregation
 
 
-def test_the_threshold_is_the_one_that_was_given():
+def test_the_given_threshold_is_used():
     columns = draw_columns()
     report = make_report(columns, threshold=0.3)
-    reals = np.array(columns["score"])[np.array(columns["label"]) == 0]
-    assert report["frame"]["fpr"]["value"] == pytest.approx((reals >= 0.3).mean())
+    real_scores = np.array(columns["score"])[np.array(columns["label"]) == 0]
+    assert report["frame"]["fpr"]["value"] == pytest.approx((real_scores >= 0.3).mean())
     assert report["protocol"]["threshold"] == 0.3
 
 
@@ -226,32 +237,32 @@ def test_coverage_counts_the_videos_without_a_score():
     assert make_report()["coverage"]["share"] == 1
 
 
-def test_coverage_is_told_of_each_group():
+def test_each_stratum_states_its_coverage():
     excluded = [
         Excluded("ffpp", "a", True, "no face", compression="c23", manipulation="Deepfakes"),
         Excluded("ffpp", "b", False, "no face", compression="c23"),
         Excluded("celeb", "c", True, "no face", compression="c40", manipulation="FaceSwap"),
     ]
     report = make_report(excluded=excluded)
-    lacking = {
+    without_score = {
         name: {
             value: group["coverage"]["num_videos"] - group["coverage"]["num_scored"]
             for value, group in report[f"by_{name}"].items()
         }
         for name in ("data", "compression", "manipulation")
     }
-    assert lacking == {
+    assert without_score == {
         "data": {"ffpp": 2, "celeb": 1},
         "compression": {"c23": 2, "c40": 1},
-        "manipulation": {"Deepfakes": 2, "FaceSwap": 2},  # each with the real one
+        "manipulation": {"Deepfakes": 2, "FaceSwap": 2},  # each includes the real video
     }
     assert report["by_data"]["ffpp"]["by_manipulation"]["FaceSwap"]["coverage"]["share"] == 14 / 15
 
 
-def test_verdicts_are_counted_where_the_threshold_is_the_calibrated_one():
+def test_verdicts_are_counted_only_at_the_calibrated_threshold():
     columns = {"video_id": list("abcd"), "label": [0, 0, 1, 1], "score": [0.1, 0.4, 0.5, 0.9]}
-    calibration = {"threshold": 0.5, "uncertain_from": 0.3, "uncertain_to": 0.6}
-    protocol = {"model": "run", "data": {}, "calibration": calibration}
+    calibration = Calibration(threshold=0.5, uncertain_from=0.3, uncertain_to=0.6)
+    protocol = Protocol(model="run", data={}, leakage="none", calibration=calibration)
     assert make_report(columns, protocol=protocol)["verdicts"] == {
         "real": {"real": 1, "uncertain": 1, "fake": 0},
         "fake": {"real": 0, "uncertain": 1, "fake": 1},
@@ -260,7 +271,7 @@ def test_verdicts_are_counted_where_the_threshold_is_the_calibrated_one():
     assert make_report(columns)["verdicts"] is None
 
 
-def test_the_hardest_faces_are_named_worst_first_and_one_of_each_video():
+def test_the_hardest_faces_are_listed_worst_first_and_one_per_video():
     columns = {
         "video_id": ["r0", "r0", "r1", "f0", "f1"],
         "label": [0, 0, 0, 1, 1],
@@ -277,15 +288,15 @@ def test_the_hardest_faces_are_named_worst_first_and_one_of_each_video():
     assert {face["data"] for face in found} == {"clips"}
 
 
-def test_the_calibration_error_of_faces_lets_each_video_count_the_same():
-    # One bin for all: a video of three faces and one of one, at 0.9; half of each are fake.
+def test_the_calibration_error_of_faces_has_equal_weight_for_each_video():
+    # All in one bin at 0.9: a fake video of three faces and a real one of one face.
     columns = {"video_id": ["a", "a", "a", "b"], "label": [1, 1, 1, 0], "score": [0.9] * 4}
     report = make_report(columns)
     assert report["calibration"]["frame_ece"] == pytest.approx(0.4)
     assert report["calibration"]["video_ece"] == pytest.approx(0.4)
 
 
-def test_the_error_of_the_decoder_is_told_with_what_it_tells():
+def test_the_error_of_the_decoder_is_reported_with_its_auc():
     columns = draw_columns()
     columns["reconstruction_error"] = np.random.default_rng(0).random(len(columns["score"]))
     found = make_report(columns, mean_face_mse=0.75)["reconstruction"]
@@ -305,13 +316,13 @@ def test_the_error_of_the_decoder_is_told_with_what_it_tells():
 DEGENERATE = {
     "one face": {"video_id": ["a"], "label": [0], "score": [0.5]},
     "one fake": {"video_id": ["a", "a"], "label": [1, 1], "score": [0.5, 0.75]},
-    "only reals": {"video_id": list("abc"), "label": [0] * 3, "score": [0, 0.5, 1]},
-    "only fakes": {"video_id": list("abc"), "label": [1] * 3, "score": [0, 0.5, 1]},
+    "only real": {"video_id": list("abc"), "label": [0] * 3, "score": [0, 0.5, 1]},
+    "only fake": {"video_id": list("abc"), "label": [1] * 3, "score": [0, 0.5, 1]},
     "one video of each": {"video_id": list("ab"), "label": [0, 1], "score": [0.5, 0.5]},
     "one real": {"video_id": list("abc"), "label": [0, 1, 1], "score": [0.1, 0.2, 0.3]},
     "all ties": {"video_id": list("abcd"), "label": [0, 0, 1, 1], "score": [0.5] * 4},
     "perfect": {"video_id": list("abcd"), "label": [0, 0, 1, 1], "score": [0, 0, 1, 1]},
-    "a class for each data set": {
+    "a class for each dataset": {
         "video_id": list("abcd"),
         "label": [0, 0, 1, 1],
         "score": [0.1, 0.2, 0.3, 0.4],
@@ -322,13 +333,14 @@ DEGENERATE = {
 
 @pytest.mark.parametrize("name", DEGENERATE)
 @pytest.mark.filterwarnings("error::RuntimeWarning")
-def test_a_report_is_ready_for_json_whatever_the_scores(name):
+def test_a_report_survives_json_whatever_the_scores(name):
     report = make_report(DEGENERATE[name])
     assert json.loads(json.dumps(report, allow_nan=False)) == report
+    assert Report.from_dict(report).to_dict() == report
 
 
-@pytest.mark.parametrize("name", ["one face", "one fake", "only reals", "only fakes"])
-def test_one_class_alone_is_undefined_and_never_a_half(name):
+@pytest.mark.parametrize("name", ["one face", "one fake", "only real", "only fake"])
+def test_metrics_of_one_class_are_undefined_and_never_a_half(name):
     report = make_report(DEGENERATE[name])
     for level in ("frame", "video"):
         assert report[level]["auc"] == {"value": None, "low": None, "high": None}
@@ -338,7 +350,7 @@ def test_one_class_alone_is_undefined_and_never_a_half(name):
         assert report["by_manipulation"][""]["video"]["auc"]["value"] is None
 
 
-def test_the_threshold_asked_for_comes_before_the_calibrated_one():
+def test_a_given_threshold_overrides_the_calibrated_one():
     calibration = Calibration(threshold=0.7)
     assert choose_threshold(EvaluateOptions(threshold=0.0), calibration) == 0
     assert choose_threshold(EvaluateOptions(), calibration) == 0.7
@@ -352,12 +364,12 @@ def test_the_threshold_asked_for_comes_before_the_calibrated_one():
         {"threshold": -0.1},
         {"batch_size": 0},
         {"seed": -1},
-        {"rounds": -1},
-        {"rounds": 99},
+        {"n_resamples": -1},
+        {"n_resamples": 99},
     ],
 )
-def test_options_out_of_range_are_refused(changed):
-    with pytest.raises(ValueError, match="Expected (a threshold|batch_size|100 rounds)"):
+def test_options_out_of_range_raise(changed):
+    with pytest.raises(ValueError, match="Expected (a threshold|batch_size|n_resamples of 100)"):
         check_options(EvaluateOptions(**changed))
 
 
@@ -365,7 +377,7 @@ def take(columns: dict, rows) -> Scores:
     return Scores.from_faces(**{n: [c[row] for row in rows] for n, c in columns.items()})
 
 
-def test_only_the_videos_of_both_are_compared_and_the_others_named():
+def test_only_common_videos_are_compared_and_the_others_are_listed():
     columns, again = draw_columns(0), draw_columns(1)
     names = list(dict.fromkeys(columns["video_id"]))
     here, there = set(names[:-3]), set(names[2:])
@@ -373,9 +385,10 @@ def test_only_the_videos_of_both_are_compared_and_the_others_named():
     first = take(columns, [row for row in rows if columns["video_id"][row] in here])
     second = take(again, [row for row in reversed(rows) if again["video_id"][row] in there])
     found = compare_scores(first, second, "mean")
-    assert (found["only_first"], sorted(found["only_second"])) == (names[:2], sorted(names[-3:]))
+    assert list(found.only_first) == names[:2]
+    assert sorted(found.only_second) == sorted(names[-3:])
     common = names[2:-3]
-    assert found["num_videos"] == len(common)
+    assert found.num_videos == len(common)
     means = [
         [
             np.mean([s for s, v in zip(c["score"], c["video_id"], strict=True) if v == name])
@@ -385,52 +398,52 @@ def test_only_the_videos_of_both_are_compared_and_the_others_named():
     ]
     label = ["real" not in name for name in common]
     expected = compare(label, *means)
-    assert found["video"]["auc"] == pytest.approx(roc_auc_score(label, means[0]))
-    assert found["video"]["other_auc"] == pytest.approx(roc_auc_score(label, means[1]))
-    assert found["video"]["difference"]["low"] == pytest.approx(expected.difference.low)
-    assert found["video"]["p"] == pytest.approx(expected.p)
-    # Whatever the order of the faces, they are the same ones.
+    assert found.video.auc == pytest.approx(roc_auc_score(label, means[0]))
+    assert found.video.other_auc == pytest.approx(roc_auc_score(label, means[1]))
+    assert found.video.difference.low == pytest.approx(expected.difference.low)
+    assert found.video.p == pytest.approx(expected.p)
+    # The faces are the same ones in another order.
     kept = [row for row in rows if columns["video_id"][row] in set(common)]
     scores = ([c["score"][row] for row in kept] for c in (columns, again))
     video = [common.index(columns["video_id"][row]) for row in kept]
     expected = compare([columns["label"][row] for row in kept], *scores, video)
-    assert found["frame"]["difference"]["value"] == pytest.approx(expected.difference.value)
-    assert found["frame"]["p"] == pytest.approx(expected.p)
-    json.dumps(found, allow_nan=False)
+    assert found.frame.difference.value == pytest.approx(expected.difference.value)
+    assert found.frame.p == pytest.approx(expected.p)
+    assert json.loads(json.dumps(found.to_dict(), allow_nan=False)) == found.to_dict()
 
 
-def test_other_faces_of_the_same_videos_are_compared_by_video_only():
+def test_tables_with_different_faces_are_compared_by_video_only():
     columns = draw_columns()
     rows = range(len(columns["score"]))
     fewer = take(columns, [row for row in rows if columns["frame_index"][row] < 2])
     found = compare_scores(take(columns, rows), fewer, "mean")
-    assert found["frame"] is None and found["video"]["p"] is not None
+    assert found.frame is None and found.video.p is not None
     shifted = take({**columns, "frame_index": [9 - f for f in columns["frame_index"]]}, rows)
-    assert compare_scores(take(columns, rows), shifted, "mean")["frame"] is None
+    assert compare_scores(take(columns, rows), shifted, "mean").frame is None
 
 
-def test_one_class_in_common_cannot_be_compared():
+def test_a_comparison_on_one_class_is_undefined():
     first = Scores.from_faces(video_id=["a", "b"], label=[0, 1], score=[0.1, 0.9])
     second = Scores.from_faces(video_id=["a", "c"], label=[0, 1], score=[0.1, 0.9])
     found = compare_scores(first, second, "mean")
-    assert (found["video"], found["frame"], found["num_videos"]) == (None, None, 1)
+    assert (found.video, found.frame, found.num_videos) == (None, None, 1)
 
 
-def test_scores_of_other_videos_cannot_be_compared():
+def test_scores_of_different_videos_raise():
     first = Scores.from_faces(video_id=["ff/a", "ff/b"], label=[0, 1], score=[0.1, 0.9])
     second = Scores.from_faces(video_id=["a", "b"], label=[0, 1], score=[0.1, 0.9])
     with pytest.raises(ValueError, match="none of them in both. One has 'ff/a', the other 'a'"):
         compare_scores(first, second, "mean")
 
 
-def test_detectors_that_disagree_on_what_is_fake_cannot_be_compared():
+def test_tables_with_different_labels_raise():
     first = Scores.from_faces(video_id=["a", "b"], label=[0, 1], score=[0.1, 0.9])
     second = Scores.from_faces(video_id=["b", "a"], label=[0, 1], score=[0.1, 0.9])
-    with pytest.raises(ValueError, match=r"do not on 'a' \(2 videos\). In both, 1 must be fake"):
+    with pytest.raises(ValueError, match=r"they differ for 'a' \(2 videos\). Write 1 for fake"):
         compare_scores(first, second, "mean")
 
 
-def test_a_group_of_which_no_video_has_a_score_is_named_with_what_it_lacks():
+def test_a_stratum_without_any_score_is_listed_with_its_coverage():
     columns = draw_columns(data=("ffpp",), compressions=("c23",))
     lost = Excluded("ffpp", "x", True, "no face", compression="c40", manipulation="Face2Face")
     report = make_report(columns, excluded=[lost])

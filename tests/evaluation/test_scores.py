@@ -1,4 +1,4 @@
-"""The table of scores: what it refuses, and how videos are made of faces."""
+"""The table of scores: its checks, and how face scores are aggregated."""
 
 import statistics
 
@@ -22,7 +22,7 @@ def make_scores(**changed) -> Scores:
 
 
 def draw_scores(seed: int) -> tuple[Scores, dict[str, list]]:
-    """Faces of several people in shuffled videos, and the same rows as plain lists."""
+    """Draw faces of several tracks in shuffled videos, and the same rows as plain lists."""
     rng = np.random.default_rng(seed)
     faces = [
         (f"v{video}", video % 2, frame, track)
@@ -38,54 +38,54 @@ def draw_scores(seed: int) -> tuple[Scores, dict[str, list]]:
 
 
 @pytest.mark.parametrize("wrong", [np.nan, -0.001, 1.001, 1.5, np.inf, -np.inf])
-def test_a_score_that_is_no_probability_is_refused_and_named(wrong):
+def test_a_score_that_is_not_a_probability_raises_with_the_face(wrong):
     with pytest.raises(ValueError, match=r"got .* for frame 9 of 'ff/original/000' \(2 of 3"):
         make_scores(score=[0.25, wrong, wrong])
 
 
-def test_the_ends_of_the_range_are_scores():
+def test_0_and_1_are_valid_scores():
     assert make_scores(score=[0.0, 1.0, 0.5]).score.tolist() == [0, 1, 0.5]
 
 
 @pytest.mark.parametrize("wrong", [-1, 2, 0.5, np.nan])
-def test_a_label_that_is_neither_real_nor_fake_is_refused(wrong):
+def test_a_label_that_is_neither_real_nor_fake_raises(wrong):
     with pytest.raises(ValueError, match="0 .real. or 1 .fake.; got .* 'ff/Deepfakes/000_003'"):
         make_scores(label=[0, 0, wrong])
 
 
-def test_two_labels_of_one_video_are_refused():
+def test_two_labels_of_one_video_raise():
     with pytest.raises(ValueError, match="one label per video_id; got several for '000'"):
         make_scores(video_id=["000", "003", "000"], manipulation=[""] * 3)
 
 
 @pytest.mark.parametrize("name", GROUPS)
-def test_what_is_of_the_video_may_not_differ_between_its_faces(name):
+def test_values_of_a_video_may_not_differ_between_its_faces(name):
     with pytest.raises(ValueError, match=f"one {name} per video_id; got several for 'ff/original"):
         make_scores(**{name: ["a", "b", "a"]})
 
 
-def test_a_face_given_twice_is_refused():
+def test_a_duplicate_face_raises():
     with pytest.raises(ValueError, match="once; got frame 9 of 'ff/original/000' more than once"):
         make_scores(frame_index=[9, 9, 0])
 
 
-def test_two_faces_of_a_frame_are_told_apart_by_a_track_id_and_the_refusal_says_so():
-    with pytest.raises(ValueError, match="once; got frame 9 .* need a track_id each"):
+def test_a_missing_track_id_is_suggested_for_duplicate_faces():
+    with pytest.raises(ValueError, match="once; got frame 9 .* need a track_id"):
         make_scores(frame_index=[9, 9, 0])
-    with pytest.raises(ValueError, match="once; got frame 9 .* more than once. Was the same"):
+    with pytest.raises(ValueError, match="once; got frame 9 .* more than once. Check whether"):
         make_scores(frame_index=[9, 9, 0], track_id=[0, 0, 0])
 
 
 @pytest.mark.parametrize("wrong", ["a\0", "a\nb", "a\tb", "\x1b[31m", "\x85", "a" * 1001])
-def test_a_name_that_is_no_line_or_very_long_is_refused_with_its_row(wrong):
-    said = "at most 1000 characters, none .*; got '.{1,70}', .* long, for row 3"
+def test_a_very_long_name_or_one_with_control_characters_raises_with_its_row(wrong):
+    message = "at most 1000 characters without control .*; got '.{1,70}' of length .* in row 3"
     for name in ("video_id", "data"):
-        with pytest.raises(ValueError, match=f"Expected a {name} of {said}"):
+        with pytest.raises(ValueError, match=f"Expected a {name} of {message}"):
             make_scores(**{name: ["a", "a", wrong]})
     assert make_scores(video_id=["b", "b", "é" * 1000]).videos.video_id[1] == "é" * 1000
 
 
-def test_a_face_given_twice_far_apart_is_refused():
+def test_a_duplicate_face_far_away_raises():
     with pytest.raises(ValueError, match="once; got frame 1 of 'a' more than once"):
         Scores.from_faces(
             video_id=["a", "b", "a", "b", "a"],
@@ -95,7 +95,7 @@ def test_a_face_given_twice_far_apart_is_refused():
         )
 
 
-def test_two_people_of_a_frame_and_one_frame_of_two_videos_are_no_duplicates():
+def test_two_tracks_of_a_frame_and_one_frame_of_two_videos_are_not_duplicates():
     assert len(make_scores(frame_index=[9, 9, 0], track_id=[0, 1, 0])) == 3
     assert len(make_scores(frame_index=[0, 1, 0])) == 3
 
@@ -115,17 +115,17 @@ def test_two_people_of_a_frame_and_one_frame_of_two_videos_are_no_duplicates():
         {"data": pa.array(["a", "a"])},
     ],
 )
-def test_columns_of_different_length_or_shape_are_refused(changed):
+def test_columns_of_different_length_or_shape_raise(changed):
     with pytest.raises(ValueError, match="one value per face in every column"):
         make_scores(**changed)
 
 
-def test_no_faces_are_refused():
-    with pytest.raises(ValueError, match="one face at least; got no faces"):
+def test_an_empty_table_raises():
+    with pytest.raises(ValueError, match="at least one face; got none"):
         Scores.from_faces(video_id=[], label=[], score=[])
 
 
-def test_a_face_of_no_video_is_refused():
+def test_a_face_without_video_raises():
     # All of them would else be one video.
     with pytest.raises(ValueError, match="video_id .*; got an empty one"):
         make_scores(video_id=["ff/original/000", "ff/original/000", ""])
@@ -133,12 +133,12 @@ def test_a_face_of_no_video_is_refused():
         make_scores(video_id=pa.array(["ff/original/000", "ff/original/000", None]))
 
 
-def test_a_misspelt_group_is_refused_and_not_lost():
+def test_a_misspelt_group_raises():
     with pytest.raises(ValueError, match="among data, split, .*; got manipulaton"):
         make_scores(manipulaton=["", "", "Deepfakes"])
 
 
-def test_frames_are_counted_up_within_each_video_where_they_are_not_given():
+def test_missing_frame_indices_are_counted_up_within_each_video():
     scores = Scores.from_faces(
         video_id=["b", "a", "b", "c", "a", "b"], label=[1, 0, 1, 0, 0, 1], score=[0.5] * 6
     )
@@ -147,7 +147,7 @@ def test_frames_are_counted_up_within_each_video_where_they_are_not_given():
     assert scores.reconstruction_error is None
 
 
-def test_videos_stand_in_the_order_of_their_first_face():
+def test_videos_are_ordered_by_their_first_face():
     scores = Scores.from_faces(
         video_id=["b", "a", "b", "c"],
         label=[1, 0, 1, 0],
@@ -181,7 +181,7 @@ def test_videos_stand_in_the_order_of_their_first_face():
         tuple,
     ],
 )
-def test_names_may_come_in_any_encoding(encode):
+def test_names_may_have_any_encoding(encode):
     words = ["b", "a", "b", "a", "a"]
     scores = Scores.from_faces(
         video_id=encode(words), label=[1, 0, 1, 0, 0], score=[0.5] * 5, compression=encode(words)
@@ -192,14 +192,14 @@ def test_names_may_come_in_any_encoding(encode):
 
 
 @pytest.mark.parametrize("label", [[False, True], np.array([0, 1], np.uint8), [0.0, 1.0]])
-def test_labels_may_be_of_any_numeric_type(label):
+def test_labels_may_have_any_numeric_type(label):
     scores = Scores.from_faces(video_id=["a", "b"], label=label, score=[0, 1])
     assert scores.label.tolist() == [False, True]
 
 
 @pytest.mark.parametrize("aggregation", AGGREGATIONS)
 @pytest.mark.parametrize("seed", range(5))
-def test_a_video_is_scored_as_a_plain_loop_over_its_faces_does_it(aggregation, seed):
+def test_aggregation_equals_a_plain_loop_over_faces(aggregation, seed):
     scores, columns = draw_scores(seed)
     videos: dict[str, dict[int, list[float]]] = {}
     for name, track, score in zip(
@@ -221,7 +221,7 @@ def test_a_video_is_scored_as_a_plain_loop_over_its_faces_does_it(aggregation, s
     assert score_videos(scores, aggregation) == pytest.approx(expected, abs=1e-15)
 
 
-def test_one_fake_face_among_two_people_makes_a_fake_by_track_alone():
+def test_only_the_aggregation_track_finds_one_fake_person_of_two():
     scores = Scores.from_faces(
         video_id=["a"] * 4,
         label=[1] * 4,
@@ -233,12 +233,12 @@ def test_one_fake_face_among_two_people_makes_a_fake_by_track_alone():
     assert score_videos(scores, "mean").tolist() == [pytest.approx(0.425)]
 
 
-def test_an_unknown_aggregation_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="mean, median, max, track .*; got 'min'"):
+def test_an_unknown_aggregation_raises_with_the_known_ones():
+    with pytest.raises(ValueError, match="among mean, median, max, track; got 'min'"):
         score_videos(make_scores(), "min")
 
 
-def test_one_folder_name_under_two_manipulations_is_two_videos():
+def test_one_file_name_in_two_manipulations_is_two_videos():
     names = ["Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures"]
     scores = Scores.from_faces(
         video_id=[f"ffpp/{name}/c23/000_003" for name in names],
@@ -262,7 +262,7 @@ def test_selected_videos_keep_all_their_faces_in_order(seed):
     assert len(chosen.videos) == 3 and chosen.video.max() == 2
 
 
-def test_selecting_takes_the_reconstruction_errors_along():
+def test_selected_videos_keep_their_reconstruction_errors():
     scores = make_scores(reconstruction_error=[0.1, 0.2, 0.3])
     assert scores.select(np.array([False, True])).reconstruction_error.tolist() == [0.3]
     assert scores.select(np.array([True, True])).reconstruction_error.tolist() == [0.1, 0.2, 0.3]

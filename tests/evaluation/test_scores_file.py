@@ -1,4 +1,4 @@
-"""The table of scores on disk: what comes back, what others write, and what is refused."""
+"""Tables of scores on disk: round trips, tables of other tools, and errors."""
 
 import csv
 
@@ -16,7 +16,7 @@ TINY = 5e-324  # the smallest number above 0
 
 @pytest.fixture
 def write(tmp_path):
-    """A function that writes a text as a CSV file and gives its path."""
+    """Return a function that writes a text as a CSV file and returns its path."""
 
     def write(text: str | bytes, name: str = "scores.csv"):
         path = tmp_path / name
@@ -52,20 +52,20 @@ def assert_equal(one: Scores, other: Scores) -> None:
 
 
 @pytest.mark.parametrize("name", ["scores.csv", "scores.parquet"])
-def test_scores_come_back_to_the_last_bit(tmp_path, name):
+def test_scores_survive_a_round_trip_exactly(tmp_path, name):
     scores = make_scores()
     write_scores(tmp_path / name, scores)
     assert_equal(read_scores(tmp_path / name), scores)
 
 
 @pytest.mark.parametrize("name", ["scores.csv", "scores.parquet"])
-def test_what_was_not_known_is_not_known_after_reading(tmp_path, name):
+def test_unknown_values_stay_unknown_after_a_round_trip(tmp_path, name):
     scores = make_scores(reconstruction_error=None)
     write_scores(tmp_path / name, scores)
     assert read_scores(tmp_path / name).reconstruction_error is None
 
 
-def test_pythons_own_reader_finds_the_published_columns(tmp_path):
+def test_the_csv_module_reads_the_documented_columns(tmp_path):
     scores = make_scores(reconstruction_error=None)
     write_scores(tmp_path / "scores.csv", scores)
     with open(tmp_path / "scores.csv", newline="", encoding="utf-8") as file:
@@ -76,7 +76,7 @@ def test_pythons_own_reader_finds_the_published_columns(tmp_path):
     assert [row["label"] for row in rows] == ["0", "1"] * 20
 
 
-def test_three_columns_are_enough(write):
+def test_three_columns_suffice(write):
     scores = read_scores(write("video_id,label,score\na,0,0.5\nb,1,1\na,0,2.5e-1\n"))
     assert scores.video_id.tolist() == ["a", "b", "a"]
     assert scores.label.tolist() == [False, True, False]
@@ -98,14 +98,14 @@ def test_three_columns_are_enough(write):
         "video_id,label,score,score_b\nvidéo,0,0.25,nan\nb,1,0.75,high\n",
     ],
 )
-def test_other_tools_write_it_their_way(write, text):
+def test_csv_of_other_tools_is_read(write, text):
     scores = read_scores(write(text))
     assert scores.video_id.tolist() == ["vidéo", "b"]
     assert scores.label.tolist() == [False, True]
     assert scores.score.tolist() == [0.25, 0.75]
 
 
-def test_quoted_commas_quotes_and_words_for_nothing_are_names(write):
+def test_quoted_commas_quotes_and_null_words_are_read(write):
     scores = read_scores(
         write(
             'video_id,label,score,manipulation\n"a,""b""",0,0.5,\nNA,1,0.5,null\nnan,1,0.5,"x, y"\n'
@@ -115,61 +115,76 @@ def test_quoted_commas_quotes_and_words_for_nothing_are_names(write):
     assert scores.videos.manipulation.tolist() == ["", "null", "x, y"]
 
 
-def test_numbers_as_names_stay_as_they_are_written(write):
+def test_numeric_names_stay_strings(write):
     scores = read_scores(write("video_id,label,score,data\n000,0,0.5,01\n0,1,0.5,1\n"))
     assert scores.video_id.tolist() == ["000", "0"]
     assert scores.videos.data.tolist() == ["01", "1"]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
-        ("video_id,label\na,0\n", "score is not among video_id, label. Give the file a header"),
-        ("a,0,0.5\nb,1,0.5\n", "video_id, label, score is not among a, 0, 0.5. Give the file"),
-        ("video_id;label;score\na;0;0.5\n", "is not among video_id;label;score. Divide .* commas"),
-        ("video_id\tlabel\tscore\na\t0\t0.5\n", "Divide the columns by commas, not by .* tabs"),
-        ("video_id;label;score\na;0;0,5\n", "Write numbers with a point, as 0.5"),
+        ("video_id,label\na,0\n", "score is not among video_id, label. Add a header"),
+        ("a,0,0.5\nb,1,0.5\n", "video_id, label, score is not among a, 0, 0.5. Add a"),
+        (
+            "video_id;label;score\na;0;0.5\n",
+            "is not among video_id;label;score. Separate .* commas",
+        ),
+        ("video_id\tlabel\tscore\na\t0\t0.5\n", "Separate the columns by commas, not by .* tabs"),
+        ("video_id;label;score\na;0;0,5\n", "Write numbers with a decimal point"),
         ("video_id,label,Score\na,0,0.5\n", "score is not among .* Write score for 'Score'"),
         (" Video_ID,LABEL,score\na,0,0.5\n", "Write video_id for ' Video_ID', label for 'LABEL'"),
-        ("video_id,label,score\na,0,\n", "number for the score .* none in row 1 of them. A face"),
-        ("video_id,label,score\na,0,0.5\nb,,0.5\n", "or 1 .fake. for the label .* none in row 2"),
+        (
+            "video_id,label,score\na,0,\n",
+            "number for the score .* got none in data row 1. Remove faces",
+        ),
+        (
+            "video_id,label,score\na,0,0.5\nb,,0.5\n",
+            "or 1 .fake. for the label .* none in data row 2",
+        ),
         ("video_id,label,score\n,0,0.5\n", "video_id .* got an empty one for row 1"),
-        ("video_id,label,score\na,0,0.5\nb,1,high\n", "a number for the score .*'high' in row 2"),
-        ('video_id,label,score\na,0,"0,5"\n', "the score .*'0,5' in row 1 of them. Write .* 0.5"),
-        ("video_id,label,score\na,0,0,5\n", "got 4: a,0,0,5'. Write numbers with a point"),
+        (
+            "video_id,label,score\na,0,0.5\nb,1,high\n",
+            "a number for the score .*'high' in data row 2",
+        ),
+        ('video_id,label,score\na,0,"0,5"\n', "the score .*'0,5' in data row 1. Write .* 0.5"),
+        ("video_id,label,score\na,0,0,5\n", "got 4: a,0,0,5'. Write numbers with a decimal point"),
         (
             "video_id,label,score,frame_index\na,0,1,0.5\n",
-            "a whole number for the frame_index .*0.5",
+            "an integer for the frame_index .*0.5",
         ),
-        ("video_id,label,score\na,0,1\nb,maybe,0.5\n", "the label .* got 'maybe' in row 2 of them"),
-        ("video_id,label,score\na,0.5,0.5\n", r"0 \(real\) or 1 \(fake\) .* got '0\.5' in row 1"),
-        ("video_id,label,score\na,2,0.5\n", "got '2' in row 1 of them. Unlabelled faces"),
-        ("video_id,label,score\na,-1,0.5\n", "got '-1' in row 1 of them. Unlabelled faces"),
-        ("video_id,label,score\na,0,nan\n", "number for the score .* none in row 1 of them"),
+        ("video_id,label,score\na,0,1\nb,maybe,0.5\n", "the label .* got 'maybe' in data row 2"),
+        (
+            "video_id,label,score\na,0.5,0.5\n",
+            r"0 \(real\) or 1 \(fake\) .* got '0\.5' in data row 1",
+        ),
+        ("video_id,label,score\na,2,0.5\n", "got '2' in data row 1. Remove unlabelled faces"),
+        ("video_id,label,score\na,-1,0.5\n", "got '-1' in data row 1. Remove unlabelled faces"),
+        ("video_id,label,score\na,0,nan\n", "number for the score .* none in data row 1"),
         ("video_id,label,score\na,0,1.5\n", "number in 0..1; got 1.5 for frame 0 of 'a'"),
         ("video_id,label,score\na,0,0.5\nb,1\n", r"columns, got 2: b,1'. Was the file cut short\?"),
         ("video_id,label,score,score\na,0,0.5,high\n", "each column once .*; got score twice"),
-        ("video_id,label,score\n", "one face at least; got no faces. Score"),
+        ("video_id,label,score\n", "at least one face; got none. Score"),
         ("", "got 'Empty CSV file'"),
         (b"\xff\xfe\x00\x01\x9c\n\x9c\x00", "scores.csv"),
         (b"video_id,label,score\n\xe9,0,0.5\n", "Save it as UTF-8"),
     ],
 )
-def test_a_wrong_csv_is_refused_with_its_name_and_what_is_wrong(write, text, said):
+def test_a_wrong_csv_raises_with_its_path_and_the_reason(write, text, message):
     path = write(text)
-    with pytest.raises(ValueError, match=f"(?s){said}") as error:
+    with pytest.raises(ValueError, match=f"(?s){message}") as error:
         read_scores(path)
     assert str(path) in str(error.value)
 
 
-def test_a_file_that_is_not_there_is_an_error_of_files(tmp_path):
+def test_a_missing_file_raises_an_os_error(tmp_path):
     for path in (tmp_path / "scores.csv", tmp_path / "scores.parquet"):
-        with pytest.raises(OSError, match="where there is no file. Check the path"):
+        with pytest.raises(OSError, match="which does not exist. Check the path"):
             read_scores(path)
 
 
 @pytest.mark.parametrize("name", ["SCORES.CSV", "scores.Parquet"])
-def test_the_kind_in_the_name_may_be_in_any_case(tmp_path, name):
+def test_the_suffix_may_be_in_any_case(tmp_path, name):
     scores = make_scores()
     write_scores(tmp_path / name, scores)
     assert_equal(read_scores(tmp_path / name), scores)
@@ -179,7 +194,7 @@ def test_the_kind_in_the_name_may_be_in_any_case(tmp_path, name):
     ("real", "fake"),
     [("False", "True"), ("false", "TRUE"), ("0.0", "1.0"), (" real", "Fake "), ("0", " 1")],
 )
-def test_labels_may_be_words_as_other_tools_write_them(write, real, fake):
+def test_labels_may_be_words(write, real, fake):
     scores = read_scores(write(f"video_id,label,score\na,{real},0.5\nb,{fake},0.5\nc,{real},0\n"))
     assert scores.label.tolist() == [False, True, False]
 
@@ -188,21 +203,19 @@ REPEATED = "a,0,0.5,{}\na,0,0.25,{}\nb,1,0.5,{}\na,0,0.25,{}\n"
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
-def test_a_row_given_twice_is_refused_where_a_column_tells_faces_apart(write, kind):
+def test_a_duplicate_row_raises_if_another_column_identifies_faces(write, kind):
     path = write("video_id,label,score,path\n" + REPEATED.format("a/0", "a/1", "b/0", "a/1"))
     if kind == "parquet":
         table = pa.csv.read_csv(path)
         path = path.with_suffix(".parquet")
         pq.write_table(table.set_column(3, "path", table["path"].dictionary_encode()), path)
-    with pytest.raises(
-        ValueError, match="once .*got row 4 of them a second time.* put in twice"
-    ) as e:
+    with pytest.raises(ValueError, match="once .*; data row 4 repeats another.* added twice") as e:
         read_scores(path)
     assert str(path) in str(e.value)
 
 
 @pytest.mark.parametrize("others", [("a/0", "a/1", "b/0", "a/2"), ("x",) * 4])
-def test_two_faces_with_the_same_score_are_no_repetition(write, others):
+def test_two_faces_with_the_same_score_are_not_duplicates(write, others):
     path = write("video_id,label,score,path\n" + REPEATED.format(*others))
     # A column that is the same for faces of other scores says nothing of the face.
     assert len(read_scores(path)) == 4
@@ -210,7 +223,7 @@ def test_two_faces_with_the_same_score_are_no_repetition(write, others):
     assert len(read_scores(path)) == 4
 
 
-def test_known_columns_alone_cannot_show_a_repetition(write):
+def test_known_columns_alone_show_no_duplicates(write):
     rows = "a,0,0.5,c23\na,0,0.5,c23\n"
     assert len(read_scores(write("video_id,label,score,compression\n" + rows))) == 2
     rows = "a,0,0.5,0,x\na,0,0.5,1,x\n"  # a frame_index says more
@@ -218,15 +231,15 @@ def test_known_columns_alone_cannot_show_a_repetition(write):
 
 
 @pytest.mark.parametrize("name", ["scores.txt", "scores", "scores.csv.gz"])
-def test_a_table_of_another_kind_is_refused(tmp_path, name):
+def test_another_file_format_raises(tmp_path, name):
     (tmp_path / name).touch()
-    with pytest.raises(ValueError, match=r"\.parquet or \.csv; got .*Name it by its kind"):
+    with pytest.raises(ValueError, match=r"\.parquet or \.csv; got .*Use one of these"):
         read_scores(tmp_path / name)
-    with pytest.raises(ValueError, match=r"\.parquet or \.csv; got .*Name it by its kind"):
+    with pytest.raises(ValueError, match=r"\.parquet or \.csv; got .*Use one of these"):
         write_scores(tmp_path / name, make_scores())
 
 
-def test_a_parquet_column_given_twice_is_refused(tmp_path):
+def test_a_duplicate_parquet_column_raises(tmp_path):
     path = tmp_path / "scores.parquet"
     columns = [["a", "b"], [0, 1], [0.5, 0.5], [0.25, 0.75]]
     table = pa.table(list(map(pa.array, columns)), names=["video_id", "label", "score", "score"])
@@ -236,7 +249,7 @@ def test_a_parquet_column_given_twice_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kept", [0, 4, 100, -8])
-def test_a_parquet_file_cut_short_is_refused_by_name(tmp_path, kept):
+def test_a_truncated_parquet_file_raises_with_its_path(tmp_path, kept):
     path = tmp_path / "scores.parquet"
     write_scores(path, make_scores())
     path.write_bytes(path.read_bytes()[:kept])
@@ -269,7 +282,7 @@ def test_a_parquet_file_cut_short_is_refused_by_name(tmp_path, kept):
         },
     ],
 )
-def test_parquet_of_other_tools_is_read_whatever_its_types(tmp_path, table):
+def test_parquet_of_other_tools_is_read_with_any_types(tmp_path, table):
     path = tmp_path / "scores.parquet"
     pq.write_table(pa.table(table), path)
     scores = read_scores(path)
@@ -280,23 +293,26 @@ def test_parquet_of_other_tools_is_read_whatever_its_types(tmp_path, table):
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "message"),
     [
-        ({"label": [0.5, 1.0]}, "got '.*truncated.*of another kind"),
-        ({"score": ["high", "low"]}, "a number for the score .*; got 'high' in row 1"),
-        ({"score": [[0.5], [0.5]]}, "a number for the score .*; got '.*of another kind"),
-        ({"label": ["real", "unknown"]}, "or 1 .fake. for the label .*; got 'unknown' in row 2"),
-        ({"score": [0.5, None]}, "number for the score .* none in row 2 of them"),
-        ({"video_id": [["a"], ["b"]]}, "a word for the video_id .*; got '.*of another kind"),
+        ({"label": [0.5, 1.0]}, "got '.*truncated.*another type"),
+        ({"score": ["high", "low"]}, "a number for the score .*; got 'high' in data row 1"),
+        ({"score": [[0.5], [0.5]]}, "a number for the score .*; got '.*another type"),
+        (
+            {"label": ["real", "unknown"]},
+            "or 1 .fake. for the label .*; got 'unknown' in data row 2",
+        ),
+        ({"score": [0.5, None]}, "number for the score .* none in data row 2"),
+        ({"video_id": [["a"], ["b"]]}, "a string for the video_id .*; got '.*another type"),
         ({"video_id": ["a", None]}, "video_id .*; got an empty one for row 2"),
         ({"label": [0, 7]}, "got 7 for frame 0 of 'b'"),
     ],
 )
-def test_a_wrong_parquet_table_is_refused_with_its_name(tmp_path, changed, said):
+def test_a_wrong_parquet_table_raises_with_its_path(tmp_path, changed, message):
     path = tmp_path / "scores.parquet"
     columns = {"video_id": ["a", "b"], "label": [0, 1], "score": [0.25, 0.75]}
     pq.write_table(pa.table({**columns, **changed}), path)
-    with pytest.raises(ValueError, match=said) as error:
+    with pytest.raises(ValueError, match=message) as error:
         read_scores(path)
     assert str(path) in str(error.value)
 

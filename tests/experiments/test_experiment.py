@@ -1,4 +1,4 @@
-"""All experiments from the command line to their files, on small sets and with small networks."""
+"""All experiments from the command line to their files, with small datasets and networks."""
 
 import csv
 import json
@@ -9,9 +9,10 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from jdfd_keras.cli.main import main, parse
+from jdfd_keras.experiments.sets import ExperimentReport
 from jdfd_keras.options import EvaluateOptions
 
-SMALL = ["--encoder-weights", "none", "--epochs", "1", "--batch-size", "16", "--rounds", "100"]
+SMALL = ["--encoder-weights", "none", "--epochs", "1", "--batch-size", "16", "--n-resamples", "100"]
 
 
 @pytest.fixture(scope="module")
@@ -21,15 +22,15 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def few_pictures(monkeypatch):
-    """Leave the pictures of single runs and reports out: they are most of the time."""
+def few_figures(monkeypatch):
+    """Replace the figures of runs and cells, which take most of the time, by single pixels."""
     save = Figure.savefig
 
-    def save_few(figure, path, **told):
+    def save_few(figure, path, **options):
         if {"runs", "cells"} & set(Path(path).parts):
             Image.new("RGB", (1, 1)).save(path, format="png")
         else:
-            save(figure, path, **told)
+            save(figure, path, **options)
 
     monkeypatch.setattr(Figure, "savefig", save_few)
 
@@ -46,13 +47,13 @@ def read_csv(path):
 
 @pytest.mark.slow
 def test_every_experiment_ends_with_its_tables_and_figure(
-    three_sets, folder, small_network, few_pictures, capsys
+    three_sets, folder, small_network, few_figures, capsys
 ):
     for name, cells in (("cross-dataset", 9), ("ablation", 18), ("foreign-data", 12)):
         assert run_experiment(name, three_sets, folder) == 0
-        told = capsys.readouterr()
-        assert told.out.startswith("# ") and str(folder / f"{name}.html") in told.out
-        assert f"cell {cells} of {cells}" in told.err
+        printed = capsys.readouterr()
+        assert printed.out.startswith("# ") and str(folder / f"{name}.html") in printed.out
+        assert f"cell {cells} of {cells}" in printed.err
         measured = [r for r in read_csv(folder / f"{name}.csv") if r["kind"] == "measured"]
         assert len(measured) == cells
         for row in measured:
@@ -64,35 +65,36 @@ def test_every_experiment_ends_with_its_tables_and_figure(
         assert json.loads((folder / f"{name}.json").read_text())["experiment"] == name
     for name in ("cross-dataset", "foreign-data"):
         assert (folder / f"{name}.png").is_file() and (folder / f"{name}.svg").is_file()
-    # With decoder: once for all three; without: of ablation; with unlabelled: of foreign-data.
+    # With decoder, for all three; without, for ablation; with unlabelled, for foreign-data.
     assert len(list(folder.glob("runs/*/*/seed0/best.keras"))) == 3 + 3 + 3
-    assert len(list(folder.glob("cells/*/*/seed0/*/report.json"))) == 9 + 9 + 9
+    for file in ("report.json", "scores.parquet", "report.html"):
+        assert len(list(folder.glob(f"cells/*/*/seed0/*/{file}"))) == 9 + 9 + 9
 
 
 @pytest.mark.slow
-def test_the_same_command_does_nothing_again(
-    three_sets, folder, small_network, few_pictures, capsys
+def test_the_same_command_again_runs_nothing(
+    three_sets, folder, small_network, few_figures, capsys
 ):
     assert run_experiment("cross-dataset", three_sets, folder) == 0
     first = {path: path.stat().st_mtime_ns for path in folder.glob("cells/**/report.json")}
     page = (folder / "cross-dataset.md").read_bytes()
     capsys.readouterr()
     assert run_experiment("cross-dataset", three_sets, folder) == 0
-    told = capsys.readouterr().err
-    assert "training" not in told and "cell 9 of 9" in told
+    printed = capsys.readouterr().err
+    assert "training" not in printed and "cell 9 of 9" in printed
     assert {path: path.stat().st_mtime_ns for path in first} == first
     assert (folder / "cross-dataset.md").read_bytes() == page
 
 
 @pytest.mark.slow
-def test_a_leaking_pair_is_refused_and_the_others_run(
-    three_sets, small_network, few_pictures, tmp_path
+def test_a_pair_with_leakage_is_refused_and_the_others_run(
+    three_sets, small_network, few_figures, tmp_path
 ):
-    # The same faces under another key: it cannot be tested on what the other was trained on.
+    # The same faces under another key: it cannot be tested on the training faces of the other.
     twin = tmp_path / "twin"
     twin.mkdir()
-    for part in three_sets["ff"].iterdir():
-        (twin / part.name).symlink_to(part)
+    for path in three_sets["ff"].iterdir():
+        (twin / path.name).symlink_to(path)
     table = next(twin.glob("manifest.*"))
     assert table.is_symlink()
     swapped = read_swapped(three_sets["ff"])
@@ -107,12 +109,12 @@ def test_a_leaking_pair_is_refused_and_the_others_run(
     rows = read_csv(tmp_path / "out/cross-dataset.csv")
     measured = {(r["train"], r["test"]) for r in rows if r["kind"] == "measured"}
     assert measured == {("ff", "ff"), ("twin", "twin")}
-    # 12 of the two sets of the paper that were not given.
+    # 12 cells of the two datasets of the paper that were not given.
     assert len(report["failed"]) == 12 + 2
 
 
 def read_swapped(directory):
-    """Read a manifest and give a function that writes it with training and testing swapped."""
+    """Read a manifest and return a function that writes it with train and test swapped."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -124,7 +126,7 @@ def read_swapped(directory):
     return lambda to: pq.write_table(table, to, compression="zstd", write_page_checksum=True)
 
 
-def test_a_missing_set_makes_the_exit_code_1(three_sets, tmp_path, capsys):
+def test_a_missing_dataset_makes_the_exit_code_1(three_sets, tmp_path, capsys):
     sets = {"ff": three_sets["ff"], "uadfv": tmp_path / "no"}
     assert run_experiment("statistics", sets, tmp_path / "out") == 1
     assert "| FF++ | train |" in capsys.readouterr().out
@@ -155,22 +157,27 @@ def test_wrong_usage_exits_with_2(words, capsys):
     assert "usage: jdfd-keras" in capsys.readouterr().err
 
 
-def test_flags_of_training_and_evaluation_are_told_apart(monkeypatch, tmp_path):
-    told = {}
+def test_flags_of_training_and_evaluation_are_separated(monkeypatch, tmp_path):
+    given = {}
 
     def experiment(name, data, out, options, **groups):
-        told.update(groups, name=name, data=data, options=options)
+        given.update(groups, name=name, data=data, options=options)
         out.mkdir()
         (out / f"{name}.md").write_text("page")
-        return {"failed": ["a cell"]}
+        return ExperimentReport(
+            experiment=name, title="", versions={}, notes=(), failed=("a cell",)
+        )
 
     monkeypatch.setattr("jdfd_keras.experiments.experiment.experiment", experiment)
+    monkeypatch.setattr(
+        "jdfd_keras.reporting.experiment_report.write_experiment", lambda report, out: report
+    )
     words = ["experiment", "ablation", "--data", "ff=a=b", "--data", "mine=c", "--seeds", "2,3"]
     words += ["--batch-size", "7", "--allow-leak", "--split", "val", "--balance"]
     assert main([*words, "--out", str(tmp_path / "out")]) == 1
-    assert {key: str(path) for key, path in told["data"].items()} == {"ff": "a=b", "mine": "c"}
-    assert told["options"].seeds == (2, 3)
-    assert (told["train"].batch_size, told["train"].allow_leak) == (7, True)
-    assert told["evaluate"] == EvaluateOptions(split="val", allow_leak=True)
-    assert told["pipeline"].balance and told["model"].decoder
+    assert {key: str(path) for key, path in given["data"].items()} == {"ff": "a=b", "mine": "c"}
+    assert given["options"].seeds == (2, 3)
+    assert (given["train"].batch_size, given["train"].allow_leak) == (7, True)
+    assert given["evaluate"] == EvaluateOptions(split="val", allow_leak=True)
+    assert given["pipeline"].balance and given["model"].decoder
     assert parse([*words, "--out", "x"]).command == "experiment"

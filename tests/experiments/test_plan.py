@@ -1,4 +1,4 @@
-"""Which trainings and cells each experiment is."""
+"""The trainings and cells of each experiment."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from jdfd_keras.experiments.plan import Cell, Training, plan_experiment
 PAPER = ("ff", "celebdf", "uadfv")
 
 
-def test_cross_dataset_is_three_trainings_and_nine_tests():
+def test_cross_dataset_has_three_trainings_and_nine_cells():
     plan = plan_experiment("cross-dataset", PAPER, {})
     assert [training.data for training in plan.trainings] == ["ff", "uadfv", "celebdf"]
     assert len(plan.cells) == len(set(plan.cells)) == 9
@@ -19,7 +19,7 @@ def test_cross_dataset_is_three_trainings_and_nine_tests():
     assert not plan.blocked
 
 
-def test_ablation_is_each_training_with_and_without_decoder():
+def test_ablation_has_each_training_with_and_without_decoder():
     plan = plan_experiment("ablation", PAPER, {})
     assert {(t.data, t.decoder) for t in plan.trainings} == {
         (key, decoder) for key in PAPER for decoder in (True, False)
@@ -27,7 +27,7 @@ def test_ablation_is_each_training_with_and_without_decoder():
     assert len(plan.cells) == 18
 
 
-def test_the_training_with_decoder_has_one_folder_in_all_experiments():
+def test_equal_trainings_have_the_same_folder_in_all_experiments():
     folders = [
         {str(training.folder) for training in plan_experiment(name, PAPER, {}).trainings}
         for name in ("cross-dataset", "ablation", "foreign-data")
@@ -37,7 +37,7 @@ def test_the_training_with_decoder_has_one_folder_in_all_experiments():
     assert len(set.union(*folders)) == 3 + 3 + 3
 
 
-def test_foreign_data_takes_a_share_of_each_other_set():
+def test_foreign_data_adds_a_share_of_each_other_dataset():
     plan = plan_experiment("foreign-data", ("uadfv", "ff", "celebdf"), {})
     assert [(t.data, t.share_percent, t.foreign) for t in plan.trainings] == [
         ("ff", 0, ()),
@@ -47,7 +47,7 @@ def test_foreign_data_takes_a_share_of_each_other_set():
     ]
 
 
-def test_foreign_data_beside_the_papers_figure_takes_no_set_that_the_paper_has_not():
+def test_foreign_data_on_a_dataset_of_the_paper_adds_only_datasets_of_the_paper():
     plan = plan_experiment("foreign-data", ("mine", *PAPER), {})
     assert {t.foreign for t in plan.trainings if t.share_percent} == {("uadfv", "celebdf")}
     assert "mine" in plan.tests
@@ -57,36 +57,36 @@ def test_foreign_data_beside_the_papers_figure_takes_no_set_that_the_paper_has_n
     assert plan.trainings[1].foreign == ("uadfv", "other")
 
 
-def test_foreign_data_without_ff_trains_on_the_first_set():
+def test_foreign_data_without_ff_trains_on_the_first_dataset():
     plan = plan_experiment("foreign-data", ("mine", "uadfv"), {"ff": "no ff", "celebdf": "no c"})
     assert {training.data for training in plan.trainings} == {"mine"}
     assert plan.trainings[1].foreign == ("uadfv",)
     assert {cell.test for cell in plan.blocked} == {"ff", "celebdf"}
 
 
-def test_foreign_data_of_one_set_alone_has_nothing_to_add():
+def test_foreign_data_with_a_single_dataset_blocks_all_shares():
     plan = plan_experiment("foreign-data", ("ff",), {"uadfv": "no u", "celebdf": "no c"})
     tested = [cell for cell in plan.cells if cell.test == "ff"]
     own = {cell.training.share_percent: plan.blocked.get(cell) for cell in tested}
     assert own[0] is None
-    assert all("no other data set" in own[share] for share in (5, 10, 15))
+    assert all("no other dataset" in own[share] for share in (5, 10, 15))
 
 
-def test_what_is_missing_blocks_its_cells_and_no_others():
-    plan = plan_experiment("cross-dataset", ("ff", "celebdf"), {"uadfv": "uadfv is not there"})
+def test_a_missing_dataset_blocks_its_own_cells_only():
+    plan = plan_experiment("cross-dataset", ("ff", "celebdf"), {"uadfv": "uadfv does not exist"})
     assert len(plan.cells) == 9
     assert {cell for cell in plan.cells if "uadfv" not in (cell.training.data, cell.test)} == set(
         plan.cells
     ) - set(plan.blocked)
-    assert set(plan.blocked.values()) == {"uadfv is not there"}
+    assert set(plan.blocked.values()) == {"uadfv does not exist"}
 
 
-def test_other_sets_are_taken_beside_the_papers():
+def test_other_datasets_are_added_to_the_papers():
     plan = plan_experiment("cross-dataset", ("mine", *PAPER), {})
     assert plan.tests == ("ff", "uadfv", "celebdf", "mine")
     assert Cell(Training("mine"), "ff") in plan.cells and len(plan.cells) == 16
 
 
-def test_no_such_experiment_is_refused():
+def test_an_unknown_experiment_is_refused():
     with pytest.raises(ValueError, match="cross-dataset, ablation or foreign-data; got 'table'"):
         plan_experiment("table", PAPER, {})

@@ -1,15 +1,13 @@
-"""What is said of the data sets of an experiment."""
-
-import dataclasses
-from pathlib import Path
+"""The description of the datasets of an experiment."""
 
 import pytest
 
-from jdfd_keras.experiments.sets import GROUPS, DataSet, describe_sets
+from jdfd_keras.experiments.sets import PreparedOptions, describe_datasets
+from jdfd_keras.options import FaceOptions, FilterOptions, PrepareOptions, SplitOptions
 
 
 @pytest.mark.parametrize(
-    ("every", "said"),
+    ("every", "words"),
     [
         (1, "every frame"),
         (2, "every 2nd frame"),
@@ -18,11 +16,15 @@ from jdfd_keras.experiments.sets import GROUPS, DataSet, describe_sets
         (11, "every 11th frame"),
         (21, "every 21st frame"),
         (112, "every 112th frame"),
-        (0, "7 frames a video"),
+        (0, "7 frames per video"),
     ],
 )
-def test_how_many_frames_were_taken_is_said_in_words(every, said):
-    options = {name: dataclasses.asdict(kind()) for name, kind in GROUPS.items()}
-    options["faces"] |= {"every": every, "frames_per_video": 7}
-    (line,) = describe_sets({"mine": DataSet(Path(), "", options)})
-    assert f", {said}, detector" in line
+def test_the_description_states_which_frames_were_sampled(every, words):
+    options = PreparedOptions(
+        split=SplitOptions(),
+        faces=FaceOptions(every=every, frames_per_video=7),
+        filters=FilterOptions(),
+        prepare=PrepareOptions(),
+    )
+    (line,) = describe_datasets({"mine": options})
+    assert f", {words}, detector" in line

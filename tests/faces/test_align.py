@@ -15,7 +15,7 @@ PORTRAITS = Path(__file__).resolve().parents[3] / "shared" / "portraits"
 SIZE, MARGIN = 100, 1.3
 MODES = ["landmarks68", "deepfakebench", "box"]
 EYE_CORNERS = [36, 39, 42, 45]
-# The benchmark's five points on 112 pixels, as it lists them.
+# The five points of DeepfakeBench at 112 pixels, as in its code.
 BENCHMARK_INDICES = [37, 44, 30, 49, 55]
 BENCHMARK_FACE = [
     (30.2946, 51.6963),
@@ -37,7 +37,7 @@ def similarity(degrees, scale, shift):
 
 
 def landmarks_of(five):
-    """Put 68 landmarks so that their five points are these."""
+    """Return 68 landmarks with these five points."""
     landmarks = np.tile(five.mean(axis=0), (68, 1))
     landmarks[36:42], landmarks[42:48] = five[0], five[1]
     landmarks[30], landmarks[48], landmarks[54] = five[2:]
@@ -46,33 +46,33 @@ def landmarks_of(five):
 
 @pytest.fixture(scope="module")
 def scene():
-    """A smooth picture with a canonical face of 100 px in the middle of 300 x 300."""
+    """A smooth image with a canonical face of 100 px in the centre of 300 x 300."""
     rng = np.random.default_rng(0)
     coarse = rng.integers(0, 256, (12, 12, 3), dtype=np.uint8)
     pixels = cv2.resize(coarse, (300, 300), interpolation=cv2.INTER_CUBIC)
     return pixels, landmarks_of(canonical_points(SIZE, MARGIN) + 100)
 
 
-def test_canonical_face_is_symmetric_about_the_middle_of_the_crop():
+def test_canonical_face_is_symmetric_about_the_centre_of_the_crop():
     for size, margin in [(299, 1.3), (96, 1.0), (71, 2.5)]:
         left_eye, right_eye, nose, mouth_left, mouth_right = canonical_points(size, margin)
-        middle = (size - 1) / 2  # pixel centres are whole numbers
-        assert nose[0] == pytest.approx(middle)
+        center = (size - 1) / 2  # pixel centres have integer coordinates
+        assert nose[0] == pytest.approx(center)
         for left, right in [(left_eye, right_eye), (mouth_left, mouth_right)]:
-            assert left[0] + right[0] == pytest.approx(2 * middle)
+            assert left[0] + right[0] == pytest.approx(2 * center)
             assert left[1] == right[1]
             assert left[0] < right[0]
         assert left_eye[1] < nose[1] < mouth_left[1]
 
 
-def test_margin_scales_the_face_about_the_middle_of_the_crop():
-    middle = (299 - 1) / 2
+def test_margin_scales_the_face_about_the_centre_of_the_crop():
+    center = (299 - 1) / 2
     tight, wide = canonical_points(299, 1.0), canonical_points(299, 2.0)
-    np.testing.assert_allclose(wide - middle, (tight - middle) / 2, atol=1e-9)
+    np.testing.assert_allclose(wide - center, (tight - center) / 2, atol=1e-9)
 
 
 @pytest.mark.parametrize(("size", "margin"), [(0, 1.3), (-5, 1.3), (299, 0.99), (299, -2)])
-def test_impossible_crops_are_refused(size, margin):
+def test_a_size_or_margin_below_1_is_refused(size, margin):
     with pytest.raises(ValueError, match=f"size={size}, margin={margin}"):
         canonical_points(size, margin)
 
@@ -99,18 +99,18 @@ def test_fit_finds_a_known_rotation_scale_and_shift(degrees, scale, shift):
     np.testing.assert_allclose(fit_similarity(source, target), expected, atol=1e-4)
 
 
-def test_a_mirrored_face_is_not_fitted_by_mirroring():
+def test_the_fit_never_mirrors():
     source = np.random.default_rng(0).uniform(0, 300, (5, 2))
     matrix = fit_similarity(source, source * (-1, 1))
     assert np.linalg.det(matrix[:, :2]) >= 0
 
 
-def test_points_that_are_all_one_are_refused():
+def test_equal_points_are_refused():
     with pytest.raises(ValueError, match="same point"):
         fit_similarity(np.full((5, 2), 7.0), np.eye(5, 2))
 
 
-def test_a_canonical_face_is_cut_out_as_it_is(scene):
+def test_the_crop_of_a_canonical_face_is_unchanged(scene):
     pixels, landmarks = scene
     crop, moved, residual, _ = align68(pixels, landmarks)
     np.testing.assert_array_equal(crop, pixels[100:200, 100:200])
@@ -120,21 +120,21 @@ def test_a_canonical_face_is_cut_out_as_it_is(scene):
 
 
 @pytest.mark.parametrize("degrees", [30, -45, 180])
-def test_a_turned_face_gives_the_crop_of_the_upright_one(scene, degrees):
+def test_a_rotated_face_has_the_crop_of_the_upright_one(scene, degrees):
     pixels, landmarks = scene
     matrix = cv2.getRotationMatrix2D((150, 150), degrees, 1)
     turned = cv2.warpAffine(pixels, matrix, (300, 300), flags=cv2.INTER_CUBIC)
     crop, moved, residual, _ = align68(turned, transform_points(matrix, landmarks))
-    # Interpolated twice; a turn that is off by one degree is off by 4 grey levels in the mean.
+    # Interpolated twice; an error of one degree would change the mean by 4 grey levels.
     difference = np.abs(crop.astype(float) - pixels[100:200, 100:200])
     assert difference.mean() < 1
     np.testing.assert_allclose(moved, landmarks - 100, atol=1e-3)
     assert residual == pytest.approx(0, abs=1e-9)
 
 
-def test_a_mirrored_picture_gives_the_mirrored_crop(scene):
+def test_a_mirrored_image_has_the_mirrored_crop(scene):
     pixels, landmarks = scene
-    pixels, landmarks = pixels[:, 3:], landmarks - (3.4, 1.7)  # off the middle, between pixels
+    pixels, landmarks = pixels[:, 3:], landmarks - (3.4, 1.7)  # off-centre, between pixels
     width = pixels.shape[1]
     mirrored = landmarks * (-1, 1) + (width - 1, 0)
     mirrored[36:42], mirrored[42:48] = mirrored[42:48].copy(), mirrored[36:42].copy()
@@ -164,13 +164,13 @@ def test_residual_does_not_depend_on_the_size_of_crop_or_face(astronaut, astrona
     assert larger == pytest.approx(residual)
 
 
-def test_the_five_points_come_to_lie_near_their_places(astronaut, astronaut_landmarks):
+def test_the_five_points_are_near_their_canonical_positions(astronaut, astronaut_landmarks):
     moved = align68(astronaut, astronaut_landmarks, 299).landmarks
     distances = np.linalg.norm(five_points(moved) - canonical_points(299, 1.3), axis=1)
     assert distances.max() < 0.08 * 299
 
 
-def test_a_fine_pattern_is_averaged_when_shrunk_not_aliased():
+def test_a_fine_pattern_is_averaged_and_not_aliased():
     board = np.indices((800, 800)).sum(axis=0) % 2 * 255
     pixels = np.repeat(board[..., None].astype(np.uint8), 3, axis=2)
     landmarks = landmarks_of(canonical_points(800, MARGIN))
@@ -178,7 +178,7 @@ def test_a_fine_pattern_is_averaged_when_shrunk_not_aliased():
     assert np.abs(crop[5:-5, 5:-5].astype(float) - 127.5).max() < 4
 
 
-def test_only_the_outside_of_the_frame_is_black_however_much_a_face_is_enlarged():
+def test_an_enlarged_face_is_black_only_outside_the_frame():
     white = np.full((40, 40, 3), 255, np.uint8)
     landmarks = landmarks_of(canonical_points(8, MARGIN) + (15.3, 15.8))
     crop = align68(white, landmarks, 400).crop
@@ -193,7 +193,7 @@ def test_a_face_at_the_edge_is_black_where_the_frame_ends(scene):
 
 
 @pytest.mark.parametrize("shift", [(1000, 0), (-1000, 0), (0, 1000), (-1000, -1000)])
-def test_a_face_outside_of_the_frame_is_black(scene, shift):
+def test_a_face_outside_the_frame_is_black(scene, shift):
     pixels, landmarks = scene
     crop, moved, _, outside = align68(pixels, landmarks + shift)
     assert crop.shape == (SIZE, SIZE, 3)
@@ -203,12 +203,12 @@ def test_a_face_outside_of_the_frame_is_black(scene, shift):
 
 
 def benchmark_points(size):
-    """The places of the benchmark's five points at margin 1.3, by its own steps."""
-    places = []
+    """Positions of the benchmark's five points at margin 1.3, computed as in its code."""
+    positions = []
     for x, y in BENCHMARK_FACE:
         x, y = (x + 8) * size / 112, y * size / 112
-        places.append(((x + 0.15 * size) / 1.3, (y + 0.15 * size) / 1.3))
-    return np.array(places)
+        positions.append(((x + 0.15 * size) / 1.3, (y + 0.15 * size) / 1.3))
+    return np.array(positions)
 
 
 def benchmark_landmarks(five):
@@ -217,18 +217,18 @@ def benchmark_landmarks(five):
     return landmarks
 
 
-def test_the_benchmarks_template_is_that_of_the_benchmark():
+def test_the_template_is_that_of_deepfakebench():
     # By hand for 256 px: (30.2946 + 8) * 256 / 112 = 87.5305; (87.5305 + 38.4) / 1.3 = 96.8696.
-    places = canonical_points(256, 1.3, "deepfakebench")
-    np.testing.assert_allclose(places[0], (96.8696, 120.4330), atol=1e-3)
-    np.testing.assert_allclose(places, benchmark_points(256), atol=1e-9)
+    positions = canonical_points(256, 1.3, "deepfakebench")
+    np.testing.assert_allclose(positions[0], (96.8696, 120.4330), atol=1e-3)
+    np.testing.assert_allclose(positions, benchmark_points(256), atol=1e-9)
 
 
 @pytest.mark.parametrize("mode", ["landmarks68", "deepfakebench"])
 @pytest.mark.parametrize(
     ("degrees", "scale", "shift"), [(0, 1, (0, 0)), (23, 0.4, (31, -7)), (-140, 5, (200, 90.5))]
 )
-def test_a_canonical_face_comes_back_to_its_places(mode, degrees, scale, shift):
+def test_a_transformed_canonical_face_returns_to_its_positions(mode, degrees, scale, shift):
     size = 224
     if mode == "landmarks68":
         landmarks, indices = landmarks_of(canonical_points(size, 1.3)), [36, 45, 30, 48, 54]
@@ -253,7 +253,7 @@ def expected_transform(mode, landmarks, box, size):
         return SimilarityTransform.from_estimate(
             landmarks[BENCHMARK_INDICES], benchmark_points(size)
         )
-    # The corners of the square, as edges between pixels, go to those of the crop.
+    # Maps the corners of the square, edges between pixels, onto those of the crop.
     half = 1.3 * max(box.right - box.left, box.bottom - box.top) / 2
     x, y = (box.left + box.right) / 2, (box.top + box.bottom) / 2
     square = np.array([(x - half, y - half), (x + half, y - half), (x + half, y + half)])
@@ -263,7 +263,7 @@ def expected_transform(mode, landmarks, box, size):
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", [400, 115, 82, 50, 33])
-def test_crops_are_those_that_scikit_image_makes(astronaut, astronaut_landmarks, mode, size):
+def test_crops_equal_those_of_scikit_image(astronaut, astronaut_landmarks, mode, size):
     box = Box(179, 83, 266, 166, 1.0)
     noise = np.random.default_rng(0).integers(-40, 40, astronaut.shape)
     pixels = np.clip(astronaut.astype(int) + noise, 0, 255).astype(np.uint8)
@@ -275,7 +275,7 @@ def test_crops_are_those_that_scikit_image_makes(astronaut, astronaut_landmarks,
         sigma = (1 / transform.scale - 1) / 2
         smooth = gaussian_filter(smooth, (sigma, sigma, 0), mode="mirror")
     expected = warp(smooth, transform.inverse, output_shape=(size, size), order=1)
-    # Rounding to bytes is 0.25 in the mean, and smoothing rounds too.
+    # Rounding to bytes adds 0.25 on average, and smoothing rounds, too.
     difference = np.abs(found.crop - expected)
     assert difference.mean() < 0.35
     assert difference.max() < 1.5
@@ -289,7 +289,7 @@ def test_noise_is_averaged_when_a_large_face_is_shrunk(mode):
     landmarks[BENCHMARK_INDICES] = five_points(landmarks)
     box = Box(92, 92, 708, 708, 1.0)
     crop = align_face(pixels, landmarks, size=200, margin=MARGIN, mode=mode, box=box).crop
-    # A Gaussian of sigma 1.5 leaves 1 / (2 sigma sqrt(pi)) = 0.19 of it; no smoothing, 0.6 to 1.
+    # A Gaussian of sigma 1.5 keeps 1 / (2 sigma sqrt(pi)) = 0.19 of it; no smoothing 0.6 to 1.
     assert crop[5:-5, 5:-5].std() < 0.25 * 30
 
 
@@ -302,9 +302,9 @@ def test_the_crop_of_a_box_is_the_box(scene):
     assert found.outside == 0
 
 
-def test_the_crop_of_a_box_is_square_about_its_middle_and_black_outside_the_frame(scene):
+def test_the_crop_of_a_box_is_square_about_its_centre_and_black_outside_the_frame(scene):
     pixels, landmarks = scene
-    # 20 wide, 40 high, margin 2: 80 square about (280, 10), so 20 columns and 30 rows are cut.
+    # 20 wide, 40 high, margin 2: 80 square about (280, 10), so 20 columns and 30 rows are outside.
     box = Box(270, -10, 290, 30, 1.0)
     found = align_face(pixels, landmarks, size=80, margin=2.0, mode="box", box=box)
     expected = np.zeros((80, 80, 3), np.uint8)
@@ -313,24 +313,24 @@ def test_the_crop_of_a_box_is_square_about_its_middle_and_black_outside_the_fram
     assert found.outside == pytest.approx(1 - 60 * 50 / 80**2)
 
 
-def test_the_residual_of_a_box_is_measured_from_the_places_of_landmarks68(scene):
+def test_the_residual_of_a_box_is_relative_to_the_positions_of_landmarks68(scene):
     pixels, _ = scene
     landmarks = landmarks_of(canonical_points(SIZE, MARGIN) + (103, 104))
     box = Box(100, 100, 200, 200, 1.0)
     found = align_face(pixels, landmarks, size=200, margin=1.0, mode="box", box=box)
-    # Two times as large: the margin of the face is its own, so only one of the two matches.
+    # Twice as large: positions of margin 1.3 differ from those of margin 1.
     tight = canonical_points(200, 1.0)
     distances = np.linalg.norm(2 * (five_points(landmarks) - 100 + 0.5) - 0.5 - tight, axis=1)
     assert found.residual == pytest.approx(np.sqrt((distances**2).mean()) / 200, rel=1e-4)
 
 
 @pytest.mark.parametrize("box", [None, Box(5, 5, 5, 5, 1.0)])
-def test_the_crop_of_a_box_needs_one(scene, box):
+def test_box_alignment_requires_a_box(scene, box):
     with pytest.raises(ValueError, match="Expected a box"):
         align_face(*scene, size=SIZE, margin=MARGIN, mode="box", box=box)
 
 
-def test_an_unknown_mode_is_refused_and_the_three_are_named(scene):
+def test_an_unknown_mode_is_refused_and_the_valid_ones_are_named(scene):
     with pytest.raises(ValueError, match=r"'landmarks68', 'deepfakebench' or 'box'; got 'ffhq'"):
         align_face(*scene, size=SIZE, margin=MARGIN, mode="ffhq")
 
@@ -346,14 +346,14 @@ def test_an_unknown_mode_is_refused_and_the_three_are_named(scene):
         ((-99, 0), 0.99),
     ],
 )
-def test_the_share_outside_the_frame_is_that_of_the_area(shift, expected):
+def test_the_share_outside_the_frame_is_a_share_of_the_area(shift, expected):
     landmarks = landmarks_of(canonical_points(100, MARGIN) + shift)
     found = align68(np.zeros((250, 250, 3), np.uint8), landmarks)
     assert found.outside == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_turned_crop_is_clipped_at_the_frame():
-    # A diamond whose middle lies on the left edge is half outside; on a corner, three quarters.
+def test_a_rotated_crop_is_clipped_at_the_frame():
+    # A diamond with its centre on the left edge is half outside; on a corner, three quarters.
     for corner, expected in [((-0.5, 120), 0.5), ((-0.5, -0.5), 0.75), ((249.5, 249.5), 0.75)]:
         matrix = similarity(45, 1, (0, 0))
         five = transform_points(matrix, canonical_points(100, MARGIN) - 49.5) + corner
@@ -361,7 +361,7 @@ def test_a_turned_crop_is_clipped_at_the_frame():
         assert found.outside == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_share_outside_the_frame_is_that_of_the_black_pixels():
+def test_the_share_outside_the_frame_equals_that_of_the_black_pixels():
     rng = np.random.default_rng(0)
     shares = []
     for _ in range(40):
@@ -370,24 +370,24 @@ def test_the_share_outside_the_frame_is_that_of_the_black_pixels():
         found = align68(np.full((200, 260, 3), 255, np.uint8), landmarks)
         assert found.outside == pytest.approx(1 - found.crop.mean() / 255, abs=0.015)
         shares.append(found.outside)
-    assert min(shares) < 0.1  # they cover the range
+    assert min(shares) < 0.1  # the cases cover the range
     assert max(shares) > 0.9
 
 
 def find_face(pixels):
-    """The landmarks of the best face, if there is one."""
+    """Landmarks of the face with the highest score, or None."""
     (boxes,) = face_detector("dlib").find([pixels])
     box = max(boxes, key=lambda box: box.score, default=None)
     return find_landmarks(pixels, box) if box else None
 
 
 def eye_corners(pixels, landmarks):
-    """float[4, 2], where a crop has them, as shares of its width."""
+    """float[4, 2], positions in the crop divided by its width."""
     return align68(pixels, landmarks, 299).landmarks[EYE_CORNERS] / 299
 
 
 @pytest.mark.parametrize("person", ["collins", "hopper"])
-def test_a_picture_turned_scaled_and_shifted_has_its_eyes_in_the_same_places(person, request):
+def test_the_eyes_are_at_the_same_positions_after_rotation_scaling_and_shift(person, request):
     actor = request.getfixturevalue(person)
     pixels = actor.pixels.astype(np.uint8)
     landmarks = find_face(pixels)
@@ -398,7 +398,7 @@ def test_a_picture_turned_scaled_and_shifted_has_its_eyes_in_the_same_places(per
         matrix = cv2.getRotationMatrix2D(actor.center, degrees, scale)
         matrix[:, 2] += (side / 2 + 7.3, side / 2 - 4.6) - np.array(actor.center)
         moved = cv2.warpAffine(pixels, matrix, (side, side), borderMode=cv2.BORDER_REFLECT)
-        # With the same landmarks carried along, nothing but rounding is between the two.
+        # With transformed landmarks instead of new ones, only rounding differs.
         carried = eye_corners(moved, transform_points(matrix, landmarks))
         np.testing.assert_allclose(carried, upright, atol=1e-5)
         distances += [np.linalg.norm(eye_corners(moved, find_face(moved)) - upright, axis=1)]
@@ -406,7 +406,7 @@ def test_a_picture_turned_scaled_and_shifted_has_its_eyes_in_the_same_places(per
 
 
 @pytest.mark.skipif(not PORTRAITS.is_dir(), reason="the portraits are not on this machine")
-def test_eye_corners_of_frontal_photographs_lie_in_the_same_places():
+def test_the_eye_corners_of_frontal_photographs_are_at_the_same_positions():
     corners = []
     for path in sorted(PORTRAITS.glob("*.jpg"))[:90]:
         pixels = cv2.imread(str(path), cv2.IMREAD_REDUCED_COLOR_2)[..., ::-1].copy()
@@ -418,10 +418,10 @@ def test_eye_corners_of_frontal_photographs_lie_in_the_same_places():
     corners = np.array(corners)
     assert len(corners) >= 10
     mirrored = corners[:, ::-1] * (-1, 1) + ((299 - 1) / 299, 0)
-    places = np.concatenate([corners, mirrored]).mean(axis=0)
+    positions = np.concatenate([corners, mirrored]).mean(axis=0)
     # A tilt of one degree in all crops would raise one outer corner by 0.006 over the other.
-    np.testing.assert_allclose(corners.mean(axis=0), places, atol=0.003)
-    distances = np.linalg.norm(corners - places, axis=2)
+    np.testing.assert_allclose(corners.mean(axis=0), positions, atol=0.003)
+    distances = np.linalg.norm(corners - positions, axis=2)
     assert np.median(distances) < 0.01
-    # The rest is people's own proportions: five points of one face fit no other face's.
+    # The rest is due to the proportions of each face, which a similarity cannot align.
     assert np.mean(distances < 0.015) > 0.75

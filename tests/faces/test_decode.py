@@ -17,7 +17,7 @@ def brightness(index):
 
 
 def write_clip(path, num_frames=NUM_FRAMES, codec="mp4v"):
-    """Write a clip whose every frame says its own index by its brightness."""
+    """Write a clip whose frames have a brightness that identifies their index."""
     writer = cv2.VideoWriter(
         str(path), cv2.VideoWriter_fourcc(*codec), FRAMES_PER_S, (WIDTH, HEIGHT)
     )
@@ -28,7 +28,7 @@ def write_clip(path, num_frames=NUM_FRAMES, codec="mp4v"):
 
 
 def write_noise(path, codec):
-    """Write a clip that no codec makes small, so that a cut falls where its share says."""
+    """Write a clip of incompressible frames, so that a share of its bytes is one of its frames."""
     writer = cv2.VideoWriter(
         str(path), cv2.VideoWriter_fourcc(*codec), FRAMES_PER_S, (WIDTH, HEIGHT)
     )
@@ -40,7 +40,7 @@ def write_noise(path, codec):
 
 
 def write_matroska(path, times_ms, width=WIDTH, height=HEIGHT):
-    """Write a Matroska file of JPEG frames by hand, for OpenCV writes even times only."""
+    """Write a Matroska file of JPEG frames by hand, since OpenCV writes even times only."""
 
     def element(code, data):
         return bytes.fromhex(code) + (1 << 56 | len(data)).to_bytes(8, "big") + data
@@ -52,8 +52,8 @@ def write_matroska(path, times_ms, width=WIDTH, height=HEIGHT):
     size = element("B0", number(width)) + element("BA", number(height))
     clusters = b""
     for index, time_ms in enumerate(times_ms):
-        picture = np.full((height, width, 3), brightness(index), np.uint8)
-        block = b"\x81\0\0\x80" + cv2.imencode(".jpg", picture)[1].tobytes()
+        image = np.full((height, width, 3), brightness(index), np.uint8)
+        block = b"\x81\0\0\x80" + cv2.imencode(".jpg", image)[1].tobytes()
         clusters += element("1F43B675", element("E7", number(time_ms)) + element("A3", block))
     path.write_bytes(
         element("1A45DFA3", element("4282", b"matroska") + element("4287", number(4)))
@@ -69,7 +69,7 @@ def write_matroska(path, times_ms, width=WIDTH, height=HEIGHT):
     return path
 
 
-def write_cut(path, whole, share):
+def write_truncated(path, whole, share):
     path.write_bytes(whole.read_bytes()[: int(share * whole.stat().st_size)])
     return path
 
@@ -80,7 +80,7 @@ def read_and_warnings(path, count=4, **options):
 
 
 def tiff(*, channels, bits, kind, is_planar=False):
-    """Make a TIFF of 5 x 4 pixels of the values 40000, 20000, 10000 or 0.5 by hand."""
+    """Return a TIFF of 5 x 4 pixels with the values 40000, 20000, 10000 or 0.5."""
     values = [40000, 20000, 10000, 500][:channels] if kind == "u" else [0.5] * channels
     pixels = np.broadcast_to(np.array(values), (4, 5, channels)).astype(f"<{kind}{bits // 8}")
     planes = list(np.moveaxis(pixels, 2, 0)) if is_planar else [pixels]
@@ -140,22 +140,22 @@ def test_sampled_frames_cover_every_video_without_repeats():
         assert len(indices) == min(num_frames, count)
         assert indices[0] >= 0
         assert indices[-1] < num_frames
-        # Even to a frame, the ends included: no gap is wider than a span, and none is empty.
+        # Even to within a frame, including the ends: all gaps are about one span, none is empty.
         gaps = np.diff(np.r_[-indices[0] - 1, indices, 2 * num_frames - indices[-1] - 1])
         assert gaps.min() >= 1
         assert gaps.max() - gaps.min() <= 2
 
 
-def test_a_video_shorter_than_asked_gives_every_frame():
+def test_all_frames_of_a_shorter_video_are_sampled():
     assert sample_frame_indices(4, 100).tolist() == [0, 1, 2, 3]
 
 
-def test_an_hour_at_sixty_frames_a_second_does_not_overflow():
+def test_large_frame_numbers_do_not_overflow():
     assert sample_frame_indices(2**31, 2).tolist() == [2**29, 3 * 2**29]
 
 
 @pytest.mark.parametrize(("num_frames", "count"), [(0, 1), (1, 0), (-5, 3)])
-def test_no_frames_or_none_wanted_is_refused(num_frames, count):
+def test_numbers_below_1_are_refused(num_frames, count):
     with pytest.raises(ValueError, match=f"num_frames={num_frames}, count={count}"):
         sample_frame_indices(num_frames, count)
 
@@ -163,7 +163,7 @@ def test_no_frames_or_none_wanted_is_refused(num_frames, count):
 @pytest.mark.parametrize(
     ("name", "codec"), [("clip.mp4", "mp4v"), ("clip.avi", "MJPG"), ("clip.webm", "VP80")]
 )
-def test_frames_are_those_asked_for(tmp_path, name, codec):
+def test_the_sampled_frames_are_read(tmp_path, name, codec):
     frames = list(read_frames(write_clip(tmp_path / name, codec=codec), 5))
     check_frames(frames, [4, 12, 20, 28, 36])
     assert [frame.time_s for frame in frames] == pytest.approx([0.16, 0.48, 0.8, 1.12, 1.44])
@@ -173,7 +173,7 @@ def test_frames_are_those_asked_for(tmp_path, name, codec):
     ("name", "codec"), [("clip.mp4", "mp4v"), ("clip.avi", "MJPG"), ("clip.webm", "VP80")]
 )
 @pytest.mark.parametrize("every", [1, 7, 39, 40, 10**9])
-def test_each_nth_frame_is_given(tmp_path, name, codec, every):
+def test_every_nth_frame_is_read(tmp_path, name, codec, every):
     path = write_clip(tmp_path / name, codec=codec)
     frames, warnings = read_and_warnings(path, every=every)
     check_frames(frames, list(range(0, NUM_FRAMES, every)))
@@ -181,7 +181,7 @@ def test_each_nth_frame_is_given(tmp_path, name, codec, every):
     assert warnings == []
 
 
-def test_an_even_spread_decodes_twice_and_each_nth_frame_once(tmp_path, monkeypatch):
+def test_an_even_spread_decodes_twice_and_every_nth_frame_once(tmp_path, monkeypatch):
     path = write_clip(tmp_path / "clip.mp4")
     opened = []
     open_video = cv2.VideoCapture
@@ -204,7 +204,7 @@ def test_frames_of_a_video_are_rgb(tmp_path):
     np.testing.assert_allclose(pixels.mean(axis=(0, 1)), [255, 0, 0], atol=8)
 
 
-def test_every_frame_of_a_short_clip_is_given_once(tmp_path):
+def test_every_frame_of_a_short_clip_is_read_once(tmp_path):
     frames = list(read_frames(write_clip(tmp_path / "clip.mp4", num_frames=7), 300))
     check_frames(frames, list(range(7)))
 
@@ -249,7 +249,7 @@ def test_videos_of_odd_sizes_are_decoded_whole(tmp_path, size):
 
 
 @pytest.mark.parametrize("claimed", [10, 41, 400])
-def test_a_wrong_frame_count_in_the_header_moves_no_frame(tmp_path, claimed):
+def test_a_wrong_frame_count_in_the_header_has_no_effect(tmp_path, claimed):
     path = write_clip(tmp_path / "clip.avi", codec="MJPG")
     data = bytearray(path.read_bytes())
     for header, offset in [(b"avih", 16), (b"strh", 32)]:
@@ -258,7 +258,7 @@ def test_a_wrong_frame_count_in_the_header_moves_no_frame(tmp_path, claimed):
         struct.pack_into("<I", data, position, claimed)
     path.write_bytes(data)
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == claimed  # else this tests nothing
+    assert capture.get(cv2.CAP_PROP_FRAME_COUNT) == claimed  # otherwise the test proves nothing
     capture.release()
     cut = "cut short or damaged: 40 frames decode, up to 1.56 s of 16.00 s"
     for every, indices in [(0, [4, 12, 20, 28, 36]), (1, list(range(40)))]:
@@ -268,7 +268,7 @@ def test_a_wrong_frame_count_in_the_header_moves_no_frame(tmp_path, claimed):
 
 
 @pytest.mark.parametrize("every", [0, 1])
-def test_one_frame_is_held_at_a_time(tmp_path, every):
+def test_one_frame_is_in_memory_at_a_time(tmp_path, every):
     path = tmp_path / "clip.mp4"
     size = (640, 480)
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"mp4v"), 25, size)
@@ -281,11 +281,11 @@ def test_one_frame_is_held_at_a_time(tmp_path, every):
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    # The frame just given, the next one and its copy as RGB, and a little beside them.
+    # The yielded frame, the next one and its copy as RGB, and some overhead.
     assert peak < 4 * size[0] * size[1] * 3
 
 
-def test_a_video_turned_by_its_header_is_upright(tmp_path, turn_header):
+def test_a_video_rotated_by_its_header_is_upright(tmp_path, turn_header):
     path = write_clip(tmp_path / "phone.mp4", num_frames=3)
     turn_header(path)
     for every in (0, 1):
@@ -302,7 +302,7 @@ def test_a_frame_of_8k_is_copied_few_times(tmp_path):
     finally:
         tracemalloc.stop()
     assert pixels.shape == (height, width, 3)
-    # Pillow's own memory is not seen here: one copy, of four bytes a pixel.
+    # Without the memory of Pillow itself: one copy, of four bytes per pixel.
     assert peak < 2.5 * pixels.nbytes
 
 
@@ -310,8 +310,8 @@ def test_a_frame_of_8k_is_copied_few_times(tmp_path):
 def test_an_image_is_one_frame(tmp_path, suffix):
     pixels = np.zeros((30, 50, 3), np.uint8)
     pixels[:, 25:] = (255, 0, 0)
-    Image.fromarray(pixels).save(tmp_path / f"picture{suffix}")
-    frames, warnings = read_and_warnings(tmp_path / f"picture{suffix}", 32, every=5)
+    Image.fromarray(pixels).save(tmp_path / f"image{suffix}")
+    frames, warnings = read_and_warnings(tmp_path / f"image{suffix}", 32, every=5)
     assert warnings == []
     assert [(frame.index, frame.time_s) for frame in frames] == [(0, 0.0)]
     assert frames[0].pixels.shape == (30, 50, 3)
@@ -323,22 +323,22 @@ def test_an_image_is_one_frame(tmp_path, suffix):
     ("mode", "colour"), [("L", 77), ("LA", (77, 9)), ("RGBA", (77, 77, 77, 9)), ("1", 1), ("P", 0)]
 )
 def test_images_of_other_modes_become_rgb(tmp_path, mode, colour):
-    Image.new(mode, (5, 4), colour).save(tmp_path / "picture.png")
-    pixels = next(read_frames(tmp_path / "picture.png", 1)).pixels
+    Image.new(mode, (5, 4), colour).save(tmp_path / "image.png")
+    pixels = next(read_frames(tmp_path / "image.png", 1)).pixels
     assert pixels.shape == (4, 5, 3)
     assert np.unique(pixels).tolist() == [{"1": 255, "P": 0}.get(mode, 77)]
 
 
 @pytest.mark.parametrize("size", [(33, 47), (1, 1)])
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "I;16"])
-def test_images_of_odd_sizes_are_decoded_whole(tmp_path, size, mode):
-    Image.new(mode, size, 0).save(tmp_path / "picture.png")
-    assert next(read_frames(tmp_path / "picture.png", 1)).pixels.shape == (size[1], size[0], 3)
+def test_images_of_odd_sizes_are_decoded_completely(tmp_path, size, mode):
+    Image.new(mode, size, 0).save(tmp_path / "image.png")
+    assert next(read_frames(tmp_path / "image.png", 1)).pixels.shape == (size[1], size[0], 3)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tiff"])
 @pytest.mark.parametrize("channels", [1, 3, 4])
-def test_sixteen_bits_are_scaled_to_eight(tmp_path, suffix, channels):
+def test_16_bits_are_scaled_to_8(tmp_path, suffix, channels):
     stored = np.zeros((64, 64, channels), np.uint16)
     ramp = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
     stored[..., 0] = ramp  # OpenCV writes blue first, and alpha last
@@ -353,18 +353,18 @@ def test_sixteen_bits_are_scaled_to_eight(tmp_path, suffix, channels):
     np.testing.assert_allclose(pixels[..., :2], other, atol=1)
 
 
-def test_sixteen_bits_of_grey_are_turned_by_their_exif_flag(tmp_path):
-    picture = Image.fromarray(np.full((20, 40), 40000, np.uint16))
-    exif = picture.getexif()
+def test_16_bit_grey_images_are_rotated_by_their_exif_flag(tmp_path):
+    image = Image.fromarray(np.full((20, 40), 40000, np.uint16))
+    exif = image.getexif()
     exif[0x0112] = 6
-    picture.save(tmp_path / "scan.png", exif=exif)
+    image.save(tmp_path / "scan.png", exif=exif)
     pixels = next(read_frames(tmp_path / "scan.png", 1)).pixels
     assert pixels.shape == (40, 20, 3)
     np.testing.assert_allclose(pixels, 40000 / 257, atol=1)
 
 
-def test_a_tiff_made_by_hand_is_read(tmp_path):
-    for channels in (1, 3, 4):  # else the refusals below could be those of a broken file
+def test_the_tiff_of_these_tests_is_read(tmp_path):
+    for channels in (1, 3, 4):  # otherwise the refusals below could be due to a broken file
         (tmp_path / "scan.tiff").write_bytes(tiff(channels=channels, bits=16, kind="u"))
         pixels = next(read_frames(tmp_path / "scan.tiff", 1)).pixels
         np.testing.assert_allclose(pixels[0, 0], [156, 78, 39] if channels > 1 else 156, atol=1)
@@ -381,33 +381,33 @@ def test_a_tiff_made_by_hand_is_read(tmp_path):
     ],
     ids=["integers", "floats", "float colours", "grey and alpha", "planes"],
 )
-def test_an_image_of_other_depths_is_refused_in_one_line(tmp_path, capfd, layout):
+def test_an_image_of_another_depth_is_refused_in_one_line(tmp_path, capfd, layout):
     (tmp_path / "scan.tiff").write_bytes(tiff(**layout))
     assert "8 or 16 bits" in first_error(tmp_path / "scan.tiff")
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_photograph_turned_by_its_exif_flag_is_upright(tmp_path):
+def test_a_photograph_rotated_by_its_exif_flag_is_upright(tmp_path):
     stored = np.zeros((20, 40, 3), np.uint8)
-    stored[:, :8] = 255  # the left of what is stored is the top of what was seen
-    picture = Image.fromarray(stored)
-    exif = picture.getexif()
+    stored[:, :8] = 255  # the left of the stored image is the top of the photograph
+    image = Image.fromarray(stored)
+    exif = image.getexif()
     exif[0x0112] = 6
-    picture.save(tmp_path / "photo.png", exif=exif)
+    image.save(tmp_path / "photo.png", exif=exif)
     pixels = next(read_frames(tmp_path / "photo.png", 1)).pixels
     assert pixels.shape == (40, 20, 3)
     assert pixels[:8].min() == 255
     assert pixels[8:].max() == 0
 
 
-def test_a_missing_file_and_a_folder_are_named_as_such(tmp_path):
-    assert "not there" in first_error(tmp_path / "nothing.mp4")
+def test_a_missing_file_and_a_folder_have_different_errors(tmp_path):
+    assert "missing" in first_error(tmp_path / "nothing.mp4")
     assert "a folder" in first_error(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["notes.mp4", "notes.jpg", "notes.txt"])
 @pytest.mark.parametrize("content", [b"", b"Dear diary,\n" * 500], ids=["empty", "text"])
-def test_what_is_no_video_is_refused_in_one_line(tmp_path, capfd, name, content):
+def test_a_file_that_is_not_a_video_is_refused_in_one_line(tmp_path, capfd, name, content):
     (tmp_path / name).write_bytes(content)
     message = first_error(tmp_path / name)
     assert "neither" in message
@@ -415,7 +415,7 @@ def test_what_is_no_video_is_refused_in_one_line(tmp_path, capfd, name, content)
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_list_of_other_files_is_no_video(tmp_path):
+def test_a_playlist_is_not_a_video(tmp_path):
     write_clip(tmp_path / "secret.mp4")
     (tmp_path / "list.mp4").write_text("ffconcat version 1.0\nfile secret.mp4\n")
     assert "neither" in first_error(tmp_path / "list.mp4")
@@ -425,10 +425,10 @@ def test_a_list_of_other_files_is_no_video(tmp_path):
     ("codec", "name", "share"), [("mp4v", "no_index.mp4", 0.5), ("MJPG", "header_alone.avi", 0.02)]
 )
 @pytest.mark.parametrize("every", [0, 1])
-def test_a_cut_video_of_which_nothing_decodes_is_refused_in_one_line(
+def test_a_truncated_video_without_decodable_frames_is_refused_in_one_line(
     tmp_path, capfd, codec, name, share, every
 ):
-    path = write_cut(tmp_path / name, write_noise(tmp_path / f"whole_{name}", codec), share)
+    path = write_truncated(tmp_path / name, write_noise(tmp_path / f"whole_{name}", codec), share)
     capfd.readouterr()
     with pytest.raises(OSError, match=f"{name}.* cut short"):
         next(read_frames(path, 4, every=every))
@@ -445,11 +445,11 @@ def test_a_cut_video_of_which_nothing_decodes_is_refused_in_one_line(
         ("VP80", "one_frame.webm", 0.13, 1, 1),
     ],
 )
-def test_a_cut_video_gives_what_decodes_and_is_reported(
+def test_a_truncated_video_is_read_as_far_as_it_decodes_with_a_warning(
     tmp_path, capfd, codec, name, share, fewest, most
 ):
     whole_path = write_noise(tmp_path / f"whole_{name}", codec)
-    path = write_cut(tmp_path / name, whole_path, share)
+    path = write_truncated(tmp_path / name, whole_path, share)
     capfd.readouterr()
     whole, warnings = read_and_warnings(whole_path, every=1)
     assert (len(whole), warnings) == (NUM_FRAMES, [])
@@ -458,7 +458,7 @@ def test_a_cut_video_gives_what_decodes_and_is_reported(
     assert fewest <= len(frames) <= most
     for frame, expected in zip(frames, whole, strict=False):
         assert (frame.index, frame.time_s) == (expected.index, expected.time_s)
-        if frame is not frames[-1]:  # the cut may go through the last one
+        if frame is not frames[-1]:  # the last frame may be incomplete
             np.testing.assert_array_equal(frame.pixels, expected.pixels)
     frames_decode = "1 frame decodes" if len(frames) == 1 else f"{len(frames)} frames decode"
     sentence = (
@@ -472,13 +472,13 @@ def test_a_cut_video_gives_what_decodes_and_is_reported(
     for frame in spread:
         np.testing.assert_array_equal(frame.pixels, frames[frame.index].pixels)
     assert warnings == [sentence]
-    assert len(list(read_frames(path, 3))) == len(spread)  # nobody need be told
+    assert len(list(read_frames(path, 3))) == len(spread)  # without a callback for warnings
     assert capfd.readouterr() == ("", "")
 
 
 @pytest.mark.parametrize(("codec", "name"), [("mp4v", "hole.mp4"), ("VP80", "hole.webm")])
 @pytest.mark.parametrize("every", [0, 1])
-def test_frames_after_damage_are_given_and_the_gap_is_reported(tmp_path, capfd, codec, name, every):
+def test_frames_after_damage_are_read_and_the_gap_is_reported(tmp_path, capfd, codec, name, every):
     path = write_noise(tmp_path / name, codec)
     data = bytearray(path.read_bytes())
     start, end = int(0.4 * len(data)), int(0.6 * len(data))
@@ -491,17 +491,17 @@ def test_frames_after_damage_are_given_and_the_gap_is_reported(tmp_path, capfd, 
     assert NUM_FRAMES / 2 <= len(frames) < NUM_FRAMES
     assert times_s[-1] == pytest.approx(1.56)
     assert warnings == [
-        f"damaged or of uneven frame times: no frame decodes for {gap_s:.2f} s of 1.60 s"
+        f"damaged or with uneven frame times: no frame decodes for {gap_s:.2f} s of 1.60 s"
     ]
     assert capfd.readouterr() == ("", "")
 
 
-def break_pictures(monkeypatch, indices):
-    """Let frames of a video decode to no picture, as a pixel format that OpenCV lacks does."""
+def break_conversion(monkeypatch, indices):
+    """Make frames fail in the conversion to RGB, as an unsupported pixel format does."""
 
     open_video = cv2.VideoCapture
 
-    class Capture:  # OpenCV 5.0 crashes when a class made from its own is freed
+    class Capture:  # OpenCV 5.0 crashes when an instance of a subclass is freed
         def __init__(self, *arguments):
             self.capture = open_video(*arguments)
             self.num_grabbed = 0
@@ -520,38 +520,38 @@ def break_pictures(monkeypatch, indices):
 @pytest.mark.parametrize(
     ("every", "indices", "sentence"),
     [
-        (0, [4, 28, 36], "damaged: 2 of 5 frames decode to no picture"),
-        (10, [0, 10, 30], "damaged: 1 of 4 frames decode to no picture"),
+        (0, [4, 28, 36], "damaged: 2 of 5 frames cannot be converted to RGB"),
+        (10, [0, 10, 30], "damaged: 1 of 4 frames cannot be converted to RGB"),
         (7, [0, 7, 14, 21, 28, 35], None),
     ],
 )
-def test_a_frame_without_a_picture_is_passed_over_and_reported(
+def test_a_frame_that_cannot_be_converted_is_skipped_and_reported(
     tmp_path, monkeypatch, every, indices, sentence
 ):
     path = write_clip(tmp_path / "clip.mp4")
-    break_pictures(monkeypatch, {12, 20})
+    break_conversion(monkeypatch, {12, 20})
     frames, warnings = read_and_warnings(path, 5, every=every)
     check_frames(frames, indices)
     assert warnings == ([sentence] if sentence else [])
 
 
-def test_two_damages_are_one_warning(tmp_path, monkeypatch):
-    path = write_cut(tmp_path / "cut.avi", write_noise(tmp_path / "whole.avi", "MJPG"), 0.5)
-    break_pictures(monkeypatch, {3})
+def test_two_kinds_of_damage_are_one_warning(tmp_path, monkeypatch):
+    path = write_truncated(tmp_path / "cut.avi", write_noise(tmp_path / "whole.avi", "MJPG"), 0.5)
+    break_conversion(monkeypatch, {3})
     for every in (0, 1):
         frames, warnings = read_and_warnings(path, NUM_FRAMES, every=every)
         num_frames = len(frames) + 1
         assert warnings == [
             f"cut short or damaged: {num_frames} frames decode, up to "
             f"{(num_frames - 1) / 25:.2f} s of 1.60 s; "
-            f"damaged: 1 of {num_frames} frames decode to no picture"
+            f"damaged: 1 of {num_frames} frames cannot be converted to RGB"
         ]
 
 
 @pytest.mark.parametrize("every", [0, 1])
-def test_a_video_without_any_picture_is_refused(tmp_path, monkeypatch, every):
+def test_a_video_whose_frames_cannot_be_converted_is_refused(tmp_path, monkeypatch, every):
     path = write_clip(tmp_path / "clip.mp4")
-    break_pictures(monkeypatch, range(NUM_FRAMES))
+    break_conversion(monkeypatch, range(NUM_FRAMES))
     warnings = []
     with pytest.raises(OSError, match="clip.mp4.*pixel format"):
         list(read_frames(path, 5, every=every, warn=warnings.append))
@@ -559,36 +559,36 @@ def test_a_video_without_any_picture_is_refused(tmp_path, monkeypatch, every):
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
-def test_a_cut_image_is_refused_in_one_line(tmp_path, capfd, suffix):
+def test_a_truncated_image_is_refused_in_one_line(tmp_path, capfd, suffix):
     noise = np.random.default_rng(0).integers(0, 256, (100, 80, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / f"whole{suffix}")
-    path = write_cut(tmp_path / f"cut{suffix}", tmp_path / f"whole{suffix}", 0.6)
+    path = write_truncated(tmp_path / f"cut{suffix}", tmp_path / f"whole{suffix}", 0.6)
     assert "cut short" in first_error(path)
     assert capfd.readouterr() == ("", "")
 
 
-def test_asking_for_no_frames_is_refused_for_images_too(tmp_path):
-    Image.new("RGB", (8, 8)).save(tmp_path / "picture.png")
-    for path in (tmp_path / "picture.png", write_clip(tmp_path / "clip.mp4", num_frames=2)):
+def test_a_count_of_0_is_refused_for_videos_and_images(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "image.png")
+    for path in (tmp_path / "image.png", write_clip(tmp_path / "clip.mp4", num_frames=2)):
         with pytest.raises(ValueError, match="count=0"):
             next(read_frames(path, 0))
         with pytest.raises(ValueError, match="every >= 0; got every=-1"):
             next(read_frames(path, 4, every=-1))
 
 
-def test_of_an_animated_image_the_first_frame_is_given_and_the_others_are_named(tmp_path):
-    pictures = [Image.new("RGB", (8, 8), (40 * index, 0, 0)) for index in range(4)]
+def test_only_the_first_frame_of_an_animated_image_is_read_with_a_warning(tmp_path):
+    images = [Image.new("RGB", (8, 8), (40 * index, 0, 0)) for index in range(4)]
     path = tmp_path / "moving.gif"
-    pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=100)
-    said = []
-    (frame,) = read_frames(path, 32, warn=said.append)
+    images[0].save(path, save_all=True, append_images=images[1:], duration=100)
+    warnings = []
+    (frame,) = read_frames(path, 32, warn=warnings.append)
     assert frame.pixels.max() == 0
-    assert len(said) == 1
-    assert "4 frames" in said[0]
+    assert len(warnings) == 1
+    assert "4 frames" in warnings[0]
 
 
-def test_a_name_that_is_no_utf_8_is_refused_before_opencv_sees_it(tmp_path):
-    # OpenCV 5.0 dies of it.
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path):
+    # OpenCV 5.0 crashes on it.
     path = tmp_path / "\udcff.png"
     expected = f"Expected a file name in UTF-8; got {tmp_path}/\\udcff.png. Rename the file"
     assert first_error(path).startswith(expected)

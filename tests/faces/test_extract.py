@@ -1,17 +1,20 @@
+import dataclasses
+import json
+
 import cv2
 import numpy as np
 import pytest
 
 from jdfd_keras.faces import extract as extract_module
 from jdfd_keras.faces.align import canonical_points
-from jdfd_keras.faces.extract import CropStore, extract_faces
+from jdfd_keras.faces.extract import CropStore, Track, extract_faces
 from jdfd_keras.faces.landmarks import five_points
 from jdfd_keras.options import FaceOptions, FilterOptions
 
 
 @pytest.fixture(scope="module")
 def head(astronaut):
-    """uint8[200, 200, 3] around the face, whose box is 87 px wide and begins at (59, 43)."""
+    """uint8[200, 200, 3] around the face; its box is 87 px wide, with its corner at (59, 43)."""
     return astronaut[40:240, 120:320]
 
 
@@ -29,7 +32,7 @@ def write_clip(path, frames):
     return path
 
 
-def test_an_image_gives_one_centred_crop(tmp_path, astronaut):
+def test_an_image_has_one_centred_crop(tmp_path, astronaut):
     (face,) = extract_faces(write_image(tmp_path / "portrait.png", astronaut)).faces
     assert (face.frame_index, face.time_s) == (0, 0.0)
     assert face.crop.shape == (299, 299, 3)
@@ -40,7 +43,7 @@ def test_an_image_gives_one_centred_crop(tmp_path, astronaut):
     assert np.sqrt((distances**2).mean()) / 299 == pytest.approx(face.alignment_residual, rel=1e-4)
 
 
-def test_colours_stay_in_their_order(tmp_path, astronaut):
+def test_the_channel_order_is_kept(tmp_path, astronaut):
     red = astronaut.copy()
     red[..., 1:] //= 4
     path = write_image(tmp_path / "red.png", red)
@@ -48,7 +51,7 @@ def test_colours_stay_in_their_order(tmp_path, astronaut):
     assert face.crop[..., 0].mean() > 3 * face.crop[..., 2].mean()
 
 
-def test_a_clip_gives_its_faces_in_order_and_skips_frames_without(tmp_path, head):
+def test_the_faces_of_a_clip_are_in_order_and_frames_without_a_face_are_skipped(tmp_path, head):
     empty = np.full_like(head, 90)
     path = write_clip(tmp_path / "clip.mp4", [head, empty, head, empty, empty, head])
     faces = extract_faces(path, FaceOptions(frames_per_video=6, face_size=71)).faces
@@ -57,7 +60,7 @@ def test_a_clip_gives_its_faces_in_order_and_skips_frames_without(tmp_path, head
     assert {face.crop.shape for face in faces} == {(71, 71, 3)}
 
 
-def test_options_reach_the_crop(tmp_path, astronaut):
+def test_options_affect_the_crop(tmp_path, astronaut):
     path = write_image(tmp_path / "portrait.png", astronaut)
     (tight,) = extract_faces(path, FaceOptions(face_size=120, margin=1.0)).faces
     (wide,) = extract_faces(path, FaceOptions(face_size=120, margin=2.0)).faces
@@ -68,7 +71,7 @@ def test_options_reach_the_crop(tmp_path, astronaut):
 
 
 @pytest.mark.parametrize("small_first", [True, False])
-def test_the_largest_face_is_taken(tmp_path, head, small_first):
+def test_the_largest_face_is_extracted(tmp_path, head, small_first):
     pixels = np.full((400, 700, 3), 90, np.uint8)
     large_at, small_at = (300, 0) if small_first else (0, 450)
     pixels[:400, large_at : large_at + 400] = cv2.resize(head, (400, 400))
@@ -109,8 +112,8 @@ def test_a_bad_filter_is_refused_before_the_file_is_opened(tmp_path):
 
 @pytest.fixture(scope="module")
 def pair(collins, hopper, wall, tmp_path_factory):
-    """A film of 8 frames: a small face in all of them, a large one in all but the last two."""
-    path = tmp_path_factory.mktemp("films") / "a pair, zwei, \u0434\u0432\u043e\u0435.mp4"
+    """A clip of 8 frames: a small face in all of them, a large one in all but the last two."""
+    path = tmp_path_factory.mktemp("clips") / "a pair, zwei, \u0434\u0432\u043e\u0435.mp4"
     alone = [collins.place(wall, 90 + index, 120, 60) for index in range(8)]
     return write_clip(
         path,
@@ -121,19 +124,19 @@ def pair(collins, hopper, wall, tmp_path_factory):
     )
 
 
-def test_the_largest_person_is_taken_and_the_other_counted(pair):
+def test_the_largest_track_is_extracted_and_the_other_is_counted(pair):
     found = extract_faces(pair, FaceOptions(every=1, face_size=71))
     assert [face.frame_index for face in found.faces] == list(range(6))
     assert all(face.box.center[0] > 200 for face in found.faces)
     assert len(found.tracks) == 2
-    assert found.dropped == {"not the largest face": 8}
+    assert found.filtered == {"not the largest face": 8}
     assert found.num_frames == 8
     assert found.warnings == []
 
 
-def test_all_people_are_taken_where_all_are_asked_for(pair):
+def test_all_tracks_are_extracted_on_request(pair):
     found = extract_faces(pair, FaceOptions(every=1, face_size=71, tracks="all"))
-    assert found.dropped == {}
+    assert found.filtered == {}
     assert [track.track_id for track in found.tracks] == [0, 1]
     small, large = sorted(found.tracks, key=lambda track: track.width)
     assert (small.num_faces, small.start_s, small.end_s) == (8, 0.0, 0.28)
@@ -147,21 +150,44 @@ def test_all_people_are_taken_where_all_are_asked_for(pair):
     assert order == sorted(order)
 
 
-def test_every_second_frame(pair):
+def test_an_extraction_becomes_json_without_pixels(pair):
+    found = extract_faces(pair, FaceOptions(frames_per_video=2, tracks="all"))
+    values = json.loads(json.dumps(found.to_dict()))
+    assert [set(values), len(values["faces"])] == [
+        {"faces", "tracks", "num_frames", "filtered", "warnings", "width", "height"},
+        len(found.faces),
+    ]
+    face, stored = found.faces[0], values["faces"][0]
+    assert set(stored) == {
+        "frame_index",
+        "time_s",
+        "track_id",
+        "box",
+        "landmarks",
+        "alignment_residual",
+        "quality",
+    }
+    assert stored["box"] == list(face.box)
+    np.testing.assert_array_equal(stored["landmarks"], face.landmarks.astype(float))
+    assert stored["quality"] == dataclasses.asdict(face.quality)
+    assert Track.from_dict(values["tracks"][1]) == found.tracks[1]
+
+
+def test_every_second_frame_is_sampled(pair):
     found = extract_faces(pair, FaceOptions(every=2, face_size=71, tracks="all"))
     assert found.num_frames == 4
     assert {face.frame_index for face in found.faces} == {0, 2, 4, 6}
 
 
-def test_filters_drop_faces_and_say_which(pair):
+def test_filtered_faces_are_counted_by_reason(pair):
     options = FaceOptions(every=1, face_size=71, tracks="all")
     found = extract_faces(pair, options, FilterOptions(min_size=80))
-    assert found.dropped == {"smaller than 80 px": 8}
+    assert found.filtered == {"smaller than 80 px": 8}
     assert all(face.box.center[0] > 200 for face in found.faces)
     assert len(found.faces) == 6
     found = extract_faces(pair, options, FilterOptions(min_score=50))
     assert found.faces == []
-    assert sum(found.dropped.values()) == sum(track.num_faces for track in found.tracks)
+    assert sum(found.filtered.values()) == sum(track.num_faces for track in found.tracks)
 
 
 def test_quality_is_measured(tmp_path, astronaut):
@@ -177,17 +203,17 @@ def test_quality_is_measured(tmp_path, astronaut):
     assert 0.02 < extract_faces(cut).faces[0].quality.outside < 0.5
 
 
-def test_a_picture_without_a_face_gives_none(tmp_path):
+def test_an_image_without_a_face_has_none(tmp_path):
     found = extract_faces(write_image(tmp_path / "wall.png", np.full((90, 90, 3), 90, np.uint8)))
     assert (found.faces, found.tracks, found.num_frames) == ([], [], 1)
 
 
 @pytest.mark.parametrize("mode", ["landmarks68", "deepfakebench", "box"])
-def test_every_alignment_gives_crops_with_their_landmarks(tmp_path, astronaut, mode):
+def test_every_alignment_returns_the_landmarks_in_its_crops(tmp_path, astronaut, mode):
     path = write_image(tmp_path / "portrait.png", astronaut)
     (face,) = extract_faces(path, FaceOptions(alignment=mode)).faces
     assert face.crop.shape == (299, 299, 3)
-    # The pupils are the darkest of the eyes: landmarks of the crop lie around them.
+    # The pupils are the darkest parts of the eyes: the landmarks of the crop surround them.
     eye = face.landmarks[36:42].mean(axis=0)
     assert 60 < eye[0] < 140
     assert 70 < eye[1] < 160
@@ -198,7 +224,9 @@ def cut_file(path, whole, share):
     return path
 
 
-def test_a_film_that_was_cut_gives_what_decodes_and_says_so(tmp_path, collins, wall):
+def test_a_truncated_video_is_extracted_as_far_as_it_decodes_with_a_warning(
+    tmp_path, collins, wall
+):
     frames = [collins.place(wall, 200 + i, 120).clip(0, 255).astype(np.uint8) for i in range(20)]
     whole = tmp_path / "whole.avi"
     writer = cv2.VideoWriter(str(whole), cv2.VideoWriter_fourcc(*"MJPG"), 25, (400, 240))
@@ -214,14 +242,14 @@ def test_a_film_that_was_cut_gives_what_decodes_and_says_so(tmp_path, collins, w
 
 
 @pytest.mark.parametrize("content", [b"", b"\0" * 100], ids=["empty", "zeros"])
-def test_a_file_of_nothing_is_an_error(tmp_path, content):
-    (tmp_path / "film.mp4").write_bytes(content)
+def test_a_file_without_frames_is_an_error(tmp_path, content):
+    (tmp_path / "video.mp4").write_bytes(content)
     with pytest.raises(OSError, match="neither"):
-        extract_faces(tmp_path / "film.mp4")
+        extract_faces(tmp_path / "video.mp4")
 
 
 @pytest.mark.parametrize("kind", ["grey", "grey16", "alpha", "colour16"])
-def test_faces_are_found_in_pictures_of_other_kinds(tmp_path, astronaut, kind):
+def test_faces_are_found_in_images_of_other_modes(tmp_path, astronaut, kind):
     grey = cv2.cvtColor(astronaut, cv2.COLOR_RGB2GRAY)
     pixels = {
         "grey": grey,
@@ -229,19 +257,19 @@ def test_faces_are_found_in_pictures_of_other_kinds(tmp_path, astronaut, kind):
         "alpha": np.dstack([astronaut[..., ::-1], np.full_like(grey, 128)]),
         "colour16": astronaut[..., ::-1].astype(np.uint16) * 257,
     }[kind]
-    cv2.imwrite(str(tmp_path / "picture.png"), pixels)
-    (face,) = extract_faces(tmp_path / "picture.png").faces
+    cv2.imwrite(str(tmp_path / "image.png"), pixels)
+    (face,) = extract_faces(tmp_path / "image.png").faces
     np.testing.assert_allclose(face.box[:4], (179, 83, 266, 170), atol=10)
 
 
-def test_a_picture_of_odd_sides_is_no_hindrance(tmp_path, astronaut):
+def test_a_face_is_found_in_an_image_of_odd_size(tmp_path, astronaut):
     (face,) = extract_faces(write_image(tmp_path / "odd.png", astronaut[:333, 1:420])).faces
     np.testing.assert_allclose(face.box[:4], (178, 83, 265, 170), atol=10)
 
 
-def test_a_film_turned_by_its_header_shows_upright_faces(tmp_path, collins, wall, turn_header):
-    lying = np.rot90(collins.place(wall, 200, 120).clip(0, 255).astype(np.uint8))
-    path = write_clip(tmp_path / "phone.mp4", [np.ascontiguousarray(lying)] * 3)
+def test_a_video_rotated_by_its_header_has_upright_faces(tmp_path, collins, wall, turn_header):
+    rotated = np.rot90(collins.place(wall, 200, 120).clip(0, 255).astype(np.uint8))
+    path = write_clip(tmp_path / "phone.mp4", [np.ascontiguousarray(rotated)] * 3)
     assert extract_faces(path, FaceOptions(face_size=71)).faces == []
     turn_header(path)
     found = extract_faces(path, FaceOptions(face_size=71))
@@ -249,7 +277,7 @@ def test_a_film_turned_by_its_header_shows_upright_faces(tmp_path, collins, wall
     assert found.faces[0].box.center == pytest.approx((200, 120), abs=12)
 
 
-def test_a_face_in_an_8k_picture_is_found(tmp_path, astronaut):
+def test_a_face_in_an_8k_image_is_found(tmp_path, astronaut):
     pixels = np.full((4320, 7680, 3), 90, np.uint8)
     pixels[1000:3048, 3000:5048] = cv2.resize(astronaut, (2048, 2048))
     (face,) = extract_faces(write_image(tmp_path / "8k.jpg", pixels)).faces
@@ -257,13 +285,13 @@ def test_a_face_in_an_8k_picture_is_found(tmp_path, astronaut):
     np.testing.assert_allclose(face.box[:4], expected, atol=40)
 
 
-def test_crops_beyond_some_number_leave_memory(monkeypatch):
-    monkeypatch.setattr(extract_module, "MOST_BYTES_IN_MEMORY", 1000)
+def test_many_crops_are_kept_in_a_file(monkeypatch):
+    monkeypatch.setattr(extract_module, "MAX_BYTES_IN_MEMORY", 1000)
     crops = CropStore()
-    pictures = np.random.default_rng(0).integers(0, 256, (9, 11, 11, 3), dtype=np.uint8)
-    for number, picture in enumerate(pictures):
-        crops.append(picture)
-        np.testing.assert_array_equal(crops[number // 2], pictures[number // 2])
+    images = np.random.default_rng(0).integers(0, 256, (9, 11, 11, 3), dtype=np.uint8)
+    for number, image in enumerate(images):
+        crops.append(image)
+        np.testing.assert_array_equal(crops[number // 2], images[number // 2])
     assert len(crops) == 9
     for number in (8, 0, 4):
-        np.testing.assert_array_equal(crops[number], pictures[number])
+        np.testing.assert_array_equal(crops[number], images[number])

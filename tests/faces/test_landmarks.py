@@ -16,7 +16,7 @@ from jdfd_keras.faces.landmarks import (
     five_points,
 )
 
-# Read off the picture by eye, in pixels.
+# Read from the image by eye, in pixels.
 LEFT_PUPIL, RIGHT_PUPIL, NOSE, LIPS_LEFT, LIPS_RIGHT = (
     (203, 101),
     (246, 103),
@@ -26,7 +26,7 @@ LEFT_PUPIL, RIGHT_PUPIL, NOSE, LIPS_LEFT, LIPS_RIGHT = (
 )
 
 
-def test_the_parts_of_a_face_are_where_they_are_seen(astronaut_landmarks):
+def test_landmarks_are_at_the_visible_features(astronaut_landmarks):
     assert astronaut_landmarks.shape == (68, 2)
     assert astronaut_landmarks.dtype == np.float32
     for found, seen in [
@@ -53,19 +53,19 @@ def test_corners_are_the_outermost_points_of_eyes_and_mouth(astronaut_landmarks)
 
 def test_five_points_are_eyes_nose_and_corners_of_the_mouth():
     five = five_points(np.arange(136.0).reshape(68, 2))
-    # The middle of 36..41 is 38.5, of 42..47 is 44.5.
+    # The mean of 36..41 is 38.5, of 42..47 is 44.5.
     assert five[:, 0].tolist() == [77.0, 89.0, 60.0, 96.0, 108.0]
     assert five[:, 1].tolist() == [78.0, 90.0, 61.0, 97.0, 109.0]
 
 
-def test_landmarks_follow_the_picture(astronaut, astronaut_landmarks):
+def test_landmarks_move_with_the_image(astronaut, astronaut_landmarks):
     moved = np.roll(astronaut, (30, 50), axis=(0, 1))
     found = find_landmarks(moved, Box(179 + 50, 83 + 30, 266 + 50, 170 + 30, 1.0))
     np.testing.assert_allclose(found, astronaut_landmarks + (50, 30), atol=1)
 
 
 @pytest.mark.parametrize("roll_deg", [-25, -20, 20, 25])
-def test_landmarks_of_a_turned_face_turn_with_it(astronaut, astronaut_landmarks, roll_deg):
+def test_landmarks_rotate_with_the_face(astronaut, astronaut_landmarks, roll_deg):
     center = (222.0, 126.0)
     turn = cv2.getRotationMatrix2D(center, roll_deg, 1.0)
     turned = cv2.warpAffine(astronaut, turn, (512, 512), borderMode=cv2.BORDER_REPLICATE)
@@ -76,13 +76,13 @@ def test_landmarks_of_a_turned_face_turn_with_it(astronaut, astronaut_landmarks,
     assert found.dtype == np.float32
 
 
-def test_a_box_beyond_the_frame_still_gives_landmarks(astronaut):
+def test_a_box_outside_the_frame_has_landmarks(astronaut):
     found = find_landmarks(astronaut[:130, :220], Box(179, 83, 266, 170, 1.0))
     assert found.shape == (68, 2)
     assert np.isfinite(found).all()
 
 
-def test_a_missing_landmark_file_is_an_error_that_says_what_to_install(monkeypatch, astronaut):
+def test_a_missing_landmark_file_is_an_error_that_names_the_package(monkeypatch, astronaut):
     landmarks_module._predictor.cache_clear()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(OSError, match="pip install face_recognition_models"):

@@ -10,16 +10,16 @@ from jdfd_keras.faces.quality import (
     Quality,
     check_filters,
     estimate_yaw,
-    find_fault,
+    filter_reason,
     measure_sharpness,
 )
 from jdfd_keras.options import FilterOptions
 
-FACE = Box(179, 83, 266, 170, 1.0)  # the astronaut's
+FACE = Box(179, 83, 266, 170, 1.0)  # of the astronaut
 GOOD = Quality(detector_score=1.2, sharpness=60.0, size_px=120, outside=0.0, yaw_deg=5.0)
 
-# A head of its own proportions, in millimetres from the tip of the nose: x to the right of the
-# picture, y down, z towards the camera.
+# A head with proportions of its own, in millimetres from the tip of the nose: x to the right of the
+# image, y down, z towards the camera.
 HEAD = {
     27: (0, -44, -20),
     30: (0, 0, 0),
@@ -36,7 +36,7 @@ HEAD = {
 
 
 def mirror(landmarks, width):
-    """The landmarks of the mirrored picture, in the order that the 68 points have."""
+    """Landmarks of the mirrored image, in the order of the 68 points."""
     pairs = [(i, 16 - i) for i in range(8)]  # the jaw
     pairs += [(17 + i, 26 - i) for i in range(5)]  # brows
     pairs += [(31, 35), (32, 34)]  # nose
@@ -50,27 +50,27 @@ def mirror(landmarks, width):
 
 
 def photograph_head(yaw_deg, pitch_deg=0.0, roll_deg=0.0):
-    """68 landmarks of the head, seen from afar; above 0 it looks to the right of the picture."""
+    """68 landmarks of the head from afar; with yaw above 0 it faces the right of the image."""
     yaw, pitch, roll = np.radians([yaw_deg, pitch_deg, roll_deg])
     turn = [[np.cos(yaw), 0, np.sin(yaw)], [0, 1, 0], [-np.sin(yaw), 0, np.cos(yaw)]]
     nod = [[1, 0, 0], [0, np.cos(pitch), -np.sin(pitch)], [0, np.sin(pitch), np.cos(pitch)]]
     tilt = [[np.cos(roll), -np.sin(roll), 0], [np.sin(roll), np.cos(roll), 0], [0, 0, 1]]
-    landmarks = np.full((68, 2), 1e4)  # what is not of the head is not to matter
+    landmarks = np.full((68, 2), 1e4)  # points that the estimate must ignore
     for index, point in HEAD.items():
         landmarks[index] = (np.array(tilt) @ nod @ turn @ point)[:2]
     return landmarks
 
 
 @pytest.fixture(scope="module")
-def large_picture():
+def large_image():
     """uint8[800, 800, 3], details of all sizes from 4 to 64 pixels, finer ones fainter."""
     rng = np.random.default_rng(0)
-    picture = np.zeros((800, 800))
+    image = np.zeros((800, 800))
     for cells in (12, 25, 50, 100, 200):
         layer = rng.normal(0, 800 / cells, (cells, cells))
-        picture += cv2.resize(layer, (800, 800), interpolation=cv2.INTER_CUBIC)
-    picture = 128 + 127 * picture / np.abs(picture).max()
-    return np.repeat(picture[..., None], 3, axis=2).astype(np.uint8)
+        image += cv2.resize(layer, (800, 800), interpolation=cv2.INTER_CUBIC)
+    image = 128 + 127 * image / np.abs(image).max()
+    return np.repeat(image[..., None], 3, axis=2).astype(np.uint8)
 
 
 def shrink(pixels, times):
@@ -87,8 +87,8 @@ def whole(pixels):
     return Box(0, 0, pixels.shape[1], pixels.shape[0], 1.0)
 
 
-def test_sharpness_of_a_wave_is_that_of_its_formula():
-    # At 100 pixels: 50 sin(w x), w = 2 pi / 10. The Gaussian leaves exp(-w^2 / 2) of it, the
+def test_the_sharpness_of_a_wave_has_its_closed_form():
+    # At 100 pixels: 50 sin(w x), w = 2 pi / 10. The Gaussian keeps exp(-w^2 / 2) of it, the
     # Laplacian is 2 (cos w - 1) times the wave, whose variance is half its squared height.
     step = 2 * np.pi / 10
     wave = 128 + 50 * np.sin(step * np.arange(100))
@@ -97,7 +97,7 @@ def test_sharpness_of_a_wave_is_that_of_its_formula():
     assert measure_sharpness(pixels, whole(pixels)) == pytest.approx(expected, rel=0.03)
 
 
-def test_a_flat_face_has_no_sharpness():
+def test_the_sharpness_of_a_uniform_face_is_0():
     flat = np.full((90, 90, 3), 80, np.uint8)
     assert measure_sharpness(flat, Box(5, 5, 80, 80, 1.0)) == pytest.approx(0, abs=1e-9)
 
@@ -109,22 +109,22 @@ def test_a_blurred_face_is_less_sharp(astronaut):
 
 
 @pytest.mark.parametrize("times", [1.6, 2, 2.7, 4, 6.5])
-def test_sharpness_does_not_depend_on_the_resolution(large_picture, times):
-    small = shrink(large_picture, times)
+def test_sharpness_does_not_depend_on_the_resolution(large_image, times):
+    small = shrink(large_image, times)
     assert measure_sharpness(small, whole(small)) == pytest.approx(
-        measure_sharpness(large_picture, whole(large_picture)), rel=0.15
+        measure_sharpness(large_image, whole(large_image)), rel=0.15
     )
 
 
-def test_an_enlarged_small_face_is_half_as_sharp_as_a_large_one_at_most(large_picture):
-    large = shrink(large_picture, 2)
+def test_an_enlarged_small_face_is_at_most_half_as_sharp_as_a_large_one(large_image):
+    large = shrink(large_image, 2)
     enlarged = enlarge(shrink(large, 16), 16)
     assert measure_sharpness(enlarged, whole(enlarged)) < 0.5 * measure_sharpness(
         large, whole(large)
     )
 
 
-def test_a_small_face_counts_as_the_same_one_enlarged(astronaut):
+def test_a_small_face_is_as_sharp_as_the_same_one_enlarged(astronaut):
     small = shrink(astronaut, 3)
     box = Box(60, 28, 89, 57, 1.0)
     enlarged = enlarge(small, 4)
@@ -133,20 +133,20 @@ def test_a_small_face_counts_as_the_same_one_enlarged(astronaut):
     assert found < 0.5 * measure_sharpness(astronaut, FACE)
 
 
-def test_only_the_box_counts(astronaut):
+def test_only_the_box_is_measured(astronaut):
     alone = np.full_like(astronaut, 90)
     inside = np.s_[FACE.top : FACE.bottom, FACE.left : FACE.right]
     alone[inside] = astronaut[inside]
     assert measure_sharpness(alone, FACE) == measure_sharpness(astronaut, FACE)
 
 
-def test_what_lies_beyond_the_frame_is_left_out(large_picture):
-    picture = shrink(large_picture, 4)  # 200 x 200, seen by a box of 400 x 400
-    found = measure_sharpness(picture, Box(-100, -100, 300, 300, 1.0))
-    half = cv2.resize(picture, (50, 50), interpolation=cv2.INTER_AREA)
+def test_the_part_outside_the_frame_is_ignored(large_image):
+    image = shrink(large_image, 4)  # 200 x 200, in a box of 400 x 400
+    found = measure_sharpness(image, Box(-100, -100, 300, 300, 1.0))
+    half = cv2.resize(image, (50, 50), interpolation=cv2.INTER_AREA)
     padded = np.zeros((100, 100, 3), np.uint8)
     padded[:50, :50] = half
-    # The same scale as a frame that goes on: a quarter of a picture of 100 x 100.
+    # The same scale as in a larger frame: a quarter of an image of 100 x 100.
     smooth = cv2.GaussianBlur(half[..., 0].astype(np.float32), (0, 0), 1.0)
     assert found == pytest.approx(cv2.Laplacian(smooth, cv2.CV_32F).var(), rel=0.05)
 
@@ -161,21 +161,21 @@ def test_what_lies_beyond_the_frame_is_left_out(large_picture):
         Box(20, 20, 20, 20, 1.0),
     ],
 )
-def test_a_box_that_shows_nothing_has_no_sharpness(astronaut, box):
+def test_the_sharpness_of_a_box_outside_the_frame_is_0(astronaut, box):
     assert measure_sharpness(astronaut, box) == 0.0
 
 
-def test_a_sliver_of_a_face_has_a_sharpness(astronaut):
+def test_one_column_of_a_face_has_a_sharpness(astronaut):
     assert measure_sharpness(astronaut, Box(511, 0, 1511, 900, 1.0)) >= 0
 
 
 @pytest.mark.parametrize("pitch_deg", [-15, 0, 15])
 @pytest.mark.parametrize("yaw_deg", range(-40, 41, 10))
-def test_yaw_of_a_head_turned_by_a_known_angle(yaw_deg, pitch_deg):
+def test_the_yaw_of_a_known_rotation_is_estimated(yaw_deg, pitch_deg):
     assert estimate_yaw(photograph_head(yaw_deg, pitch_deg)) == pytest.approx(yaw_deg, abs=5)
 
 
-def test_yaw_rises_to_the_side():
+def test_the_estimate_increases_with_the_yaw():
     found = [estimate_yaw(photograph_head(yaw_deg)) for yaw_deg in range(-85, 86, 5)]
     assert np.all(np.diff(found) > 0)
     assert found[0] < -70
@@ -183,7 +183,7 @@ def test_yaw_rises_to_the_side():
 
 
 @pytest.mark.parametrize("roll_deg", [-170, -30, 45, 90])
-def test_yaw_does_not_depend_on_roll_size_and_place(roll_deg):
+def test_the_yaw_does_not_depend_on_roll_size_and_position(roll_deg):
     upright = estimate_yaw(photograph_head(25, 10))
     turned = 3.7 * photograph_head(25, 10, roll_deg) + (700, -80)
     assert estimate_yaw(turned.astype(np.float32)) == pytest.approx(upright, abs=1e-3)
@@ -195,7 +195,7 @@ def test_mirrored_landmarks_have_the_opposite_yaw(astronaut_landmarks):
         assert estimate_yaw(mirrored) == pytest.approx(-estimate_yaw(landmarks), abs=1e-6)
 
 
-def test_yaw_of_a_photograph(astronaut, astronaut_landmarks):
+def test_the_yaw_of_a_photograph_is_estimated(astronaut, astronaut_landmarks):
     found = estimate_yaw(astronaut_landmarks)
     assert 0 < abs(found) < 25
     box = Box(512 - FACE.right, FACE.top, 512 - FACE.left, FACE.bottom, 1.0)
@@ -203,15 +203,15 @@ def test_yaw_of_a_photograph(astronaut, astronaut_landmarks):
     assert estimate_yaw(other) == pytest.approx(-found, abs=3)
 
 
-def test_landmarks_on_one_line_have_no_yaw():
+def test_the_yaw_of_landmarks_on_one_line_is_0():
     assert estimate_yaw(np.full((68, 2), 7.3)) == 0
     assert estimate_yaw(np.outer(np.arange(68.0), (1, 2))) == 0
 
 
-def test_every_face_passes_the_default_limits():
+def test_every_face_passes_the_default_filters():
     worst = Quality(detector_score=-0.4, sharpness=0.0, size_px=1, outside=1.0, yaw_deg=-90.0)
-    assert find_fault(worst, FilterOptions()) == ""
-    assert find_fault(GOOD, FilterOptions()) == ""
+    assert filter_reason(worst, FilterOptions()) == ""
+    assert filter_reason(GOOD, FilterOptions()) == ""
 
 
 @pytest.mark.parametrize(
@@ -225,13 +225,15 @@ def test_every_face_passes_the_default_limits():
         ({"max_yaw": 45.0}, "yaw_deg", -45.0, -45.1, "turned by more than 45 degrees"),
     ],
 )
-def test_a_face_beyond_a_limit_is_left_out_for_it(limit, measure, at_limit, beyond, reason):
+def test_a_face_beyond_a_limit_is_filtered_with_its_reason(
+    limit, measure, at_limit, beyond, reason
+):
     filters = FilterOptions(**limit)
-    assert find_fault(dataclasses.replace(GOOD, **{measure: at_limit}), filters) == ""
-    assert find_fault(dataclasses.replace(GOOD, **{measure: beyond}), filters) == reason
+    assert filter_reason(dataclasses.replace(GOOD, **{measure: at_limit}), filters) == ""
+    assert filter_reason(dataclasses.replace(GOOD, **{measure: beyond}), filters) == reason
 
 
-def test_limits_may_be_set_anywhere_in_their_ranges():
+def test_limits_within_their_ranges_are_accepted():
     check_filters(FilterOptions())
     check_filters(FilterOptions(3.0, 500.0, 400, 0.0, 0.0))
 
@@ -249,7 +251,7 @@ def test_limits_may_be_set_anywhere_in_their_ranges():
         {"max_yaw": float("nan")},
     ],
 )
-def test_limits_out_of_range_are_refused_by_name(limit):
+def test_limits_out_of_range_are_refused_and_named(limit):
     ((name, value),) = limit.items()
     with pytest.raises(ValueError, match=f"{name} from .*got {value}"):
         check_filters(FilterOptions(**limit))

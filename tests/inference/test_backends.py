@@ -5,11 +5,11 @@ import cv2
 import numpy as np
 import pytest
 
-from jdfd_keras.client import connect
-from jdfd_keras.client.metadata import Calibration, Description, save_calibration
+from jdfd_keras.client import RequestFailed, SignatureMissing, connect
+from jdfd_keras.client.metadata import Calibration, ModelMetadata, save_calibration
 from jdfd_keras.evaluation.calibrate import digest_model
-from jdfd_keras.inference import backends as scorers
-from jdfd_keras.inference.backends import local_scorer, remote_scorer
+from jdfd_keras.inference import backends
+from jdfd_keras.inference.backends import load_predictor
 from jdfd_keras.inference.explain import explain_faces
 from jdfd_keras.io.files import save_options
 
@@ -26,7 +26,7 @@ def run(detector, tiny_faces, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def expected_maps(detector, face_batch):
-    maps = explain_faces(detector, face_batch).activation
+    maps = explain_faces(detector, face_batch).cam
     assert np.ptp(maps) > 0.5, "empty maps would hide a mistake"
     return maps
 
@@ -41,50 +41,50 @@ def expected_maps(detector, face_batch):
         "grpc",
     ]
 )
-def scorer(request, run, exported, model_url, grpc_target):
-    """The same detector, in each place that it can be in."""
-    ways = {
-        "run": lambda: local_scorer(run),
-        "keras": lambda: local_scorer(run / "best.keras"),
-        "export": lambda: local_scorer(exported.parent),
-        "version": lambda: local_scorer(exported),
-        "rest": lambda: remote_scorer(model_url),
-        "grpc": lambda: remote_scorer(f"grpc://{grpc_target}/tiny"),
+def predictor(request, run, exported, model_url, grpc_target):
+    """A predictor of the same detector, for each kind of model."""
+    loaders = {
+        "run": lambda: load_predictor(run),
+        "keras": lambda: load_predictor(run / "best.keras"),
+        "export": lambda: load_predictor(exported.parent),
+        "version": lambda: load_predictor(exported),
+        "rest": lambda: load_predictor(model_url),
+        "grpc": lambda: load_predictor(f"grpc://{grpc_target}/tiny"),
     }
-    return ways[request.param]()
+    return loaders[request.param]()
 
 
-def test_scores_and_maps_are_the_same_wherever_the_model_is(
-    scorer, model_url, face_batch, expected_scores, expected_maps, tiny_faces, monkeypatch
+def test_scores_and_maps_are_the_same_for_all_kinds_of_models(
+    predictor, model_url, face_batch, expected_scores, expected_maps, tiny_faces, monkeypatch
 ):
-    np.testing.assert_allclose(scorer(face_batch), expected_scores, atol=1e-5)
-    assert scorer(face_batch).dtype == np.float64
-    np.testing.assert_allclose(scorer.explain(face_batch), expected_maps, atol=1e-5)
-    monkeypatch.setattr(scorers, "BATCH_SIZE", 3)  # less than there are
-    np.testing.assert_allclose(scorer(face_batch), expected_scores, atol=1e-5)
-    np.testing.assert_allclose(scorer.explain(face_batch), expected_maps, atol=1e-5)
-    assert scorer(face_batch[:0]).shape == (0,)
-    assert scorer.explain(face_batch[:0]).shape == (0, 71, 71)
-    assert scorer.description.faces == tiny_faces
-    assert scorer.description.calibration is None
+    np.testing.assert_allclose(predictor(face_batch), expected_scores, atol=1e-5)
+    assert predictor(face_batch).dtype == np.float64
+    np.testing.assert_allclose(predictor.explain(face_batch), expected_maps, atol=1e-5)
+    monkeypatch.setattr(backends, "BATCH_SIZE", 3)  # fewer than there are faces
+    np.testing.assert_allclose(predictor(face_batch), expected_scores, atol=1e-5)
+    np.testing.assert_allclose(predictor.explain(face_batch), expected_maps, atol=1e-5)
+    assert predictor(face_batch[:0]).shape == (0,)
+    assert predictor.explain(face_batch[:0]).shape == (0, 71, 71)
+    assert predictor.metadata.faces == tiny_faces
+    assert predictor.metadata.calibration is None
     with connect(model_url) as client:
-        assert scorer.description.digest == client.description.digest
-    scorer.close()
+        assert predictor.metadata.digest == client.metadata.digest
+    predictor.close()
 
 
-def test_remote_scorer_stays_with_the_version_that_it_found(monkeypatch, tiny_faces):
+def test_a_remote_predictor_stays_with_the_version_that_it_finds(monkeypatch, tiny_faces):
     closed = []
 
     def connect_to(served, url, **_):
         if url not in served:
             raise OSError(f"nothing at {url}")
-        known = Description(tiny_faces, None, "m", 2, served[url])
+        metadata = ModelMetadata(tiny_faces, None, "m", 2, served[url])
         return SimpleNamespace(
-            url=url, description=known, signatures={}, close=lambda: closed.append(url)
+            url=url, metadata=metadata, signatures={}, close=lambda: closed.append(url)
         )
 
     base = "http://h/v1/models/m"
-    for served, asked, found in (
+    for served, requested, found in (
         ({base: "new", f"{base}/versions/2": "new"}, base, f"{base}/versions/2"),
         ({f"{base}/labels/a": "new", f"{base}/versions/2": "new"}, f"{base}/labels/a", None),
         ({f"{base}/versions/1": "new"}, f"{base}/versions/1", f"{base}/versions/1"),
@@ -93,48 +93,57 @@ def test_remote_scorer_stays_with_the_version_that_it_found(monkeypatch, tiny_fa
         ({base: "new", f"{base}/versions/2": "old"}, base, base),
     ):
         closed.clear()
-        monkeypatch.setattr(scorers, "connect", functools.partial(connect_to, served))
-        scorer = remote_scorer(asked)
-        assert scorer.name == (found or f"{base}/versions/2")
-        assert scorer.description.digest == "new" and scorer.name not in closed
-        scorer.close()
+        monkeypatch.setattr(backends, "connect", functools.partial(connect_to, served))
+        predictor = load_predictor(requested)
+        assert predictor.name == (found or f"{base}/versions/2")
+        assert predictor.metadata.digest == "new" and predictor.name not in closed
+        predictor.close()
         assert set(closed) == set(served)
 
 
-def test_a_password_in_a_url_is_not_told():
+def test_a_password_in_a_url_is_not_in_the_error():
     with pytest.raises(ValueError, match="http://...@h/v1/models/m") as caught:
-        remote_scorer("http://me:se@cret@h/v1/models/m")
+        load_predictor("http://me:se@cret@h/v1/models/m")
     assert "cret" not in str(caught.value) and "me:" not in str(caught.value)
 
 
-def test_client_gives_every_face_its_score_but_the_bad_one(
+def test_the_client_scores_every_face_except_the_invalid_ones(
     model_url, grpc_target, encoded_faces, expected_scores
 ):
-    # A JPEG and a PNG that break off: what the first bytes do not tell.
+    # A truncated JPEG and PNG, whose first bytes are valid.
     _, jpeg = cv2.imencode(".jpg", np.zeros((71, 71, 3), np.uint8))
     broken = encoded_faces[0][: len(encoded_faces[0]) // 2]
-    faces = [b"no image", *encoded_faces[:2], broken, *encoded_faces[2:], jpeg.tobytes()[:-40], b""]
+    faces = [
+        b"not an image",
+        *encoded_faces[:2],
+        broken,
+        *encoded_faces[2:],
+        jpeg.tobytes()[:-40],
+        b"",
+    ]
     expected = [np.nan, *expected_scores[:2], np.nan, *expected_scores[2:], np.nan, np.nan]
     for url in (model_url, f"{model_url}/versions/1/", f"grpc://{grpc_target}/tiny/labels/stable"):
         with connect(url) as client:
-            np.testing.assert_allclose(client.score(faces), expected, atol=1e-5)
+            np.testing.assert_allclose(client.predict_faces(faces), expected, atol=1e-5)
 
 
-def test_client_is_told_what_a_real_server_lacks(model_url, grpc_target):
+def test_a_missing_model_version_or_label_of_a_real_server_is_an_error(model_url, grpc_target):
     for url in (f"grpc://{grpc_target}/none", model_url.replace("tiny", "none")):
-        with pytest.raises(OSError, match="Expected .*got .*Servable not found.* Check the name"):
+        with pytest.raises(
+            RequestFailed, match="Expected .*got .*Servable not found.* Check the name"
+        ):
             connect(url)
     for url in (f"grpc://{grpc_target}/tiny/versions/9", f"{model_url}/versions/9"):
-        with pytest.raises(OSError, match="Expected .*got .*Servable not found"):
+        with pytest.raises(RequestFailed, match="Expected .*got .*Servable not found"):
             connect(url)
     for url in (f"grpc://{grpc_target}/tiny/labels/no", f"{model_url}/labels/no"):
-        with pytest.raises(OSError, match="Expected .*got .*label"):
+        with pytest.raises(RequestFailed, match="Expected .*got .*label"):
             connect(url)
 
 
 @pytest.mark.slow
-def test_faces_beyond_the_limit_of_a_server_are_sent_in_parts(model_url, grpc_target, face_batch):
-    crops = np.concatenate([face_batch] * 20)  # over 1 MiB, as text and as bytes
+def test_faces_beyond_the_size_limit_of_a_server_are_split(model_url, grpc_target, face_batch):
+    crops = np.concatenate([face_batch] * 20)  # over 1 MiB, both as JSON and as bytes
     assert crops.nbytes > 2**20
     expected = None
     for url in (model_url, f"grpc://{grpc_target}/tiny"):
@@ -147,26 +156,26 @@ def test_faces_beyond_the_limit_of_a_server_are_sent_in_parts(model_url, grpc_ta
 
 
 @pytest.mark.slow
-def test_calibrated_run_scores_with_its_calibration(run, face_batch, expected_scores, tmp_path):
+def test_a_calibrated_run_scores_with_its_calibration(run, face_batch, expected_scores, tmp_path):
     for name in ("best.keras", "options.json"):
         (tmp_path / name).write_bytes((run / name).read_bytes())
     calibration = Calibration(temperature=0.5, model=digest_model(tmp_path))
     save_calibration(tmp_path / "calibration.json", calibration)
-    scorer = local_scorer(tmp_path)
-    assert scorer.description.calibration == calibration
+    predictor = load_predictor(tmp_path)
+    assert predictor.metadata.calibration == calibration
     # sigmoid(2 * logit) is p^2 / (p^2 + (1 - p)^2).
     expected = expected_scores**2 / (expected_scores**2 + (1 - expected_scores) ** 2)
-    np.testing.assert_allclose(scorer(face_batch), expected, atol=1e-5)
+    np.testing.assert_allclose(predictor(face_batch), expected, atol=1e-5)
 
 
-def test_path_that_is_no_model_is_an_error(tmp_path):
+def test_a_path_that_is_not_a_model_is_an_error(tmp_path):
     with pytest.raises(OSError, match="Expected .* to be an exported model"):
-        local_scorer(tmp_path / "none")
+        load_predictor(tmp_path / "none")
     with pytest.raises(OSError, match="Expected"):
-        local_scorer(tmp_path / "none.keras")
+        load_predictor(tmp_path / "none.keras")
 
 
-def test_export_that_does_not_describe_itself_is_refused(tmp_path):
+def test_an_export_without_metadata_is_refused(tmp_path):
     import tensorflow as tf
 
     module = tf.Module()
@@ -174,5 +183,7 @@ def test_export_that_does_not_describe_itself_is_refused(tmp_path):
         lambda x: {"y": x * 2}, input_signature=[tf.TensorSpec([None], name="x")]
     )
     tf.saved_model.save(module, tmp_path / "1", signatures={"serving_default": module.double})
-    with pytest.raises(OSError, match="the signature 'describe'; got .*Export the model again"):
-        local_scorer(tmp_path)
+    with pytest.raises(
+        SignatureMissing, match="the signature 'metadata'; got .*Export the model again"
+    ):
+        load_predictor(tmp_path)

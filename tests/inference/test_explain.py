@@ -1,4 +1,4 @@
-"""Explanations: the map lies where the trace lies, and says nothing that the model does not."""
+"""Explanations: the map marks the trace of a fake, and follows from the model alone."""
 
 import cv2
 import keras
@@ -10,12 +10,12 @@ from jdfd_keras.inference.explain import explain_faces
 from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import ModelOptions
 
-# Of a stand-in: weights of its logit, [row, column, channel] of a grid of 2 x 2.
+# Weights of the stand-in's logit, [row, column, channel] of a 2 x 2 grid.
 WEIGHT = np.array([[[1, 0, 2], [-1, 0, 0]], [[0, 3, -1], [-2, 1, 1]]], np.float32)
 
 
 def build_stand_in(*, bias=0.0, decoder=True) -> keras.Model:
-    """A detector of 8 px that can be reckoned by hand; its decoder gives half the contrast."""
+    """Build a detector of 8 px that is computed by hand; its decoder halves the contrast."""
     image = keras.Input((8, 8, 3), name="image")
     scaled = keras.layers.Rescaling(1 / 127.5, offset=-1)(image)
     x = keras.layers.AveragePooling2D(4)(scaled)
@@ -31,28 +31,28 @@ def build_stand_in(*, bias=0.0, decoder=True) -> keras.Model:
 
 
 def draw_faces(num_faces: int, *, size: int = 8, seed: int = 0) -> np.ndarray:
-    """uint8[num_faces, size, size, 3], smooth and of every colour."""
+    """Draw smooth random faces, uint8[num_faces, size, size, 3]."""
     coarse = np.random.default_rng(seed).integers(0, 256, (num_faces, 6, 6, 3), dtype=np.uint8)
     return np.stack([cv2.resize(p, (size, size), interpolation=cv2.INTER_CUBIC) for p in coarse])
 
 
 def plant(num_faces: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Faces of 128 px, every second a fake: a quarter of it, at random, is checkered.
+    """Draw faces of 128 px; every second one is fake, with one random quarter checkered.
 
-    The lower right quarter is never that one: it is checkered in every face, as a beard is in a
-    real one too, so that the trace is a matter of place.
+    The lower right quarter is checkered in every face, like a beard, which real faces have too, so
+    that only the position of the texture makes it a trace.
 
     Returns:
-        uint8[num_faces, 128, 128, 3] and bool[num_faces, 128, 128], where the trace is.
+        uint8[num_faces, 128, 128, 3] and bool[num_faces, 128, 128], the pixels of the trace.
     """
     faces = draw_faces(num_faces, size=128, seed=seed).astype(int)
     checks = np.where(np.indices((64, 64, 1)).sum(0) // 2 % 2, 60, -60)
     traces = np.zeros((num_faces, 2, 64, 2, 64), bool)
     quarters = faces.reshape(num_faces, 2, 64, 2, 64, 3)
     quarters[:, 1, :, 1] += checks
-    place = np.random.default_rng(seed).integers(0, 3, num_faces)
+    quarter = np.random.default_rng(seed).integers(0, 3, num_faces)
     for index in range(1, num_faces, 2):
-        row, column = divmod(place[index], 2)
+        row, column = divmod(quarter[index], 2)
         quarters[index, row, :, column] += checks
         traces[index, row, :, column] = True
     return np.clip(faces, 0, 255).astype(np.uint8), traces.reshape(num_faces, 128, 128)
@@ -60,7 +60,7 @@ def plant(num_faces: int, *, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture(scope="module")
 def fitted() -> keras.Model:
-    """A detector of 4 x 4 cells, fitted to planted faces from the squeeze on."""
+    """A detector of 4 x 4 cells, whose layers after the squeeze are fitted to planted faces."""
     keras.utils.set_random_seed(0)
     options = ModelOptions(
         image_size=128,
@@ -70,8 +70,8 @@ def fitted() -> keras.Model:
         batch_norm_momentum=0.0,
     )
     model = build_detector(options)
-    # A trained kernel looks chiefly at its own place. Random ones of 3 x 3 do not: after 26 of
-    # them no value of a face this small has one (with them the map hit no better than chance).
+    # A trained kernel weights mainly its own cell. Random 3 x 3 kernels do not: after 26 of them no
+    # value of a face this small has a position (with them the map was no better than chance).
     for layer in model.layers:
         if isinstance(layer, keras.layers.SeparableConv2D):
             depthwise, pointwise = layer.get_weights()
@@ -79,7 +79,7 @@ def fitted() -> keras.Model:
             blurred[1, 1] = depthwise[1, 1]
             layer.set_weights([blurred, pointwise])
     faces, traces = plant(256, seed=1)
-    model(faces[:48].astype(np.float32), training=True)  # only sets the batch statistics
+    model(faces[:48].astype(np.float32), training=True)  # only updates the batch statistics
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.9
@@ -92,34 +92,34 @@ def fitted() -> keras.Model:
     return model
 
 
-def hit_rate(activation: np.ndarray, traces: np.ndarray) -> float:
-    """Share of the fakes whose map is strongest inside the trace; chance is 1/4."""
+def hit_rate(cam: np.ndarray, traces: np.ndarray) -> float:
+    """Compute the share of fakes whose map peaks inside the trace; chance is 1/4."""
     is_fake = traces.any((1, 2))
-    peak = activation[is_fake].reshape(is_fake.sum(), -1).argmax(1)
+    peak = cam[is_fake].reshape(is_fake.sum(), -1).argmax(1)
     return float(
         np.take_along_axis(traces[is_fake].reshape(len(peak), -1), peak[:, None], 1).mean()
     )
 
 
 @pytest.mark.parametrize("bias", [0.0, 200.0, -200.0])
-def test_the_map_is_activation_times_gradient_of_the_logit_also_where_the_score_is_flat(bias):
+def test_the_map_is_activation_times_gradient_of_the_logit_also_for_saturated_scores(bias):
     faces = draw_faces(5)
     cells = np.maximum(faces.reshape(5, 2, 4, 2, 4, 3).mean((2, 4)) / 127.5 - 1, 0)
-    voice = (cells * WEIGHT).sum(-1)
-    share = np.maximum(voice, 0) / np.abs(voice).max((1, 2), keepdims=True)
+    contribution = (cells * WEIGHT).sum(-1)
+    share = np.maximum(contribution, 0) / np.abs(contribution).max((1, 2), keepdims=True)
     expected = [cv2.resize(cell, (8, 8), interpolation=cv2.INTER_LINEAR) for cell in share]
-    activation = explain_faces(build_stand_in(bias=bias), faces).activation
-    assert activation.dtype == np.float32
-    np.testing.assert_allclose(activation, expected, atol=1e-5)
+    cam = explain_faces(build_stand_in(bias=bias), faces).cam
+    assert cam.dtype == np.float32
+    np.testing.assert_allclose(cam, expected, atol=1e-5)
 
 
-def test_the_map_is_empty_where_nothing_spoke_for_fake():
+def test_the_map_is_empty_without_evidence_for_fake():
     faces = np.zeros((2, 8, 8, 3), np.uint8)  # no cell is active
-    faces[1, :4, 4:] = 255  # the one that speaks for real alone
-    assert not explain_faces(build_stand_in(), faces).activation.any()
+    faces[1, :4, 4:] = 255  # the only cell that lowers the fake score
+    assert not explain_faces(build_stand_in(), faces).cam.any()
 
 
-def test_the_residual_is_what_the_decoder_could_not_redraw():
+def test_the_residual_is_the_error_of_the_reconstruction():
     faces = draw_faces(3)
     explanation = explain_faces(build_stand_in(), faces)
     scaled = faces / 127.5 - 1
@@ -127,39 +127,39 @@ def test_the_residual_is_what_the_decoder_could_not_redraw():
     np.testing.assert_allclose(explanation.residual, np.abs(scaled / 2).mean(-1), atol=1e-6)
 
 
-def test_without_decoder_there_is_no_residual():
+def test_a_model_without_a_decoder_has_no_residual():
     faces = draw_faces(3)
     explanation = explain_faces(build_stand_in(decoder=False), faces)
     assert explanation.residual is None
     assert explanation.reconstruction is None
-    expected = explain_faces(build_stand_in(), faces).activation
-    np.testing.assert_allclose(explanation.activation, expected, atol=1e-6)
+    expected = explain_faces(build_stand_in(), faces).cam
+    np.testing.assert_allclose(explanation.cam, expected, atol=1e-6)
 
 
-def test_no_faces_give_empty_maps():
+def test_no_faces_return_empty_maps():
     explanation = explain_faces(build_stand_in(), draw_faces(3)[:0])
-    assert explanation.activation.shape == explanation.residual.shape == (0, 8, 8)
+    assert explanation.cam.shape == explanation.residual.shape == (0, 8, 8)
     assert explanation.reconstruction.shape == (0, 8, 8, 3)
 
 
 @pytest.mark.slow
-def test_the_map_lies_where_the_trace_lies(fitted):
+def test_the_map_marks_the_trace(fitted):
     faces, traces = plant(48, seed=2)
     is_fake = traces.any((1, 2))
-    activation = explain_faces(fitted, faces).activation
-    assert hit_rate(activation, traces) >= 0.9  # averaged gradients gave 0.54
-    inside = (activation * traces).sum((1, 2))[is_fake] / activation.sum((1, 2))[is_fake]
+    cam = explain_faces(fitted, faces).cam
+    assert hit_rate(cam, traces) >= 0.9  # averaged gradients gave 0.54
+    inside = (cam * traces).sum((1, 2))[is_fake] / cam.sum((1, 2))[is_fake]
     assert inside.mean() >= 0.55  # chance 0.25; averaged gradients gave 0.47
-    assert activation[~is_fake].max((1, 2)).mean() < 0.8 * activation[is_fake].max((1, 2)).mean()
+    assert cam[~is_fake].max((1, 2)).mean() < 0.8 * cam[is_fake].max((1, 2)).mean()
 
 
 @pytest.mark.slow
-def test_random_weights_give_another_map(fitted):
+def test_random_weights_produce_another_map(fitted):
     faces, traces = plant(48, seed=2)
     keras.utils.set_random_seed(1)
     drawn = keras.models.clone_model(fitted)
-    maps = [explain_faces(model, faces).activation for model in (fitted, drawn)]
-    cells = [activation[traces.any((1, 2)), 16::32, 16::32] for activation in maps]
+    maps = [explain_faces(model, faces).cam for model in (fitted, drawn)]
+    cells = [cam[traces.any((1, 2)), 16::32, 16::32] for cam in maps]
     assert cells[1].any()
     assert abs(spearmanr(cells[0], cells[1], axis=None).statistic) < 0.3
     assert hit_rate(maps[1], traces) < 0.6
@@ -170,23 +170,23 @@ def test_batches_and_pixel_types_do_not_change_the_result(fitted):
     faces, _ = plant(4, seed=3)
     whole = explain_faces(fitted, faces)
     parts = explain_faces(fitted, faces.astype(np.float32), batch_size=3)
-    assert whole.activation.any()
-    np.testing.assert_allclose(parts.activation, whole.activation, atol=1e-4)
+    assert whole.cam.any()
+    np.testing.assert_allclose(parts.cam, whole.cam, atol=1e-4)
     np.testing.assert_allclose(parts.residual, whole.residual, atol=1e-4)
     expected = fitted.predict(faces, verbose=0)["reconstruction"]
     np.testing.assert_allclose(whole.reconstruction, expected, atol=1e-4)
 
 
-def test_a_saved_and_a_frozen_model_are_explained_alike(tmp_path):
+def test_a_loaded_and_frozen_model_has_the_same_map(tmp_path):
     model, faces = build_stand_in(), draw_faces(3)
-    expected = explain_faces(model, faces).activation
+    expected = explain_faces(model, faces).cam
     model.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     loaded.trainable = False
-    np.testing.assert_array_equal(explain_faces(loaded, faces).activation, expected)
+    np.testing.assert_array_equal(explain_faces(loaded, faces).cam, expected)
 
 
-def test_the_model_is_left_as_it_was():
+def test_the_model_is_not_changed():
     model, faces = build_stand_in(), draw_faces(3)
     model.compile("sgd", loss={"classification": "binary_crossentropy"})
     model.get_layer("classifier_logit").trainable = False
@@ -213,19 +213,19 @@ def test_faces_of_another_shape_are_refused(faces):
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -1, 256])
-def test_values_that_are_no_pixels_are_refused(value):
+def test_values_outside_0_to_255_are_refused(value):
     faces = draw_faces(2).astype(np.float32)
     faces[1, 2, 3, 0] = value
     with pytest.raises(ValueError, match=r"Expected pixel values in 0\.\.255; got "):
         explain_faces(build_stand_in(), faces)
 
 
-def test_an_empty_batch_is_refused():
+def test_a_batch_size_of_0_is_refused():
     with pytest.raises(ValueError, match="Expected batch_size >= 1; got 0"):
         explain_faces(build_stand_in(), draw_faces(2), batch_size=0)
 
 
-def test_a_model_that_is_no_detector_is_refused():
+def test_a_model_that_is_not_a_detector_is_refused():
     model, faces = build_stand_in(), draw_faces(2)
     bare = keras.Model(model.input, model.output["classification"])
     with pytest.raises(ValueError, match="the output 'classification'"):

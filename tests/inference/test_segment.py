@@ -1,34 +1,34 @@
-"""A part of a film that is fake does not hide in the mean of the whole."""
+"""A fake segment of a video is not hidden by the mean of the whole."""
 
 import numpy as np
 import pytest
 
-from jdfd_keras.inference.tracks import Stretch, find_stretch
+from jdfd_keras.inference.tracks import Segment, find_fake_segment
 
 
-def test_the_stretch_is_the_quarter_with_the_highest_mean():
+def test_the_segment_is_the_quarter_with_the_highest_mean():
     scores = np.full(16, 0.1)
     scores[5:9] = [0.9, 0.8, 0.7, 1.0]
-    scores[12] = 1.0  # one face alone is none
-    found = find_stretch(np.arange(16.0), scores, 0.6)
-    assert found == Stretch(5.0, 8.0, pytest.approx(0.85))
+    scores[12] = 1.0  # a single face is not a segment
+    found = find_fake_segment(np.arange(16.0), scores, 0.6)
+    assert found == Segment(5.0, 8.0, pytest.approx(0.85))
 
 
-def test_it_is_the_best_of_all_windows():
+def test_the_segment_contains_the_best_of_all_windows():
     rng = np.random.default_rng(0)
     scores, time_s = rng.random(41), np.sort(rng.random(41))
     means = [scores[start : start + 10].mean() for start in range(32)]
-    best, most = int(np.argmax(means)), max(means)
-    found = find_stretch(time_s, scores, most - 1e-9)
+    best, highest = int(np.argmax(means)), max(means)
+    found = find_fake_segment(time_s, scores, highest - 1e-9)
     assert found.start_s <= time_s[best] and found.end_s >= time_s[best + 9]
-    assert find_stretch(time_s, scores, most + 1e-9) is None
+    assert find_fake_segment(time_s, scores, highest + 1e-9) is None
 
 
-def test_it_is_as_long_as_the_film_looks_fake():
+def test_the_segment_extends_over_all_neighbours_that_look_fake():
     scores = np.array([0.1] * 4 + [0.8] * 3 + [0.9] * 5 + [0.2] * 8)
-    found = find_stretch(np.arange(20.0), scores, 0.7)
-    assert found == Stretch(4.0, 11.0, pytest.approx((3 * 0.8 + 5 * 0.9) / 8))
+    found = find_fake_segment(np.arange(20.0), scores, 0.7)
+    assert found == Segment(4.0, 11.0, pytest.approx((3 * 0.8 + 5 * 0.9) / 8))
 
 
-def test_few_faces_have_none():
-    assert find_stretch(np.arange(11.0), np.ones(11), 0.5) is None
+def test_few_faces_have_no_segment():
+    assert find_fake_segment(np.arange(11.0), np.ones(11), 0.5) is None

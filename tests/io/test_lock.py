@@ -1,4 +1,4 @@
-"""One run at a time, on file systems that have no locks too."""
+"""One run at a time in a folder, also on file systems without locks."""
 
 import contextlib
 import io
@@ -7,14 +7,14 @@ import time
 
 import pytest
 
-from jdfd_keras.io import storage as lock
-from jdfd_keras.io.storage import OWNER, LocalStore, hold
+from jdfd_keras.io import storage
+from jdfd_keras.io.storage import OWNER, LocalStore, exclusive_lock
 
 
 class Bucket:
     """An object store in memory."""
 
-    place = "memory://bucket/out"
+    location = "memory://bucket/out"
 
     def __init__(self):
         self.files = {}
@@ -34,54 +34,54 @@ class Bucket:
 
 @pytest.fixture
 def bucket(monkeypatch):
-    monkeypatch.setattr(lock, "SECONDS_TO_SETTLE", 0.05)
+    monkeypatch.setattr(storage, "SETTLE_S", 0.05)
     return Bucket()
 
 
-@pytest.fixture(params=["a bucket", "a folder"])
+@pytest.fixture(params=["bucket", "folder"])
 def store(request, bucket, tmp_path):
-    return bucket if request.param == "a bucket" else LocalStore(str(tmp_path))
+    return bucket if request.param == "bucket" else LocalStore(str(tmp_path))
 
 
 def test_a_second_run_is_refused_until_the_first_is_done(store):
     refused = pytest.raises(OSError, match="only run that writes to .*; got another one")
-    with hold(store), refused, hold(store):
+    with exclusive_lock(store), refused, exclusive_lock(store):
         pass
-    with hold(store):
+    with exclusive_lock(store):
         pass
 
 
-def test_a_run_that_fails_lets_go_too(store):
-    with pytest.raises(KeyError), hold(store):
+def test_a_run_that_fails_releases_the_lock(store):
+    with pytest.raises(KeyError), exclusive_lock(store):
         raise KeyError
-    with hold(store):
+    with exclusive_lock(store):
         pass
 
 
-@pytest.mark.parametrize(("age_s", "is_there"), [(10, True), (290, True), (310, False)])
-def test_who_gave_no_sign_for_five_minutes_is_gone(bucket, age_s, is_there):
-    sign = {"owner": "killed", "at_s": time.time() - age_s}
-    bucket.files[OWNER] = json.dumps(sign).encode()
+@pytest.mark.parametrize(("age_s", "is_active"), [(10, True), (290, True), (310, False)])
+def test_a_lease_that_is_not_renewed_expires_after_five_minutes(bucket, age_s, is_active):
+    lease = {"owner": "killed", "at_s": time.time() - age_s}
+    bucket.files[OWNER] = json.dumps(lease).encode()
     refused = pytest.raises(OSError, match="If it was killed, try in 5 minutes")
-    with refused if is_there else contextlib.nullcontext(), hold(bucket):
+    with refused if is_active else contextlib.nullcontext(), exclusive_lock(bucket):
         pass
 
 
-def test_of_two_that_begin_at_once_one_is_refused(bucket, monkeypatch):
-    sign = lock._sign
+def test_of_two_runs_that_start_together_one_is_refused(bucket, monkeypatch):
+    renew = storage._renew_lease
 
-    def both_sign(store, own, **named):
-        sign(store, own, **named)
-        sign(store, "the other", **named)  # which looked before we had signed
+    def renew_both(store, owner, **at_s):
+        renew(store, owner, **at_s)
+        renew(store, "the other", **at_s)  # which read the owner before we wrote ours
 
-    monkeypatch.setattr(lock, "_sign", both_sign)
-    with pytest.raises(OSError, match="got another one"), hold(bucket):
+    monkeypatch.setattr(storage, "_renew_lease", renew_both)
+    with pytest.raises(OSError, match="got another one"), exclusive_lock(bucket):
         pass
 
 
-def test_the_owner_gives_signs_while_at_work(bucket, monkeypatch):
-    monkeypatch.setattr(lock, "SECONDS_BETWEEN_SIGNS", 0.02)
-    with hold(bucket):
+def test_the_owner_renews_its_lease(bucket, monkeypatch):
+    monkeypatch.setattr(storage, "RENEW_EVERY_S", 0.02)
+    with exclusive_lock(bucket):
         first = bucket.files[OWNER]
         end = time.monotonic() + 5
         while bucket.files[OWNER] == first and time.monotonic() < end:

@@ -11,10 +11,10 @@ from jdfd_keras.io.storage import UNFINISHED, BeamStore, LocalStore, read_text, 
 
 
 class FlatFileSystem(FileSystem):
-    """Names and bytes alone, without folders, as Google's and Amazon's stores are in Beam 2.77.
+    """Names and bytes without folders, as the stores of Google and Amazon are in Beam 2.77.
 
-    In particular `delete` takes what ends with `/` for a folder, and all else for one file. And
-    `rename` replaces nothing, as Hadoop's.
+    In particular `delete` treats a path that ends with `/` as a folder, and any other as one file.
+    And `rename` does not replace files, as in Hadoop.
     """
 
     files: ClassVar[dict[str, bytes]] = {}
@@ -59,8 +59,8 @@ class FlatFileSystem(FileSystem):
             self.files[destination] = self.files[source]
 
     def rename(self, source_file_names, destination_file_names):
-        if there := self.files.keys() & set(destination_file_names):
-            raise BeamIOError(f"already there: {there}")
+        if existing := self.files.keys() & set(destination_file_names):
+            raise BeamIOError(f"already exists: {existing}")
         self.copy(source_file_names, destination_file_names)
         self.delete(source_file_names)
 
@@ -102,8 +102,8 @@ def store(request, tmp_path):
     FlatFileSystem.files.clear()
     if request.param == "local":
         return LocalStore(str(tmp_path / "set"))
-    place = str(tmp_path / "set") if request.param == "Beam, local" else "flat://bucket/set"
-    return BeamStore(place)
+    location = str(tmp_path / "set") if request.param == "Beam, local" else "flat://bucket/set"
+    return BeamStore(location)
 
 
 def write(store, name, content):
@@ -117,41 +117,41 @@ def read(store, name):
 
 
 def finished(store):
-    """The files, without what a writer that failed may leave for the next run to clear away."""
+    """Name to content of all files but the unfinished ones, which the next run removes."""
     return {
         name: read(store, name) for name in store.list() if not name.startswith(f"{UNFINISHED}/")
     }
 
 
-def test_files_are_listed_with_their_bytes(store):
+def test_files_are_listed_with_their_sizes(store):
     for name, content in {"a.txt": b"abc", "b/empty": b"", "b/c/анна 1.mp4": b"12345"}.items():
         write(store, name, content)
     assert store.list() == {"a.txt": 3, "b/empty": 0, "b/c/анна 1.mp4": 5}
 
 
-def test_files_below_a_folder_are_listed_by_their_whole_names(store):
+def test_files_in_a_subfolder_are_listed_by_their_full_names(store):
     for name in ("b/1", "b/c/2", "bc/3", "b.txt", "a/b/4"):
         write(store, name, b"x")
     assert store.list("b") == {"b/1": 1, "b/c/2": 1}
     assert store.list("b/c") == {"b/c/2": 1}
 
 
-def test_a_folder_that_is_not_there_is_empty(store):
+def test_a_missing_folder_is_empty(store):
     assert store.list() == {}
     write(store, "a.txt", b"x")
     assert store.list("b") == {}
 
 
-def test_files_that_others_put_there_are_listed(local_store, tmp_path):
+def test_files_of_other_programs_are_listed(local_store, tmp_path):
     (tmp_path / "set" / "real").mkdir(parents=True)
     (tmp_path / "set" / "real" / ".hidden [1].mp4").write_bytes(b"12")
     (tmp_path / "set" / "empty folder").mkdir()
-    os.symlink(tmp_path / "nowhere", tmp_path / "set" / "a link to nothing")
+    os.symlink(tmp_path / "nowhere", tmp_path / "set" / "broken link")
     assert local_store.list() == {"real/.hidden [1].mp4": 2}
     assert read(local_store, "real/.hidden [1].mp4") == b"12"
 
 
-def test_folders_behind_links_are_listed_and_a_link_that_leads_back_is_followed_once(tmp_path):
+def test_linked_folders_are_listed_and_a_link_to_a_parent_folder_is_followed_once(tmp_path):
     store = LocalStore(str(tmp_path / "set"))
     write(store, "real/a.mp4", b"12")
     write(LocalStore(str(tmp_path / "other disk")), "b/c.mp4", b"123")
@@ -161,16 +161,16 @@ def test_folders_behind_links_are_listed_and_a_link_that_leads_back_is_followed_
     assert store.list("fake") == {"fake/b/c.mp4": 3}
 
 
-@pytest.mark.parametrize("place", ["set/", "./set", "set/../set"])
-def test_a_place_may_be_spelt_in_several_ways(kind, tmp_path, monkeypatch, place):
+@pytest.mark.parametrize("location", ["set/", "./set", "set/../set"])
+def test_a_location_may_be_spelt_in_several_ways(kind, tmp_path, monkeypatch, location):
     monkeypatch.chdir(tmp_path)
     write(kind("set"), "a/b.txt", b"x")
-    assert kind(place).list() == {"a/b.txt": 1}
-    assert kind(place).exists("a/b.txt")
+    assert kind(location).list() == {"a/b.txt": 1}
+    assert kind(location).exists("a/b.txt")
 
 
 @pytest.mark.parametrize("name", ["clips [old]", "what?", "all*"])
-def test_a_folder_of_this_machine_may_have_any_name(tmp_path, name):
+def test_a_local_folder_may_have_any_name(tmp_path, name):
     store = LocalStore(str(tmp_path / name))
     write(store, "parts/a.txt", b"x")
     write(store, "b.txt", b"x")
@@ -180,35 +180,35 @@ def test_a_folder_of_this_machine_may_have_any_name(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["clips [old]", "what?", "all*"])
-def test_a_place_that_beam_would_take_for_a_pattern_is_refused(tmp_path, name):
+def test_a_location_that_beam_would_read_as_a_pattern_is_refused(tmp_path, name):
     (tmp_path / name).mkdir()
     (tmp_path / name / "a.txt").write_bytes(b"x")
-    # Beam has no way to quote such signs: it finds nothing there, or what lies elsewhere.
+    # Beam cannot escape these characters: it would find nothing, or the files of other folders.
     with pytest.raises(ValueError, match=r"Expected .*; got "):
         BeamStore(str(tmp_path / name)).list()
 
 
-def test_a_file_is_told_from_none(store):
+def test_an_existing_file_is_told_from_a_missing_one(store):
     assert not store.exists("a/b.txt")
     write(store, "a/b.txt", b"x")
     assert store.exists("a/b.txt")
     assert not store.exists("a/c.txt")
 
 
-def test_a_folder_of_this_machine_is_no_file(tmp_path):
+def test_a_local_folder_is_not_a_file(tmp_path):
     store = LocalStore(str(tmp_path))
     write(store, "manifest.csv/b.txt", b"x")
     assert not store.exists("manifest.csv")
 
 
-def test_bytes_come_back_as_they_were_whatever_the_name(store):
+def test_content_is_unchanged_whatever_the_suffix(store):
     content = bytes(range(256)) * 300 + b"\r\n\n"
     for name in ("a.bin", "a.gz", "a.bz2"):
         write(store, name, content)
         assert read(store, name) == content
 
 
-def test_a_file_that_is_read_can_be_searched(store):
+def test_an_open_file_is_seekable(store):
     write(store, "a.bin", b"0123456789")
     with store.open("a.bin") as file:
         file.seek(-3, os.SEEK_END)
@@ -217,7 +217,7 @@ def test_a_file_that_is_read_can_be_searched(store):
         assert file.read(2) == b"12"
 
 
-def test_a_file_is_not_there_before_it_is_whole(store):
+def test_a_file_appears_once_it_is_complete(store):
     with store.create("a/b.txt") as file:
         file.write(b"half")
         file.flush()
@@ -227,12 +227,12 @@ def test_a_file_is_not_there_before_it_is_whole(store):
 
 
 @pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
-def test_writing_that_fails_leaves_what_was_there(store, error):
+def test_a_failed_write_keeps_the_old_file(store, error):
     write(store, "old.txt", b"old")
     for name in ("old.txt", "new.txt", "folder/new.txt"):
         with pytest.raises(error), store.create(name) as file:
             file.write(b"half")
-            raise error("no room")
+            raise error("disk full")
     assert finished(store) == {"old.txt": b"old"}
 
 
@@ -243,7 +243,7 @@ def test_a_file_is_replaced(store):
     assert read(store, "a/b.txt") == b"second"
 
 
-def test_two_who_write_the_same_file_do_not_mix(store):
+def test_two_writers_of_the_same_file_do_not_mix(store):
     with store.create("a.txt") as one:
         one.write(b"one")
         with store.create("a.txt") as other:
@@ -253,29 +253,29 @@ def test_two_who_write_the_same_file_do_not_mix(store):
     assert finished(store) == {"a.txt": b"one and more"}
 
 
-def test_nothing_is_left_beside_what_was_written(store):
+def test_writing_leaves_no_other_file(store):
     write(store, "a.txt", b"x")
     write(store, "a.txt", b"y")
     assert list(store.list()) == ["a.txt"]
 
 
-def test_a_file_that_is_fetched_is_one_of_this_machine(store):
+def test_a_fetched_file_is_on_this_machine(store):
     write(store, "real/anna.mp4", b"frames")
     with store.fetch("real/anna.mp4") as path:
         assert path.read_bytes() == b"frames"
-        assert path.suffix == ".mp4"  # by which decoders are chosen
+        assert path.suffix == ".mp4"  # which decoders depend on
     assert read(store, "real/anna.mp4") == b"frames"
 
 
-def test_a_folder_is_removed_with_all_in_it_and_nothing_else(store):
+def test_a_subfolder_is_removed_with_its_files_and_nothing_else(store):
     for name in ("parts/a", "parts/00/b", "parts.txt", "parts2/c", "kept/parts/d"):
         write(store, name, b"x")
     store.remove("parts")
     assert set(store.list()) == {"parts.txt", "parts2/c", "kept/parts/d"}
-    store.remove("parts")  # what is not there is no error
+    store.remove("parts")  # a missing folder is no error
 
 
-def test_a_file_that_is_not_there_is_an_error_of_the_system(store):
+def test_a_missing_file_is_an_oserror(store):
     write(store, "a.txt", b"x")
     with pytest.raises(OSError, match="b.txt"):
         store.open("b.txt")
@@ -285,18 +285,18 @@ def test_a_file_that_is_not_there_is_an_error_of_the_system(store):
         path.read_bytes()
 
 
-def test_text_is_utf_8_and_its_mark_is_left_out(store):
+def test_text_is_utf_8_without_its_byte_order_mark(store):
     write_text(store, "a.txt", "Ærø, 面\r\nanna\n")
     assert read(store, "a.txt") == "Ærø, 面\r\nanna\n".encode()
     assert read_text(store, "a.txt") == "Ærø, 面\r\nanna\n"
-    write(store, "b.txt", b"\xef\xbb\xbfanna")  # as Windows programs begin a text
+    write(store, "b.txt", b"\xef\xbb\xbfanna")  # as Windows programs write it
     assert read_text(store, "b.txt") == "anna"
     write(store, "c.txt", b"\xff\xfe")
     with pytest.raises(ValueError, match="utf-8"):
         read_text(store, "c.txt")
 
 
-def test_stores_import_neither_beam_nor_tensorflow_for_a_folder_of_this_machine(tmp_path):
+def test_stores_import_neither_beam_nor_tensorflow_for_a_local_folder(tmp_path):
     code = f"""
 import sys
 from jdfd_keras.io.storage import BeamStore, LocalStore, read_text, write_text

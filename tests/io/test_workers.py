@@ -8,9 +8,18 @@ import time
 
 import pytest
 
-from jdfd_keras.io.workers import Died, call_apart, run_all, stop_apart
+from jdfd_keras.io.storage import BeamStore
+from jdfd_keras.io.workers import (
+    WorkerCrashed,
+    call_in_subprocess,
+    count_workers,
+    read_beam_flags,
+    run_all,
+    run_on_beam,
+    stop_subprocesses,
+)
 
-# What processes do: a module of its own, since they cannot import one that pytest imported.
+# The functions of the workers are in a module of their own: a new process cannot import a test.
 FUNCTIONS = '''
 import os
 import signal
@@ -22,7 +31,7 @@ def double(number):
     return 2 * number
 
 
-def name_process(number):
+def process_id(number):
     time.sleep(0.05)
     return os.getpid()
 
@@ -48,40 +57,40 @@ def fail_at(number):
     return number
 
 
-class OddError(Exception):
+class UnpicklableError(Exception):
     def __init__(self, one, other):
         super().__init__(f"{one} and {other}")
 
 
-def fail_oddly(number):
-    raise OddError("this", number)
+def raise_unpicklable_class(number):
+    raise UnpicklableError("this", number)
 
 
-def fail_with_a_function(number):
+def raise_unpicklable_argument(number):
     raise ValueError("beyond pickling", lambda: number)
 
 
-def kill(order):
-    number, way = order
-    if way:
-        os.kill(os.getpid(), getattr(signal, way))
+def kill(item):
+    number, signal_name = item
+    if signal_name:
+        os.kill(os.getpid(), getattr(signal, signal_name))
     return number
 
 
-def leave(code):
+def exit_with(code):
     os._exit(code)
 
 
-def die_once(path):
-    """Die where the file is not there yet, and leave it."""
+def crash_once(path):
+    """Crash if the file does not exist, and create it."""
     if not Path(path).exists():
         Path(path).touch()
         os.kill(os.getpid(), signal.SIGSEGV)
     return "done"
 
 
-def say_process_and_sleep(order):
-    folder, seconds = order
+def report_process_and_sleep(item):
+    folder, seconds = item
     Path(folder, str(os.getpid())).touch()
     time.sleep(seconds)
 '''
@@ -89,15 +98,15 @@ def say_process_and_sleep(order):
 
 @pytest.fixture(scope="module")
 def functions(tmp_path_factory):
-    """The module above, where this process and its workers find it."""
+    """The module above, importable by this process and its workers."""
     folder = tmp_path_factory.mktemp("functions")
-    (folder / "what_workers_do.py").write_text(FUNCTIONS)
+    (folder / "worker_functions.py").write_text(FUNCTIONS)
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(folder)
-        import what_workers_do
+        import worker_functions
 
-        yield what_workers_do
-    del sys.modules["what_workers_do"]
+        yield worker_functions
+    del sys.modules["worker_functions"]
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2, 3])
@@ -107,21 +116,21 @@ def test_every_item_has_its_result(functions, num_workers):
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 3])
-def test_there_may_be_fewer_items_than_workers_or_none(functions, num_workers):
+def test_fewer_items_than_workers_and_no_items_are_allowed(functions, num_workers):
     assert list(run_all(functions.double, [4], num_workers)) == [(4, 8)]
     assert list(run_all(functions.double, [], num_workers)) == []
 
 
-def test_without_workers_it_is_this_process_and_with_some_others(functions):
-    assert dict(run_all(functions.name_process, [1, 2], 0)) == dict.fromkeys([1, 2], os.getpid())
-    (alone,) = {process for _, process in run_all(functions.name_process, [1, 2], 1)}
+def test_zero_workers_run_in_this_process_and_others_in_their_own(functions):
+    assert dict(run_all(functions.process_id, [1, 2], 0)) == dict.fromkeys([1, 2], os.getpid())
+    (alone,) = {process for _, process in run_all(functions.process_id, [1, 2], 1)}
     assert alone != os.getpid()
-    processes = {process for _, process in run_all(functions.name_process, range(20), 2)}
+    processes = {process for _, process in run_all(functions.process_id, range(20), 2)}
     assert len(processes) == 2
     assert os.getpid() not in processes
 
 
-def test_results_come_as_they_are_done(functions, tmp_path):
+def test_results_are_yielded_in_order_of_completion(functions, tmp_path):
     (tmp_path / "there").touch()
     items = [str(tmp_path / "late"), str(tmp_path / "there")]
     done = []
@@ -132,37 +141,39 @@ def test_results_come_as_they_are_done(functions, tmp_path):
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_items_are_taken_as_workers_are_free(functions, num_workers):
-    taken = []
+def test_an_item_is_read_when_a_worker_is_free(functions, num_workers):
+    started = []
 
     def items():
         for number in range(10):
-            taken.append(number)
+            started.append(number)
             yield number
 
     results = run_all(functions.double, items(), num_workers)
-    assert taken == []
+    assert started == []
     for done, _ in enumerate(results, start=1):
-        assert len(taken) <= done + num_workers - 1
-    assert taken == list(range(10))
+        assert len(started) <= done + num_workers - 1
+    assert started == list(range(10))
 
 
-def test_each_process_is_told_to_use_one_thread(functions, monkeypatch):
+def test_each_process_uses_one_thread(functions, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     assert {threads for _, threads in run_all(functions.read_threads, range(4), 2)} == {"1"}
     assert os.environ["OMP_NUM_THREADS"] == "7"
 
 
 @pytest.mark.parametrize("num_workers", [0, 1, 2])
-def test_what_the_function_raises_comes_through_and_the_others_stop(functions, num_workers):
-    results, begun = [], time.monotonic()
+def test_an_exception_of_the_function_is_raised_and_the_other_processes_stop(
+    functions, num_workers
+):
+    results, start = [], time.monotonic()
     with pytest.raises(FileNotFoundError, match="no file 3"):
         results.extend(run_all(functions.fail_at, range(500), num_workers))
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - start < 10
     assert multiprocessing.active_children() == []
 
 
-def test_processes_end_where_results_are_no_longer_wanted(functions):
+def test_processes_end_when_the_iterator_is_closed(functions):
     results = run_all(functions.sleep, [0, 60, 60, 60], 2)
     assert next(results) == (0, 0)
     assert len(multiprocessing.active_children()) == 2
@@ -175,32 +186,32 @@ def test_processes_end_with_the_last_item(functions):
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.parametrize("function", ["fail_oddly", "fail_with_a_function"])
-def test_an_exception_that_cannot_be_handed_over_is_told_in_words(functions, function):
+@pytest.mark.parametrize("function", ["raise_unpicklable_class", "raise_unpicklable_argument"])
+def test_the_message_of_an_unpicklable_exception_is_kept(functions, function):
     with pytest.raises(Exception, match="this and 1|beyond pickling"):
         list(run_all(getattr(functions, function), [1], 2))
     assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("fault", ["SIGSEGV", "SIGABRT", "SIGFPE", "SIGILL"])
-def test_an_item_that_kills_its_process_costs_itself_alone(functions, fault):
+def test_an_item_that_crashes_its_process_fails_alone(functions, fault):
     items = [(number, fault if number == 2 else "") for number in range(6)]
     results = dict(run_all(functions.kill, items, 2))
-    assert results.pop((2, fault)) == Died(fault)
+    assert results.pop((2, fault)) == WorkerCrashed(fault)
     assert results == {(number, ""): number for number in (0, 1, 3, 4, 5)}
 
 
-def test_every_item_may_kill_its_process(functions):
+def test_every_item_may_crash_its_process(functions):
     items = [(number, "SIGSEGV") for number in range(3)]
-    assert dict(run_all(functions.kill, items, 2)) == dict.fromkeys(items, Died("SIGSEGV"))
+    assert dict(run_all(functions.kill, items, 2)) == dict.fromkeys(items, WorkerCrashed("SIGSEGV"))
 
 
-def test_an_item_whose_process_died_is_tried_again(functions, tmp_path):
+def test_an_item_whose_process_crashed_is_tried_again(functions, tmp_path):
     items = [str(tmp_path / name) for name in "abc"]
-    assert dict(run_all(functions.die_once, items, 2)) == dict.fromkeys(items, "done")
+    assert dict(run_all(functions.crash_once, items, 2)) == dict.fromkeys(items, "done")
 
 
-def test_a_process_that_was_killed_is_an_error_that_names_its_item(functions):
+def test_a_killed_process_is_an_error_that_names_its_item(functions):
     items = [(number, "SIGKILL" if number == 2 else "") for number in range(50)]
     with pytest.raises(OSError, match=r"Expected .* video 2 .*; got signal 9\. .*--workers"):
         list(run_all(functions.kill, items, 2, name=lambda item: f"video {item[0]}"))
@@ -208,17 +219,17 @@ def test_a_process_that_was_killed_is_an_error_that_names_its_item(functions):
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_a_process_that_left_is_an_error_that_names_its_item(functions, code):
+def test_a_process_that_exits_is_an_error_that_names_its_item(functions, code):
     with pytest.raises(OSError, match=rf"works on {code} .*; got exit code {code}\."):
-        list(run_all(functions.leave, [code], 2))
+        list(run_all(functions.exit_with, [code], 2))
 
 
-def test_a_worker_leaves_an_interrupt_to_its_parent(functions):
+def test_a_worker_ignores_an_interrupt(functions):
     items = [(number, "SIGINT") for number in range(4)]
     assert sorted(run_all(functions.kill, items, 2)) == [(item, item[0]) for item in items]
 
 
-def is_there(process):
+def is_alive(process):
     try:
         with open(f"/proc/{process}/stat") as file:
             return file.read().rsplit(")", 1)[1].split()[0] != "Z"
@@ -226,7 +237,7 @@ def is_there(process):
         return False
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="processes are read in /proc")
+@pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /proc")
 @pytest.mark.parametrize("seconds", [0.2, 60], ids=["short items", "long items"])
 def test_workers_end_when_their_parent_is_killed(functions, tmp_path, seconds):
     program = tmp_path / "parent.py"
@@ -234,27 +245,27 @@ def test_workers_end_when_their_parent_is_killed(functions, tmp_path, seconds):
 import sys
 sys.path.insert(0, {os.path.dirname(functions.__file__)!r})
 from jdfd_keras.io.workers import run_all
-from what_workers_do import say_process_and_sleep
+from worker_functions import report_process_and_sleep
 if __name__ == "__main__":
     items = (({str(tmp_path / "processes")!r}, {seconds}) for _ in range(10_000))
-    for _ in run_all(say_process_and_sleep, items, 2):
+    for _ in run_all(report_process_and_sleep, items, 2):
         pass
 """)
     (tmp_path / "processes").mkdir()
     parent = subprocess.Popen([sys.executable, str(program)])
     workers = []
     try:
-        until = time.monotonic() + 20
-        while len(workers) < 2 and time.monotonic() < until:
+        deadline = time.monotonic() + 20
+        while len(workers) < 2 and time.monotonic() < deadline:
             time.sleep(0.05)
             workers = [int(name) for name in os.listdir(tmp_path / "processes")]
         assert len(workers) == 2
         parent.send_signal(signal.SIGKILL)
         parent.wait()
-        until = time.monotonic() + 5
-        while any(map(is_there, workers)) and time.monotonic() < until:
+        deadline = time.monotonic() + 5
+        while any(map(is_alive, workers)) and time.monotonic() < deadline:
             time.sleep(0.05)
-        assert [process for process in workers if is_there(process)] == []
+        assert [process for process in workers if is_alive(process)] == []
     finally:
         for process in [parent.pid, *workers]:
             with contextlib.suppress(ProcessLookupError):
@@ -262,15 +273,54 @@ if __name__ == "__main__":
         parent.wait()
 
 
-def test_a_call_apart_keeps_its_process_and_costs_itself_alone(functions):
-    processes = {call_apart(functions.name_process, item) for item in range(3)}
+def test_a_call_in_a_subprocess_keeps_the_process_and_fails_alone(functions):
+    processes = {call_in_subprocess(functions.process_id, item) for item in range(3)}
     assert len(processes) == 1
     assert os.getpid() not in processes
-    assert call_apart(functions.kill, (1, "SIGSEGV")) == Died("SIGSEGV")
-    assert call_apart(functions.kill, (2, "")) == 2
+    assert call_in_subprocess(functions.kill, (1, "SIGSEGV")) == WorkerCrashed("SIGSEGV")
+    assert call_in_subprocess(functions.kill, (2, "")) == 2
     with pytest.raises(FileNotFoundError, match="no file 3"):
-        call_apart(functions.fail_at, 3)
-    stop_apart()
+        call_in_subprocess(functions.fail_at, 3)
+    stop_subprocesses()
     assert multiprocessing.active_children() == []
-    assert call_apart(functions.double, 4) == 8
-    stop_apart()
+    assert call_in_subprocess(functions.double, 4) == 8
+    stop_subprocesses()
+
+
+def test_workers_are_at_most_one_per_item_and_by_default_one_per_core(monkeypatch):
+    assert count_workers(3, num_items=10) == 3
+    assert count_workers(3, num_items=2) == 2
+    assert count_workers(3, num_items=0) == 1
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5, 7}, raising=False)
+    assert count_workers(0, num_items=10) == 3
+    assert count_workers(0, num_items=1) == 1
+
+
+def test_an_unknown_runner_or_option_of_beam_is_refused():
+    with pytest.raises(ValueError, match="Expected an available runner.*got NoSuchRunner"):
+        read_beam_flags("NoSuchRunner", [])
+    with pytest.raises(ValueError, match="or of Apache Beam; got --no_such_option"):
+        read_beam_flags("DirectRunner", ["--no_such_option=1"])
+
+
+def test_beam_gives_every_item_its_result_and_a_crash_fails_alone(functions, tmp_path):
+    options = read_beam_flags("DirectRunner", ["--direct_running_mode=in_memory"])
+    items = [(number, "SIGSEGV" if number == 2 else "") for number in range(4)]
+    store = BeamStore(str(tmp_path))
+    results = dict(run_on_beam(functions.kill, items, options=options, store=store, folder="beam"))
+    assert results.pop((2, "SIGSEGV")) == WorkerCrashed("SIGSEGV")
+    assert results == {(number, ""): number for number in (0, 1, 3)}
+    assert multiprocessing.active_children() == []
+
+
+def test_an_exception_on_beam_is_raised_with_its_message(functions, tmp_path):
+    options = read_beam_flags("DirectRunner", ["--direct_running_mode=in_memory"])
+    store = BeamStore(str(tmp_path))
+    with pytest.raises(OSError, match="no file 3"):
+        list(run_on_beam(functions.fail_at, [3], options=options, store=store, folder="beam"))
+    assert multiprocessing.active_children() == []
+
+
+def test_workers_import_beam_only_to_run_on_it():
+    code = "import sys, jdfd_keras.io.workers; sys.exit('apache_beam' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

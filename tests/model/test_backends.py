@@ -1,4 +1,4 @@
-"""One network on two backends: TensorFlow here, JAX in a process of its own."""
+"""The same network on two backends: TensorFlow here, JAX in another process."""
 
 import importlib.util
 import json
@@ -42,25 +42,25 @@ compile_detector(model)
 label = np.arange(len(faces), dtype=np.float32)[:, None] % 2
 targets = {"classification": label, "reconstruction": faces / np.float32(127.5) - 1}
 logs = model.train_on_batch(faces, targets, return_dict=True)
-still = [
+unchanged = [
     variable.path
     for variable, value in zip(model.trainable_variables, before, strict=True)
     if np.array_equal(variable.numpy(), value)
 ]
 logs = {name: float(value) for name, value in logs.items()}
-print(json.dumps({"backend": keras.backend.backend(), "logs": logs, "still": still}))
+print(json.dumps({"backend": keras.backend.backend(), "logs": logs, "unchanged": unchanged}))
 """
 
 
 @pytest.fixture(scope="module")
 def faces():
-    """Six pictures of squares, each of its own colours."""
+    """Six images of squares in random colours."""
     coarse = np.random.default_rng(0).uniform(0, 255, (6, 9, 9, 3))
     return np.kron(coarse, np.ones((1, 8, 8, 1)))[:, :71, :71].astype(np.float32)
 
 
 def run_on_jax(code: str, folder) -> dict:
-    """Run code in a folder; give the JSON of its last line."""
+    """Run code in a folder; return the JSON of its last line."""
     done = subprocess.run(
         [sys.executable, "-c", code, str(folder)],
         env={**os.environ, "KERAS_BACKEND": "jax", "JAX_PLATFORMS": "cpu"},
@@ -71,9 +71,9 @@ def run_on_jax(code: str, folder) -> dict:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_same_weights_give_the_same_outputs_on_tensorflow_and_jax(build_tiny, faces, tmp_path):
+def test_equal_weights_have_equal_outputs_on_tensorflow_and_jax(build_tiny, faces, tmp_path):
     model = build_tiny()
-    # Untrained, the moving statistics fit no layer and every face scores 0.50: take a batch's.
+    # With initial moving statistics every face scores 0.50: use the statistics of a batch.
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
@@ -93,7 +93,7 @@ def test_same_weights_give_the_same_outputs_on_tensorflow_and_jax(build_tiny, fa
 
 
 @pytest.mark.slow
-def test_detector_is_trained_a_step_on_jax(faces, tmp_path):
+def test_the_detector_trains_on_jax(faces, tmp_path):
     np.save(tmp_path / "faces.npy", faces)
     report = run_on_jax(BUILD + TRAIN, tmp_path)
     assert report["backend"] == "jax"
@@ -101,4 +101,4 @@ def test_detector_is_trained_a_step_on_jax(faces, tmp_path):
     assert np.all(np.isfinite(list(logs.values())))
     total = 0.8 * logs["classification_loss"] + 0.2 * logs["reconstruction_loss"]
     assert logs["loss"] == pytest.approx(total, rel=1e-5)
-    assert report["still"] == []
+    assert report["unchanged"] == []

@@ -1,3 +1,5 @@
+import hashlib
+import struct
 from pathlib import Path
 
 import h5py
@@ -5,11 +7,16 @@ import keras
 import numpy as np
 import pytest
 
-from jdfd_keras.model.network import build_detector, classifier_of, is_classifier_weight
+from jdfd_keras.model.network import (
+    build_detector,
+    classifier_branch,
+    digest_weights,
+    is_classifier_weight,
+)
 from jdfd_keras.options import ModelOptions
 
 
-def test_outputs_are_named_and_shaped_as_promised(tiny_detector, face_batch):
+def test_outputs_have_the_documented_names_and_shapes(tiny_detector, face_batch):
     outputs = tiny_detector.predict(face_batch, verbose=0)
     assert set(outputs) == {"classification", "reconstruction"}
     assert outputs["classification"].shape == (4, 1)
@@ -25,8 +32,8 @@ def test_pixels_are_scaled_inside_the_model(tiny_detector):
     assert scaled.predict(black_grey_white, verbose=0)[:, 0, 0, 0] == pytest.approx([-1, 0, 1])
 
 
-def test_classifier_shares_weights_and_has_no_decoder(tiny_detector, face_batch):
-    classifier = classifier_of(tiny_detector)
+def test_the_classifier_shares_weights_and_has_no_decoder(tiny_detector, face_batch):
+    classifier = classifier_branch(tiny_detector)
     assert not [layer.name for layer in classifier.layers if layer.name.startswith("decoder")]
     np.testing.assert_allclose(
         classifier.predict(face_batch, verbose=0),
@@ -35,7 +42,7 @@ def test_classifier_shares_weights_and_has_no_decoder(tiny_detector, face_batch)
     )
 
 
-def test_decoder_doubles_five_times_then_resizes(tiny_detector):
+def test_the_decoder_doubles_five_times_then_resizes(tiny_detector):
     sides = [
         tiny_detector.get_layer(f"decoder_deconv{number}").output.shape[1] for number in range(1, 6)
     ]
@@ -46,7 +53,7 @@ def test_decoder_doubles_five_times_then_resizes(tiny_detector):
 @pytest.mark.parametrize(
     ("size_px", "widths", "grid"), [(71, (8,), 3), (97, (12, 7, 5, 4, 3, 2), 4)]
 )
-def test_decoder_of_any_widths_gives_a_picture_of_the_size_of_the_input(size_px, widths, grid):
+def test_a_decoder_of_any_widths_has_the_size_of_the_input(size_px, widths, grid):
     detector = build_detector(
         ModelOptions(
             image_size=size_px, latent_dim=16, decoder_widths=widths, encoder_weights="none"
@@ -62,18 +69,18 @@ def test_decoder_of_any_widths_gives_a_picture_of_the_size_of_the_input(size_px,
         assert layer.output.shape == (None, side, side, channels[index])
         assert layer.kernel.shape == (4, 4, channels[index], channels[max(index - 1, 0)])
     assert detector.get_layer("decoder_dense").kernel.shape == (16, grid * grid * widths[0])
-    rebuilt = detector(np.zeros((2, size_px, size_px, 3), np.float32))["reconstruction"]
-    assert rebuilt.shape == (2, size_px, size_px, 3)
+    reconstruction = detector(np.zeros((2, size_px, size_px, 3), np.float32))["reconstruction"]
+    assert reconstruction.shape == (2, size_px, size_px, 3)
 
 
 def kinds_and_shapes(layers) -> list[tuple[str, list[tuple[int, ...]]]]:
-    """Without names, because Keras numbers those that Xception leaves out over the process."""
+    """Without names, since Keras numbers unnamed layers of Xception over the whole process."""
     return [
         (type(layer).__name__, [weight.shape for weight in layer.get_weights()]) for layer in layers
     ]
 
 
-def test_detector_without_decoder_is_the_other_one_less_its_decoder(tiny_detector, face_batch):
+def test_a_detector_without_decoder_has_the_other_layers(tiny_detector, face_batch):
     alone = build_detector(
         ModelOptions(image_size=71, latent_dim=16, encoder_weights="none", decoder=False)
     )
@@ -88,21 +95,21 @@ def test_detector_without_decoder_is_the_other_one_less_its_decoder(tiny_detecto
     assert {name: output.shape for name, output in outputs.items()} == {"classification": (4, 1)}
 
 
-def test_latent_vector_has_the_length_that_is_asked_for():
+def test_the_latent_vector_has_the_length_of_the_option():
     detector = build_detector(ModelOptions(image_size=71, latent_dim=5, encoder_weights="none"))
-    # The encoder leaves 3 x 3 places, of 64 channels once squeezed.
+    # The encoder has 3 x 3 positions, with 64 channels after the squeeze.
     assert detector.get_layer("latent").kernel.shape == (3 * 3 * 64, 5)
     assert detector.get_layer("classifier_dense").kernel.shape == (5, 128)
     assert detector.get_layer("decoder_dense").kernel.shape == (5, 3 * 3 * 256)
 
 
-def test_encoder_keeps_places_and_ends_in_the_latent_vector(tiny_detector):
+def test_the_encoder_has_no_global_pooling_and_ends_in_the_latent_vector(tiny_detector):
     kinds = {type(layer).__name__ for layer in tiny_detector.layers}
     assert not {kind for kind in kinds if kind.startswith("Global")}
     assert tiny_detector.get_layer("latent").output.shape == (None, 16)
 
 
-def test_batch_norm_momentum_is_the_option_everywhere(tiny_detector):
+def test_every_batch_normalisation_has_the_momentum_of_the_option(tiny_detector):
     momenta = {
         layer.momentum
         for layer in tiny_detector.layers
@@ -111,16 +118,16 @@ def test_batch_norm_momentum_is_the_option_everywhere(tiny_detector):
     assert momenta == {ModelOptions().batch_norm_momentum}
 
 
-def test_saved_model_loads_without_custom_objects(tiny_detector, face_batch, tmp_path):
+def test_a_saved_model_loads_without_custom_objects(tiny_detector, face_batch, tmp_path):
     tiny_detector.save(tmp_path / "detector.keras")
-    again = keras.models.load_model(tmp_path / "detector.keras")
+    loaded = keras.models.load_model(tmp_path / "detector.keras")
     expected = tiny_detector.predict(face_batch, verbose=0)
-    for name, value in again.predict(face_batch, verbose=0).items():
+    for name, value in loaded.predict(face_batch, verbose=0).items():
         np.testing.assert_allclose(value, expected[name], atol=1e-6)
-    assert again.get_layer("block1_conv1_bn").momentum == ModelOptions().batch_norm_momentum
+    assert loaded.get_layer("block1_conv1_bn").momentum == ModelOptions().batch_norm_momentum
 
 
-def test_classifier_weights_are_told_from_all_others(tiny_detector):
+def test_classifier_weights_are_distinguished_from_all_others(tiny_detector):
     names = {v.path for v in tiny_detector.trainable_variables if is_classifier_weight(v.path)}
     assert names == {
         "classifier_dense/kernel",
@@ -131,7 +138,7 @@ def test_classifier_weights_are_told_from_all_others(tiny_detector):
 
 
 def write_as_published(model: keras.Model, path: Path) -> None:
-    """Write weights in the form of the files that Keras publishes."""
+    """Write weights in the format of the files that Keras publishes."""
     from keras.src.legacy.saving import legacy_h5_format
 
     with h5py.File(path, "w") as file:
@@ -139,7 +146,7 @@ def write_as_published(model: keras.Model, path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["xception_notop.h5", "xception_notop.weights.h5"])
-def test_encoder_weights_are_read_from_a_file_as_keras_publishes_or_saves_them(tmp_path, name):
+def test_encoder_weights_are_read_from_published_and_saved_files(tmp_path, name):
     keras.utils.set_random_seed(1)
     published = keras.applications.Xception(
         include_top=False, weights=None, input_shape=(71, 71, 3)
@@ -160,14 +167,29 @@ def test_encoder_weights_are_read_from_a_file_as_keras_publishes_or_saves_them(t
             np.testing.assert_array_equal(ours, theirs)
 
 
-# Keras' word on each layer that it does not find, before it gives up (3.15.1).
+def test_encoder_weights_of_none_are_random_weights(build_tiny):
+    keras.utils.set_random_seed(0)  # the seed of `build_tiny`, whose encoder_weights are "none"
+    options = ModelOptions(image_size=71, latent_dim=16, encoder_weights=None)
+    assert digest_weights(build_detector(options)) == digest_weights(build_tiny())
+
+
+def test_the_digest_covers_dtypes_shapes_and_values():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+    model.set_weights([np.array([[1.0], [2.0]], np.float32), np.array([3.0], np.float32)])
+    expected = hashlib.sha256(
+        b"<f4(2, 1)" + struct.pack("<2f", 1, 2) + b"<f4(1,)" + struct.pack("<f", 3)
+    )
+    assert digest_weights(model) == expected.hexdigest()
+
+
+# Keras warns about each layer that it does not find before it raises (3.15.1).
 @pytest.mark.filterwarnings("ignore:Skipping nested container")
 @pytest.mark.parametrize("name", ["small.h5", "small.weights.h5", "text.h5", "text.weights.h5"])
 def test_weights_of_another_network_are_refused(tmp_path, name):
     path = tmp_path / name
     small = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
     if name.startswith("text"):
-        path.write_text("no HDF5 file")
+        path.write_text("not an HDF5 file")
     elif name.endswith(".weights.h5"):
         small.save_weights(path)
     else:
@@ -176,7 +198,7 @@ def test_weights_of_another_network_are_refused(tmp_path, name):
     with pytest.raises(ValueError, match="Expected") as error:
         build_detector(options)
     assert f"Expected {path} to hold the weights of Keras' Xception" in str(error.value)
-    assert "Take the published file" in str(error.value)
+    assert "Use the published file" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -196,16 +218,16 @@ def test_options_out_of_range_are_refused(name, value, got):
     options = ModelOptions(image_size=71, encoder_weights="none", **{name: value})
     with pytest.raises(ValueError, match="Expected ") as error:
         build_detector(options)
-    expected, came = str(error.value).split("; got ")
+    expected, actual = str(error.value).split("; got ")
     assert name.replace("_widths", " width") in expected
-    assert got in came
+    assert got in actual
 
 
-def test_too_small_an_image_is_refused():
+def test_an_image_size_below_71_is_refused():
     with pytest.raises(ValueError, match="image_size >= 71.*got 70"):
         build_detector(ModelOptions(image_size=70, encoder_weights="none"))
 
 
-def test_missing_weights_file_is_refused():
-    with pytest.raises(OSError, match="'no-such.h5', which is no file"):
+def test_a_missing_weights_file_is_refused():
+    with pytest.raises(OSError, match="'no-such.h5', which is not a file"):
         build_detector(ModelOptions(encoder_weights="no-such.h5"))

@@ -9,7 +9,7 @@ import pytest
 from jdfd_keras.model import network as weights
 
 
-def test_unreachable_weights_say_what_to_do(monkeypatch, tmp_path):
+def test_an_unreachable_server_is_an_error_with_advice(monkeypatch, tmp_path):
     def refuse(*_, **__):
         raise urllib.error.URLError("no route to host")
 
@@ -19,26 +19,26 @@ def test_unreachable_weights_say_what_to_do(monkeypatch, tmp_path):
         weights.fetch_imagenet_weights()
 
 
-class Answer(io.BytesIO):
+class Response(io.BytesIO):
     headers = {"Content-Length": "7"}
 
 
 def test_weights_are_downloaded_once_and_checked(monkeypatch, tmp_path, capsys):
-    answers = [Answer(b"garbage"), Answer(b"weights")]
+    responses = [Response(b"garbage"), Response(b"weights")]
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr(weights, "MD5", hashlib.md5(b"weights").hexdigest())
-    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: answers.pop(0))
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: responses.pop(0))
     with pytest.raises(OSError, match="another checksum"):
         weights.fetch_imagenet_weights()
     assert not (tmp_path / "models" / weights.NAME).exists()
     assert Path(weights.fetch_imagenet_weights()).read_bytes() == b"weights"
-    assert weights.fetch_imagenet_weights()  # no third answer is asked for
+    assert weights.fetch_imagenet_weights()  # no third request
     assert capsys.readouterr().out == ""
 
 
-def test_weights_in_the_cache_of_keras_are_taken_without_asking_the_network(monkeypatch, tmp_path):
+def test_weights_in_the_cache_of_keras_need_no_network(monkeypatch, tmp_path):
     def fail(*_, **__):
-        raise AssertionError("the network was asked")
+        raise AssertionError("the network was used")
 
     content = b"weights"
     (tmp_path / "models").mkdir()

@@ -1,11 +1,11 @@
-"""The charts: bars, bins and points lie where the numbers say."""
+"""Charts: bars, bins and points are at the right positions."""
 
 import html
 
 import numpy as np
 import pytest
 
-from jdfd_keras.evaluation.reliability import Reliability
+from jdfd_keras.evaluation.calibrate import Reliability
 from jdfd_keras.reporting.charts import (
     draw_foreign_shares,
     draw_histograms,
@@ -24,7 +24,7 @@ def read_words(path) -> str:
 
 
 def make_reliability(**changes) -> Reliability:
-    """Four bins, one of them empty."""
+    """Return four bins, one of them empty."""
     values = {
         "edges": np.linspace(0, 1, 5),
         "count": np.array([8, 0, 2, 10]),
@@ -35,7 +35,7 @@ def make_reliability(**changes) -> Reliability:
     return Reliability(**values | changes)
 
 
-def test_the_bars_of_a_class_are_shares_of_that_class():
+def test_the_bars_of_a_class_are_shares_of_the_class():
     axes = draw_histograms(LABEL, SCORE, title="t", threshold=0.5).axes[0]
     bars = {patch.get_label(): patch.get_data() for patch in axes.patches}
     real, fake = bars["4 real"], bars["2 fake"]
@@ -51,7 +51,7 @@ def test_classes_differ_by_their_hatches():
     assert all(hatches) and len(set(hatches)) == 2
 
 
-def test_threshold_and_band_are_drawn_and_named(tmp_path):
+def test_threshold_and_band_are_drawn_with_labels(tmp_path):
     band = {"threshold": 0.5, "uncertain": (0.4, 0.65)}
     axes = draw_histograms(LABEL, SCORE, title="t", **band).axes[0]
     assert list(axes.lines[0].get_xdata()) == [0.5, 0.5]
@@ -64,13 +64,13 @@ def test_threshold_and_band_are_drawn_and_named(tmp_path):
     assert (tmp_path / "scores.png").exists()
 
 
-def test_borders_are_named_with_three_digits():
+def test_thresholds_have_three_digits():
     band = {"threshold": 0.6499999, "uncertain": (0.41749214, 0.88199996)}
     labels = draw_histograms(LABEL, SCORE, title="t", **band).axes[0].get_legend_handles_labels()[1]
     assert {"threshold 0.65", "uncertain [0.417, 0.882)"} <= set(labels)
 
 
-def test_one_class_alone_has_a_histogram():
+def test_one_class_has_a_histogram():
     axes = draw_histograms(LABEL[LABEL], SCORE[LABEL], title="t", threshold=0.5).axes[0]
     assert [patch.get_label() for patch in axes.patches] == ["2 fake"]
 
@@ -88,14 +88,14 @@ def test_one_class_alone_has_a_histogram():
         {"uncertain": (-0.1, 0.4)},
     ],
 )
-def test_a_histogram_that_would_hide_something_is_refused(tmp_path, changes):
+def test_invalid_scores_or_thresholds_raise(tmp_path, changes):
     given = {"label": LABEL, "score": SCORE, "threshold": 0.5} | changes
     with pytest.raises(ValueError, match="Expected"):
         plot_histograms(tmp_path / "scores", title="t", **given)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_reliability_has_a_point_for_each_bin_with_scores_and_the_counts_beneath():
+def test_reliability_has_a_point_per_filled_bin_and_the_counts_below():
     after = make_reliability(ece=0.05)
     figure = draw_reliability({"before": make_reliability(), "after": after}, title="t")
     points, counts = figure.axes
@@ -113,7 +113,7 @@ def test_reliability_is_written(tmp_path):
     assert (tmp_path / "bins.png").exists()
 
 
-def test_no_reliability_is_refused():
+def test_empty_reliability_raises():
     empty = make_reliability(count=np.zeros(4, dtype=np.int64))
     for given in ({}, {"before": make_reliability(), "after": empty}):
         with pytest.raises(ValueError, match="Expected reliabilities with scores"):
@@ -125,7 +125,7 @@ SERIES = {"FF++": [(0.6, 0.02), None, (0.8, None)], "UADFV": [(0.9, None)] * 3}
 PUBLISHED = {"FF++": [0.65, 0.7, None], "Celeb-DF": [0.55, None, 0.6]}
 
 
-def test_shares_are_percents_and_what_was_not_run_is_a_gap():
+def test_shares_are_in_percent_and_a_missing_value_is_a_gap():
     axes = draw_foreign_shares(SHARES, SERIES, PUBLISHED, title="t").axes[0]
     lines = {line.get_label(): line for line in axes.lines}
     ours, theirs = lines["FF++"], lines["FF++, in the paper"]
@@ -135,14 +135,14 @@ def test_shares_are_percents_and_what_was_not_run_is_a_gap():
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "10", "50"]
 
 
-def test_a_spread_is_a_bar_to_either_side_and_none_is_none():
+def test_a_spread_is_an_error_bar():
     axes = draw_foreign_shares(SHARES, {"FF++": SERIES["FF++"]}, {}, title="t").axes[0]
     (bars,) = axes.containers
     segments = [part for part in bars[2][0].get_segments() if np.isfinite(part).all() and len(part)]
     np.testing.assert_allclose(segments, [[[0, 58], [0, 62]]])
 
 
-def test_the_numbers_of_the_paper_are_hollow_and_dashed():
+def test_the_values_of_the_paper_are_hollow_and_dashed():
     axes = draw_foreign_shares(SHARES, SERIES, PUBLISHED, title="t").axes[0]
     lines = {line.get_label(): line for line in axes.lines}
     ours, theirs = lines["FF++"], lines["FF++, in the paper"]
@@ -171,6 +171,6 @@ def test_foreign_shares_are_written(tmp_path):
         (SHARES, {"a": [(0.6, -0.1)] * 3}, {}),
     ],
 )
-def test_shares_that_do_not_fit_are_refused(shares, series, published):
+def test_invalid_shares_raise(shares, series, published):
     with pytest.raises(ValueError, match="Expected"):
         draw_foreign_shares(shares, series, published, title="t")

@@ -1,4 +1,4 @@
-"""The contact sheet: every crop can be found on it again, in its place."""
+"""The contact sheet shows every crop unchanged, at its position."""
 
 import warnings
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from jdfd_keras.reporting.contact_sheet import SheetFace, SheetRow, draw_sheet, share_places
+from jdfd_keras.reporting.contact_sheet import SheetFace, SheetRow, allocate_slots, draw_sheet
 
 SKY_BLUE = (0x56, 0xB4, 0xE9)
 
@@ -26,30 +26,30 @@ def draw(path, rows, **words):
     return cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
 
 
-def find(sheet, picture):
-    """Say where a picture lies, column and row, and the largest difference of a pixel there."""
-    distances = cv2.matchTemplate(sheet, picture, cv2.TM_SQDIFF)
+def find(sheet, image):
+    """Return column and row of an image, and the largest difference of a pixel there."""
+    distances = cv2.matchTemplate(sheet, image, cv2.TM_SQDIFF)
     _, _, (x, y), _ = cv2.minMaxLoc(distances)
-    height, width = picture.shape[:2]
+    height, width = image.shape[:2]
     here = sheet[y : y + height, x : x + width].astype(int)
-    return x, y, np.abs(here - picture).max()
+    return x, y, np.abs(here - image).max()
 
 
 def has_ink(pixels):
     return bool((pixels < 128).any())
 
 
-def test_crops_lie_on_the_sheet_pixel_for_pixel_in_their_order(tmp_path):
+def test_crops_are_on_the_sheet_unchanged_and_in_order(tmp_path):
     crops = make_crops(10)
     sheet = draw(tmp_path / "sheet.png", [make_row(crops)])
     xs, ys, differences = zip(*(find(sheet, crop) for crop in crops), strict=True)
     assert max(differences) == 0
     assert list(xs[:8]) == sorted(set(xs[:8])) and xs[8:] == xs[:2]
     assert len(set(ys[:8])) == 1 and ys[8] == ys[9] > ys[0] + 160
-    assert min(np.diff(xs[:8])) > 160  # side by side, not upon each other
+    assert min(np.diff(xs[:8])) > 160  # side by side, without overlap
 
 
-def test_rows_stand_below_each_other_with_bars_of_their_colours(tmp_path):
+def test_rows_are_stacked_with_bars_of_their_colours(tmp_path):
     crops = make_crops(5)
     rows = [make_row(crops[:2], colour=(230, 159, 0)), make_row(crops[2:], colour=(0, 114, 178))]
     sheet = draw(tmp_path / "sheet.png", rows)
@@ -62,22 +62,20 @@ def test_rows_stand_below_each_other_with_bars_of_their_colours(tmp_path):
 
 
 @pytest.mark.parametrize(("size", "times"), [(71, 3), (80, 2), (150, 1), (299, 1), (320, 1)])
-def test_small_crops_are_enlarged_by_whole_numbers_and_others_left_as_they_are(
-    tmp_path, size, times
-):
+def test_small_crops_are_enlarged_by_integers_and_others_are_unchanged(tmp_path, size, times):
     (crop,) = make_crops(1, size)
     sheet = draw(tmp_path / "sheet.png", [make_row([crop])])
     assert find(sheet, crop.repeat(times, axis=0).repeat(times, axis=1))[2] == 0
 
 
-def test_large_crops_are_made_smaller_without_distortion(tmp_path):
+def test_large_crops_are_reduced_without_distortion(tmp_path):
     (crop,) = make_crops(1, 960)
     sheet = draw(tmp_path / "sheet.png", [make_row([crop])])
     third = crop.reshape(320, 3, 320, 3, 3).mean(axis=(1, 3))
     assert find(sheet, np.rint(third).astype(np.uint8))[2] <= 1
 
 
-def test_captions_stand_below_their_crops_and_stay_within_their_width(tmp_path):
+def test_captions_are_below_their_crops_and_not_wider(tmp_path):
     crops = make_crops(3)
     faces = [
         SheetFace(crops[0], "frame 120, 4.80 s\nsharp 312"),
@@ -94,7 +92,7 @@ def test_captions_stand_below_their_crops_and_stay_within_their_width(tmp_path):
     assert not any(has_ink(strip) for strip in beside)
 
 
-def test_long_titles_and_notes_wrap_beside_the_crops_and_lengthen_the_row(tmp_path):
+def test_long_titles_and_notes_wrap_and_lengthen_the_row(tmp_path):
     crops = make_crops(2)
     notes = ["180 faces of many people in several places at once"] * 6
     rows = [make_row(crops[:1], "fake NeuralTexturesAndMore", notes), make_row(crops[1:])]
@@ -105,9 +103,9 @@ def test_long_titles_and_notes_wrap_beside_the_crops_and_lengthen_the_row(tmp_pa
     assert len(written) > 60 and next_top - top > 160 + 100
 
 
-def test_landmarks_are_dots_at_their_places(tmp_path):
+def test_landmarks_are_drawn_at_their_positions(tmp_path):
     crop = np.full((160, 160, 3), 30, np.uint8)
-    crop[0, 0] = 200  # so that it can be found
+    crop[0, 0] = 200  # a mark to find it by
     points = np.array([[40.0, 100.0], [120.0, 20.0]])
     sheet = draw(
         tmp_path / "sheet.png", [SheetRow("a row", (), [SheetFace(crop, "", landmarks=points)])]
@@ -121,10 +119,10 @@ def test_landmarks_are_dots_at_their_places(tmp_path):
         middle = [(weights * axis).sum() / weights.sum() for axis in (columns, rows)]
         assert middle == pytest.approx([0, 0], abs=0.3)
     drawn = (sheet[top : top + 160, left : left + 160] != 30).any(axis=2).mean()
-    assert drawn < 0.01  # the face stays visible
+    assert drawn < 0.01  # the face remains visible
 
 
-def test_a_row_of_words_alone_is_drawn_beside_others(tmp_path):
+def test_a_row_may_have_text_only(tmp_path):
     (crop,) = make_crops(1)
     rows = [SheetRow("track 0", ["none taken"], [], (213, 94, 0)), make_row([crop])]
     sheet = draw(tmp_path / "sheet.png", rows)
@@ -132,14 +130,14 @@ def test_a_row_of_words_alone_is_drawn_beside_others(tmp_path):
     assert bar.max() < find(sheet, crop)[1]
 
 
-def test_names_with_signs_and_foreign_letters_pass_without_a_word(tmp_path):
+def test_symbols_and_missing_letters_cause_no_warning(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         row = make_row(make_crops(1), "$5 a_b^c$", caption="人.mp4 $x$")
         draw(tmp_path / "sheet.png", [row], title="人物 $\\frac{1}$.mp4", notes=["$", ""])
 
 
-def test_pyplot_and_the_folder_are_left_alone(tmp_path):
+def test_pyplot_and_the_folder_are_unchanged(tmp_path):
     from matplotlib import pyplot
 
     before = pyplot.get_fignums()
@@ -156,16 +154,16 @@ def test_pyplot_and_the_folder_are_left_alone(tmp_path):
         [make_row(make_crops(1)), make_row(make_crops(1, 80))],
         [make_row(make_crops(1))] * 25,
     ],
-    ids=["nothing", "no face", "two sizes", "too many rows"],
+    ids=["no row", "no face", "two sizes", "too many rows"],
 )
-def test_what_makes_no_sheet_is_refused(tmp_path, rows):
+def test_invalid_rows_raise_an_error(tmp_path, rows):
     with pytest.raises(ValueError, match="Expected 1 to 24 rows with faces of one size"):
         draw_sheet(tmp_path / "sheet.png", rows, title="t")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(
-    ("num_faces", "places"),
+    ("num_faces", "slots"),
     [
         ([180], [48]),
         ([20], [20]),
@@ -180,5 +178,5 @@ def test_what_makes_no_sheet_is_refused(tmp_path, rows):
         ([], []),
     ],
 )
-def test_places_are_shared_out_by_lines(num_faces, places):
-    assert share_places(num_faces) == places
+def test_slots_are_allocated_line_by_line(num_faces, slots):
+    assert allocate_slots(num_faces) == slots

@@ -19,13 +19,13 @@ from jdfd_keras.reporting.curves import (
 )
 
 PLOTS = [plot_roc, plot_det, plot_precision_recall]
-# Of two fakes and two reals, one pair of four is in the wrong order.
+# Two fake and two real rows; one of the four pairs is in the wrong order.
 SMALL = Curve("small", np.array([False, True, False, True]), np.array([0.1, 0.35, 0.4, 0.8]))
 PERFECT = Curve("perfect", np.array([False, False, True, True]), np.array([0.1, 0.2, 0.8, 0.9]))
 
 
 def make_curve(name: str, shift: float, num=400, seed=0) -> Curve:
-    """Normal scores, fakes `shift` standard deviations above reals."""
+    """Return normal scores with fakes `shift` standard deviations higher."""
     label = np.arange(num) % 2 == 1
     return Curve(name, label, np.random.default_rng(seed).normal(shift * label))
 
@@ -39,7 +39,7 @@ def read_words(path) -> str:
     return html.unescape(path.with_suffix(".svg").read_text(encoding="utf-8"))
 
 
-def test_the_roc_curve_goes_through_its_points():
+def test_the_roc_curve_passes_through_its_points():
     line = find_line(draw_roc([SMALL], title="t"), "small")
     points = [(0, 0), (0, 0.5), (0.5, 0.5), (0.5, 1), (1, 1)]  # counted by hand, from the top score
     assert line.get_xydata().tolist() == [list(point) for point in points]
@@ -58,7 +58,7 @@ def test_nine_curves_are_nine_lines_and_a_diagonal(tmp_path):
     assert ">Trained $5, tested $5 & more<" in words
 
 
-def test_normal_scores_are_a_straight_line_on_the_axes_of_the_det():
+def test_normal_scores_are_a_straight_det_line():
     # Real N(0, 1), fake N(2, 1): probit(miss) = -2 - probit(FPR), crossing at Phi(-1) = 15.87 %.
     label = np.repeat([False, True], 20000)
     quantiles = norm.ppf((np.arange(20000) + 0.5) / 20000)
@@ -71,14 +71,14 @@ def test_normal_scores_are_a_straight_line_on_the_axes_of_the_det():
     assert line.get_label() == "normal (EER 15.9%)"
 
 
-def test_points_in_line_by_their_rates_are_kept_as_deviates_bend_the_line():
+def test_points_collinear_in_rates_are_kept_in_det_curves():
     tied = Curve("tied", np.arange(6) % 2 == 1, np.array([3, 3, 2, 2, 1, 1.0]))
     points = find_line(draw_det([tied], title="t"), "tied").get_xydata()
     third = 0.4307  # the deviate of two thirds
     np.testing.assert_allclose(points[1:3], [[-third, third], [third, -third]], atol=1e-4)
 
 
-def test_chance_and_equal_errors_are_the_diagonals_of_the_det():
+def test_chance_and_equal_errors_are_the_diagonals_of_det():
     lines = {line.get_label(): line for line in draw_det([SMALL], title="t").axes[0].lines}
     low_high = np.array([-3.0902, 3.0902])
     equal, chance = lines["equal error rate"], lines["chance (EER 50%)"]
@@ -87,7 +87,7 @@ def test_chance_and_equal_errors_are_the_diagonals_of_the_det():
     assert equal.get_linestyle() != chance.get_linestyle()
 
 
-def test_rates_of_none_and_all_are_drawn_on_the_frame():
+def test_rates_of_0_and_1_are_drawn_on_the_frame():
     figure = draw_det([SMALL], title="t")
     points = find_line(figure, "small").get_xydata()
     low, high = figure.axes[0].get_xlim()
@@ -95,7 +95,7 @@ def test_rates_of_none_and_all_are_drawn_on_the_frame():
     assert (low, high) == pytest.approx((-3.0902, 3.0902), abs=1e-4)  # of 0.1 % and 99.9 %
 
 
-def test_a_perfect_detector_has_no_det_curve_and_the_legend_says_so(tmp_path):
+def test_the_legend_explains_the_missing_det_curve_of_a_perfect_detector(tmp_path):
     wrong = Curve("wrong", PERFECT.label, -PERFECT.score)
     figure = draw_det([PERFECT, wrong, SMALL], title="t")
     assert len(find_line(figure, "perfect").get_xydata()) == 0
@@ -107,7 +107,7 @@ def test_a_perfect_detector_has_no_det_curve_and_the_legend_says_so(tmp_path):
     assert "equal error rate" in words
 
 
-def test_a_curve_that_is_not_seen_takes_no_room(tmp_path):
+def test_an_invisible_curve_does_not_change_the_layout(tmp_path):
     widths = []
     for curves in ([SMALL], [SMALL, PERFECT]):
         figure = draw_det(curves, title="t")
@@ -117,7 +117,7 @@ def test_a_curve_that_is_not_seen_takes_no_room(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_the_area_below_the_staircase_is_the_average_precision(seed):
+def test_the_area_below_the_steps_is_the_average_precision(seed):
     curve = make_curve("c", 0.3, num=60, seed=seed)
     line = find_line(draw_precision_recall([curve], title="t"), "c")
     assert line.get_drawstyle() == "steps-post"
@@ -130,14 +130,14 @@ def test_the_area_below_the_staircase_is_the_average_precision(seed):
     assert f"AP {expected:.3f}" in line.get_label()
 
 
-def test_a_real_with_the_highest_score_starts_at_no_precision():
+def test_precision_starts_at_0_if_a_real_one_scores_highest():
     curve = Curve("upside down", np.array([True, False]), np.array([0.1, 0.9]))
     line = find_line(draw_precision_recall([curve], title="t"), "upside down")
     precision_at_no_recall = line.get_ydata()[line.get_xdata() == 0]
     assert precision_at_no_recall.max() == 0.0
 
 
-def test_each_base_rate_is_drawn_and_told():
+def test_each_base_rate_is_drawn_and_in_the_legend():
     label = np.arange(100) < 20
     figure = draw_precision_recall([SMALL, Curve("few", label, np.sin(np.arange(100)))], title="t")
     levels = [line.get_ydata() for line in figure.axes[0].lines if len(line.get_xdata()) == 2]
@@ -147,7 +147,7 @@ def test_each_base_rate_is_drawn_and_told():
 
 @pytest.mark.parametrize("plot", PLOTS)
 @pytest.mark.parametrize("label", [[0, 0], [1, 1], []])
-def test_one_class_has_no_curve(tmp_path, plot, label):
+def test_one_class_raises(tmp_path, plot, label):
     curves = [SMALL, Curve("$half$", np.array(label, dtype=bool), np.full(len(label), 0.5))]
     with pytest.raises(ValueError, match=r"Expected real and fake .* \$half\$"):
         plot(tmp_path / "curve", curves, title="t")
@@ -157,7 +157,7 @@ def test_one_class_has_no_curve(tmp_path, plot, label):
 @pytest.mark.parametrize(
     ("label", "score"), [([0, 1], [0.5]), ([1, 2], [0.1, 0.2]), ([0, 1], [0.1, np.nan])]
 )
-def test_what_is_no_label_or_score_is_refused(tmp_path, label, score):
+def test_invalid_labels_or_scores_raise(tmp_path, label, score):
     with pytest.raises(ValueError, match="Expected"):
         plot_roc(tmp_path / "roc", [Curve("c", np.array(label), np.array(score))], title="t")
     with pytest.raises(ValueError, match="at least one curve"):
@@ -165,7 +165,7 @@ def test_what_is_no_label_or_score_is_refused(tmp_path, label, score):
 
 
 @pytest.mark.parametrize("plot", PLOTS)
-def test_the_same_curves_give_the_same_bytes_and_leave_pyplot_alone(tmp_path, plot):
+def test_equal_curves_give_equal_bytes_and_pyplot_is_unchanged(tmp_path, plot):
     before = pyplot.get_fignums()
     for name in "ab":
         plot(tmp_path / name, [make_curve("c", 1), SMALL], title="t")

@@ -1,4 +1,4 @@
-"""What the figures are given to draw."""
+"""The values that the figures of an experiment show, and the pages of its cells."""
 
 import json
 
@@ -7,13 +7,14 @@ import pytest
 
 from jdfd_keras.experiments.experiment import experiment
 from jdfd_keras.options import ExperimentOptions
-from jdfd_keras.reporting import experiment_report as pictures
+from jdfd_keras.reporting.experiment_report import draw_figure, write_experiment
 
 
-class Table:
-    """As much of a table of scores as a curve needs: its seed and its AUC."""
+class CellScores:
+    """Scores of a cell, as far as a curve needs them, with its seed and its AUC."""
 
-    def __init__(self, directory):
+    def __init__(self, path):
+        directory = path.parent
         report = json.loads((directory / "report.json").read_text())
         seed = int(directory.parent.name.removeprefix("seed"))
         self.label = np.array([True, False])
@@ -22,9 +23,9 @@ class Table:
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """What the drawings were given; nothing is drawn."""
+    """Arguments of the drawing functions, which draw nothing."""
     calls = {}
-    monkeypatch.setattr("jdfd_keras.reporting.experiment_report.read_cell_scores", Table)
+    monkeypatch.setattr("jdfd_keras.reporting.experiment_report.read_scores", CellScores)
     monkeypatch.setattr(
         "jdfd_keras.reporting.curves.plot_roc",
         lambda path, curves, *, title: calls.update(path=path, curves=curves, title=title),
@@ -38,19 +39,16 @@ def drawn(monkeypatch):
     return calls
 
 
-DRAW = pictures.draw
-
-
 def test_nine_curves_are_named_as_in_figure_3(rooms, drawn, named_sets, tmp_path):
     report = experiment("cross-dataset", named_sets, tmp_path / "out")
-    assert DRAW(report, tmp_path / "out") == "cross-dataset.png"
+    assert draw_figure(report, tmp_path / "out") == "cross-dataset.png"
     assert [curve.name for curve in drawn["curves"]] == [
         f"({train}, {test})" for train in "FUC" for test in "FUC"
     ]
     by_name = {curve.name: curve.score[1] for curve in drawn["curves"]}
     # Trained on UADFV, tested on FF++.
     auc = rooms.auc(tmp_path / "out/runs/uadfv/joint/seed0", named_sets["ff"], "frame")
-    assert by_name["(U, F)"] == pytest.approx(auc["value"])
+    assert by_name["(U, F)"] == pytest.approx(auc.value)
     assert drawn["path"] == tmp_path / "out/cross-dataset"
 
 
@@ -62,7 +60,7 @@ def test_curves_are_of_the_first_seed_that_all_cells_have(rooms, drawn, named_se
     rooms.refuse = refuse
     options = ExperimentOptions(seeds=(4, 7))
     report = experiment("cross-dataset", named_sets, tmp_path / "out", options)
-    DRAW(report, tmp_path / "out")
+    draw_figure(report, tmp_path / "out")
     assert {curve.score[0] for curve in drawn["curves"]} == {0.7}
     assert "seed 7" in drawn["title"]
 
@@ -70,31 +68,53 @@ def test_curves_are_of_the_first_seed_that_all_cells_have(rooms, drawn, named_se
 def test_without_any_result_nothing_is_drawn(rooms, drawn, tmp_path):
     for name in ("cross-dataset", "foreign-data", "ablation"):
         report = experiment(name, {}, tmp_path / "out")
-        assert DRAW(report, tmp_path / "out") is None
+        assert draw_figure(report, tmp_path / "out") is None
     assert drawn == {}
 
 
-def test_shares_are_drawn_with_spread_and_the_papers_points(rooms, drawn, named_sets, tmp_path):
+def test_shares_are_drawn_with_standard_deviation_and_the_papers_points(
+    rooms, drawn, named_sets, tmp_path
+):
     del named_sets["uadfv"]
     report = experiment("foreign-data", named_sets, tmp_path / "out", ExperimentOptions((0, 1)))
-    assert DRAW(report, tmp_path / "out") == "foreign-data.png"
+    assert draw_figure(report, tmp_path / "out") == "foreign-data.png"
     assert drawn["shares"] == [0, 0.05, 0.1, 0.15]
     assert set(drawn["series"]) == {"FF++", "Celeb-DF"}
-    own = "unlabelled-10-of-celebdf"
-    values = [
-        rooms.auc(tmp_path / f"out/runs/ff/{own}/seed{seed}", named_sets["celebdf"], "frame")[
-            "value"
-        ]
-        for seed in (0, 1)
-    ]
-    mean, spread = drawn["series"]["Celeb-DF"][2]
+    runs = [tmp_path / f"out/runs/ff/unlabelled-10-of-celebdf/seed{seed}" for seed in (0, 1)]
+    values = [rooms.auc(run, named_sets["celebdf"], "frame").value for run in runs]
+    mean, std = drawn["series"]["Celeb-DF"][2]
     assert mean == pytest.approx(np.mean(values))
-    assert spread == pytest.approx(np.std(values, ddof=1))
+    assert std == pytest.approx(np.std(values, ddof=1))
     assert drawn["published"]["Celeb-DF"] == pytest.approx([0.78, 0.747, None, 0.796])
     assert drawn["published"]["FF++"] == [pytest.approx(0.982), None, None, None]
-    assert json.dumps(report)
+    assert json.dumps(report.to_dict())
 
 
-def test_what_has_no_spread_has_none_in_the_figure(rooms, drawn, named_sets, tmp_path):
-    DRAW(experiment("foreign-data", named_sets, tmp_path / "out"), tmp_path / "out")
+def test_one_seed_has_no_standard_deviation_in_the_figure(rooms, drawn, named_sets, tmp_path):
+    draw_figure(experiment("foreign-data", named_sets, tmp_path / "out"), tmp_path / "out")
     assert all(point[1] is None for line in drawn["series"].values() for point in line)
+
+
+def test_the_page_of_each_cell_is_written_once(rooms, named_sets, tmp_path, monkeypatch):
+    pages = []
+
+    def write_pages(report, folder):
+        pages.append((folder, report.frame.auc.value, len(report.scores)))
+        (folder / "report.html").write_text("page")
+
+    monkeypatch.setattr("jdfd_keras.reporting.evaluation_folder.write_pages", write_pages)
+    out = tmp_path / "out"
+    report = write_experiment(experiment("cross-dataset", named_sets, out), out)
+    assert len({folder for folder, *_ in pages}) == len(pages) == 9
+    cell = report.rows[0].cells["uadfv"]
+    auc = rooms.auc(out / "runs/ff/joint/seed0", named_sets["uadfv"], "frame").value
+    assert (out / cell.results[0].report, auc, 2) in pages
+    write_experiment(experiment("cross-dataset", named_sets, out), out)
+    assert len(pages) == 9
+
+
+def test_a_page_that_cannot_be_written_is_listed(rooms, named_sets, tmp_path):
+    report = experiment("cross-dataset", named_sets, tmp_path / "out")
+    (tmp_path / "out/cells/ff/joint/seed0/uadfv/scores.parquet").write_bytes(b"damaged")
+    (reason,) = write_experiment(report, tmp_path / "out").failed
+    assert reason.startswith("page of cells/ff/joint/seed0/uadfv: Expected a Parquet table")

@@ -1,4 +1,4 @@
-"""Pages read back: every figure stands in its own cell, beside the paper's own."""
+"""Pages read back: every AUC is in its own cell, beside the paper's."""
 
 import csv
 import io
@@ -9,7 +9,6 @@ import pytest
 from jdfd_keras.experiments.experiment import experiment
 from jdfd_keras.experiments.plan import NAMES, TABLE_2, TABLE_2_OTHERS, TABLE_3
 from jdfd_keras.options import ExperimentOptions
-from jdfd_keras.reporting import experiment_tables as latex
 from jdfd_keras.reporting import experiment_tables as tables
 
 KEYS = {name: key for key, name in NAMES.items()}
@@ -17,7 +16,7 @@ KEYS = {name: key for key, name in NAMES.items()}
 
 @pytest.fixture
 def report_of(rooms, named_sets, tmp_path):
-    """A function that makes the report of an experiment."""
+    """A function that returns the report of an experiment."""
 
     def make(name, seeds=(0, 1, 2), drop=(), bounds=True):
         rooms.bounds = bounds
@@ -40,17 +39,12 @@ def read_tables(page):
     return found
 
 
-def frame_values(rooms, tmp_path, named_sets, train, own, test, seeds, level="frame"):
-    return [
-        100
-        * rooms.auc(tmp_path / f"out/runs/{train}/{own}/seed{seed}", named_sets[test], level)[
-            "value"
-        ]
-        for seed in seeds
-    ]
+def expected_percent(rooms, tmp_path, named_sets, train, folder, test, seeds, level="frame"):
+    runs = [tmp_path / f"out/runs/{train}/{folder}/seed{seed}" for seed in seeds]
+    return [100 * rooms.auc(run, named_sets[test], level).value for run in runs]
 
 
-def test_markdown_has_our_mean_and_the_papers_figure_in_each_cell(
+def test_markdown_has_our_mean_and_the_papers_auc_in_each_cell(
     report_of, rooms, named_sets, tmp_path
 ):
     frames, videos = read_tables(tables.render_markdown(report_of("cross-dataset")))
@@ -61,7 +55,7 @@ def test_markdown_has_our_mean_and_the_papers_figure_in_each_cell(
         for row in own:
             for test, cell in zip(table[0][2:], row[2:], strict=True):
                 sets = (KEYS[row[1]], "joint", KEYS[test])
-                values = frame_values(rooms, tmp_path, named_sets, *sets, (0, 1, 2), level)
+                values = expected_percent(rooms, tmp_path, named_sets, *sets, (0, 1, 2), level)
                 ours, *paper = cell.split("; paper ")
                 mean, spread = re.fullmatch(r"([\d.]+) ± ([\d.]+)", ours).groups()
                 assert float(mean) == pytest.approx(sum(values) / 3, abs=0.051)
@@ -87,14 +81,14 @@ def test_markdown_has_the_other_methods_as_published(report_of):
     assert others[7][2:] == ["**80.1**", "97.4", "56.9"]
 
 
-def test_the_cell_with_two_published_figures_shows_both(report_of):
+def test_a_cell_with_two_published_aucs_shows_both(report_of):
     for name in ("cross-dataset", "ablation"):
         page = tables.render_markdown(report_of(name, (0,)))
         assert page.count("/ 65.2 (Table 3)") == 1
         assert re.search(r"paper [*]*64\.9[*]* \(Table 2\) / 65\.2 \(Table 3\)", page)
 
 
-def test_ablation_stands_beside_table_3(report_of):
+def test_ablation_is_shown_beside_table_3(report_of):
     frames, _ = read_tables(tables.render_markdown(report_of("ablation", (0,))))
     assert frames[0][:2] == ["Train data", "Method"] and len(frames) == 7
     for row in frames[1:]:
@@ -103,7 +97,7 @@ def test_ablation_stands_beside_table_3(report_of):
             assert last == TABLE_3[row[1] == "JDFD"][KEYS[row[0]]][KEYS[test]]
 
 
-def test_foreign_data_has_the_papers_figure_where_its_text_gives_one(report_of):
+def test_foreign_data_has_the_papers_auc_where_its_text_states_one(report_of):
     page = tables.render_markdown(report_of("foreign-data", (0,)))
     frames, _ = read_tables(page)
     assert [row[1] for row in frames[1:]] == ["0 %", "5 %", "10 %", "15 %"]
@@ -120,26 +114,25 @@ def test_one_seed_has_the_interval_of_its_evaluation_or_none(report_of, rooms):
     assert re.search(r"\| \d\d\.\d; paper", bare)
 
 
-def test_what_was_not_run_has_no_number_but_the_papers(report_of):
+def test_a_cell_that_was_not_run_shows_only_the_papers_auc(report_of):
     page = tables.render_markdown(report_of("cross-dataset", (0,), drop=("celebdf",)))
     frames, videos = read_tables(page)
     own = [row for row in frames if row[0] == "JDFD"]
     assert own[2][2:] == ["not run; paper **61.1**", "not run; paper 88.4", "not run; paper 97.1"]
     assert videos[-1][2:] == ["not run"] * 3
-    assert page.count("- ff -> celebdf: data set celebdf is missing") == 1
+    assert page.count("- ff -> celebdf: dataset celebdf is missing") == 1
 
 
-def test_the_protocol_says_how_sets_were_prepared_and_runs_made(report_of):
+def test_the_protocol_states_how_datasets_were_prepared_and_runs_trained(report_of):
     page = tables.render_markdown(report_of("cross-dataset"))
-    assert (
-        "FF++ (ff): split strict, 32 frames a video, detector dlib, alignment landmarks68" in page
-    )
+    described = "FF++ (ff): split strict, 32 frames per video, detector dlib, alignment landmarks68"
+    assert described in page
     assert "20 epochs, 4 faces per step" in page and "Seeds 0, 1, 2." in page
-    assert "drawing single faces" in page and "keras 3" in page
-    assert "of FF++ the compression c23" in page
+    assert "a random split of single faces" in page and "keras 3" in page
+    assert "From FF++ it uses the compression c23" in page
 
 
-def test_csv_has_a_row_for_each_cell_and_seed_and_each_published_figure(
+def test_csv_has_a_row_for_each_cell_and_seed_and_each_published_auc(
     report_of, rooms, named_sets, tmp_path
 ):
     rows = list(csv.DictReader(io.StringIO(tables.render_csv(report_of("cross-dataset", (0, 5))))))
@@ -148,7 +141,7 @@ def test_csv_has_a_row_for_each_cell_and_seed_and_each_published_figure(
     for row in measured:
         for level in ("frame", "video"):
             sets = (row["train"], "joint", row["test"], [row["seed"]], level)
-            (value,) = frame_values(rooms, tmp_path, named_sets, *sets)
+            (value,) = expected_percent(rooms, tmp_path, named_sets, *sets)
             assert float(row[f"{level}_auc_percent"]) == pytest.approx(value, rel=1e-12)
             assert float(row[f"{level}_low_percent"]) == pytest.approx(value - 10)
     published = [row for row in rows if row["kind"] == "published"]
@@ -158,11 +151,11 @@ def test_csv_has_a_row_for_each_cell_and_seed_and_each_published_figure(
     assert all(row["video_auc_percent"] == "" for row in published)
 
 
-def test_csv_names_failures_without_a_number(report_of):
+def test_csv_lists_failures_without_an_auc(report_of):
     report = report_of("ablation", (0,), drop=("uadfv",))
     rows = list(csv.DictReader(io.StringIO(tables.render_csv(report))))
     failed = [row for row in rows if row["kind"] == "failed"]
-    assert len(failed) == len(report["failed"]) == 10
+    assert len(failed) == len(report.failed) == 10
     assert all(row["frame_auc_percent"] == "" and "uadfv=DIR" in row["source"] for row in failed)
     assert {row["decoder"] for row in failed} == {"True", "False"}
 
@@ -190,7 +183,7 @@ def test_latex_rows_fill_the_columns(report_of, name):
         assert body.count(rf"\end{{{opened}}}") == 1
 
 
-def test_latex_sets_ours_and_the_papers_figures_side_by_side(report_of):
+def test_latex_has_ours_and_the_papers_aucs_side_by_side(report_of):
     _, rows = read_latex(tables.render_latex(report_of("cross-dataset")))
     (own,) = [row for row in rows if row[:2] == ["JDFD", "UADFV"]]
     assert re.fullmatch(r"\d\d\.\d \$\\pm\$ \d+\.\d", own[2])
@@ -200,12 +193,12 @@ def test_latex_sets_ours_and_the_papers_figures_side_by_side(report_of):
 
 
 def test_latex_escapes_names():
-    assert latex.escape("a_b & 50% #1 {x} ~^ \\ $") == (
+    assert tables.escape("a_b & 50% #1 {x} ~^ \\ $") == (
         r"a\_b \& 50\% \#1 \{x\} \textasciitilde{}\textasciicircum{} \textbackslash{} \$"
     )
 
 
-def test_a_key_of_ones_own_is_escaped_and_has_no_published_figure(rooms, named_sets, tmp_path):
+def test_another_dataset_is_escaped_and_has_no_published_auc(rooms, named_sets, tmp_path):
     sets = {"my_set": named_sets.pop("celebdf")} | named_sets
     report = experiment("cross-dataset", sets, tmp_path / "out")
     text = tables.render_latex(report)

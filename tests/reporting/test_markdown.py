@@ -54,7 +54,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
-def test_a_table_has_a_rule_for_each_column_and_a_line_for_each_row():
+def test_a_table_has_a_rule_per_column_and_a_line_per_row():
     assert table(("name", "value"), [("a", 1), ("b", 0.5)], align="lr").splitlines() == [
         "| name | value |",
         "| :--- | ---: |",
@@ -67,12 +67,12 @@ def test_a_table_has_a_rule_for_each_column_and_a_line_for_each_row():
 @pytest.mark.parametrize(
     "text", ["0.912 [0.880, 0.940]", "Deep_fakes c23/000_003", "a (b)", "1 %", "R&D & x"]
 )
-def test_plain_words_stay_as_they_are(text):
+def test_plain_text_is_unchanged(text):
     assert cell(text) == text
 
 
 @pytest.mark.parametrize("text", NASTY)
-def test_a_cell_shows_what_it_was_given_and_nothing_else(tmp_path, text):
+def test_a_cell_is_shown_literally(tmp_path, text):
     write_page(tmp_path / "page.html", table(("before", text), [(text, "after")]))
     page = Page(tmp_path / "page.html")
     shown = " ".join(text.split())
@@ -80,13 +80,13 @@ def test_a_cell_shows_what_it_was_given_and_nothing_else(tmp_path, text):
     assert not {"script", "img", "a", "em", "strong", "code"} & {tag for tag, _ in page.tags}
 
 
-def test_marks_that_are_meant_are_obeyed(tmp_path):
+def test_marked_text_keeps_its_markdown(tmp_path):
     write_page(tmp_path / "page.html", table(("a",), [(Marked("**1**"),), ("**2**",)]))
     assert "<strong>1</strong>" in (tmp_path / "page.html").read_text()
     assert Page(tmp_path / "page.html").cells == ["a", "1", "**2**"]
 
 
-def test_html_in_the_text_is_shown_and_not_obeyed(tmp_path):
+def test_html_is_escaped(tmp_path):
     write_page(
         tmp_path / "page.html",
         "# A <b>title</b> & more\n\n<script>alert(1)</script>\n\nin <img src=x> line\n\n"
@@ -99,7 +99,7 @@ def test_html_in_the_text_is_shown_and_not_obeyed(tmp_path):
     assert "<title>A &lt;b&gt;title&lt;/b&gt; &amp; more</title>" in text
 
 
-def test_the_title_of_the_page_is_the_text_of_its_heading(tmp_path):
+def test_the_title_of_the_page_is_its_heading(tmp_path):
     name = "A_b_ *c* | `d` &lt; 1 # \\"
     write_page(tmp_path / "page.html", f"text\n\n## Not this\n\n# {cell(name)} at *last*\n\n# No\n")
     title = re.search("<title>(.*)</title>", (tmp_path / "page.html").read_text())[1]
@@ -124,7 +124,7 @@ PNG = make_png()
         (None, "png"),
     ],
 )
-def test_the_smaller_picture_is_inside_the_page(tmp_path, svg, kind):
+def test_the_smaller_image_is_embedded(tmp_path, svg, kind):
     (tmp_path / "roc.png").write_bytes(PNG)
     if svg:
         (tmp_path / "roc.svg").write_bytes(svg)
@@ -137,13 +137,13 @@ def test_the_smaller_picture_is_inside_the_page(tmp_path, svg, kind):
 
 
 @pytest.mark.parametrize(("info", "width"), [({}, "200"), ({"dpi": (192, 192)}, "100")])
-def test_a_picture_is_as_wide_as_its_resolution_says(tmp_path, info, width):
+def test_an_image_has_the_width_of_its_resolution(tmp_path, info, width):
     (tmp_path / "roc.png").write_bytes(make_png(200, **info))
     write_page(tmp_path / "page.html", "![a curve](roc.png)\n")
     assert [image["width"] for image in Page(tmp_path / "page.html").get("img")] == [width]
 
 
-def test_a_page_needs_nothing_besides_itself(tmp_path):
+def test_a_page_is_self_contained(tmp_path):
     (tmp_path / "roc.png").write_bytes(PNG)
     write_page(tmp_path / "page.html", "# Title\n\ntext\n\n![a](roc.png) ![b](roc.png)\n")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
@@ -154,19 +154,19 @@ def test_a_page_needs_nothing_besides_itself(tmp_path):
     assert re.findall(r"src=\"(.{5})", text) == ["data:", "data:"]
 
 
-def test_a_missing_picture_is_an_error_and_leaves_no_page(tmp_path):
+def test_a_missing_image_raises_and_writes_no_page(tmp_path):
     with pytest.raises(OSError, match=r"roc\.png"):
         write_page(tmp_path / "page.html", "![a curve](roc.png)\n")
     assert not (tmp_path / "page.html").exists()
 
 
-def test_a_page_without_a_title_bears_the_name_of_its_file(tmp_path):
+def test_a_page_without_heading_has_the_file_name_as_title(tmp_path):
     write_page(tmp_path / "audit.html", "text, é\n")
     text = (tmp_path / "audit.html").read_text(encoding="utf-8")
     assert "<title>audit</title>" in text and "é" in text
 
 
-def test_a_page_that_is_there_is_replaced(tmp_path):
+def test_an_existing_page_is_replaced(tmp_path):
     for word in ("one", "two"):
         write_page(tmp_path / "page.html", word)
     text = (tmp_path / "page.html").read_text()

@@ -1,23 +1,34 @@
-"""The page: sentences that a person may rely on."""
+"""The page of a report: sections, sentences and escaping."""
+
+from dataclasses import replace
 
 import pytest
 
+from jdfd_keras.client.metadata import Calibration
+from jdfd_keras.evaluation.calibrate import CalibrationError, CalibrationResult
 from jdfd_keras.evaluation.delong import compare_scores
-from jdfd_keras.evaluation.eval_data import Excluded
-from jdfd_keras.evaluation.metrics import MEASURED
-from jdfd_keras.evaluation.report import build_report
+from jdfd_keras.evaluation.eval_data import UNKNOWN, Excluded, Protocol
+from jdfd_keras.evaluation.metrics import MEASURED, Estimate
+from jdfd_keras.evaluation.report import Report, build_report
 from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.options import EvaluateOptions
 from jdfd_keras.reporting.markdown import write_page
-from jdfd_keras.reporting.render_report import MOST_LISTED, render_markdown
-from jdfd_keras.reporting.report_text import format_estimate, format_value, summarize, title_of
+from jdfd_keras.reporting.render_report import MAX_LISTED, render_markdown
+from jdfd_keras.reporting.report_text import (
+    format_estimate,
+    format_value,
+    summarize,
+    summarize_calibration,
+    title_of,
+)
 
 PROTOCOL = {
     "model": "run",
+    "model_digest": "ab" * 32,
     "split": "test",
-    "data": {"clips": {}},
-    "training": "not known here",
-    "leaks": "none found",
+    "data": {"clips": None},
+    "leakage": "none found",
+    "coverage": "all videos of the split in the manifest",
 }
 FACES = {
     "every": 0,
@@ -26,7 +37,7 @@ FACES = {
     "alignment": "eyes",
     "face_size": 299,
 }
-# From the top: fake, real, fake, real: 3 of 4 pairs in order, as in every interval undefined.
+# By descending score fake, real, fake, real: 3 of 4 pairs are in order.
 FOUR = {
     "video_id": ["a", "b", "c", "d"],
     "label": [0, 0, 1, 1],
@@ -35,19 +46,19 @@ FOUR = {
 }
 
 
-def make_report(columns=None, *, protocol=None, rounds=0, **changed) -> dict:
-    options = EvaluateOptions(rounds=rounds, **changed.pop("options", {}))
+def make_report(columns=None, *, protocol=None, n_resamples=0, **changed) -> Report:
+    options = EvaluateOptions(n_resamples=n_resamples, **changed.pop("options", {}))
     settings = {
         "threshold": 0.5,
         "options": options,
-        "protocol": {**PROTOCOL, **(protocol or {})},
+        "protocol": Protocol.from_dict({**PROTOCOL, **(protocol or {})}),
         "excluded": [],
     }
     return build_report(Scores.from_faces(**(columns or FOUR)), **{**settings, **changed})
 
 
 def make_videos(num_real: int, num_fake: int, **changed) -> dict:
-    """Reals evenly up to 0.5, fakes evenly from there; a video each."""
+    """Return one video per face: real ones evenly below the fakes."""
     number = num_real + num_fake
     return {
         "video_id": [f"v{row}" for row in range(number)],
@@ -61,30 +72,30 @@ def find_section(page: str, title: str) -> str:
     return page.split(f"## {title}\n\n")[1].split("\n\n## ")[0]
 
 
-def test_the_page_shows_numbers_and_protocol():
+def test_the_page_shows_metrics_and_protocol():
     page = render_markdown(make_report())
     assert page.startswith("# run on clips, split test\n\n**Video AUC 0.750** over 4 videos")
     assert "(2 real, 2 fake, 4 faces)" in page
     assert "| area under the ROC curve (AUC) | 0.750 | 0.750 |" in page
-    assert "| reals called fake at 0.5 | 0.500 | 0.500 |" in page
+    assert "| false positive rate at 0.5 (real called fake) | 0.500 | 0.500 |" in page
     assert "| split | test |" in page and "| threshold | 0.5 |" in page
     assert "one video is 50.0% of it" in page
     assert page.endswith("|\n")
 
 
-def test_every_number_has_a_row():
+def test_every_metric_has_a_row():
     table = render_markdown(make_report()).split("| real / fake |")[1].split("\n\n")[0]
     assert len(table.splitlines()) == 1 + len(MEASURED)
-    assert "1 % of reals are called fake | 0.500 | 0.500 |" in table
+    assert "at a false positive rate of 1 % | 0.500 | 0.500 |" in table
 
 
-def test_an_interval_stands_beside_its_number():
-    report = make_report(rounds=50)
-    low, high = report["video"]["auc"]["low"], report["video"]["auc"]["high"]
+def test_an_interval_is_shown_with_its_metric():
+    report = make_report(n_resamples=50)
+    low, high = report.video.auc.low, report.video.auc.high
     page = render_markdown(report)
     assert f"(AUC) | 0.750 [{low:.3f}, {high:.3f}] | 0.750 [{low:.3f}, {high:.3f}] |" in page
     assert f"**Video AUC 0.750** (95 % interval {low:.3f} to {high:.3f}) over" in page
-    assert "In brackets: 95 %, BCa bootstrap over videos within each class, 50 rounds" in page
+    assert "In brackets: 95 %, BCa bootstrap over videos within each class, 50 resamples" in page
 
 
 @pytest.mark.parametrize(
@@ -96,114 +107,111 @@ def test_an_interval_stands_beside_its_number():
         ((0.0, 0.0, 0.0), "0.000 [0.000, 0.000]"),
     ],
 )
-def test_an_estimate_is_written_with_three_decimals(estimate, text):
-    assert format_estimate(dict(zip(("value", "low", "high"), estimate, strict=True))) == text
+def test_an_estimate_has_three_decimals(estimate, text):
+    assert format_estimate(Estimate(*estimate)) == text
 
 
-def test_nothing_known_is_undefined():
+def test_none_is_undefined():
     assert (format_value(None), format_value(0.0)) == ("undefined", "0.000")
 
 
 @pytest.mark.parametrize("label", [0, 1])
-def test_one_class_alone_is_undefined_on_the_page_and_never_a_half(label):
+def test_metrics_of_one_class_are_undefined_on_the_page_and_never_a_half(label):
     columns = {"video_id": list("abc"), "label": [label] * 3, "score": [0.1, 0.2, 0.9]}
-    page = render_markdown(make_report(columns, rounds=20))
+    page = render_markdown(make_report(columns, n_resamples=20))
     assert f"**All 3 scored videos are {'fake' if label else 'real'}**" in page
     assert "| area under the ROC curve (AUC) | undefined | undefined |" in page
     assert "| equal error rate (EER) | undefined | undefined |" in page
     assert "0.500" not in page
     assert "There are no curves" in find_section(page, "Curves") and "![" not in page
-    assert ("The scores hold no fakes." in page) == (not label)
+    assert ("There are no fake videos." in page) == (not label)
     assert summarize(make_report(columns)).startswith("videos: AUC undefined, EER undefined")
 
 
-def test_a_class_of_one_video_is_said_to_give_no_interval():
+def test_a_missing_interval_is_explained():
     columns = {"video_id": ["a", "b", "c"], "label": [0, 1, 1], "score": [0.1, 0.2, 0.9]}
-    page = render_markdown(make_report(columns, rounds=20))
-    assert "There is no interval: that takes two videos of each class." in page
-    assert "There is no interval: no rounds were asked for." in render_markdown(make_report())
+    page = render_markdown(make_report(columns, n_resamples=20))
+    assert "There is no interval: it needs two videos of each class." in page
+    assert "There is no interval: the bootstrap was turned off." in render_markdown(make_report())
 
 
-def test_an_auc_that_may_be_a_coins_is_said_to_be():
-    said = "does not show that it is better than a coin"
+def test_an_auc_that_may_be_chance_is_flagged():
+    sentence = "does not show that it is better than chance"
     overlapping = make_videos(10, 10, score=[(7 * row % 20) / 20 for row in range(20)])
-    assert said in render_markdown(make_report(overlapping, rounds=100))
-    assert said not in render_markdown(make_report(make_videos(10, 10), rounds=100))
+    assert sentence in render_markdown(make_report(overlapping, n_resamples=100))
+    assert sentence not in render_markdown(make_report(make_videos(10, 10), n_resamples=100))
 
 
-def test_a_perfect_auc_is_said_to_be_no_certainty():
-    page = render_markdown(make_report(make_videos(10, 8), rounds=20))
-    assert "There is no interval: in these videos the classes lie wholly apart" in page
+def test_a_perfect_auc_is_not_presented_as_certain():
+    page = render_markdown(make_report(make_videos(10, 8), n_resamples=20))
+    assert "There is no interval: these videos are separated perfectly" in page
     assert "it rests on 10 real and 8 fake videos" in page
     assert "it rests on" not in render_markdown(make_report())
 
 
-def test_an_auc_below_a_half_is_said_to_be_worse_than_a_coin():
-    turned = make_videos(10, 10, score=[1 - row / 20 + row % 7 / 70 for row in range(20)])
-    turned["score"][0] = 0.2
-    page = render_markdown(make_report(turned, rounds=100))
-    assert "**It is worse than a coin**: are labels or scores turned round?" in page
+def test_an_auc_below_a_half_is_flagged():
+    inverted = make_videos(10, 10, score=[1 - row / 20 + row % 7 / 70 for row in range(20)])
+    inverted["score"][0] = 0.2
+    page = render_markdown(make_report(inverted, n_resamples=100))
+    assert "**It is worse than chance**: check whether labels or scores are inverted." in page
     assert "does not show" not in page
 
 
-def test_an_auc_near_to_one_of_few_videos_is_said_to_be_surer_than_it_is():
-    said = "the interval of the AUC is too narrow"
+def test_a_too_narrow_interval_near_one_is_flagged():
+    sentence = "the interval of the AUC is too narrow"
     near = make_videos(10, 10)
     near["score"][9], near["score"][10] = near["score"][10], near["score"][9]
-    assert said in render_markdown(make_report(near, rounds=200))
-    assert said not in render_markdown(make_report(near, rounds=0))
+    assert sentence in render_markdown(make_report(near, n_resamples=200))
+    assert sentence not in render_markdown(make_report(near, n_resamples=0))
     overlapping = make_videos(10, 10, score=[(7 * row % 20) / 20 for row in range(20)])
-    assert said not in render_markdown(make_report(overlapping, rounds=100))
+    assert sentence not in render_markdown(make_report(overlapping, n_resamples=100))
 
 
 @pytest.mark.parametrize(
-    ("num_real", "said"),
+    ("num_real", "sentence"),
     [
-        (1, "Of 1 real video, 1 % and 5 % is less than one"),
-        (19, "Of 19 real videos, 1 % and 5 % is less than one"),
-        (20, "Of 20 real videos, 1 % is less than one"),
-        (99, "Of 99 real videos, 1 % is less than one"),
+        (1, "With 1 real video, 1 % and 5 % are less than one video"),
+        (19, "With 19 real videos, 1 % and 5 % are less than one video"),
+        (20, "With 20 real videos, 1 % is less than one video"),
+        (99, "With 99 real videos, 1 % is less than one video"),
         (100, None),
     ],
 )
-def test_few_reals_are_said_to_be_too_few_for_small_rates(num_real, said):
+def test_rates_below_one_real_video_are_flagged(num_real, sentence):
     page = render_markdown(make_report(make_videos(num_real, 3)))
-    assert said in page if said else "less than one" not in page
+    assert sentence in page if sentence else "less than one" not in page
 
 
-def test_how_a_video_is_scored_is_said():
-    assert "A video's score is the mean of its faces." in render_markdown(make_report())
+def test_the_aggregation_is_stated():
+    assert "A video's score is the mean of its face scores." in render_markdown(make_report())
     page = render_markdown(make_report(options={"aggregation": "track"}))
-    assert "A video's score is the highest of the means of its people." in page
+    assert "A video's score is the highest mean score of the people in it." in page
 
 
-def test_the_summary_says_both_levels_and_what_was_left_out():
+def test_the_summary_states_both_levels_and_excluded_videos():
     # The ROC curve crosses FPR = 1 - TPR at (0.5, 0.5).
     excluded = [Excluded("clips", "e", True, "no face")]
     assert summarize(make_report(excluded=excluded)).splitlines() == [
         "videos: AUC 0.750, EER 0.500, accuracy 0.750 (2 real, 2 fake)",
         "faces: AUC 0.750, EER 0.500, accuracy 0.750 (2 real, 2 fake)",
-        "without a score: 1 video, named in the report",
+        "without a score: 1 video; see the report",
     ]
-    assert summarize(make_report(excluded=excluded * 2)).endswith(
-        "score: 2 videos, named in the report"
-    )
+    assert summarize(make_report(excluded=excluded * 2)).endswith("score: 2 videos; see the report")
     assert "without" not in summarize(make_report())
 
 
-def test_a_comparison_is_told_with_its_interval_and_p():
-    report = make_report()
+def test_a_comparison_is_shown_with_interval_and_p_value():
     first = Scores.from_faces(**FOUR)
     second = Scores.from_faces(
         video_id=list("abcde"), label=[0, 0, 1, 1, 1], score=[0.9, 0.1, 0.5, 0.6, 0.7]
     )
-    report["comparison"] = {"with": "other|.csv"} | compare_scores(first, second, "mean")
+    comparison = compare_scores(first, second, name="other|.csv")
+    report = replace(make_report(), comparison=comparison)
     section = find_section(render_markdown(report), "Comparison")
-    found = report["comparison"]["video"]
-    low, high = found["difference"]["low"], found["difference"]["high"]
+    found = comparison.video
     line = (
-        f"videos: AUC 0.750 beside 0.500, difference 0.250 [{low:.3f}, {high:.3f}], "
-        f"p = {found['p']:.3g}"
+        "videos: AUC 0.750 and 0.500, difference 0.250 "
+        f"[{found.difference.low:.3f}, {found.difference.high:.3f}], p = {found.p:.3g}"
     )
     assert line in section and line in summarize(report)
     assert "other\\|.csv, on 4 videos that both have scored" in section
@@ -211,17 +219,17 @@ def test_a_comparison_is_told_with_its_interval_and_p():
     assert "only this detector" not in section
 
 
-def test_a_comparison_of_one_class_is_undefined_in_words():
-    report = make_report()
+def test_a_comparison_on_one_class_is_undefined():
     only_real = Scores.from_faces(video_id=["a", "b"], label=[0, 0], score=[0.1, 0.2])
-    report["comparison"] = {"with": "x.csv"} | compare_scores(only_real, only_real, "mean")
+    comparison = compare_scores(only_real, only_real, name="x.csv")
+    report = replace(make_report(), comparison=comparison)
     section = find_section(render_markdown(report), "Comparison")
-    assert "a difference of AUC is undefined, one class lacks" in section
+    assert "the difference in AUC is undefined, one class is absent" in section
     assert "Faces cannot be compared" in section
     assert "undefined" in summarize(report).splitlines()[2]
 
 
-def test_groups_have_a_table_each_and_nest_by_name():
+def test_each_group_has_a_table_with_its_strata():
     columns = {
         name: [value for value in values for _ in range(2)]
         for name, values in {"label": [0, 1, 0, 1], "score": [0.1, 0.9, 0.2, 0.8]}.items()
@@ -233,7 +241,7 @@ def test_groups_have_a_table_each_and_nest_by_name():
         "manipulation": ["Deepfakes" if label else "" for label in columns["label"]],
     }
     page = render_markdown(make_report(columns))
-    section = find_section(page, "By data set")
+    section = find_section(page, "By dataset")
     names = [line.split(" | ")[0][2:] for line in section.splitlines()[2:]]
     assert names == ["x", "x / c23", "x / c40", "y", "y / c23", "y / c40"]
     assert "| x / c40 | 1 / 1 | 0 | 2 | 1.000 | 1.000 | 0.000 |" in section
@@ -241,68 +249,69 @@ def test_groups_have_a_table_each_and_nest_by_name():
     assert "By split" not in page
 
 
-def test_excluded_videos_are_named_with_reason_and_do_not_break_the_table():
+def test_excluded_videos_are_listed_with_the_reason():
     excluded = [Excluded("clips", "e|f", True, "no face\nin 8 frames")]
     page = render_markdown(make_report(excluded=excluded))
     section = find_section(page, "Videos without a score")
-    assert "Without a score: 1 of 5 videos, so that 80.0% are covered" in section
+    assert "1 of 5 videos have no score (coverage 80.0%)" in section
     assert "| clips | e\\|f | fake | no face in 8 frames |" in section
-    assert "They leave out 1 of 5 videos" in page
+    assert "They exclude 1 of 5 videos" in page
     assert "every video has a score" in render_markdown(make_report())
 
 
 @pytest.mark.parametrize("more", [0, 1, 200])
-def test_a_long_list_of_excluded_videos_is_cut_and_said_to_be(more):
+def test_a_long_list_of_excluded_videos_is_truncated(more):
     excluded = [
         Excluded("clips", f"video{number:03}", False, "no face")
-        for number in range(MOST_LISTED + more)
+        for number in range(MAX_LISTED + more)
     ]
     section = find_section(
         render_markdown(make_report(excluded=excluded)), "Videos without a score"
     )
-    assert section.count("| real | no face |") == MOST_LISTED
-    assert (f"{more} more are named in report.json" in section) == bool(more)
-    assert ("more are named" in section) == bool(more)
+    assert section.count("| real | no face |") == MAX_LISTED
+    assert (f"{more} more are listed in report.json" in section) == bool(more)
+    assert ("more are listed" in section) == bool(more)
 
 
 @pytest.mark.parametrize(
-    ("mse", "mean_face_mse", "said"),
+    ("mse", "mean_face_mse", "sentence"),
     [
-        (0.05, 0.2, "explains 75.0% of how the faces differ"),
+        (0.05, 0.2, "explains 75.0% of the variance between faces"),
         (0.2, 0.2, "no better than the mean face"),
         (0.3, 0.2, "no better than the mean face"),
         (0.1, 0.0, "no better than the mean face"),
     ],
 )
-def test_a_decoder_that_only_learned_the_mean_face_is_seen(mse, mean_face_mse, said):
+def test_a_decoder_no_better_than_the_mean_face_is_flagged(mse, mean_face_mse, sentence):
     columns = {**FOUR, "reconstruction_error": [mse] * 4}
     page = render_markdown(make_report(columns, mean_face_mse=mean_face_mse))
-    assert said in find_section(page, "Reconstruction")
-    assert "frame AUC of 0.500" in page  # of errors that are all the same
+    assert sentence in find_section(page, "Reconstruction")
+    assert "frame AUC of 0.500" in page  # all errors are equal
     assert "## Reconstruction" not in render_markdown(make_report(columns))
 
 
 @pytest.mark.parametrize(
-    ("split", "said"), [("val", "the numbers flatter"), ("train", "memory, not of skill")]
+    ("split", "sentence"),
+    [("val", "are too optimistic"), ("train", "memorisation, not generalisation")],
 )
-def test_a_split_that_training_has_used_is_warned_of(split, said):
-    assert said in render_markdown(make_report(protocol={"split": split}))
-    assert said not in render_markdown(make_report())
+def test_a_split_that_training_used_is_flagged(split, sentence):
+    assert sentence in render_markdown(make_report(protocol={"split": split}))
+    assert sentence not in render_markdown(make_report())
 
 
-def test_faces_taken_otherwise_than_in_training_are_warned_of():
+def test_faces_extracted_with_other_options_are_flagged():
     data = {"clips": {"faces": FACES}}
     other = {"data": data, "training_faces": {**FACES, "detector": "dlib"}}
-    said = "The faces of clips were taken otherwise than those of the training, in detector:"
-    assert said in render_markdown(make_report(protocol=other))
+    sentence = "extracted with other options than those of the training (detector)"
+    assert sentence in render_markdown(make_report(protocol=other))
     same = {"data": data, "training_faces": FACES}
-    assert "otherwise" not in render_markdown(make_report(protocol=same))
-    assert "otherwise" not in render_markdown(make_report(protocol={"data": data}))
+    assert "other options" not in render_markdown(make_report(protocol=same))
+    assert "other options" not in render_markdown(make_report(protocol={"data": data}))
 
 
-def test_how_it_came_about_is_said_in_a_sentence():
+def test_training_and_test_data_are_stated():
     page = render_markdown(make_report())
-    assert "What it was trained on is not known here. Leaks: none found." in page
+    assert "The training data is unknown. Leakage: none found." in page
     assert "Tested on" not in page
     protocol = {
         "data": {"clips": {"faces": FACES, "split": {"split": "source"}}},
@@ -315,20 +324,21 @@ def test_how_it_came_about_is_said_in_a_sentence():
     page = render_markdown(make_report(protocol=protocol))
     assert (
         "Trained on ffpp (official splits, seed 7). Tested on clips (source splits): up to 32 "
-        "frames per video, faces found by mtcnn, laid by eyes, 299 pixels. Leaks: none found."
+        "frames per video, faces detected by mtcnn, aligned with eyes, 299 pixels. Leakage: none "
+        "found."
     ) in page
     every = {"data": {"clips": {"faces": {**FACES, "every": 5}, "split": {"split": "source"}}}}
     assert "one frame of 5" in render_markdown(make_report(protocol=every))
 
 
-def test_faces_split_singly_are_warned_of():
-    said = "clips was split by single faces, as in the paper"
+def test_a_split_by_single_faces_is_flagged():
+    sentence = "clips was split by single faces, as in the paper"
     singly = {"data": {"clips": {"split": {"split": "paper"}}}}
-    assert said in render_markdown(make_report(protocol=singly))
-    assert said not in render_markdown(make_report())
+    assert sentence in render_markdown(make_report(protocol=singly))
+    assert sentence not in render_markdown(make_report())
 
 
-def test_calibrated_scores_are_said_to_be_and_others_not():
+def test_calibration_is_described():
     calibration = {
         "temperature": 1.5,
         "threshold": 0.5,
@@ -341,23 +351,25 @@ def test_calibrated_scores_are_said_to_be_and_others_not():
         "ece_after": 0.125,
     }
     page = render_markdown(make_report(protocol={"calibration": calibration}))
-    assert "temperature of 1.5, on 12 real and 13 fake validation videos of clips" in page
-    assert "A verdict between 0.25 and 0.75 is `uncertain`." in page
-    assert "was 0.250 before and 0.125 after. A verdict" in page
-    assert "not a calibrated probability" not in page
+    assert "temperature of 1.5, fitted on 12 real and 13 fake validation videos of clips" in page
+    assert "A score between 0.25 and 0.75 is `uncertain`." in page
+    assert "was 0.250 before and 0.125 after. A score" in page
+    assert "uncalibrated output" not in page
     assert "| real videos | 0 | 1 | 1 |" in find_section(page, "Verdicts")
     worse = {**calibration, "ece_after": 0.5}
-    assert "It rose: so few" in render_markdown(make_report(protocol={"calibration": worse}))
-    unknown = render_markdown(make_report(protocol={"calibration": "not known here"}))
-    assert "Whether the scores are calibrated is not known here." in unknown
-    assert "not a calibrated probability" not in unknown
+    assert "It increased on this small set" in render_markdown(
+        make_report(protocol={"calibration": worse})
+    )
+    unknown = render_markdown(make_report(protocol={"model_digest": ""}))
+    assert "Whether the scores are calibrated is unknown." in unknown
+    assert "uncalibrated output" not in unknown
     plain = render_markdown(make_report())
-    assert "The scores are not calibrated" in plain and "not a calibrated probability" in plain
-    # Both bins of one face each: |0.25 - 0|, |0.75 - 0|, |0.5 - 1| and 0 over four.
+    assert "The scores are not calibrated" in plain and "uncalibrated output" in plain
+    # Four bins of one face each: (|0.25 - 0| + |0.75 - 0| + |0.5 - 1| + 0) / 4.
     assert "Expected calibration error: 0.375 of faces" in plain
 
 
-def test_pictures_stand_in_their_sections_and_nowhere_without_them():
+def test_figures_are_in_their_sections():
     names = ("roc", "det", "precision-recall", "scores", "reliability", "faces", "errors")
     page = render_markdown(make_report(), names)
     for section, shown in {
@@ -373,25 +385,25 @@ def test_pictures_stand_in_their_sections_and_nowhere_without_them():
     assert "![" not in plain and "## Faces" not in plain
 
 
-def test_the_hardest_faces_are_listed_and_called_errors_only_where_they_are():
+def test_the_hardest_faces_are_only_called_errors_if_they_are():
     section = find_section(render_markdown(make_report()), "Hardest errors")
     assert "| 1 | real | 0.750 | b | 0 |" in section and "| 3 | fake | 0.500 | c | 0 |" in section
     apart = render_markdown(make_report(make_videos(2, 2)))
     assert "## Hardest errors" not in apart
-    section = find_section(apart, "Nearest to an error")
-    assert "No face of these is on the wrong side of 0.5." in section
+    section = find_section(apart, "Closest to an error")
+    assert "All of these faces are on the correct side of 0.5." in section
 
 
-def test_videos_that_nobody_counted_are_not_said_to_be_all():
-    unknown = make_report(protocol={"coverage": "not known here"})
+def test_unknown_coverage_is_stated():
+    unknown = make_report(protocol={"coverage": UNKNOWN})
     section = find_section(render_markdown(unknown), "Videos without a score")
-    assert section == "Whether there are any is not known here: name the data sets to check."
+    assert section == "Unknown: give the datasets to list them."
 
 
 NASTY = "<script>alert(1)</script> | ![x](missing.png) [y](http://z) \\"
 
 
-def test_no_name_breaks_the_page_or_obeys(tmp_path):
+def test_names_cannot_inject_markup(tmp_path):
     columns = {
         **FOUR,
         "manipulation": ["", "", NASTY, NASTY + "2"],
@@ -414,12 +426,12 @@ def test_no_name_breaks_the_page_or_obeys(tmp_path):
             "training_faces": {**FACES, "face_size": 71},
             "calibration": calibration,
             "training": {NASTY: NASTY, "data": {"name": NASTY}},
-            "leaks": NASTY,
+            "leakage": NASTY,
         },
         excluded=[Excluded(NASTY, NASTY, True, NASTY)],
     )
     scores = Scores.from_faces(**columns)
-    report["comparison"] = {"with": NASTY} | compare_scores(scores, scores, "mean")
+    report = replace(report, comparison=compare_scores(scores, scores, name=NASTY))
     text = render_markdown(report)
     for line in text.splitlines():
         if line.startswith("|"):
@@ -431,27 +443,54 @@ def test_no_name_breaks_the_page_or_obeys(tmp_path):
     assert "&lt;script&gt;alert(1)&lt;/script&gt; | ![x](missing.png) [y](http://z) \\</td>" in html
 
 
-def test_a_title_names_model_data_and_split():
-    assert title_of(PROTOCOL) == "run on clips, split test"
-    assert title_of({"model": "scores.csv", "data": {}}) == "scores.csv"
-    assert title_of({"model": "run", "data": {"a": {}, "b": {}}}) == "run on a, b"
-    many = {"model": "run", "data": dict.fromkeys("abcd", {})}
-    assert title_of(many) == "run on 4 data sets"
+def test_a_title_states_model_data_and_split():
+    assert title_of(Protocol.from_dict(PROTOCOL)) == "run on clips, split test"
+
+    def title(*data: str) -> str:
+        return title_of(Protocol(model="run", data=dict.fromkeys(data), leakage="none"))
+
+    assert title() == "run"
+    assert title("a", "b") == "run on a, b"
+    assert title(*"abcd") == "run on 4 datasets"
 
 
-def test_scores_that_tie_are_not_said_to_lie_apart():
-    page = render_markdown(make_report({**FOUR, "score": [0.5] * 4}, rounds=100))
-    assert "There is no interval: whichever videos are drawn, it stays the same." in page
-    assert "wholly apart" not in page
-    turned = render_markdown(make_report({**FOUR, "score": [0.9, 0.8, 0.2, 0.1]}, rounds=100))
-    assert "**It is worse than a coin**" in turned and "wholly apart" not in turned
+def test_tied_scores_are_not_called_separable():
+    page = render_markdown(make_report({**FOUR, "score": [0.5] * 4}, n_resamples=100))
+    assert "There is no interval: every resample gives the same AUC." in page
+    assert "separated perfectly" not in page
+    inverted = render_markdown(
+        make_report({**FOUR, "score": [0.9, 0.8, 0.2, 0.1]}, n_resamples=100)
+    )
+    assert "**It is worse than chance**" in inverted and "separated perfectly" not in inverted
 
 
-def test_intervals_of_few_videos_are_said_to_be_too_sure():
-    said = "With fewer than 20 videos of a class"
+def test_intervals_of_few_videos_are_flagged():
+    sentence = "With fewer than 20 videos of a class"
     overlapping = [(7 * row % 40) / 40 for row in range(40)]
     few = make_videos(19, 21, score=overlapping)
-    assert said in render_markdown(make_report(few, rounds=100))
+    assert sentence in render_markdown(make_report(few, n_resamples=100))
     enough = make_videos(20, 20, score=overlapping)
-    assert said not in render_markdown(make_report(enough, rounds=100))
-    assert said not in render_markdown(make_report(few))
+    assert sentence not in render_markdown(make_report(enough, n_resamples=100))
+    assert sentence not in render_markdown(make_report(few))
+
+
+def test_the_summary_of_a_calibration_notes_what_is_doubtful():
+    calibration = Calibration(2.0, 0.5, 0.25, 0.75, 0.05, "clips", num_real=12, num_fake=1)
+    verdicts = {
+        "real": {"real": 11, "uncertain": 1, "fake": 0},
+        "fake": {"real": 0, "uncertain": 0, "fake": 1},
+    }
+    errors = CalibrationError(0.1, 0.2), CalibrationError(0.3, 0.25)
+    result = CalibrationResult(calibration, *errors, verdicts, "none")
+    first, *lines = summarize_calibration(result).splitlines()
+    assert first == "validation: 12 real and 1 fake video of clips"
+    assert lines[:3] == [
+        "temperature 2: calibration error of faces 0.100 -> 0.300, of videos 0.200 -> 0.250",
+        "threshold 0.5 for a false positive rate of at most 0.05",
+        "uncertain from 0.25 to 0.75; real videos: 11 real, 1 uncertain, 0 fake, "
+        "fake videos: 0 real, 0 uncertain, 1 fake",
+    ]
+    assert "the threshold is set by a single video" in lines[3]
+    assert "calibration increased the calibration error" in lines[4]
+    uninformative = replace(result, calibration=replace(calibration, temperature=20.0))
+    assert "no temperature is high enough" in summarize_calibration(uninformative)

@@ -1,4 +1,4 @@
-"""What all figures share: two files, the same bytes for the same input, nothing left behind."""
+"""The common style: two files, equal bytes for equal input, no global changes."""
 
 import json
 import re
@@ -20,15 +20,15 @@ def draw(path, text="a $5 b $5"):
     save_figure(figure, path)
 
 
-def test_a_figure_is_a_png_and_an_svg_beside_each_other(tmp_path):
-    draw(tmp_path / "roc.v2")  # a dot in the name is no suffix
+def test_a_figure_is_saved_as_png_and_svg(tmp_path):
+    draw(tmp_path / "roc.v2")  # not a suffix of an image
     assert sorted(path.name for path in tmp_path.iterdir()) == ["roc.v2.png", "roc.v2.svg"]
     height, width, _ = cv2.imread(str(tmp_path / "roc.v2.png")).shape
     assert width >= 3 * 150 and height >= 2 * 150  # 150 dots to the inch, or more
     assert "<svg" in (tmp_path / "roc.v2.svg").read_text(encoding="utf-8")
 
 
-def test_the_same_figure_gives_the_same_bytes_and_replaces_what_was_there(tmp_path):
+def test_equal_figures_give_equal_bytes_and_replace_existing_files(tmp_path):
     draw(tmp_path / "a")
     draw(tmp_path / "b", text="another")
     draw(tmp_path / "b")
@@ -39,7 +39,7 @@ def test_the_same_figure_gives_the_same_bytes_and_replaces_what_was_there(tmp_pa
     assert "dc:date" not in text and not re.search(r"20\d\d-\d\d-\d\d", text)
 
 
-def test_a_sign_that_the_font_lacks_is_no_warning(tmp_path):
+def test_a_character_missing_in_the_font_gives_no_warning(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         draw(tmp_path / "roc", text="人脸 \U0001f600")
@@ -47,13 +47,13 @@ def test_a_sign_that_the_font_lacks_is_no_warning(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", [".png", ".svg"])
-def test_a_path_with_a_suffix_is_refused(tmp_path, suffix):
-    with pytest.raises(ValueError, match="Expected a path without a suffix"):
+def test_a_path_with_a_suffix_raises(tmp_path, suffix):
+    with pytest.raises(ValueError, match="Expected a path without suffix"):
         draw(tmp_path / f"roc{suffix}")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pyplot_and_its_settings_are_left_alone(tmp_path):
+def test_pyplot_and_its_settings_are_unchanged(tmp_path):
     from matplotlib import pyplot
 
     with matplotlib.rc_context({"font.size": 31, "text.parse_math": True}):
@@ -64,7 +64,7 @@ def test_pyplot_and_its_settings_are_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("style", [line_style, curve_style])
-def test_twelve_curves_differ_without_colour_and_nine_by_the_marker_alone(style):
+def test_twelve_curves_differ_without_colour_and_nine_by_marker(style):
     looks = [(style(index)["linestyle"], style(index)["marker"]) for index in range(12)]
     assert len(set(looks)) == 12
     assert len({marker for _, marker in looks[:9]}) == 9
@@ -75,7 +75,7 @@ def test_colours_follow_okabe_and_ito_without_their_yellow():
     assert {line_style(index)["color"] for index in range(20)} == theirs
 
 
-def test_lines_are_broken_to_fit_and_words_too_long_as_well():
+def test_lines_and_long_words_are_wrapped():
     # Six tenths of 10 points are a twelfth of an inch: twelve letters to the inch.
     assert wrap("one two three four\nfive", 1.0, 10).split("\n") == [
         "one two",

@@ -1,4 +1,4 @@
-"""A time line shows every score at its time, and where nobody was seen."""
+"""Time lines: every score at its time, with gaps, bands and thresholds."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from jdfd_keras.reporting.charts import draw_time_line, plot_time_line
 LINES = {"track 0": ([0.0, 1.0, 2.0, 8.0, 9.0], [0.1, 0.2, 0.3, 0.9, 1.0]), "track 1": ([1], [0.5])}
 
 
-def test_scores_stand_at_their_times_and_a_gap_is_a_gap():
+def test_scores_are_at_their_times_and_a_pause_is_a_gap():
     (axes,) = draw_time_line(LINES, duration_s=10.0, uncertain=(0.3, 0.8)).axes
     lines = {line.get_label(): line for line in axes.lines}
     times_s, scores = lines["track 0"].get_data()
@@ -20,7 +20,7 @@ def test_scores_stand_at_their_times_and_a_gap_is_a_gap():
     assert first.get_color() != second.get_color() and first.get_marker() != second.get_marker()
 
 
-def test_the_uncertain_band_is_shaded_and_a_threshold_is_a_line():
+def test_the_uncertain_band_is_a_band_and_a_threshold_is_a_line():
     (axes,) = draw_time_line(LINES, duration_s=10.0, uncertain=(0.3, 0.8)).axes
     (band,) = axes.patches
     assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((0.3, 0.8))
@@ -30,11 +30,11 @@ def test_the_uncertain_band_is_shaded_and_a_threshold_is_a_line():
     assert [line.get_ydata()[0] for line in axes.lines if "from" in line.get_label()] == [0.6]
 
 
-def test_a_part_that_looks_fake_is_shaded_from_its_start_to_its_end():
-    (axes,) = draw_time_line(LINES, duration_s=10.0, uncertain=(0.6, 0.6), part=(8.0, 9.0)).axes
-    (part,) = axes.patches
-    assert (part.get_x(), part.get_x() + part.get_width()) == (8, 9)
-    assert part.get_label() == "looks fake, 8.0 to 9.0 s"
+def test_a_fake_segment_is_a_band_from_start_to_end():
+    (axes,) = draw_time_line(LINES, duration_s=10.0, uncertain=(0.6, 0.6), segment=(8.0, 9.0)).axes
+    (band,) = axes.patches
+    assert (band.get_x(), band.get_x() + band.get_width()) == (8, 9)
+    assert band.get_label() == "looks fake, 8.0 to 9.0 s"
 
 
 def test_both_files_are_written(tmp_path):
@@ -54,6 +54,6 @@ def test_both_files_are_written(tmp_path):
         {"a": ([0], [np.nan])},
     ],
 )
-def test_what_is_no_line_is_refused(lines):
+def test_invalid_lines_raise(lines):
     with pytest.raises(ValueError, match="Expected"):
         draw_time_line(lines, duration_s=1.0, uncertain=(0.5, 0.5))

@@ -1,6 +1,7 @@
-"""The page that is handed on: its words, its pictures, and nothing from elsewhere."""
+"""The verdict page: its text and images, and no reference to anything outside it."""
 
 import base64
+import dataclasses
 import re
 import shutil
 from html import unescape
@@ -9,53 +10,58 @@ import cv2
 import numpy as np
 import pytest
 
-from jdfd_keras.client.metadata import Calibration, Description
-from jdfd_keras.inference.backends import Scorer
-from jdfd_keras.options import FaceOptions, PredictOptions, PredictWorkOptions
+from jdfd_keras.client.metadata import Calibration, ModelMetadata
+from jdfd_keras.inference.backends import Predictor
+from jdfd_keras.inference.tracks import FaceScore, Segment, TrackScore
+from jdfd_keras.inference.verdict import Provenance, Verdict
+from jdfd_keras.io import files
+from jdfd_keras.options import FaceOptions, PredictOptions, PredictRuntime
 from jdfd_keras.prediction import predict
-from jdfd_keras.reporting import verdict_page as page
+from jdfd_keras.prediction.predict import Predictions, TopFaces
+from jdfd_keras.reporting import verdict_page
+from jdfd_keras.reporting.verdict_page import write_report
 
-BORDERS = Calibration(
+CALIBRATION = Calibration(
     temperature=1.5,
     uncertain_from=0.3,
     uncertain_to=0.8,
-    wanted_rate=0.05,
+    target_error_rate=0.05,
     data="own clips",
     num_real=40,
     num_fake=60,
     ece_before=0.06,
     ece_after=0.09,
 )
-CROP = (200, 60, 10)  # RGB of crops made on the spot
+CROP = (200, 60, 10)  # RGB
 DIGEST = "0123456789abcdef" * 4
 
 
 @pytest.fixture(scope="module")
 def inputs(clips_folder, tmp_path_factory):
-    """A clip, a picture without a face and a text named .mp4."""
+    """A clip, an image without a face and a text named .mp4."""
     folder = tmp_path_factory.mktemp("page")
     shutil.copy(sorted(clips_folder.rglob("real/*.mp4"))[0], folder / "clip_one.mp4")
-    (folder / "text.mp4").write_text("no video")
+    (folder / "text.mp4").write_text("not a video")
     cv2.imwrite(str(folder / "sea.png"), np.full((90, 120, 3), 99, np.uint8))
     return folder
 
 
 @pytest.fixture
 def explained(monkeypatch):
-    """What was explained, by a scorer whose scores rise from face to face."""
-    asked = []
+    """The crops that were explained, by a predictor whose scores increase from face to face."""
+    calls = []
 
     def explain(crops):
-        asked.append(crops)
+        calls.append(crops)
         return np.full(crops.shape[:3], 0.5, np.float32)
 
     def score(crops):
         return np.linspace(0.85, 0.95, len(crops))
 
-    known = Description(FaceOptions(face_size=71), BORDERS, "judge", 7, DIGEST)
-    scorer = Scorer("saved_models/judge", known, score, explain)
-    monkeypatch.setattr(predict, "local_scorer", lambda path: scorer)
-    return asked
+    metadata = ModelMetadata(FaceOptions(face_size=71), CALIBRATION, "judge", 7, DIGEST)
+    predictor = Predictor("saved_models/judge", metadata, score, explain)
+    monkeypatch.setattr(predict, "load_predictor", lambda path: predictor)
+    return calls
 
 
 def text_of(page):
@@ -63,49 +69,51 @@ def text_of(page):
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
-def test_the_page_says_what_was_judged_and_on_what_grounds(inputs, explained, tmp_path):
-    asked = PredictOptions(frames_per_video=5)
-    path = tmp_path / "page.html"
-    result = predict.predict_files([inputs], asked, model="m", report=path)
+def test_the_page_states_the_verdicts_and_their_evidence(inputs, explained, tmp_path):
+    options, path = PredictOptions(frames_per_video=5), tmp_path / "page.html"
+    predictions = predict.predict_files([inputs], options, model="m", explain=True)
+    write_report(predictions, path)
     page = path.read_text()
     text = text_of(page)
     assert text.startswith("Verdict on 3 files 1 fake; 1 no face; 1 without a verdict")
-    (clip, _) = result["files"]
+    (clip, _) = predictions.files
     # The mean of five scores from 0.85 to 0.95.
     assert "Fake, score 0.900 (real below 0.3, fake from 0.8)" in text
-    assert "5 faces in the 5 frames looked at" in text
-    assert "No face was found in the picture" in text
+    assert "5 faces in 5 sampled frames" in text
+    assert "No face was found in the image" in text
     assert "text.mp4 Expected a video that FFmpeg can decode" in text
-    assert f"SHA-256 {clip['sha256']}" in text and len(clip["sha256"]) == 64
-    for said in (
+    assert f"SHA-256 {clip.sha256}" in text and len(clip.sha256) == 64
+    for statement in (
         "judge, version 7",
         DIGEST,
         "saved_models/judge",
-        "at most 2 of these 40 reals called fake, and 3 of these 60 fakes called real (5%)",
-        "0.060 before, 0.090 after (0 would be none): worse",
+        "at most 2 of 40 real and 3 of 60 fake validation videos were misjudged (target: at most "
+        "5%)",
+        "0.060 before, 0.090 after (0 is perfect); calibration increased it",
         "as calibrated",
         "5 of each video, spread evenly",
-        "A score is no proof",
+        "A score is not proof",
         "It does not mark what was altered",
     ):
-        assert said in text
-    # The strongest is the last, and the map is of the very crops that were scored.
+        assert statement in text
+    # The top face is the last one, and the maps are those of the scored crops.
     (crops,) = explained
     assert crops.shape == (3, 71, 71, 3) and crops.dtype == np.uint8
-    assert page.count("<img ") == 1 + 3  # time line and strongest
+    assert page.count("<img ") == 1 + 3  # time line and top faces
     assert 'alt="track 0, score 0.950"' in page and "0.20 s 5 0 0.950" in text
     size = (inputs / "clip_one.mp4").stat().st_size
-    assert f"{size / 1000:.1f} kB" in text and f"judged {clip['judged']}" in text
+    assert f"{size / 1000:.1f} kB" in text and f"analysed at {clip.analysed_at}" in text
     assert [path.name for path in tmp_path.iterdir()] == ["page.html"]
 
 
-def test_the_page_needs_nothing_else_and_its_pictures_can_be_read(inputs, explained, tmp_path):
+def test_the_page_refers_to_no_other_file_and_its_images_are_valid(inputs, explained, tmp_path):
     path = tmp_path / "page.html"
-    predict.predict_files([inputs / "clip_one.mp4"], model="m", report=path)
+    paths = [inputs / "clip_one.mp4"]
+    write_report(predict.predict_files(paths, model="m", explain=True), path)
     page = path.read_text()
     assert text_of(page).startswith("Verdict on clip_one.mp4 Fake, score 0.900.")
     sources = re.findall(r'<img src="([^"]+)"', page)
-    assert len(sources) == 1 + 3  # time line and strongest faces
+    assert len(sources) == 1 + 3  # time line and top faces
     for source in sources:
         kind, encoded = re.fullmatch(r"data:image/(png|svg\+xml);base64,(.*)", source).groups()
         data = base64.b64decode(encoded)
@@ -116,158 +124,164 @@ def test_the_page_needs_nothing_else_and_its_pictures_can_be_read(inputs, explai
     assert "http" not in re.sub(r'src="[^"]+"', "", page)
 
 
-def test_a_page_of_another_day_explains_what_was_kept(inputs, explained, tmp_path):
-    work = PredictWorkOptions(workers=1, explain=2)
-    first = predict.predict_files([inputs], None, work, model="m", out=tmp_path / "out")
-    assert explained == []
-    path = tmp_path / "page.html"
-    again = predict.predict_files([inputs], None, model="m", out=tmp_path / "out", report=path)
+def test_a_later_report_explains_the_kept_faces(inputs, explained, tmp_path):
+    runtime, out = PredictRuntime(workers=1, explain=2), tmp_path / "out"
+    first = predict.predict_files([inputs], None, runtime, model="m", out=out)
+    assert explained == [] and first.top_faces == {}
+    again = predict.predict_files([inputs], model="m", out=out, explain=True)
     assert again == first
     (crops,) = explained
     assert len(crops) == 2
-    assert "0.950" in path.read_text()
+    write_report(again, tmp_path / "page.html")
+    assert "0.950" in (tmp_path / "page.html").read_text()
 
 
-def test_without_frames_to_explain_there_is_a_time_line_alone(inputs, explained, tmp_path):
-    path, work = tmp_path / "page.html", PredictWorkOptions(workers=1, explain=0)
+def test_without_faces_to_explain_the_time_line_is_the_only_image(inputs, explained, tmp_path):
+    path, runtime = tmp_path / "page.html", PredictRuntime(workers=1, explain=0)
     clip = [inputs / "clip_one.mp4"]
-    predict.predict_files(clip, None, work, model="m", report=path)
+    write_report(predict.predict_files(clip, None, runtime, model="m", explain=True), path)
     assert path.read_text().count("<img ") == 1
     assert "No face is shown here" in path.read_text()
     assert explained == []
 
 
-def verdict_of(*scores, verdict="real", duration_s=0.0, **others):
-    """One person, a face for each score, a tenth of a second apart."""
+def verdict_of(*scores, path="a.mp4", verdict="real", duration_s=0.0, segment=None, warnings=()):
+    """Make a verdict on one person with a face for each score, a tenth of a second apart."""
     mean = float(np.mean(scores))
-    track = {"track_id": 0, "decides": True, "verdict": verdict, "score": mean, "confidence": 1.0}
-    track |= {"num_faces": len(scores), "start_s": 0.0, "end_s": duration_s}
-    face = {"track_id": 0, "box": (1, 1, 5, 5)}
-    return {
-        "path": "a.mp4",
-        "verdict": verdict,
-        "score": mean,
-        "num_frames": len(scores),
-        "duration_s": duration_s,
-        "width": 9,
-        "height": 9,
-        "sha256": "ab",
-        "uncertain_from": 0.3,
-        "uncertain_to": 0.8,
-        "tracks": [track],
-        "faces": [
-            face | {"frame_index": index, "time_s": index / 10, "score": score}
+    track = TrackScore(0, len(scores), 1.0, True, 0.0, duration_s, mean, verdict, segment)
+    return Verdict(
+        path=path,
+        sha256="ab",
+        verdict=verdict,
+        score=mean,
+        uncertain_from=0.3,
+        uncertain_to=0.8,
+        num_frames=len(scores),
+        duration_s=duration_s,
+        width=9,
+        height=9,
+        tracks=(track,),
+        faces=tuple(
+            FaceScore(index, index / 10, 0, (1, 1, 5, 5), score)
             for index, score in enumerate(scores)
-        ],
-        "strongest": [int(np.argmax(scores))],
-        "warnings": [],
-        **others,
-    }
+        ),
+        top_faces=(int(np.argmax(scores)),),
+        warnings=warnings,
+    )
 
 
-def write(path, *verdicts, explain=None, num_crops=1, **others):
-    known = Description(FaceOptions(), None, "judge", 1, DIGEST)
-    result = {"files": verdicts, "failed": [], "paths": [told["path"] for told in verdicts]}
-    crops = np.full((num_crops, 8, 8, 3), CROP, np.uint8)
-    scorer = Scorer("m", known, None, explain)
-    page.write_report(path, result | others, scorer, FaceOptions(every=1), lambda path: crops)
+def write(path, *verdicts, cams=None, failure="", skipped=0):
+    crops = np.full((1, 8, 8, 3), CROP, np.uint8)
+    predictions = Predictions(
+        files=verdicts,
+        failed=(),
+        paths=tuple(verdict.path for verdict in verdicts),
+        skipped=skipped,
+        provenance=Provenance("judge", 1, DIGEST, "m", "0", FaceOptions(every=1), 0.3, 0.8, "0.5"),
+        top_faces={verdict.path: TopFaces(crops, cams, failure) for verdict in verdicts},
+    )
+    write_report(predictions, path)
     return text_of(path.read_text())
 
 
-def test_a_part_that_looks_fake_is_the_reason_that_is_given(tmp_path):
-    told = verdict_of(*[0.1] * 9, 0.8, 0.9, 0.88, verdict="uncertain", duration_s=1.2)
-    text = write(tmp_path / "page.html", told)
-    reason = "Uncertain, since track 0 scores 0.860 from 0.9 to 1.1 s"
+def test_a_fake_segment_is_the_stated_reason(tmp_path):
+    scores, segment = [0.1] * 9 + [0.8, 0.9, 0.88], Segment(0.9, 1.1, 0.86)
+    verdict = verdict_of(*scores, verdict="uncertain", duration_s=1.2, segment=segment)
+    text = write(tmp_path / "page.html", verdict)
+    reason = "Uncertain, because track 0 scores 0.860 from 0.9 to 1.1 s"
     assert text.startswith(f"Verdict on a.mp4 {reason}.")
-    # 0.9 and 2.58 are the sums of the two parts; of twelve, that is 0.29.
-    assert f"{reason} (real below 0.3, fake from 0.8): its mean is 0.290." in text
-    assert "0 uncertain 0.290 (a part 0.860) 12" in text
+    # 0.9 and 2.58 are the sums of the two segments; divided by twelve, 0.29.
+    assert (
+        f"{reason} (real below 0.3, fake from 0.8): its mean is 0.290. 1 person was judged, from "
+        "12 faces in 12 sampled frames."
+    ) in text
+    assert "0 uncertain 0.290 (segment 0.860) 12" in text
 
 
-def test_what_does_not_decide_is_not_counted(tmp_path):
-    told = verdict_of(0.2, 0.2, duration_s=1.0)
-    told["tracks"].append(told["tracks"][0] | {"track_id": 1, "decides": False})
-    told["faces"].append(told["faces"][0] | {"track_id": 1, "score": 0.9})
-    text = write(tmp_path / "page.html", told)
-    assert "the mean of one person, from 2 faces in the 2 frames looked at" in text
-    assert "without a part in the verdict: track 1." in text
-    assert "(real, perhaps no face)" in text
+def test_a_track_that_may_not_be_a_face_is_not_counted(tmp_path):
+    verdict = verdict_of(0.2, 0.2, duration_s=1.0)
+    other = dataclasses.replace(verdict.tracks[0], track_id=1, is_reliable=False)
+    face = dataclasses.replace(verdict.faces[0], track_id=1, score=0.9)
+    verdict = dataclasses.replace(
+        verdict, tracks=(*verdict.tracks, other), faces=(*verdict.faces, face)
+    )
+    text = write(tmp_path / "page.html", verdict)
+    assert "the mean of one person, from 2 faces in 2 sampled frames" in text
+    assert "not part of the verdict: track 1." in text
+    assert "(real, possibly not a face)" in text
 
 
-def test_a_still_has_no_times_and_a_real_one_another_sentence(tmp_path):
-    explain = lambda crops: np.zeros(crops.shape[:3], np.float32)  # noqa: E731
-    text = write(tmp_path / "page.html", verdict_of(0.2), explain=explain)
+def test_an_image_has_no_times_and_a_real_file_has_its_own_sentence(tmp_path):
+    text = write(tmp_path / "page.html", verdict_of(0.2), cams=np.zeros((1, 8, 8), np.float32))
     assert "Real, score 0.200 (real below 0.3, fake from 0.8): one person, 1 face" in text
-    assert "it was not enough to call the file fake" in text
-    assert "seen" not in text.split("All people")[1].split("What they do not say")[0]
+    assert "too low to call the file fake" in text
+    assert "visible" not in text.split("People in the file")[1].split("Limits")[0]
     assert "frames all" not in text and "time frame" not in text
 
 
 def test_a_crop_keeps_its_colours_and_has_its_map_beside_it(tmp_path):
-    told = verdict_of(0.9, verdict="fake")
-    text = write(tmp_path / "page.html", told, explain=lambda crops: np.ones((1, 8, 8), np.float32))
-    assert "The face that scores highest, and where the network saw what spoke for fake" in text
+    verdict = verdict_of(0.9, verdict="fake")
+    text = write(tmp_path / "page.html", verdict, cams=np.ones((1, 8, 8), np.float32))
+    assert "Face with the highest score, and the regions that raised the fake score" in text
     encoded = re.search(
         r'src="data:image/png;base64,([^"]+)"', (tmp_path / "page.html").read_text()
     )
     data = np.frombuffer(base64.b64decode(encoded[1]), np.uint8)
-    picture = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
-    assert picture.shape == (240, 240 + 8 + 240, 3)
-    np.testing.assert_array_equal(picture[120, 120], CROP)
-    # Half of grey (90) and half of the last colour of inferno, (252, 255, 164) or near.
-    np.testing.assert_allclose(picture[120, 368], (171, 172, 127), atol=2)
+    image = cv2.imdecode(data, cv2.IMREAD_COLOR)[..., ::-1]
+    assert image.shape == (240, 240 + 8 + 240, 3)
+    np.testing.assert_array_equal(image[120, 120], CROP)
+    # Half of grey (90) and half of the last colour of inferno, about (252, 255, 164).
+    np.testing.assert_allclose(image[120, 368], (171, 172, 127), atol=2)
 
 
-def test_a_server_that_is_gone_costs_the_maps_alone_and_is_asked_once(tmp_path):
-    asked = []
-
-    def explain(crops):
-        asked.append(crops)
-        raise ConnectionRefusedError("nobody there")
-
-    files = [verdict_of(0.2, path="a.jpg"), verdict_of(0.1, path="b.jpg")]
-    text = write(tmp_path / "page.html", *files, explain=explain)
-    said = "without maps: the model could not be asked (nobody there)"
-    assert len(asked) == 1 and text.count(said) == 2
+def test_the_page_states_why_there_are_no_maps(tmp_path):
+    verdicts = [verdict_of(0.2, path="a.jpg"), verdict_of(0.1, path="b.jpg")]
+    failure = "the model could not be reached (connection refused)"
+    text = write(tmp_path / "page.html", *verdicts, failure=failure)
+    assert text.count(f"without maps: {failure}") == 2
     assert (tmp_path / "page.html").read_text().count("<img ") == 2
 
 
-def test_neighbours_of_the_page_stay_and_nothing_is_left_beside_it(tmp_path, monkeypatch):
+def test_files_beside_the_page_stay_and_a_failure_leaves_nothing(tmp_path, monkeypatch):
     mine = tmp_path / "unfinished-page.html"
     mine.write_text("mine")
     write(tmp_path / "page.html", verdict_of(0.2))
+    before = (tmp_path / "page.html").read_bytes()
     assert mine.read_text() == "mine"
 
-    def refuse(*places):
-        raise PermissionError("no")
+    def refuse(*paths):
+        raise PermissionError("refused")
 
-    monkeypatch.setattr(page.os, "replace", refuse)
+    monkeypatch.setattr(files.os, "replace", refuse)
     with pytest.raises(PermissionError):
         write(tmp_path / "page.html", verdict_of(0.2))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["page.html", mine.name]
+    assert (tmp_path / "page.html").read_bytes() == before
 
 
-def test_what_was_passed_over_is_said(tmp_path):
-    text = write(tmp_path / "page.html", verdict_of(0.2), passed_over=3)
-    assert "Passed over in folders: 3 files" in text
+def test_the_number_of_skipped_files_is_stated(tmp_path):
+    text = write(tmp_path / "page.html", verdict_of(0.2), skipped=3)
+    assert "Skipped: 3 files that are not videos or images (by suffix)." in text
+    text = write(tmp_path / "page.html", verdict_of(0.2), skipped=1)
+    assert "Skipped: 1 file that is not a video or image (by suffix)." in text
 
 
-def test_of_many_files_the_most_suspicious_are_shown(tmp_path, monkeypatch):
-    monkeypatch.setattr(page, "MOST_SHOWN", 2)
+def test_only_the_most_suspicious_of_many_files_have_a_section(tmp_path, monkeypatch):
+    monkeypatch.setattr(verdict_page, "MAX_REPORTED", 2)
     scores = {"a|b.jpg": 0.1, "<i>.jpg": 0.3, "c.jpg": 0.2}
-    files = [
-        verdict_of(score, path=path, warnings=["cut <short>"]) for path, score in scores.items()
+    verdicts = [
+        verdict_of(score, path=path, warnings=("cut <short>",)) for path, score in scores.items()
     ]
-    text = write(tmp_path / "page.html", *files)
+    text = write(tmp_path / "page.html", *verdicts)
     written = (tmp_path / "page.html").read_text()
     headings = [unescape(text) for text in re.findall(r"<h2>(.*?)</h2>", written)]
     assert headings[:2] == ["<i>.jpg", "c.jpg"]
-    assert "Below are the 2 most suspicious of them" in text
-    assert "a|b.jpg real 0.100" in text  # all are in the table
+    assert "The 2 most suspicious of them follow" in text
+    assert "a|b.jpg real 0.100" in text  # the table has all of them
     assert "Warning: cut <short>." in text
-    assert "calibration none: the scores are no probabilities" in text
+    assert "calibration none: the scores are not probabilities" in text
 
 
-def test_one_file_shows_no_progress(tmp_path, capsys):
+def test_a_report_on_one_file_shows_no_progress(tmp_path, capsys):
     write(tmp_path / "page.html", verdict_of(0.2))
     assert capsys.readouterr().err == ""

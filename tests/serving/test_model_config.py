@@ -1,4 +1,4 @@
-"""TensorFlow Serving's file of models: read as it reads it, refused where it refuses."""
+"""TensorFlow Serving's file of models: accepted and rejected as by TensorFlow Serving."""
 
 from pathlib import Path
 
@@ -32,34 +32,34 @@ def write(directory: Path, *models: str) -> Path:
         ("model_version_policy { specific { versions: 2 versions: 3 versions: 5 } }", [3, 2]),
     ],
 )
-def test_versions_are_chosen_by_the_policy_newest_first(tmp_path, policy, chosen):
+def test_the_policy_selects_versions_newest_first(tmp_path, policy, chosen):
     (config,) = read_models_config(write(tmp_path, f"{ONE} {policy}"))
     assert (config.name, config.base_path) == ("faces", Path("/models/faces"))
     assert config.choose([3, 7, 2]) == chosen
 
 
-def test_models_keep_the_order_of_the_file_and_each_its_labels(tmp_path):
+def test_models_keep_the_order_of_the_file_and_their_labels(tmp_path):
     labelled = (
         'name: "z" base_path: "/m/z" model_platform: "tensorflow" '
         'version_labels { key: "stable" value: 1 } version_labels { key: "canary" value: 9 }'
     )
     z, faces = read_models_config(write(tmp_path, labelled, ONE))
-    # A label may name a version that the policy leaves out: TensorFlow Serving takes it, started
-    # with --allow_version_labels_for_unavailable_models.
+    # A label may name a version outside the policy: TensorFlow Serving allows it with
+    # --allow_version_labels_for_unavailable_models.
     assert z == ModelConfig("z", Path("/m/z"), labels={"stable": 1, "canary": 9})
     assert faces == ModelConfig("faces", Path("/models/faces"))
 
 
-def test_an_old_file_may_name_the_platform_as_a_type(tmp_path):
+def test_the_platform_can_be_given_as_model_type(tmp_path):
     old = 'name: "faces" base_path: "/models/faces" model_type: TENSORFLOW'
     assert [config.name for config in read_models_config(write(tmp_path, old))] == ["faces"]
 
 
 @pytest.mark.parametrize(
-    ("models", "complaint"),
+    ("models", "message"),
     [
         ([], "got no model"),
-        ([ONE, ONE], "two of faces"),
+        ([ONE, ONE], "got faces more than once"),
         ([ONE.replace("/models/", "")], "absolute path"),
         ([ONE.replace("/models/", "gs://bucket/")], "absolute path"),
         ([ONE.replace('"tensorflow"', '"pytorch"')], "got pytorch"),
@@ -68,24 +68,24 @@ def test_an_old_file_may_name_the_platform_as_a_type(tmp_path):
         ([ONE.replace('"faces"', '"a/b"')], "part of a URL; got 'a/b'"),
         ([ONE.replace('"faces"', '".."')], "part of a URL; got '..'"),
         ([ONE.replace('"faces"', '""')], "part of a URL; got ''"),
-        ([ONE + " model_version_policy { specific {} }"], "name versions; got none"),
-        ([ONE + " model_version_policy { specific { versions: -1 } }"], "0 and more"),
+        ([ONE + " model_version_policy { specific {} }"], "list versions; got none"),
+        ([ONE + " model_version_policy { specific { versions: -1 } }"], "0 or more"),
         ([ONE + ' version_labels { key: "a b" value: 1 }'], "got 'a b'"),
     ],
 )
-def test_what_tensorflow_serving_or_a_url_would_not_take_is_refused(tmp_path, models, complaint):
+def test_a_config_that_tensorflow_serving_rejects_is_rejected(tmp_path, models, message):
     with pytest.raises(OSError, match=r"Expected .*models\.config") as refused:
         read_models_config(write(tmp_path, *models))
-    assert complaint in str(refused.value)
+    assert message in str(refused.value)
 
 
-def test_a_slip_is_named_with_its_line(tmp_path):
+def test_a_syntax_error_is_reported_with_its_line(tmp_path):
     path = write(tmp_path, ONE, ONE.replace("base_path", "base_paht"))
     with pytest.raises(OSError, match=r"3:26 : .*no field named \"base_paht\""):
         read_models_config(path)
 
 
-def test_other_files_are_refused(tmp_path):
+def test_other_files_are_rejected(tmp_path):
     with pytest.raises(OSError, match="No such file"):
         read_models_config(tmp_path / "nowhere.config")
     binary = tmp_path / "binary.config"
@@ -98,7 +98,7 @@ def test_other_files_are_refused(tmp_path):
         read_models_config(custom)
 
 
-def test_what_is_written_is_read_as_the_same(tmp_path):
+def test_written_configurations_are_read_as_equal(tmp_path):
     configs = (
         ModelConfig("newest", Path("/m/with space")),
         ModelConfig("some", Path('/m/"quoted"'), latest=3, labels={"stable": 1}),
@@ -110,7 +110,7 @@ def test_what_is_written_is_read_as_the_same(tmp_path):
     assert read_models_config(path) == configs
 
 
-def test_a_folder_is_served_under_its_name_by_its_newest_version(tmp_path):
+def test_a_folder_is_served_under_its_name_with_its_newest_version(tmp_path):
     for version in ("2", "10"):
         (tmp_path / "faces" / version).mkdir(parents=True)
         (tmp_path / "faces" / version / "saved_model.pb").touch()

@@ -1,6 +1,6 @@
-"""What an operator copies: the files fit their schemas, each other, and what `serve` does.
+"""The operator files match their schemas, each other, and the behaviour of `serve`.
 
-None of it is run here: there is neither a Docker engine nor a cluster.
+They are not started: there is neither a Docker engine nor a cluster.
 """
 
 import http.server
@@ -27,8 +27,8 @@ from jdfd_keras.serving.tf_serving import IMAGE, build_flags, write_files
 
 SERVING = Path(__file__).parents[2] / "serving"
 MANIFESTS = sorted((SERVING / "kubernetes").glob("*.yaml"))
-# As TensorFlow Serving's session_bundle_config.proto and monitoring_config.proto have them; its
-# Python package leaves both out.
+# From TensorFlow Serving's session_bundle_config.proto and monitoring_config.proto, which its
+# Python package does not contain.
 INT64 = ".google.protobuf.Int64Value"
 MESSAGES = {
     "BatchingParameters": {
@@ -40,7 +40,7 @@ MESSAGES = {
     "PrometheusConfig": {"enable": (1, "bool"), "path": (2, "string")},
     "MonitoringConfig": {"prometheus_config": (1, ".test.PrometheusConfig")},
 }
-# Of main.cc of TensorFlow Serving.
+# From main.cc of TensorFlow Serving.
 FLAGS = {
     "port",
     "rest_api_port",
@@ -62,7 +62,7 @@ FLAGS = {
 
 @pytest.fixture(scope="module")
 def messages():
-    """The classes of MESSAGES."""
+    """Message classes of MESSAGES."""
     file = descriptor_pb2.FileDescriptorProto(name="test.proto", package="test", syntax="proto3")
     file.dependency.append("google/protobuf/wrappers.proto")
     kinds = descriptor_pb2.FieldDescriptorProto
@@ -101,44 +101,44 @@ def flags_of(words: list[str]) -> dict[str, str]:
     return dict(word.removeprefix("--").split("=", 1) for word in words)
 
 
-def test_the_models_are_read_and_each_label_is_of_a_version_that_is_served():
+def test_every_label_in_models_config_is_of_a_served_version():
     (detector,) = read_models_config(SERVING / "models.config")
     assert (detector.name, detector.base_path) == ("detector", Path("/models/detector"))
     assert set(detector.labels) == {"stable", "canary"}
-    # TensorFlow Serving starts with others too, but whoever asked for them would get a 404.
+    # TensorFlow Serving also starts with other labels, but requests for them would get a 404.
     assert set(detector.labels.values()) <= set(detector.choose(range(1, 100)))
 
 
-def test_batching_and_monitoring_are_of_the_form_that_serve_writes(messages, tmp_path):
+def test_batching_and_monitoring_files_equal_those_of_serve(messages, tmp_path):
     written = write_files(tmp_path, (), ServeOptions(), None)
     for flag, name, kind in (
         ("batching_parameters_file", "batching.config", "BatchingParameters"),
         ("monitoring_config_file", "monitoring.config", "MonitoringConfig"),
     ):
         texts = [path.read_text(encoding="utf-8") for path in (SERVING / name, written[flag])]
-        copied, made = (text_format.Parse(text, messages[kind]()) for text in texts)
+        copied, written_by_serve = (text_format.Parse(text, messages[kind]()) for text in texts)
         if kind == "BatchingParameters":
-            made.num_batch_threads.value = 4  # cores: the container's there, this machine's here
-        assert copied == made
+            written_by_serve.num_batch_threads.value = 4  # cores of the container
+        assert copied == written_by_serve
 
 
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
-def test_manifests_fit_the_schema_of_kubernetes(path):
+def test_manifests_match_the_kubernetes_schema(path):
     documents = list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
     assert documents
     for document in documents:
-        # Strict: a misspelt field is an error, which Kubernetes itself passes over.
+        # Strict: a misspelt field, which Kubernetes ignores, is an error.
         kubernetes_validate.validate(document, "1.33", strict=True)
         assert "namespace" not in document["metadata"]
 
 
-def test_kustomize_takes_every_manifest_and_every_configuration():
+def test_kustomize_includes_every_manifest_and_configuration():
     kustomization = load("kustomization.yaml")
     assert [SERVING / name for name in sorted(kustomization["resources"])] == MANIFESTS
     (config,) = kustomization["configMapGenerator"]
     assert all((SERVING / name).is_file() for name in config["files"])
     if not shutil.which("kubectl"):
-        pytest.skip("kubectl is not here: it would put them together")
+        pytest.skip("kubectl is not installed")
     command = ["kubectl", "kustomize", str(SERVING)]
     built = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     documents = {document["kind"]: document for document in yaml.safe_load_all(built)}
@@ -158,7 +158,7 @@ def test_kustomize_takes_every_manifest_and_every_configuration():
     assert names == [documents["ConfigMap"]["metadata"]["name"]]
 
 
-def test_manifests_speak_of_the_same_pods_and_ports(pod):
+def test_manifests_select_the_same_pods_and_ports(pod):
     labels = pod["metadata"]["labels"]
     (container,) = pod["spec"]["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
@@ -180,11 +180,11 @@ def test_manifests_speak_of_the_same_pods_and_ports(pod):
     assert {mount["name"] for mount in container["volumeMounts"]} == set(volumes)
 
 
-def test_a_pod_is_asked_for_its_model_and_given_time_to_end(pod):
+def test_a_pod_is_probed_for_its_model_and_has_time_to_stop(pod):
     (container,) = pod["spec"]["containers"]
     (model,) = read_models_config(SERVING / "models.config")
     for probe in ("startupProbe", "readinessProbe"):
-        # GET /v1/models/NAME says 200 while the model still loads.
+        # GET /v1/models/NAME is 200 even while the model loads.
         assert container[probe]["httpGet"]["path"] == f"/v1/models/{model.name}/metadata"
     flags = flags_of(container["args"])
     command, seconds = container["lifecycle"]["preStop"]["exec"]["command"]
@@ -195,7 +195,7 @@ def test_a_pod_is_asked_for_its_model_and_given_time_to_end(pod):
     assert pod["spec"]["securityContext"]["runAsNonRoot"]
 
 
-def test_compose_and_kubernetes_start_what_serve_starts(compose, pod, tmp_path):
+def test_compose_and_kubernetes_use_the_flags_of_serve(compose, pod, tmp_path):
     expected = flags_of(
         build_flags(write_files(tmp_path, (), ServeOptions(), None), ServeOptions())
     )
@@ -218,7 +218,7 @@ def test_compose_and_kubernetes_start_what_serve_starts(compose, pod, tmp_path):
     assert set(expected) <= FLAGS
 
 
-def test_only_the_proxy_can_be_reached_and_all_images_are_pinned(compose):
+def test_only_the_proxy_is_reachable_and_all_images_are_pinned(compose):
     services = compose["services"]
     assert [name for name, service in services.items() if "ports" in service] == ["proxy"]
     assert compose["networks"]["inside"]["internal"]
@@ -240,7 +240,7 @@ def test_only_the_proxy_can_be_reached_and_all_images_are_pinned(compose):
                 assert (SERVING / word.split("/etc/serving/")[1]).is_file()
 
 
-def test_prometheus_and_the_proxy_ask_where_tensorflow_serving_answers(compose, messages):
+def test_prometheus_and_the_proxy_use_the_ports_of_tensorflow_serving(compose, messages):
     assert "tensorflow-serving" in compose["services"]
     prometheus = load("prometheus.yml")
     (job,) = prometheus["scrape_configs"]
@@ -258,7 +258,7 @@ def test_prometheus_and_the_proxy_ask_where_tensorflow_serving_answers(compose, 
     assert caddy.count("import limits") == 2
 
 
-def test_alerts_ask_for_what_tensorflow_serving_counts():
+def test_alerts_use_metrics_of_tensorflow_serving():
     (group,) = load("alerts.yml")["groups"]
     (job,) = load("prometheus.yml")["scrape_configs"]
     for rule in group["rules"]:
@@ -269,7 +269,7 @@ def test_alerts_ask_for_what_tensorflow_serving_counts():
             assert rule["expr"].count(opening) == rule["expr"].count(closing)
 
 
-def test_the_health_check_of_compose_tells_a_model_that_loads_from_one_that_answers(compose):
+def test_the_health_check_of_compose_fails_while_the_model_loads(compose):
     class Handler(http.server.BaseHTTPRequestHandler):
         status = 404
 

@@ -1,4 +1,4 @@
-"""The calls that the READMEs show are answered as they say."""
+"""The example requests of both READMEs work."""
 
 import json
 import re
@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 
 @pytest.fixture
 def call(server, encoded_faces, tmp_path):
-    """A function that runs the calls of a page against a real server and gives what they print."""
+    """A function that runs the requests of a page on a real server and yields their output."""
     if not shutil.which("curl"):
         pytest.skip("no curl on this machine")
     (tmp_path / "face.jpg").write_bytes(encoded_faces[0])
@@ -21,7 +21,7 @@ def call(server, encoded_faces, tmp_path):
     def run(page):
         text = (ROOT / page).read_text(encoding="utf-8")
         (block,) = re.findall(r"```bash\n(curl .*?)```", text, flags=re.DOTALL)
-        # A line that ends in a pipe or a backslash goes on in the next.
+        # A line that ends in a pipe or a backslash continues in the next.
         for line in re.sub(
             r"(\||\\)\n\s+", lambda end: end[1].strip("\\") + " ", block
         ).splitlines():
@@ -35,7 +35,7 @@ def call(server, encoded_faces, tmp_path):
     return run
 
 
-def test_calls_of_the_readme(call, expected_scores):
+def test_the_requests_of_the_readme_work(call, expected_scores):
     *answers, metrics = call("README.md")
     status, metadata, predicted, classified = map(json.loads, answers)
     assert status["model_version_status"][0]["state"] == "AVAILABLE"
@@ -48,9 +48,9 @@ def test_calls_of_the_readme(call, expected_scores):
     assert ":tensorflow:serving:request_count" in metrics
 
 
-def test_calls_of_the_operators_page(call):
+def test_the_requests_of_the_serving_readme_work(call):
     metadata, predicted, described = map(json.loads, call("serving/README.md"))
-    assert "describe" in metadata["metadata"]["signature_def"]["signature_def"]
+    assert "metadata" in metadata["metadata"]["signature_def"]["signature_def"]
     assert predicted["predictions"][0]["valid"]
     alignment, calibration = described["predictions"]
     assert json.loads(alignment)["faces"]["face_size"] == 71

@@ -1,7 +1,6 @@
-"""Starting a server: which engine is chosen, and what TensorFlow Serving is told.
+"""Starting a server: the choice of the engine, and the flags of TensorFlow Serving.
 
-TensorFlow Serving and Docker are stood in for by programs that write down how they were called:
-neither runs here.
+TensorFlow Serving and Docker are replaced by fake programs that record how they were called.
 """
 
 import contextlib
@@ -19,18 +18,18 @@ from google.protobuf import text_format
 from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from jdfd_keras.options import ServeOptions
-from jdfd_keras.serving import serve as launch
+from jdfd_keras.serving import serve as serve_module
 
-# Writes its command line and the files in it to $CALLED, then does what $AFTER says.
-STAND_IN = f"""#!{sys.executable} -S
+# Writes its command line and the files in it to $CALLED, then exits or serves as $AFTER tells it.
+FAKE_PROGRAM = f"""#!{sys.executable} -S
 import json, os, sys, time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 if sys.argv[1] == "version":
     print(os.environ["DOCKER_VERSION"])
     sys.exit(not os.environ["DOCKER_VERSION"])
-words = [word[2:] for word in sys.argv[1:] if word.startswith("--") and "=" in word]
-flags = dict(word.split("=", 1) for word in words)
+arguments = [a[2:] for a in sys.argv[1:] if a.startswith("--") and "=" in a]
+flags = dict(argument.split("=", 1) for argument in arguments)
 files = {{name: open(path).read() for name, path in flags.items() if name.endswith("file")}}
 with open(os.environ["CALLED"], "w") as file:
     json.dump({{"argv": sys.argv, "flags": flags, "files": files}}, file)
@@ -48,7 +47,7 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(json.dumps(body).encode())
 
 
-print("a word of the child")
+print("output of the child")
 sys.stdout.flush()
 time.sleep(0.3)
 HTTPServer(("127.0.0.1", int(flags["rest_api_port"])), Handler).serve_forever()
@@ -66,7 +65,7 @@ def model(tmp_path):
 
 @pytest.fixture
 def install(tmp_path, monkeypatch):
-    """A function that puts stand-ins on an otherwise empty PATH."""
+    """A function that installs fake programs on an otherwise empty PATH."""
     programs = tmp_path / "bin"
     programs.mkdir()
     monkeypatch.setenv("PATH", str(programs))
@@ -77,7 +76,7 @@ def install(tmp_path, monkeypatch):
 
     def put(*names: str) -> None:
         for name in names:
-            (programs / name).write_text(STAND_IN, encoding="utf-8")
+            (programs / name).write_text(FAKE_PROGRAM, encoding="utf-8")
             (programs / name).chmod(0o755)
 
     return put
@@ -96,45 +95,45 @@ def read_call(tmp_path: Path) -> dict:
     return json.loads((tmp_path / "called.json").read_text(encoding="utf-8"))
 
 
-def test_the_first_engine_that_is_there_is_taken(install, monkeypatch):
-    assert launch.choose_engine(ServeOptions())[0] == "embedded"
-    install("docker")  # the command alone, as on a machine whose engine is stopped
-    engine, reason = launch.choose_engine(ServeOptions())
+def test_auto_selects_the_first_available_engine(install, monkeypatch):
+    assert serve_module.choose_engine(ServeOptions())[0] == "embedded"
+    install("docker")  # the command only, as with a stopped engine
+    engine, reason = serve_module.choose_engine(ServeOptions())
     assert engine == "embedded"
-    assert "nor a Docker engine (exit code 1)" in reason
+    assert "nor Docker is available: exit code 1" in reason
     monkeypatch.setenv("DOCKER_VERSION", "28.2.2")
-    assert launch.choose_engine(ServeOptions()) == ("docker", "Docker 28.2.2 answers")
+    assert serve_module.choose_engine(ServeOptions()) == ("docker", "Docker 28.2.2 is running")
     install("tensorflow_model_server")
-    assert launch.choose_engine(ServeOptions())[0] == "tensorflow-model-server"
+    assert serve_module.choose_engine(ServeOptions())[0] == "tensorflow-model-server"
     for engine in ("docker", "embedded"):
-        assert launch.choose_engine(ServeOptions(engine=engine))[0] == engine
-    # TensorFlow Serving takes no free port by itself.
-    assert launch.choose_engine(ServeOptions(port=0))[0] == "embedded"
+        assert serve_module.choose_engine(ServeOptions(engine=engine))[0] == engine
+    # TensorFlow Serving cannot choose a free port.
+    assert serve_module.choose_engine(ServeOptions(port=0))[0] == "embedded"
 
 
-def test_an_engine_that_does_not_answer_in_time_is_none(install, monkeypatch, tmp_path):
+def test_a_docker_engine_that_times_out_is_not_available(install, monkeypatch, tmp_path):
     slow = tmp_path / "bin" / "docker"
     slow.write_text(f"#!{sys.executable} -S\nimport time\ntime.sleep(60)\n", encoding="utf-8")
     slow.chmod(0o755)
-    monkeypatch.setattr(launch, "DOCKER_TIMEOUT_S", 0.3)
-    engine, reason = launch.choose_engine(ServeOptions())
+    monkeypatch.setattr(serve_module, "DOCKER_TIMEOUT_S", 0.3)
+    engine, reason = serve_module.choose_engine(ServeOptions())
     assert engine == "embedded"
     assert "timed out" in reason
 
 
 @pytest.mark.parametrize("engine", ["tensorflow-model-server", "docker"])
-def test_an_engine_asked_for_must_be_there(install, model, engine):
-    with pytest.raises(OSError, match=r"Expected .*(there is none|No such file).*--engine"):
-        launch.serve(model, ServeOptions(engine=engine))
+def test_a_requested_engine_must_be_available(install, model, engine):
+    with pytest.raises(OSError, match=r"Expected .*(got none|No such file).*--engine"):
+        serve_module.serve(model, ServeOptions(engine=engine))
 
 
-def test_tensorflow_serving_is_told_what_the_options_say(install, model, ports, tmp_path, capsys):
+def test_options_are_passed_to_tensorflow_serving(install, model, ports, tmp_path, capsys):
     install("tensorflow_model_server")
     options = ServeOptions(
         **ports, max_batch_size=12, batch_timeout_ms=2.5, timeout_s=7.5, max_queue=99
     )
-    with pytest.raises(OSError, match="ended with exit code 3"):
-        launch.serve(model, options)
+    with pytest.raises(OSError, match="exited with code 3"):
+        serve_module.serve(model, options)
     call = read_call(tmp_path)
     paths = {name: call["flags"].pop(name) for name in call["files"]}
     assert all(Path(path).is_absolute() for path in paths.values())
@@ -161,16 +160,16 @@ def test_tensorflow_serving_is_told_what_the_options_say(install, model, ports, 
     assert "enable: true" in call["files"]["monitoring_config_file"]
     printed = capsys.readouterr()
     assert printed.out == ""
-    assert "Engine: tensorflow-model-server, since /" in printed.err
-    for unkept in ("--max-body-mb", "more than 12 faces", "all addresses of this machine"):
-        assert unkept in printed.err
+    assert "Engine: tensorflow-model-server (found /" in printed.err
+    for limitation in ("--max-body-mb", "more than 12 faces", "all addresses of this machine"):
+        assert limitation in printed.err
     assert not Path(paths["model_config_file"]).exists()
 
 
-def test_batches_of_one_are_no_batching(install, model, ports, tmp_path):
+def test_batch_size_1_disables_batching(install, model, ports, tmp_path):
     install("tensorflow_model_server")
-    with pytest.raises(OSError, match="exit code 3"):
-        launch.serve(model, ServeOptions(**ports, max_batch_size=1))
+    with pytest.raises(OSError, match="exited with code 3"):
+        serve_module.serve(model, ServeOptions(**ports, max_batch_size=1))
     assert not {"enable_batching", "batching_parameters_file"} & set(read_call(tmp_path)["flags"])
 
 
@@ -182,48 +181,48 @@ def test_docker_runs_the_pinned_image_with_the_same_paths_and_flags(
     config = tmp_path / "models.config"
     text = f'name: "faces" base_path: "{model}" model_platform: "tensorflow"'
     config.write_text(f"model_config_list {{ config {{ {text} }} }} # mine\n", encoding="utf-8")
-    with pytest.raises(OSError, match="docker to run .* exit code 3"):
-        launch.serve(options=ServeOptions(**ports), models_config=config)
+    with pytest.raises(OSError, match="docker to run .* exited with code 3"):
+        serve_module.serve(options=ServeOptions(**ports), models_config=config)
     call = read_call(tmp_path)
     argv = call["argv"][1:]
     image = argv.index("tensorflow/serving:2.20.0")
     before, after = argv[:image], argv[image + 1 :]
-    words = ["run", "--rm", "--init", "--entrypoint", "tensorflow_model_server"]
+    expected = ["run", "--rm", "--init", "--entrypoint", "tensorflow_model_server"]
     for port in (ports["port"], ports["grpc_port"]):
-        words += ["--publish", f"127.0.0.1:{port}:{port}"]
+        expected += ["--publish", f"127.0.0.1:{port}:{port}"]
     files = call["flags"]
     mounted = [model, config, files["monitoring_config_file"], files["batching_parameters_file"]]
     for path in mounted:
-        words += ["--mount", f"type=bind,source={path},target={path},readonly"]
-    assert sorted(before) == sorted(words)
-    assert before[:5] == words[:5]
+        expected += ["--mount", f"type=bind,source={path},target={path},readonly"]
+    assert sorted(before) == sorted(expected)
+    assert before[:5] == expected[:5]
     assert f"--model_config_file={config}" in after
     assert call["files"]["model_config_file"] == config.read_text(encoding="utf-8")
-    assert "all addresses" not in capsys.readouterr().err  # Docker publishes on the host asked for
+    assert "all addresses" not in capsys.readouterr().err  # Docker listens on the given host only
 
 
 @pytest.mark.parametrize(("takes", "call"), [("image_bytes", ":predict -d @-"), ("x", "/metadata")])
-def test_a_call_is_shown_once_it_answers_and_a_signal_is_passed_on(
+def test_an_example_call_is_printed_when_ready_and_signals_are_forwarded(
     install, model, ports, monkeypatch, tmp_path, takes, call
 ):
     install("tensorflow_model_server")
     monkeypatch.setenv("AFTER", "serve")
     monkeypatch.setenv("TAKES", takes)
     code = (
-        "import sys; from jdfd_keras.serving import serve as launch\n"
+        "import sys; from jdfd_keras.serving import serve as serve_module\n"
         "from jdfd_keras.options import *\n"
-        f"launch.serve({str(model)!r}, ServeOptions(port={ports['port']}, "
+        f"serve_module.serve({str(model)!r}, ServeOptions(port={ports['port']}, "
         f"grpc_port={ports['grpc_port']})); sys.exit('tensorflow' in sys.modules)"
     )
-    begun = time.monotonic()
+    start = time.monotonic()
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen([sys.executable, "-c", code], **pipes) as run:
         line = run.stdout.readline()
-        assert time.monotonic() - begun > 0.3, "before it answered"
+        assert time.monotonic() - start > 0.3, "printed before the model was ready"
         url = f"http://127.0.0.1:{ports['port']}/v1/models/faces"
         assert line.rstrip().endswith(f"curl -s {url}{call}")
         run.send_signal(signal.SIGTERM)
-        assert run.stdout.read() == ""  # what the child printed went to stderr
+        assert run.stdout.read() == ""  # the output of the child went to stderr
         *_, warning, ready = run.stderr.read().splitlines()
         assert warning.startswith("WARNING: OPEN TO THE NETWORK")
         assert ready.startswith("Ready: faces")
@@ -232,21 +231,21 @@ def test_a_call_is_shown_once_it_answers_and_a_signal_is_passed_on(
         socket.create_connection(("127.0.0.1", ports["port"])).close()
 
 
-def test_ports_that_tensorflow_serving_cannot_have_are_refused(install, model, ports):
+def test_invalid_ports_for_tensorflow_serving_are_rejected(install, model, ports):
     install("tensorflow_model_server")
     named = {"engine": "tensorflow-model-server"}
     with pytest.raises(ValueError, match="REST 0 and gRPC 8500"):
-        launch.serve(model, ServeOptions(port=0, **named))
+        serve_module.serve(model, ServeOptions(port=0, **named))
     with pytest.raises(ValueError, match="two different ports"):
-        launch.serve(model, ServeOptions(port=8500, grpc_port=8500, **named))
+        serve_module.serve(model, ServeOptions(port=8500, grpc_port=8500, **named))
     with socket.create_server(("127.0.0.1", ports["port"])), pytest.raises(OSError, match="in use"):
-        launch.serve(model, ServeOptions(**ports, **named))
+        serve_module.serve(model, ServeOptions(**ports, **named))
 
 
-def test_a_model_or_a_file_of_models_and_not_both(model):
-    with pytest.raises(ValueError, match="not both; got None and None"):
-        launch.serve()
-    with pytest.raises(ValueError, match="not both"):
-        launch.serve(model, models_config=model)
+def test_serve_needs_either_a_model_or_a_models_config(model):
+    with pytest.raises(ValueError, match="either a model or a models_config; got None and None"):
+        serve_module.serve()
+    with pytest.raises(ValueError, match="either a model or"):
+        serve_module.serve(model, models_config=model)
     with pytest.raises(ValueError, match="an engine among auto"):
-        launch.serve(model, ServeOptions(engine="torch"))
+        serve_module.serve(model, ServeOptions(engine="torch"))

@@ -1,4 +1,4 @@
-"""Callbacks in a `model.fit` of a user's own, on data of a user's own."""
+"""The callbacks in a `model.fit` of a user, on data of a user."""
 
 import keras
 import numpy as np
@@ -36,61 +36,61 @@ def faces():
     return tf.data.Dataset.from_tensor_slices((images, targets)).batch(4)
 
 
-def test_a_fit_of_ones_own_has_progress_and_a_run_folder(model, faces, tmp_path, capsys):
+def test_callbacks_show_progress_and_write_a_run_folder_in_any_fit(model, faces, tmp_path, capsys):
     compile_detector(model)
     callbacks = [StopAtNaN(), ProgressLine(steps=2, batch_size=4), RunFolder(tmp_path)]
     model.fit(faces, validation_data=faces, epochs=2, verbose=0, callbacks=callbacks)
     assert "epoch 2/2: 8/8 faces" in capsys.readouterr().err
     assert [row["epoch"] for row in read_history(tmp_path)] == [1, 2]
-    again = keras.models.load_model(tmp_path / "last.keras")
-    for name, value in again.predict(faces, verbose=0).items():
+    loaded = keras.models.load_model(tmp_path / "last.keras")
+    for name, value in loaded.predict(faces, verbose=0).items():
         np.testing.assert_array_equal(value, model.predict(faces, verbose=0)[name])
 
 
-def test_a_loss_that_is_no_number_ends_a_fit_of_ones_own(model, faces):
+def test_a_nan_loss_stops_any_fit(model, faces):
     compile_detector(model, keras.optimizers.SGD(1e30))
     with pytest.raises(ValueError, match=r"got (nan|inf) in epoch 1, step \d\. The last"):
         model.fit(faces, epochs=3, verbose=0, callbacks=[StopAtNaN()])
 
 
-def test_the_average_is_validated_and_the_weights_are_trained_on(model, faces):
+def test_the_average_is_validated_while_the_weights_go_on_training(model, faces):
     compile_detector(model, BranchSGD(0.1, use_ema=True, ema_momentum=0.5))
-    seen = []
+    recorded = []
 
-    class Look(keras.callbacks.Callback):
+    class RecordWeights(keras.callbacks.Callback):
         def on_test_batch_end(self, batch, logs=None):
-            seen.append(self.model.get_weights()[0])
+            recorded.append(self.model.get_weights()[0])
 
         def on_train_batch_end(self, batch, logs=None):
-            seen.append(self.model.get_weights()[0])
+            recorded.append(self.model.get_weights()[0])
 
-    begun = model.get_weights()[0]
+    initial = model.get_weights()[0]
     model.fit(
         faces.take(1),
         validation_data=faces.take(1),
         epochs=1,
         verbose=0,
-        callbacks=[ValidateAverage(), Look()],
+        callbacks=[ValidateAverage(), RecordWeights()],
     )
-    trained, validated = seen
-    # Keras begins the average with zeros and takes the first weights whole.
-    assert not np.array_equal(trained, begun)
+    trained, validated = recorded
+    # Keras starts the average with the weights after the first step.
+    assert not np.array_equal(trained, initial)
     np.testing.assert_allclose(validated, trained, rtol=1e-6)
     model.fit(
         faces.take(1),
         validation_data=faces.take(1),
         verbose=0,
-        callbacks=[ValidateAverage(), Look()],
+        callbacks=[ValidateAverage(), RecordWeights()],
     )
-    np.testing.assert_allclose(seen[3], 0.5 * validated + 0.5 * seen[2], rtol=1e-5)
+    np.testing.assert_allclose(recorded[3], 0.5 * validated + 0.5 * recorded[2], rtol=1e-5)
 
 
-def test_a_checkpoint_of_a_fit_of_ones_own_restores_it(model, faces, tmp_path):
+def test_a_checkpoint_restores_any_fit(model, faces, tmp_path):
     compile_detector(model)
     model.fit(faces, validation_data=faces, verbose=0, callbacks=[RunFolder(tmp_path)])
-    kept = model.get_weights()
+    saved = model.get_weights()
     model.fit(faces, verbose=0)
-    assert not np.array_equal(model.get_weights()[0], kept[0])
+    assert not np.array_equal(model.get_weights()[0], saved[0])
     restore(model, load_checkpoint(tmp_path))
-    for value, expected in zip(model.get_weights(), kept, strict=True):
+    for value, expected in zip(model.get_weights(), saved, strict=True):
         np.testing.assert_array_equal(value, expected)

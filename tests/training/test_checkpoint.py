@@ -1,5 +1,6 @@
-"""The state of a training in one file: nothing of it is lost, and nothing damaged is believed."""
+"""Checkpoints: the complete state of a training is restored, and a damaged file is rejected."""
 
+import itertools
 import os
 
 import keras
@@ -16,13 +17,13 @@ from jdfd_keras.training.checkpoint import (
     take_checkpoint,
 )
 
-# Floats that lose something in fewer than 17 digits, or in float32.
+# Floats that change when they are written with fewer than 17 digits, or as float32.
 FLOATS = [0.1 + 0.2, 1 / 3, float(np.float32(0.1)), 5e-324, 1.7976931348623157e308, -0.0, 1e23]
 
 
 @pytest.fixture
 def state():
-    """A checkpoint of arrays of all kinds that Keras has for variables."""
+    """A checkpoint with arrays of every dtype that Keras variables have."""
     rng = np.random.default_rng(0)
     return Checkpoint(
         epoch=2,
@@ -34,14 +35,16 @@ def state():
             np.array([1337, 2**32 - 1], np.uint32),
             np.array([np.nan, np.inf, -0.0, 1e-45], np.float32),
             np.zeros((0, 3), np.float32),
-            *(np.full(2, index, np.float32) for index in range(20)),  # more than ten, in order
+            *(
+                np.full(2, index, np.float32) for index in range(20)
+            ),  # more than ten, to test their order
         ],
         metrics=[np.float32(np.pi) * np.ones(5, np.float32), np.array(3.5, np.float32)],
     )
 
 
 def assert_same_arrays(found, expected):
-    """See that arrays are the same bit for bit, in kind and shape as well."""
+    """Assert that arrays have the same dtype, shape and bytes."""
     assert [(a.dtype, a.shape, a.tobytes()) for a in found] == [
         (a.dtype, a.shape, a.tobytes()) for a in expected
     ]
@@ -49,7 +52,7 @@ def assert_same_arrays(found, expected):
 
 def assert_same(found, expected):
     assert (found.epoch, found.step) == (expected.epoch, expected.step)
-    assert repr(found.history) == repr(expected.history)  # repr tells floats and -0.0 exactly
+    assert repr(found.history) == repr(expected.history)  # repr is exact, also for -0.0
     assert_same_arrays(found.weights, expected.weights)
     assert_same_arrays(found.metrics, expected.metrics)
 
@@ -60,11 +63,11 @@ def test_a_checkpoint_is_read_back_bit_for_bit(state, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
 
 
-def test_a_run_without_checkpoint_has_done_nothing(tmp_path):
+def test_a_run_without_checkpoint_starts_at_epoch_0(tmp_path):
     assert_same(load_checkpoint(tmp_path), Checkpoint(0, 0, [], [], []))
 
 
-def test_the_last_checkpoint_counts(state, tmp_path):
+def test_a_new_checkpoint_replaces_the_previous_one(state, tmp_path):
     save_checkpoint(tmp_path, state)
     later = Checkpoint(3, 0, state.history * 2, state.weights[:2], [])
     save_checkpoint(tmp_path, later)
@@ -72,7 +75,7 @@ def test_the_last_checkpoint_counts(state, tmp_path):
 
 
 def build_small(optimizer, units=6):
-    """Build a network with a random seed of its own: of the dropout."""
+    """Build a network with its own random seed, of the dropout."""
     x = keras.Input((4,))
     hidden = keras.layers.Dense(units, activation="relu", name="hidden")(x)
     hidden = keras.layers.BatchNormalization(name="norm")(hidden)
@@ -102,7 +105,7 @@ def values_of(model):
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
-def test_a_restored_model_steps_as_the_one_it_was_taken_of(name, tmp_path):
+def test_a_restored_model_takes_the_same_steps_as_the_original(name, tmp_path):
     keras.utils.set_random_seed(1)
     model = build_small(OPTIMIZERS[name]())
     train_steps(model, 0, 4)
@@ -111,7 +114,7 @@ def test_a_restored_model_steps_as_the_one_it_was_taken_of(name, tmp_path):
 
     keras.utils.set_random_seed(2)
     other = build_small(OPTIMIZERS[name]())
-    if name == "average":  # which has a state of its own already
+    if name == "average":  # restoring must replace an existing state
         train_steps(other, 20, 2)
     restore(other, load_checkpoint(tmp_path))
     train_steps(other, 4, 3)
@@ -130,14 +133,14 @@ def test_a_restored_model_steps_as_the_one_it_was_taken_of(name, tmp_path):
     assert_same_arrays(other.get_weights(), model.get_weights())
 
 
-def test_a_model_is_as_it_was_taken_before_it_takes_a_step():
+def test_restoring_a_checkpoint_resets_weights_and_optimizer_state():
     model = build_small(OPTIMIZERS["average"]())
     train_steps(model, 0, 3)
     before = values_of(model)
-    taken = take_checkpoint(model, 0, 3, [])
+    checkpoint = take_checkpoint(model, 0, 3, [])
     train_steps(model, 3, 2)
     assert any(a.tobytes() != b.tobytes() for a, b in zip(values_of(model), before, strict=True))
-    restore(model, taken)
+    restore(model, checkpoint)
     metrics = {id(variable) for variable in model.metrics_variables}
     of_state = [id(v) not in metrics for v in [*model.variables, *model.optimizer.variables]]
     found, expected = (
@@ -147,18 +150,18 @@ def test_a_model_is_as_it_was_taken_before_it_takes_a_step():
     assert_same_arrays(found, expected)
 
 
-def test_what_was_taken_does_not_change_with_the_training():
+def test_a_checkpoint_is_a_copy_that_further_training_does_not_change():
     model = build_small(OPTIMIZERS["average"]())
     history = [{"epoch": 1, "loss": 0.5}]
-    taken = take_checkpoint(model, 1, 3, history)
-    before = [value.tobytes() for value in [*taken.weights, *taken.metrics]]
+    checkpoint = take_checkpoint(model, 1, 3, history)
+    before = [value.tobytes() for value in [*checkpoint.weights, *checkpoint.metrics]]
     train_steps(model, 0, 1)
     history.append({"epoch": 2, "loss": 0.4})
-    assert [value.tobytes() for value in [*taken.weights, *taken.metrics]] == before
-    assert len(taken.history) == 1
+    assert [value.tobytes() for value in [*checkpoint.weights, *checkpoint.metrics]] == before
+    assert len(checkpoint.history) == 1
 
 
-def test_sums_of_metrics_are_kept_within_an_epoch_alone():
+def test_metric_sums_are_stored_only_within_an_epoch():
     model = build_small(OPTIMIZERS["average"]())
     train_steps(model, 0, 2)
     within = take_checkpoint(model, 0, 2, [])
@@ -167,34 +170,34 @@ def test_sums_of_metrics_are_kept_within_an_epoch_alone():
     assert take_checkpoint(model, 1, 0, []).metrics == []
 
 
-def test_a_checkpoint_of_another_network_is_refused_with_both_shapes():
-    taken = take_checkpoint(build_small(OPTIMIZERS["average"](), units=6), 1, 0, [])
+def test_a_checkpoint_of_another_network_is_rejected_with_both_shapes():
+    checkpoint = take_checkpoint(build_small(OPTIMIZERS["average"](), units=6), 1, 0, [])
     with pytest.raises(
         ValueError,
         match=r"this network .*the shape \(4, 7\) of hidden/kernel; got .*the shape \(4, 6\)",
     ):
-        restore(build_small(OPTIMIZERS["average"](), units=7), taken)
+        restore(build_small(OPTIMIZERS["average"](), units=7), checkpoint)
 
 
-def test_a_checkpoint_of_another_optimizer_is_refused_with_both_numbers_and_changes_nothing():
+def test_a_checkpoint_of_another_optimizer_is_rejected_with_both_counts_and_changes_nothing():
     model, other = (build_small(OPTIMIZERS[name]()) for name in ("average", "momentum"))
     train_steps(model, 0, 1)
-    taken = take_checkpoint(model, 1, 0, [])
+    checkpoint = take_checkpoint(model, 1, 0, [])
     other.optimizer.build(other.trainable_variables)
     before = values_of(other)
-    # 9 of the network; the steps and a momentum for each of 6 trainable ones, or the steps, the
-    # rate, two moments and an average for each.
+    # 9 variables of the network; the optimizer has an iteration count and a momentum for each of 6
+    # trainable ones, or an iteration count, the rate, and two moments and an average for each.
     with pytest.raises(
         ValueError,
-        match=r"of 16 variables .*the shape \(4, 6\) of .*momentum; got 29 with the shape \(\)",
+        match=r"with 16 variables .*the shape \(4, 6\) of .*momentum; got 29 variables.*shape \(\)",
     ):
-        restore(other, taken)
+        restore(other, checkpoint)
     assert_same_arrays(values_of(other), before)
 
 
 @pytest.fixture
 def saved(tmp_path):
-    """A small checkpoint in a file: its path, its bytes and what it holds."""
+    """A small checkpoint in a file: its path, its bytes and the checkpoint."""
     state = Checkpoint(
         1,
         2,
@@ -207,72 +210,74 @@ def saved(tmp_path):
     return path, path.read_bytes(), state
 
 
-def assert_refused(path):
-    with pytest.raises(ValueError, match="It is damaged: restore it, or remove the run") as refused:
+def assert_rejected(path):
+    with pytest.raises(
+        ValueError, match="The file is damaged: restore it, or remove the run"
+    ) as raised:
         load_checkpoint(path.parent)
-    assert f"Expected the state of a training in {path}; got " in str(refused.value)
+    assert f"Expected the state of a training in {path}; got " in str(raised.value)
 
 
-def test_a_checkpoint_that_was_cut_is_refused_and_named_wherever_it_was_cut(saved):
+def test_a_checkpoint_truncated_anywhere_is_rejected_with_its_path(saved):
     path, whole, _ = saved
     for length in [*range(0, len(whole), 7), *range(len(whole) - 30, len(whole))]:
         path.write_bytes(whole[:length])
-        assert_refused(path)
+        assert_rejected(path)
 
 
-def test_every_flipped_bit_of_what_it_holds_is_found(saved):
+def test_every_flipped_bit_of_the_content_is_detected(saved):
     path, whole, state = saved
     arrays = [*state.weights, *state.metrics]
-    begins = [whole.index(array.tobytes()) for array in arrays]
-    places = [range(b, b + array.nbytes) for b, array in zip(begins, arrays, strict=True)]
-    told = "epoch".encode("utf-32-le")
-    places.append(range(whole.index(told), whole.index(told) + 200))
-    for place in (place for of in places for place in of):
+    starts = [whole.index(array.tobytes()) for array in arrays]
+    ranges = [range(s, s + array.nbytes) for s, array in zip(starts, arrays, strict=True)]
+    metadata = whole.index("epoch".encode("utf-32-le"))
+    ranges.append(range(metadata, metadata + 200))
+    for offset in itertools.chain(*ranges):
         damaged = bytearray(whole)
-        damaged[place] ^= 1 << place % 8
+        damaged[offset] ^= 1 << offset % 8
         path.write_bytes(damaged)
-        assert_refused(path)
+        assert_rejected(path)
 
 
-def find_unnoticed(path, places, state):
-    """Flip bits in each of some bytes; give the places where that is not found and does harm."""
-    whole, unnoticed = path.read_bytes(), []
-    for place in places:
+def find_undetected(path, offsets, state):
+    """Flip bits at each offset; return those where undetected damage changes values."""
+    whole, undetected = path.read_bytes(), []
+    for offset in offsets:
         for bit in (1, 6):
             damaged = bytearray(whole)
-            damaged[place] ^= 1 << bit
+            damaged[offset] ^= 1 << bit
             path.write_bytes(damaged)
             try:
                 assert_same(load_checkpoint(path.parent), state)
             except ValueError as error:
                 assert str(path) in str(error)
             except (AssertionError, RuntimeError) as error:
-                unnoticed.append((place, bit, repr(error)[:60]))
-    return unnoticed
+                undetected.append((offset, bit, repr(error)[:60]))
+    return undetected
 
 
-DIRECTORY = b"PK\x01\x02"  # begins an entry of the directory of a ZIP file, which is at its end
+DIRECTORY = b"PK\x01\x02"  # signature of an entry of the directory at the end of a ZIP file
 
 
-def test_flipped_bits_among_what_it_holds_are_found_or_do_no_harm(saved):
+def test_flipped_bits_in_the_content_are_detected_or_harmless(saved):
     path, whole, state = saved
-    assert find_unnoticed(path, range(0, whole.index(DIRECTORY), 3), state) == []
+    assert find_undetected(path, range(0, whole.index(DIRECTORY), 3), state) == []
 
 
-def test_flipped_bits_in_the_directory_of_the_file_are_found_or_do_no_harm(saved):
+def test_flipped_bits_in_the_zip_directory_are_detected_or_harmless(saved):
     path, whole, state = saved
-    assert find_unnoticed(path, range(whole.index(DIRECTORY), len(whole)), state) == []
+    assert find_undetected(path, range(whole.index(DIRECTORY), len(whole)), state) == []
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x93NUMPY\x01\x00", b"PK\x03\x04" * 20])
-def test_another_file_in_its_place_is_refused_and_named(tmp_path, content):
+def test_a_file_of_another_format_is_rejected_with_its_path(tmp_path, content):
     (tmp_path / CHECKPOINT).write_bytes(content)
-    assert_refused(tmp_path / CHECKPOINT)
+    assert_rejected(tmp_path / CHECKPOINT)
 
 
-def test_a_file_of_arrays_that_is_no_checkpoint_is_refused_and_named(tmp_path):
+def test_an_npz_file_that_is_not_a_checkpoint_is_rejected_with_its_path(tmp_path):
     np.savez(tmp_path / CHECKPOINT, weights=np.zeros(3))
-    assert_refused(tmp_path / CHECKPOINT)
+    assert_rejected(tmp_path / CHECKPOINT)
 
 
 def break_in_the_middle(file, **arrays):
@@ -288,9 +293,9 @@ def refuse_to_replace(source, target):
 @pytest.mark.parametrize(
     ("name", "broken"),
     [("np.savez", break_in_the_middle), ("os.replace", refuse_to_replace)],
-    ids=["while it is written", "before it takes its place"],
+    ids=["while writing", "before replacing"],
 )
-def test_after_a_crash_the_checkpoint_before_is_there_and_one_file_more(
+def test_a_failed_write_leaves_the_previous_checkpoint_and_no_other_file(
     state, tmp_path, monkeypatch, name, broken
 ):
     save_checkpoint(tmp_path, state)
@@ -298,28 +303,27 @@ def test_after_a_crash_the_checkpoint_before_is_there_and_one_file_more(
     with monkeypatch.context() as patch, pytest.raises(OSError, match="space|power"):
         patch.setattr(f"jdfd_keras.training.checkpoint.{name}", broken)
         save_checkpoint(tmp_path, later)
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == [CHECKPOINT, f"unfinished-{CHECKPOINT}"]
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
     assert_same(load_checkpoint(tmp_path), state)
     save_checkpoint(tmp_path, later)
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
     assert_same(load_checkpoint(tmp_path), later)
 
 
-def test_a_checkpoint_is_on_the_disk_before_it_takes_the_place_of_the_one_before(
+def test_a_checkpoint_is_flushed_to_disk_before_it_replaces_the_previous_one(
     state, tmp_path, monkeypatch
 ):
-    happened = []
+    calls = []
 
-    def note(name, function):
+    def record(name, function):
         def call(*arguments):
-            happened.append((name, (tmp_path / f"unfinished-{CHECKPOINT}").stat().st_size))
+            calls.append((name, (tmp_path / f".unfinished-{CHECKPOINT}").stat().st_size))
             return function(*arguments)
 
         return call
 
     for name in ("fsync", "replace"):
-        monkeypatch.setattr(stage.os, name, note(name, getattr(os, name)))
+        monkeypatch.setattr(stage.os, name, record(name, getattr(os, name)))
     save_checkpoint(tmp_path, state)
     size = (tmp_path / CHECKPOINT).stat().st_size
-    assert happened == [("fsync", size), ("replace", size)]
+    assert calls == [("fsync", size), ("replace", size)]

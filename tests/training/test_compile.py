@@ -1,3 +1,5 @@
+"""The losses and the metric of a compiled detector, and which weights they train."""
+
 import keras
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from jdfd_keras.training.compile import FaceSquaredError, compile_detector
 
 @pytest.fixture(scope="module")
 def compiled(build_tiny):
-    """A detector of this module's own, for compiling changes it; nothing here steps it."""
+    """A compiled detector, which no test trains."""
     model = build_tiny()
     compile_detector(model)
     return model
@@ -26,9 +28,9 @@ def targets(face_batch):
 
 @pytest.fixture(scope="module")
 def learner():
-    """A detector that is stepped; its moving statistics keep up with a short training.
+    """A detector that tests train, with moving statistics that adapt within a few steps.
 
-    One for all that step it: to trace the step of a whole Xception takes longer than to train it.
+    It is shared, since tracing a training step of Xception takes longer than running it.
     """
     keras.utils.set_random_seed(0)
     options = ModelOptions(
@@ -41,13 +43,13 @@ def learner():
 
 @pytest.fixture(scope="module")
 def lesson():
-    """Batches of 16 faces: one smooth picture, varied; which of them are fake is chance."""
+    """Two batches of 16 faces: variations of one smooth image with random labels."""
     import cv2
 
     rng = np.random.default_rng(0)
     label = rng.permutation(np.arange(32) % 2)
     shared = cv2.resize(rng.random((3, 3, 3)), (71, 71))
-    own = np.stack([cv2.resize(picture, (71, 71)) for picture in rng.random((32, 8, 8, 3))])
+    own = np.stack([cv2.resize(image, (71, 71)) for image in rng.random((32, 8, 8, 3))])
     faces = (160 * shared + 95 * own).astype(np.float32)
     halves = slice(0, 16), slice(16, 32)
     return [
@@ -63,19 +65,19 @@ def lesson():
 
 
 @pytest.fixture
-def sketch():
-    """A detector of a few weights, without batch normalisation, that scores pictures unlike."""
+def small_detector():
+    """A detector of a few weights, without batch normalisation, with different scores per face."""
     keras.utils.set_random_seed(1)
     image = keras.Input((6, 6, 3), name="image")
     small = keras.layers.Rescaling(1 / 127.5, offset=-1, name="scale")(image)
     x = keras.layers.Flatten(name="flatten")(small)
     x = keras.layers.Dense(1, "sigmoid", name="classification")(x)
-    rebuilt = keras.layers.Conv2D(3, 1, name="reconstruction")(small)
-    return keras.Model(image, {"classification": x, "reconstruction": rebuilt})
+    reconstruction = keras.layers.Conv2D(3, 1, name="reconstruction")(small)
+    return keras.Model(image, {"classification": x, "reconstruction": reconstruction})
 
 
 @pytest.fixture
-def sketch_batch():
+def small_batch():
     faces = np.random.default_rng(2).integers(0, 256, (6, 6, 6, 3)).astype(np.float32)
     label = np.array([[0], [1], [0], [1], [0], [1]], np.float32)
     return faces, {"classification": label, "reconstruction": faces / 127.5 - 1}
@@ -86,7 +88,7 @@ def cross_entropies(label, score) -> np.ndarray:
     return -(label * np.log(score) + (1 - label) * np.log(1 - score))
 
 
-def test_total_loss_is_worked_out_by_hand(compiled, face_batch, targets):
+def test_total_loss_is_0_8_cross_entropy_plus_0_2_squared_error(compiled, face_batch, targets):
     outputs = compiled.predict(face_batch, verbose=0)
     cross_entropy = cross_entropies(targets["classification"], outputs["classification"]).mean()
     squared_error = np.mean((outputs["reconstruction"] - targets["reconstruction"]) ** 2)
@@ -97,24 +99,24 @@ def test_total_loss_is_worked_out_by_hand(compiled, face_batch, targets):
     assert logs["loss"] == pytest.approx(0.8 * cross_entropy + 0.2 * squared_error, rel=1e-5)
 
 
-def test_squared_error_is_one_number_a_face():
+def test_squared_error_is_one_number_per_face():
     rng = np.random.default_rng(0)
-    true, rebuilt = rng.normal(size=(2, 5, 4, 3, 3)).astype(np.float32)
-    expected = [np.mean((rebuilt[face] - true[face]) ** 2) for face in range(5)]
-    each = FaceSquaredError(reduction=None)(true, rebuilt)
+    true, reconstruction = rng.normal(size=(2, 5, 4, 3, 3)).astype(np.float32)
+    expected = [np.mean((reconstruction[face] - true[face]) ** 2) for face in range(5)]
+    each = FaceSquaredError(reduction=None)(true, reconstruction)
     np.testing.assert_allclose(each, expected, rtol=1e-6)
     weights = np.array([1, 0, 2, 0, 1], np.float32)
-    mean = FaceSquaredError(reduction="mean_with_sample_weight")(true, rebuilt, weights)
+    mean = FaceSquaredError(reduction="mean_with_sample_weight")(true, reconstruction, weights)
     assert float(mean) == pytest.approx((expected[0] + 2 * expected[2] + expected[4]) / 4, rel=1e-6)
 
 
 @pytest.mark.parametrize("output", ["classification", "reconstruction"])
-def test_logged_losses_are_means_over_the_faces_that_weigh(sketch, sketch_batch, output):
-    faces, targets = sketch_batch
-    compile_detector(sketch)
+def test_logged_losses_are_means_over_the_faces_with_weight(small_detector, small_batch, output):
+    faces, targets = small_batch
+    compile_detector(small_detector)
     weights = {name: np.ones(6, np.float32) for name in targets}
     weights[output] = np.array([1, 1, 1, 0, 0, 0], np.float32)
-    outputs = sketch.predict(faces, verbose=0)
+    outputs = small_detector.predict(faces, verbose=0)
     score, label = outputs["classification"], targets["classification"]
     each = {
         "classification": cross_entropies(label, score),
@@ -125,23 +127,25 @@ def test_logged_losses_are_means_over_the_faces_that_weigh(sketch, sketch_batch,
     expected = {name: errors[weights[name] == 1].mean() for name, errors in each.items()}
     assert expected[output] != pytest.approx(each[output].mean(), rel=0.05)
 
-    logs = sketch.evaluate(faces, targets, sample_weight=weights, verbose=0, return_dict=True)
+    logs = small_detector.evaluate(
+        faces, targets, sample_weight=weights, verbose=0, return_dict=True
+    )
     assert logs["classification_loss"] == pytest.approx(expected["classification"], rel=1e-5)
     assert logs["reconstruction_loss"] == pytest.approx(expected["reconstruction"], rel=1e-5)
     assert logs["loss"] == pytest.approx(
         0.8 * expected["classification"] + 0.2 * expected["reconstruction"], rel=1e-5
     )
-    kept = weights["classification"] == 1
+    is_labelled = weights["classification"] == 1
     assert logs["classification_frame_auc"] == pytest.approx(
-        roc_auc_score(label[kept, 0], score[kept, 0]), abs=1e-3
+        roc_auc_score(label[is_labelled, 0], score[is_labelled, 0]), abs=1e-3
     )
 
 
 @pytest.fixture(scope="module")
 def gradients(compiled, face_batch, targets):
-    """Gradients of the total loss where faces 2 and 3 have no labels, by what is done of them.
+    """Gradients of the total loss for several ways to treat the unlabelled faces 2 and 3.
 
-    Faces are passed through the network once, so that nothing but the loss can differ.
+    All losses share one forward pass, so that only the loss differs.
     """
     import tensorflow as tf
 
@@ -163,10 +167,10 @@ def gradients(compiled, face_batch, targets):
         outputs = compiled(face_batch.astype(np.float32), training=False)
         losses = {
             "absent": loss([0, 1], None, count=2),
-            "there": loss([0, 1, 0, 1], [1, 1, 0, 0]),
-            "there, labels swapped": loss([0, 1, 1, 0], [1, 1, 0, 0]),
-            "taken for labelled": loss([0, 1, 0, 1], [1, 1, 1, 1]),
-            "alone": loss([0, 1, 0, 1], [0, 0, 0, 0]),
+            "unlabelled": loss([0, 1, 0, 1], [1, 1, 0, 0]),
+            "unlabelled, other labels": loss([0, 1, 1, 0], [1, 1, 0, 0]),
+            "labelled": loss([0, 1, 0, 1], [1, 1, 1, 1]),
+            "only unlabelled": loss([0, 1, 0, 1], [0, 0, 0, 0]),
         }
     variables = compiled.trainable_variables
     return {
@@ -185,29 +189,31 @@ def test_unlabelled_faces_change_no_gradient_of_the_classifier(gradients):
     for path, expected in gradients["absent"].items():
         if is_classifier_weight(path):
             assert np.abs(expected).max() > 0
-            np.testing.assert_array_equal(gradients["there"][path], expected)
-            np.testing.assert_array_equal(gradients["there, labels swapped"][path], expected)
-            assert not np.array_equal(gradients["taken for labelled"][path], expected)
+            np.testing.assert_array_equal(gradients["unlabelled"][path], expected)
+            np.testing.assert_array_equal(gradients["unlabelled, other labels"][path], expected)
+            assert not np.array_equal(gradients["labelled"][path], expected)
 
 
-def test_labels_of_unlabelled_faces_reach_no_weight(gradients):
-    for path, gradient in gradients["there"].items():
-        np.testing.assert_array_equal(gradients["there, labels swapped"][path], gradient)
+def test_labels_of_unlabelled_faces_change_no_gradient(gradients):
+    for path, gradient in gradients["unlabelled"].items():
+        np.testing.assert_array_equal(gradients["unlabelled, other labels"][path], gradient)
 
 
-def test_labels_teach_the_encoder_and_not_the_decoder(gradients):
-    taught = {
+def test_labels_train_the_encoder_and_not_the_decoder(gradients):
+    trained = {
         path
-        for path, gradient in gradients["taken for labelled"].items()
-        if not np.array_equal(gradient, gradients["there"][path])
+        for path, gradient in gradients["labelled"].items()
+        if not np.array_equal(gradient, gradients["unlabelled"][path])
     }
-    assert taught == {path for path in gradients["there"] if not path.startswith("decoder_")}
+    assert trained == {path for path in gradients["unlabelled"] if not path.startswith("decoder_")}
 
 
-def test_unlabelled_faces_alone_teach_the_decoder_and_not_the_classifier(gradients):
-    taught = {path for path, gradient in gradients["alone"].items() if np.any(gradient != 0)}
-    assert all(np.all(np.isfinite(gradient)) for gradient in gradients["alone"].values())
-    assert {path for path in gradients["alone"] if path not in taught} == {
+def test_unlabelled_faces_train_the_decoder_and_not_the_classifier(gradients):
+    trained = {
+        path for path, gradient in gradients["only unlabelled"].items() if np.any(gradient != 0)
+    }
+    assert all(np.all(np.isfinite(gradient)) for gradient in gradients["only unlabelled"].values())
+    assert {path for path in gradients["only unlabelled"] if path not in trained} == {
         "classifier_dense/kernel",
         "classifier_dense/bias",
         "classifier_logit/kernel",
@@ -215,14 +221,14 @@ def test_unlabelled_faces_alone_teach_the_decoder_and_not_the_classifier(gradien
     }
 
 
-@pytest.mark.parametrize("share", [0.1, 0.5])
-def test_label_smoothing_draws_labels_towards_one_half(sketch, sketch_batch, share):
-    faces, targets = sketch_batch
-    compile_detector(sketch, label_smoothing=share)
-    score = sketch.predict(faces, verbose=0)["classification"]
+@pytest.mark.parametrize("smoothing", [0.1, 0.5])
+def test_label_smoothing_moves_labels_towards_one_half(small_detector, small_batch, smoothing):
+    faces, targets = small_batch
+    compile_detector(small_detector, label_smoothing=smoothing)
+    score = small_detector.predict(faces, verbose=0)["classification"]
     label = targets["classification"]
-    smooth = np.where(label == 1, 1 - share / 2, share / 2)
-    logs = sketch.evaluate(faces, targets, verbose=0, return_dict=True)
+    smooth = np.where(label == 1, 1 - smoothing / 2, smoothing / 2)
+    logs = small_detector.evaluate(faces, targets, verbose=0, return_dict=True)
     expected = cross_entropies(smooth, score).mean()
     assert logs["classification_loss"] == pytest.approx(expected, rel=1e-5)
     assert logs["classification_frame_auc"] == pytest.approx(
@@ -230,13 +236,13 @@ def test_label_smoothing_draws_labels_towards_one_half(sketch, sketch_batch, sha
     )
 
 
-@pytest.mark.parametrize("share", [1, -0.1])
-def test_label_smoothing_out_of_range_is_refused(sketch, share):
-    with pytest.raises(ValueError, match=f"label_smoothing from 0 to below 1; got {share:g}"):
-        compile_detector(sketch, label_smoothing=share)
+@pytest.mark.parametrize("smoothing", [1, -0.1])
+def test_label_smoothing_out_of_range_is_rejected(small_detector, smoothing):
+    with pytest.raises(ValueError, match=f"label_smoothing from 0 to below 1; got {smoothing:g}"):
+        compile_detector(small_detector, label_smoothing=smoothing)
 
 
-def test_optimizer_is_the_papers_at_constant_rates_if_none_is_given(compiled):
+def test_default_optimizer_is_the_papers_at_constant_learning_rates(compiled):
     config = compiled.optimizer.get_config()
     schedule = keras.optimizers.schedules.deserialize(config["learning_rate"])
     assert [float(schedule(step)) for step in (0, 10**6)] == pytest.approx([0.005, 0.005])
@@ -244,11 +250,11 @@ def test_optimizer_is_the_papers_at_constant_rates_if_none_is_given(compiled):
     assert config["momentum"] == 0.9
 
 
-def test_nothing_is_compiled_by_xla_where_there_are_cpus_alone(compiled):
+def test_xla_is_not_used_on_cpus(compiled):
     import tensorflow as tf
 
     if {device.device_type for device in tf.config.list_physical_devices()} != {"CPU"}:
-        pytest.skip("this machine has another device than CPUs")
+        pytest.skip("this machine has other devices than CPUs")
     assert compiled.jit_compile is False
 
 
@@ -260,12 +266,12 @@ def test_nothing_is_compiled_by_xla_where_there_are_cpus_alone(compiled):
         {"classification": 0.8, "reconstruction": 0.2, "other": 1.0},
     ],
 )
-def test_loss_weights_for_other_outputs_are_refused(tiny_detector, weights):
+def test_loss_weights_for_other_outputs_are_rejected(tiny_detector, weights):
     with pytest.raises(ValueError, match="Expected loss weights for the outputs"):
         compile_detector(tiny_detector, loss_weights=weights)
 
 
-def test_detector_without_decoder_has_the_cross_entropy_alone(face_batch, targets):
+def test_detector_without_decoder_has_only_the_cross_entropy(face_batch, targets):
     model = build_detector(
         ModelOptions(image_size=71, latent_dim=16, encoder_weights="none", decoder=False)
     )
@@ -281,18 +287,18 @@ def test_detector_without_decoder_has_the_cross_entropy_alone(face_batch, target
     assert logs["loss"] == pytest.approx(0.8 * cross_entropy, rel=1e-4)
 
 
-def test_one_step_moves_every_trainable_weight(learner, lesson):
+def test_one_step_changes_every_trainable_weight(learner, lesson):
     before = [variable.numpy() for variable in learner.trainable_variables]
     learner.train_on_batch(*lesson[0])
-    still = [
+    unchanged = [
         variable.path
         for variable, value in zip(learner.trainable_variables, before, strict=True)
         if np.array_equal(variable.numpy(), value)
     ]
-    assert still == []
+    assert unchanged == []
 
 
-def test_a_step_draws_moving_statistics_towards_those_of_its_batch(learner, lesson):
+def test_a_step_moves_the_moving_statistics_towards_those_of_its_batch(learner, lesson):
     faces, targets = lesson[0]
     first = keras.Model(learner.input, learner.get_layer("block1_conv1").output)(faces)
     statistics = learner.get_layer("block1_conv1_bn").moving_mean
@@ -300,12 +306,12 @@ def test_a_step_draws_moving_statistics_towards_those_of_its_batch(learner, less
     before = {variable.path: variable.numpy() for variable in learner.non_trainable_variables}
     learner.train_on_batch(faces, targets)
     np.testing.assert_allclose(statistics, expected, rtol=1e-3, atol=1e-5)
-    still = [
+    unchanged = [
         variable.path
         for variable in learner.non_trainable_variables
         if np.array_equal(variable.numpy(), before[variable.path])
     ]
-    assert still == []
+    assert unchanged == []
     assert len(before) == 2 * sum("moving_mean" in path for path in before) > 80
 
 
@@ -317,13 +323,13 @@ def test_evaluation_and_prediction_change_no_weight_and_no_statistic(compiled, f
         np.testing.assert_array_equal(now, value)
 
 
-def test_dropout_and_batch_statistics_act_in_training_alone(face_batch):
+def test_dropout_and_batch_statistics_are_used_only_in_training(face_batch):
     keras.utils.set_random_seed(0)
     model = build_detector(
         ModelOptions(image_size=71, latent_dim=16, encoder_weights="none", dropout=0.5)
     )
     faces = face_batch.astype(np.float32)
-    # Scoring comes last: training is what changes the moving statistics.
+    # Inference comes last: only training changes the moving statistics.
     (first, second), (third, fourth) = (
         [
             {name: np.asarray(value) for name, value in model(faces, training=training).items()}
@@ -338,7 +344,7 @@ def test_dropout_and_batch_statistics_act_in_training_alone(face_batch):
     assert np.abs(first["reconstruction"] - third["reconstruction"]).mean() > 0.01
 
 
-def test_detector_learns_32_faces_by_heart(learner, lesson):
+def test_detector_memorizes_32_faces(learner, lesson):
     faces, targets = ([batch[part] for batch in lesson] for part in (0, 1))
     faces = np.concatenate(faces)
     label = np.concatenate([target["classification"] for target in targets])[:, 0]
@@ -346,9 +352,9 @@ def test_detector_learns_32_faces_by_heart(learner, lesson):
 
     def auc_and_error():
         outputs = learner(faces, training=False)
-        rebuilt = np.asarray(outputs["reconstruction"])
+        reconstruction = np.asarray(outputs["reconstruction"])
         score = np.asarray(outputs["classification"])[:, 0]
-        return roc_auc_score(label, score), np.mean((rebuilt - true) ** 2)
+        return roc_auc_score(label, score), np.mean((reconstruction - true) ** 2)
 
     auc_before, error_before = auc_and_error()
     assert auc_before < 0.9

@@ -1,4 +1,4 @@
-"""Training on several devices, and on two machines, which are two processes here."""
+"""Training on several devices, and on two machines, here two processes."""
 
 import json
 import os
@@ -11,33 +11,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jdfd_keras.options import OptimizerOptions, RunOptions, TrainOptions
+from jdfd_keras.options import OptimizerOptions, TrainOptions, TrainRuntime
 from jdfd_keras.training.devices import open_devices
 from jdfd_keras.training.run_folder import read_history
 from jdfd_keras.training.train import train
 
 SCRIPT = Path(__file__).with_name("small_run.py")
-TOLD = {
+CONFIG = {
     "model": {"encoder_weights": "none"},
     "optimizer": {"learning_rate": 0.01, "weight_decay": 0.1, "average": 0.9},
-    "options": {"epochs": 2, "batch_size": 6},
+    "train": {"epochs": 2, "batch_size": 6},
     "augment": {"flip": True, "noise": True},
 }
 
 
-def start(data, out, cluster=None, part=0, **told):
-    words = [sys.executable, str(SCRIPT), str(data), str(out), json.dumps(TOLD | told)]
-    config = {"cluster": {"worker": cluster}, "task": {"type": "worker", "index": part}}
-    environment = os.environ | ({"TF_CONFIG": json.dumps(config)} if cluster else {})
-    return subprocess.Popen(words, stderr=subprocess.PIPE, text=True, env=environment)
+def start(data, out, cluster=None, worker=0, **config):
+    command = [sys.executable, str(SCRIPT), str(data), str(out), json.dumps(CONFIG | config)]
+    tf_config = {"cluster": {"worker": cluster}, "task": {"type": "worker", "index": worker}}
+    environment = os.environ | ({"TF_CONFIG": json.dumps(tf_config)} if cluster else {})
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
 
 
-def start_two(data, out, **told):
-    """Start two workers on ports that are free now."""
-    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as b:
-        cluster = [f"127.0.0.1:{server.getsockname()[1]}" for server in (one, b)]
-    run = {"strategy": "multiworker", "checkpoint_steps": 3}
-    return [start(data, out, cluster, part, run=run, **told) for part in (0, 1)]
+def start_two(data, out, **config):
+    """Start two workers on free ports."""
+    with socket.create_server(("127.0.0.1", 0)) as a, socket.create_server(("127.0.0.1", 0)) as b:
+        cluster = [f"127.0.0.1:{server.getsockname()[1]}" for server in (a, b)]
+    runtime = {"strategy": "multiworker", "checkpoint_steps": 3}
+    return [start(data, out, cluster, worker, runtime=runtime, **config) for worker in (0, 1)]
 
 
 def finish(process):
@@ -45,60 +45,62 @@ def finish(process):
     return process.returncode, errors
 
 
-def read_weights(run, part=0):
-    with np.load(f"{run}-weights-{part}.npz") as arrays:
+def read_weights(run, worker=0):
+    with np.load(f"{run}-weights-{worker}.npz") as arrays:
         return [arrays[name] for name in arrays.files]
 
 
 @pytest.fixture(scope="module")
 def runs(prepared_set, tmp_path_factory):
-    """The same training on one device, on two of one machine, on two machines; and interrupted."""
+    """The same training on one device, on two devices of one machine, and on two machines."""
     root = tmp_path_factory.mktemp("runs")
-    mirrored = {"run": {"strategy": "mirrored"}, "devices": 2}
-    together = [
+    mirrored = {"runtime": {"strategy": "mirrored"}, "devices": 2}
+    processes = [
         start(prepared_set, root / "one"),
         start(prepared_set, root / "mirrored", **mirrored),
     ]
-    assert [finish(process)[0] for process in together] == [0, 0]
+    assert [finish(process)[0] for process in processes] == [0, 0]
     assert [finish(process)[0] for process in start_two(prepared_set, root / "two")] == [0, 0]
     return root
 
 
 @pytest.fixture(scope="module")
 def broken(prepared_set, runs):
-    """Two workers, of which the second is killed in the second epoch; what the first said."""
+    """Exit code and errors of worker 0, whose only peer is killed in the second epoch."""
     first, second = start_two(prepared_set, runs / "broken", kill_at=[1, 12])
-    assert finish(second)[0] == -signal.SIGKILL
+    code, errors = finish(second)
+    assert code == -signal.SIGKILL, errors
     return finish(first)
 
 
 @pytest.mark.parametrize("name", ["mirrored", "two"])
-def test_several_devices_give_what_one_gives(runs, name):
+def test_several_devices_give_the_same_result_as_one(runs, name):
     for one, other in zip(read_weights(runs / "one"), read_weights(runs / name), strict=True):
         np.testing.assert_allclose(other, one, atol=1e-5)
     for expected, row in zip(read_history(runs / "one"), read_history(runs / name), strict=True):
         assert row == pytest.approx(expected, rel=1e-4)
 
 
-def test_both_workers_hold_the_same_weights(runs):
+def test_both_workers_have_the_same_weights(runs):
     for one, other in zip(read_weights(runs / "two"), read_weights(runs / "two", 1), strict=True):
         np.testing.assert_array_equal(one, other)
 
 
-def test_a_worker_that_dies_ends_the_other_with_a_clear_message(broken):
+def test_when_one_worker_is_killed_the_other_stops_with_a_clear_message(broken):
     code, errors = broken
     assert code == 1
-    assert "failed: Expected all 2 machines of TF_CONFIG to go on; got, on machine 0" in errors
-    assert "goes on from the last checkpoint" in errors
+    assert "failed: Expected all 2 machines of TF_CONFIG to keep running; got '" in errors
+    assert "' on machine 0: another machine has stopped" in errors
+    assert "training resumes from the last checkpoint" in errors
 
 
-def test_both_go_on_from_the_checkpoint_to_the_same_end(prepared_set, runs, broken):
+def test_both_workers_resume_from_the_checkpoint_with_the_same_result(prepared_set, runs, broken):
     assert len(read_history(runs / "broken")) == 1
     ended = [finish(process) for process in start_two(prepared_set, runs / "broken")]
     assert [code for code, _ in ended] == [0, 0], ended
-    for part in (0, 1):
-        again, whole = (read_weights(runs / name, part) for name in ("broken", "two"))
-        for one, other in zip(whole, again, strict=True):
+    for worker in (0, 1):
+        resumed, whole = (read_weights(runs / name, worker) for name in ("broken", "two"))
+        for one, other in zip(whole, resumed, strict=True):
             np.testing.assert_allclose(other, one, atol=1e-6)
     assert read_history(runs / "broken")[1] == pytest.approx(
         read_history(runs / "two")[1], rel=1e-5
@@ -115,32 +117,34 @@ def test_both_go_on_from_the_checkpoint_to_the_same_end(prepared_set, runs, brok
         '{"cluster": {"chief": ["a:1"], "worker": ["b:1"]}, "task": {"type": "chief", "index": 0}}',
     ],
 )
-def test_a_cluster_that_is_not_told_is_refused(monkeypatch, config):
+def test_an_invalid_cluster_description_is_rejected(monkeypatch, config):
     monkeypatch.setenv("TF_CONFIG", config)
     with pytest.raises(ValueError, match="Expected TF_CONFIG to be.*--strategy mirrored or none"):
         open_devices("multiworker")
 
 
-def test_an_unknown_strategy_is_refused():
+def test_an_unknown_strategy_is_rejected():
     with pytest.raises(ValueError, match="got 'horovod'"):
         open_devices("horovod")
 
 
 @pytest.fixture
 def two_devices(monkeypatch):
-    """Pretend two devices, where what they would do is not the question."""
+    """Pretend that there are two devices, for tests that fail before devices are used."""
     from jdfd_keras.training.devices import Devices
 
     monkeypatch.setattr("jdfd_keras.training.train.open_devices", lambda _: Devices(replicas=2))
 
 
-def test_a_batch_that_devices_cannot_share_is_refused(prepared_set, tmp_path, two_devices):
-    with pytest.raises(ValueError, match="2 devices can share; got 5.*try 4"):
-        train(prepared_set, tmp_path / "run", options=TrainOptions(batch_size=5))
+def test_a_batch_size_that_is_not_divisible_by_the_devices_is_rejected(
+    prepared_set, tmp_path, two_devices
+):
+    with pytest.raises(ValueError, match="divisible by the 2 devices; got 5.*try 4"):
+        train(prepared_set, tmp_path / "run", train=TrainOptions(batch_size=5))
 
 
 @pytest.mark.parametrize("options", [{"accumulate": 2}, {"clip_norm": 1.0}])
-def test_what_keras_cannot_do_on_several_devices_is_refused(
+def test_options_that_keras_does_not_support_on_several_devices_are_rejected(
     prepared_set, tmp_path, two_devices, options
 ):
     with pytest.raises(
@@ -150,5 +154,5 @@ def test_what_keras_cannot_do_on_several_devices_is_refused(
             prepared_set,
             tmp_path / "run",
             optimizer=OptimizerOptions(**options),
-            run=RunOptions(strategy="mirrored"),
+            runtime=TrainRuntime(strategy="mirrored"),
         )

@@ -1,3 +1,5 @@
+"""The optimizers: a learning rate per branch, checked against plain Keras optimizers."""
+
 import dataclasses
 
 import keras
@@ -7,7 +9,7 @@ import pytest
 from jdfd_keras.options import OptimizerOptions
 from jdfd_keras.training.compile import build_optimizer, compile_detector
 
-# The rate falls to a half at every 4th step, here and in `rate_at`.
+# The learning rate is halved every 4 steps, here and in `rate_at`.
 OPTIONS = OptimizerOptions(
     learning_rate=0.1,
     classifier_learning_rate=0.02,
@@ -31,8 +33,8 @@ def vary(kind: str, variant: str) -> OptimizerOptions:
     return dataclasses.replace(OPTIONS, optimizer=kind, **VARIANTS[variant])
 
 
-def build_stand_in() -> keras.Model:
-    """A detector of 40 weights in four layers, its two outputs under the names of the real one."""
+def build_stub() -> keras.Model:
+    """Build a detector of 40 weights in four layers with the output names of the real one."""
     keras.utils.set_random_seed(3)
     image = keras.Input((2, 2, 3), name="image")
     shared = keras.layers.Conv2D(2, 1, name="squeeze")(image)
@@ -40,9 +42,11 @@ def build_stand_in() -> keras.Model:
     x = keras.layers.Dense(2, activation="tanh", name="classifier_dense")(x)
     x = keras.layers.Dense(1, name="classifier_logit", dtype="float32")(x)
     x = keras.layers.Activation("sigmoid", name="classification", dtype="float32")(x)
-    rebuilt = keras.layers.Conv2D(3, 1, name="decoder_deconv1")(shared)
-    rebuilt = keras.layers.Activation("linear", name="reconstruction", dtype="float32")(rebuilt)
-    return keras.Model(image, {"classification": x, "reconstruction": rebuilt})
+    reconstruction = keras.layers.Conv2D(3, 1, name="decoder_deconv1")(shared)
+    reconstruction = keras.layers.Activation("linear", name="reconstruction", dtype="float32")(
+        reconstruction
+    )
+    return keras.Model(image, {"classification": x, "reconstruction": reconstruction})
 
 
 def weights_of(model: keras.Model) -> list[np.ndarray]:
@@ -54,41 +58,41 @@ def rate_at(step: int, rate: float) -> float:
 
 
 class TwoPlainOptimizers:
-    """What each branch is to do, by a Keras optimizer of its own at its own rate.
+    """Reference: a separate Keras optimizer per branch, each at its own learning rate.
 
-    The schedule, the mean over accumulated steps, and the norm over all weights are done here, by
-    hand, so that each plain optimizer sees nothing but gradients and one number for its rate.
+    The schedule, the mean over accumulated steps and the norm over all weights are computed here,
+    so each plain optimizer only gets gradients and a constant learning rate.
     """
 
     def __init__(self, options: OptimizerOptions, model: keras.Model):
-        self.options, self.step, self.waiting = options, 0, []
+        self.options, self.step, self.pending = options, 0, []
         self.variables = [keras.Variable(v.numpy()) for v in model.trainable_variables]
-        named = [v.path.startswith("classifier_") for v in model.trainable_variables]
+        is_classifier = [v.path.startswith("classifier_") for v in model.trainable_variables]
         self.branches = []
-        for mine, rate in (
-            (named, options.classifier_learning_rate),
-            ([not name for name in named], options.learning_rate),
+        for mask, rate in (
+            (is_classifier, options.classifier_learning_rate),
+            ([not own for own in is_classifier], options.learning_rate),
         ):
             decay = options.weight_decay or None
             if options.optimizer == "sgd":
                 plain = keras.optimizers.SGD(rate, momentum=options.momentum, weight_decay=decay)
             else:
                 plain = keras.optimizers.Adam(rate, weight_decay=decay)
-            self.branches.append((np.flatnonzero(mine), rate, plain))
-            assert 0 < sum(mine) < len(mine)
+            self.branches.append((np.flatnonzero(mask), rate, plain))
+            assert 0 < sum(mask) < len(mask)
 
     def apply(self, gradients: list[np.ndarray]) -> None:
-        self.waiting.append(gradients)
-        if len(self.waiting) == self.options.accumulate:
-            means = [np.mean(gradient, axis=0) for gradient in zip(*self.waiting, strict=True)]
-            self.waiting = []
+        self.pending.append(gradients)
+        if len(self.pending) == self.options.accumulate:
+            means = [np.mean(gradient, axis=0) for gradient in zip(*self.pending, strict=True)]
+            self.pending = []
             norm = np.sqrt(sum(np.sum(np.square(mean)) for mean in means))
-            shrink = min(1, self.options.clip_norm / norm) if self.options.clip_norm else 1
-            for places, rate, plain in self.branches:
+            scale = min(1, self.options.clip_norm / norm) if self.options.clip_norm else 1
+            for indices, rate, plain in self.branches:
                 plain.learning_rate = rate_at(self.step, rate)
                 plain.apply(
-                    [(means[place] * shrink).astype(np.float32) for place in places],
-                    [self.variables[place] for place in places],
+                    [(means[index] * scale).astype(np.float32) for index in indices],
+                    [self.variables[index] for index in indices],
                 )
         self.step += 1
 
@@ -97,7 +101,7 @@ class TwoPlainOptimizers:
 
 
 def draw_gradients(model: keras.Model, steps: int) -> list[list[np.ndarray]]:
-    """Gradients of every length from a tenth to ten, so that some are clipped and some are not."""
+    """Draw gradients with norms from a tenth to ten, so that only some are clipped."""
     rng = np.random.default_rng(0)
     return [
         [
@@ -110,9 +114,9 @@ def draw_gradients(model: keras.Model, steps: int) -> list[list[np.ndarray]]:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
-def test_each_branch_moves_as_under_an_optimizer_of_its_own(kind, variant):
+def test_each_branch_is_updated_as_by_its_own_optimizer(kind, variant):
     options = vary(kind, variant)
-    model = build_stand_in()
+    model = build_stub()
     plain = TwoPlainOptimizers(options, model)
     optimizer = build_optimizer(options, STEPS_PER_EPOCH)
     config = optimizer.get_config()
@@ -125,21 +129,21 @@ def test_each_branch_moves_as_under_an_optimizer_of_its_own(kind, variant):
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
-def test_weights_move_at_every_third_step_alone_when_three_are_accumulated(kind):
-    model = build_stand_in()
+def test_with_accumulation_over_three_steps_weights_change_every_third_step(kind):
+    model = build_stub()
     optimizer = build_optimizer(vary(kind, "all"), STEPS_PER_EPOCH)
-    moved = []
+    changed = []
     for gradients in draw_gradients(model, 7):
         before = weights_of(model)
         optimizer.apply(gradients, model.trainable_variables)
         changes = zip(before, weights_of(model), strict=True)
-        moved.append({not np.array_equal(old, new) for old, new in changes})
-    assert moved == [{False}, {False}, {True}, {False}, {False}, {True}, {False}]
+        changed.append({not np.array_equal(old, new) for old, new in changes})
+    assert changed == [{False}, {False}, {True}, {False}, {False}, {True}, {False}]
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
-def test_average_of_weights_is_swapped_in_and_back_to_the_bit(kind):
-    model, never_swapped = build_stand_in(), build_stand_in()
+def test_average_of_weights_is_swapped_in_and_back_bit_for_bit(kind):
+    model, never_swapped = build_stub(), build_stub()
     options = vary(kind, "average")
     optimizer = build_optimizer(options, STEPS_PER_EPOCH)
     other = build_optimizer(options, STEPS_PER_EPOCH)
@@ -153,10 +157,10 @@ def test_average_of_weights_is_swapped_in_and_back_to_the_bit(kind):
             averages = weights
         averages = [0.9 * a + 0.1 * w for a, w in zip(averages, weights, strict=True)]
 
-    kept = [v.numpy() for v in optimizer.variables if v.path.endswith("_average")]
+    stored = [v.numpy() for v in optimizer.variables if v.path.endswith("_average")]
     optimizer.swap_average()
     for now, average, expected, weight in zip(
-        weights_of(model), kept, averages, weights, strict=True
+        weights_of(model), stored, averages, weights, strict=True
     ):
         np.testing.assert_array_equal(now, average)
         np.testing.assert_allclose(now, expected, rtol=1e-5, atol=1e-6)
@@ -175,7 +179,7 @@ def test_average_of_weights_is_swapped_in_and_back_to_the_bit(kind):
 
 @pytest.fixture
 def policy(request):
-    """The policy of new layers, put back afterwards."""
+    """The dtype policy of new layers, reset after the test."""
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(request.param)
     yield request.param
@@ -183,7 +187,7 @@ def policy(request):
 
 
 def gradients_by_hand(model: keras.Model, faces, label, scale: float) -> list[np.ndarray]:
-    """Gradients of the paper's loss, written out, multiplied by `scale` on the way and divided."""
+    """Compute gradients of the paper's loss, with the loss scaled by `scale` in between."""
     import tensorflow as tf
 
     with tf.GradientTape() as tape:
@@ -203,13 +207,13 @@ def gradients_by_hand(model: keras.Model, faces, label, scale: float) -> list[np
         ("float32", 1, "sgd"),
         ("float32", 1, "adam"),
         ("mixed_bfloat16", 1, "sgd"),
-        ("mixed_float16", 2.0**15, "adam"),  # the scale that Keras begins with
+        ("mixed_float16", 2.0**15, "adam"),  # the initial loss scale of Keras
     ],
     indirect=["policy"],
 )
 def test_rates_hold_in_a_compiled_model_of_each_precision(policy, scale, kind):
     options = dataclasses.replace(vary(kind, "all"), clip_norm=0.05)
-    model, twin = build_stand_in(), build_stand_in()
+    model, twin = build_stub(), build_stub()
     plain = TwoPlainOptimizers(options, twin)
     optimizer = build_optimizer(options, STEPS_PER_EPOCH)
     compile_detector(model, optimizer)
@@ -218,7 +222,7 @@ def test_rates_hold_in_a_compiled_model_of_each_precision(policy, scale, kind):
     assert (model.optimizer.inner_optimizer if wrapped else model.optimizer) is optimizer
 
     rng = np.random.default_rng(1)
-    begun = weights_of(model)
+    initial = weights_of(model)
     for _ in range(6):
         faces = rng.uniform(-1, 1, (4, 2, 2, 3)).astype(np.float32)
         label = np.array([[0], [1], [1], [0]], np.float32)
@@ -228,30 +232,36 @@ def test_rates_hold_in_a_compiled_model_of_each_precision(policy, scale, kind):
         model.train_on_batch(faces, {"classification": label, "reconstruction": faces})
 
     assert {variable.dtype for variable in model.trainable_variables} == {"float32"}
-    # 16-bit numbers are rounded otherwise where TensorFlow fuses operations.
-    share = {"float32": 1e-4, "mixed_bfloat16": 0.05, "mixed_float16": 0.01}[policy]
+    # 16-bit numbers are rounded differently where TensorFlow fuses operations.
+    tolerance = {"float32": 1e-4, "mixed_bfloat16": 0.05, "mixed_float16": 0.01}[policy]
     for variable, start, expected in zip(
-        model.trainable_variables, begun, plain.weights(), strict=True
+        model.trainable_variables, initial, plain.weights(), strict=True
     ):
-        way = np.abs(expected - start).max()
-        assert way > 1e-4
-        np.testing.assert_allclose(variable, expected, atol=share * way, err_msg=variable.path)
+        distance = np.abs(expected - start).max()
+        assert distance > 1e-4
+        np.testing.assert_allclose(
+            variable, expected, atol=tolerance * distance, err_msg=variable.path
+        )
 
 
 @pytest.mark.parametrize("steps", [1, 3])
-def test_steps_with_momentum_are_worked_out_by_hand(steps):
-    model = build_stand_in()
+def test_steps_with_momentum_match_the_closed_form(steps):
+    model = build_stub()
     optimizer = build_optimizer(OPTIONS, steps_per_epoch=2)
-    begun = weights_of(model)
+    initial = weights_of(model)
     for _ in range(steps):
-        optimizer.apply([np.full_like(weight, 0.3) for weight in begun], model.trainable_variables)
-    for variable, start in zip(model.trainable_variables, begun, strict=True):
+        optimizer.apply(
+            [np.full_like(weight, 0.3) for weight in initial], model.trainable_variables
+        )
+    for variable, start in zip(model.trainable_variables, initial, strict=True):
         rate = 0.02 if variable.path.startswith("classifier_") else 0.1
-        way = sum(rate * 0.3 * sum(0.5**k for k in range(step)) for step in range(1, steps + 1))
-        np.testing.assert_allclose(variable, start - way, rtol=1e-5, atol=1e-6)
+        distance = sum(
+            rate * 0.3 * sum(0.5**k for k in range(step)) for step in range(1, steps + 1)
+        )
+        np.testing.assert_allclose(variable, start - distance, rtol=1e-5, atol=1e-6)
 
 
-def test_rate_falls_to_a_fifth_every_five_epochs():
+def test_learning_rate_is_divided_by_five_every_five_epochs():
     optimizer = build_optimizer(OptimizerOptions(), steps_per_epoch=10)
     schedule = keras.optimizers.schedules.deserialize(optimizer.get_config()["learning_rate"])
     rates = [float(schedule(step)) for step in (0, 49, 50, 99, 100)]
@@ -261,19 +271,19 @@ def test_rate_falls_to_a_fifth_every_five_epochs():
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
 def test_optimizer_survives_serialisation(kind):
     optimizer = build_optimizer(OptimizerOptions(optimizer=kind), steps_per_epoch=7)
-    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
-    assert type(again) is type(optimizer)
-    assert again.classifier_rate_factor == pytest.approx(0.0004 / 0.005)
-    assert again.get_config() == optimizer.get_config()
+    restored = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert type(restored) is type(optimizer)
+    assert restored.classifier_rate_factor == pytest.approx(0.0004 / 0.005)
+    assert restored.get_config() == optimizer.get_config()
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
 def test_every_option_survives_serialisation(kind):
     options = dataclasses.replace(vary(kind, "all"), momentum=0.7)
     optimizer = build_optimizer(options, STEPS_PER_EPOCH)
-    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
-    assert type(again) is type(optimizer)
-    config = again.get_config()
+    restored = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert type(restored) is type(optimizer)
+    config = restored.get_config()
     assert config == optimizer.get_config()
     expected = {
         "classifier_rate_factor": pytest.approx(0.2),
@@ -306,19 +316,19 @@ def test_every_option_survives_serialisation(kind):
         OptimizerOptions(optimizer="lion"),
     ],
 )
-def test_impossible_settings_are_refused(options):
+def test_options_out_of_range_are_rejected(options):
     with pytest.raises(ValueError, match="Expected .* got "):
         build_optimizer(options, steps_per_epoch=1)
 
 
-def test_any_keras_optimizer_can_take_the_place_of_ours():
-    model = build_stand_in()
+def test_any_keras_optimizer_can_be_used_instead():
+    model = build_stub()
     schedule = keras.optimizers.schedules.CosineDecay(0.01, decay_steps=10)
     compile_detector(model, keras.optimizers.AdamW(schedule, weight_decay=0.5, epsilon=1e-12))
     faces = np.random.default_rng(0).uniform(-1, 1, (4, 2, 2, 3)).astype(np.float32)
     label = np.array([[0], [1], [1], [0]], np.float32)
-    begun = weights_of(model)
+    initial = weights_of(model)
     model.train_on_batch(faces, {"classification": label, "reconstruction": faces})
-    # Adam's first step is the rate itself, in every branch, after the decay of the weights.
-    for start, now in zip(begun, weights_of(model), strict=True):
+    # The first step of Adam is the learning rate itself, in both branches, after weight decay.
+    for start, now in zip(initial, weights_of(model), strict=True):
         np.testing.assert_allclose(np.abs(now - 0.995 * start), 0.01, rtol=1e-3)

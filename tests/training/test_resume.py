@@ -1,4 +1,4 @@
-"""Training in processes of its own, killed as a machine would kill it."""
+"""Trainings in their own processes, killed by a signal and resumed."""
 
 import json
 import signal
@@ -13,20 +13,20 @@ from jdfd_keras.training.checkpoint import load_checkpoint
 from jdfd_keras.training.run_folder import read_history
 
 SCRIPT = Path(__file__).with_name("small_run.py")
-# All that has a state: momentum, averages, dropout, order, changes of faces, the schedule, metrics.
-TOLD = {
+# Everything with a state: momentum, average, dropout, order, augmentation, schedule, metrics.
+CONFIG = {
     "model": {"dropout": 0.3, "encoder_weights": "none"},
     "optimizer": {"learning_rate": 0.05, "decay_epochs": 1, "average": 0.9},
-    "options": {"epochs": 3, "batch_size": 4, "seed": 3},
+    "train": {"epochs": 3, "batch_size": 4, "seed": 3},
     "pipeline": {"balance": True},
     "augment": {"flip": True, "noise": True, "colour": True},
-    "run": {"checkpoint_steps": 4},
+    "runtime": {"checkpoint_steps": 4},
 }
 
 
-def start(data, out, **told):
-    words = [sys.executable, str(SCRIPT), str(data), str(out), json.dumps(TOLD | told)]
-    return subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+def start(data, out, **config):
+    command = [sys.executable, str(SCRIPT), str(data), str(out), json.dumps(CONFIG | config)]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
 
 
 def finish(process):
@@ -38,10 +38,10 @@ def finish(process):
 def runs(prepared_set, tmp_path_factory):
     """Three runs of one seed, the third killed twice, and one of another seed."""
     root = tmp_path_factory.mktemp("runs")
-    together = [start(prepared_set, root / name) for name in ("one", "two")]
-    assert [finish(process)[0] for process in together] == [0, 0]
-    other = start(prepared_set, root / "other", options=TOLD["options"] | {"seed": 4})
-    # Of 9 steps an epoch: in the second, three steps after a checkpoint; then in the third.
+    processes = [start(prepared_set, root / name) for name in ("one", "two")]
+    assert [finish(process)[0] for process in processes] == [0, 0]
+    other = start(prepared_set, root / "other", train=CONFIG["train"] | {"seed": 4})
+    # Of 9 steps per epoch: in epoch 2, three steps after a checkpoint; then in epoch 3.
     for kill_at, epoch, step in (([0, 16], 1, 4), ([0, 11], 2, 4)):
         code, _ = finish(start(prepared_set, root / "killed", kill_at=kill_at))
         assert code == -signal.SIGKILL
@@ -63,12 +63,12 @@ def test_another_seed_gives_other_weights(runs):
     assert not np.array_equal(one.weights[0], other.weights[0])
 
 
-def test_a_killed_run_goes_on_to_the_same_weights_bit_for_bit(runs):
+def test_a_killed_and_resumed_run_ends_with_the_same_weights_bit_for_bit(runs):
     one, killed = (load_checkpoint(runs / name) for name in ("one", "killed"))
     assert all(np.array_equal(a, b) for a, b in zip(one.weights, killed.weights, strict=True))
 
 
-def test_the_loss_curve_of_a_killed_run_is_that_of_an_uninterrupted_one(runs):
+def test_a_killed_and_resumed_run_has_the_history_of_an_uninterrupted_one(runs):
     one, killed = (read_history(runs / name) for name in ("one", "killed"))
     assert len(one) == 3
     assert len({row["loss"] for row in one}) == 3

@@ -1,4 +1,4 @@
-"""A run read back: which models are detectors, and what they compute in."""
+"""Loading the model of a run: which models are detectors, and their precision."""
 
 import keras
 import numpy as np
@@ -10,8 +10,8 @@ from jdfd_keras.training.run_folder import load_run_model
 
 
 @pytest.fixture(scope="module")
-def loud(build_tiny):
-    """The tiny detector with a louder last layer: else every score is 0.5, in any precision."""
+def scaled(build_tiny):
+    """The tiny detector with a scaled last layer: else every score is 0.5, in any precision."""
     model = build_tiny()
     layer = model.get_layer("classifier_logit")
     kernel, bias = layer.get_weights()
@@ -20,43 +20,45 @@ def loud(build_tiny):
 
 
 @pytest.fixture(scope="module")
-def expected(loud, face_batch):
-    """What float32 gives for `face_batch`."""
-    return loud.predict(face_batch, verbose=0)
+def expected(scaled, face_batch):
+    """Outputs of the scaled detector for `face_batch`, computed in float32."""
+    return scaled.predict(face_batch, verbose=0)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
-def test_a_detector_of_mixed_precision_is_read_back_in_float32(
-    build_tiny, loud, expected, face_batch, tmp_path, policy
+def test_a_detector_trained_in_mixed_precision_is_loaded_in_float32(
+    build_tiny, scaled, expected, face_batch, tmp_path, policy
 ):
     keras.config.set_dtype_policy(policy)
     try:
         mixed = build_tiny()
     finally:
         keras.config.set_dtype_policy("float32")
-    mixed.set_weights(loud.get_weights())
+    mixed.set_weights(scaled.get_weights())
     mixed.save(tmp_path / "best.keras")
     as_trained = mixed(face_batch.astype(np.float32), training=False)["classification"].numpy()
-    assert np.abs(as_trained - expected["classification"]).max() > 1e-3, "no mistake could show"
+    assert np.abs(as_trained - expected["classification"]).max() > 1e-3, (
+        "the test would pass with any precision"
+    )
 
     model, _ = load_run_model(tmp_path)
     outputs = model.predict(face_batch, verbose=0)
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
     np.testing.assert_allclose(outputs["classification"], expected["classification"], atol=1e-6)
-    # Untrained, it is near 0: bfloat16 errs by 2 % of the largest value, float16 by all of it.
-    picture = expected["reconstruction"]
-    largest = np.abs(picture).max()
-    np.testing.assert_allclose(outputs["reconstruction"], picture, atol=1e-4 * largest)
+    # Untrained, it is near 0: the error of bfloat16 is 2 % of the largest value, of float16 100 %.
+    reconstruction = expected["reconstruction"]
+    largest = np.abs(reconstruction).max()
+    np.testing.assert_allclose(outputs["reconstruction"], reconstruction, atol=1e-4 * largest)
 
 
-def test_a_detector_without_decoder_is_read_back(tmp_path, face_batch):
+def test_a_detector_without_decoder_is_loaded(tmp_path, face_batch):
     model = build_detector(
         ModelOptions(image_size=71, latent_dim=16, encoder_weights="none", decoder=False)
     )
     model.save(tmp_path / "baseline.keras")
-    again, faces = load_run_model(tmp_path / "baseline.keras")
+    loaded, faces = load_run_model(tmp_path / "baseline.keras")
     assert faces == FaceOptions(face_size=71)
-    outputs = again.predict(face_batch, verbose=0)
+    outputs = loaded.predict(face_batch, verbose=0)
     assert set(outputs) == {"classification"}
     direct = model(face_batch.astype(np.float32), training=False)["classification"]
     np.testing.assert_allclose(outputs["classification"], direct, atol=1e-6)
@@ -65,7 +67,7 @@ def test_a_detector_without_decoder_is_read_back(tmp_path, face_batch):
 @pytest.mark.parametrize(
     "names", [[], ["reconstruction"], ["classification", "other"], ["score"]], ids=",".join
 )
-def test_a_model_of_other_outputs_is_no_detector(tmp_path, names):
+def test_a_model_with_other_outputs_is_rejected(tmp_path, names):
     image = keras.Input((8, 8, 3))
     flat = keras.layers.Flatten()(image)
     outputs = {name: keras.layers.Dense(1, name=name)(flat) for name in names}

@@ -1,4 +1,8 @@
+"""`train`: interrupted, finished and rejected runs, and the files that they leave."""
+
+import dataclasses
 import json
+import shutil
 
 import pytest
 
@@ -13,7 +17,7 @@ from jdfd_keras.options import (
 )
 from jdfd_keras.training import callbacks
 from jdfd_keras.training.checkpoint import load_checkpoint
-from jdfd_keras.training.run_folder import best_epoch, load_run_model, read_history, read_seen
+from jdfd_keras.training.run_folder import best_epoch, load_run_model, read_history, read_provenance
 from jdfd_keras.training.train import train
 
 TINY = ModelOptions(latent_dim=16, encoder_weights="none")
@@ -23,17 +27,17 @@ TWO_EPOCHS = TrainOptions(epochs=2, batch_size=16)
 
 @pytest.fixture(scope="module")
 def interrupted_run(prepared_set, tmp_path_factory):
-    """A run folder whose training was stopped by hand in its second epoch."""
+    """A run folder of a training that was interrupted in its second epoch."""
     out = tmp_path_factory.mktemp("training") / "run"
-    save = callbacks.RunFolder.on_epoch_end
+    on_epoch_end = callbacks.RunFolder.on_epoch_end
 
-    def stop_in_the_second(self, epoch, logs=None):
+    def interrupt_second(self, epoch, logs=None):
         if epoch == 1:
             raise KeyboardInterrupt
-        save(self, epoch, logs)
+        on_epoch_end(self, epoch, logs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(callbacks.RunFolder, "on_epoch_end", stop_in_the_second)
+        patch.setattr(callbacks.RunFolder, "on_epoch_end", interrupt_second)
         with pytest.raises(KeyboardInterrupt):
             train(prepared_set, out, TINY, ADAM, TWO_EPOCHS)
     assert len(read_history(out)) == 1
@@ -42,33 +46,47 @@ def interrupted_run(prepared_set, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def finished_run(prepared_set, interrupted_run):
-    """The same run gone on with to its end."""
+    """The same run, resumed and finished."""
     return train(prepared_set, interrupted_run, TINY, ADAM, TWO_EPOCHS)
 
 
-def test_interrupted_run_goes_on_after_its_last_finished_epoch(prepared_set, finished_run):
+def test_an_interrupted_run_resumes_after_its_last_finished_epoch(finished_run):
     assert [row["epoch"] for row in finished_run.history] == [1, 2]
     checkpoint = load_checkpoint(finished_run.directory)
     assert (checkpoint.epoch, checkpoint.step) == (2, 0)
 
 
-def test_best_epoch_is_the_one_with_the_best_validation_auc(finished_run):
+def test_the_best_epoch_has_the_highest_validation_auc(finished_run):
     aucs = [row["val_classification_frame_auc"] for row in finished_run.history]
-    assert finished_run.best_frame_auc == max(aucs)
+    assert finished_run.validation_frame_auc == max(aucs)
     assert aucs[finished_run.best_epoch - 1] == max(aucs)
+
+
+def test_the_result_as_json_has_the_best_epoch_and_no_history(finished_run):
+    assert finished_run.to_dict() == {
+        "directory": str(finished_run.directory),
+        "epochs": 2,
+        "best_epoch": finished_run.best_epoch,
+        "validation_frame_auc": finished_run.validation_frame_auc,
+    }
+
+
+def test_encoder_weights_of_none_mean_random_weights(prepared_set, finished_run):
+    model = dataclasses.replace(TINY, encoder_weights=None)
+    assert train(prepared_set, finished_run.directory, model, ADAM, TWO_EPOCHS) == finished_run
 
 
 @pytest.mark.parametrize(
     ("aucs", "best"),
     [([0.6, 0.9, 0.8], 1), ([0.7, 0.7], 1), ([1.0000001, 1.0], 1), ([0.9, 0.8999], 0)],
 )
-def test_of_equal_epochs_the_last_is_the_best(aucs, best):
+def test_the_last_of_equal_epochs_is_the_best(aucs, best):
     assert best_epoch([{"val_classification_frame_auc": auc} for auc in aucs]) == best
 
 
-def test_run_folder_holds_what_made_it(finished_run):
-    told = json.loads((finished_run.directory / "options.json").read_text(encoding="utf-8"))
-    assert told["model"] == {
+def test_the_run_folder_has_the_options_of_the_run(finished_run):
+    options = json.loads((finished_run.directory / "options.json").read_text(encoding="utf-8"))
+    assert options["model"] == {
         "image_size": 71,
         "latent_dim": 16,
         "decoder": True,
@@ -77,39 +95,37 @@ def test_run_folder_holds_what_made_it(finished_run):
         "dropout": 0.0,
         "batch_norm_momentum": 0.9,
     }
-    assert told["train"]["epochs"] == 2
-    assert told["data"]["name"] == "prepared"
+    assert options["train"]["epochs"] == 2
+    assert options["data"]["name"] == "prepared"
     assert list((finished_run.directory / "logs").rglob("events.out.tfevents.*"))
 
 
-def test_trained_model_is_read_back_with_the_options_of_its_faces(finished_run, face_batch):
+def test_a_trained_model_is_loaded_with_the_options_of_its_faces(finished_run, face_batch):
     model, faces = load_run_model(finished_run.directory)
     assert faces == FaceOptions(frames_per_video=4, face_size=71)
     assert model.predict(face_batch, verbose=0)["classification"].shape == (4, 1)
 
 
-def test_finished_run_is_left_as_it_is(prepared_set, finished_run):
+def test_a_finished_run_is_left_unchanged(prepared_set, finished_run):
     before = {path: path.stat().st_mtime_ns for path in finished_run.directory.rglob("*")}
     again = train(prepared_set, finished_run.directory, TINY, ADAM, TWO_EPOCHS)
     assert again == finished_run
     assert {path: path.stat().st_mtime_ns for path in finished_run.directory.rglob("*")} == before
 
 
-def test_other_options_are_refused(prepared_set, finished_run):
+def test_resuming_with_other_options_is_rejected(prepared_set, finished_run):
     with pytest.raises(ValueError, match="batch_size 16 -> 4"):
         train(prepared_set, finished_run.directory, TINY, ADAM, TrainOptions(epochs=2))
 
 
-def test_loss_that_is_no_number_stops_the_run_and_saves_nothing(prepared_set, tmp_path, stand_in):
+def test_a_nan_loss_stops_the_run_and_saves_no_model(prepared_set, tmp_path, stand_in):
     wild = OptimizerOptions(learning_rate=1e30, classifier_learning_rate=1e30)
-    with pytest.raises(ValueError, match="loss that is a number; got (nan|inf) in epoch 1"):
+    with pytest.raises(ValueError, match="Expected a finite loss; got (nan|inf) in epoch 1"):
         train(prepared_set, tmp_path / "run", TINY, wild, TWO_EPOCHS)
     assert [path.name for path in (tmp_path / "run").glob("*.keras")] == []
 
 
-def test_one_class_is_refused_before_anything_is_made(prepared_set, change_table, tmp_path):
-    import shutil
-
+def test_one_class_is_rejected_before_anything_is_written(prepared_set, change_table, tmp_path):
     data = tmp_path / "prepared"
     shutil.copytree(prepared_set, data)
     change_table(data, FaceRow, lambda rows: [row for row in rows if row.label == 0])
@@ -118,9 +134,7 @@ def test_one_class_is_refused_before_anything_is_made(prepared_set, change_table
     assert not (tmp_path / "run").exists()
 
 
-def test_damaged_shard_stops_the_training_with_its_name(prepared_set, tmp_path, stand_in):
-    import shutil
-
+def test_a_damaged_shard_stops_the_training_with_its_name(prepared_set, tmp_path, stand_in):
     data = tmp_path / "prepared"
     shutil.copytree(prepared_set, data)
     shard = next((data / "shards").glob("train-*"))
@@ -128,44 +142,41 @@ def test_damaged_shard_stops_the_training_with_its_name(prepared_set, tmp_path, 
     content[len(content) // 2] ^= 0xFF
     shard.write_bytes(content)
     with pytest.raises(
-        ValueError, match=r"Damaged: .*train-00000\.tfrecord has after .*prepare it again"
+        ValueError, match=r"Damaged: .*train-00000\.tfrecord has, after .*prepare it again"
     ):
         train(data, tmp_path / "run", TINY, ADAM, TWO_EPOCHS)
 
 
 @pytest.mark.parametrize("options", [TrainOptions(epochs=0), TrainOptions(batch_size=0)])
-def test_impossible_settings_are_refused(prepared_set, tmp_path, options):
+def test_options_out_of_range_are_rejected(prepared_set, tmp_path, options):
     with pytest.raises(ValueError, match="epochs >= 1 and batch_size >= 1"):
         train(prepared_set, tmp_path / "run", TINY, ADAM, options)
 
 
 @pytest.mark.parametrize("seed", [-1, 2**32])
-def test_a_seed_out_of_range_is_refused(prepared_set, tmp_path, seed):
+def test_a_seed_out_of_range_is_rejected(prepared_set, tmp_path, seed):
     with pytest.raises(ValueError, match=f"Expected a seed from 0 to 4294967295; got {seed}"):
-        train(prepared_set, tmp_path / "run", options=TrainOptions(seed=seed))
+        train(prepared_set, tmp_path / "run", train=TrainOptions(seed=seed))
 
 
-def test_folder_that_is_no_data_set_is_refused(tmp_path):
+def test_a_folder_that_is_not_a_prepared_data_set_is_rejected(tmp_path):
     with pytest.raises(OSError, match="Expected a prepared data set"):
         train(tmp_path, tmp_path / "run", TINY, ADAM, TWO_EPOCHS)
 
 
-def test_file_that_is_no_model_is_refused(tmp_path):
+def test_a_file_that_is_not_a_model_is_rejected(tmp_path):
     (tmp_path / "model.keras").write_text("hello")
     with pytest.raises(ValueError, match="Expected a Keras model file"):
         load_run_model(tmp_path / "model.keras")
-    with pytest.raises(OSError, match="is not there"):
+    with pytest.raises(OSError, match="which does not exist"):
         load_run_model(tmp_path / "other.keras")
-    with pytest.raises(OSError, match="holds none"):
+    with pytest.raises(OSError, match="which has no best.keras"):
         load_run_model(tmp_path)
 
 
 @pytest.fixture(scope="module")
 def leaking_set(prepared_set, change_table, tmp_path_factory):
-    """The prepared set with one training face said to show a source of validation."""
-    import dataclasses
-    import shutil
-
+    """The prepared set, with one training face labelled with a source of validation."""
     data = tmp_path_factory.mktemp("leaking") / "prepared"
     shutil.copytree(prepared_set, data)
 
@@ -179,30 +190,32 @@ def leaking_set(prepared_set, change_table, tmp_path_factory):
     return data
 
 
-def test_data_set_that_leaks_is_refused_before_anything_is_made(leaking_set, tmp_path, stand_in):
+def test_leakage_is_rejected_before_anything_is_written(leaking_set, tmp_path, stand_in):
     with pytest.raises(ValueError, match=r"share no footage; got 1 shared source.*--allow-leak"):
         train(leaking_set, tmp_path / "run", TINY, ADAM, TWO_EPOCHS)
     assert not (tmp_path / "run").exists()
 
 
-def test_leak_that_is_allowed_stands_in_the_run(leaking_set, tmp_path, stand_in):
+def test_allowed_leakage_is_recorded_in_the_run(leaking_set, tmp_path, stand_in):
     allowed = TrainOptions(epochs=1, batch_size=16, allow_leak=True)
     train(leaking_set, tmp_path / "run", TINY, ADAM, allowed)
-    told = json.loads((tmp_path / "run/options.json").read_text(encoding="utf-8"))
-    assert told["train"]["allow_leak"]
-    assert told["data"]["leaks"].startswith("1 source shared")
+    options = json.loads((tmp_path / "run/options.json").read_text(encoding="utf-8"))
+    assert options["train"]["allow_leak"]
+    assert options["data"]["leakage"].startswith("1 source shared")
 
 
-def test_run_keeps_what_tells_its_faces_again(prepared_set, finished_run):
-    seen = read_seen(finished_run.directory)
+def test_the_run_folder_has_the_provenance_of_its_faces(prepared_set, finished_run):
+    provenance = read_provenance(finished_run.directory)
     rows = [row for row in read_manifest(prepared_set) if row.split != "test"]
     order = sorted(rows, key=lambda row: row.split == "val")  # training first
-    assert seen["phash"].to_pylist() == [row.phash for row in order]
-    assert seen["split"].to_pylist() == [row.split for row in order]
-    assert [tuple(ids) for ids in seen["source_ids"].to_pylist()] == [r.source_ids for r in order]
+    assert provenance["phash"].to_pylist() == [row.phash for row in order]
+    assert provenance["split"].to_pylist() == [row.split for row in order]
+    assert [tuple(ids) for ids in provenance["source_ids"].to_pylist()] == [
+        r.source_ids for r in order
+    ]
 
 
-def test_run_learns_with_balance_cache_and_all_changes(prepared_set, tmp_path, stand_in):
+def test_a_run_trains_with_balance_cache_and_all_augmentations(prepared_set, tmp_path, stand_in):
     run = train(
         prepared_set,
         tmp_path / "run",
@@ -212,8 +225,8 @@ def test_run_learns_with_balance_cache_and_all_changes(prepared_set, tmp_path, s
         PipelineOptions(balance=True, cache=True),
         AugmentOptions(*[True] * 6),
     )
-    told = json.loads((run.directory / "options.json").read_text(encoding="utf-8"))
-    assert told["pipeline"]["balance"]
-    assert told["pipeline"]["cache"]
-    assert set(told["augment"].values()) == {True}
+    options = json.loads((run.directory / "options.json").read_text(encoding="utf-8"))
+    assert options["pipeline"]["balance"]
+    assert options["pipeline"]["cache"]
+    assert set(options["augment"].values()) == {True}
     assert len(run.history) == 2

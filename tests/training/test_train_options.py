@@ -1,4 +1,4 @@
-"""What the options of `train` do, by what they make of a detector of a few weights."""
+"""Effects of the options of `train` on a detector of a few weights."""
 
 import re
 
@@ -7,35 +7,35 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from jdfd_keras.datasets.face_index import COLUMNS, draw_order, list_faces
+from jdfd_keras.datasets.face_index import COLUMNS, epoch_order, index_faces
 from jdfd_keras.datasets.manifest import read_faces
 from jdfd_keras.options import (
     LossOptions,
     ModelOptions,
     OptimizerOptions,
     PipelineOptions,
-    RunOptions,
     TrainOptions,
+    TrainRuntime,
     UnlabelledOptions,
 )
 from jdfd_keras.training import callbacks
 from jdfd_keras.training.checkpoint import load_checkpoint
 from jdfd_keras.training.train import train
-from jdfd_keras.training.training_data import gather
+from jdfd_keras.training.training_data import load_training_data
 
 AUC = "val_classification_frame_auc"
-STILL = OptimizerOptions(learning_rate=1e-30, classifier_learning_rate=1e-30)  # moves no weight
+FROZEN = OptimizerOptions(learning_rate=1e-30, classifier_learning_rate=1e-30)
 
 
 def read_split(directory, split):
     """Read a split as float32 images and labels."""
-    faces = list_faces(directory, read_faces(directory, split=split, columns=COLUMNS))
+    faces = index_faces(directory, read_faces(directory, split=split, columns=COLUMNS))
     images = np.stack([faces.read(index) for index in range(len(faces))])
     return images.astype(np.float32), faces.label
 
 
 def losses_of(model, images, labels, smoothing=0.0):
-    """Work out cross-entropy and squared error of each face, in float64."""
+    """Compute cross-entropy and squared error of each face, in float64."""
     outputs = model.predict(images, verbose=0)
     score = outputs["classification"][:, 0].astype(np.float64)
     smooth = labels * (1 - smoothing) + smoothing / 2
@@ -45,41 +45,41 @@ def losses_of(model, images, labels, smoothing=0.0):
 
 
 @pytest.fixture
-def told_aucs(monkeypatch):
-    """A function that says what validation is to give, epoch by epoch."""
+def fake_aucs(monkeypatch):
+    """A function that sets the validation AUC of each epoch."""
 
-    def tell(values):
-        left = iter(values)
+    def set_aucs(values):
+        remaining = iter(values)
 
         def evaluate(self, *arguments, **options):
             losses = dict.fromkeys(("loss", "classification_loss", "reconstruction_loss"), 1.0)
-            return losses | {"classification_frame_auc": next(left)}
+            return losses | {"classification_frame_auc": next(remaining)}
 
         monkeypatch.setattr(keras.Model, "evaluate", evaluate)
 
-    return tell
+    return set_aucs
 
 
 @pytest.mark.parametrize(
     ("patience", "aucs", "epochs", "best"),
     [
-        (2, [0.8, 0.7, 0.8, 0.7, 0.79, 0.9], 5, 3),  # as good is good enough
+        (2, [0.8, 0.7, 0.8, 0.7, 0.79, 0.9], 5, 3),  # an equal AUC counts as an improvement
         (0, [0.9, 0.1, 0.1, 0.1], 4, 1),
     ],
     ids=["two", "none"],
 )
-def test_patience_ends_the_training_after_so_many_epochs_without_a_better_one(
-    prepared_set, tmp_path, stand_in, told_aucs, patience, aucs, epochs, best
+def test_patience_stops_the_training_after_epochs_without_improvement(
+    prepared_set, tmp_path, stand_in, fake_aucs, patience, aucs, epochs, best
 ):
-    told_aucs(aucs)
+    fake_aucs(aucs)
     options = TrainOptions(epochs=len(aucs), batch_size=34, patience=patience)
-    run = train(prepared_set, tmp_path / "run", options=options)
+    run = train(prepared_set, tmp_path / "run", train=options)
     assert [row[AUC] for row in run.history] == aucs[:epochs]
-    assert (run.best_epoch, run.best_frame_auc) == (best, aucs[best - 1])
+    assert (run.best_epoch, run.validation_frame_auc) == (best, aucs[best - 1])
     assert load_checkpoint(tmp_path / "run").epoch == epochs
 
 
-def test_an_average_of_the_weights_is_validated_and_kept_and_changes_no_step(
+def test_the_average_of_the_weights_is_validated_and_saved_and_changes_no_step(
     prepared_set, tmp_path, stand_in, monkeypatch
 ):
     steps = []
@@ -98,7 +98,7 @@ def test_an_average_of_the_weights_is_validated_and_kept_and_changes_no_step(
             prepared_set,
             tmp_path / f"run{average}",
             optimizer=OptimizerOptions(average=average, **fast),
-            options=TrainOptions(epochs=2, batch_size=12),
+            train=TrainOptions(epochs=2, batch_size=12),
         )
         assert len(steps) == 2 * 3
         return run, list(steps)
@@ -109,35 +109,37 @@ def test_an_average_of_the_weights_is_validated_and_kept_and_changes_no_step(
         for weight, same in zip(one, other, strict=True):
             np.testing.assert_array_equal(weight, same)
 
-    average, of_epochs = None, []
+    average, epoch_averages = None, []
     for step, weights in enumerate(plain, start=1):
         if average is None:
             average = [w.astype(np.float64) for w in weights]
         else:
             average = [0.7 * a + 0.3 * w for a, w in zip(average, weights, strict=True)]
         if step % 3 == 0:
-            of_epochs.append(average)
+            epoch_averages.append(average)
     images, labels = read_split(prepared_set, "val")
     for name, epoch in {"best": run.best_epoch, "last": 2}.items():
         model = keras.models.load_model(run.directory / f"{name}.keras")
-        for found, expected in zip(model.get_weights(), of_epochs[epoch - 1], strict=True):
+        for found, expected in zip(model.get_weights(), epoch_averages[epoch - 1], strict=True):
             np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
         kernel = model.get_weights()[0]
-        assert np.abs(kernel - plain[3 * epoch - 1][0]).max() > 1e-3, "no mistake could show"
-        entropy, error = (of.mean() for of in losses_of(model, images, labels))
+        assert np.abs(kernel - plain[3 * epoch - 1][0]).max() > 1e-3, (
+            "the test would pass without an effect"
+        )
+        entropy, error = (values.mean() for values in losses_of(model, images, labels))
         row = run.history[epoch - 1]
         assert row["val_classification_loss"] == pytest.approx(entropy, rel=1e-5)
         assert row["val_reconstruction_loss"] == pytest.approx(error, rel=1e-5)
 
 
 def train_a_step(data, out, batch_size, **options):
-    """Train a step of all faces that moves nothing; give the epoch's row and the model."""
-    told = TrainOptions(epochs=1, batch_size=batch_size)
-    run = train(data, out, optimizer=STILL, options=told, **options)
+    """Train one step that changes no weight; return the history row and the model."""
+    one_epoch = TrainOptions(epochs=1, batch_size=batch_size)
+    run = train(data, out, optimizer=FROZEN, train=one_epoch, **options)
     return run.history[0], keras.models.load_model(out / "last.keras")
 
 
-def test_losses_are_means_by_weight_in_training_and_plain_ones_in_validation(
+def test_losses_are_weighted_means_in_training_and_plain_means_in_validation(
     prepared_set, tmp_path, stand_in
 ):
     row, model = train_a_step(
@@ -160,41 +162,43 @@ def test_losses_are_means_by_weight_in_training_and_plain_ones_in_validation(
         assert row[f"{prefix}loss"] == pytest.approx(0.7 * entropy + 0.4 * error, rel=1e-5)
 
 
-def test_unlabelled_faces_teach_the_decoder_alone(prepared_set, tmp_path, stand_in):
-    foreign = UnlabelledOptions((str(prepared_set),), 0.3)
-    train_faces = gather(prepared_set, foreign, seed=0, allow_leak=False).train
+def test_unlabelled_faces_train_only_the_decoder(prepared_set, tmp_path, stand_in):
+    unlabelled = UnlabelledOptions((str(prepared_set),), 0.3)
+    train_faces = load_training_data(prepared_set, unlabelled, seed=0, allow_leak=False).train
     assert len(train_faces) == 34 + 10
     row, model = train_a_step(
-        prepared_set, tmp_path / "run", batch_size=len(train_faces), unlabelled=foreign
+        prepared_set, tmp_path / "run", batch_size=len(train_faces), unlabelled=unlabelled
     )
     images = np.stack([train_faces.read(index) for index in range(len(train_faces))])
     labels = train_faces.label
     entropy, error = losses_of(model, images.astype(np.float32), np.maximum(labels, 0))
     assert row["classification_loss"] == pytest.approx(entropy[labels != -1].mean(), rel=1e-5)
     assert row["reconstruction_loss"] == pytest.approx(error.mean(), rel=1e-5)
-    own = error[labels != -1].mean()
-    assert own != pytest.approx(error.mean(), rel=1e-4), "no mistake could show"
+    labelled_error = error[labels != -1].mean()
+    assert labelled_error != pytest.approx(error.mean(), rel=1e-4), (
+        "the test would pass without an effect"
+    )
 
 
-FOREIGN = "the prepared set"
+UNLABELLED = "the prepared set"
 
 
 @pytest.mark.parametrize(
     ("groups", "reason"),
     [
         (
-            {"pipeline": PipelineOptions(reconstruct="real"), "unlabelled": FOREIGN},
+            {"pipeline": PipelineOptions(reconstruct="real"), "unlabelled": UNLABELLED},
             "reconstruct 'all' with unlabelled faces",
         ),
         (
-            {"model": ModelOptions(decoder=False), "unlabelled": FOREIGN},
-            "Expected a decoder, since unlabelled faces teach it alone",
+            {"model": ModelOptions(decoder=False), "unlabelled": UNLABELLED},
+            "Expected a decoder, since unlabelled faces train the decoder only",
         ),
-        ({"options": TrainOptions(batch_size=0)}, "batch_size >= 1; got 20 and 0"),
-        ({"options": TrainOptions(batch_size=-4)}, "batch_size >= 1; got 20 and -4"),
-        ({"options": TrainOptions(patience=-1)}, "of 0, for none, or above; got -1, 10 and 0"),
-        ({"run": RunOptions(checkpoint_minutes=-0.5)}, "or above; got 0, -0.5 and 0"),
-        ({"run": RunOptions(checkpoint_steps=-2)}, "or above; got 0, 10 and -2"),
+        ({"train": TrainOptions(batch_size=0)}, "batch_size >= 1; got 20 and 0"),
+        ({"train": TrainOptions(batch_size=-4)}, "batch_size >= 1; got 20 and -4"),
+        ({"train": TrainOptions(patience=-1)}, "and checkpoint_steps >= 0; got -1, 10 and 0"),
+        ({"runtime": TrainRuntime(checkpoint_minutes=-0.5)}, ">= 0; got 0, -0.5 and 0"),
+        ({"runtime": TrainRuntime(checkpoint_steps=-2)}, ">= 0; got 0, 10 and -2"),
         ({"loss": LossOptions(label_smoothing=1.0)}, "label_smoothing from 0 to below 1; got 1"),
         (
             {"pipeline": PipelineOptions(balance=True, class_weights=True)},
@@ -202,14 +206,14 @@ FOREIGN = "the prepared set"
         ),
     ],
     ids=[
-        *("real faces to rebuild", "no decoder", "no batch", "less than none", "no patience"),
-        *("no minutes", "no steps", "all smooth", "balanced twice"),
+        *("decoder of real faces", "no decoder", "no batch", "negative batch", "negative patience"),
+        *("negative minutes", "negative steps", "label smoothing 1", "balanced twice"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_made(
+def test_invalid_options_are_rejected_before_anything_is_written(
     prepared_set, tmp_path, stand_in, groups, reason
 ):
-    if groups.get("unlabelled") == FOREIGN:
+    if groups.get("unlabelled") == UNLABELLED:
         groups = groups | {"unlabelled": UnlabelledOptions((str(prepared_set),), 0.5)}
     with pytest.raises(ValueError, match=re.escape(reason)):
         train(prepared_set, tmp_path / "run", **groups)
@@ -229,7 +233,7 @@ def raise_in_fit(monkeypatch, error):
         tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nwith shape"),
         MemoryError("OOM when allocating tensor"),
     ],
-    ids=["of a device", "of the machine"],
+    ids=["device", "host"],
 )
 @pytest.mark.parametrize(
     ("batch_size", "accumulate", "advice"),
@@ -239,32 +243,32 @@ def raise_in_fit(monkeypatch, error):
     ],
     ids=["16", "6 by 3"],
 )
-def test_too_little_memory_is_told_with_what_to_try(
+def test_out_of_memory_suggests_a_batch_size(
     prepared_set, tmp_path, stand_in, monkeypatch, error, batch_size, accumulate, advice
 ):
     raise_in_fit(monkeypatch, error)
-    with pytest.raises(ValueError) as refused:
+    with pytest.raises(ValueError) as raised:
         train(
             prepared_set,
             tmp_path / "run",
             optimizer=OptimizerOptions(accumulate=accumulate),
-            options=TrainOptions(batch_size=batch_size),
+            train=TrainOptions(batch_size=batch_size),
         )
-    assert str(refused.value) == (
-        f"Expected memory for {batch_size} faces of 71 pixels at once; got 'OOM when allocating "
+    assert str(raised.value) == (
+        f"Expected memory for batches of {batch_size} faces of 71 pixels; got 'OOM when allocating "
         f"tensor'. {advice}"
     )
 
 
-def test_too_little_memory_that_says_nothing_is_named_by_its_kind(
+def test_out_of_memory_without_a_message_is_reported_by_its_type(
     prepared_set, tmp_path, stand_in, monkeypatch
 ):
     raise_in_fit(monkeypatch, MemoryError())
-    with pytest.raises(ValueError, match="memory for 4 faces of 71 pixels at once; got 'MemoryErr"):
+    with pytest.raises(ValueError, match="batches of 4 faces of 71 pixels; got 'MemoryErr"):
         train(prepared_set, tmp_path / "run")
 
 
-def test_another_failure_of_a_device_is_not_taken_for_too_little_memory(
+def test_other_device_errors_are_not_reported_as_out_of_memory(
     prepared_set, tmp_path, stand_in, monkeypatch
 ):
     raise_in_fit(monkeypatch, tf.errors.InternalError(None, None, "a device is lost"))
@@ -272,41 +276,43 @@ def test_another_failure_of_a_device_is_not_taken_for_too_little_memory(
         train(prepared_set, tmp_path / "run")
 
 
-def test_a_loss_that_is_no_number_names_the_faces_of_its_step_and_keeps_the_epochs_before(
+def test_a_nan_loss_is_reported_with_the_faces_of_its_step_and_keeps_earlier_epochs(
     prepared_set, tmp_path, stand_in, monkeypatch
 ):
-    # 34 faces by 12 are 3 steps; the last of the second epoch has the faces 60 to 71 of all
-    # passes, the end of the second and the begin of the third.
-    real = callbacks.StopAtNaN.on_train_batch_end
-    seen = []
+    # 34 faces in batches of 12 are 3 steps. The last step of the second epoch has the faces 60 to
+    # 71 of the stream: the end of the second pass and the start of the third.
+    original = callbacks.StopAtNaN.on_train_batch_end
+    batches = []
 
-    def break_later(self, batch, logs=None):
-        seen.append(batch)
-        real(self, batch, logs | {"loss": float("nan")} if len(seen) == 6 else logs)
+    def set_nan(self, batch, logs=None):
+        batches.append(batch)
+        original(self, batch, logs | {"loss": float("nan")} if len(batches) == 6 else logs)
 
-    monkeypatch.setattr(callbacks.StopAtNaN, "on_train_batch_end", break_later)
-    with pytest.raises(ValueError, match="got nan in epoch 2, step 3, of the faces ") as stopped:
+    monkeypatch.setattr(callbacks.StopAtNaN, "on_train_batch_end", set_nan)
+    with pytest.raises(ValueError, match="got nan in epoch 2, step 3, with the faces ") as raised:
         train(
             prepared_set,
             tmp_path / "run",
-            options=TrainOptions(epochs=3, batch_size=12, seed=5),
+            train=TrainOptions(epochs=3, batch_size=12, seed=5),
             pipeline=PipelineOptions(balance=True),
         )
-    faces = list_faces(prepared_set, read_faces(prepared_set, split="train", columns=COLUMNS))
-    passes = [draw_order(faces.label, seed=5, number=n, balance=True) for n in range(3)]
+    faces = index_faces(prepared_set, read_faces(prepared_set, split="train", columns=COLUMNS))
+    passes = [epoch_order(faces.label, seed=5, epoch=n, balance=True) for n in range(3)]
     expected = [faces.name(index) for index in np.concatenate(passes)[60:72].tolist()]
-    named = re.search("of the faces (.*?)\\. The last checkpoint", str(stopped.value))[1]
-    assert named.split(", ") == expected
+    names = re.search("with the faces (.*?)\\. The last checkpoint", str(raised.value))[1]
+    assert names.split(", ") == expected
     assert load_checkpoint(tmp_path / "run").epoch == 1
 
 
-def test_a_rate_that_is_far_too_large_is_stopped_in_the_step_after_the_first(
+def test_a_far_too_large_learning_rate_stops_the_training_after_the_first_step(
     prepared_set, tmp_path, stand_in
 ):
     wild = OptimizerOptions(learning_rate=1e30, classifier_learning_rate=1e30)
-    with pytest.raises(ValueError, match="got (nan|inf) in epoch 1, step 2, of the faces ") as stop:
-        train(prepared_set, tmp_path / "run", optimizer=wild, options=TrainOptions(batch_size=8))
-    faces = list_faces(prepared_set, read_faces(prepared_set, split="train", columns=COLUMNS))
-    order = draw_order(faces.label, seed=0, number=0)
-    assert ", ".join(faces.name(index) for index in order[8:16].tolist()) in str(stop.value)
+    with pytest.raises(
+        ValueError, match="got (nan|inf) in epoch 1, step 2, with the faces "
+    ) as raised:
+        train(prepared_set, tmp_path / "run", optimizer=wild, train=TrainOptions(batch_size=8))
+    faces = index_faces(prepared_set, read_faces(prepared_set, split="train", columns=COLUMNS))
+    order = epoch_order(faces.label, seed=0, epoch=0)
+    assert ", ".join(faces.name(index) for index in order[8:16].tolist()) in str(raised.value)
     assert not (tmp_path / "run" / "checkpoint.npz").exists()

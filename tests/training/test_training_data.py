@@ -1,4 +1,4 @@
-"""What is gathered to learn from: own faces, and foreign ones whose labels are not looked at."""
+"""Faces of a training: those of its data set, and others with hidden labels."""
 
 import dataclasses
 import json
@@ -11,21 +11,21 @@ import pytest
 
 from jdfd_keras.datasets.manifest import FaceRow, read_manifest
 from jdfd_keras.options import UnlabelledOptions
-from jdfd_keras.training.training_data import gather
+from jdfd_keras.training.training_data import load_training_data
 
 
 def rows_of(directory, split):
     return [row for row in read_manifest(directory) if row.split == split]
 
 
-def gather_with(data, *foreign, share=0.3, seed=0, allow_leak=False):
-    told = UnlabelledOptions(tuple(map(str, foreign)), share)
-    return gather(data, told, seed=seed, allow_leak=allow_leak)
+def load(directory, *others, share=0.3, seed=0, allow_leak=False):
+    unlabelled = UnlabelledOptions(tuple(map(str, others)), share)
+    return load_training_data(directory, unlabelled, seed=seed, allow_leak=allow_leak)
 
 
 @pytest.fixture
 def copy_set(prepared_set, change_table, tmp_path):
-    """A function that copies the prepared set with other rows; `change` takes row and position."""
+    """A function that copies the prepared set with changed rows; `change` gets row and index."""
 
     def copy(name, change=lambda row, index: row):
         out = tmp_path / name
@@ -47,7 +47,7 @@ def replace(row, **values):
 
 @pytest.fixture
 def foreign(copy_set):
-    """The prepared set as one of other people: of a family of data sets of its own."""
+    """A copy of the prepared set in another dataset namespace, so of other people."""
     return copy_set("other", lambda row, _: replace(row, video_id=f"other/{row.video_id}"))
 
 
@@ -55,122 +55,132 @@ def keys_of(faces, start=0):
     return [faces.name(index) for index in range(start, len(faces))]
 
 
-def test_without_foreign_faces_the_material_is_the_training_and_validation_split(prepared_set):
-    material = gather_with(prepared_set)
-    for faces, split in ((material.train, "train"), (material.val, "val")):
+def test_without_unlabelled_faces_the_data_are_the_training_and_validation_split(prepared_set):
+    loaded = load(prepared_set)
+    for faces, split in ((loaded.train, "train"), (loaded.val, "val")):
         rows = rows_of(prepared_set, split)
         assert keys_of(faces) == [f"{row.video_id} frame {row.frame_index}" for row in rows]
         assert faces.label.tolist() == [row.label for row in rows]
         assert not faces.is_hidden.any()
-    assert (material.facts.train_faces, material.facts.unlabelled_faces) == (34, 0)
-    assert material.facts.val_faces == len(rows_of(prepared_set, "val"))
-    assert material.facts.name == "prepared"
-    assert material.directories == (prepared_set,)
+    assert (loaded.facts.train_faces, loaded.facts.unlabelled_faces) == (34, 0)
+    assert loaded.facts.val_faces == len(rows_of(prepared_set, "val"))
+    assert loaded.facts.name == "prepared"
+    assert loaded.directories == (prepared_set,)
 
 
-def test_foreign_faces_are_drawn_of_their_training_split_alone_and_hidden(prepared_set, foreign):
-    own = len(rows_of(prepared_set, "train"))
-    material = gather_with(prepared_set, foreign)
-    train = material.train
-    assert keys_of(train)[:own] == keys_of(gather_with(prepared_set).train)
-    assert train.label[:own].tolist() == [row.label for row in rows_of(prepared_set, "train")]
-    assert not train.is_hidden[:own].any()
+def test_unlabelled_faces_are_sampled_from_the_training_split_and_their_labels_hidden(
+    prepared_set, foreign
+):
+    count = len(rows_of(prepared_set, "train"))
+    loaded = load(prepared_set, foreign)
+    train = loaded.train
+    assert keys_of(train)[:count] == keys_of(load(prepared_set).train)
+    assert train.label[:count].tolist() == [row.label for row in rows_of(prepared_set, "train")]
+    assert not train.is_hidden[:count].any()
 
     labels = {
         f"{row.video_id} frame {row.frame_index}": row.label for row in rows_of(foreign, "train")
     }
-    drawn = keys_of(train, own)
-    # 0.3 of 34 faces is 10.2, a half of it 5.1.
-    assert Counter(labels[key] for key in drawn) == {0: 5, 1: 5}
-    assert len(set(drawn)) == 10
-    assert train.label[own:].tolist() == [-1] * 10
-    assert train.is_hidden[own:].all()
+    sampled = keys_of(train, count)
+    # 0.3 of 34 faces is 10.2, half of which is 5.1.
+    assert Counter(labels[key] for key in sampled) == {0: 5, 1: 5}
+    assert len(set(sampled)) == 10
+    assert train.label[count:].tolist() == [-1] * 10
+    assert train.is_hidden[count:].all()
     for index in range(len(train)):
-        place = foreign if index >= own else prepared_set
-        assert Path(train.shards[train.shard[index]]).parent == place / "shards"
-    assert material.directories == (prepared_set, foreign)
+        directory = foreign if index >= count else prepared_set
+        assert Path(train.shards[train.shard[index]]).parent == directory / "shards"
+    assert loaded.directories == (prepared_set, foreign)
 
 
-def test_foreign_faces_are_read_from_their_own_place(prepared_set, foreign):
-    train = gather_with(prepared_set, foreign).train
-    own = gather_with(prepared_set).train
+def test_unlabelled_faces_are_read_from_their_own_data_set(prepared_set, foreign):
+    train = load(prepared_set, foreign).train
+    own = load(prepared_set).train
     same = {own.name(index): own.read(index) for index in range(len(own))}
     for index in range(len(own), len(train)):
-        # The copy holds the faces of the set that it was made of.
+        # The copy has the faces of the prepared set.
         np.testing.assert_array_equal(train.read(index), same[train.name(index)[len("other/") :]])
 
 
-def test_foreign_faces_are_counted_in_the_facts_and_not_validated(prepared_set, foreign, copy_set):
+def test_unlabelled_faces_are_counted_in_the_facts_and_not_validated(
+    prepared_set, foreign, copy_set
+):
     third = copy_set("third", lambda row, _: replace(row, video_id=f"third/{row.video_id}"))
-    material = gather_with(prepared_set, foreign, third)
-    assert material.facts.train_faces == len(material.train) == 34 + 20
-    assert material.facts.unlabelled_faces == 20
-    assert material.facts.val_faces == len(material.val) == len(rows_of(prepared_set, "val"))
-    heads = Counter(key.split("/")[0] for key in keys_of(material.train))
-    assert heads == {"clips": 34, "other": 10, "third": 10}
-    assert {key.split("/")[0] for key in keys_of(material.val)} == {"clips"}
+    loaded = load(prepared_set, foreign, third)
+    assert loaded.facts.train_faces == len(loaded.train) == 34 + 20
+    assert loaded.facts.unlabelled_faces == 20
+    assert loaded.facts.val_faces == len(loaded.val) == len(rows_of(prepared_set, "val"))
+    namespaces = Counter(key.split("/")[0] for key in keys_of(loaded.train))
+    assert namespaces == {"clips": 34, "other": 10, "third": 10}
+    assert {key.split("/")[0] for key in keys_of(loaded.val)} == {"clips"}
 
 
-def test_the_seed_draws_the_foreign_faces(prepared_set, foreign):
-    def drawn(seed):
-        return keys_of(gather_with(prepared_set, foreign, seed=seed).train, 34)
+def test_the_seed_determines_the_unlabelled_faces(prepared_set, foreign):
+    def sample(seed):
+        return keys_of(load(prepared_set, foreign, seed=seed).train, 34)
 
-    assert drawn(1) == drawn(1)
-    assert drawn(1) != drawn(2)
+    assert sample(1) == sample(1)
+    assert sample(1) != sample(2)
 
 
-def test_unlabelled_faces_of_the_data_set_itself_are_learned_from_and_not_validated(copy_set):
+def test_unlabelled_faces_of_the_data_set_itself_are_trained_on_and_not_validated(copy_set):
     first = {}
 
-    def forget(row, index):
+    def remove_first_label(row, index):
         return replace(row, label=-1) if first.setdefault(row.split, index) == index else row
 
-    data = copy_set("partly", forget)
-    material = gather_with(data)
-    assert material.facts.train_faces == 34
-    assert material.facts.unlabelled_faces == 1
-    assert material.train.label[0] == -1
-    assert material.facts.val_faces == len(material.val) == len(rows_of(data, "val")) - 1
-    assert -1 not in material.val.label
+    data = copy_set("partly", remove_first_label)
+    loaded = load(data)
+    assert loaded.facts.train_faces == 34
+    assert loaded.facts.unlabelled_faces == 1
+    assert loaded.train.label[0] == -1
+    assert loaded.facts.val_faces == len(loaded.val) == len(rows_of(data, "val")) - 1
+    assert -1 not in loaded.val.label
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 @pytest.mark.parametrize(("label", "counts"), [(0, "[1-9][0-9]* real and 0"), (1, "0 real and")])
-def test_one_class_is_refused_and_the_split_named(copy_set, split, label, counts):
+def test_one_class_is_rejected_with_the_split(copy_set, split, label, counts):
     data = copy_set(
         "one", lambda row, _: None if row.split == split and row.label == 1 - label else row
     )
     with pytest.raises(ValueError, match=f"the {split} split of {data}; got {counts}"):
-        gather_with(data)
+        load(data)
 
 
-def test_a_foreign_set_of_another_size_is_refused_and_named(prepared_set, foreign):
-    told = json.loads((foreign / "options.json").read_text(encoding="utf-8"))
-    told["faces"]["face_size"] = 96
-    (foreign / "options.json").write_text(json.dumps(told), encoding="utf-8")
+def test_unlabelled_faces_of_another_size_are_rejected_with_their_folder(prepared_set, foreign):
+    options = json.loads((foreign / "options.json").read_text(encoding="utf-8"))
+    options["faces"]["face_size"] = 96
+    (foreign / "options.json").write_text(json.dumps(options), encoding="utf-8")
     with pytest.raises(ValueError, match=f"71 pixels .*got 96 in {foreign}\\. .*--face-size 71"):
-        gather_with(prepared_set, foreign)
+        load(prepared_set, foreign)
 
 
-def test_a_foreign_set_without_training_faces_is_refused_and_named(prepared_set, copy_set):
+def test_an_unlabelled_set_without_training_faces_is_rejected_with_its_folder(
+    prepared_set, copy_set
+):
     other = copy_set("other", lambda row, _: None if row.split == "train" else row)
     with pytest.raises(ValueError, match=f"training faces in {other}.*got none"):
-        gather_with(prepared_set, other)
+        load(prepared_set, other)
 
 
-def test_a_foreign_folder_that_is_no_data_set_is_refused_and_named(prepared_set, tmp_path):
+def test_an_unlabelled_folder_that_is_not_a_data_set_is_rejected_with_its_path(
+    prepared_set, tmp_path
+):
     with pytest.raises(OSError, match=f"prepared data set in {tmp_path}"):
-        gather_with(prepared_set, tmp_path)
+        load(prepared_set, tmp_path)
 
 
-def test_a_foreign_share_of_no_face_is_refused(prepared_set, foreign):
+def test_a_share_too_small_for_one_face_is_rejected(prepared_set, foreign):
     with pytest.raises(ValueError, match="one face of each class; got 0.001 of 34 faces"):
-        gather_with(prepared_set, foreign, share=0.001)
+        load(prepared_set, foreign, share=0.001)
 
 
 @pytest.mark.parametrize("split", ["val", "test"])
-def test_foreign_faces_of_people_of_a_later_split_are_refused(prepared_set, copy_set, split):
-    # Other videos, but of the family of data sets in which this is the same person.
+def test_unlabelled_faces_of_people_in_validation_or_test_are_rejected(
+    prepared_set, copy_set, split
+):
+    # Other videos, but in the same dataset namespace, so of the same person.
     person = rows_of(prepared_set, split)[0].source_ids[0]
     other = copy_set(
         "other",
@@ -183,64 +193,64 @@ def test_foreign_faces_of_people_of_a_later_split_are_refused(prepared_set, copy
         match=f"and the unlabelled faces to share no footage; got 1 shared source.*"
         f"source clips/{person} in train and {split}.*--allow-leak",
     ):
-        gather_with(prepared_set, other)
-    allowed = gather_with(prepared_set, other, allow_leak=True)
+        load(prepared_set, other)
+    allowed = load(prepared_set, other, allow_leak=True)
     assert allowed.facts.unlabelled_faces == 10
-    assert allowed.facts.leaks.startswith("1 source shared")
+    assert allowed.facts.leakage.startswith("1 source shared")
 
 
-def test_foreign_faces_that_look_like_validation_are_refused(prepared_set, copy_set):
-    alike = rows_of(prepared_set, "val")[0].phash
+def test_unlabelled_near_duplicates_of_validation_faces_are_rejected(prepared_set, copy_set):
+    phash = rows_of(prepared_set, "val")[0].phash
     other = copy_set(
-        "other", lambda row, _: replace(row, video_id=f"other/{row.video_id}", phash=alike)
+        "other", lambda row, _: replace(row, video_id=f"other/{row.video_id}", phash=phash)
     )
     with pytest.raises(ValueError, match=r"near-duplicate faces: other/.* \(train\) looks like"):
-        gather_with(prepared_set, other)
+        load(prepared_set, other)
 
 
-def test_people_of_one_name_in_another_family_of_data_sets_are_others(prepared_set, copy_set):
+def test_the_same_source_id_in_another_namespace_is_another_person(prepared_set, copy_set):
     person = rows_of(prepared_set, "val")[0].source_ids[0]
     other = copy_set(
         "other",
         lambda row, _: replace(row, video_id=f"other/{row.video_id}", source_ids=(person,)),
     )
-    assert gather_with(prepared_set, other).facts.leaks.startswith("none between")
+    assert load(prepared_set, other).facts.leakage.startswith("none between")
 
 
-def test_what_a_foreign_set_keeps_for_validation_and_testing_is_not_looked_at(prepared_set):
-    # As foreign to itself, its own people of validation and testing would else lie on two sides.
-    material = gather_with(prepared_set, prepared_set)
-    assert material.facts.leaks.startswith("none between")
-    assert material.facts.unlabelled_faces == 10
+def test_validation_and_test_faces_of_an_unlabelled_set_are_not_read(prepared_set):
+    # Used with itself, its people of validation and test would otherwise also be in training.
+    loaded = load(prepared_set, prepared_set)
+    assert loaded.facts.leakage.startswith("none between")
+    assert loaded.facts.unlabelled_faces == 10
 
 
-def test_a_run_has_seen_all_faces_that_it_learned_from_or_was_chosen_on(prepared_set, foreign):
-    material = gather_with(prepared_set, foreign)
-    seen = material.seen.to_pylist()
+def test_provenance_has_all_training_and_validation_faces(prepared_set, foreign):
+    loaded = load(prepared_set, foreign)
+    provenance = loaded.provenance.to_pylist()
     rows = {
         (row.video_id, row.phash): row for d in (prepared_set, foreign) for row in read_manifest(d)
     }
-    expected = keys_of(material.train) + keys_of(material.val)
-    assert len(seen) == len(expected) == 34 + 10 + len(material.val)
-    for entry, key in zip(seen, expected, strict=True):
+    expected = keys_of(loaded.train) + keys_of(loaded.val)
+    assert len(provenance) == len(expected) == 34 + 10 + len(loaded.val)
+    for entry, key in zip(provenance, expected, strict=True):
         row = rows[entry["video_id"], entry["phash"]]
         assert key.startswith(f"{entry['video_id']} frame ")
         assert tuple(entry["source_ids"]) == row.source_ids
         assert entry["split"] == row.split
         assert entry["label"] == (-1 if key.startswith("other/") else row.label)
-    assert Counter(entry["split"] for entry in seen) == {"train": 44, "val": len(material.val)}
+    assert Counter(entry["split"] for entry in provenance) == {"train": 44, "val": len(loaded.val)}
 
 
-def test_seen_faces_include_unlabelled_ones_of_validation(copy_set):
-    # They are no faces that a run is chosen on, but lie in the split that it was given.
+def test_provenance_includes_unlabelled_validation_faces(copy_set):
+    # They are not validated, but belong to the validation split of the run.
     data = copy_set("partly", lambda row, index: replace(row, label=-1) if index == 40 else row)
     assert read_manifest(data)[40].split == "val"
-    material = gather_with(data)
-    assert len(material.seen) == len(material.train) + len(material.val) + 1
+    loaded = load(data)
+    assert len(loaded.provenance) == len(loaded.train) + len(loaded.val) + 1
 
 
 def first_of(split, **values):
-    """Make the function that changes the first face of a split; drops it if nothing is given."""
+    """Return a function that changes the first face of a split, or removes it without values."""
     done = []
 
     def change(row, index):
@@ -256,18 +266,18 @@ def first_of(split, **values):
 @pytest.mark.parametrize(
     "values", [{"label": 1}, {"phash": "0" * 64}, {"video_id": "clips/new"}, {}], ids=str
 )
-def test_the_digest_is_another_where_a_face_is(prepared_set, copy_set, split, values):
+def test_the_digest_changes_with_any_face(prepared_set, copy_set, split, values):
     row = rows_of(prepared_set, split)[0]
     assert all(getattr(row, name) != value for name, value in values.items())
-    facts = gather_with(copy_set("changed", first_of(split, **values))).facts
-    assert facts.digest != gather_with(prepared_set).facts.digest
+    facts = load(copy_set("changed", first_of(split, **values))).facts
+    assert facts.digest != load(prepared_set).facts.digest
 
 
-def test_the_digest_is_the_same_for_the_same_faces_wherever_they_lie(prepared_set, copy_set):
-    assert gather_with(copy_set("moved")).facts.digest == gather_with(prepared_set).facts.digest
+def test_the_digest_does_not_depend_on_the_folder(prepared_set, copy_set):
+    assert load(copy_set("moved")).facts.digest == load(prepared_set).facts.digest
 
 
-def test_the_digest_is_another_with_other_foreign_faces(prepared_set, foreign, copy_set):
+def test_the_digest_changes_with_the_unlabelled_faces(prepared_set, foreign, copy_set):
     relabelled = copy_set(
         "relabelled",
         lambda row, _: replace(
@@ -275,11 +285,11 @@ def test_the_digest_is_another_with_other_foreign_faces(prepared_set, foreign, c
         ),
     )
     digests = [
-        gather_with(prepared_set).facts.digest,
-        gather_with(prepared_set, foreign).facts.digest,
-        gather_with(prepared_set, foreign, share=0.2).facts.digest,
-        gather_with(prepared_set, foreign, seed=1).facts.digest,
-        gather_with(prepared_set, relabelled).facts.digest,
+        load(prepared_set).facts.digest,
+        load(prepared_set, foreign).facts.digest,
+        load(prepared_set, foreign, share=0.2).facts.digest,
+        load(prepared_set, foreign, seed=1).facts.digest,
+        load(prepared_set, relabelled).facts.digest,
     ]
     assert len(set(digests)) == len(digests)
-    assert gather_with(prepared_set, foreign).facts.digest == digests[1]
+    assert load(prepared_set, foreign).facts.digest == digests[1]

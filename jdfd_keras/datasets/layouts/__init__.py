@@ -1,93 +1,100 @@
-"""Data sets as they lie on disk to lists of videos with labels, sources and splits.
+"""Data sets on disk to lists of videos with labels, sources and splits.
 
-Takes the folder of a data set; gives a Listing. Opens no video. Each module knows one layout, as
-a function of the names that are there: what it expects and what it makes of them.
+One module per layout, each a function of the file names of a data set. Opens no video.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 from jdfd_keras.datasets.layouts.celebdf import list_celebdf
 from jdfd_keras.datasets.layouts.dfdc import list_dfdc
 from jdfd_keras.datasets.layouts.faceforensics import list_faceforensics
-from jdfd_keras.datasets.layouts.folder import list_folder
-from jdfd_keras.datasets.layouts.uadfv import list_uadfv
-from jdfd_keras.datasets.videos import Listing, read_tree
+from jdfd_keras.datasets.layouts.folder import list_folder, list_uadfv
+from jdfd_keras.datasets.videos import Listing, read_dataset_files
+from jdfd_keras.io.console import plural
 from jdfd_keras.io.storage import Store
 from jdfd_keras.options import LAYOUTS, PrepareOptions
 
 
 def list_videos(
-    store: Store, options: PrepareOptions, files: Mapping[str, int] | None = None
+    store: Store, options: PrepareOptions, files: Iterable[str] | None = None
 ) -> Listing:
     """List the videos of a data set.
 
     Args:
-        store: Its root.
-        options: Layout and, where the data set has several, compression and manipulations.
-        files: What is in it, as its `list()` gives it; that is asked for if not given.
+        store: Root of the data set.
+        options: Layout and, for data sets with several, compression and manipulations.
+        files: Its file names, if they were listed before.
 
     Returns:
-        The videos in the order of their ids; what is missing, and what the layout does not know.
+        The videos sorted by id, with the missing and the unrecognized files.
 
     Raises:
-        OSError: If there is no such folder, or a list of the data set is not there.
-        ValueError: If the folder is not laid out so: then the folders that were looked for are
-            named; if a list of the data set names what cannot be; if the options leave no
-            videos; or if the layout is unknown.
+        OSError: If the folder, or a list that the layout requires, does not exist.
+        ValueError: If the layout is unknown; if the folder does not have it (the message names
+            the expected folders); if a list of the data set is invalid; or if the options select
+            no videos.
+
+    Example:
+        >>> from jdfd_keras.io.storage import LocalStore
+        >>> listing = list_videos(
+        ...     LocalStore("videos"), PrepareOptions(layout="folder")
+        ... )  # doctest: +SKIP
+        >>> listing.videos[0].video_id  # doctest: +SKIP
+        'videos/fake/anna_bob'
     """
     if options.layout not in LAYOUTS:
         raise ValueError(
-            f"Expected one of the layouts {', '.join(LAYOUTS)}; got {options.layout!r}. Lay your "
-            "own videos out as `folder`."
+            f"Expected one of the layouts {', '.join(LAYOUTS)}; got {options.layout!r}. Arrange "
+            "your own videos in the layout `folder`."
         )
-    tree = read_tree(store, files)
+    root = read_dataset_files(store, files)
     if options.layout == "faceforensics":
-        listing = list_faceforensics(tree, _names_in(options.manipulations))
+        listing = list_faceforensics(root, _split_names(options.manipulations))
     elif options.layout in ("celebdf", "celebdf-v1"):
-        listing = list_celebdf(tree, version="v1" if options.layout == "celebdf-v1" else "v2")
+        listing = list_celebdf(root, version="v1" if options.layout == "celebdf-v1" else "v2")
     elif options.layout == "uadfv":
-        listing = list_uadfv(tree)
+        listing = list_uadfv(root)
     elif options.layout == "dfdc":
-        listing = list_dfdc(tree)
+        listing = list_dfdc(root)
     else:
-        listing = list_folder(tree, options.name)
-    return _choose(listing, tree.name, options)
+        listing = list_folder(root, options.name)
+    return _select(listing, root.name, options)
 
 
-def _choose(listing: Listing, place: str, options: PrepareOptions) -> Listing:
-    """Keep the compression and the manipulations asked for, and all that is real."""
-    wanted = _names_in(options.manipulations)
+def _select(listing: Listing, name: str, options: PrepareOptions) -> Listing:
+    """Select the requested compression and manipulations, and all real videos."""
+    requested = _split_names(options.manipulations)
     known = {video.manipulation for video in listing.videos} - {""}
-    if wanted - known:
+    if requested - known:
         raise ValueError(
-            f"Expected manipulations of {place}, which has {', '.join(sorted(known)) or 'none'}; "
-            f"got {', '.join(sorted(wanted - known))}. Check the spelling."
+            f"Expected manipulations of {name}, which has {', '.join(sorted(known)) or 'none'}; "
+            f"got {', '.join(sorted(requested - known))}. Check the spelling."
         )
     videos = [
         video
         for video in listing.videos
-        if not (wanted and video.manipulation and video.manipulation not in wanted)
+        if not (requested and video.manipulation and video.manipulation not in requested)
     ]
-    if not videos and listing.left_out:
+    if not videos and listing.excluded:
         raise ValueError(
-            f"Expected videos in {place} that are taken without being asked for; got only "
-            f"{len(listing.left_out)} that are not. Try --manipulations DeepFakeDetection."
+            f"Expected videos in {name} that are listed by default; got only "
+            f"{plural(len(listing.excluded), 'video')} that must be requested. Try "
+            "--manipulations DeepFakeDetection."
         )
-    there = sorted({video.compression for video in videos})
+    compressions = sorted({video.compression for video in videos})
     videos = [video for video in videos if options.compression in ("all", video.compression)]
     if not videos:
         raise ValueError(
-            f"Expected videos of the compression {options.compression!r} in {place}; got only "
-            f"{', '.join(map(repr, there))}. Leave --compression out, or download that one."
+            f"Expected videos of the compression {options.compression!r} in {name}; got only "
+            f"{', '.join(map(repr, compressions))}. Omit --compression, or download that one."
         )
-    # What is missing is told of the folders that are used.
-    folders = {video.path.rpartition("/")[0] for video in videos}
-    used = listing.missing
-    if options.compression != "all" or wanted:
-        used = [path for path in listing.missing if path.rpartition("/")[0] in folders]
-    return dataclasses.replace(listing, videos=videos, missing=used)
+    missing = listing.missing
+    if options.compression != "all" or requested:  # of the selected folders only
+        folders = {video.path.rpartition("/")[0] for video in videos}
+        missing = [path for path in missing if path.rpartition("/")[0] in folders]
+    return dataclasses.replace(listing, videos=videos, missing=missing)
 
 
-def _names_in(manipulations: str) -> set[str]:
+def _split_names(manipulations: str) -> set[str]:
     return {name.strip() for name in manipulations.split(",")} - {""}

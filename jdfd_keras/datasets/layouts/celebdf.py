@@ -1,4 +1,4 @@
-"""Celeb-DF, version 1 and 2, as its archive unpacks.
+"""Celeb-DF, versions 1 and 2, in the layout of its archive.
 
     Celeb-real/id0_0000.mp4             a clip of person 0
     Celeb-synthesis/id0_id1_0000.mp4    the same clip with the face of person 1
@@ -12,7 +12,7 @@ Reference:
 
 import re
 
-from jdfd_keras.datasets.videos import Listing, Tree, Video, refuse, sort_videos
+from jdfd_keras.datasets.videos import DatasetFiles, Listing, Video, layout_error, sort_videos
 
 TEST_LIST = "List_of_testing_videos.txt"
 MANIPULATION = "Celeb-synthesis"
@@ -23,43 +23,47 @@ NAMES = {
 }
 
 
-def list_celebdf(tree: Tree, *, version: str) -> Listing:
-    """List Celeb-DF: its published test list, all else in training; no list is for validation.
+def list_celebdf(root: DatasetFiles, *, version: str) -> Listing:
+    """List Celeb-DF: the published test list for testing, all other videos for training.
 
-    A fake's source is the clip that it was made of, `id0_0000`; of which clip the face came is
-    not published. Both people are told in the listing.
+    The source of a fake is the clip that was manipulated, such as `id0_0000`; the clip that the
+    new face comes from is not published. `Listing.subjects` has both people.
 
     Args:
-        tree: The root of the archive.
-        version: `v1` or `v2`; part of the video ids.
+        root: Folder of the extracted archive.
+        version: `v1` or `v2`; used in the video ids.
 
     Returns:
-        The videos; missing are those of the test list that are not there.
+        The videos; `missing` are the listed test videos that do not exist.
 
     Raises:
-        OSError: If the test list is not there.
-        ValueError: If no video lies where it should, or the list names what can be no clip of
-            Celeb-DF.
+        OSError: If the test list does not exist.
+        ValueError: If no video is in the expected folders, or the list names an invalid clip.
+
+    Example:
+        >>> root = read_dataset_files(LocalStore("Celeb-DF-v2"))  # doctest: +SKIP
+        >>> list_celebdf(root, version="v2").videos[0].split  # doctest: +SKIP
+        'train'
     """
-    found = {}
-    unknown = []
-    for path in tree.media():
-        parts = _parse(path)
-        if parts is None:
-            unknown.append(path)
+    found, unrecognized = {}, []
+    for path in root.media():
+        clip = _parse(path)
+        if clip is None:
+            unrecognized.append(path)
         else:
-            found[path] = parts
+            found[path] = clip
     if not found:
-        raise refuse(tree, "Celeb-DF", [f"{folder}/" for folder in NAMES])
-    test = _read_test_list(tree)
-    videos, people = [], {}
-    for path, (folder, names) in found.items():
+        raise layout_error(root, "Celeb-DF", [f"{folder}/" for folder in NAMES])
+    test = _read_test_list(root)
+    videos, subjects = [], {}
+    for path, (folder, ids) in found.items():
         video_id = f"celebdf/{version}/{path.removesuffix('.mp4')}"
         if folder == "YouTube-real":
-            source, seen = f"youtube{names[0]}", (f"youtube{names[0]}",)
+            source = f"youtube{ids[0]}"
+            subjects[video_id] = (source,)
         else:
-            source, seen = f"{names[0]}_{names[-1]}", names[:-1]
-        people[video_id] = seen
+            source = f"{ids[0]}_{ids[-1]}"
+            subjects[video_id] = ids[:-1]
         is_fake = folder == MANIPULATION
         videos.append(
             Video(
@@ -72,42 +76,41 @@ def list_celebdf(tree: Tree, *, version: str) -> Listing:
                 split="test" if path in test else "train",
             )
         )
-    missing = sorted(test - set(found))
-    return Listing(sort_videos(videos), missing, unknown, people)
+    return Listing(sort_videos(videos), sorted(test - set(found)), unrecognized, subjects)
 
 
 def _parse(path: str) -> tuple[str, tuple[str, ...]] | None:
+    """Return the folder and the ids in a file name; None if it is not a clip of Celeb-DF."""
     folder, _, name = path.partition("/")
     stem, dot, suffix = name.partition(".")
-    match = (
-        NAMES[folder].fullmatch(stem) if folder in NAMES and (dot, suffix) == (".", "mp4") else None
-    )
+    if folder not in NAMES or (dot, suffix) != (".", "mp4"):
+        return None
+    match = NAMES[folder].fullmatch(stem)
     return (folder, match.groups()) if match else None
 
 
-def _read_test_list(tree: Tree) -> set[str]:
-    """Read the published list; see that its labels, in which 1 is real, agree with its folders."""
-    place = f"{tree.store.place}/{TEST_LIST}"
-    if TEST_LIST not in tree.files:
+def _read_test_list(root: DatasetFiles) -> set[str]:
+    """Read the published list; check that its labels, in which 1 is real, match the folders."""
+    list_path = f"{root.store.location}/{TEST_LIST}"
+    if TEST_LIST not in root.files:
         raise FileNotFoundError(
-            f"Expected the published test list at {place}; got no such file. It lies in the "
-            "archive of Celeb-DF beside the folders of videos: copy it there."
+            f"Expected the published test list at {list_path}; got no such file. Copy it from the "
+            "archive of Celeb-DF, where it is beside the folders of videos."
         )
-    test, wrong = set(), []
-    for line in tree.read(TEST_LIST).splitlines():
+    test, invalid = set(), []
+    for line in root.read(TEST_LIST).splitlines():
         if not line.strip():
             continue
         label, path = [*line.split(maxsplit=1), ""][:2]
-        parts = _parse(path.strip())
-        if parts is None or label not in ("0", "1") or (label == "1") == (parts[0] == MANIPULATION):
-            wrong.append(line.strip())
+        clip = _parse(path.strip())
+        if clip is None or label not in ("0", "1") or (label == "1") == (clip[0] == MANIPULATION):
+            invalid.append(line.strip())
         else:
             test.add(path.strip())
-    if wrong:
+    if invalid:
         raise ValueError(
             "Expected lines such as `1 YouTube-real/00170.mp4` or `0 Celeb-synthesis/"
-            f"id0_id1_0000.mp4` (1 is real) in {place}; got {len(wrong)} that name no clip of "
-            f"Celeb-DF or have the wrong label: {', '.join(map(repr, wrong[:5]))}. Use the list "
-            "of the archive."
+            f"id0_id1_0000.mp4` (1 is real) in {list_path}; got {len(invalid)} with an invalid "
+            f"clip or label: {', '.join(map(repr, invalid[:5]))}. Use the list of the archive."
         )
     return test

@@ -10,8 +10,17 @@ Reference:
 
 import dataclasses
 import json
+from typing import Any
 
-from jdfd_keras.datasets.videos import UNLABELLED, Listing, Tree, Video, refuse, sort_videos
+from jdfd_keras.datasets.videos import (
+    UNLABELLED,
+    DatasetFiles,
+    Listing,
+    Video,
+    layout_error,
+    sort_videos,
+)
+from jdfd_keras.io.console import plural
 
 METADATA = "metadata.json"
 LABELS = {"REAL": 0, "FAKE": 1}
@@ -19,94 +28,99 @@ IS_FAKE = {"0": 0, "1": 1}  # of the test videos, which have no `label`
 SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 
 
-def list_dfdc(tree: Tree) -> Listing:
-    """List DFDC, part by part, as each part's metadata.json has it.
+def list_dfdc(root: DatasetFiles) -> Listing:
+    """List DFDC from the metadata.json of each of its folders.
 
-    The published parts are all for training. Where no other split is named, they are left open.
-
-    A fake's source is its original. A video of which the metadata gives no label is unlabelled.
+    The published folders are all for training. If no video has another split, splits are not
+    assigned. The source of a fake is its original. A video without a label in the metadata is
+    unlabelled.
 
     Args:
-        tree: The folder that holds the parts, or one part.
+        root: The folder that contains the published folders, or one of these.
 
     Returns:
-        The videos; missing are those that the metadata has and the folder has not, unknown those
+        The videos; `missing` are those in the metadata that do not exist, `unrecognized` those
         that no metadata has.
 
     Raises:
-        ValueError: If no folder has a metadata.json, or one cannot be understood.
+        ValueError: If no folder has a metadata.json, or one of them is invalid.
+
+    Example:
+        >>> list_dfdc(read_dataset_files(LocalStore("dfdc")))  # doctest: +SKIP
     """
-    parts = [
-        name.removesuffix(METADATA) for name in tree.files if f"/{name}".endswith(f"/{METADATA}")
+    folders = [
+        name.removesuffix(METADATA) for name in root.files if f"/{name}".endswith(f"/{METADATA}")
     ]
-    if not parts:
-        raise refuse(tree, f"DFDC (a {METADATA} beside the videos)", ["dfdc_train_part_0/ ..."])
-    there = set(tree.media())
+    if not folders:
+        raise layout_error(
+            root, f"DFDC (a {METADATA} beside the videos)", ["dfdc_train_part_0/ ..."]
+        )
+    media = set(root.media())
     videos, missing, known = [], [], set()
-    for part in parts:
-        for name, facts in _read_metadata(tree, f"{part}{METADATA}").items():
-            path = f"{part}{name}"
+    for folder in folders:
+        for name, entry in _read_metadata(root, f"{folder}{METADATA}").items():
+            path = f"{folder}{name}"
             known.add(path)
-            if path not in there:
+            if path not in media:
                 missing.append(path)
                 continue
-            label = _label(tree, path, facts)
-            source = str(facts.get("original") or name)
+            label = _parse_label(root, path, entry)
+            source = str(entry.get("original") or name)
             videos.append(
                 Video(
-                    video_id=f"dfdc/{part or tree.name + '/'}{name.rsplit('.', 1)[0]}",
+                    video_id=f"dfdc/{folder or root.name + '/'}{name.rsplit('.', 1)[0]}",
                     path=path,
                     label=label,
                     manipulation="DFDC" if label == 1 else "",
                     compression="",
                     source_ids=(source.rsplit(".", 1)[0],),
-                    split=_split(tree, path, facts),
+                    split=_parse_split(root, path, entry),
                 )
             )
     if not videos:
         raise ValueError(
-            f"Expected the videos of DFDC beside {', '.join(f'{p}{METADATA}' for p in parts[:3])} "
-            f"in {tree.store.place}; got none of the {len(missing)} that it names. Unpack the "
-            "parts there."
+            f"Expected the videos of DFDC beside {', '.join(f'{f}{METADATA}' for f in folders[:3])}"
+            f" in {root.store.location}; got none of the {plural(len(missing), 'video')} in the "
+            "metadata. Extract the archives there."
         )
     if {video.split for video in videos} == {"train"}:
         videos = [dataclasses.replace(video, split="") for video in videos]
-    return Listing(sort_videos(videos), sorted(missing), sorted(there - known))
+    return Listing(sort_videos(videos), sorted(missing), sorted(media - known))
 
 
-def _read_metadata(tree: Tree, name: str) -> dict[str, dict]:
+def _read_metadata(root: DatasetFiles, name: str) -> dict[str, dict[str, Any]]:
     try:
-        content = json.loads(tree.read(name))
+        content = json.loads(root.read(name))
     except json.JSONDecodeError as error:
         raise ValueError(
-            f"Expected JSON in {tree.store.place}/{name}; got '{error}'. Download it again."
+            f"Expected JSON in {root.store.location}/{name}; got '{error}'. Download it again."
         ) from error
     if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
         raise ValueError(
-            f"Expected an object for each video in {tree.store.place}/{name}; got "
-            f"{type(content).__name__} of other things. Download it again."
+            f"Expected an object for each video in {root.store.location}/{name}; got "
+            f"{type(content).__name__} with other values. Download it again."
         )
     return content
 
 
-def _label(tree: Tree, path: str, facts: dict) -> int:
-    key, known = ("is_fake", IS_FAKE) if "is_fake" in facts else ("label", LABELS)
-    label = facts.get(key)
+def _parse_label(root: DatasetFiles, path: str, entry: dict[str, Any]) -> int:
+    key, known = ("is_fake", IS_FAKE) if "is_fake" in entry else ("label", LABELS)
+    label = entry.get(key)
     if label is None:
         return UNLABELLED
     if str(label) not in known:
         raise ValueError(
             f"Expected {key} to be {' or '.join(known)} for {path} in its {METADATA} in "
-            f"{tree.store.place}; got {label!r}. Download it again."
+            f"{root.store.location}; got {label!r}. Download it again."
         )
     return known[str(label)]
 
 
-def _split(tree: Tree, path: str, facts: dict) -> str:
-    split = str(facts.get("split", "train")).lower()
+def _parse_split(root: DatasetFiles, path: str, entry: dict[str, Any]) -> str:
+    split = str(entry.get("split", "train")).lower()
     if split not in SPLITS:
         raise ValueError(
             f"Expected a split of {', '.join(SPLITS)} for {path} in its {METADATA} in "
-            f"{tree.store.place}; got {facts['split']!r}. Download it again."
+            f"{root.store.location}; got {entry['split']!r}. Download it again."
         )
     return SPLITS[split]

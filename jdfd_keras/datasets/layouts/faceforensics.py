@@ -1,9 +1,9 @@
-"""FaceForensics++ as its download script lays it out, DeepFakeDetection included.
+"""FaceForensics++ in the layout of its download script, including DeepFakeDetection.
 
     original_sequences/{youtube,actors}/{raw,c23,c40}/videos/
     manipulated_sequences/<manipulation>/{raw,c23,c40}/videos/
 
-The official split and the clips that were cut from one video stand in `faceforensics.csv`: clip,
+`faceforensics.csv` has the official split and the clips that were cut from the same video: clip,
 the clip it is swapped with, split, and the first clip of the same source.
 
 Reference:
@@ -18,19 +18,19 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from jdfd_keras.datasets.videos import Listing, Tree, Video, refuse, sort_videos
+from jdfd_keras.datasets.videos import DatasetFiles, Listing, Video, layout_error, sort_videos
 
-REALS = ("youtube", "actors")
+YOUTUBE, ACTORS = "youtube", "actors"
 SWAPS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
 OF_ACTORS = "DeepFakeDetection"
-NOT_ASKED_FOR = "not among --manipulations"
+NOT_REQUESTED = "not in --manipulations"
 COMPRESSIONS = ("raw", "c23", "c40")
-FOLDER = re.compile(
-    rf"(?:original_sequences/({'|'.join(REALS)})|manipulated_sequences/"
+VIDEO_PATH = re.compile(
+    rf"(?:original_sequences/({YOUTUBE}|{ACTORS})|manipulated_sequences/"
     rf"({'|'.join([*SWAPS, OF_ACTORS])}))/({'|'.join(COMPRESSIONS)})/videos/([^/]+)\.mp4"
 )
-OF_ONE_ACTOR = re.compile(r"([0-9][0-9])__\w+")
-OF_TWO_ACTORS = re.compile(r"([0-9][0-9])_([0-9][0-9])__\w+")
+ONE_ACTOR = re.compile(r"([0-9][0-9])__\w+")
+TWO_ACTORS = re.compile(r"([0-9][0-9])_([0-9][0-9])__\w+")
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class Clip:
     """One of the thousand real clips.
 
     Attributes:
-        partner: The clip with which it swaps faces.
-        split: In the official split.
-        source: The first of the clips that were cut from the same video; mostly itself.
+        partner: The clip it is swapped with.
+        split: Its official split.
+        source: The first of the clips that were cut from the same video; usually itself.
     """
 
     partner: str
@@ -50,7 +50,12 @@ class Clip:
 
 @cache
 def read_clips() -> dict[str, Clip]:
-    """Read the table of clips that comes with the package: clip to what is known of it."""
+    """Read the table of clips that is part of the package, by name of the clip.
+
+    Example:
+        >>> read_clips()["071"].partner
+        '054'
+    """
     text = resources.files(__package__).joinpath("faceforensics.csv").read_text(encoding="utf-8")
     return {
         row["clip"]: Clip(row["partner"], row["split"], row["source"])
@@ -58,55 +63,58 @@ def read_clips() -> dict[str, Clip]:
     }
 
 
-def list_faceforensics(tree: Tree, wanted: Collection[str] = ()) -> Listing:
-    """List FaceForensics++: all manipulations and compressions that are there.
+def list_faceforensics(root: DatasetFiles, manipulations: Collection[str] = ()) -> Listing:
+    """List FaceForensics++, all existing manipulations and compressions.
 
-    DeepFakeDetection and the real videos of its actors have no official split: beside the others
-    they would change its test split. They are taken only if asked for, and then all for testing,
-    where published evaluations use them; they share nobody with the others.
+    DeepFakeDetection and the real videos of its actors have no official split, and would change
+    the test split of the others. They are listed only on request, and then all for testing, as
+    in published evaluations; they share no person with the others.
 
     Args:
-        tree: The folder that holds original_sequences/ and manipulated_sequences/.
-        wanted: Manipulations asked for; all but DeepFakeDetection if none is. Real videos are
-            those that they are made of.
+        root: The folder that contains original_sequences/ and manipulated_sequences/.
+        manipulations: Requested manipulations, with the real videos that they were made from; all
+            but DeepFakeDetection if empty.
 
     Returns:
-        The videos. Missing are those of the official split that a folder lacks, and the real
-        videos of every compression of fakes; of actors' videos no list is known, so none is missed.
+        The videos. `missing` are those of the official split that a folder lacks, and the real
+        videos of every compression that has fakes; actors' videos have no published list, so none
+        of them is missing.
 
     Raises:
-        ValueError: If no video lies where it should.
+        ValueError: If no video is in the expected folders.
+
+    Example:
+        >>> list_faceforensics(read_dataset_files(LocalStore("FF++")))  # doctest: +SKIP
     """
     clips = read_clips()
-    expected = {kind: set(clips) for kind in REALS[:1]}
-    swapped = {f"{clip}_{of.partner}" for clip, of in clips.items()}
-    expected |= dict.fromkeys(SWAPS, swapped)
+    swaps = {f"{name}_{clip.partner}" for name, clip in clips.items()}
+    expected = {YOUTUBE: set(clips)} | dict.fromkeys(SWAPS, swaps)
 
-    kinds = {REALS[1], OF_ACTORS} if OF_ACTORS in wanted else set()
-    if not wanted or set(wanted) - {OF_ACTORS}:
-        kinds |= {REALS[0], *SWAPS}
+    requested = {ACTORS, OF_ACTORS} if OF_ACTORS in manipulations else set()
+    if not manipulations or set(manipulations) - {OF_ACTORS}:
+        requested |= {YOUTUBE, *SWAPS}
 
-    videos, unknown, found, left_out = [], [], {}, {}
-    for path in tree.media():
-        match = FOLDER.fullmatch(path)
+    videos, unrecognized, found, excluded = [], [], {}, {}
+    for path in root.media():
+        match = VIDEO_PATH.fullmatch(path)
         video = match and _describe(path, *match.groups(), expected)
-        if video and (match[1] or match[2]) not in kinds:
-            left_out[video.video_id] = NOT_ASKED_FOR
+        if video and (match[1] or match[2]) not in requested:
+            excluded[video.video_id] = NOT_REQUESTED
         elif video:
             videos.append(video)
             folder, name = path.rsplit("/", 1)
             found.setdefault((folder, match[1] or match[2]), set()).add(name)
             if match[2] in SWAPS:
-                reals = f"original_sequences/{REALS[0]}/{match[3]}/videos"
-                found.setdefault((reals, REALS[0]), set())
+                real_folder = f"original_sequences/{YOUTUBE}/{match[3]}/videos"
+                found.setdefault((real_folder, YOUTUBE), set())
         elif "/masks/" not in path:  # published beside the videos
-            unknown.append(path)
-    if not videos and not left_out:
-        raise refuse(
-            tree,
+            unrecognized.append(path)
+    if not videos and not excluded:
+        raise layout_error(
+            root,
             "FaceForensics++",
             [
-                *(f"original_sequences/{kind}/c23/videos" for kind in REALS),
+                *(f"original_sequences/{kind}/c23/videos" for kind in (YOUTUBE, ACTORS)),
                 *(f"manipulated_sequences/{kind}/c23/videos" for kind in (*SWAPS, OF_ACTORS)),
                 "(or raw, c40)",
             ],
@@ -117,7 +125,7 @@ def list_faceforensics(tree: Tree, wanted: Collection[str] = ()) -> Listing:
         for name in sorted(expected.get(kind, ()))
         if f"{name}.mp4" not in names
     ]
-    return Listing(sort_videos(videos), missing, unknown, left_out=left_out)
+    return Listing(sort_videos(videos), missing, unrecognized, excluded=excluded)
 
 
 def _describe(
@@ -128,15 +136,15 @@ def _describe(
     name: str,
     expected: dict[str, set[str]],
 ) -> Video | None:
+    """Return the video at a path; None if the data set has none of that name."""
     kind = real or manipulation
     if kind in expected:
         if name not in expected[kind]:
             return None
-        clips = read_clips()
-        parts = name.split("_")
-        sources, split = tuple(clips[part].source for part in parts), clips[parts[0]].split
+        clips = [read_clips()[clip] for clip in name.split("_")]
+        sources, split = tuple(clip.source for clip in clips), clips[0].split
     else:
-        match = (OF_ONE_ACTOR if real else OF_TWO_ACTORS).fullmatch(name)
+        match = (ONE_ACTOR if real else TWO_ACTORS).fullmatch(name)
         if match is None:
             return None
         sources, split = tuple(f"actor{number}" for number in match.groups()), "test"

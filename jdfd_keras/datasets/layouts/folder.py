@@ -1,7 +1,15 @@
-"""A folder of your own.
+"""Folders of real/ and fake/ videos: your own, and UADFV.
 
+Your own:
     real/anna.mp4    fake/anna_bob.mp4    unlabelled/...
 or  train/real/anna.mp4    train/fake/...    val/real/...    test/real/...
+
+UADFV, as its archive unpacks; it has no published split:
+    real/0000.mp4 ... real/0048.mp4
+    fake/0000_fake.mp4 ... fake/0048_fake.mp4    the same footage with another face
+
+Reference:
+    Yang, Li, Lyu: "Exposing Deep Fakes Using Inconsistent Head Poses" (2019), UADFV.
 """
 
 import re
@@ -12,104 +20,154 @@ from jdfd_keras.datasets.videos import (
     LABEL_NAMES,
     MEDIA_SUFFIXES,
     SPLITS,
+    DatasetFiles,
     Listing,
-    Tree,
     Video,
     has_suffix,
-    refuse,
+    layout_error,
     sort_videos,
 )
+from jdfd_keras.io.console import plural
 
+UADFV_PAIRS = 49
+UADFV_NAME = re.compile(r"(?:real/([0-9]{4})|fake/([0-9]{4})_fake)\.mp4")
 LABELS = {name: label for label, name in LABEL_NAMES.items()}
 
 
-def list_folder(tree: Tree, name: str = "") -> Listing:
-    """List a data set of your own: `real/` and `fake/`, optionally below `train/ val/ test/`.
+def list_folder(root: DatasetFiles, name: str = "") -> Listing:
+    """List your own data set: `real/` and `fake/`, optionally in `train/`, `val/` and `test/`.
 
-    A folder below `fake/` names the manipulation. A fake is held to show the real videos that
-    its name names: `fake/anna_bob.mp4` shows `real/anna.mp4` and `real/bob.mp4`, and
-    `fake/0000_fake.mp4` shows `real/0000.mp4`. Files that share a name, leaving out the
-    suffix, share their source. Images in a folder of their own, such as the frames of one video,
-    are named by it: `real/anna/0001.png` shows `anna`. Hidden files and folders are passed over.
-    What lies in `unlabelled/` is of neither class.
+    A folder in `fake/` names the manipulation. The sources of a fake are the real videos whose
+    names are in its name: `fake/anna_bob.mp4` shows `real/anna.mp4` and `real/bob.mp4`, and
+    `fake/0000_fake.mp4` shows `real/0000.mp4`. Files with the same name, without the suffix,
+    share their source. Images in a subfolder, such as the frames of one video, take its name:
+    `real/anna/0001.png` shows `anna`. Hidden files and folders are ignored. Videos in
+    `unlabelled/` have no class.
 
     Args:
-        tree: The folder.
-        name: What the data set is called, at the head of its ids; the folder's name if not given.
-            Two data sets of one name are held to show the same people under the same names.
+        root: The folder.
+        name: Name of the data set, the first part of its video ids; the folder's name if not
+            given. In data sets with the same name, equal source names mean the same footage.
 
     Returns:
-        The videos; unknown are those beside these folders.
+        The videos; `unrecognized` are those outside these folders.
 
     Raises:
-        ValueError: If it does not hold both classes, holds some files with and some without a
-            split, or two files would have one id.
-    """
-    found, unknown = [], []
-    for path in tree.media():
-        parts = path.split("/")
-        split = parts.pop(0) if parts[0] in SPLITS else ""
-        if len(parts) > 1 and parts[0] in LABELS:
-            found.append((path, parts[1:], split, LABELS[parts[0]]))
-        else:
-            unknown.append(path)
-    _check_classes(tree, [label for *_, label in found])
-    _check_splits(tree, [split for *_, split, _ in found])
+        ValueError: If a class has no videos, only some videos have a split, or two files have the
+            same id.
 
-    real_names = {_source_name(below) for _, below, _, label in found if label == 0}
+    Example:
+        >>> list_folder(read_dataset_files(LocalStore("videos")), "mine")  # doctest: +SKIP
+    """
+    found, unrecognized = [], []
+    for path in root.media():
+        segments = path.split("/")
+        split = segments.pop(0) if segments[0] in SPLITS else ""
+        if len(segments) > 1 and segments[0] in LABELS:
+            found.append((path, segments[1:], split, LABELS[segments[0]]))
+        else:
+            unrecognized.append(path)
+    _check_classes(root, [label for *_, label in found])
+    _check_splits(root, [split for *_, split, _ in found])
+
+    real_names = {_source_name(segments) for _, segments, _, label in found if label == 0}
     videos = [
         Video(
-            video_id=f"{name or tree.name}/{path.rsplit('.', 1)[0]}",
+            video_id=f"{name or root.name}/{path.rsplit('.', 1)[0]}",
             path=path,
             label=label,
-            manipulation=(below[0] if len(below) > 1 else "fake") if label == 1 else "",
+            manipulation=(segments[0] if len(segments) > 1 else "fake") if label == 1 else "",
             compression="",
-            source_ids=_find_sources(below, real_names),
+            source_ids=_find_sources(segments, real_names),
             split=split,
         )
-        for path, below, split, label in found
+        for path, segments, split, label in found
     ]
-    return Listing(sort_videos(videos), [], unknown)
+    return Listing(sort_videos(videos), [], unrecognized)
 
 
-def _check_classes(tree: Tree, labels: list[int]) -> None:
+def list_uadfv(root: DatasetFiles) -> Listing:
+    """List UADFV, without splits.
+
+    Args:
+        root: The folder that contains real/ and fake/.
+
+    Returns:
+        The videos; `missing` are those of the 49 pairs that do not exist.
+
+    Raises:
+        ValueError: If no video is in the expected folders.
+
+    Example:
+        >>> list_uadfv(read_dataset_files(LocalStore("UADFV")))  # doctest: +SKIP
+    """
+    videos, unrecognized = [], []
+    for path in root.media():
+        match = UADFV_NAME.fullmatch(path)
+        number = match and (match[1] or match[2])
+        if number is None or int(number) >= UADFV_PAIRS:
+            unrecognized.append(path)
+            continue
+        is_fake = match[2] is not None
+        videos.append(
+            Video(
+                video_id=f"uadfv/{path.removesuffix('.mp4')}",
+                path=path,
+                label=int(is_fake),
+                manipulation="FakeApp" if is_fake else "",
+                compression="",
+                source_ids=(number,),
+                split="",
+            )
+        )
+    if not videos:
+        raise layout_error(root, "UADFV", ["real/ (0000.mp4)", "fake/ (0000_fake.mp4)"])
+    numbers = [f"{number:04d}" for number in range(UADFV_PAIRS)]
+    expected = {f"real/{n}.mp4" for n in numbers} | {f"fake/{n}_fake.mp4" for n in numbers}
+    missing = sorted(expected - {video.path for video in videos})
+    return Listing(sort_videos(videos), missing, unrecognized)
+
+
+def _check_classes(root: DatasetFiles, labels: list[int]) -> None:
     if not labels:
-        layouts = [f"{name}/" for name in CLASSES]
-        raise refuse(tree, "videos of both classes", [*layouts, *(f"train/{n}" for n in layouts)])
+        folders = [f"{name}/" for name in CLASSES]
+        raise layout_error(
+            root, "videos of both classes", [*folders, *(f"train/{folder}" for folder in folders)]
+        )
     for name, label in CLASSES.items():
         if label not in labels:
             raise ValueError(
-                f"Expected videos of both classes in {tree.store.place}: real/ and fake/, or "
-                f"train/real/, train/fake/ and so on; got {len(labels)} files and none that is "
-                f"{name}. Put {name} videos ({', '.join(sorted(MEDIA_SUFFIXES))}) into {name}/."
+                f"Expected videos of both classes in {root.store.location}, in real/ and fake/ or "
+                f"in train/real/, train/fake/ and so on; got {plural(len(labels), 'file')} and no "
+                f"{name} one. Add {name} videos ({', '.join(sorted(MEDIA_SUFFIXES))}) to {name}/."
             )
 
 
-def _check_splits(tree: Tree, splits: list[str]) -> None:
+def _check_splits(root: DatasetFiles, splits: list[str]) -> None:
     if all(splits) or not any(splits):
         return
     without = splits.count("")
     raise ValueError(
-        f"Expected all videos of {tree.store.place} below train/, val/ and test/, or none; got "
-        f"{len(splits) - without} below them and {without} in real/ and fake/ beside them. Move "
-        "one part elsewhere."
+        f"Expected all videos of {root.store.location} in train/, val/ and test/, or none; got "
+        f"{len(splits) - without} in them and {without} in real/ and fake/ beside them. Move one "
+        "of both groups to another folder."
     )
 
 
-def _source_name(below: list[str]) -> str:
-    """Name the footage: after the file, or the folder where it is one image of several."""
-    is_frame = len(below) > 1 and has_suffix(below[-1], IMAGE_SUFFIXES)
-    return below[-2] if is_frame else below[-1].rsplit(".", 1)[0]
+def _source_name(segments: list[str]) -> str:
+    """Return the name of the footage: the file's, or the folder's if the file is one frame."""
+    is_frame = len(segments) > 1 and has_suffix(segments[-1], IMAGE_SUFFIXES)
+    return segments[-2] if is_frame else segments[-1].rsplit(".", 1)[0]
 
 
-def _find_sources(below: list[str], real_names: set[str]) -> tuple[str, ...]:
-    """Find the real footage that a file, or else its folder of frames, names; itself if none."""
-    stem, name = below[-1].rsplit(".", 1)[0], _source_name(below)
-    return _named_in(stem, real_names) or _named_in(name, real_names) or (name,)
+def _find_sources(segments: list[str], real_names: set[str]) -> tuple[str, ...]:
+    """Return the real videos named by a file, or else by its folder of frames; itself if none."""
+    stem, name = segments[-1].rsplit(".", 1)[0], _source_name(segments)
+    return _find_names(stem, real_names) or _find_names(name, real_names) or (name,)
 
 
-def _named_in(text: str, real_names: set[str]) -> tuple[str, ...]:
-    """Find the real names in a text, whole words only."""
+def _find_names(text: str, real_names: set[str]) -> tuple[str, ...]:
+    """Return the names that occur in a text as whole words."""
     words = re.split(r"([_\-. ])", text)
     runs = {
         "".join(words[start:stop])

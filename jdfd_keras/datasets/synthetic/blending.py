@@ -1,7 +1,7 @@
-"""One face put onto another: warped, colour-matched, blended.
+"""Face swaps by warping, colour matching and blending.
 
-Takes pictures with their 68 landmarks; gives pictures. Makes the fakes of the demonstration,
-and hard negatives for training. Knows nothing of files, labels or TensorFlow.
+Images with their 68 landmarks to images. Makes the fakes of the demo, and hard negatives for
+training. Knows nothing of files, labels or TensorFlow.
 
 Reference:
     Li et al.: "Face X-ray for More General Face Forgery Detection" (2020),
@@ -12,27 +12,30 @@ Reference:
 import cv2
 import numpy as np
 
-# Outline of the inner face, counted from 0: the jaw without its upper ends, then the brows.
+# Landmarks of the outline of the inner face, from 0: the jaw without its upper ends, the brows.
 INNER_FACE = np.r_[2:15, 26:16:-1]
 
 
 def inner_face_mask(landmarks: np.ndarray, shape: tuple[int, int], feather: float) -> np.ndarray:
-    """Draw the mask that a swap is blended through.
+    """Draw the blending mask of a face swap.
 
     Args:
         landmarks: float[68, 2], x and y in pixels.
-        shape: Height and width of the mask.
+        shape: Height and width of the mask in pixels.
         feather: Width of the soft edge as a share of the distance between the outer eye
-            corners; 0 gives a hard edge.
+            corners; 0 for a hard edge.
 
     Returns:
-        float32[height, width], 1 inside the face, 0 outside, soft towards the inside, so that
-        nothing beyond the outline is touched.
+        float32[height, width], 1 inside the face and 0 outside. The soft edge is inside the
+        outline, so pixels outside it are not blended.
+
+    Example:
+        >>> mask = inner_face_mask(landmarks, image.shape[:2], feather=0.3)
     """
     mask = np.zeros(shape, np.float32)
     hull = cv2.convexHull(np.round(landmarks[INNER_FACE]).astype(np.int32))
     cv2.fillConvexPoly(mask, hull, 1.0)
-    # OpenCV fills the outline too, which may lie a pixel beyond the face: nothing is warped there.
+    # OpenCV fills the outline too, up to a pixel outside the face, where nothing is warped.
     mask = cv2.erode(mask, np.ones((3, 3)), borderValue=0)
     radius = feather * float(np.linalg.norm(landmarks[36] - landmarks[45])) / 2
     if radius < 0.5:
@@ -44,36 +47,41 @@ def inner_face_mask(landmarks: np.ndarray, shape: tuple[int, int], feather: floa
 
 
 def warp_onto(
-    picture: np.ndarray, landmarks: np.ndarray, target: np.ndarray, shape: tuple[int, int]
+    image: np.ndarray, landmarks: np.ndarray, target: np.ndarray, shape: tuple[int, int]
 ) -> np.ndarray:
-    """Warp a face so that its landmarks come to lie on others, piecewise affine.
+    """Warp a face onto target landmarks with a piecewise affine transform.
 
     Args:
-        picture: uint8[h, w, 3], the face that is moved.
-        landmarks: float[68, 2], its landmarks.
-        target: float[68, 2], where they shall lie.
-        shape: Height and width of the result.
+        image: uint8[h, w, 3], the face to warp.
+        landmarks: float[68, 2], its landmarks in pixels.
+        target: float[68, 2], landmarks in the result.
+        shape: Height and width of the result in pixels.
 
     Returns:
         uint8[height, width, 3]; black outside the convex hull of `target`.
+
+    Example:
+        >>> warped = warp_onto(source, source_landmarks, frame_landmarks, frame.shape[:2])
     """
     from scipy.spatial import Delaunay
 
-    where = np.full((*shape, 2), -1e4, np.float32)  # far outside the picture: black
+    source_map = np.full((*shape, 2), -1e4, np.float32)  # far outside the image: black
     target, landmarks = target.astype(np.float64), landmarks.astype(np.float64)
     for corners in Delaunay(target).simplices:
-        _map_triangle(where, target[corners], landmarks[corners])
-    return cv2.remap(picture, where, None, cv2.INTER_LINEAR)
+        _map_triangle(source_map, target[corners], landmarks[corners])
+    return cv2.remap(image, source_map, None, cv2.INTER_LINEAR)
 
 
-def _map_triangle(where: np.ndarray, corners: np.ndarray, origins: np.ndarray) -> None:
-    """Say for each pixel of a triangle where it comes from, by barycentric coordinates.
+def _map_triangle(source_map: np.ndarray, corners: np.ndarray, origins: np.ndarray) -> None:
+    """Fill in the source coordinates of the pixels of a triangle, by barycentric coordinates.
 
-    scipy's LinearNDInterpolator does the same. It calls LAPACK once a triangle, which took
-    0.7 s a frame instead of 1 ms where other programs kept the cores busy (OpenBLAS threads).
+    The same as scipy's LinearNDInterpolator, which calls LAPACK once per triangle: that took 0.7 s
+    per frame instead of 1 ms when other programs kept the cores busy (OpenBLAS threads).
     """
     left, top = np.maximum(np.ceil(corners.min(axis=0)).astype(int), 0)
-    right, bottom = np.minimum(np.floor(corners.max(axis=0)).astype(int) + 1, where.shape[1::-1])
+    right, bottom = np.minimum(
+        np.floor(corners.max(axis=0)).astype(int) + 1, source_map.shape[1::-1]
+    )
     (ax, ay), (bx, by), (cx, cy) = corners
     area = (bx - ax) * (cy - ay) - (by - ay) * (cx - ax)
     if right <= left or bottom <= top or area == 0:
@@ -81,39 +89,42 @@ def _map_triangle(where: np.ndarray, corners: np.ndarray, origins: np.ndarray) -
     x, y = np.arange(left, right), np.arange(top, bottom)[:, None]
     to_b = ((x - ax) * (cy - ay) - (y - ay) * (cx - ax)) / area
     to_c = ((bx - ax) * (y - ay) - (by - ay) * (x - ax)) / area
-    # A little beyond the edges, so that rounding leaves no pixel between two triangles out.
+    # With a tolerance, so that rounding leaves no gap between two triangles.
     inside = np.minimum(np.minimum(to_b, to_c), 1 - to_b - to_c) >= -1e-9
     steps = np.stack([to_b[inside], to_c[inside]], axis=-1) @ (origins[1:] - origins[0])
-    where[top:bottom, left:right][inside] = origins[0] + steps
+    source_map[top:bottom, left:right][inside] = origins[0] + steps
 
 
-def match_colour(picture: np.ndarray, reference: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """Give one picture the colours of another, where a mask says.
+def match_colour(image: np.ndarray, reference: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Match the colours of an image to those of a reference under a mask.
 
-    Mean and spread of each Lab channel under the mask are carried over.
+    The mean and standard deviation of each Lab channel are transferred.
 
     Args:
-        picture: uint8[h, w, 3], RGB, whose colours change.
-        reference: uint8[h, w, 3], RGB, whose colours are taken.
-        mask: float32[h, w]; pixels above 0.5 are measured.
+        image: uint8[h, w, 3], RGB, the image to change.
+        reference: uint8[h, w, 3], RGB, the image with the desired colours.
+        mask: float32[h, w]; colours are measured where it is above 0.5.
 
     Returns:
-        uint8[h, w, 3], RGB; `picture` itself if the mask is empty.
+        uint8[h, w, 3], RGB; `image` itself if the mask is empty.
+
+    Example:
+        >>> matched = match_colour(face, frame, inner_face_mask(landmarks, frame.shape[:2], 0.3))
 
     Reference:
         Reinhard et al.: "Color Transfer between Images" (2001).
     """
     inside = mask > 0.5
     if not inside.any():
-        return picture
-    # In floats: Lab of 8 bits moves colours by up to 11 levels even where nothing is to be matched.
-    lab, goal = (
+        return image
+    # Float, since 8-bit Lab changes colours by up to 11 levels even without any matching.
+    lab, target = (
         cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-        for pixels in (picture, reference)
+        for pixels in (image, reference)
     )
-    mean, spread = lab[inside].mean(axis=0), lab[inside].std(axis=0) + 1e-3
-    goal_mean, goal_spread = goal[inside].mean(axis=0), goal[inside].std(axis=0)
-    matched = (lab - mean) * (goal_spread / spread) + goal_mean
+    mean, std = lab[inside].mean(axis=0), lab[inside].std(axis=0) + 1e-3
+    target_mean, target_std = target[inside].mean(axis=0), target[inside].std(axis=0)
+    matched = (lab - mean) * (target_std / std) + target_mean
     rgb = cv2.cvtColor(matched.astype(np.float32), cv2.COLOR_LAB2RGB)
     return np.clip(np.round(255 * rgb), 0, 255).astype(np.uint8)
 
@@ -126,20 +137,23 @@ def swap_face(
     *,
     feather: float = 0.3,
 ) -> np.ndarray:
-    """Replace the inner face of a frame by a source face.
+    """Replace the inner face of a frame with a source face.
 
-    With another person's picture this is a face swap; with a re-rendered version of the same
+    With an image of another person this is a face swap; with a re-rendered version of the same
     frame it is a self-blended image.
 
     Args:
-        frame: uint8[h, w, 3], RGB, whose surroundings stay.
-        frame_landmarks: float[68, 2].
-        source: uint8[h2, w2, 3], RGB, whose face is put in.
-        source_landmarks: float[68, 2].
+        frame: uint8[h, w, 3], RGB, the target.
+        frame_landmarks: float[68, 2], in pixels.
+        source: uint8[h2, w2, 3], RGB, the image with the new face.
+        source_landmarks: float[68, 2], in pixels.
         feather: Width of the soft edge as a share of the distance between the outer eye corners.
 
     Returns:
         uint8[h, w, 3], RGB.
+
+    Example:
+        >>> fake = swap_face(frame, frame_landmarks, source, source_landmarks)
     """
     shape = frame.shape[:2]
     mask = inner_face_mask(frame_landmarks, shape, feather)
@@ -150,19 +164,22 @@ def swap_face(
 
 
 def rerender_face(
-    picture: np.ndarray, landmarks: np.ndarray, size: int
+    image: np.ndarray, landmarks: np.ndarray, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Render a face anew at a low resolution, as a face generator of that output size would.
+    """Re-render a face at a low resolution, like a face generator of that output size.
 
     Args:
-        picture: uint8[h, w, 3].
-        landmarks: float[68, 2].
-        size: Pixels between the outer eye corners in the rendering.
+        image: uint8[h, w, 3].
+        landmarks: float[68, 2], in pixels.
+        size: Distance between the outer eye corners at the low resolution, in pixels.
 
     Returns:
-        The rendering, uint8[h, w, 3], as large as the picture and softer; and its landmarks.
+        The blurred image, uint8[h, w, 3], and its landmarks, float[68, 2].
+
+    Example:
+        >>> again, landmarks = rerender_face(portrait, landmarks, 14)
     """
     scale = min(1.0, size / float(np.linalg.norm(landmarks[36] - landmarks[45])))
-    small = cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    again = cv2.resize(small, picture.shape[1::-1], interpolation=cv2.INTER_CUBIC)
-    return again, landmarks
+    small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    blurred = cv2.resize(small, image.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    return blurred, landmarks

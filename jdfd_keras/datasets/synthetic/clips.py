@@ -1,9 +1,9 @@
-"""Portraits to short face clips, real and fake, with known labels.
+"""Portraits to short synthetic clips, real and fake, with known labels.
 
-Takes photographs; writes MPEG-4 files into `real/` and `fake/`. "Real" clips are a portrait
-under smooth camera motion, exposure drift and sensor noise. "Fake" clips are the same kind of
-footage with the inner face replaced frame by frame. They show that the whole line works; they
-are no stand-in for a data set of deepfakes.
+Photographs to MPEG-4 files in `real/` and `fake/`. Real clips show a portrait under smooth camera
+motion, exposure drift and sensor noise. Fake clips are of the same kind, with the inner face
+replaced in every frame. They test the pipeline from end to end; they do not replace a deepfake
+data set.
 """
 
 import sys
@@ -18,22 +18,23 @@ from jdfd_keras.datasets.synthetic.blending import rerender_face, swap_face
 from jdfd_keras.faces.decode import read_frames
 from jdfd_keras.faces.detect import face_detector
 from jdfd_keras.faces.landmarks import find_landmarks, transform_points
+from jdfd_keras.io.files import atomic_path
 
 CLIP_SIZE = 160
 FRAMES_PER_S = 25
-EYE_DISTANCE = 40  # pixels between the outer eye corners in a clip, where the portrait allows
-GENERATOR_EYE_DISTANCE = 14  # the same in the output of the pretended face generator: coarse
-SENSOR_NOISE = 8.0  # standard deviation, of 255
+EYE_DISTANCE = 40  # between the outer eye corners of a clip, in pixels; less for small portraits
+GENERATOR_EYE_DISTANCE = 14  # the same in the output of the simulated face generator
+SENSOR_NOISE = 8.0  # standard deviation in grey levels
 
 
 @dataclass(frozen=True)
 class Portrait:
-    """A person in a picture.
+    """An image of a subject.
 
     Attributes:
-        name: What clips of the person are named after.
+        name: Name of the subject, used in the names of clips.
         pixels: uint8[h, w, 3], RGB.
-        landmarks: float32[68, 2].
+        landmarks: float32[68, 2], in pixels.
     """
 
     name: str
@@ -44,20 +45,28 @@ class Portrait:
 def read_portraits(directory: str | Path, count: int) -> list[Portrait]:
     """Read the first photographs of a folder that show a face, in the order of their names.
 
-    Of files that differ in their suffix alone one is taken: clips are named after the rest. A
-    picture that is damaged or shows no face is named on stderr and passed over.
+    Of files with the same name and different suffixes, one is read. Damaged images and images
+    without a face are skipped, with a note on stderr.
+
+    Args:
+        directory: Folder of photographs.
+        count: Number of portraits.
 
     Returns:
-        At most `count` portraits; fewer if the folder has no more.
+        `count` portraits, or fewer if the folder has no more.
 
     Raises:
-        OSError: If the folder is not there.
+        OSError: If the folder does not exist.
+
+    Example:
+        >>> [portrait.name for portrait in read_portraits("photographs", 2)]
+        ['anna', 'bob']
     """
     directory = Path(directory)
     if not directory.is_dir():
         raise FileNotFoundError(
-            f"Expected a folder of photographs; got {directory}, which is no folder. "
-            "Check the path."
+            f"Expected a folder of photographs; got {directory}, which is not a folder. Check the "
+            "path."
         )
     portraits: dict[str, Portrait] = {}
     for path in sorted(directory.iterdir()):
@@ -68,26 +77,31 @@ def read_portraits(directory: str | Path, count: int) -> list[Portrait]:
         try:
             pixels = next(read_frames(path, 1)).pixels
         except OSError as error:
-            print(f"passed over: {error}", file=sys.stderr)
+            print(f"skipped: {error}", file=sys.stderr)
             continue
         landmarks = _find_face(pixels)
         if landmarks is None:
-            print(f"passed over: {path} shows no face", file=sys.stderr)
+            print(f"skipped: {path} shows no face", file=sys.stderr)
         else:
             portraits[path.stem] = Portrait(path.stem, pixels, landmarks)
     return list(portraits.values())
 
 
 def vary_portrait(pixels: np.ndarray, count: int, seed: int) -> list[Portrait]:
-    """Make several "people" of one portrait: other proportions, other tones, some mirrored.
+    """Make several synthetic subjects from one portrait: proportions, tones and mirroring vary.
 
     Args:
-        pixels: uint8[h, w, 3], RGB, showing one face.
-        count: People wanted.
-        seed: The same seed gives the same people.
+        pixels: uint8[h, w, 3], RGB, with one face.
+        count: Number of subjects.
+        seed: Random seed.
 
     Raises:
-        ValueError: If no face is found in the picture.
+        ValueError: If no face is found in the image.
+
+    Example:
+        >>> from skimage.data import astronaut
+        >>> [subject.name for subject in vary_portrait(astronaut(), 2, seed=0)]
+        ['person00', 'person01']
     """
     sides = [
         Portrait("", side, _find_face(side))
@@ -95,79 +109,88 @@ def vary_portrait(pixels: np.ndarray, count: int, seed: int) -> list[Portrait]:
     ]
     if any(side.landmarks is None for side in sides):
         raise ValueError(
-            f"Expected a portrait with one face; got a picture of {pixels.shape[1]} x "
+            f"Expected a portrait with one face; got an image of {pixels.shape[1]} x "
             f"{pixels.shape[0]} pixels without one. Use an upright, frontal photograph."
         )
     rng = np.random.default_rng(seed)
-    people = []
+    subjects = []
     for index in range(count):
         side = sides[rng.integers(2)]
         moved = _change_proportions(side.landmarks, rng)
         warped = _warp_smoothly(side.pixels, side.landmarks, moved)
-        people.append(Portrait(f"person{index:02d}", _change_tones(warped, rng), moved))
-    return people
+        subjects.append(Portrait(f"person{index:02d}", _change_tones(warped, rng), moved))
+    return subjects
 
 
 def make_clips(
-    people: list[Portrait], directory: str | Path, *, num_frames: int, seed: int
+    subjects: list[Portrait], directory: str | Path, *, num_frames: int, seed: int
 ) -> Iterator[Path]:
-    """Write one real and one fake clip of each person.
+    """Write one real and one fake clip of each subject.
 
-    People are taken in pairs (a, b). Of every second pair the fakes are swaps, `a_b` (the
-    footage is a's, the face b's) and `b_a`; of the others the face is the person's own, and they
-    carry the person's name. Either way the face was rendered anew, coarsely, as generators do.
+    Subjects form pairs (a, b). The fakes of every other pair are swaps, `a_b` (footage of a, face
+    of b) and `b_a`; the fakes of the remaining pairs show the subject's own face, re-rendered, and
+    have the subject's name. All fake faces are rendered at a low resolution, as by a generator.
 
     Args:
-        people: One or more, each with a name of their own; of an odd number, the last one's
-            fake is rendered anew.
-        directory: Gets `real/<name>.mp4` and `fake/<name>.mp4`; clips already there are kept.
+        subjects: At least one, with distinct names; the last of an odd number is re-rendered.
+        directory: Folder of `real/<name>.mp4` and `fake/<name>.mp4`; existing clips are kept.
         num_frames: Frames of each clip.
-        seed: The same seed gives the same clips.
+        seed: Random seed.
 
     Yields:
-        The path of each clip, once it is whole.
+        The path of each finished clip.
 
     Raises:
         OSError: If a clip cannot be written.
+
+    Example:
+        >>> subjects = vary_portrait(astronaut(), 8, seed=0)
+        >>> paths = list(make_clips(subjects, "clips", num_frames=50, seed=0))
     """
-    for index, person in enumerate(people):
-        partner = people[index ^ 1] if (index ^ 1) < len(people) else person
-        is_swap = index % 4 < 2 and partner is not person
-        name = f"{person.name}_{partner.name}" if is_swap else person.name
-        # A generator each, so that a clip is the same whether the other was there already or not.
+    for index, subject in enumerate(subjects):
+        partner = subjects[index ^ 1] if (index ^ 1) < len(subjects) else subject
+        is_swap = index % 4 < 2 and partner is not subject
+        name = f"{subject.name}_{partner.name}" if is_swap else subject.name
+        # One generator each, so that a clip does not depend on whether the other one existed.
         real_rng, fake_rng = (np.random.default_rng((seed, index, label)) for label in (0, 1))
         yield _write_clip(
-            Path(directory, "real", f"{person.name}.mp4"), film(person, num_frames, real_rng)
+            Path(directory, "real", f"{subject.name}.mp4"),
+            render_clip(subject, num_frames, real_rng),
         )
-        face = partner if is_swap else person
+        face = partner if is_swap else subject
         source = Portrait(
             face.name, *rerender_face(face.pixels, face.landmarks, GENERATOR_EYE_DISTANCE)
         )
         yield _write_clip(
-            Path(directory, "fake", f"{name}.mp4"), film(person, num_frames, fake_rng, source)
+            Path(directory, "fake", f"{name}.mp4"),
+            render_clip(subject, num_frames, fake_rng, source),
         )
 
 
-def film(
-    person: Portrait, num_frames: int, rng: np.random.Generator, source: Portrait | None = None
+def render_clip(
+    subject: Portrait, num_frames: int, rng: np.random.Generator, source: Portrait | None = None
 ) -> Iterator[np.ndarray]:
-    """Film a portrait: smooth camera motion, exposure drift, sensor noise.
+    """Render the frames of a clip: smooth camera motion, exposure drift, sensor noise.
 
     Args:
-        person: Who is in the footage.
-        num_frames: Frames wanted.
-        rng: Where motion, drift and noise come from.
-        source: Whose face is put into every frame; none for real footage.
+        subject: The portrait in the footage.
+        num_frames: Number of frames.
+        rng: Generator of motion, drift and noise.
+        source: Portrait whose face is swapped into every frame; none for real footage.
 
     Yields:
         uint8[CLIP_SIZE, CLIP_SIZE, 3], RGB.
+
+    Example:
+        >>> (subject,) = vary_portrait(astronaut(), 1, seed=0)
+        >>> frames = list(render_clip(subject, 25, np.random.default_rng(0)))
     """
-    eyes = person.landmarks[[36, 45]]
+    eyes = subject.landmarks[[36, 45]]
     scale = max(
         EYE_DISTANCE / np.linalg.norm(eyes[1] - eyes[0]),
-        1.15 * CLIP_SIZE / min(person.pixels.shape[:2]),
+        1.15 * CLIP_SIZE / min(subject.pixels.shape[:2]),
     )
-    centre = person.landmarks.mean(axis=0)
+    centre = subject.landmarks.mean(axis=0)
     phases = rng.uniform(0, 2 * np.pi, 5)
     periods = rng.uniform(30, 90, 5)  # in frames
     for index in range(num_frames):
@@ -175,7 +198,7 @@ def film(
         matrix = cv2.getRotationMatrix2D(centre.tolist(), 5 * turn, scale * (1 + 0.06 * zoom))
         matrix[:, 2] += CLIP_SIZE / 2 - centre + 0.04 * CLIP_SIZE * np.array([x, y])
         frame = cv2.warpAffine(
-            person.pixels,
+            subject.pixels,
             matrix,
             (CLIP_SIZE, CLIP_SIZE),
             flags=cv2.INTER_LINEAR,
@@ -184,7 +207,7 @@ def film(
         exposed = frame * (1 + 0.12 * light) + rng.normal(0, SENSOR_NOISE, frame.shape)
         frame = np.clip(np.round(exposed), 0, 255).astype(np.uint8)
         if source is not None:
-            landmarks = transform_points(matrix, person.landmarks)
+            landmarks = transform_points(matrix, subject.landmarks)
             frame = swap_face(frame, landmarks, source.pixels, source.landmarks)
         yield frame
 
@@ -193,21 +216,21 @@ def _write_clip(path: Path, frames: Iterator[np.ndarray]) -> Path:
     if path.is_file():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".unfinished-{path.name}")  # hidden: no layout lists it
-    writer = cv2.VideoWriter(
-        str(unfinished), cv2.VideoWriter_fourcc(*"mp4v"), FRAMES_PER_S, (CLIP_SIZE, CLIP_SIZE)
-    )
-    if not writer.isOpened():
-        raise OSError(
-            f"Expected to write an MPEG-4 file at {path}; got no video writer. See that the "
-            "folder can be written and that OpenCV was built with FFmpeg."
+    with atomic_path(path) as unfinished:  # a hidden file, which no layout lists
+        writer = cv2.VideoWriter(
+            str(unfinished), cv2.VideoWriter_fourcc(*"mp4v"), FRAMES_PER_S, (CLIP_SIZE, CLIP_SIZE)
         )
-    try:
-        for frame in frames:
-            writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
-    finally:
-        writer.release()
-    return unfinished.replace(path)
+        if not writer.isOpened():
+            raise OSError(
+                f"Expected to write an MPEG-4 file at {path}; got no video writer. Check that the "
+                "folder is writable and that OpenCV was built with FFmpeg."
+            )
+        try:
+            for frame in frames:
+                writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        finally:
+            writer.release()
+    return path
 
 
 def _find_face(pixels: np.ndarray) -> np.ndarray | None:
@@ -218,7 +241,7 @@ def _find_face(pixels: np.ndarray) -> np.ndarray | None:
 
 
 def _change_proportions(landmarks: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Move landmarks as people differ: wider or longer faces, features larger or apart."""
+    """Vary the proportions of a face, and the size and position of its features."""
     centre = landmarks.mean(axis=0)
     moved = (landmarks - centre) * rng.uniform(0.9, 1.1, 2) + centre
     features = [
@@ -231,36 +254,36 @@ def _change_proportions(landmarks: np.ndarray, rng: np.random.Generator) -> np.n
     ]
     eye_distance = np.linalg.norm(landmarks[45] - landmarks[36])
     for feature in features:
-        middle = moved[feature].mean(axis=0)
-        size = rng.uniform(0.85, 1.18, 2)
+        feature_centre = moved[feature].mean(axis=0)
+        scale = rng.uniform(0.85, 1.18, 2)
         shift = rng.uniform(-0.04, 0.04, 2) * eye_distance
-        moved[feature] = (moved[feature] - middle) * size + middle + shift
+        moved[feature] = (moved[feature] - feature_centre) * scale + feature_centre + shift
     return moved
 
 
-def _warp_smoothly(picture: np.ndarray, landmarks: np.ndarray, moved: np.ndarray) -> np.ndarray:
-    """Warp a whole picture so that its landmarks move, by a thin-plate spline."""
+def _warp_smoothly(image: np.ndarray, landmarks: np.ndarray, moved: np.ndarray) -> np.ndarray:
+    """Warp a whole image onto moved landmarks with a thin-plate spline."""
     from scipy.interpolate import RBFInterpolator
 
-    height, width = picture.shape[:2]
-    frame_x, frame_y = np.meshgrid(np.linspace(0, width, 5), np.linspace(0, height, 5))
-    frame = np.stack([frame_x, frame_y], axis=-1).reshape(-1, 2)
-    frame = frame[np.any((frame == 0) | (frame == (width, height)), axis=1)]
+    height, width = image.shape[:2]
+    border_x, border_y = np.meshgrid(np.linspace(0, width, 5), np.linspace(0, height, 5))
+    border = np.stack([border_x, border_y], axis=-1).reshape(-1, 2)
+    border = border[np.any((border == 0) | (border == (width, height)), axis=1)]
     spline = RBFInterpolator(
-        np.vstack([moved, frame]), np.vstack([landmarks, frame]), smoothing=1.0
+        np.vstack([moved, border]), np.vstack([landmarks, border]), smoothing=1.0
     )
-    step = 8  # the spline is smooth: every eighth pixel is enough
+    step = 8  # the spline is smooth, so every eighth pixel suffices
     x, y = np.meshgrid(np.arange(0, width + step, step), np.arange(0, height + step, step))
     coarse = spline(np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float64))
     coarse = coarse.reshape(*x.shape, 2).astype(np.float32)
     fine_x, fine_y = np.meshgrid(
         np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
     )
-    where = cv2.remap(coarse, fine_x / step, fine_y / step, cv2.INTER_LINEAR)
-    return cv2.remap(picture, where, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    source_map = cv2.remap(coarse, fine_x / step, fine_y / step, cv2.INTER_LINEAR)
+    return cv2.remap(image, source_map, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
 
-def _change_tones(picture: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Give a picture other light: a gamma for each channel, near one for all."""
+def _change_tones(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Change the lighting of an image: a common gamma, varied slightly for each channel."""
     gamma = rng.uniform(0.7, 1.4) * rng.uniform(0.85, 1.18, 3)
-    return np.round(255 * (picture / 255.0) ** gamma).astype(np.uint8)
+    return np.round(255 * (image / 255.0) ** gamma).astype(np.uint8)

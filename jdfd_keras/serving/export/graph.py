@@ -1,16 +1,11 @@
-"""Encoded images to what their first bytes tell, in the graph.
+"""The serving graph: a detector as the signatures of a SavedModel.
 
-Takes one string; tells whether it is to be decoded. What is seen here costs its own row, while what
-the decoder refuses fails the whole request. Knows nothing of models.
+Takes a Keras model and its metadata; returns one function per signature. Decoding, resizing,
+scaling and calibration are part of the graph. Image headers are checked before decoding, since an
+invalid image found here costs only its own row, while an error in the decoder fails the request.
 
 Reference:
-    ITU-T T.81 (1992), annex B, the markers of JPEG; W3C, PNG (2003), section 5; RFC 9649 (2024),
-    WebP.
-
-A detector to the functions that a SavedModel serves.
-
-Takes a Keras model and its description; gives the signatures by name. Decoding, resizing, scaling
-and calibration are in the graph. Knows nothing of files.
+    ITU-T T.81 (1992), annex B, markers of JPEG; W3C, PNG (2003), section 5; RFC 9649 (2024), WebP.
 """
 
 import functools
@@ -19,47 +14,49 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
-from jdfd_keras.client.metadata import FILES, SMALLEST, Calibration, Description, write_description
+from jdfd_keras.client.metadata import FILES, SMALLEST, Calibration, ModelMetadata, write_metadata
 from jdfd_keras.client.signatures import (
     CLASSES,
     CLASSIFY,
-    DESCRIBE,
     EXPLAIN,
+    FACES,
     MAX_IMAGE_PIXELS,
+    METADATA,
     RECONSTRUCT,
-    SCORE_BYTES,
-    SCORE_FACES,
+    SERVING_DEFAULT,
 )
-from jdfd_keras.inference.explain import activation_of
-from jdfd_keras.model.network import classifier_of
+from jdfd_keras.inference.explain import make_cam_fn
+from jdfd_keras.model.network import classifier_branch
 
-HEADER = 32  # bytes; the sizes of all but JPEG lie within
+HEADER_BYTES = 32  # contain the image size in all formats except JPEG
 PNG, BMP, RIFF, WEBP = b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF", b"WEBP"
 JPEG = b"\xff\xd8\xff"
-# A BMP of fewer bits has a palette, which the decoder passes over (TensorFlow 2.21.0).
+# A BMP of fewer bits has a palette, which the decoder ignores (TensorFlow 2.21.0).
 BMP_BITS = (24, 32)
 WEBP_ANIMATED = 0x02
-# Of JPEG: frame headers hold the size, but these three between them are none; then markers that
-# have no length, the start of the scan, and the end.
-FRAMES, NO_FRAMES = (0xC0, 0xCF), (0xC4, 0xC8, 0xCC)
-BARE = (0x00, 0x01, *range(0xD0, 0xD9))
+# JPEG markers. Frame headers, which hold the size, are in this range except for three values.
+FRAMES, NOT_FRAMES = (0xC0, 0xCF), (0xC4, 0xC8, 0xCC)
+WITHOUT_LENGTH = (0x00, 0x01, *range(0xD0, 0xD9))
 SCAN, END = 0xDA, 0xD9
-# Before the scan; a picture with a large profile has some hundred.
-MAX_SEGMENTS = 1000
+MAX_SEGMENTS = 1000  # before the scan; an image with a large color profile has a few hundred
 
 
 def is_readable(encoded: tf.Tensor) -> tf.Tensor:
-    """Tell whether an encoded image is one that can be decoded, as far as that is cheap to see.
+    """Check the header and the end of an encoded image, without decoding it.
 
     Args:
-        encoded: string[], anything.
+        encoded: string[], any bytes.
 
     Returns:
-        bool[]: False for what does not begin as JPEG, PNG, WebP or BMP; for an animated WebP and a
-        BMP with a palette; where the end is lacking; and where the header tells of no pixel or of
-        more than MAX_IMAGE_PIXELS.
+        bool[]: False if it is not JPEG, PNG, WebP or BMP; if it is an animated WebP or a BMP with a
+        palette; if its end is missing; or if its header declares no pixels or more than
+        MAX_IMAGE_PIXELS.
+
+    Example:
+        >>> bool(is_readable(tf.constant(b"not an image")))
+        False
     """
-    header = tf.cast(tf.io.decode_raw(encoded, tf.uint8, fixed_length=HEADER), tf.int64)
+    header = tf.cast(tf.io.decode_raw(encoded, tf.uint8, fixed_length=HEADER_BYTES), tf.int64)
 
     def begins(text: bytes, at: int = 0) -> tf.Tensor:
         return tf.reduce_all(header[at : at + len(text)] == list(text))
@@ -71,122 +68,118 @@ def is_readable(encoded: tf.Tensor) -> tf.Tensor:
             (begins(BMP), lambda: _measure_bmp(header)),
             (begins(RIFF) & begins(WEBP, 8), lambda: _measure_webp(encoded, header, begins)),
         ],
-        default=_none,
+        default=lambda: tf.constant(0, tf.int64),
     )
-    # A product of two sizes of 32 bits may be negative here, but never wraps to a small number.
+    # A product of two 32-bit sizes can be negative here, but never wraps to a small number.
     return (pixels > 0) & (pixels <= MAX_IMAGE_PIXELS)
 
 
-def _none() -> tf.Tensor:
-    return tf.constant(0, tf.int64)
+def _read_int(numbers: tf.Tensor, at: int, length: int, *, big_endian: bool = False) -> tf.Tensor:
+    powers = range(length)[::-1] if big_endian else range(length)
+    return tf.add_n([numbers[at + k] * 256**power for k, power in enumerate(powers)])
 
 
-def _number(numbers: tf.Tensor, at: int, length: int, *, big_endian: bool = False) -> tf.Tensor:
-    places = range(length)[::-1] if big_endian else range(length)
-    return tf.add_n([numbers[at + k] * 256**place for k, place in enumerate(places)])
-
-
-def _holds(encoded: tf.Tensor, text: bytes) -> tf.Tensor:
+def _contains(encoded: tf.Tensor, text: bytes) -> tf.Tensor:
     return tf.size(tf.strings.split(encoded, text, maxsplit=1)) > 1
 
 
 def _measure_png(encoded: tf.Tensor, header: tf.Tensor) -> tf.Tensor:
-    pixels = _number(header, 16, 4, big_endian=True) * _number(header, 20, 4, big_endian=True)
-    return tf.where(_holds(encoded, b"IEND"), pixels, 0)
+    pixels = _read_int(header, 16, 4, big_endian=True) * _read_int(header, 20, 4, big_endian=True)
+    return tf.where(_contains(encoded, b"IEND"), pixels, 0)
 
 
 def _measure_bmp(header: tf.Tensor) -> tf.Tensor:
-    width, height = _number(header, 18, 4), _number(header, 22, 4)
-    # Of 32 bits with a sign; a negative one says that the first row is the uppermost.
+    width, height = _read_int(header, 18, 4), _read_int(header, 22, 4)
+    # Signed 32 bits; a negative height means that rows are stored from the top.
     height = tf.minimum(height, 2**32 - height)
-    has_colours = tf.reduce_any(_number(header, 28, 2) == BMP_BITS)
-    return tf.where(has_colours, width * height, 0)
+    has_colors = tf.reduce_any(_read_int(header, 28, 2) == BMP_BITS)
+    return tf.where(has_colors, width * height, 0)
 
 
 def _measure_webp(encoded: tf.Tensor, header: tf.Tensor, begins) -> tf.Tensor:
-    lossy = _number(header, 26, 2) % 2**14 * (_number(header, 28, 2) % 2**14)
-    packed = _number(header, 21, 4)
+    lossy = _read_int(header, 26, 2) % 2**14 * (_read_int(header, 28, 2) % 2**14)
+    packed = _read_int(header, 21, 4)
     lossless = (packed % 2**14 + 1) * (packed // 2**14 % 2**14 + 1)
-    extended = (_number(header, 24, 3) + 1) * (_number(header, 27, 3) + 1)
+    extended = (_read_int(header, 24, 3) + 1) * (_read_int(header, 27, 3) + 1)
     extended = tf.where(header[20] // WEBP_ANIMATED % 2 == 0, extended, 0)
     pixels = tf.where(begins(b"VP8X", 12), extended, tf.where(begins(b"VP8L", 12), lossless, lossy))
-    is_whole = _number(header, 4, 4) + 8 <= tf.cast(tf.strings.length(encoded), tf.int64)
-    return tf.where(is_whole, pixels, 0)
+    is_complete = _read_int(header, 4, 4) + 8 <= tf.cast(tf.strings.length(encoded), tf.int64)
+    return tf.where(is_complete, pixels, 0)
 
 
 def _measure_jpeg(encoded: tf.Tensor) -> tf.Tensor:
-    """Count the pixels; 0 where no scan begins, or none ends.
+    """Count the pixels; 0 if the scan has no start or no end.
 
-    From segment to segment, so that neither the size nor the end of a thumbnail, which is a whole
-    JPEG within a segment, is taken for that of the picture.
+    Walks from segment to segment, so that a thumbnail, a complete JPEG inside a segment, is not
+    mistaken for the image itself.
     """
     length = tf.strings.length(encoded)
 
-    def has_more(place, pixels, marker):
-        return (place < length) & (marker != SCAN) & (marker != END)
+    def has_more(position, pixels, marker):
+        return (position < length) & (marker != SCAN) & (marker != END)
 
-    def step(place, pixels, marker):
-        part = tf.io.decode_raw(tf.strings.substr(encoded, place, 9), tf.uint8, fixed_length=9)
-        part = tf.cast(part, tf.int64)
-        is_marker = (part[0] == 0xFF) & (part[1] != 0xFF)  # before one, FF may be repeated
-        marker = tf.where(is_marker, part[1], 0)
+    def step(position, pixels, marker):
+        head = tf.io.decode_raw(tf.strings.substr(encoded, position, 9), tf.uint8, fixed_length=9)
+        head = tf.cast(head, tf.int64)
+        is_marker = (head[0] == 0xFF) & (head[1] != 0xFF)  # FF may be repeated before a marker
+        marker = tf.where(is_marker, head[1], 0)
         is_frame = (marker >= FRAMES[0]) & (marker <= FRAMES[1])
-        is_frame &= tf.reduce_all(marker != NO_FRAMES)
-        size = _number(part, 5, 2, big_endian=True) * _number(part, 7, 2, big_endian=True)
-        has_length = tf.reduce_all(marker != BARE)
-        skipped = 2 + tf.where(has_length, _number(part, 2, 2, big_endian=True), 0)
-        skipped = tf.where(is_marker, skipped, 1)
+        is_frame &= tf.reduce_all(marker != NOT_FRAMES)
+        size = _read_int(head, 5, 2, big_endian=True) * _read_int(head, 7, 2, big_endian=True)
+        has_length = tf.reduce_all(marker != WITHOUT_LENGTH)
+        advance = 2 + tf.where(has_length, _read_int(head, 2, 2, big_endian=True), 0)
+        advance = tf.where(is_marker, advance, 1)
         pixels = tf.where(is_frame, size, pixels)
-        return place + tf.cast(skipped, tf.int32), pixels, marker
+        return position + tf.cast(advance, tf.int32), pixels, marker
 
     first = tf.constant(2), tf.constant(0, tf.int64), tf.constant(0, tf.int64)
-    place, pixels, marker = tf.while_loop(
+    position, pixels, marker = tf.while_loop(
         has_more, step, first, maximum_iterations=MAX_SEGMENTS, parallel_iterations=1
     )
-    # In the scan FF is never followed by this but at the end.
-    scan = tf.strings.substr(encoded, tf.minimum(place, length), -1)
-    return tf.where((marker == SCAN) & _holds(scan, bytes([0xFF, END])), pixels, 0)
+    # Inside the scan FF is never followed by END.
+    scan = tf.strings.substr(encoded, tf.minimum(position, length), -1)
+    return tf.where((marker == SCAN) & _contains(scan, bytes([0xFF, END])), pixels, 0)
 
 
-# No Python here depends on a value of a tensor, so none is to be rewritten.
+# No Python control flow here depends on a tensor, so AutoGraph is not needed.
 graph = functools.partial(tf.function, autograph=False)
 
 
-def build_signatures(model: keras.Model, description: Description) -> dict[str, Callable]:
-    """Build the signatures; n is any number, S the image size of the model, scores are P(fake).
+def build_signatures(model: keras.Model, metadata: ModelMetadata) -> dict[str, Callable]:
+    """Build the signatures; n is the batch size, S the image size, scores are P(fake) in [0, 1].
 
     `serving_default`: `image_bytes` string[n], encoded JPEG, PNG, BMP or WebP faces of any size,
         to `scores` float32[n] and `valid` bool[n].
     `classify`: `inputs` string[n], serialized tf.Example with `image/encoded`, to `classes`
         string[n, 2] = real, fake and `scores` float32[n, 2].
     `faces`: `faces` uint8[n, S, S, 3] RGB to `scores` float32[n].
-    `explain`: the same input to `activation` float32[n, height, width], what spoke for fake, from
-        0 to 1, at the encoder's last convolution; see `explain_faces`.
-    `reconstruct`: the same input to `reconstruction` float32[n, S, S, 3] on the scale of -1..1 and
-        `error` float32[n], its mean squared error; not there without a decoder.
-    `describe`: `names` string[n] to `contents` string[n], what `write_description` has by these
-        names; empty by others.
-    What `is_readable` tells is no image has the score NaN and is not valid; what it does not see
-    and the decoder refuses fails the request. All but `reconstruct` hold no operation of the
-    decoder network.
+    `explain`: the same input to `cam` float32[n, height, width], evidence for fake, in [0, 1], at
+        the encoder's last convolution; see `explain_faces`.
+    `reconstruct`: the same input to `reconstruction` float32[n, S, S, 3] in [-1, 1] and `error`
+        float32[n], its mean squared error; only with a decoder.
+    `metadata`: `names` string[n] to `contents` string[n], the texts of `write_metadata`; empty for
+        other names.
+    An image rejected by `is_readable` has the score NaN and `valid` False; an image that only the
+    decoder rejects fails the request. Only `reconstruct` contains operations of the decoder
+    network.
 
     Args:
-        model: A detector as `build_detector` makes it, with a decoder or without.
-        description: What it tells of itself; scores are corrected by its calibration.
+        model: A detector from `build_detector`, with or without a decoder.
+        metadata: Metadata of the version; its calibration is applied to the scores.
 
     Returns:
-        A tf.function for each, by name.
+        A tf.function per signature, by name.
 
     Raises:
-        ValueError: If the model is no detector.
+        ValueError: If the model is not a detector.
     """
     size = model.input.shape[1]
-    activation = activation_of(model)
+    cam = make_cam_fn(model)
     face_input = tf.TensorSpec([None, size, size, 3], tf.uint8, name="faces")
 
-    # What several signatures need is a graph of its own: traced once, and stored once.
+    # Shared by several signatures as a function of its own: traced and stored once.
     score = graph(
-        score_of(model, description.calibration or Calibration()),
+        make_score_fn(model, metadata.calibration or Calibration()),
         input_signature=[tf.TensorSpec([None, size, size, 3])],
     )
 
@@ -200,7 +193,7 @@ def build_signatures(model: keras.Model, description: Description) -> dict[str, 
         return tf.where(valid, score(image), float("nan")), valid
 
     def pixels(faces: tf.Tensor) -> tf.Tensor:
-        # TensorFlow Serving does not hold a request to the height and width of the signature.
+        # TensorFlow Serving does not check the height and width of a request.
         return tf.cast(tf.ensure_shape(faces, face_input.shape), tf.float32)
 
     @graph(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
@@ -223,14 +216,14 @@ def build_signatures(model: keras.Model, description: Description) -> dict[str, 
 
     @graph(input_signature=[face_input])
     def explain(faces):
-        return activation(pixels(faces))
+        return cam(pixels(faces))
 
     signatures = {
-        SCORE_BYTES: score_bytes,
+        SERVING_DEFAULT: score_bytes,
         CLASSIFY: classify,
-        SCORE_FACES: score_faces,
+        FACES: score_faces,
         EXPLAIN: explain,
-        DESCRIBE: _make_describe(description),
+        METADATA: _make_metadata_fn(metadata),
     }
     if "reconstruction" not in model.output:
         return signatures
@@ -247,43 +240,43 @@ def build_signatures(model: keras.Model, description: Description) -> dict[str, 
 
 
 class Weights(tf.Module):
-    """What a SavedModel restores: the variables, each once.
+    """The variables of a SavedModel, each once.
 
-    It must not hold the Keras model, which gives the tracker a copy of each variable: every
-    weight would be stored twice, and TensorFlow Serving would find neither (keras 19274).
+    Must not hold the Keras model, which gives the tracker a copy of each variable: every weight
+    would be stored twice, and TensorFlow Serving would find neither (keras 19274).
     """
 
     def __init__(self, model: keras.Model):
-        """Take the variables of a model."""
+        """Collect the variables of a model."""
         super().__init__()
         self.weights = [variable.value for variable in model.variables]
 
 
-def score_of(model: keras.Model, calibration: Calibration) -> Callable[[tf.Tensor], tf.Tensor]:
-    """Make the function that scores, for use within a graph.
+def make_score_fn(model: keras.Model, calibration: Calibration) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return the scoring function of a detector, for use in a graph.
 
     Args:
         model: A detector.
-        calibration: How its scores are corrected.
+        calibration: Calibration of the scores.
 
     Returns:
-        A function from float32[n, S, S, 3], pixel values, 0..255, to float32[n].
+        A function from float32[n, S, S, 3], pixel values in [0, 255], to float32[n], P(fake).
     """
-    # A model that ends at this output: what the other one needs is then not in the graph at all.
-    classifier = classifier_of(model)
+    # A model with this output only, so that the decoder is not part of the graph.
+    classifier = classifier_branch(model)
 
     def score(image: tf.Tensor) -> tf.Tensor:
         raw = classifier(image, training=False)[:, 0]
         if calibration.temperature == 1:
             return raw
-        kept = tf.clip_by_value(raw, SMALLEST, 1 - SMALLEST)
-        return tf.sigmoid(tf.math.log(kept / (1 - kept)) / calibration.temperature)
+        clipped = tf.clip_by_value(raw, SMALLEST, 1 - SMALLEST)
+        return tf.sigmoid(tf.math.log(clipped / (1 - clipped)) / calibration.temperature)
 
     return score
 
 
 def _read_face(encoded: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Decode one face and bring it to the size; black, and False, where it is no image."""
+    """Decode and resize one face; black and False if it is not a readable image."""
 
     def decode() -> tf.Tensor:
         image = tf.io.decode_image(encoded, channels=3, expand_animations=False)
@@ -294,14 +287,14 @@ def _read_face(encoded: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.cond(valid, decode, lambda: tf.zeros([size, size, 3])), valid
 
 
-def _make_describe(description: Description) -> Callable:
-    texts = write_description(description)
+def _make_metadata_fn(metadata: ModelMetadata) -> Callable:
+    texts = write_metadata(metadata)
 
     @graph(input_signature=[tf.TensorSpec([None], tf.string, name="names")])
-    def describe(names):
+    def read(names):
         contents = tf.fill(tf.shape(names), "")
         for name in FILES:
             contents = tf.where(names == name, texts[name], contents)
         return {"contents": contents}
 
-    return describe
+    return read

@@ -1,7 +1,7 @@
-"""The model card: what is known about an exported model, for those who use it.
+"""The model card: purpose, limits, scores, input and licences of an exported model.
 
-Takes a description and sections of what is known of its making; writes Markdown. Knows nothing of
-run folders, models or TensorFlow.
+Takes the metadata of a model and sections on its training; writes Markdown. Knows nothing of run
+folders, models or TensorFlow.
 """
 
 import dataclasses
@@ -10,7 +10,9 @@ from datetime import datetime
 from pathlib import Path
 
 import jdfd_keras
-from jdfd_keras.client.metadata import Calibration, Description
+from jdfd_keras.client.metadata import Calibration, ModelMetadata
+from jdfd_keras.io.console import plural
+from jdfd_keras.io.files import write_text_atomically
 from jdfd_keras.reporting.markdown import cell, table
 
 TEXT = """# {name}, version {version}
@@ -22,26 +24,27 @@ It takes one aligned face of a person and gives P(fake), a score from 0 to 1: hi
 
 ## Intended use
 
-- A second opinion for people who look at videos of faces: analysts, fact-checkers, moderators.
+- A second opinion for people who examine videos of faces: analysts, fact-checkers, moderators.
 - Research on detectors.
 
 It scores face swaps and face re-enactments of the kinds that it was trained on.
 
-## What it must not be used for
+## Out of scope
 
-- **As proof.** A score is an estimate that is wrong for some faces. No decision about a person
-  without a human who looks at the material and at other evidence.
-- To call a video authentic. A low score only says that no trace was seen that it knows: an edit of
-  the background, the voice or the order of scenes leaves the face as it was.
-- For images that are wholly generated, for voices, or for manipulations that it never saw.
-- To find out who somebody is: it knows no identities.
+- **Proof.** A score is an estimate that is wrong for some faces. A decision about a person needs a
+  human who examines the material and other evidence.
+- Authentication. A low score only means that the model found no trace it knows: an edit of the
+  background, the voice or the order of scenes does not change the face.
+- Fully generated images, voices, and manipulations that are not in the training data.
+- Identification: the model knows no identities.
 
 ## Limits
 
-- Detectors do markedly worse on data sets, manipulations and cameras that they were not trained on.
-- Strong compression, small, turned, blurred or covered faces make it worse.
-- Whether it does equally well for people of every age, sex and skin colour was not measured.
-- Whoever knows the detector can make fakes that it does not see.
+- Detectors perform markedly worse on datasets, manipulations and cameras that they were not trained
+  on.
+- Strong compression and small, turned, blurred or occluded faces reduce the performance.
+- Differences in performance by age, sex and skin colour were not measured.
+- Somebody who knows the detector can create fakes that it does not detect.
 
 ## Reading a score
 
@@ -50,19 +53,19 @@ It scores face swaps and face re-enactments of the kinds that it was trained on.
 ## Input
 
 RGB, {size} x {size} pixels; encoded faces of another size are resized in the model. Faces must be
-taken as in training. `jdfd-keras predict` does so by itself, with the options that lie in the
-model (assets.extra/alignment.json):
+extracted as in training. `jdfd-keras predict` does so with the options that are stored in the model
+(assets.extra/alignment.json):
 
 {faces}
 
-An image that cannot be read has no score: `valid` is false, and the score is no number.
+An image that cannot be decoded has no score: `valid` is false, and the score is NaN.
 
 ## Licences
 
 - **Code**: jdfd-keras is Apache-2.0.
 - **Landmarks**: {landmarks}
-- **Data**: what a model was trained on may bind those who use it. FaceForensics++, Celeb-DF, UADFV
-  and DFDC each have terms of their own, as a rule for research only. Read them, and ask, before any
+- **Data**: the licence of the training data may restrict the use of a model. FaceForensics++,
+  Celeb-DF, UADFV and DFDC have their own terms, usually for research only. Check them before any
   other use of a model that was trained on one of them.
 {sections}"""
 
@@ -73,9 +76,9 @@ WITHOUT_DECODER = """\
 A detector of deepfakes: one Xception encoder and a classifier. It has no decoder, and so does not
 reconstruct the face."""
 WITH_LANDMARKS = """\
-faces were aligned by dlib's model of 68 points. It was trained on iBUG 300-W, whose
-  licence excludes commercial use, and it is needed to take faces alike."""
-WITHOUT_LANDMARKS = "none are needed: faces were taken by their box alone."
+faces were aligned with dlib's model of 68 landmarks, which is also needed to extract
+  faces in the same way. It was trained on iBUG 300-W, whose licence excludes commercial use."""
+WITHOUT_LANDMARKS = "none: faces were cropped by their bounding box only."
 NOT_RECORDED = {
     "Data, training and figures": "Not recorded: this model was exported without its run."
 }
@@ -83,55 +86,62 @@ NOT_RECORDED = {
 
 def write_model_card(
     path: str | Path,
-    description: Description,
+    metadata: ModelMetadata,
     *,
     has_decoder: bool,
     sections: Mapping[str, str],
 ) -> None:
-    """Write the card of one version.
+    """Write the model card of one version.
 
     Args:
-        path: The file, replaced if it is there.
-        description: Its name, version and digest; how faces are taken, and scores read.
-        has_decoder: Whether it reconstructs faces too.
-        sections: What is known of its data, training and figures: Markdown by title, in order.
-            Without any, the card says that it does not know.
+        path: The file, replaced if it exists.
+        metadata: Name, version and digest of the model, and its face and calibration options.
+        has_decoder: Whether the model has a decoder.
+        sections: Markdown on data, training and metrics by title, in order. Without any, the card
+            states that they were not recorded.
+
+    Raises:
+        OSError: If the file cannot be written.
+
+    Example:
+        >>> metadata = ModelMetadata(FaceOptions(), None, "detector", 1, "ab" * 32)
+        >>> write_model_card("MODEL_CARD.md", metadata, has_decoder=True, sections={})
     """
-    by_box = description.faces.alignment == "box"
+    by_box = metadata.faces.alignment == "box"
     text = TEXT.format(
-        name=description.name,
-        version=description.version,
+        name=metadata.name,
+        version=metadata.version,
         kind=WITH_DECODER if has_decoder else WITHOUT_DECODER,
-        identity=_identify(description),
-        size=description.faces.face_size,
-        faces=list_values(dataclasses.asdict(description.faces)),
+        identity=_identify(metadata),
+        size=metadata.faces.face_size,
+        faces=list_values(dataclasses.asdict(metadata.faces)),
         landmarks=WITHOUT_LANDMARKS if by_box else WITH_LANDMARKS,
-        reading=_read_scores(description.calibration),
+        reading=_read_scores(metadata.calibration),
         sections="".join(
             f"\n## {title}\n\n{body}\n" for title, body in (sections or NOT_RECORDED).items()
         ),
     )
-    Path(path).write_text(text, encoding="utf-8")
+    write_text_atomically(path, text)
 
 
 def list_values(values: Mapping[str, object]) -> str:
-    """Write names and values as a list, in words."""
+    """Return names and values as a Markdown list."""
     return "\n".join(f"- {cell(words(name))}: {cell(value)}" for name, value in values.items())
 
 
 def words(name: str) -> str:
-    """Write the name of an option in words: `face_size` is `face size`."""
+    """Return the name of an option in words: `face size` for `face_size`."""
     return name.replace("_", " ")
 
 
-def _identify(description: Description) -> str:
-    calibration = description.calibration
+def _identify(metadata: ModelMetadata) -> str:
+    calibration = metadata.calibration
     rows = [
         ("written", datetime.now().astimezone().date().isoformat()),
         ("by", f"jdfd-keras {jdfd_keras.__version__}"),
         ("scores", "calibrated" if calibration else "not calibrated"),
-        ("image size", f"{description.faces.face_size} x {description.faces.face_size} pixels"),
-        ("SHA-256 of the weights", description.digest),
+        ("image size", f"{metadata.faces.face_size} x {metadata.faces.face_size} pixels"),
+        ("SHA-256 of the weights", metadata.digest),
     ]
     if calibration and calibration.model:
         rows.append(("SHA-256 of the model file", calibration.model))
@@ -141,32 +151,36 @@ def _identify(description: Description) -> str:
 def _read_scores(calibration: Calibration | None) -> str:
     if calibration is None:
         return (
-            "The scores are not calibrated: 0.5 is no more than a habit. `jdfd-keras calibrate` "
-            "before the export does better."
+            "The scores are not calibrated, and 0.5 is an arbitrary threshold. Run "
+            "`jdfd-keras calibrate` before the export."
         )
     rows = [
         (f"{calibration.uncertain_to:.4g} and above", "fake"),
         (f"{calibration.uncertain_from:.4g} to {calibration.uncertain_to:.4g}", "uncertain"),
         (f"below {calibration.uncertain_from:.4g}", "real"),
     ]
-    part = (
-        " Where a mean is real but a quarter of that person's faces, one after the other, is fake, "
-        "`jdfd-keras predict` says uncertain."
+    segment = (
+        " If the mean is real but at least a quarter of that person's faces in a row score fake, "
+        "`jdfd-keras predict` returns uncertain."
     )
     if calibration.uncertain_from == calibration.uncertain_to:
         del rows[1]
-        part = ""
+        segment = ""
+    fake_videos = plural(calibration.num_fake, "fake validation video")
     text = (
-        "Take the mean of the faces of one person, and of several people the highest mean."
-        f"{part}\n\n{table(('score', 'verdict'), rows)}\n\n"
-        f"Where only yes or no is wanted, it is fake from {calibration.threshold:.4g} on. Where "
-        f"the verdict is uncertain, more than {calibration.wanted_rate:.3g} of the videos of one "
-        "class would be called wrongly, or no video was seen.\n\n"
-        f"The scores are calibrated on {calibration.num_real} real and {calibration.num_fake} fake "
-        f"validation videos of {cell(calibration.data)}, with a temperature of "
-        f"{calibration.temperature:.4g}. The expected calibration error of faces there was "
+        "The score of a person is the mean of their faces, that of a video the highest score of "
+        f"its people.{segment}\n\n{table(('score', 'verdict'), rows)}\n\n"
+        f"For a binary decision the threshold is {calibration.threshold:.4g}. The verdict is "
+        f"uncertain where more than {calibration.target_error_rate:.3g} of the validation videos "
+        "of one class would be misjudged, or where there was no validation video.\n\n"
+        f"The scores are calibrated on {calibration.num_real} real and {fake_videos} of "
+        f"{cell(calibration.data)}, with a temperature of {calibration.temperature:.4g}. The "
+        "expected calibration error of faces there was "
         f"{calibration.ece_before:.3f} before and {calibration.ece_after:.3f} after."
     )
     if calibration.ece_after > calibration.ece_before:
-        text += " It rose: so few videos cannot show that scores are as sure as they say."
+        text += (
+            " It increased on this small set; the temperature is regularised towards less "
+            "confident scores."
+        )
     return text

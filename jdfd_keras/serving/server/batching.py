@@ -1,9 +1,9 @@
-"""Runs of a model that serve several requests at once.
+"""Dynamic batching: one run of a model for several waiting requests.
 
-Takes the arrays of one request; gives its outputs. Requests that wait for the same signature of
-the same version are put together, whichever transport they came by, run in a thread and taken
-apart again, so that each gets its own rows or its own error. Belongs to one event loop; knows
-nothing of HTTP, gRPC or JSON.
+Takes the arrays of one request; returns its outputs. Waiting requests for the same signature of
+the same version are concatenated, whatever their transport, run in a thread, and split again, so
+that each gets its own rows or its own error. Belongs to one event loop; independent of HTTP, gRPC
+and JSON.
 """
 
 import asyncio
@@ -31,13 +31,13 @@ class _Request:
     outputs: tuple[str, ...]
     inputs: Arrays
     rows: int
-    key: object  # of those that may run together
+    key: object  # requests with equal keys may share a batch
     arrived: float
     answer: asyncio.Future
 
 
 class Batcher:
-    """The queue of requests that wait for a model, and the threads that run it."""
+    """The queue of waiting requests, and the threads that run the model."""
 
     def __init__(
         self,
@@ -46,18 +46,18 @@ class Batcher:
         batch_timeout_s: float,
         max_queue: int,
         metrics: Metrics,
-        # One run keeps all cores busy. Eight clients with a face each, Xception at 299 px on two
+        # One batch keeps all cores busy. Eight clients with one face each, Xception at 299 px, two
         # cores: 10.1 faces/s and p99 0.84 s with one thread, 9.9 faces/s and 1.3 s with two.
         threads: int = 1,
     ):
-        """Set limits.
+        """Create an empty queue.
 
         Args:
-            max_batch_size: Rows that run at once; a request of more is run in parts.
-            batch_timeout_s: How long a batch that is not full waits for more.
-            max_queue: Requests that may wait.
-            metrics: Where batches are counted.
-            threads: Batches that run at once.
+            max_batch_size: Largest number of rows per batch; a larger request is split.
+            batch_timeout_s: How long an incomplete batch waits for more requests, in seconds.
+            max_queue: Largest number of waiting requests.
+            metrics: The metrics to update.
+            threads: Number of batches that run concurrently.
         """
         self._max_batch_size = max_batch_size
         self._batch_timeout_s = batch_timeout_s
@@ -67,54 +67,54 @@ class Batcher:
         self._executor = ThreadPoolExecutor(threads, "model")
         self._waiting: list[_Request] = []
         self._running: set[asyncio.Task] = set()
-        self._alarm: asyncio.TimerHandle | None = None
-        # Signatures whose outputs have proved not to have a row for each of their inputs.
-        self._uneven: weakref.WeakKeyDictionary[ServedVersion, set[str]] = (
+        self._timer: asyncio.TimerHandle | None = None
+        # Signatures that have returned outputs without one row per input row.
+        self._unbatchable: weakref.WeakKeyDictionary[ServedVersion, set[str]] = (
             weakref.WeakKeyDictionary()
         )
 
     async def run(
         self, served: ServedVersion, signature: str, inputs: Arrays, outputs: Sequence[str] = ()
     ) -> Arrays:
-        """Run one request, together with others where that changes nothing.
+        """Run one request, in a batch with others if the result is the same.
 
-        A caller who is cancelled takes the request out of the queue.
+        If the caller is cancelled, the request leaves the queue.
 
         Args:
-            served: The version, in use by the caller.
+            served: The version, held by the caller.
             signature: One of its signatures.
-            inputs: An array for each of its inputs, of its dtypes and shapes.
-            outputs: The outputs wanted; none: all.
+            inputs: One array per input, of its dtype and shape.
+            outputs: Names of the outputs to return; all if empty.
 
         Returns:
-            An array for each output wanted.
+            One array per output.
 
         Raises:
-            CallError: If the model refuses the values, or too many requests wait.
+            CallError: If the model rejects the values or the queue is full.
         """
         outputs = tuple(sorted(set(outputs)))
         rows = self._count_rows(served, signature, inputs)
         if rows is None or rows <= self._max_batch_size:
             return await self._enqueue(served, signature, inputs, outputs, rows)
-        parts = []
+        chunks = []
         for start in range(0, rows, self._max_batch_size):
             stop = min(start + self._max_batch_size, rows)
-            part = {name: array[start:stop] for name, array in inputs.items()}
-            parts.append(await self._enqueue(served, signature, part, outputs, stop - start))
-            if not _has_rows(parts[-1], stop - start):
-                self._uneven.setdefault(served, set()).add(signature)
+            chunk = {name: array[start:stop] for name, array in inputs.items()}
+            chunks.append(await self._enqueue(served, signature, chunk, outputs, stop - start))
+            if not _has_rows(chunks[-1], stop - start):
+                self._unbatchable.setdefault(served, set()).add(signature)
                 return await self._enqueue(served, signature, inputs, outputs, None)
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 
     async def close(self, timeout_s: float = 30.0) -> None:
-        """Wait for the batches that run, but not for ever, and end the threads."""
+        """Wait for running batches up to a timeout in seconds, then end the threads."""
         if self._running:
             await asyncio.wait(self._running, timeout=timeout_s)
         self._executor.shutdown(wait=False)
 
     def _count_rows(self, served: ServedVersion, name: str, inputs: Arrays) -> int | None:
-        """Count the rows of a request; None where it must run alone and whole."""
-        if not _may_be_batched(served.engine.signatures[name]) or name in self._uneven.get(
+        """Count the rows of a request; None if it must run alone and unsplit."""
+        if not _is_batchable(served.engine.signatures[name]) or name in self._unbatchable.get(
             served, ()
         ):
             return None
@@ -124,7 +124,7 @@ class Batcher:
     async def _enqueue(self, served, signature, inputs, outputs, rows: int | None) -> Arrays:
         if len(self._waiting) >= self._max_queue:
             raise CallError(
-                f"{len(self._waiting)} requests wait already, the most that may. Try again later.",
+                f"{len(self._waiting)} requests are waiting already, the limit. Try again later.",
                 "UNAVAILABLE",
             )
         loop = asyncio.get_running_loop()
@@ -145,7 +145,7 @@ class Batcher:
 
     def _start_batches(self) -> None:
         while len(self._running) < self._threads and (batch := self._take_batch()):
-            # The callers may be gone before the model is done; their hold on the engine with them.
+            # The callers and their hold on the engine may be gone before the model finishes.
             batch[0].served.hold()
             task = asyncio.get_running_loop().create_task(self._run_batch(batch))
             self._running.add(task)
@@ -158,31 +158,31 @@ class Batcher:
         task.result()
 
     def _take_batch(self) -> list[_Request]:
-        """Take the requests that run next: those of the oldest that is due and their like."""
+        """Remove the next batch from the queue: the oldest that is due."""
         now = asyncio.get_running_loop().time()
         batches: dict[object, list[_Request]] = {}
         rows: dict[object, int] = {}
         full = set()
         for request in self._waiting:
-            taken = rows.get(request.key, 0)
-            if request.key in full or (taken and taken + request.rows > self._max_batch_size):
-                full.add(request.key)  # none overtakes another of its kind
+            count = rows.get(request.key, 0)
+            if request.key in full or (count and count + request.rows > self._max_batch_size):
+                full.add(request.key)  # requests of one key keep their order
                 continue
             batches.setdefault(request.key, []).append(request)
-            rows[request.key] = taken + request.rows
+            rows[request.key] = count + request.rows
         for key, batch in batches.items():
             due = batch[0].arrived + self._batch_timeout_s
             if key in full or rows[key] in (0, self._max_batch_size) or due <= now:
                 self._waiting = [request for request in self._waiting if request not in batch]
                 return batch
         if batches:
-            self._set_alarm(min(b[0].arrived for b in batches.values()) + self._batch_timeout_s)
+            self._set_timer(min(b[0].arrived for b in batches.values()) + self._batch_timeout_s)
         return []
 
-    def _set_alarm(self, due: float) -> None:
-        if self._alarm:
-            self._alarm.cancel()
-        self._alarm = asyncio.get_running_loop().call_at(due, self._start_batches)
+    def _set_timer(self, due: float) -> None:
+        if self._timer:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_at(due, self._start_batches)
 
     async def _run_batch(self, batch: list[_Request]) -> None:
         loop = asyncio.get_running_loop()
@@ -199,11 +199,11 @@ class Batcher:
         finally:
             batch[0].served.release()
             for request in batch:
-                if not request.answer.done():  # what failed above is told by the task
+                if not request.answer.done():  # the task itself raises the cause
                     request.answer.set_exception(CallError("The model failed", "INTERNAL"))
 
     def _answer(self, batch: list[_Request]) -> list[Arrays | CallError]:
-        """Run a batch; where it fails, its halves, until those at fault stand alone."""
+        """Run a batch; if it fails, run its halves, until only invalid requests fail."""
         first = batch[0]
         if len(batch) == 1:
             try:
@@ -220,7 +220,7 @@ class Batcher:
             middle = len(batch) // 2
             return self._answer(batch[:middle]) + self._answer(batch[middle:])
         if not _has_rows(outputs, sum(request.rows for request in batch)):
-            self._uneven.setdefault(first.served, set()).add(first.signature)
+            self._unbatchable.setdefault(first.served, set()).add(first.signature)
             return [answer for request in batch for answer in self._answer([request])]
         ends = list(itertools.accumulate(request.rows for request in batch))
         return [
@@ -229,8 +229,8 @@ class Batcher:
         ]
 
 
-def _may_be_batched(signature: Signature) -> bool:
-    """Tell whether every input and output has a first axis of any length."""
+def _is_batchable(signature: Signature) -> bool:
+    """Check that every input and output has a variable first axis."""
     infos = [*signature.inputs.values(), *signature.outputs.values()]
     return bool(signature.inputs) and all(info.shape and info.shape[0] is None for info in infos)
 
@@ -242,7 +242,7 @@ def _has_rows(outputs: Arrays, rows: int) -> bool:
 def _call(request: _Request, inputs: Arrays) -> Arrays:
     try:
         return request.served.engine.run(request.signature, inputs, request.outputs)
-    except ValueError as error:  # the session's own check of shapes
+    except ValueError as error:  # the session checks shapes itself
         raise CallError(str(error)) from error
     except tf.errors.OpError as error:
         raise from_tensorflow(error) from error

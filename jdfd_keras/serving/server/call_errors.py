@@ -1,10 +1,10 @@
-"""What goes wrong with a call, and how each transport says so.
+"""Errors of a request, with their gRPC code and HTTP status.
 
-A call that cannot be answered raises `CallError` with one of the canonical codes that gRPC and
-TensorFlow share. Only this module knows which HTTP status a code has. Imports no TensorFlow.
+A request that cannot be answered raises `CallError` with one of the canonical codes that gRPC and
+TensorFlow share. Only this module knows the HTTP status of a code. Imports no TensorFlow.
 """
 
-# By their numbers, as gRPC, TensorFlow and `google.rpc.Code` give them.
+# In numerical order, as gRPC, TensorFlow and `google.rpc.Code` define them.
 CODES = (
     "OK",
     "CANCELLED",
@@ -24,7 +24,7 @@ CODES = (
     "DATA_LOSS",
     "UNAUTHENTICATED",
 )
-HTTP_STATUS = {  # the rest are 500
+HTTP_STATUS = {  # all others: 500
     "OK": 200,
     "INVALID_ARGUMENT": 400,
     "FAILED_PRECONDITION": 400,
@@ -38,20 +38,24 @@ HTTP_STATUS = {  # the rest are 500
 
 
 class CallError(ValueError):
-    """A call that cannot be answered.
+    """A request that cannot be answered.
 
     Attributes:
-        code: The name of a canonical code; gRPC's status codes have the same names.
-        http_status: The status of HTTP that goes with it.
+        code: Name of a canonical code; gRPC's status codes have the same names.
+        http_status: The corresponding HTTP status.
+
+    Example:
+        >>> CallError("Servable not found", "NOT_FOUND").http_status
+        404
     """
 
     def __init__(self, message: str, code: str = "INVALID_ARGUMENT", *, http_status: int = 0):
-        """Say why.
+        """Create an error.
 
         Args:
-            message: The words for the client.
+            message: Text for the client.
             code: One of `CODES`.
-            http_status: Where HTTP has a status that says more than that of the code.
+            http_status: A more specific HTTP status than the default of the code.
         """
         super().__init__(message)
         self.code = code
@@ -59,6 +63,6 @@ class CallError(ValueError):
 
 
 def from_tensorflow(error) -> CallError:
-    """Turn the `tf.errors.OpError` of a model that refused its input into a `CallError`."""
+    """Convert the `tf.errors.OpError` of a model that rejected its input to a `CallError`."""
     message = error.message.removeprefix("Graph execution error:").strip()
     return CallError(message, CODES[error.error_code])

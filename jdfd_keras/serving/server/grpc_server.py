@@ -1,12 +1,7 @@
-"""Tensors of TensorFlow's messages to arrays and back.
+"""TensorFlow Serving's gRPC interface: PredictionService, ModelService, and the health service.
 
-Takes a TensorProto and the input that it is meant for; gives an array. A message is not trusted:
-one of a few bytes may call itself a terabyte. Knows nothing of requests.
-
-TensorFlow Serving's gRPC interface.
-
-Takes calls and options; answers PredictionService, ModelService and the standard health service.
-It has no TLS and no authentication: beyond this machine a proxy stands in front.
+Takes an `InferenceService` and an address. Messages are not trusted: a TensorProto of a few bytes
+may declare a terabyte. It has no TLS and no authentication: on a network, put a proxy before it.
 """
 
 import contextlib
@@ -34,37 +29,44 @@ from tensorflow_serving.apis import (
     regression_pb2,
 )
 
-from jdfd_keras.client.signatures import SCORE_BYTES, TensorInfo
-from jdfd_keras.serving.server import inference_service as examples
+from jdfd_keras.client.signatures import SERVING_DEFAULT, TensorInfo
+from jdfd_keras.serving.server import inference_service as inference
 from jdfd_keras.serving.server.call_errors import CODES, CallError
-from jdfd_keras.serving.server.inference_service import Calls, find_signature
+from jdfd_keras.serving.server.inference_service import InferenceService, find_signature
 from jdfd_keras.serving.server.repository import ServedVersion
+
+SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
+MAX_ERROR_CHARACTERS = 1000  # gRPC sends error texts in a header, whose size is limited
+METADATA_FIELD = "signature_def"
+MAX_CONCURRENT_CALLS = 1000  # others get RESOURCE_EXHAUSTED before their message is read
+MIN_THREADED_BYTES = 2**20  # parsing a smaller message takes less time than switching threads
+DTYPES = {value.number: value.name for value in types_pb2.DataType.DESCRIPTOR.values}
 
 
 def decode_tensor(
     name: str, tensor: tensor_pb2.TensorProto, info: TensorInfo, max_bytes: int
 ) -> np.ndarray:
-    """Turn a message into an array.
+    """Decode a TensorProto.
 
     Args:
-        name: The input, for the words of an error.
+        name: Name of the input, for errors.
         tensor: The message.
-        info: What the signature says of the input; its shape is left to the caller.
-        max_bytes: The largest array. A message may give one number for all of its elements.
+        info: The input in the signature; its shape is checked by the caller.
+        max_bytes: Largest array in bytes. A message may hold one value for all elements.
 
     Returns:
-        The array; text is an object array of bytes.
+        The array; strings become an object array of bytes.
 
     Raises:
-        CallError: If it is of another dtype, its shape and values do not fit, or it is too large.
+        CallError: If it has another dtype, its values do not match its shape, or it is too large.
     """
     expected = f"DT_{info.dtype.upper()}"
     if tensor.dtype != types_pb2.DataType.Value(expected):
-        got = _DTYPES.get(tensor.dtype, tensor.dtype)
+        got = DTYPES.get(tensor.dtype, tensor.dtype)
         raise CallError(f"input {name}: expected a tensor of {expected}, got {got}")
     sizes = [axis.size for axis in tensor.tensor_shape.dim]
     if tensor.tensor_shape.unknown_rank or min(sizes, default=0) < 0:
-        raise CallError(f"input {name}: the shape {sizes} is not known in full")
+        raise CallError(f"input {name}: the shape {sizes} is not fully defined")
     count = math.prod(sizes)
     dtype = tf.as_dtype(tensor.dtype)
     if count * dtype.size > max_bytes:
@@ -72,7 +74,7 @@ def decode_tensor(
             f"input {name}: a tensor of shape {sizes} is above the limit of {max_bytes} bytes"
         )
     if dtype == tf.string and len(tensor.string_val) != count:
-        raise CallError(f"input {name}: {len(tensor.string_val)} texts for the shape {sizes}")
+        raise CallError(f"input {name}: {len(tensor.string_val)} strings for the shape {sizes}")
     try:
         return tf.make_ndarray(tensor)
     except (ValueError, TypeError, OverflowError) as error:
@@ -80,55 +82,46 @@ def decode_tensor(
 
 
 def encode_tensor(array: np.ndarray) -> tensor_pb2.TensorProto:
-    """Turn an output into a message."""
+    """Encode an output as a TensorProto."""
     return tf.make_tensor_proto(array)
 
 
-_DTYPES = {value.number: value.name for value in types_pb2.DataType.DESCRIPTOR.values}
-
-SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
-MAX_DETAIL = 1000  # gRPC sends the words of an error in a header, which has little room
-METADATA_FIELD = "signature_def"
-MOST_CALLS = 1000  # further ones are told RESOURCE_EXHAUSTED before their message is read
-MIN_TRANSLATED_BYTES = 2**20  # a smaller message is read faster than a thread takes it over
-
-
 class GrpcServer:
-    """The listening socket and its services."""
+    """The gRPC server and its services."""
 
-    def __init__(self, calls: Calls):
-        """Get ready; nothing listens yet.
+    def __init__(self, service: InferenceService):
+        """Create a server that does not listen yet.
 
         Args:
-            calls: The models and limits.
+            service: The models and limits.
         """
         self._server = grpc.aio.server(
-            interceptors=[_Errors(calls)],
-            maximum_concurrent_rpcs=MOST_CALLS,
+            interceptors=[_ErrorInterceptor(service)],
+            maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
             options=[
-                ("grpc.max_receive_message_length", calls.max_body_bytes),
+                ("grpc.max_receive_message_length", service.max_body_bytes),
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not shared
             ],
         )
         self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(
-            _PredictionService(calls), self._server
+            _PredictionService(service), self._server
         )
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-            _ModelService(calls), self._server
+            _ModelService(service), self._server
         )
         self.port = 0
 
     async def start(self, host: str, port: int) -> None:
-        """Listen, and say that the server is healthy.
+        """Listen, and report SERVING to health checks.
 
         Args:
             host: The address.
-            port: The port; 0 takes a free one, which `port` then tells.
+            port: The port; 0 chooses a free one. The attribute `port` holds the actual one.
 
         Raises:
-            RuntimeError: If the address cannot be had.
+            RuntimeError: If the address cannot be bound.
         """
         host = f"[{host}]" if ":" in host else host
         self.port = self._server.add_insecure_port(f"{host}:{port}")
@@ -136,24 +129,24 @@ class GrpcServer:
         for service in SERVICES:
             await self._health.set(service, health_pb2.HealthCheckResponse.SERVING)
 
-    async def say_goodbye(self) -> None:
-        """Say that the server is not healthy, for good; calls are still answered."""
+    async def set_not_serving(self) -> None:
+        """Report NOT_SERVING to health checks from now on; requests are still processed."""
         await self._health.enter_graceful_shutdown()
 
     async def drain(self, timeout_s: float) -> None:
-        """Take no new call, finish what is in flight, and end.
+        """Accept no new requests, complete those in flight, and close.
 
         Args:
-            timeout_s: How long calls in flight are waited for.
+            timeout_s: Longest time to wait for requests in flight, in seconds.
         """
         await self._server.stop(timeout_s)
 
 
-class _Errors(grpc.aio.ServerInterceptor):
-    """Reads each message and turns what goes wrong into a status."""
+class _ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Parses each message and converts errors to a gRPC status."""
 
-    def __init__(self, calls: Calls):
-        self._calls = calls
+    def __init__(self, service: InferenceService):
+        self._service = service
 
     async def intercept_service(self, continuation, handler_call_details):
         handler = await continuation(handler_call_details)
@@ -162,18 +155,20 @@ class _Errors(grpc.aio.ServerInterceptor):
 
         async def answer(message: bytes, context: grpc.aio.ServicerContext):
             try:
-                with contextlib.ExitStack() as held:
-                    with self._calls.counting_refusals("GRPC"):
-                        held.enter_context(self._calls.holding_bytes(len(message)))
-                        read = functools.partial(_read_message, handler, message)
-                        is_small = len(message) < MIN_TRANSLATED_BYTES
-                        request = read() if is_small else await self._calls.translate(read)
+                with contextlib.ExitStack() as reserved:
+                    with self._service.count_rejections("GRPC"):
+                        reserved.enter_context(self._service.reserve_memory(len(message)))
+                        read = functools.partial(_parse_message, handler, message)
+                        is_small = len(message) < MIN_THREADED_BYTES
+                        request = read() if is_small else await self._service.run_in_thread(read)
                     return await handler.unary_unary(request, context)
-            except NotImplementedError:  # what a servicer of TensorFlow Serving leaves open
-                error = CallError("This server does not have this method", "UNIMPLEMENTED")
+            except NotImplementedError:  # raised by the base class of a servicer
+                error = CallError("This server does not implement this method", "UNIMPLEMENTED")
             except CallError as call_error:
                 error = call_error
-            return await context.abort(grpc.StatusCode[error.code], str(error)[:MAX_DETAIL])
+            return await context.abort(
+                grpc.StatusCode[error.code], str(error)[:MAX_ERROR_CHARACTERS]
+            )
 
         return grpc.unary_unary_rpc_method_handler(
             answer, response_serializer=handler.response_serializer
@@ -181,13 +176,13 @@ class _Errors(grpc.aio.ServerInterceptor):
 
 
 class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    def __init__(self, calls: Calls):
-        self._calls = calls
+    def __init__(self, service: InferenceService):
+        self._service = service
 
     async def Predict(self, request, context):  # noqa: N802
-        async with self._counted(request.model_spec, "Predict", context):
+        async with self._track(request.model_spec, "Predict", context):
             with self._use(request.model_spec) as served:
-                name = request.model_spec.signature_name or SCORE_BYTES
+                name = request.model_spec.signature_name or SERVING_DEFAULT
                 signature = find_signature(served, name)
                 if request.inputs.keys() != signature.inputs.keys():
                     raise CallError(
@@ -196,43 +191,43 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
                     )
 
                 def read() -> dict[str, np.ndarray]:
-                    limit = self._calls.max_body_bytes
+                    limit = self._service.max_body_bytes
                     return {
                         key: decode_tensor(key, tensor, signature.inputs[key], limit)
                         for key, tensor in request.inputs.items()
                     }
 
-                inputs = await self._calls.translate(read)
-                outputs = await self._calls.run(served, name, inputs, request.output_filter)
-                response = predict_pb2.PredictResponse(model_spec=_spec_of(served, name))
+                inputs = await self._service.run_in_thread(read)
+                outputs = await self._service.run(served, name, inputs, request.output_filter)
+                response = predict_pb2.PredictResponse(model_spec=_make_spec(served, name))
 
                 def write() -> None:
                     for key, array in outputs.items():
                         response.outputs[key].CopyFrom(encode_tensor(array))
 
-                await self._calls.translate(write)
+                await self._service.run_in_thread(write)
                 return response
 
     async def Classify(self, request, context):  # noqa: N802
-        async with self._counted(request.model_spec, "Classify", context):
-            served_as, outputs = await self._run_examples(request, examples.CLASSIFY)
+        async with self._track(request.model_spec, "Classify", context):
+            spec, outputs = await self._run_examples(request, inference.CLASSIFY)
             result = classification_pb2.ClassificationResult()
-            for row in examples.read_classes(outputs):
+            for row in inference.read_classes(outputs):
                 classes = result.classifications.add().classes
                 for label, score in row:
                     classes.add(label=label, score=score)
-            return classification_pb2.ClassificationResponse(model_spec=served_as, result=result)
+            return classification_pb2.ClassificationResponse(model_spec=spec, result=result)
 
     async def Regress(self, request, context):  # noqa: N802
-        async with self._counted(request.model_spec, "Regress", context):
-            served_as, outputs = await self._run_examples(request, examples.REGRESS)
+        async with self._track(request.model_spec, "Regress", context):
+            spec, outputs = await self._run_examples(request, inference.REGRESS)
             result = regression_pb2.RegressionResult()
-            for value in examples.read_values(outputs):
+            for value in inference.read_values(outputs):
                 result.regressions.add(value=value)
-            return regression_pb2.RegressionResponse(model_spec=served_as, result=result)
+            return regression_pb2.RegressionResponse(model_spec=spec, result=result)
 
     async def GetModelMetadata(self, request, context):  # noqa: N802
-        async with self._counted(request.model_spec, "GetModelMetadata", context):
+        async with self._track(request.model_spec, "GetModelMetadata", context):
             if not request.metadata_field:
                 raise CallError("GetModelMetadata requires at least one metadata_field")
             for field in request.metadata_field:
@@ -240,7 +235,7 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
                     raise CallError(f"Metadata field {field} is not supported")
             with self._use(request.model_spec) as served:
                 response = get_model_metadata_pb2.GetModelMetadataResponse(
-                    model_spec=_spec_of(served, "")
+                    model_spec=_make_spec(served, "")
                 )
                 definitions = get_model_metadata_pb2.SignatureDefMap(
                     signature_def=served.engine.signature_defs
@@ -252,32 +247,34 @@ class _PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         self, request, method: str
     ) -> tuple[model_pb2.ModelSpec, dict[str, np.ndarray]]:
         with self._use(request.model_spec) as served:
-            name = request.model_spec.signature_name or SCORE_BYTES
-            examples.check_signature(name, served.engine.signatures.get(name), method)
-            limit = self._calls.max_body_bytes
-            serialized = await self._calls.translate(
-                examples.gather_examples, _serialize(request.input), limit
+            name = request.model_spec.signature_name or SERVING_DEFAULT
+            inference.check_signature(name, served.engine.signatures.get(name), method)
+            limit = self._service.max_body_bytes
+            serialized = await self._service.run_in_thread(
+                inference.stack_examples, _serialize(request.input), limit
             )
-            outputs = await self._calls.run(served, name, {examples.INPUT: serialized})
-            return _spec_of(served, name), outputs
+            outputs = await self._service.run(served, name, {inference.INPUT: serialized})
+            return _make_spec(served, name), outputs
 
-    def _counted(self, spec: model_pb2.ModelSpec, api: str, context: grpc.aio.ServicerContext):
-        return self._calls.counted(spec.name, api, "GRPC", context.time_remaining())
+    def _track(self, spec: model_pb2.ModelSpec, api: str, context: grpc.aio.ServicerContext):
+        return self._service.track_request(spec.name, api, "GRPC", context.time_remaining())
 
     def _use(self, spec: model_pb2.ModelSpec):
-        return self._calls.repository.use(spec.name, *_version_of(spec))
+        return self._service.repository.use(spec.name, *_requested_version(spec))
 
 
 class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
-    def __init__(self, calls: Calls):
-        self._calls = calls
+    def __init__(self, service: InferenceService):
+        self._service = service
 
     async def GetModelStatus(self, request, context):  # noqa: N802
         name = request.model_spec.name
-        version, _ = _version_of(request.model_spec)
+        version, _ = _requested_version(request.model_spec)
         response = get_model_status_pb2.GetModelStatusResponse()
-        async with self._calls.counted(name, "GetModelStatus", "GRPC", context.time_remaining()):
-            for served in self._calls.repository.states(name, version):
+        async with self._service.track_request(
+            name, "GetModelStatus", "GRPC", context.time_remaining()
+        ):
+            for served in self._service.repository.states(name, version):
                 status = response.model_version_status.add(
                     version=served.version,
                     state=get_model_status_pb2.ModelVersionStatus.State.Value(served.state),
@@ -287,27 +284,27 @@ class _ModelService(model_service_pb2_grpc.ModelServiceServicer):
         return response
 
 
-def _read_message(handler: grpc.RpcMethodHandler, message: bytes):
+def _parse_message(handler: grpc.RpcMethodHandler, message: bytes):
     try:
         return handler.request_deserializer(message)
-    except DecodeError:  # which grpc.aio itself answers with UNKNOWN and a traceback
+    except DecodeError:  # grpc.aio itself would answer UNKNOWN and log a traceback
         raise CallError("The message cannot be read") from None
 
 
-def _version_of(spec: model_pb2.ModelSpec) -> tuple[int | None, str | None]:
+def _requested_version(spec: model_pb2.ModelSpec) -> tuple[int | None, str | None]:
     choice = spec.WhichOneof("version_choice")
     version = spec.version.value if choice == "version" else None
     return version, spec.version_label if choice == "version_label" else None
 
 
-def _spec_of(served: ServedVersion, signature_name: str) -> model_pb2.ModelSpec:
+def _make_spec(served: ServedVersion, signature_name: str) -> model_pb2.ModelSpec:
     spec = model_pb2.ModelSpec(name=served.name, signature_name=signature_name)
     spec.version.value = served.version
     return spec
 
 
 def _serialize(source: input_pb2.Input) -> Iterator[bytes]:
-    """Write the examples of a request, each with what they share, as a model reads them."""
+    """Serialize the examples of a request, each merged with their shared context."""
     context = example_pb2.Example()
     messages = source.example_list.examples
     if source.WhichOneof("kind") == "example_list_with_context":
@@ -316,7 +313,7 @@ def _serialize(source: input_pb2.Input) -> Iterator[bytes]:
     if not messages:
         raise CallError("Input is empty")
     for message in messages:
-        whole = example_pb2.Example()
-        whole.CopyFrom(context)
-        whole.MergeFrom(message)  # its own features override
-        yield whole.SerializeToString()
+        merged = example_pb2.Example()
+        merged.CopyFrom(context)
+        merged.MergeFrom(message)  # its own features take precedence
+        yield merged.SerializeToString()

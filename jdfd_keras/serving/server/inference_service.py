@@ -1,13 +1,8 @@
-"""What classify and regress say of a model's outputs, for every transport.
+"""Inference for both transports: metrics, limits, input checks, and running the model.
 
-Takes a signature and its outputs; gives classes with their scores, or values. Which outputs are
-refused, and with which words, follows TensorFlow Serving 2.20.0 as it was measured.
-
-What every call needs, whichever transport it came by.
-
-Counts it, limits its time and the memory that its body may hold, checks its inputs against the
-signature and has the model run. The transports translate; they share one `Calls`. Belongs to one
-event loop.
+REST and gRPC share one `InferenceService`, which belongs to one event loop. The functions beside
+it check and read the inputs and outputs of Classify and Regress; what they reject, and the error
+texts, follow TensorFlow Serving 2.20.0 as recorded.
 """
 
 import asyncio
@@ -28,47 +23,226 @@ from jdfd_keras.serving.server.repository import Repository, ServedVersion
 
 CLASSIFY = "classify"
 REGRESS = "regress"
-INPUT = "inputs"  # the names that TensorFlow Serving fixes
+INPUT = "inputs"  # this name and the next are fixed by TensorFlow Serving
 VALUES = "outputs"
-NAMES = {CLASSIFY: "classification", REGRESS: "regression"}
+METHOD_NAMES = {CLASSIFY: "classification", REGRESS: "regression"}
+# Memory for all request bodies, in bodies of the largest size.
+MAX_LARGEST_BODIES = 8
+CODEC_THREADS = 2
+
+
+class InferenceService:
+    """The models of a server and the limits of its requests.
+
+    Attributes:
+        repository: The models.
+        metrics: The metrics.
+        timeout_s: Longest time for one request, in seconds.
+        max_body_bytes: Largest request body, in bytes.
+    """
+
+    def __init__(self, repository: Repository, metrics: Metrics, options: ServeOptions):
+        """Create a service without requests.
+
+        Args:
+            repository: The models.
+            metrics: The metrics to update.
+            options: The limits.
+        """
+        self.repository = repository
+        self.metrics = metrics
+        self.timeout_s = options.timeout_s
+        self.max_body_bytes = options.max_body_mb * 2**20
+        self._reserved_bytes = 0
+        self._codec_threads = ThreadPoolExecutor(CODEC_THREADS, "codec")
+        self._batcher = Batcher(
+            max_batch_size=options.max_batch_size,
+            batch_timeout_s=options.batch_timeout_ms / 1000,
+            max_queue=options.max_queue,
+            metrics=metrics,
+        )
+
+    async def close(self) -> None:
+        """Wait for running batches, then end the threads."""
+        await self._batcher.close()
+        self._codec_threads.shutdown(wait=False)
+
+    @contextlib.asynccontextmanager
+    async def track_request(
+        self, model: str, api: str, entrypoint: str, timeout_s: float | None = None
+    ) -> AsyncIterator[None]:
+        """Count a request and cancel it at its timeout.
+
+        Args:
+            model: The requested model.
+            api: `Predict`, `Classify` and so on.
+            entrypoint: `REST` or `GRPC`.
+            timeout_s: The client's own timeout in seconds, used if it is shorter.
+
+        Raises:
+            CallError: DEADLINE_EXCEEDED at the timeout.
+        """
+        start = time.monotonic()
+        limit = min(self.timeout_s, math.inf if timeout_s is None else timeout_s)
+        code = "INTERNAL"
+        self.metrics.in_flight.inc()
+        try:
+            async with asyncio.timeout(limit):
+                yield
+            code = "OK"
+        except TimeoutError:
+            code = "DEADLINE_EXCEEDED"
+            raise CallError(f"No answer within {limit:.3g} seconds", code) from None
+        except CallError as error:
+            code = error.code
+            raise
+        except asyncio.CancelledError:
+            code = "CANCELLED"
+            raise
+        finally:
+            self.metrics.in_flight.dec()
+            self.metrics.count(model, api, entrypoint, code, time.monotonic() - start)
+
+    @contextlib.contextmanager
+    def count_rejections(self, entrypoint: str) -> Iterator[None]:
+        """Count requests that are rejected before their model is known.
+
+        Args:
+            entrypoint: `REST` or `GRPC`.
+        """
+        start = time.monotonic()
+        try:
+            yield
+        except CallError as error:
+            self.metrics.count("", "", entrypoint, error.code, time.monotonic() - start)
+            raise
+
+    @contextlib.contextmanager
+    def reserve_memory(self, size: int = 0) -> Iterator[Callable[[int], None]]:
+        """Account for the memory of a request body inside the block.
+
+        Args:
+            size: Bytes that are held already.
+
+        Yields:
+            A function that reserves further bytes.
+
+        Raises:
+            CallError: UNAVAILABLE if all bodies together exceed the limit; the yielded function
+                raises it, too.
+        """
+        reserved = 0
+
+        def reserve(more: int) -> None:
+            nonlocal reserved
+            if self._reserved_bytes + more > MAX_LARGEST_BODIES * self.max_body_bytes:
+                raise CallError("Too many large requests at once. Try again later.", "UNAVAILABLE")
+            reserved += more
+            self._add_reserved(more)
+
+        try:
+            reserve(size)
+            yield reserve
+        finally:
+            self._add_reserved(-reserved)
+
+    async def run_in_thread(self, function: Callable, *arguments):
+        """Encode or decode in a thread, so that the event loop is not blocked."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._codec_threads, function, *arguments)
+
+    async def run(
+        self,
+        served: ServedVersion,
+        signature_name: str,
+        inputs: dict[str, np.ndarray],
+        outputs: Sequence[str] = (),
+    ) -> dict[str, np.ndarray]:
+        """Run a signature of a version.
+
+        Args:
+            served: The version, held by the caller.
+            signature_name: One of its signatures.
+            inputs: One array per input, of its dtype.
+            outputs: Names of the outputs to return; all if empty.
+
+        Returns:
+            One array per output.
+
+        Raises:
+            CallError: If an input has the wrong shape, an output does not exist, the model rejects
+                the values, or the queue is full.
+        """
+        signature = served.engine.signatures[signature_name]
+        for name, array in inputs.items():
+            _check_shape(name, array.shape, signature.inputs[name])
+        for name in outputs:
+            if name not in signature.outputs:
+                raise CallError(
+                    f"output tensor alias not found in signature: {name} Outputs expected to be "
+                    f"in the set {{{','.join(signature.outputs)}}}."
+                )
+        return await self._batcher.run(served, signature_name, inputs, outputs)
+
+    def _add_reserved(self, change: int) -> None:
+        self._reserved_bytes += change
+        self.metrics.body_bytes.set(self._reserved_bytes)
+
+
+def find_signature(served: ServedVersion, name: str) -> Signature:
+    """Return the signature that a Predict request names.
+
+    Raises:
+        CallError: If the version has no such signature.
+    """
+    signatures = served.engine.signatures
+    if name not in signatures:
+        raise CallError(
+            f'Serving signature name: "{name}" not found in signature def', "FAILED_PRECONDITION"
+        )
+    return signatures[name]
 
 
 def check_signature(name: str, signature: Signature | None, method: str) -> None:
-    """See that a signature can be called by a method.
+    """Check that a signature supports a method.
 
     Args:
-        name: What was asked for.
-        signature: What has that name; None if nothing has.
+        name: The requested name.
+        signature: The signature of that name, or None.
         method: `CLASSIFY` or `REGRESS`.
 
     Raises:
-        CallError: If it cannot.
+        CallError: If it does not.
     """
     if signature is None:
         raise CallError(f"No signature was found with the name: {name}")
     if signature.inputs.keys() != {INPUT}:
-        raise CallError(f"No {NAMES[method]} inputs found in SignatureDef: {name}")
+        raise CallError(f"No {METHOD_NAMES[method]} inputs found in SignatureDef: {name}")
     if method == REGRESS and VALUES not in signature.outputs:
         raise CallError(f"No regression outputs found in SignatureDef: {name}")
 
 
-def gather_examples(serialized: Iterable[bytes], limit: int) -> np.ndarray:
-    """Put examples together that share a context, as far as they are not too large together.
+def stack_examples(serialized: Iterable[bytes], limit: int) -> np.ndarray:
+    """Stack serialized examples, up to a total size.
 
     Args:
-        serialized: A message each, with the context in it: a small request may make many large
-            ones.
-        limit: Bytes that they may have together.
+        serialized: One message per example, each with the shared context: a small request can
+            expand to many large messages.
+        limit: Largest total size in bytes.
 
     Returns:
         string[n].
 
     Raises:
-        CallError: If they have more.
+        CallError: RESOURCE_EXHAUSTED if the total is larger.
+
+    Example:
+        >>> stack_examples([b"first", b"second"], 100).tolist()
+        [b'first', b'second']
     """
-    gathered, size = [], 0
+    messages, size = [], 0
     for message in serialized:
-        gathered.append(message)
+        messages.append(message)
         size += len(message)
         if size > limit:
             raise CallError(
@@ -77,23 +251,27 @@ def gather_examples(serialized: Iterable[bytes], limit: int) -> np.ndarray:
                 "RESOURCE_EXHAUSTED",
                 http_status=413,
             )
-    examples = np.empty(len(gathered), object)
-    examples[:] = gathered
+    examples = np.empty(len(messages), object)
+    examples[:] = messages
     return examples
 
 
 def read_classes(outputs: dict[str, np.ndarray]) -> list[list[tuple[str, float]]]:
-    """Read the outputs of a classify signature.
+    """Convert the outputs of a Classify signature to labels with scores.
 
     Args:
         outputs: `scores` float[n, k], `classes` string[n, k], or one of them.
 
     Returns:
-        For each example its classes, in the order of the model, with their scores. Names that
-        are not UTF-8 are mended with U+FFFD.
+        (label, score) pairs per example, in the order of the model. Bytes that are not UTF-8
+        become U+FFFD.
 
     Raises:
-        CallError: If there are other outputs, or not one row for each example.
+        CallError: If there are other outputs, or their shapes differ.
+
+    Example:
+        >>> read_classes({"scores": np.array([[0.75, 0.25]])})
+        [[('', 0.75), ('', 0.25)]]
     """
     if not 1 <= len(outputs) <= 2:
         raise CallError(f"Expected one or two output Tensors, found {len(outputs)}")
@@ -116,197 +294,25 @@ def read_classes(outputs: dict[str, np.ndarray]) -> list[list[tuple[str, float]]
 
 
 def read_values(outputs: dict[str, np.ndarray]) -> list[float]:
-    """Read the output of a regress signature.
+    """Convert the output of a Regress signature to numbers.
 
     Args:
         outputs: `outputs` float[n] or float[n, 1].
 
     Returns:
-        A value for each example.
+        One value per example.
 
     Raises:
         CallError: If it has another shape.
+
+    Example:
+        >>> read_values({"outputs": np.array([[1.5], [2.0]])})
+        [1.5, 2.0]
     """
     values = outputs[VALUES]
     if values.ndim == 0 or values.shape[1:] not in ((), (1,)):
         raise CallError(f"Expected output 'outputs' of shape [n] or [n, 1], found {values.shape}")
     return values.ravel().tolist()
-
-
-# Bodies of the largest size that may be held at once.
-MAX_LARGEST_BODIES = 8
-TRANSLATORS = 2
-
-
-class Calls:
-    """The models of a server and the limits of what is asked of them.
-
-    Attributes:
-        repository: The models.
-        metrics: Where calls are counted.
-        timeout_s: How long a call may take.
-        max_body_bytes: The largest body of a request.
-    """
-
-    def __init__(self, repository: Repository, metrics: Metrics, options: ServeOptions):
-        """Begin without a call.
-
-        Args:
-            repository: The models.
-            metrics: Where calls are counted.
-            options: The limits.
-        """
-        self.repository = repository
-        self.metrics = metrics
-        self.timeout_s = options.timeout_s
-        self.max_body_bytes = options.max_body_mb * 2**20
-        self._held_bytes = 0
-        self._translators = ThreadPoolExecutor(TRANSLATORS, "translate")
-        self._batcher = Batcher(
-            max_batch_size=options.max_batch_size,
-            batch_timeout_s=options.batch_timeout_ms / 1000,
-            max_queue=options.max_queue,
-            metrics=metrics,
-        )
-
-    async def close(self) -> None:
-        """Wait for the models, and end the threads."""
-        await self._batcher.close()
-        self._translators.shutdown(wait=False)
-
-    @contextlib.asynccontextmanager
-    async def counted(
-        self, model: str, api: str, entrypoint: str, timeout_s: float | None = None
-    ) -> AsyncIterator[None]:
-        """Count a call and end it when its time is over.
-
-        Args:
-            model: The model asked for.
-            api: `Predict`, `Classify` and so on.
-            entrypoint: `REST` or `GRPC`.
-            timeout_s: The client's own limit, if it is shorter.
-
-        Raises:
-            CallError: If its time is over.
-        """
-        begun = time.monotonic()
-        limit = min(self.timeout_s, math.inf if timeout_s is None else timeout_s)
-        code = "INTERNAL"
-        self.metrics.in_flight.inc()
-        try:
-            async with asyncio.timeout(limit):
-                yield
-            code = "OK"
-        except TimeoutError:
-            code = "DEADLINE_EXCEEDED"
-            raise CallError(f"No answer within {limit:.3g} seconds", code) from None
-        except CallError as error:
-            code = error.code
-            raise
-        except asyncio.CancelledError:
-            code = "CANCELLED"
-            raise
-        finally:
-            self.metrics.in_flight.dec()
-            self.metrics.count(model, api, entrypoint, code, time.monotonic() - begun)
-
-    @contextlib.contextmanager
-    def counting_refusals(self, entrypoint: str) -> Iterator[None]:
-        """Count what is refused before it is known which model it is for.
-
-        Args:
-            entrypoint: `REST` or `GRPC`.
-        """
-        begun = time.monotonic()
-        try:
-            yield
-        except CallError as error:
-            self.metrics.count("", "", entrypoint, error.code, time.monotonic() - begun)
-            raise
-
-    @contextlib.contextmanager
-    def holding_bytes(self, size: int = 0) -> Iterator[Callable[[int], None]]:
-        """Account for the memory of a body as long as it is held.
-
-        Args:
-            size: What is held already.
-
-        Yields:
-            A function that takes how many bytes more are held.
-
-        Raises:
-            CallError: If all bodies together are too large; the function may raise it as well.
-        """
-        held = 0
-
-        def hold(more: int) -> None:
-            nonlocal held
-            if self._held_bytes + more > MAX_LARGEST_BODIES * self.max_body_bytes:
-                raise CallError("Too many large requests at once. Try again later.", "UNAVAILABLE")
-            held += more
-            self._change_held(more)
-
-        try:
-            hold(size)
-            yield hold
-        finally:
-            self._change_held(-held)
-
-    async def translate(self, function: Callable, *arguments):
-        """Run what costs time in a thread, so that the event loop goes on."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._translators, function, *arguments)
-
-    async def run(
-        self,
-        served: ServedVersion,
-        signature_name: str,
-        inputs: dict[str, np.ndarray],
-        outputs: Sequence[str] = (),
-    ) -> dict[str, np.ndarray]:
-        """Run a signature of a version.
-
-        Args:
-            served: The version, in use by the caller.
-            signature_name: One of its signatures.
-            inputs: An array for each input, of its dtype.
-            outputs: The outputs wanted; none: all.
-
-        Returns:
-            An array for each output wanted.
-
-        Raises:
-            CallError: If inputs, outputs or shapes do not fit, the model refuses the values, or
-                too many requests wait.
-        """
-        signature = served.engine.signatures[signature_name]
-        for name, array in inputs.items():
-            _check_shape(name, array.shape, signature.inputs[name])
-        for name in outputs:
-            if name not in signature.outputs:
-                raise CallError(
-                    f"output tensor alias not found in signature: {name} Outputs expected to be "
-                    f"in the set {{{','.join(signature.outputs)}}}."
-                )
-        return await self._batcher.run(served, signature_name, inputs, outputs)
-
-    def _change_held(self, change: int) -> None:
-        self._held_bytes += change
-        self.metrics.body_bytes.set(self._held_bytes)
-
-
-def find_signature(served: ServedVersion, name: str) -> Signature:
-    """Give the signature that predict is asked for.
-
-    Raises:
-        CallError: If the version has none of that name.
-    """
-    signatures = served.engine.signatures
-    if name not in signatures:
-        raise CallError(
-            f'Serving signature name: "{name}" not found in signature def', "FAILED_PRECONDITION"
-        )
-    return signatures[name]
 
 
 def _check_shape(name: str, shape: tuple[int, ...], info: TensorInfo) -> None:

@@ -1,8 +1,7 @@
-"""JSON values to arrays and back, as TensorFlow Serving's REST has them.
+"""Conversion between JSON values and arrays, as in TensorFlow Serving's REST.
 
-Takes parsed JSON and a dtype; gives arrays, and the way back. Bytes travel as text or as
-`{"b64": ...}`. Knows nothing of requests, models or TensorFlow. What is refused, and with which
-words, follows TensorFlow Serving 2.20.0 as it was measured.
+Bytes are text or `{"b64": ...}`. Independent of requests, models and TensorFlow. What is rejected,
+and the error texts, follow TensorFlow Serving 2.20.0 as recorded.
 """
 
 import base64
@@ -19,7 +18,7 @@ from jdfd_keras.serving.server.call_errors import CallError
 
 
 class NumberRule(NamedTuple):
-    """How JSON numbers become one dtype: values outside low..high are refused, then cast."""
+    """Conversion of JSON numbers to a dtype: values outside low..high are rejected, then cast."""
 
     dtype: type
     low: int | None = None
@@ -31,7 +30,7 @@ INT32 = (-(2**31), 2**31 - 1)
 NUMBERS = {
     "float": NumberRule(np.float32),
     "double": NumberRule(np.float64),
-    # Small integers are read as int32 and cut to their width: 300 becomes 44 as uint8.
+    # Small integers are read as int32 and truncated: 300 becomes 44 as uint8.
     "int8": NumberRule(np.int8, *INT32),
     "uint8": NumberRule(np.uint8, *INT32),
     "int16": NumberRule(np.int16, *INT32),
@@ -43,18 +42,23 @@ NUMBERS = {
 
 
 def decode_array(value, info: TensorInfo) -> np.ndarray:
-    """Turn a JSON value into an array of the dtype that an input has.
+    """Convert a JSON value to an array of an input's dtype.
 
     Args:
-        value: Nested lists of numbers, truth values or text, or one of these.
-        info: The input; its shape is left to the model.
+        value: A number, boolean or string, or nested lists of them.
+        info: The input; its shape is not checked here.
 
     Returns:
-        The array; text is an object array of bytes.
+        The array; strings become an object array of bytes.
 
     Raises:
-        CallError: If lists are uneven or a value is of another type, or the dtype has no form in
-            JSON (UNIMPLEMENTED).
+        CallError: If lists are ragged, a value has another type, or the dtype cannot be expressed
+            in JSON (UNIMPLEMENTED).
+
+    Example:
+        >>> decode_array([[1, 2], [3, 300]], TensorInfo("uint8", (None, 2)))
+        array([[ 1,  2],
+               [ 3, 44]], dtype=uint8)
     """
     shape = []
     first = value
@@ -95,18 +99,18 @@ def decode_array(value, info: TensorInfo) -> np.ndarray:
 
 
 def _flatten(value, shape: list[int]) -> list:
-    """List the values of even lists, in C alone: a face is 300,000 numbers."""
+    """Flatten nested lists, in C only: one face has 300,000 numbers."""
     level = [value]
     for axis, size in enumerate(shape):
         if set(map(type, level)) - {list} or set(map(len, level)) - {size}:
-            raise _uneven(level, axis, size)
+            raise _ragged(level, axis, size)
         level = list(itertools.chain.from_iterable(level))
     if list in set(map(type, level)):
         raise CallError(f"Encountered list at level: {len(shape)} where a value was expected")
     return level
 
 
-def _uneven(level: list, axis: int, size: int) -> CallError:
+def _ragged(level: list, axis: int, size: int) -> CallError:
     wrong = next(item for item in level if not isinstance(item, list) or len(item) != size)
     if not isinstance(wrong, list):
         return CallError(f"{show(wrong)} Encountered at level: {axis} where a list was expected")
@@ -120,11 +124,19 @@ def _first_wrong(leaves: list, rule: NumberRule):
         is_number = type(leaf) is int or (type(leaf) is float and rule.low is None)
         if not is_number or (rule.low is not None and not rule.low <= leaf <= rule.high):
             return leaf
-    raise AssertionError("asked for a wrong value where there is none")
+    raise AssertionError("every value is valid")
 
 
 def decode_bytes(value) -> bytes:
-    """Read bytes from JSON: text as UTF-8, `{"b64": ...}` in the standard alphabet."""
+    """Decode bytes from JSON: a string as UTF-8, or `{"b64": ...}` in the standard alphabet.
+
+    Raises:
+        CallError: If it is neither.
+
+    Example:
+        >>> decode_bytes({"b64": "ZmFrZQ=="})
+        b'fake'
+    """
     if isinstance(value, str):
         return value.encode("utf-8", "surrogatepass")
     if not is_base64(value):
@@ -133,17 +145,21 @@ def decode_bytes(value) -> bytes:
     if not isinstance(text, str):
         raise _wrong_type(value, "string")
     try:
-        # Padding may be left out.
+        # Padding is optional.
         return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
     except (binascii.Error, ValueError):
         raise CallError("Unable to base64 decode") from None
 
 
 def encode_array(name: str, array: np.ndarray):
-    """Turn an output into nested lists; bytes become b64 if its name ends in `_bytes`, or text.
+    """Convert an output to nested lists, bytes to b64 if its name ends in `_bytes`, else to text.
 
-    Bytes that are not UTF-8 become U+FFFD in text (TensorFlow Serving sends them as they are,
-    which is no JSON).
+    In text, bytes that are not UTF-8 become U+FFFD (TensorFlow Serving sends them unchanged, which
+    is invalid JSON).
+
+    Example:
+        >>> encode_array("scores", np.array([0.5, 0.25]))
+        [0.5, 0.25]
     """
     if array.dtype != object:
         return array.tolist()
@@ -157,7 +173,7 @@ def encode_array(name: str, array: np.ndarray):
 
 
 def is_base64(value) -> bool:
-    """Tell whether a JSON value stands for bytes, `{"b64": ...}` and nothing else."""
+    """Check whether a JSON value is `{"b64": ...}` without other keys."""
     return isinstance(value, dict) and value.keys() == {"b64"}
 
 
@@ -166,7 +182,7 @@ def _wrong_type(value, dtype: str) -> CallError:
 
 
 def type_name(value) -> str:
-    """Name the JSON type of a value as TensorFlow Serving does."""
+    """Return the JSON type of a value as TensorFlow Serving names it."""
     if isinstance(value, bool):
         return str(value)
     names = {dict: "Object", list: "Array", str: "String", type(None): "Null"}
@@ -174,7 +190,7 @@ def type_name(value) -> str:
 
 
 def show(value) -> str:
-    """Name a JSON value in an error, cut short where it is long or deep."""
+    """Format a JSON value for an error, shortened if it is long or deep."""
     if isinstance(value, (dict, list)):
         return f"JSON Value: {reprlib.repr(value)}"
     text = json.dumps(value, ensure_ascii=False)

@@ -1,8 +1,8 @@
-"""A server for exported models that speaks TensorFlow Serving's REST and gRPC.
+"""A server for exported models with TensorFlow Serving's REST and gRPC interfaces.
 
-Takes which models to serve and how to listen; answers until it is told to stop. For machines
-without TensorFlow Serving, and for trying things: it has no TLS and no authentication, and listens
-on this machine alone by default.
+Takes the models and the options; serves until it is stopped. For machines without TensorFlow
+Serving and for trials: it has no TLS and no authentication, and by default it listens on
+127.0.0.1 only.
 """
 
 import asyncio
@@ -14,30 +14,38 @@ from collections.abc import Callable, Sequence
 from jdfd_keras.options import ServeOptions
 from jdfd_keras.serving.model_config import ModelConfig
 from jdfd_keras.serving.server.grpc_server import GrpcServer
-from jdfd_keras.serving.server.inference_service import Calls
+from jdfd_keras.serving.server.inference_service import InferenceService
 from jdfd_keras.serving.server.prometheus import Metrics
 from jdfd_keras.serving.server.repository import Repository, ServedVersion
 from jdfd_keras.serving.server.rest_server import RestServer
 
 DRAIN_TIMEOUT_S = 30
-# What it is reached by, from this machine, where it listens on all addresses.
-HERE = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}
+# The loopback address for a server that listens on all addresses.
+LOOPBACK = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}
 
 
 def run_server(
-    configs: Sequence[ModelConfig], options: ServeOptions, ready: Callable[["ModelServer"], None]
+    configs: Sequence[ModelConfig],
+    options: ServeOptions,
+    on_ready: Callable[["ModelServer"], None],
 ) -> None:
-    """Serve models until SIGTERM or SIGINT, then finish what is in flight and return.
+    """Serve models until SIGTERM or SIGINT, then complete requests in flight and return.
 
-    Must be called from the main thread. A second signal ends the process at once.
+    Must be called from the main thread. A second signal ends the process immediately.
 
     Args:
         configs: The models.
         options: Addresses and limits.
-        ready: Called once the server answers.
+        on_ready: Called with the server once it accepts requests.
 
     Raises:
-        OSError: If a model cannot be loaded, or an address cannot be had.
+        OSError: If a model cannot be loaded or an address cannot be bound.
+
+    Example:
+        >>> from jdfd_keras.serving.model_config import configure_directory
+        >>> configs = [configure_directory("saved_models/detector")]
+        >>> run_server(configs, ServeOptions(), lambda server: print(server.url))
+        http://127.0.0.1:8501
     """
     stopped = threading.Event()
 
@@ -48,23 +56,23 @@ def run_server(
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     with ModelServer(configs, options) as server:
-        ready(server)
+        on_ready(server)
         stopped.wait()
 
 
 class ModelServer:
-    """Models that answer on two ports, from a thread with an event loop of its own.
+    """A server on two ports that runs in its own thread and event loop.
 
-    Used as a context manager: inside, the server answers; leaving it says NOT_SERVING, finishes
-    what is in flight and lets go of models and ports.
+    A context manager: requests are served inside the block; on exit the health service reports
+    NOT_SERVING, requests in flight are completed, and models and ports are released.
 
     Attributes:
-        url: Where REST is, `http://127.0.0.1:8501`.
-        grpc_target: Where gRPC is, `127.0.0.1:8500`.
+        url: Base URL of REST, such as `http://127.0.0.1:8501`.
+        grpc_target: Target of gRPC, such as `127.0.0.1:8500`.
     """
 
     def __init__(self, configs: Sequence[ModelConfig], options: ServeOptions):
-        """Remember what to serve; nothing is loaded yet.
+        """Create a server; nothing is loaded yet.
 
         Args:
             configs: The models.
@@ -81,7 +89,7 @@ class ModelServer:
         """Load the models, then listen.
 
         Raises:
-            OSError: If a model has no version that can be loaded, or an address cannot be had.
+            OSError: If a model has no loadable version or an address cannot be bound.
         """
         with contextlib.ExitStack() as undo:
             undo.callback(self._loop.close)
@@ -98,18 +106,18 @@ class ModelServer:
         self._undo.close()
 
     def states(self, name: str) -> list[ServedVersion]:
-        """Tell the versions of a model, newest first, with the state of each.
+        """Return the versions of a model with their states, newest first.
 
         Raises:
-            CallError: If there is no such model.
+            CallError: If the model does not exist.
         """
         return self._repository.states(name)
 
     async def _start(self) -> None:
         options = self._options
-        self._calls = Calls(self._repository, Metrics(self._repository), options)
-        self._rest = RestServer(self._calls)
-        self._grpc = GrpcServer(self._calls)
+        self._service = InferenceService(self._repository, Metrics(self._repository), options)
+        self._rest = RestServer(self._service)
+        self._grpc = GrpcServer(self._service)
         try:
             port = options.port
             await self._rest.start(options.host, port)
@@ -120,15 +128,15 @@ class ModelServer:
                 f"Expected to listen on {options.host} port {port}; got '{error}'. "
                 "Is another server running there? Try --port 0 and --grpc-port 0 for free ones."
             ) from error
-        host = HERE.get(options.host, options.host)
+        host = LOOPBACK.get(options.host, options.host)
         host = f"[{host}]" if ":" in host else host
         self.url = f"http://{host}:{self._rest.port}"
         self.grpc_target = f"{host}:{self._grpc.port}"
 
     async def _drain(self) -> None:
-        await self._grpc.say_goodbye()
+        await self._grpc.set_not_serving()
         await asyncio.gather(self._rest.drain(DRAIN_TIMEOUT_S), self._grpc.drain(DRAIN_TIMEOUT_S))
-        await self._calls.close()
+        await self._service.close()
 
     def _wait_for(self, coroutine):
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()

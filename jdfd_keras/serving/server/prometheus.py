@@ -1,7 +1,7 @@
-"""What an operator may watch, as Prometheus reads it.
+"""The server's metrics in Prometheus' text format.
 
-Where TensorFlow Serving has a metric it has the same name, labels and unit here, so that one
-dashboard serves both. Labels take few values: names of served models, never what a client sent.
+A metric that TensorFlow Serving has too keeps its name, labels and unit, so that one dashboard
+works for both. Label values are bounded: names of served models, never text sent by a client.
 """
 
 from collections.abc import Iterable, Iterator
@@ -12,70 +12,70 @@ from prometheus_client.core import GaugeMetricFamily
 from jdfd_keras.serving.server.repository import STATES, Repository
 
 PREFIX = ":tensorflow:serving:"
-# A counter is exported with this ending, which TensorFlow Serving's have not.
+# prometheus_client appends this to the name of a counter; TensorFlow Serving does not.
 TOTAL = "_total"
-MICROSECONDS = [10 * 1.8**power for power in range(33)]  # TensorFlow Serving's own steps
+MICROSECONDS = [10 * 1.8**power for power in range(33)]  # TensorFlow Serving's buckets
 BATCH_ROWS = [2**power for power in range(11)]
 UNKNOWN_MODEL = ""
 
 
 class Metrics:
-    """The counters of one server.
+    """The metrics of one server.
 
     Attributes:
-        queue_length: Requests that wait for a model.
-        batch_rows: Rows of the batches that were run.
-        in_flight: Calls that are being answered.
-        body_bytes: Bytes of request bodies that are held.
+        queue_length: Requests waiting for a model.
+        batch_rows: Rows of each batch.
+        in_flight: Requests being processed.
+        body_bytes: Memory held by request bodies, in bytes.
     """
 
     def __init__(self, repository: Repository):
-        """Begin at nothing.
+        """Create all metrics at 0.
 
         Args:
-            repository: The models whose states are told.
+            repository: The models whose states are reported.
         """
         self._models = repository.configs.keys()
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
             f"{PREFIX}request_count",
-            "Calls by their outcome; without a model those of none that is served.",
+            "Requests by status; an empty model name stands for all models that are not served.",
             ["model_name", "status"],
             registry=registry,
         )
         self._latency = Histogram(
             f"{PREFIX}request_latency",
-            "Microseconds from a whole request to its answer.",
+            "Latency of successful requests in microseconds, from the complete request on.",
             ["model_name", "API", "entrypoint"],
             buckets=MICROSECONDS,
             registry=registry,
         )
         self.queue_length = Gauge(
-            "jdfd_keras_queue_length", "Requests that wait for a model.", registry=registry
+            "jdfd_keras_queue_length", "Requests waiting for a model.", registry=registry
         )
         self.in_flight = Gauge(
-            "jdfd_keras_in_flight", "Calls that are being answered.", registry=registry
+            "jdfd_keras_in_flight", "Requests being processed.", registry=registry
         )
         self.body_bytes = Gauge(
-            "jdfd_keras_body_bytes", "Bytes of request bodies that are held.", registry=registry
+            "jdfd_keras_body_bytes", "Bytes held by request bodies.", registry=registry
         )
         self.batch_rows = Histogram(
             "jdfd_keras_batch_rows",
-            "Rows of each run of a model.",
+            "Rows of each batch.",
             buckets=BATCH_ROWS,
             registry=registry,
         )
-        registry.register(_States(repository))
+        registry.register(_ModelStates(repository))
 
     def count(self, model: str, api: str, entrypoint: str, status: str, seconds: float) -> None:
-        """Count one call.
+        """Count one request.
 
         Args:
-            model: The model asked for, as the client wrote it.
+            model: The requested model, as the client wrote it.
             api: `Predict`, `Classify` and so on.
             entrypoint: `REST` or `GRPC`.
-            status: The name of its canonical code.
-            seconds: How long it took.
+            status: Name of the canonical code.
+            seconds: Duration.
         """
         model = model if model in self._models else UNKNOWN_MODEL
         self._requests.labels(model, status).inc()
@@ -83,14 +83,14 @@ class Metrics:
             self._latency.labels(model, api, entrypoint).observe(seconds * 1e6)
 
     def expose(self) -> bytes:
-        """Write all of it in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         text = generate_latest(self._registry)
         name = f"{PREFIX}request_count"
         return text.replace(f"{name}{TOTAL}".encode(), name.encode())
 
 
-class _States:
-    """Tells the states of all versions at the moment of asking."""
+class _ModelStates:
+    """Reports the current state of every version at each scrape."""
 
     def __init__(self, repository: Repository):
         self._repository = repository
@@ -101,7 +101,7 @@ class _States:
     def collect(self) -> Iterator[GaugeMetricFamily]:
         family = GaugeMetricFamily(
             "jdfd_keras_model_state",
-            "1 for the state that a version is in.",
+            "1 for the current state of a version, 0 for the others.",
             labels=["model_name", "version", "state"],
         )
         for served in self._repository.all():

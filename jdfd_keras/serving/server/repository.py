@@ -1,9 +1,8 @@
-"""The models on disk, and which versions of them answer.
+"""The served models: loading, replacing and unloading their versions.
 
-Takes what an operator wants served; gives a loaded version to whoever asks for one, by number, by
-label or the newest. Looks at the folders once a second: a new version is loaded and warmed up
-beside the old one, takes over, and the old one is let go when nobody uses it any more. Knows
-nothing of requests.
+Takes model configurations; provides a loaded version by number, by label, or the newest. Polls
+the folders once per second: a new version is loaded and warmed up beside the old one, replaces
+it, and the old one is unloaded once no request uses it. Independent of transports.
 """
 
 import contextlib
@@ -15,27 +14,26 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jdfd_keras.client.signatures import CHECKSUMS, find_versions
-from jdfd_keras.inference.model_files import verify_checksums
+from jdfd_keras.client.signatures import CHECKSUMS, find_versions, verify_checksums
 from jdfd_keras.inference.saved_model import SavedModelEngine
 from jdfd_keras.serving.model_config import ModelConfig
 from jdfd_keras.serving.server.call_errors import CallError
 
 POLL_INTERVAL_S = 1.0
 STATES = ("START", "LOADING", "AVAILABLE", "UNLOADING", "END")
-MAX_VERSION = 2**63 - 1  # as TensorFlow Serving's messages hold it
+MAX_VERSION = 2**63 - 1  # int64 in TensorFlow Serving's messages
 
 
 @dataclass(eq=False)
 class ServedVersion:
-    """One version of a model, and how far it is.
+    """One version of a model and its state.
 
     Attributes:
         name: The model.
-        version: Its number.
+        version: The version number.
         state: One of `STATES`.
-        error: Why it could not be loaded; "" where it could.
-        engine: What runs it, from LOADING's end to END.
+        error: Why loading failed; "" otherwise.
+        engine: The loaded model while AVAILABLE or UNLOADING, else None.
     """
 
     name: str
@@ -43,31 +41,31 @@ class ServedVersion:
     state: str = "START"
     error: str = ""
     engine: SavedModelEngine | None = None
-    _stamp: frozenset = frozenset()  # of the files that could not be loaded
+    _stamp: frozenset = frozenset()  # of the files at the last attempt to load them
     _users: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
     def error_code(self) -> str:
-        """The name of the canonical code that goes with `error`."""
+        """The canonical code of `error`."""
         return "DATA_LOSS" if self.error else "OK"
 
     def hold(self) -> None:
-        """Keep the engine in memory until `release`; only for those who use it already."""
+        """Keep the engine in memory until `release`; requires that it is held already."""
         with self._lock:
             self._users += 1
 
     def release(self) -> None:
-        """Use the engine no more."""
+        """End one use of the engine."""
         with self._lock:
             self._users -= 1
 
 
 class Repository:
-    """All models that are served; may be asked from many threads."""
+    """All served models; thread-safe."""
 
     def __init__(self, configs: Sequence[ModelConfig]):
-        """Remember what to serve; nothing is loaded before `poll`.
+        """Create a repository; nothing is loaded before `poll`.
 
         Args:
             configs: The models.
@@ -80,30 +78,32 @@ class Repository:
         self._thread = threading.Thread(target=self._watch, name="versions", daemon=True)
 
     def start(self) -> None:
-        """Load every model, then go on looking for new versions in a thread.
+        """Load every model, then poll for new versions in a thread.
 
         Raises:
-            OSError: If a model has no version that can be loaded.
+            OSError: If a model has no loadable version.
         """
         self.poll()
         for name, config in self.configs.items():
             versions = self._versions[name].values()
             if not any(served.state == "AVAILABLE" for served in versions):
                 self.close()
-                find_versions(config.base_path)  # says what is wrong with a folder without any
+                find_versions(
+                    config.base_path
+                )  # raises an error that explains a folder without versions
                 raise OSError(
                     f"Expected a version of model {name} in {config.base_path} that can be "
-                    f"served; got {_show_errors(versions) or 'none of those that are wanted'}. "
-                    "Look at its configuration, or export it again with `jdfd-keras export`."
+                    f"served; got {_join_errors(versions) or 'none of the configured versions'}. "
+                    "Check its configuration, or export it again with `jdfd-keras export`."
                 )
         self._thread.start()
 
     def close(self, timeout_s: float = 30.0) -> None:
-        """Stop looking, and let go of all models.
+        """Stop polling and unload all models.
 
         Args:
-            timeout_s: How long calls that still run are waited for. What they use is left alone:
-                to close a session under a call would crash the process.
+            timeout_s: Longest time to wait for running requests, in seconds. A model still in use
+                is not unloaded: closing the session of a running request crashes the process.
         """
         self._stopped.set()
         if self._thread.is_alive():
@@ -117,12 +117,12 @@ class Repository:
             time.sleep(0.05)
 
     def poll(self) -> None:
-        """Look at the folders once, and load and let go of what has changed.
+        """Read the folders once; load and unload what has changed.
 
-        A version that cannot be loaded is left at END and said once on stderr; it is tried again
-        when its files have changed. A version that is not wanted any more, or whose folder has
-        gone, is let go only while a wanted one is AVAILABLE: an accident of the file system, such
-        as a mount that vanishes, does not take away the last good version.
+        A version that cannot be loaded goes to END, with one message on stderr; it is retried when
+        its files change. A version that is no longer configured, or whose folder was removed, is
+        unloaded only while a configured one is AVAILABLE: a failure of the file system, such as a
+        lost mount, never removes the last good version.
         """
         with self._polling:
             for config in self.configs.values():
@@ -133,18 +133,18 @@ class Repository:
     def use(
         self, name: str, version: int | None = None, label: str | None = None
     ) -> Iterator[ServedVersion]:
-        """Give a version, and keep it loaded as long as it is used.
+        """Select a version and keep it loaded inside the block.
 
         Args:
             name: The model.
-            version: The version; if not given the newest.
-            label: Or a label of the configuration.
+            version: The version number; the newest if neither this nor `label` is given.
+            label: A label of the configuration.
 
         Yields:
-            The version, AVAILABLE when it was given.
+            The version, AVAILABLE at that time.
 
         Raises:
-            CallError: If there is none such.
+            CallError: If no such version is available.
         """
         if label is not None and name in self.configs:
             if label not in self.configs[name].labels:
@@ -157,8 +157,8 @@ class Repository:
                 if served.state == "AVAILABLE" and version in (None, served.version)
             ]
             if not available:
-                asked = f"Latest({name})" if version is None else f"Specific({name}, {version})"
-                raise CallError(f"Servable not found for request: {asked}", "NOT_FOUND")
+                requested = f"Latest({name})" if version is None else f"Specific({name}, {version})"
+                raise CallError(f"Servable not found for request: {requested}", "NOT_FOUND")
             served = max(available, key=lambda served: served.version)
             served.hold()
         try:
@@ -173,10 +173,14 @@ class Repository:
         ]
 
     def states(self, name: str, version: int | None = None) -> list[ServedVersion]:
-        """Tell the versions of a model that are or were there, newest first.
+        """Return the present and unloaded versions of a model, newest first.
+
+        Args:
+            name: The model.
+            version: Only this version.
 
         Raises:
-            CallError: If there is none, or not this one.
+            CallError: If there is none.
         """
         with self._lock:
             versions = dict(self._versions.get(name, {}))
@@ -201,15 +205,15 @@ class Repository:
             and versions[number].error
             and versions[number]._stamp == _stamp(path)
         }
-        # What is broken does not count among the newest: the one before it is served instead.
-        wanted = config.choose(found.keys() - broken)
-        for number in wanted:
+        # A broken version does not count as newest: the previous one is served instead.
+        configured = config.choose(found.keys() - broken)
+        for number in configured:
             if number not in versions or versions[number].state == "END":
                 self._load(config.name, number, found[number])
         with self._lock:
-            if any(versions[number].state == "AVAILABLE" for number in wanted):
+            if any(versions[number].state == "AVAILABLE" for number in configured):
                 for number, served in versions.items():
-                    if served.state == "AVAILABLE" and number not in wanted:
+                    if served.state == "AVAILABLE" and number not in configured:
                         served.state = "UNLOADING"
             for number in [n for n in versions if n not in found and versions[n].state == "END"]:
                 del versions[number]
@@ -236,7 +240,7 @@ class Repository:
                 served.state = "AVAILABLE"
 
     def _close_unused(self) -> int:
-        """Close versions that nobody uses any more; give how many are still used."""
+        """Unload versions that are no longer in use; return how many still are."""
         with self._lock:
             leaving = [served for served in self.all() if served.state == "UNLOADING"]
             unused = [served for served in leaving if served._users == 0]
@@ -248,13 +252,17 @@ class Repository:
 
 
 def load_engine(path: Path) -> SavedModelEngine:
-    """Load a version, see that it is whole, and warm it up.
+    """Load a version, verify its checksums, and run its warm-up requests.
 
     Args:
-        path: The folder that holds saved_model.pb.
+        path: The folder with saved_model.pb.
 
     Raises:
-        OSError: If it is damaged in whatever way.
+        OSError: If it is damaged in any way.
+
+    Example:
+        >>> sorted(load_engine(Path("saved_models/detector/1")).signatures)
+        ['classify', 'explain', 'faces', 'metadata', 'reconstruct', 'serving_default']
     """
     if (path / CHECKSUMS).is_file():
         verify_checksums(path)
@@ -271,23 +279,25 @@ def load_engine(path: Path) -> SavedModelEngine:
 def _find(base_path: Path) -> dict[int, Path]:
     try:
         found = find_versions(base_path)
-    except OSError:  # no folder, none in it, or one that cannot be read now
+    except OSError:  # the folder is missing, empty or currently unreadable
         return {}
     return {number: path for number, path in found.items() if number <= MAX_VERSION}
 
 
 def _stamp(path: Path) -> frozenset:
-    """Tell two states of a folder apart without reading its files."""
+    """Fingerprint the files of a folder without reading them."""
     stamp = set()
-    for folder, _, names in os.walk(path):  # unlike rglob it bears that one has gone meanwhile
+    for folder, _, names in os.walk(
+        path
+    ):  # unlike rglob, tolerates folders that are removed meanwhile
         for name in names:
             file = os.path.join(folder, name)
             with contextlib.suppress(OSError):
                 status = os.stat(file)
-                # That of the last change tells of rights that were mended, too.
+                # ctime also changes with permissions.
                 stamp.add((file, status.st_size, status.st_mtime_ns, status.st_ctime_ns))
     return frozenset(stamp)
 
 
-def _show_errors(versions) -> str:
+def _join_errors(versions) -> str:
     return "; ".join(f"version {served.version}: {served.error}" for served in versions)

@@ -1,8 +1,8 @@
-"""TensorFlow Serving's REST bodies: JSON to arrays, arrays to JSON.
+"""Decoding of REST request bodies and encoding of responses, as in TensorFlow Serving.
 
-Takes bytes and a signature; gives named arrays, and the way back. Pure translation: knows
-nothing of sockets, models or TensorFlow. What is accepted, what is refused and with which words
-follows TensorFlow Serving 2.20.0 as it was measured.
+Converts JSON to named arrays by a signature, and named arrays to JSON. Independent of sockets,
+models and TensorFlow. What is accepted or rejected, and the error texts, follow TensorFlow Serving
+2.20.0 as recorded.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jdfd_keras.client.signatures import SCORE_BYTES, Signature, TensorInfo
+from jdfd_keras.client.signatures import SERVING_DEFAULT, Signature, TensorInfo
 from jdfd_keras.serving.server.call_errors import CallError
 from jdfd_keras.serving.server.json_arrays import (
     decode_array,
@@ -22,12 +22,12 @@ from jdfd_keras.serving.server.json_arrays import (
     type_name,
 )
 
-# Of a request that cannot be read, rows that are looked at one by one to find the one at fault.
-MOST_NAMED = 1000
+# Rows of an invalid request that are decoded one by one to find the invalid one.
+MAX_CHECKED_ROWS = 1000
 
 
 class PredictRequest(NamedTuple):
-    """A body of `:predict`; the signature decides how `values` are read."""
+    """The body of `:predict`; `values` are decoded by the signature."""
 
     signature_name: str
     is_row: bool
@@ -35,23 +35,27 @@ class PredictRequest(NamedTuple):
 
 
 class ExamplesRequest(NamedTuple):
-    """A body of `:classify` or `:regress`: for each example lists of bytes, int or float."""
+    """The body of `:classify` or `:regress`: per example, lists of bytes, int or float by name."""
 
     signature_name: str
     examples: list[dict[str, list]]
 
 
 def parse_predict(body: bytes) -> PredictRequest:
-    """Read the body of a predict request.
+    """Parse the body of a predict request.
 
     Args:
-        body: JSON with `instances` (row form) or `inputs` (column form).
+        body: JSON with `instances` (row format) or `inputs` (column format).
 
     Returns:
-        Its values, not yet arrays.
+        The request, with values that are not decoded yet.
 
     Raises:
-        CallError: If it is not such a body.
+        CallError: If the body is invalid.
+
+    Example:
+        >>> parse_predict(b'{"instances": [1, 2]}')
+        PredictRequest(signature_name='serving_default', is_row=True, values=[1, 2])
     """
     document = _parse_object(body)
     name = _signature_name(document)
@@ -64,17 +68,17 @@ def parse_predict(body: bytes) -> PredictRequest:
 
 
 def decode_inputs(request: PredictRequest, signature: Signature) -> dict[str, np.ndarray]:
-    """Turn the values of a predict request into the inputs of a signature.
+    """Decode the values of a predict request.
 
     Args:
-        request: What `parse_predict` gave.
-        signature: The signature that it names.
+        request: The result of `parse_predict`.
+        signature: The requested signature.
 
     Returns:
-        An array for each input; text is an object array of bytes.
+        One array per input; strings become an object array of bytes.
 
     Raises:
-        CallError: If names, shapes or types do not fit.
+        CallError: If names, shapes or types do not match the signature.
     """
     if request.is_row:
         return _decode_rows(request.values, signature.inputs)
@@ -82,17 +86,21 @@ def decode_inputs(request: PredictRequest, signature: Signature) -> dict[str, np
 
 
 def encode_outputs(outputs: dict[str, np.ndarray], is_row: bool) -> dict:
-    """Give outputs the form of the request.
+    """Encode outputs in the format of the request.
 
     Args:
-        outputs: An array for each output.
-        is_row: Whether the request was in row form.
+        outputs: One array per output.
+        is_row: Whether the request had the row format.
 
     Returns:
-        `predictions` or `outputs`, ready for JSON; a single output stands without its name.
+        `predictions` or `outputs`, JSON-ready; a single output is given without its name.
 
     Raises:
-        CallError: If outputs of a row request do not have one row for each other's.
+        CallError: If the row format was requested and the outputs differ in their number of rows.
+
+    Example:
+        >>> encode_outputs({"scores": np.array([0.5, 0.25])}, is_row=True)
+        {'predictions': [0.5, 0.25]}
     """
     values = {name: encode_array(name, array) for name, array in outputs.items()}
     if not is_row:
@@ -109,16 +117,20 @@ def encode_outputs(outputs: dict[str, np.ndarray], is_row: bool) -> dict:
 
 
 def parse_examples(body: bytes) -> ExamplesRequest:
-    """Read the body of a classify or regress request.
+    """Parse the body of a classify or regress request.
 
     Args:
-        body: JSON with `examples`, and optionally `context`, features that all examples share.
+        body: JSON with `examples` and optionally `context`, features shared by all examples.
 
     Returns:
-        The examples, each with the context, which its own features override.
+        The examples, each merged with the context; an example's own features take precedence.
 
     Raises:
-        CallError: If it is not such a body.
+        CallError: If the body is invalid.
+
+    Example:
+        >>> parse_examples(b'{"context": {"a": 1}, "examples": [{"b": 2}]}').examples
+        [{'a': [1], 'b': [2]}]
     """
     document = _parse_object(body)
     name = _signature_name(document)
@@ -133,13 +145,13 @@ def _parse_object(body: bytes) -> dict:
     if not body:
         raise CallError("JSON Parse error: The document is empty")
     try:
-        # Of a key that is there twice the first counts.
+        # The first of duplicate keys counts.
         document = json.loads(
             body.decode("utf-8"), object_pairs_hook=lambda pairs: dict(reversed(pairs))
         )
     except RecursionError:
         raise CallError("JSON Parse error: The document is nested too deeply") from None
-    except ValueError as error:  # also of text that is not UTF-8
+    except ValueError as error:  # also if the text is not UTF-8
         raise CallError(f"JSON Parse error: {error}") from None
     if not isinstance(document, dict):
         raise CallError(f"{show(document)} Not formatted correctly: expected an object")
@@ -147,10 +159,10 @@ def _parse_object(body: bytes) -> dict:
 
 
 def _signature_name(document: dict) -> str:
-    name = document.get("signature_name", SCORE_BYTES)
+    name = document.get("signature_name", SERVING_DEFAULT)
     if not isinstance(name, str):
         raise CallError(f"{show(document)} 'signature_name' must be a string")
-    return name or SCORE_BYTES
+    return name or SERVING_DEFAULT
 
 
 def _decode_rows(rows, inputs: dict[str, TensorInfo]) -> dict[str, np.ndarray]:
@@ -195,9 +207,9 @@ def _decode_column(values: list, info: TensorInfo) -> np.ndarray:
 
 
 def _raise_for_element(values: list, info: TensorInfo) -> None:
-    """Say which row is at fault, if it is one of the first: to read them one by one is slow."""
+    """Raise an error that names the invalid row, searched among the first ones: it is slow."""
     first = None
-    for index, value in enumerate(values[:MOST_NAMED]):
+    for index, value in enumerate(values[:MAX_CHECKED_ROWS]):
         try:
             array = decode_array(value, info)
             first = array if first is None else first

@@ -1,8 +1,7 @@
-"""TensorFlow Serving's REST interface on a socket.
+"""TensorFlow Serving's REST interface: routes, and the HTTP server.
 
-Takes calls and options; listens, reads bodies within limits, and writes answers. Which path
-answers what is in `routes`. It has no TLS and no authentication: beyond this machine a proxy
-stands in front.
+Takes an `InferenceService` and an address; reads requests within the limits and sends responses.
+It has no TLS and no authentication: on a network, put a proxy before it.
 """
 
 import asyncio
@@ -10,43 +9,108 @@ import contextlib
 import gzip
 import json
 import logging
+import re
 import zlib
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 
+import numpy as np
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
-from jdfd_keras.serving.server import routes
+from jdfd_keras.inference.saved_model import serialize_example
+from jdfd_keras.serving.server import inference_service as inference
+from jdfd_keras.serving.server import rest_codec
 from jdfd_keras.serving.server.call_errors import CallError
-from jdfd_keras.serving.server.inference_service import Calls
+from jdfd_keras.serving.server.inference_service import InferenceService
+from jdfd_keras.serving.server.repository import MAX_VERSION, ServedVersion
 
+ROUTE = re.compile(
+    r"/v1/models/(?P<name>[^/:]+)"
+    r"(?:/versions/(?P<version>[0-9]{1,30})|/labels/(?P<label>[^/:]+))?"
+    r"(?P<verb>/metadata|:predict|:classify|:regress)?"
+)
+APIS = {
+    None: "GetModelStatus",
+    "/metadata": "GetModelMetadata",
+    ":predict": "Predict",
+    ":classify": "Classify",
+    ":regress": "Regress",
+}
 METRICS = "/monitoring/prometheus/metrics"
-IDLE_TIMEOUT_S = 60  # also for a head that does not come to its end
+IDLE_TIMEOUT_S = 60  # also for request headers that never end
 LINGER_TIMEOUT_S = 5
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 MIN_ZIPPED_BYTES = 1024
 NOT_FOUND = b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n"
 
 
-def _is_of_this_server(record: logging.LogRecord) -> bool:
+def _is_server_error(record: logging.LogRecord) -> bool:
     return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 LOGGER = logging.getLogger(__name__)
-# What is no HTTP is answered 400; a traceback for each would let anybody fill the disk.
-LOGGER.addFilter(_is_of_this_server)
+# Invalid HTTP is answered 400; with a traceback for each request anybody could fill the disk.
+LOGGER.addFilter(_is_server_error)
+
+
+@dataclass(frozen=True)
+class Route:
+    """A parsed path.
+
+    Attributes:
+        api: The API, named as in gRPC.
+        name: The model.
+        version: The requested version, or None.
+        label: The requested version label, or None.
+    """
+
+    api: str
+    name: str
+    version: int | None
+    label: str | None
+
+
+def parse_route(method: str, path: str) -> Route:
+    """Parse a path.
+
+    Args:
+        method: `GET`, `POST` and so on.
+        path: The raw path with its query, neither decoded nor normalized.
+
+    Returns:
+        The route.
+
+    Raises:
+        CallError: If the path is not part of the interface.
+
+    Example:
+        >>> parse_route("POST", "/v1/models/detector/labels/stable:predict")
+        Route(api='Predict', name='detector', version=None, label='stable')
+    """
+    match = ROUTE.fullmatch(path)
+    verb = match["verb"] if match else None
+    if not match or method != ("POST" if (verb or "").startswith(":") else "GET"):
+        if method == "GET" and path == "/v1/models":
+            raise CallError("Missing model name in request.")
+        raise CallError(f"Malformed request: {method} {path}")
+    version = match["version"] and int(match["version"])
+    if version and version > MAX_VERSION:
+        raise CallError(f"Failed to convert version: {version} to numeric.")
+    return Route(APIS[verb], match["name"], version, match["label"])
 
 
 class RestServer:
-    """The listening socket and its connections."""
+    """The HTTP server and its connections."""
 
-    def __init__(self, calls: Calls):
-        """Get ready; nothing listens yet.
+    def __init__(self, service: InferenceService):
+        """Create a server that does not listen yet.
 
         Args:
-            calls: The models and limits.
+            service: The models and limits.
         """
-        self._calls = calls
+        self._service = service
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -54,10 +118,10 @@ class RestServer:
         self._runner = web.ServerRunner(
             web.Server(
                 self._handle,
-                handler_cancellation=True,  # who went away is not waited for
+                handler_cancellation=True,  # stop when the client disconnects
                 keepalive_timeout=IDLE_TIMEOUT_S,
                 lingering_time=LINGER_TIMEOUT_S,
-                auto_decompress=False,  # it knows no limit
+                auto_decompress=False,  # aiohttp's has no size limit
                 access_log=None,
                 logger=LOGGER,
             ),
@@ -70,10 +134,10 @@ class RestServer:
 
         Args:
             host: The address.
-            port: The port; 0 takes a free one, which `port` then tells.
+            port: The port; 0 chooses a free one. The attribute `port` holds the actual one.
 
         Raises:
-            OSError: If the address cannot be had.
+            OSError: If the address cannot be bound.
         """
         await self._runner.setup()
         site = web.TCPSite(self._runner, host, port, backlog=1024)
@@ -81,15 +145,15 @@ class RestServer:
         self.port = self._runner.addresses[0][1]
 
     async def drain(self, timeout_s: float) -> None:
-        """Take no new connection, finish what is in flight, and end.
+        """Accept no new connections, complete requests in flight, and close.
 
         Args:
-            timeout_s: How long requests in flight are waited for.
+            timeout_s: Longest time to wait for requests in flight, in seconds.
         """
         self._is_draining = True
         for site in self._runner.sites:
             await site.stop()
-        # The runner's own way to wait takes in no more of a body that is still on its way.
+        # While the runner itself waits, it does not read the rest of a partly received body.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._idle.wait(), timeout_s)
         await self._runner.cleanup()
@@ -97,82 +161,137 @@ class RestServer:
     async def _handle(self, request: web.BaseRequest) -> web.Response:
         path = request.raw_path
         if path == METRICS and request.method == "GET":
-            text = await self._calls.translate(self._calls.metrics.expose)
-            return _respond(200, text, "text/plain")
+            text = await self._service.run_in_thread(self._service.metrics.expose)
+            return _make_response(200, text, "text/plain")
         if not path.startswith("/v1/"):
-            return _respond(404, NOT_FOUND, "text/html")
+            return _make_response(404, NOT_FOUND, "text/html")
         if request.method == "OPTIONS":
-            # As TensorFlow Serving; no header lets a web page read answers.
+            # As TensorFlow Serving; no header allows a web page to read responses.
             status = 200 if "Origin" in request.headers else 400
-            return _respond(status, b"", "text/html; charset=ISO-8859-1")
+            return _make_response(status, b"", "text/html; charset=ISO-8859-1")
         self._in_flight += 1
         self._idle.clear()
         try:
-            response = await self._answer(request, path)
+            response = await self._respond(request, path)
         finally:
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
         if self._is_draining or not request.content.is_eof():
-            response.force_close()  # what follows would be read as the next request
+            response.force_close()  # the rest of the body would be read as the next request
         return response
 
-    async def _answer(self, request: web.BaseRequest, path: str) -> web.Response:
+    async def _respond(self, request: web.BaseRequest, path: str) -> web.Response:
+        service = self._service
         try:
-            with self._calls.holding_bytes() as hold:
-                with self._calls.counting_refusals("REST"):
-                    body = await self._read_body(request, hold)
-                    route = routes.parse_route(request.method, path)
-                async with self._calls.counted(route.name, route.api, "REST"):
-                    is_gzip = request.headers.get("Content-Encoding", "").lower() == "gzip"
-                    if is_gzip:
-                        body = await self._calls.translate(_inflate, body, self._max_body_bytes)
-                        hold(len(body))
-                    make_document = await routes.answer(self._calls, route, body)
+            with service.reserve_memory() as reserve:
+                with service.count_rejections("REST"):
+                    body = await self._read_body(request, reserve)
+                    route = parse_route(request.method, path)
+                async with service.track_request(route.name, route.api, "REST"):
+                    if request.headers.get("Content-Encoding", "").lower() == "gzip":
+                        body = await service.run_in_thread(_unzip, body, service.max_body_bytes)
+                        reserve(len(body))
+                    make_document = await _dispatch(service, route, body)
                     del body
                     zips = _accepts_gzip(request.headers.get("Accept-Encoding", ""))
-                    text, is_zipped = await self._calls.translate(_write, make_document, zips)
+                    text, is_zipped = await service.run_in_thread(_write, make_document, zips)
         except CallError as error:
             text = _encode({"error": str(error)})
-            response = _respond(error.http_status, text, "application/json")
+            response = _make_response(error.http_status, text, "application/json")
             if error.code == "UNAVAILABLE":
                 response.headers["Retry-After"] = "1"
             return response
-        response = _respond(200, text, "application/json")
+        response = _make_response(200, text, "application/json")
         if is_zipped:
             response.headers["Content-Encoding"] = "gzip"
         return response
 
-    @property
-    def _max_body_bytes(self) -> int:
-        return self._calls.max_body_bytes
-
-    async def _read_body(self, request: web.BaseRequest, hold: Callable[[int], None]) -> bytes:
-        if (request.content_length or 0) > self._max_body_bytes:
-            raise _too_large(request.content_length, self._max_body_bytes)
+    async def _read_body(self, request: web.BaseRequest, reserve: Callable[[int], None]) -> bytes:
+        limit = self._service.max_body_bytes
+        if (request.content_length or 0) > limit:
+            raise _too_large(request.content_length, limit)
         if request.headers.get("Expect", "").lower() == "100-continue":
             await request.writer.write(CONTINUE)
-            request.writer.output_size = 0  # or aiohttp would think that it had answered
-        parts = bytearray()
+            request.writer.output_size = 0  # else aiohttp assumes that a response was sent
+        body = bytearray()
         try:
-            async with asyncio.timeout(self._calls.timeout_s):
-                async for part in request.content.iter_any():
-                    if len(parts) + len(part) > self._max_body_bytes:
-                        raise _too_large(len(parts) + len(part), self._max_body_bytes)
-                    hold(len(part))
-                    parts += part
+            async with asyncio.timeout(self._service.timeout_s):
+                async for chunk in request.content.iter_any():
+                    if len(body) + len(chunk) > limit:
+                        raise _too_large(len(body) + len(chunk), limit)
+                    reserve(len(chunk))
+                    body += chunk
         except TimeoutError:
             raise CallError(
-                f"The body did not come within {self._calls.timeout_s:.3g} seconds",
+                f"The body was not received within {self._service.timeout_s:.3g} seconds",
                 "DEADLINE_EXCEEDED",
                 http_status=408,
             ) from None
         except web.RequestPayloadError as error:
             raise CallError(f"The body cannot be read: {error}") from None
-        return bytes(parts)
+        return bytes(body)
 
 
-def _respond(status: int, body: bytes, content_type: str) -> web.Response:
+async def _dispatch(service: InferenceService, route: Route, body: bytes) -> Callable[[], dict]:
+    """Process a request; return a function that makes the response document, in a thread."""
+    if route.api == "GetModelStatus":  # ignores a label, even one that does not exist
+        return partial(_status_document, service.repository.states(route.name, route.version))
+    with service.repository.use(route.name, route.version, route.label) as served:
+        if route.api == "GetModelMetadata":
+            return partial(
+                _metadata_document, served.name, served.version, served.engine.describe()
+            )
+        if route.api == "Predict":
+            request, inputs = await service.run_in_thread(_read_predict, served, body)
+            outputs = await service.run(served, request.signature_name, inputs)
+            return partial(rest_codec.encode_outputs, outputs, request.is_row)
+        method = inference.CLASSIFY if route.api == "Classify" else inference.REGRESS
+        limit = service.max_body_bytes
+        name, inputs = await service.run_in_thread(_read_examples, served, body, method, limit)
+        outputs = await service.run(served, name, inputs)
+        read = inference.read_classes if route.api == "Classify" else inference.read_values
+        return lambda: {"results": read(outputs)}
+
+
+def _status_document(states: list[ServedVersion]) -> dict:
+    return {
+        "model_version_status": [
+            {
+                "version": str(served.version),
+                "state": served.state,
+                "status": {"error_code": served.error_code, "error_message": served.error},
+            }
+            for served in states
+        ]
+    }
+
+
+def _metadata_document(name: str, version: int, signatures: dict) -> dict:
+    return {
+        "model_spec": {"name": name, "signature_name": "", "version": str(version)},
+        "metadata": {"signature_def": {"signature_def": signatures}},
+    }
+
+
+def _read_predict(
+    served: ServedVersion, body: bytes
+) -> tuple[rest_codec.PredictRequest, dict[str, np.ndarray]]:
+    request = rest_codec.parse_predict(body)
+    signature = inference.find_signature(served, request.signature_name)
+    return request, rest_codec.decode_inputs(request, signature)
+
+
+def _read_examples(
+    served: ServedVersion, body: bytes, method: str, limit: int
+) -> tuple[str, dict[str, np.ndarray]]:
+    name, features = rest_codec.parse_examples(body)
+    inference.check_signature(name, served.engine.signatures.get(name), method)
+    serialized = (serialize_example(feature) for feature in features)
+    return name, {inference.INPUT: inference.stack_examples(serialized, limit)}
+
+
+def _make_response(status: int, body: bytes, content_type: str) -> web.Response:
     headers = {"Content-Type": content_type, "Server": "jdfd-keras"}
     return web.Response(status=status, body=body, headers=headers)
 
@@ -188,16 +307,16 @@ def _write(make_document: Callable[[], dict], zips: bool) -> tuple[bytes, bool]:
     return text, False
 
 
-def _inflate(body: bytes, max_bytes: int) -> bytes:
-    unpacker = zlib.decompressobj(wbits=31)  # gzip alone
+def _unzip(body: bytes, max_bytes: int) -> bytes:
+    decompressor = zlib.decompressobj(wbits=31)  # gzip only
     try:
-        text = unpacker.decompress(body, max_bytes + 1)
+        text = decompressor.decompress(body, max_bytes + 1)
     except zlib.error as error:
         raise CallError(f"JSON Parse error: the body is not gzip: {error}") from None
     if len(text) > max_bytes:
         raise _too_large(f"more than {max_bytes} unpacked", max_bytes)
-    if not unpacker.eof:
-        raise CallError("JSON Parse error: the gzip body is cut short")
+    if not decompressor.eof:
+        raise CallError("JSON Parse error: the gzip body is truncated")
     return text
 
 

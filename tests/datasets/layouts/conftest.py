@@ -1,11 +1,11 @@
-"""What the tests of layouts share: a data set of empty files, for a layout opens no video."""
+"""Shared fixture of the tests of layouts: a data set of empty files."""
 
 import pytest
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Make a data set called `mine` of empty files, and of files with a text by their names."""
+    """Return a function that makes a data set `mine` of empty files, and of files with texts."""
 
     def make(*paths, texts=None):
         root = tmp_path / "mine"

@@ -11,7 +11,7 @@ from jdfd_keras.options import PrepareOptions
 PUBLISHED = Path(__file__).parents[3].parent / "shared/splits/celebdf_v2_List_of_testing_videos.txt"
 TEST_LIST = "List_of_testing_videos.txt"
 
-# Three test fakes on the two real clips id0_0000 and id1_0003, of which the list holds the second.
+# Three test fakes of the real clips id0_0000 and id1_0003, of which only the second is listed.
 LIST = """\
 1 YouTube-real/00170.mp4
 1 Celeb-real/id1_0003.mp4
@@ -40,7 +40,7 @@ def listed(root, layout="celebdf", **options):
 
 @pytest.fixture
 def archive(folder):
-    """A small Celeb-DF with the list above; `text` is put in its place."""
+    """Return a function that makes a small Celeb-DF with LIST, or with another `text`."""
 
     def make(*more, text=LIST, without=()):
         return folder(*sorted((TESTED | TRAINED | {*more}) - {*without}), texts={TEST_LIST: text})
@@ -49,7 +49,7 @@ def archive(folder):
 
 
 def uncovered(listing):
-    """Sources of the test fakes that sit on a real clip of training; one for each such fake."""
+    """Return the source of every test fake that was made from a real training clip."""
     real = {
         video.source_ids
         for video in listing.videos
@@ -83,28 +83,28 @@ def test_every_kind_of_file_is_described(
     assert (video.path, video.label, video.split) == (f"{name}.mp4", label, split)
     assert (video.manipulation, video.compression) == ("Celeb-synthesis" if label else "", "")
     assert video.source_ids == source_ids
-    assert found.people[video_id] == people
+    assert found.subjects[video_id] == people
 
 
-def test_the_published_list_is_for_testing_and_all_else_for_training(archive):
+def test_listed_videos_are_for_testing_and_all_others_for_training(archive):
     found = listed(archive())
     by_split = {
         split: {video.path for video in found.videos if video.split == split}
         for split in ("train", "val", "test")
     }
     assert by_split == {"train": TRAINED, "val": set(), "test": TESTED}
-    assert (found.missing, found.unknown) == ([], [])
+    assert (found.missing, found.unrecognized) == ([], [])
     assert [video.video_id for video in found.videos] == sorted(
         video.video_id for video in found.videos
     )
 
 
-def test_people_are_told_of_every_video(archive):
+def test_every_video_has_subjects(archive):
     found = listed(archive())
-    assert set(found.people) == {video.video_id for video in found.videos}
+    assert set(found.subjects) == {video.video_id for video in found.videos}
 
 
-def test_one_in_the_list_means_real(archive):
+def test_label_1_of_the_list_means_real(archive):
     videos = listed(archive()).videos
     labels = {video.path: video.label for video in videos if video.split == "test"}
     assert labels == {
@@ -112,13 +112,13 @@ def test_one_in_the_list_means_real(archive):
     }
 
 
-def test_fakes_that_sit_on_a_real_clip_of_training_share_its_source(archive):
+def test_a_test_fake_shares_its_source_with_the_training_clip_it_was_made_from(archive):
     # Two of the three, on one clip.
     assert uncovered(listed(archive())) == [("id0_0000",), ("id0_0000",)]
 
 
-@pytest.mark.skipif(not PUBLISHED.is_file(), reason="the published list is not here")
-def test_the_published_list_has_518_videos_and_234_fakes_on_real_clips_beside_it(folder):
+@pytest.mark.skipif(not PUBLISHED.is_file(), reason="the published list does not exist")
+def test_the_published_list_has_518_videos_and_234_fakes_of_unlisted_real_clips(folder):
     text = PUBLISHED.read_text()
     paths = {line.split()[1] for line in text.splitlines()}
     below = {
@@ -131,17 +131,17 @@ def test_the_published_list_has_518_videos_and_234_fakes_on_real_clips_beside_it
     assert Counter(video.label for video in tested) == {0: 178, 1: 340}
     assert len(uncovered(found)) == 234
     assert len(set(uncovered(found))) == 164
-    assert (found.missing, found.unknown) == ([], [])
+    assert (found.missing, found.unrecognized) == ([], [])
 
 
-def test_entries_of_the_list_that_are_not_there_are_missing(archive):
-    gone = {"YouTube-real/00170.mp4", "Celeb-synthesis/id0_id2_0000.mp4"}
-    found = listed(archive(without=gone))
-    assert sorted(found.missing) == sorted(gone)
-    assert {video.path for video in found.videos if video.split == "test"} == TESTED - gone
+def test_listed_videos_that_do_not_exist_are_missing(archive):
+    absent = {"YouTube-real/00170.mp4", "Celeb-synthesis/id0_id2_0000.mp4"}
+    found = listed(archive(without=absent))
+    assert sorted(found.missing) == sorted(absent)
+    assert {video.path for video in found.videos if video.split == "test"} == TESTED - absent
 
 
-def test_empty_lines_and_the_line_ends_of_windows_do_no_harm(archive):
+def test_the_list_may_have_a_byte_order_mark_empty_lines_and_windows_line_ends(archive):
     text = "\ufeff\r\n" + LIST.replace("\n", "\r\n") + "\r\n   \r\n"
     found = listed(archive(text=text))
     assert {video.path for video in found.videos if video.split == "test"} == TESTED
@@ -169,29 +169,29 @@ def test_empty_lines_and_the_line_ends_of_windows_do_no_harm(archive):
         "<!DOCTYPE html>",
     ],
 )
-def test_a_line_of_an_unknown_folder_or_with_a_wrong_label_is_refused_by_name(archive, line):
+def test_a_line_with_an_invalid_clip_or_label_raises_an_error(archive, line):
     root = archive(text=f"{LIST}{line}\n")
     with pytest.raises(
-        ValueError, match=re.escape("got 1 that name no clip of Celeb-DF")
+        ValueError, match=re.escape("got 1 with an invalid clip or label")
     ) as caught:
         listed(root)
     assert repr(line) in str(caught.value)
     assert f"{root}/{TEST_LIST}" in str(caught.value)
 
 
-def test_a_list_that_is_turned_round_as_a_whole_is_refused(archive):
+def test_a_list_with_inverted_labels_raises_an_error(archive):
     turned = "".join(f"{1 - int(line[0])}{line[1:]}\n" for line in LIST.splitlines())
-    with pytest.raises(ValueError, match=r"1 is real.* got 5 that name no clip"):
+    with pytest.raises(ValueError, match=r"1 is real.* got 5 with an invalid clip"):
         listed(archive(text=turned))
 
 
-def test_a_list_that_is_not_there_is_an_error_that_names_it(folder):
+def test_a_missing_list_raises_an_error(folder):
     root = folder("Celeb-real/id0_0000.mp4", "Celeb-synthesis/id0_id1_0000.mp4")
     with pytest.raises(FileNotFoundError, match=re.escape(f"{root}/{TEST_LIST}; got no such file")):
         listed(root)
 
 
-def test_a_list_that_is_no_text_is_refused_by_name(archive):
+def test_a_list_that_is_not_utf_8_raises_an_error(archive):
     root = archive()
     (root / TEST_LIST).write_bytes(b"\xff\xfe1\x00")
     with pytest.raises(ValueError, match=re.escape(f"UTF-8 in {root}/{TEST_LIST}")):
@@ -213,9 +213,9 @@ def test_a_list_that_is_no_text_is_refused_by_name(archive):
         "frame.png",
     ],
 )
-def test_a_stranger_is_named_as_unknown(archive, path):
+def test_a_file_of_another_form_is_unrecognized(archive, path):
     found = listed(archive(path))
-    assert found.unknown == [path]
+    assert found.unrecognized == [path]
     assert {video.path for video in found.videos} == TESTED | TRAINED
 
 
@@ -228,20 +228,20 @@ def test_a_stranger_is_named_as_unknown(archive, path):
         [],
     ],
 )
-def test_a_wrong_root_is_refused_by_the_folders_that_were_looked_for(folder, paths):
+def test_a_wrong_root_raises_an_error_that_names_the_expected_folders(folder, paths):
     with pytest.raises(
         ValueError, match=r"Expected Celeb-DF in .*Celeb-real/, Celeb-synthesis/, YouTube-real/"
     ):
         listed(folder(*paths, texts={TEST_LIST: LIST}))
 
 
-def test_its_one_manipulation_can_be_chosen_and_another_not(archive):
+def test_only_its_own_manipulation_can_be_selected(archive):
     root = archive()
     assert listed(root, manipulations="Celeb-synthesis") == listed(root)
     with pytest.raises(ValueError, match="which has Celeb-synthesis; got Deepfakes"):
         listed(root, manipulations="Deepfakes")
 
 
-def test_a_compression_is_refused_for_it_is_not_known_of_any_video(archive):
-    with pytest.raises(ValueError, match=r"compression 'c23' in mine; got only ''\. Leave"):
+def test_a_compression_cannot_be_selected_since_none_is_stated(archive):
+    with pytest.raises(ValueError, match=r"compression 'c23' in mine; got only ''\. Omit"):
         listed(archive(), compression="c23")

@@ -18,7 +18,7 @@ def listed(root):
 
 @pytest.fixture
 def parts(folder):
-    """Make a data set of parts: part to its metadata; a part "" is the folder itself."""
+    """Return a function that makes folders with metadata; "" is the root itself."""
 
     def make(metadata, *more, without=()):
         paths, texts = set(more), {}
@@ -38,7 +38,7 @@ def described(listing):
     }
 
 
-def test_each_part_is_listed_as_its_metadata_has_it(parts):
+def test_each_folder_is_listed_from_its_metadata(parts):
     root = parts(
         {
             "dfdc_train_part_0": {"a.mp4": FAKE | {"original": "b.mp4"}, "b.mp4": REAL},
@@ -53,10 +53,10 @@ def test_each_part_is_listed_as_its_metadata_has_it(parts):
     }
     assert [video.video_id for video in found.videos] == sorted(described(found))
     assert {video.compression for video in found.videos} == {""}
-    assert (found.missing, found.unknown, dict(found.people)) == ([], [], {})
+    assert (found.missing, found.unrecognized, dict(found.subjects)) == ([], [], {})
 
 
-def test_a_part_that_is_given_itself_has_the_ids_that_it_has_among_others(parts):
+def test_a_folder_has_the_same_ids_alone_and_with_others(parts):
     content = {"a.mp4": FAKE | {"original": "b.mp4"}, "b.mp4": REAL}
     root = parts({PART: content})
     among_others, by_itself = described(listed(root)), described(listed(root / PART))
@@ -79,7 +79,7 @@ def test_a_video_without_a_label_is_unlabelled(parts, facts):
     ("named", "expected"),
     [("validation", "val"), ("val", "val"), ("test", "test"), ("TEST", "test")],
 )
-def test_splits_stay_where_another_than_training_is_named(parts, named, expected):
+def test_splits_are_kept_if_one_video_is_not_for_training(parts, named, expected):
     root = parts({"part": {"a.mp4": REAL, "b.mp4": REAL | {"split": named}}})
     assert {video.path: video.split for video in listed(root).videos} == {
         "part/a.mp4": "train",
@@ -87,7 +87,7 @@ def test_splits_stay_where_another_than_training_is_named(parts, named, expected
     }
 
 
-def test_splits_of_which_one_part_names_another_stay_in_all_parts(parts):
+def test_splits_are_kept_in_all_folders_if_one_has_another_split(parts):
     root = parts({"train": {"a.mp4": REAL}, "test": {"b.mp4": REAL | {"split": "test"}}})
     assert {video.path: video.split for video in listed(root).videos} == {
         "train/a.mp4": "train",
@@ -95,35 +95,35 @@ def test_splits_of_which_one_part_names_another_stay_in_all_parts(parts):
     }
 
 
-def test_splits_are_left_open_where_none_is_named(parts):
+def test_no_split_is_assigned_if_the_metadata_has_none(parts):
     root = parts({"part": {"a.mp4": {"label": "REAL"}, "b.mp4": {"label": "FAKE"}}})
     assert {video.split for video in listed(root).videos} == {""}
 
 
-def test_entries_that_are_not_there_are_missing(parts):
-    gone = ["dfdc_train_part_0/b.mp4", "dfdc_train_part_1/c.mp4"]
+def test_videos_of_the_metadata_that_do_not_exist_are_missing(parts):
+    absent = ["dfdc_train_part_0/b.mp4", "dfdc_train_part_1/c.mp4"]
     root = parts(
         {"dfdc_train_part_0": {"a.mp4": FAKE, "b.mp4": REAL}, "dfdc_train_part_1": {"c.mp4": REAL}},
-        without=gone,
+        without=absent,
     )
     found = listed(root)
-    assert sorted(found.missing) == gone
+    assert sorted(found.missing) == absent
     assert [video.path for video in found.videos] == ["dfdc_train_part_0/a.mp4"]
 
 
-def test_a_fake_keeps_its_source_when_its_original_is_not_there(parts):
+def test_a_fake_keeps_its_source_if_its_original_is_missing(parts):
     found = described(listed(parts({PART: {"a.mp4": FAKE, "c.mp4": FAKE}})))
     assert [entry[3] for entry in found.values()] == [("owner",), ("owner",)]
 
 
-def test_videos_that_no_metadata_has_are_unknown(parts):
-    strangers = [f"{PART}/z.mp4", f"{PART}/below/a.mp4", "other/a.mp4", "a.mp4", f"{PART}/a.png"]
-    found = listed(parts({PART: {"a.mp4": REAL}}, *strangers, f"{PART}/notes.txt"))
-    assert sorted(found.unknown) == sorted(strangers)
+def test_videos_without_metadata_are_unrecognized(parts):
+    others = [f"{PART}/z.mp4", f"{PART}/below/a.mp4", "other/a.mp4", "a.mp4", f"{PART}/a.png"]
+    found = listed(parts({PART: {"a.mp4": REAL}}, *others, f"{PART}/notes.txt"))
+    assert sorted(found.unrecognized) == sorted(others)
     assert [video.path for video in found.videos] == [f"{PART}/a.mp4"]
 
 
-def test_metadata_that_is_no_json_is_refused_by_name(folder):
+def test_metadata_that_is_not_json_raises_an_error(folder):
     root = folder(f"{PART}/a.mp4", texts={f"{PART}/metadata.json": '{"a.mp4": '})
     with pytest.raises(
         ValueError, match=re.escape(f"Expected JSON in {root}/{PART}/metadata.json")
@@ -132,13 +132,13 @@ def test_metadata_that_is_no_json_is_refused_by_name(folder):
 
 
 @pytest.mark.parametrize("content", [["a.mp4"], {"a.mp4": "FAKE"}, {"a.mp4": None}, 7])
-def test_metadata_of_another_form_is_refused_by_name(folder, content):
+def test_metadata_of_another_form_raises_an_error(folder, content):
     root = folder(f"{PART}/a.mp4", texts={f"{PART}/metadata.json": json.dumps(content)})
     with pytest.raises(ValueError, match=re.escape(f"each video in {root}/{PART}/metadata.json")):
         listed(root)
 
 
-def test_metadata_that_is_no_text_is_refused_by_name(parts):
+def test_metadata_that_is_not_utf_8_raises_an_error(parts):
     root = parts({PART: {"a.mp4": REAL}})
     (root / PART / "metadata.json").write_bytes(b"\x80\x81")
     with pytest.raises(ValueError, match=re.escape(f"UTF-8 in {root}/{PART}/metadata.json")):
@@ -146,14 +146,14 @@ def test_metadata_that_is_no_text_is_refused_by_name(parts):
 
 
 @pytest.mark.parametrize("label", ["fake", "", 1, True, ["FAKE"], {"FAKE": 1}])
-def test_a_label_that_is_none_is_refused_by_name(parts, label):
+def test_an_invalid_label_raises_an_error(parts, label):
     root = parts({PART: {"a.mp4": REAL, "b.mp4": {"label": label}}})
     with pytest.raises(ValueError, match=re.escape(f"{PART}/b.mp4")) as caught:
         listed(root)
     assert f"got {label!r}." in str(caught.value)
 
 
-def test_the_test_videos_say_is_fake_in_place_of_a_label(parts):
+def test_test_videos_have_is_fake_instead_of_a_label(parts):
     facts = {"a.mp4": {"is_fake": 0}, "b.mp4": {"is_fake": 1}, "c.mp4": {"is_fake": "1"}}
     root = parts({PART: facts})
     assert [video.label for video in listed(root).videos] == [0, 1, 1]
@@ -162,24 +162,24 @@ def test_the_test_videos_say_is_fake_in_place_of_a_label(parts):
         listed(root)
 
 
-def test_a_split_that_is_none_is_refused_by_name(parts):
+def test_an_invalid_split_raises_an_error(parts):
     root = parts({PART: {"a.mp4": {"label": "REAL", "split": "tset"}}})
     with pytest.raises(ValueError, match="split of train.*a.mp4.*got 'tset'"):
         listed(root)
 
 
-def test_two_videos_of_one_id_are_refused_by_name(parts):
+def test_two_videos_with_the_same_id_raise_an_error(parts):
     root = parts({PART: {"a.mp4": REAL, "a.avi": REAL}})
     with pytest.raises(ValueError, match=rf"{PART}/a\.avi and {PART}/a\.mp4"):
         listed(root)
 
 
-def test_a_folder_without_metadata_is_refused(folder):
+def test_a_folder_without_metadata_raises_an_error(folder):
     with pytest.raises(ValueError, match=r"metadata\.json beside the videos.*dfdc_train_part_0/"):
         listed(folder(f"{PART}/a.mp4", f"{PART}/old-metadata.json"))
 
 
-def test_metadata_without_any_of_its_videos_is_refused(parts):
+def test_metadata_without_any_of_its_videos_raises_an_error(parts):
     root = parts({PART: {"a.mp4": REAL, "b.mp4": FAKE}}, without=[f"{PART}/a.mp4", f"{PART}/b.mp4"])
-    with pytest.raises(ValueError, match=rf"beside {PART}/metadata\.json.*none of the 2 "):
+    with pytest.raises(ValueError, match=rf"beside {PART}/metadata\.json.*none of the 2 videos "):
         listed(root)

@@ -20,7 +20,7 @@ PAIRS = {
     "val": ["720 672", "939 115", "284 263", "402 453", "820 818"],
     "test": ["953 974", "012 026", "078 955", "623 630", "919 015"],
 }
-# All clips that were cut from the same video as another, by the published list of sources.
+# All clips that were cut from the same video as another (published list of sources).
 OF_ONE_SOURCE = """
 331 332, 524 525, 566 567, 605 606, 614 615, 618 619, 639 640, 685 686 687, 755 756, 766 767,
 769 770, 787 788, 837 838, 875 876, 883 884, 937 938, 942 943, 954 955, 967 968, 973 974, 982 983,
@@ -30,10 +30,10 @@ OF_TWO_SPLITS = {"605 606", "639 640", "755 756", "837 838", "875 876", "954 955
 
 
 class Memory:
-    """A folder of empty files that lies nowhere."""
+    """A store of empty files in memory."""
 
-    def __init__(self, names, place="memory://data/ffpp"):
-        self.names, self.place = names, place
+    def __init__(self, names, location="memory://data/ffpp"):
+        self.names, self.location = names, location
 
     def list(self, below=""):
         return dict.fromkeys((name for name in self.names if name.startswith(below)), 0)
@@ -60,7 +60,7 @@ def shared_groups():
     return [group.split() for group in OF_ONE_SOURCE.replace("\n", " ").split(",")]
 
 
-def test_the_table_swaps_every_clip_with_one_that_swaps_with_it_in_the_same_split():
+def test_the_table_pairs_every_clip_with_a_clip_of_the_same_split():
     clips = read_clips()
     assert sorted(clips) == [f"{number:03d}" for number in range(1000)]
     for name, clip in clips.items():
@@ -71,7 +71,7 @@ def test_the_table_swaps_every_clip_with_one_that_swaps_with_it_in_the_same_spli
 
 
 @pytest.mark.parametrize("split", PAIRS)
-def test_the_table_holds_the_first_pairs_of_the_published_lists(split):
+def test_the_table_has_the_first_pairs_of_the_published_lists(split):
     clips = read_clips()
     for pair in PAIRS[split]:
         one, other = pair.split()
@@ -79,7 +79,7 @@ def test_the_table_holds_the_first_pairs_of_the_published_lists(split):
         assert (clips[other].partner, clips[other].split) == (one, split)
 
 
-def test_the_table_has_977_sources_and_names_each_by_its_first_clip():
+def test_the_table_has_977_sources_named_after_their_first_clips():
     expected = {f"{number:03d}": f"{number:03d}" for number in range(1000)}
     for group in shared_groups():
         expected |= dict.fromkeys(group, group[0])
@@ -97,8 +97,8 @@ def test_seven_pairs_of_clips_share_a_source_across_splits():
     assert found == OF_TWO_SPLITS
 
 
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published lists are not here")
-def test_the_table_is_that_of_the_published_lists():
+@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published lists do not exist")
+def test_the_table_equals_the_published_lists():
     expected = {}
     videos = {
         clip: video.rsplit(" ", 1)[0]
@@ -182,7 +182,7 @@ def test_every_kind_of_file_is_described(folder, path, expected):
         video.source_ids,
         video.split,
     )
-    assert found.unknown == []
+    assert found.unrecognized == []
 
 
 def test_a_whole_data_set_is_split_720_to_140_to_140_in_each_class():
@@ -193,11 +193,11 @@ def test_a_whole_data_set_is_split_720_to_140_to_140_in_each_class():
         for label in (0, 1)
         for split, number in (("train", 720), ("val", 140), ("test", 140))
     }
-    assert (found.missing, found.unknown) == ([], [])
+    assert (found.missing, found.unrecognized) == ([], [])
     assert len({video.video_id for video in found.videos}) == 2000
 
 
-def test_a_fake_names_the_sources_of_both_its_clips_and_lies_in_their_split():
+def test_a_fake_has_the_sources_and_the_split_of_both_its_clips():
     found = listed(Memory([*reals(), *fakes("FaceShifter")]))
     real = {video.path[-7:-4]: video for video in found.videos if video.label == 0}
     for video in found.videos:
@@ -215,7 +215,7 @@ def test_clips_cut_from_one_video_share_a_source_in_the_listing():
     assert len(by_source) == 977
 
 
-def test_all_manipulations_and_compressions_that_are_there_are_listed(folder):
+def test_all_existing_manipulations_and_compressions_are_listed(folder):
     paths = [
         *(f"original_sequences/youtube/{quality}/videos/000.mp4" for quality in ("raw", "c40")),
         *(f"manipulated_sequences/{swap}/raw/videos/000_003.mp4" for swap in SWAPS),
@@ -225,18 +225,18 @@ def test_all_manipulations_and_compressions_that_are_there_are_listed(folder):
     assert [video.video_id for video in videos] == sorted(video.video_id for video in videos)
 
 
-def test_a_whole_folder_that_lacks_one_video_misses_that_one():
+def test_a_video_that_a_whole_folder_lacks_is_missing():
     names = [*reals("c40"), *fakes("FaceSwap", "c40"), *fakes("NeuralTextures", "raw")]
-    gone = [
+    absent = [
         "manipulated_sequences/FaceSwap/c40/videos/003_000.mp4",
         "manipulated_sequences/NeuralTextures/raw/videos/071_054.mp4",
         "original_sequences/youtube/c40/videos/123.mp4",
-        *reals("raw"),  # of which fakes are there, and none of their reals
+        *reals("raw"),  # of which fakes exist, but no real videos
     ]
-    assert sorted(listed(Memory(sorted(set(names) - set(gone)))).missing) == gone
+    assert sorted(listed(Memory(sorted(set(names) - set(absent)))).missing) == absent
 
 
-def test_a_partial_folder_misses_the_rest_and_all_that_it_was_made_of(folder):
+def test_a_partial_folder_misses_the_other_fakes_and_their_real_videos(folder):
     path = "manipulated_sequences/Deepfakes/c23/videos/000_003.mp4"
     actors = "original_sequences/actors/c23/videos/01__exit_phone_room.mp4"
     missing = listed(folder(path, actors)).missing
@@ -244,7 +244,7 @@ def test_a_partial_folder_misses_the_rest_and_all_that_it_was_made_of(folder):
     assert len(missing) == 1999
 
 
-def test_actors_videos_are_not_missed(folder):
+def test_actors_videos_are_never_missing(folder):
     root = folder(
         "original_sequences/actors/c23/videos/01__exit_phone_room.mp4",
         "manipulated_sequences/DeepFakeDetection/c23/videos/01_02__exit_phone_room__YVGY8LOK.mp4",
@@ -252,7 +252,7 @@ def test_actors_videos_are_not_missed(folder):
     assert listed(root, manipulations=OF_ACTORS).missing == []
 
 
-def test_what_has_no_official_split_is_taken_only_if_asked_for(folder):
+def test_videos_without_an_official_split_are_listed_only_on_request(folder):
     swapped = "01_02__exit_phone_room__YVGY8LOK"
     root = folder(
         "original_sequences/youtube/c23/videos/000.mp4",
@@ -262,19 +262,21 @@ def test_what_has_no_official_split_is_taken_only_if_asked_for(folder):
     )
     ours = {"ffpp/youtube/c23/000", "ffpp/Deepfakes/c23/000_003"}
     theirs = {"ffpp/actors/c23/01__exit_phone_room", f"ffpp/DeepFakeDetection/c23/{swapped}"}
-    for asked, taken in {
+    for requested, expected in {
         "": ours,
         "Deepfakes": ours,
         OF_ACTORS: theirs,
         f"Deepfakes,{OF_ACTORS}": ours | theirs,
     }.items():
-        found = listed(root, manipulations=asked)
-        assert {video.video_id for video in found.videos} == taken
-        assert set(found.left_out) == (ours | theirs) - taken
+        found = listed(root, manipulations=requested)
+        assert {video.video_id for video in found.videos} == expected
+        assert set(found.excluded) == (ours | theirs) - expected
     alone = folder("original_sequences/actors/c23/videos/01__exit_phone_room.mp4")
     for path in ("original_sequences/youtube", "manipulated_sequences"):
         shutil.rmtree(alone / path)
-    with pytest.raises(ValueError, match="got only 1 that are not. Try --manipulations"):
+    with pytest.raises(
+        ValueError, match="got only 1 video that must be requested. Try --manipulations"
+    ):
         listed(alone)
 
 
@@ -304,14 +306,14 @@ def test_what_has_no_official_split_is_taken_only_if_asked_for(folder):
         "000.mp4",
     ],
 )
-def test_a_stranger_is_named_as_unknown(folder, path):
+def test_a_file_of_another_form_is_unrecognized(folder, path):
     known = "original_sequences/youtube/raw/videos/000.mp4"
     found = listed(folder(known, path))
-    assert found.unknown == [path]
+    assert found.unrecognized == [path]
     assert [video.path for video in found.videos] == [known]
 
 
-def test_masks_and_files_that_are_no_media_are_passed_over_silently(folder):
+def test_masks_and_files_that_are_not_media_are_ignored(folder):
     known = "original_sequences/youtube/raw/videos/000.mp4"
     root = folder(
         known,
@@ -322,7 +324,7 @@ def test_masks_and_files_that_are_no_media_are_passed_over_silently(folder):
         "splits/train.json",
     )
     found = listed(root)
-    assert found.unknown == []
+    assert found.unrecognized == []
     assert [video.path for video in found.videos] == [known]
     assert len(found.missing) == 999
 
@@ -337,7 +339,7 @@ def test_masks_and_files_that_are_no_media_are_passed_over_silently(folder):
         [],
     ],
 )
-def test_a_wrong_root_is_refused_by_the_folders_that_were_looked_for(folder, paths):
+def test_a_wrong_root_raises_an_error_that_names_the_expected_folders(folder, paths):
     root = folder(*paths)
     with pytest.raises(ValueError) as caught:
         listed(root)
@@ -365,24 +367,24 @@ def several(folder):
     )
 
 
-def kinds_of(found):
+def kinds_in(found):
     return {tuple(video.video_id.split("/")[1:3]) for video in found.videos}
 
 
-def test_a_compression_is_chosen(several):
-    assert kinds_of(listed(several, compression="raw")) == {
+def test_a_compression_is_selected(several):
+    assert kinds_in(listed(several, compression="raw")) == {
         ("youtube", "raw"),
         ("Deepfakes", "raw"),
     }
-    assert kinds_of(listed(several, compression="c23")) == {
+    assert kinds_in(listed(several, compression="c23")) == {
         (kind, "c23") for kind in ("youtube", "Deepfakes", "FaceSwap", "NeuralTextures")
     }
-    assert len(kinds_of(listed(several, compression="all"))) == 6
+    assert len(kinds_in(listed(several, compression="all"))) == 6
 
 
 @pytest.mark.parametrize("names", ["FaceSwap,NeuralTextures", " NeuralTextures , FaceSwap,"])
-def test_manipulations_are_chosen_and_reals_stay(several, names):
-    assert kinds_of(listed(several, manipulations=names)) == {
+def test_manipulations_are_selected_and_real_videos_are_kept(several, names):
+    assert kinds_in(listed(several, manipulations=names)) == {
         ("youtube", "raw"),
         ("youtube", "c23"),
         ("FaceSwap", "c23"),
@@ -390,31 +392,31 @@ def test_manipulations_are_chosen_and_reals_stay(several, names):
     }
 
 
-def test_compression_and_manipulations_are_chosen_together(several):
+def test_compression_and_manipulations_are_selected_together(several):
     found = listed(several, compression="c23", manipulations="Deepfakes")
-    assert kinds_of(found) == {("youtube", "c23"), ("Deepfakes", "c23")}
+    assert kinds_in(found) == {("youtube", "c23"), ("Deepfakes", "c23")}
 
 
 @pytest.mark.parametrize("name", ["Deepfake", "deepfakes", "FaceShifter", "youtube"])
-def test_a_manipulation_that_is_not_there_is_refused_by_name(several, name):
+def test_a_manipulation_that_does_not_exist_raises_an_error(several, name):
     with pytest.raises(
         ValueError, match=rf"mine, which has Deepfakes, FaceSwap, NeuralTextures; got {name}\."
     ):
         listed(several, manipulations=f"FaceSwap,{name}")
 
 
-def test_a_compression_that_is_not_there_is_refused_by_name(several):
+def test_a_compression_that_does_not_exist_raises_an_error(several):
     with pytest.raises(ValueError, match=r"compression 'c40' in mine; got only 'c23', 'raw'"):
         listed(several, compression="c40")
 
 
-def test_a_place_beyond_this_machine_is_known_by_its_last_name():
+def test_a_remote_folder_is_named_by_the_last_part_of_its_address():
     store = Memory(["original_sequences/youtube/c23/videos/000.mp4"], "memory://data/ffpp/")
     with pytest.raises(ValueError, match="compression 'raw' in ffpp;"):
         listed(store, compression="raw")
 
 
-def test_what_is_missing_is_told_of_the_folders_that_are_asked_for(folder):
+def test_missing_files_are_those_of_the_selected_folders(folder):
     root = folder(
         "original_sequences/youtube/c23/videos/000.mp4",
         "original_sequences/youtube/raw/videos/000.mp4",
@@ -429,7 +431,7 @@ def test_what_is_missing_is_told_of_the_folders_that_are_asked_for(folder):
     }
 
 
-def test_folders_that_are_links_to_another_disk_are_followed_and_loops_are_not(folder, tmp_path):
+def test_links_to_folders_are_followed_and_loops_are_not(folder, tmp_path):
     root = folder("original_sequences/youtube/c23/videos/000.mp4")
     disk = tmp_path / "disk"
     (root / "original_sequences/youtube/c23").rename(disk)

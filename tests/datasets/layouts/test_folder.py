@@ -15,7 +15,7 @@ def sources(root):
     return {video.path: video.source_ids for video in listed(root).videos}
 
 
-def test_a_folder_without_splits_leaves_them_open(folder):
+def test_a_folder_without_splits_assigns_none(folder):
     videos = listed(folder("real/anna.mp4", "fake/anna_bob.mp4")).videos
     real, fake = sorted(videos, key=lambda video: video.label)
     assert (real.video_id, real.path, real.label) == ("mine/real/anna", "real/anna.mp4", 0)
@@ -24,7 +24,7 @@ def test_a_folder_without_splits_leaves_them_open(folder):
     assert (fake.manipulation, fake.compression) == ("fake", "")
 
 
-def test_a_folder_with_splits_gives_them(folder):
+def test_a_folder_with_splits_assigns_them(folder):
     kinds = {"real": 0, "fake": 1, "unlabelled": -1}
     root = folder(*(f"{split}/{kind}/{split}1.mp4" for split in SPLITS for kind in kinds))
     found = {
@@ -37,7 +37,7 @@ def test_a_folder_with_splits_gives_them(folder):
     }
 
 
-def test_unlabelled_videos_are_of_neither_class(folder):
+def test_unlabelled_videos_have_no_class(folder):
     root = folder("real/anna.mp4", "fake/bob.mp4", "unlabelled/anna_7.mp4", "unlabelled/a/x.mp4")
     found = {video.path: video for video in listed(root).videos}
     named, other = found["unlabelled/anna_7.mp4"], found["unlabelled/a/x.mp4"]
@@ -47,13 +47,13 @@ def test_unlabelled_videos_are_of_neither_class(folder):
     assert found["real/anna.mp4"].source_ids == ("anna",)
 
 
-def test_an_unlabelled_video_is_no_footage_for_others_to_name(folder):
+def test_an_unlabelled_video_is_not_a_source_of_fakes(folder):
     found = sources(folder("real/anna.mp4", "fake/x_7.mp4", "unlabelled/x.mp4"))
     assert found["fake/x_7.mp4"] == ("x_7",)
 
 
-def test_videos_stand_in_the_order_of_their_ids(folder):
-    # `a-1.mp4` stands before `a.mp4`, but `a` before `a-1`.
+def test_videos_are_sorted_by_id(folder):
+    # `a-1.mp4` is before `a.mp4`, but `a` before `a-1`.
     root = folder("real/b.mp4", "real/a-1.mp4", "real/a.mp4", "fake/z.mp4", "fake/c/a.mp4")
     assert [video.video_id for video in listed(root).videos] == [
         "mine/fake/c/a",
@@ -64,7 +64,7 @@ def test_videos_stand_in_the_order_of_their_ids(folder):
     ]
 
 
-def test_a_folder_below_fake_names_the_manipulation(folder):
+def test_a_folder_in_fake_names_the_manipulation(folder):
     root = folder("real/YouTube/000.mp4", "fake/Deepfakes/c23/000_003.mp4", "fake/other.mp4")
     found = {video.path: video.manipulation for video in listed(root).videos}
     assert found == {
@@ -83,34 +83,34 @@ def test_a_folder_below_fake_names_the_manipulation(folder):
         ("anna.bob", ("anna", "bob")),
         ("0000_fake", ("0000",)),
         ("000_003", ("000", "003")),
-        ("id0_id1_0007", ("id0_id1_0007",)),  # names no real one
+        ("id0_id1_0007", ("id0_id1_0007",)),  # contains no real name
         ("id0_0007", ("id0_0007",)),
         ("swap of jo ann", ("jo ann",)),
-        ("joanna", ("joanna",)),  # not anna, who is no whole word in it
+        ("joanna", ("joanna",)),  # not anna, which is not a whole word in it
         ("annabob", ("annabob",)),
         ("0000000", ("0000000",)),
         ("Anna_Bob", ("Anna_Bob",)),
         ("анна_bob", ("bob", "анна")),
     ],
 )
-def test_a_fake_shows_the_real_videos_that_it_names(folder, fake, expected):
+def test_the_sources_of_a_fake_are_the_real_videos_in_its_name(folder, fake, expected):
     real = ["anna", "bob", "0000", "000", "003", "id0_0007", "jo ann", "анна"]
     root = folder(*(f"real/{name}.mp4" for name in real), f"fake/{fake}.mp4")
     assert sources(root)[f"fake/{fake}.mp4"] == tuple(sorted(expected))
 
 
-def test_real_videos_whose_names_hold_others_share_their_source(folder):
+def test_a_real_video_shares_the_source_that_its_name_contains(folder):
     found = sources(folder("real/anna.mp4", "real/anna_2.mp4", "real/joanna.mp4", "fake/x.mp4"))
     assert found["real/anna_2.mp4"] == ("anna", "anna_2")
     assert found["real/joanna.mp4"] == ("joanna",)
 
 
-def test_files_of_one_name_share_their_source_across_folders_and_splits(folder):
+def test_files_with_the_same_name_share_their_source_across_folders_and_splits(folder):
     found = sources(folder("train/real/7.mp4", "test/fake/df/7.png", "test/real/8.mp4"))
     assert found["train/real/7.mp4"] == found["test/fake/df/7.png"] == ("7",)
 
 
-def test_images_in_a_folder_of_their_own_are_frames_of_one_source(folder):
+def test_images_in_a_subfolder_are_frames_of_one_source(folder):
     found = sources(
         folder("real/anna/01.png", "real/anna/02.png", "fake/anna_bob/01.png", "real/bob.mp4")
     )
@@ -136,11 +136,11 @@ def test_only_visible_media_files_are_listed(folder):
         "fake/a.webm",
         "real/frames.mp4/0001.png",
     }
-    assert listed(root).unknown == []
+    assert listed(root).unrecognized == []
 
 
-def test_media_beside_the_known_folders_is_named_as_unknown(folder):
-    strangers = [
+def test_media_outside_the_known_folders_is_unrecognized(folder):
+    others = [
         "a.mp4",
         "elsewhere/d.mp4",
         "Real/e.mp4",
@@ -150,25 +150,25 @@ def test_media_beside_the_known_folders_is_named_as_unknown(folder):
         "elsewhere/real/i.mp4",
         "real.mp4",
     ]
-    root = folder("train/real/a.mp4", "train/fake/a.mp4", "readme.txt", "old/x.zip", *strangers)
+    root = folder("train/real/a.mp4", "train/fake/a.mp4", "readme.txt", "old/x.zip", *others)
     found = listed(root)
-    assert sorted(found.unknown) == sorted(strangers)
+    assert sorted(found.unrecognized) == sorted(others)
     assert {video.path for video in found.videos} == {"train/real/a.mp4", "train/fake/a.mp4"}
 
 
-def test_a_data_set_of_your_own_misses_nothing_and_tells_of_no_people(folder):
+def test_an_own_data_set_has_neither_missing_files_nor_subjects(folder):
     found = listed(folder("real/a.mp4", "fake/b.mp4"))
-    assert (found.missing, dict(found.people)) == ([], {})
+    assert (found.missing, dict(found.subjects)) == ([], {})
 
 
-def test_a_hidden_folder_above_the_data_set_does_not_hide_it(folder, tmp_path):
+def test_a_data_set_in_a_hidden_folder_is_listed(folder, tmp_path):
     root = folder("real/a.mp4", "fake/a.mp4")
     (tmp_path / ".data").mkdir()
     assert len(listed(root.rename(tmp_path / ".data" / "mine")).videos) == 2
 
 
 @pytest.mark.parametrize("spelling", ["", ".", "../mine", "real/.."])
-def test_the_folder_is_known_by_its_own_name_however_it_is_given(folder, monkeypatch, spelling):
+def test_the_folder_has_its_own_name_in_every_spelling_of_its_path(folder, monkeypatch, spelling):
     monkeypatch.chdir(folder("real/a.mp4", "fake/b.mp4"))
     assert [video.video_id for video in listed(spelling or ".").videos] == [
         "mine/fake/b",
@@ -176,43 +176,43 @@ def test_the_folder_is_known_by_its_own_name_however_it_is_given(folder, monkeyp
     ]
 
 
-def test_two_files_of_one_id_are_refused_by_name(folder):
+def test_two_files_with_the_same_id_raise_an_error(folder):
     root = folder("real/a.mp4", "real/a.avi", "fake/b.mp4")
     with pytest.raises(ValueError, match=r"real/a\.avi and real/a\.mp4 for mine/real/a"):
         listed(root)
 
 
-@pytest.mark.parametrize(("there", "missing"), [("real", "fake"), ("fake", "real")])
-def test_a_data_set_of_one_class_is_refused(folder, there, missing):
-    with pytest.raises(ValueError, match=f"2 files and none that is {missing}"):
-        listed(folder(f"{there}/a.mp4", "unlabelled/b.mp4"))
+@pytest.mark.parametrize(("existing", "missing"), [("real", "fake"), ("fake", "real")])
+def test_a_data_set_with_one_class_raises_an_error(folder, existing, missing):
+    with pytest.raises(ValueError, match=f"2 files and no {missing} one"):
+        listed(folder(f"{existing}/a.mp4", "unlabelled/b.mp4"))
 
 
-def test_an_empty_folder_is_refused(folder):
+def test_an_empty_folder_raises_an_error(folder):
     with pytest.raises(ValueError, match=r"real/, fake/, train/real/.*got an empty folder"):
         listed(folder())
 
 
-def test_a_folder_without_the_known_folders_is_refused_by_what_it_holds(folder):
+def test_a_folder_without_the_known_folders_raises_an_error_with_its_content(folder):
     with pytest.raises(ValueError, match=r"real/, fake/, train/real/.*got Fake/, a\.mp4, reals/"):
         listed(folder("reals/a.mp4", "Fake/b.mp4", "a.mp4"))
 
 
 @pytest.mark.parametrize("kind", ["real", "fake", "unlabelled"])
-def test_videos_with_and_without_a_split_are_refused(folder, kind):
+def test_videos_with_and_without_a_split_raise_an_error(folder, kind):
     root = folder("train/real/a.mp4", "train/fake/a.mp4", f"{kind}/b.mp4")
-    with pytest.raises(ValueError, match="2 below them and 1 in real/ and fake/"):
+    with pytest.raises(ValueError, match="2 in them and 1 in real/ and fake/"):
         listed(root)
 
 
-def test_a_missing_folder_and_a_file_are_refused(tmp_path):
+def test_a_missing_folder_and_a_file_raise_an_error(tmp_path):
     (tmp_path / "file.mp4").touch()
     for path in (tmp_path / "nothing", tmp_path / "file.mp4"):
         with pytest.raises(OSError, match=path.name):
             listed(path)
 
 
-def test_an_unknown_layout_is_refused_by_name(folder):
+def test_an_unknown_layout_raises_an_error(folder):
     store = LocalStore(str(folder("real/a.mp4", "fake/b.mp4")))
     with pytest.raises(ValueError, match=r"folder, faceforensics.*got 'faceforensic'"):
         list_videos(store, PrepareOptions(layout="faceforensic"))

@@ -12,7 +12,7 @@ def listed(root):
     return list_videos(LocalStore(str(root)), PrepareOptions(layout="uadfv"))
 
 
-def test_a_whole_data_set_is_49_pairs_that_share_a_source_with_the_split_left_open(folder):
+def test_a_whole_data_set_has_49_pairs_with_a_common_source_and_no_split(folder):
     found = listed(folder(*REALS, *FAKES))
     assert {
         (video.video_id, video.path, video.label, video.source_ids) for video in found.videos
@@ -33,10 +33,10 @@ def test_a_whole_data_set_is_49_pairs_that_share_a_source_with_the_split_left_op
         (1, "FakeApp"),
     }
     assert {video.compression for video in found.videos} == {""}
-    assert (found.missing, found.unknown, dict(found.people)) == ([], [], {})
+    assert (found.missing, found.unrecognized, dict(found.subjects)) == ([], [], {})
 
 
-def test_videos_stand_in_the_order_of_their_ids(folder):
+def test_videos_are_sorted_by_id(folder):
     videos = listed(folder("real/0001.mp4", "real/0000.mp4", "fake/0002_fake.mp4")).videos
     assert [video.video_id for video in videos] == [
         "uadfv/fake/0002_fake",
@@ -45,14 +45,14 @@ def test_videos_stand_in_the_order_of_their_ids(folder):
     ]
 
 
-def test_what_is_missing_of_the_49_pairs_is_named(folder):
-    gone = {"real/0007.mp4", "real/0048.mp4", "fake/0000_fake.mp4"}
-    found = listed(folder(*({*REALS, *FAKES} - gone)))
-    assert sorted(found.missing) == sorted(gone)
+def test_absent_videos_of_the_49_pairs_are_missing(folder):
+    absent = {"real/0007.mp4", "real/0048.mp4", "fake/0000_fake.mp4"}
+    found = listed(folder(*({*REALS, *FAKES} - absent)))
+    assert sorted(found.missing) == sorted(absent)
     assert len(found.videos) == 95
 
 
-def test_one_video_alone_misses_all_the_others(folder):
+def test_with_one_video_all_others_are_missing(folder):
     missing = listed(folder("fake/0048_fake.mp4")).missing
     assert sorted(missing) == sorted({*REALS, *FAKES} - {"fake/0048_fake.mp4"})
 
@@ -73,13 +73,13 @@ def test_one_video_alone_misses_all_the_others(folder):
         "0000.mp4",
     ],
 )
-def test_a_stranger_is_named_as_unknown(folder, path):
+def test_a_file_of_another_form_is_unrecognized(folder, path):
     found = listed(folder("real/0048.mp4", "fake/0048_fake.mp4", path))
-    assert found.unknown == [path]
+    assert found.unrecognized == [path]
     assert [video.path for video in found.videos] == ["fake/0048_fake.mp4", "real/0048.mp4"]
 
 
 @pytest.mark.parametrize("paths", [["UADFV/real/0000.mp4"], ["0000.mp4"], ["real/anna.mp4"], []])
-def test_a_wrong_root_is_refused_by_the_folders_that_were_looked_for(folder, paths):
+def test_a_wrong_root_raises_an_error_that_names_the_expected_folders(folder, paths):
     with pytest.raises(ValueError, match=r"Expected UADFV in .*real/ .*fake/ "):
         listed(folder(*paths))

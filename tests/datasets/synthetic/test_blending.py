@@ -26,7 +26,7 @@ def landmarks(astronaut_landmarks):
 
 
 def inside_hull(points, margin):
-    """Say of each pixel whether it lies within the convex hull, `margin` pixels from its edge."""
+    """Return for each pixel whether it is inside the convex hull by `margin` pixels."""
     y, x = np.indices(SHAPE)
     normals, offsets = np.split(ConvexHull(points).equations, [2], axis=1)
     distances = np.stack([x, y], axis=-1) @ normals.T + offsets[:, 0]
@@ -34,7 +34,7 @@ def inside_hull(points, margin):
 
 
 @pytest.mark.parametrize("feather", [0, 0.1, 0.3, 0.4])
-def test_mask_is_soft_inside_the_face_and_nothing_beyond(landmarks, feather):
+def test_mask_is_soft_inside_the_face_and_zero_outside(landmarks, feather):
     mask = inner_face_mask(landmarks, SHAPE, feather)
     assert mask.dtype == np.float32
     assert mask.min() == 0
@@ -45,13 +45,13 @@ def test_mask_is_soft_inside_the_face_and_nothing_beyond(landmarks, feather):
     assert (is_soft == 0) == (feather == 0)
 
 
-def test_mask_begins_softly_at_the_outline(landmarks):
+def test_mask_is_near_zero_at_the_outline(landmarks):
     hard = inner_face_mask(landmarks, SHAPE, 0)
     outline = (hard == 1) & (cv2.erode(hard, np.ones((3, 3))) == 0)
     assert inner_face_mask(landmarks, SHAPE, 0.3)[outline].max() < 0.15
 
 
-def test_a_wider_feather_makes_a_wider_edge(landmarks):
+def test_a_wider_feather_has_a_wider_edge(landmarks):
     widths = [
         ((mask > 0.02) & (mask < 0.98)).mean()
         for mask in (inner_face_mask(landmarks, SHAPE, feather) for feather in (0.1, 0.2, 0.4))
@@ -60,7 +60,7 @@ def test_a_wider_feather_makes_a_wider_edge(landmarks):
     assert 1.5 < widths[2] / widths[1] < 2.5
 
 
-def test_mask_of_a_face_outside_is_empty(landmarks):
+def test_mask_of_a_face_outside_the_frame_is_empty(landmarks):
     assert inner_face_mask(landmarks + 1000, SHAPE, 0.3).max() == 0
 
 
@@ -82,57 +82,57 @@ def test_warp_agrees_with_scipy(head, landmarks):
     target = landmarks * (0.8, 1.1) + (21.3, -9.8)
     target[48:68] += np.random.default_rng(0).normal(0, 2, (20, 2))
     y, x = np.indices(SHAPE)
-    where = LinearNDInterpolator(target, landmarks, fill_value=-1e4)(x, y).astype(np.float32)
-    expected = cv2.remap(head, where, None, cv2.INTER_LINEAR)
+    source_map = LinearNDInterpolator(target, landmarks, fill_value=-1e4)(x, y)
+    expected = cv2.remap(head, source_map.astype(np.float32), None, cv2.INTER_LINEAR)
     difference = np.abs(warp_onto(head, landmarks, target, SHAPE).astype(int) - expected)
-    # Nothing but rounding: OpenCV works to 1/32 of a pixel.
+    # Rounding alone: OpenCV interpolates at 1/32 of a pixel.
     assert difference[inside_hull(target, 0.01)].max() <= 8
     assert (difference > 0).mean() < 0.01
 
 
 @pytest.mark.parametrize("shift", [(500, 0), (-500, -500), (90, 90), (-90, 0)])
-def test_warp_cuts_off_what_lies_outside(head, landmarks, shift):
+def test_warp_clips_at_the_edges_of_the_frame(head, landmarks, shift):
     warped = warp_onto(head, landmarks, landmarks + shift, SHAPE)
     assert warped.shape == (*SHAPE, 3)
     assert (warped.max() == 0) == (max(map(abs, shift)) == 500)
 
 
-def test_matched_colours_have_mean_and_spread_of_the_reference():
+def test_matched_colours_have_the_mean_and_deviation_of_the_reference():
     rng = np.random.default_rng(0)
-    picture = rng.normal((120, 90, 100), 12, (80, 80, 3)).clip(0, 255).astype(np.uint8)
+    image = rng.normal((120, 90, 100), 12, (80, 80, 3)).clip(0, 255).astype(np.uint8)
     reference = rng.normal((150, 130, 110), 20, (80, 80, 3)).clip(0, 255).astype(np.uint8)
-    reference[:40] = 255  # what is not under the mask must not matter
+    reference[:40] = 255  # outside the mask, so it must not matter
     mask = np.zeros((80, 80), np.float32)
     mask[40:] = 1
-    matched = match_colour(picture, reference, mask)
-    found, goal = (
+    matched = match_colour(image, reference, mask)
+    found, target = (
         cv2.cvtColor(pixels, cv2.COLOR_RGB2LAB)[40:].reshape(-1, 3).astype(float)
         for pixels in (matched, reference)
     )
-    np.testing.assert_allclose(found.mean(axis=0), goal.mean(axis=0), atol=1)
-    np.testing.assert_allclose(found.std(axis=0), goal.std(axis=0), rtol=0.1)
+    np.testing.assert_allclose(found.mean(axis=0), target.mean(axis=0), atol=1)
+    np.testing.assert_allclose(found.std(axis=0), target.std(axis=0), rtol=0.1)
 
 
-def test_colours_already_alike_stay(head, landmarks):
+def test_equal_colours_are_unchanged(head, landmarks):
     mask = inner_face_mask(landmarks, SHAPE, 0.3)
     inside = mask > 0.5
     difference = match_colour(head, head, mask).astype(int) - head
     assert np.abs(difference[inside]).max() <= 1
 
 
-def test_an_empty_mask_leaves_colours_alone(head):
+def test_with_an_empty_mask_colours_are_unchanged(head):
     assert match_colour(head, 255 - head, np.zeros(SHAPE, np.float32)) is head
 
 
 @pytest.fixture(scope="module")
 def other(head, landmarks):
-    """A face of other proportions, colours and size."""
-    picture = cv2.resize(255 - head // 2, None, fx=1.3, fy=1.1)
-    return picture, landmarks * (1.3, 1.1)
+    """A face with different proportions, colours and size."""
+    image = cv2.resize(255 - head // 2, None, fx=1.3, fy=1.1)
+    return image, landmarks * (1.3, 1.1)
 
 
 @pytest.mark.parametrize("feather", [0, 0.3])
-def test_a_swap_leaves_the_surroundings_bit_for_bit_and_changes_the_face(
+def test_a_swap_keeps_the_surroundings_bit_for_bit_and_changes_the_face(
     head, landmarks, other, feather
 ):
     swapped = swap_face(head, landmarks, *other, feather=feather)
@@ -143,16 +143,16 @@ def test_a_swap_leaves_the_surroundings_bit_for_bit_and_changes_the_face(
 
 
 @pytest.mark.parametrize("feather", [0, 0.3])
-def test_a_face_swapped_with_itself_stays_nearly_as_it_is(head, landmarks, feather):
+def test_a_face_swapped_with_itself_is_nearly_unchanged(head, landmarks, feather):
     swapped = swap_face(head, landmarks, head, landmarks, feather=feather)
     assert np.abs(swapped.astype(int) - head).max() <= 1
 
 
-def test_a_swap_onto_a_face_outside_of_the_frame_changes_nothing(head, landmarks, other):
+def test_a_swap_onto_a_face_outside_the_frame_changes_nothing(head, landmarks, other):
     np.testing.assert_array_equal(swap_face(head, landmarks + 1000, *other), head)
 
 
-def test_the_face_of_a_swap_is_the_source_at_the_place_of_the_frame(head, landmarks):
+def test_the_face_of_a_swap_is_the_source_at_the_position_in_the_frame(head, landmarks):
     marked = head.copy()
     x, y = landmarks[30].astype(int)
     marked[y - 4 : y + 5, x - 4 : x + 5] = (255, 0, 0)
@@ -165,7 +165,7 @@ def test_the_face_of_a_swap_is_the_source_at_the_place_of_the_frame(head, landma
     assert (xs.mean(), ys.mean()) == pytest.approx((x + 6, y + 9), abs=1.5)
 
 
-def test_a_rerendered_face_is_softer_in_its_place(head, landmarks):
+def test_a_rerendered_face_is_blurred_and_not_shifted(head, landmarks):
     again, moved = rerender_face(head, landmarks, 16)
     assert again.shape == head.shape
     np.testing.assert_array_equal(moved, landmarks)
@@ -175,6 +175,6 @@ def test_a_rerendered_face_is_softer_in_its_place(head, landmarks):
     assert np.abs(shift).max() < 0.5
 
 
-def test_a_face_smaller_than_the_rendering_stays(head, landmarks):
+def test_a_face_smaller_than_the_rendering_is_unchanged(head, landmarks):
     again, _ = rerender_face(head, landmarks, 500)
     np.testing.assert_array_equal(again, head)

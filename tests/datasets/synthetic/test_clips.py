@@ -7,9 +7,9 @@ from jdfd_keras.datasets.synthetic.clips import (
     CLIP_SIZE,
     EYE_DISTANCE,
     Portrait,
-    film,
     make_clips,
     read_portraits,
+    render_clip,
     vary_portrait,
 )
 from jdfd_keras.faces.decode import read_frames
@@ -24,7 +24,7 @@ def list_all(root):
 
 
 @pytest.fixture(scope="module")
-def people(astronaut):
+def subjects(astronaut):
     return vary_portrait(astronaut, 3, seed=0)
 
 
@@ -37,13 +37,13 @@ def frames_of(folder):
     }
 
 
-def test_clips_have_the_frames_asked_for(clips_folder):
+def test_clips_have_the_requested_number_of_frames(clips_folder):
     clips = frames_of(clips_folder)
     assert len(clips) == 16
     assert {frames.shape for frames in clips.values()} == {(6, CLIP_SIZE, CLIP_SIZE, 3)}
 
 
-def test_every_second_pair_is_swapped_and_says_so_in_its_names(clips_folder):
+def test_every_other_pair_is_swapped_and_named_accordingly(clips_folder):
     names = {
         kind: {path.stem for path in clips_folder.glob(f"{kind}/*")} for kind in ("real", "fake")
     }
@@ -54,7 +54,7 @@ def test_every_second_pair_is_swapped_and_says_so_in_its_names(clips_folder):
     }
 
 
-def test_the_layout_knows_who_is_in_every_fake(clips_folder):
+def test_the_layout_knows_the_sources_of_every_fake(clips_folder):
     sources = {video.path: video.source_ids for video in list_all(clips_folder)}
     assert sources["fake/person04_person05.mp4"] == ("person04", "person05")
     assert sources["fake/person06.mp4"] == ("person06",)
@@ -64,7 +64,7 @@ def test_the_layout_knows_who_is_in_every_fake(clips_folder):
 def test_a_fake_moves_and_differs_from_the_real_clip_in_the_middle(clips_folder):
     clips = frames_of(clips_folder)
     assert all(np.abs(np.diff(frames.astype(int), axis=0)).mean() > 2 for frames in clips.values())
-    # The re-rendered face lacks the fine structure that its surroundings and the real one have.
+    # The re-rendered face lacks the fine detail of its surroundings and of the real clip.
     inner = slice(CLIP_SIZE // 2 - EYE_DISTANCE // 3, CLIP_SIZE // 2 + EYE_DISTANCE // 3)
     middle = (slice(None), inner, inner)
     detail = {
@@ -81,12 +81,12 @@ def test_a_fake_moves_and_differs_from_the_real_clip_in_the_middle(clips_folder)
     assert detail["fake"] < detail["real"] / 2
 
 
-def test_the_same_seed_gives_the_same_clips_whatever_was_there_before(people, tmp_path):
+def test_clips_depend_on_the_seed_and_not_on_existing_clips(subjects, tmp_path):
     for folder, seed in (("once", 1), ("again", 1), ("other", 2)):
-        list(make_clips(people[:2], tmp_path / folder, num_frames=2, seed=seed))
+        list(make_clips(subjects[:2], tmp_path / folder, num_frames=2, seed=seed))
     (tmp_path / "again" / "fake" / "person00_person01.mp4").unlink()
     (tmp_path / "again" / "real" / "person01.mp4").unlink()
-    list(make_clips(people[:2], tmp_path / "again", num_frames=2, seed=1))
+    list(make_clips(subjects[:2], tmp_path / "again", num_frames=2, seed=1))
     once, again, other = (frames_of(tmp_path / name) for name in ("once", "again", "other"))
     assert len(once) == 4
     for name, frames in once.items():
@@ -94,37 +94,35 @@ def test_the_same_seed_gives_the_same_clips_whatever_was_there_before(people, tm
         assert (frames != other[name]).any()
 
 
-def test_a_clip_that_was_broken_off_leaves_nothing_that_is_taken_for_one(
-    people, tmp_path, monkeypatch
-):
-    def break_off(*_):
+def test_an_interrupted_clip_leaves_no_file_that_a_layout_lists(subjects, tmp_path, monkeypatch):
+    def interrupt(*_):
         yield np.zeros((CLIP_SIZE, CLIP_SIZE, 3), np.uint8)
         raise KeyboardInterrupt
 
-    clips = make_clips(people[:2], tmp_path, num_frames=2, seed=0)
+    clips = make_clips(subjects[:2], tmp_path, num_frames=2, seed=0)
     next(clips), next(clips), next(clips)
-    monkeypatch.setattr("jdfd_keras.datasets.synthetic.clips.film", break_off)
+    monkeypatch.setattr("jdfd_keras.datasets.synthetic.clips.render_clip", interrupt)
     with pytest.raises(KeyboardInterrupt):
         next(clips)
     listed = {video.path for video in list_all(tmp_path)}
     assert listed == {"real/person00.mp4", "real/person01.mp4", "fake/person00_person01.mp4"}
 
 
-def test_the_last_of_an_odd_number_is_rendered_anew(people, tmp_path):
-    paths = list(make_clips(people, tmp_path, num_frames=1, seed=0))
+def test_the_last_of_an_odd_number_is_re_rendered(subjects, tmp_path):
+    paths = list(make_clips(subjects, tmp_path, num_frames=1, seed=0))
     assert [path.relative_to(tmp_path).as_posix() for path in paths[-2:]] == [
         "real/person02.mp4",
         "fake/person02.mp4",
     ]
-    (alone,) = set(make_clips(people[:1], tmp_path / "alone", num_frames=1, seed=0)) - {
+    (alone,) = set(make_clips(subjects[:1], tmp_path / "alone", num_frames=1, seed=0)) - {
         tmp_path / "alone" / "real" / "person00.mp4"
     }
     assert alone == tmp_path / "alone" / "fake" / "person00.mp4"
 
 
-def test_film_keeps_the_face_in_the_frame_at_its_size(people):
-    for person in people:
-        frames = list(film(person, 3, np.random.default_rng(0)))
+def test_a_clip_keeps_the_face_in_the_frame_at_its_size(subjects):
+    for subject in subjects:
+        frames = list(render_clip(subject, 3, np.random.default_rng(0)))
         for frame in frames:
             (box,) = face_detector("dlib").find([frame])[0][:1]
             eyes = find_landmarks(frame, box)[[36, 45]]
@@ -141,33 +139,33 @@ def test_faces_are_found_in_nearly_all_frames(clips_folder):
     assert np.mean(found) >= 0.8
 
 
-def test_people_differ_and_their_landmarks_are_where_dlib_sees_them(people, astronaut):
-    for person in people:
-        assert person.pixels.shape == astronaut.shape
-        (box,) = face_detector("dlib").find([person.pixels])[0][:1]
-        distances = np.linalg.norm(find_landmarks(person.pixels, box) - person.landmarks, axis=1)
+def test_subjects_differ_and_their_landmarks_agree_with_dlib(subjects, astronaut):
+    for subject in subjects:
+        assert subject.pixels.shape == astronaut.shape
+        (box,) = face_detector("dlib").find([subject.pixels])[0][:1]
+        distances = np.linalg.norm(find_landmarks(subject.pixels, box) - subject.landmarks, axis=1)
         assert np.median(distances) < 4  # of 63 pixels between the outer eye corners
     for first, second in [(0, 1), (0, 2), (1, 2)]:
-        difference = people[first].pixels.astype(int) - people[second].pixels
+        difference = subjects[first].pixels.astype(int) - subjects[second].pixels
         assert np.abs(difference).mean() > 5
-    assert len({person.name for person in people}) == len(people)
+    assert len({subject.name for subject in subjects}) == len(subjects)
 
 
-def test_the_same_seed_gives_the_same_people(people, astronaut):
+def test_subjects_depend_on_the_seed_alone(subjects, astronaut):
     (again,) = vary_portrait(astronaut, 1, seed=0)
     (other,) = vary_portrait(astronaut, 1, seed=1)
-    np.testing.assert_array_equal(again.pixels, people[0].pixels)
-    assert (other.pixels != people[0].pixels).any()
+    np.testing.assert_array_equal(again.pixels, subjects[0].pixels)
+    assert (other.pixels != subjects[0].pixels).any()
 
 
-def test_a_picture_without_a_face_gives_no_people():
+def test_an_image_without_a_face_is_an_error():
     with pytest.raises(ValueError, match="120 x 90 pixels"):
         vary_portrait(np.full((90, 120, 3), 90, np.uint8), 2, seed=0)
 
 
 @pytest.fixture(scope="module")
 def photographs(astronaut, tmp_path_factory):
-    """Three photographs of which two show a face, one of them twice, and a text file."""
+    """Three photographs, two of them with a face, one of these in two formats, and a text file."""
     folder = tmp_path_factory.mktemp("photographs")
     pixels = cv2.cvtColor(astronaut, cv2.COLOR_RGB2BGR)[:300, 60:360]
     cv2.imwrite(str(folder / "b.png"), pixels)
@@ -178,14 +176,14 @@ def photographs(astronaut, tmp_path_factory):
     return folder
 
 
-def test_portraits_are_the_photographs_that_show_a_face(photographs):
+def test_portraits_are_the_photographs_with_a_face(photographs):
     portraits = read_portraits(photographs, 2)
     assert [portrait.name for portrait in portraits] == ["b", "c"]
     assert all(isinstance(portrait, Portrait) for portrait in portraits)
     assert [portrait.landmarks.shape for portrait in portraits] == [(68, 2)] * 2
 
 
-def test_pictures_without_a_use_are_named_and_passed_over(photographs, capsys):
+def test_unusable_images_are_skipped_with_a_note(photographs, capsys):
     whole = (photographs / "b.jpg").read_bytes() if (photographs / "b.jpg").is_file() else None
     first = whole or next(p for p in sorted(photographs.iterdir()) if p.stem == "b").read_bytes()
     (photographs / "z-cut.jpg").write_bytes(first[: len(first) // 2])
@@ -193,6 +191,6 @@ def test_pictures_without_a_use_are_named_and_passed_over(photographs, capsys):
     assert "z-cut.jpg" in capsys.readouterr().err
 
 
-def test_portraits_of_no_folder_are_refused(tmp_path):
-    with pytest.raises(OSError, match="no folder"):
+def test_a_missing_folder_of_portraits_is_an_error(tmp_path):
+    with pytest.raises(OSError, match="not a folder"):
         read_portraits(tmp_path / "nothing", 2)

@@ -13,30 +13,32 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from jdfd_keras.client.metadata import Calibration, read_calibration
-from jdfd_keras.inference.backends import local_scorer, remote_scorer
+from jdfd_keras.client.metadata import Calibration, ModelMetadata, read_calibration
+from jdfd_keras.inference.backends import load_predictor
 from jdfd_keras.inference.saved_model import SavedModelEngine, serialize_example
+from jdfd_keras.io import files
 from jdfd_keras.io.files import load_options, save_options
 from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import FaceOptions, ModelOptions
-from jdfd_keras.serving.export import exporter as run
+from jdfd_keras.serving.export import card_sections, exporter
+from jdfd_keras.serving.export.graph import _make_metadata_fn
 from jdfd_keras.serving.model_config import ModelConfig
 
 TOLERANCE = 1e-5
 
 
-def test_serving_default_scores_encoded_faces_as_keras_does(engine, encoded_faces, expected_scores):
+def test_serving_default_scores_encoded_faces_like_keras(engine, encoded_faces, expected_scores):
     scores = engine.run("serving_default", {"image_bytes": np.array(encoded_faces, object)})
     assert scores["scores"].shape == (4,)
     np.testing.assert_allclose(scores["scores"], expected_scores, atol=TOLERANCE)
 
 
-def test_faces_scores_pixels_as_keras_does(engine, face_batch, expected_scores):
+def test_faces_scores_pixels_like_keras(engine, face_batch, expected_scores):
     scores = engine.run("faces", {"faces": face_batch})["scores"]
     np.testing.assert_allclose(scores, expected_scores, atol=TOLERANCE)
 
 
-def test_classify_gives_real_and_fake_as_keras_does(engine, encoded_faces, expected_scores):
+def test_classify_returns_real_and_fake_like_keras(engine, encoded_faces, expected_scores):
     examples = [serialize_example({"image/encoded": [face]}) for face in encoded_faces]
     outputs = engine.run("classify", {"inputs": np.array(examples, object)})
     assert outputs.keys() == {"classes", "scores"}
@@ -46,7 +48,7 @@ def test_classify_gives_real_and_fake_as_keras_does(engine, encoded_faces, expec
     assert engine.signatures["classify"].method == "tensorflow/serving/classify"
 
 
-def test_reconstruct_gives_the_image_and_its_error(engine, detector, face_batch):
+def test_reconstruct_returns_the_reconstruction_and_its_error(engine, detector, face_batch):
     outputs = engine.run("reconstruct", {"faces": face_batch})
     pixels = face_batch.astype("float32")
     expected = detector.predict(pixels, verbose=0)["reconstruction"]
@@ -67,11 +69,11 @@ def test_faces_of_another_size_are_resized_with_antialiasing(engine, detector, h
     if height > 71:
         plain = tf.image.resize(face[None], [71, 71], antialias=False)
         plain_score = detector.predict(plain, verbose=0)["classification"][0, 0]
-        assert abs(plain_score - scores[0]) > 10 * TOLERANCE, "the face cannot tell them apart"
+        assert abs(plain_score - scores[0]) > 10 * TOLERANCE, "this face cannot distinguish the two"
 
 
 def triangles(size, new_size):
-    """float64[new_size, size], bilinear weights that widen when shrinking."""
+    """float64[new_size, size], bilinear weights with antialiasing."""
     scale = size / new_size
     middles = (np.arange(new_size) + 0.5) * scale
     distances = np.abs(np.arange(size) + 0.5 - middles[:, None]) / max(scale, 1)
@@ -96,7 +98,7 @@ def test_jpeg_bmp_and_webp_are_decoded(engine, face_batch, expected_scores, exte
         ("reconstruct", True),
     ],
 )
-def test_only_reconstruct_holds_the_decoder(exported, signature, has_decoder):
+def test_only_reconstruct_contains_the_decoder(exported, signature, has_decoder):
     nodes = nodes_of_signature(exported, signature)
     assert any("squeeze" in name for name, _ in nodes), "the encoder must be found"
     deconvolutions = [name for name, op in nodes if op == "Conv2DBackpropInput"]
@@ -105,7 +107,7 @@ def test_only_reconstruct_holds_the_decoder(exported, signature, has_decoder):
 
 
 def nodes_of_signature(path, signature):
-    """(name, operation) of each node that a signature reaches, its functions' included."""
+    """(name, operation) of each node that a signature reaches, including its functions."""
     meta_graph = saved_model_pb2.SavedModel.FromString((path / "saved_model.pb").read_bytes())
     meta_graph = meta_graph.meta_graphs[0]
     graph = {node.name: node for node in meta_graph.graph_def.node}
@@ -136,59 +138,59 @@ def test_weights_are_stored_once(exported, detector):
     assert needed <= stored < 1.01 * needed
 
 
-def test_warm_up_holds_one_request_for_each_signature(engine):
+def test_warm_up_has_one_request_per_signature(engine):
     replayed = [name for name, _ in engine.replay_warmup()]
     assert sorted(replayed) == [
         "classify",
-        "describe",
         "explain",
         "faces",
+        "metadata",
         "reconstruct",
         "serving_default",
     ]
 
 
-def test_graph_refuses_faces_of_another_size_where_the_server_does_not_look(exported):
-    # TensorFlow Serving feeds any shape, while this session looks at it before the graph runs:
-    # the operation itself must be there.
+def test_the_graph_itself_checks_the_size_of_faces(exported):
+    # TensorFlow Serving feeds any shape, while this session checks it before the graph runs: the
+    # operation itself must be present.
     operations = [op for _, op in nodes_of_signature(exported, "faces")]
     assert "EnsureShape" in operations
 
 
-def test_alignment_options_lie_beside_the_model(exported, tiny_faces):
+def test_alignment_options_are_stored_with_the_model(exported, tiny_faces):
     path = exported / "assets.extra" / "alignment.json"
     assert load_options(path, "faces", FaceOptions) == tiny_faces
 
 
-def test_model_card_tells_what_is_known(exported):
+def test_the_model_card_has_the_given_facts(exported):
     for path in (exported.parent / "MODEL_CARD.md", exported / "assets.extra" / "MODEL_CARD.md"):
         card = path.read_text()
         assert card.startswith("# tiny, version 1\n")
-        for fact in ("71 x 71", "margin: 1.4", "name: made on the spot", "As proof", "300-W"):
+        for fact in ("71 x 71", "margin: 1.4", "name: made on the spot", "**Proof.**", "300-W"):
             assert fact in card
 
 
-def test_no_half_written_or_stale_file_is_left(exported):
+def test_no_temporary_or_stale_file_is_left(exported):
     assert sorted(path.name for path in exported.parent.iterdir()) == ["1", "MODEL_CARD.md"]
     assert not (exported / "fingerprint.pb").exists()
 
 
 @pytest.fixture
 def quick_write(exported, monkeypatch):
-    """Exports that take the graph and weights of `exported` in place of writing them again."""
+    """Link the graph and weights of `exported` instead of writing them again."""
 
-    def link(model, directory, description):
+    def link(model, directory, metadata):
         (directory / "variables").mkdir(parents=True)
         for path in [exported / "saved_model.pb", *(exported / "variables").iterdir()]:
             os.link(path, directory / path.relative_to(exported))
 
-    monkeypatch.setattr(run, "_write_saved_model", link)
+    monkeypatch.setattr(exporter, "_write_saved_model", link)
 
 
 @pytest.fixture
 def quick_export(quick_write, monkeypatch):
-    """As `quick_write`, and without the check, which takes seconds each time."""
-    monkeypatch.setattr(run, "_check_runs", lambda directory: None)
+    """Like `quick_write`, also without the check of the result, which takes seconds."""
+    monkeypatch.setattr(exporter, "_check_runs", lambda directory: None)
 
 
 CALIBRATION = Calibration(
@@ -201,74 +203,95 @@ CALIBRATION = Calibration(
 )
 
 
-def test_calibration_is_kept_beside_the_model_and_on_its_card(
+def test_calibration_is_stored_with_the_model_and_on_its_card(
     quick_export, detector, tiny_faces, tmp_path
 ):
-    path = run.export_detector(
+    path = exporter.export_detector(
         detector, tmp_path / "sharp", faces=tiny_faces, calibration=CALIBRATION
-    )
+    ).path
     assert read_calibration(path / "assets.extra" / "calibration.json") == CALIBRATION
     card = (path.parent / "MODEL_CARD.md").read_text()
     assert "temperature of 0.2" in card
-    assert "0.100 before and 0.200 after. It rose:" in card
+    assert "0.100 before and 0.200 after. It increased" in card
     assert "| 0.7 and above | fake |\n| 0.4 to 0.7 | uncertain |\n| below 0.4 | real |" in card
 
 
-def test_versions_count_up_and_are_never_replaced(quick_export, detector, tiny_faces, tmp_path):
+def test_versions_count_up_and_are_never_overwritten(quick_export, detector, tiny_faces, tmp_path):
     model = tmp_path / "tiny"
-    assert run.export_detector(detector, model, faces=tiny_faces) == model / "1"
-    assert run.export_detector(detector, model, faces=tiny_faces, version=7) == model / "7"
-    assert run.export_detector(detector, model, faces=tiny_faces) == model / "8"
-    with pytest.raises(ValueError, match="got 7, and it has \\[1, 7, 8\\]"):
-        run.export_detector(detector, model, faces=tiny_faces, version=7)
+    first = exporter.export_detector(detector, model, faces=tiny_faces)
+    digest = exporter.digest_weights(detector)
+    assert first == exporter.ExportedModel(model / "1", "tiny", 1, digest)
+    assert exporter.ExportedModel.from_dict(json.loads(json.dumps(first.to_dict()))) == first
+    for version, expected in ((7, "7"), (None, "8")):
+        exported = exporter.export_detector(detector, model, faces=tiny_faces, version=version)
+        assert exported.path == model / expected
+    with pytest.raises(ValueError, match="got 7, and .*tiny has \\[1, 7, 8\\]"):
+        exporter.export_detector(detector, model, faces=tiny_faces, version=7)
 
 
-def test_export_that_does_not_load_gives_no_version(detector, tiny_faces, tmp_path, monkeypatch):
+def test_an_export_that_does_not_load_creates_no_version(
+    detector, tiny_faces, tmp_path, monkeypatch
+):
     monkeypatch.setattr(
-        run, "_write_saved_model", lambda model, directory, _: directory.mkdir(parents=True)
+        exporter, "_write_saved_model", lambda model, directory, _: directory.mkdir(parents=True)
     )
     with pytest.raises(OSError, match="Expected .* to be a SavedModel"):
-        run.export_detector(detector, tmp_path / "tiny", faces=tiny_faces)
+        exporter.export_detector(detector, tmp_path / "tiny", faces=tiny_faces)
     assert list((tmp_path / "tiny").iterdir()) == []
 
 
-def test_export_that_gives_nan_gives_no_version(
+def test_an_export_that_returns_nan_creates_no_version(
     quick_write, detector, tiny_faces, tmp_path, monkeypatch
 ):
-    loaded = SimpleNamespace(replay_warmup=lambda: [("faces", {"scores": np.array([np.nan])})])
-    monkeypatch.setattr(run, "SavedModelEngine", lambda path: contextlib.nullcontext(loaded))
+    engine = SimpleNamespace(replay_warmup=lambda: [("faces", {"scores": np.array([np.nan])})])
+    monkeypatch.setattr(exporter, "SavedModelEngine", lambda path: contextlib.nullcontext(engine))
     with pytest.raises(ValueError, match="Expected finite numbers"):
-        run.export_detector(detector, tmp_path / "tiny", faces=tiny_faces)
+        exporter.export_detector(detector, tmp_path / "tiny", faces=tiny_faces)
     assert list((tmp_path / "tiny").iterdir()) == []
+
+
+def test_an_export_of_another_format_version_is_not_loaded(tiny_faces, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(files, "FORMAT_VERSION", 2)
+        signature = _make_metadata_fn(ModelMetadata(tiny_faces, None, "tiny", 1, "abc"))
+    tf.saved_model.save(tf.Module(), str(tmp_path / "1"), signatures={"metadata": signature})
+    with pytest.raises(OSError, match="format_version 1; got 2. Export it again"):
+        load_predictor(tmp_path)
+
+
+def test_a_keras_model_needs_faces_and_takes_no_report(detector, tiny_faces, tmp_path):
+    for arguments in ({}, {"faces": tiny_faces, "report": tmp_path}):
+        with pytest.raises(ValueError, match="Expected faces and no report with a keras.Model"):
+            exporter.export_detector(detector, tmp_path / "tiny", **arguments)
 
 
 @pytest.mark.parametrize("name", ["a:b", "with space", ".hidden"])
-def test_name_that_is_no_part_of_a_url_is_refused(detector, tiny_faces, tmp_path, name):
+def test_a_name_invalid_in_a_url_is_rejected(detector, tiny_faces, tmp_path, name):
     with pytest.raises(ValueError, match="Expected a model name"):
-        run.export_detector(detector, tmp_path / name, faces=tiny_faces)
+        exporter.export_detector(detector, tmp_path / name, faces=tiny_faces)
 
 
-def test_faces_of_another_size_than_the_model_are_refused(detector, tmp_path):
+def test_faces_of_another_size_than_the_model_are_rejected(detector, tmp_path):
     with pytest.raises(ValueError, match="71 px; got face_size=299"):
-        run.export_detector(detector, tmp_path / "tiny", faces=FaceOptions())
+        exporter.export_detector(detector, tmp_path / "tiny", faces=FaceOptions())
 
 
-def test_weights_tell_models_apart(detector):
-    digest = run.digest_weights(detector)
+def test_the_digest_depends_on_every_weight(detector):
+    digest = exporter.digest_weights(detector)
     parts = [f"<f4{values.shape}".encode() + values.tobytes() for values in detector.get_weights()]
     assert digest == hashlib.sha256(b"".join(parts)).hexdigest()
-    assert digest == run.digest_weights(detector)
+    assert digest == exporter.digest_weights(detector)
     layer = detector.get_layer("classifier_logit")
     weights = layer.get_weights()
     layer.set_weights([weights[0], np.nextafter(weights[1], np.float32(1))])
-    changed = run.digest_weights(detector)
+    changed = exporter.digest_weights(detector)
     layer.set_weights(weights)
-    assert changed != digest == run.digest_weights(detector)
+    assert changed != digest == exporter.digest_weights(detector)
 
 
 @pytest.fixture
-def run_of_two_lines(detector, tiny_faces, tmp_path, monkeypatch):
-    """A run folder of which only the history is read; its model is the tiny one."""
+def short_run(detector, tiny_faces, tmp_path, monkeypatch):
+    """A run folder with options and history; its model is replaced by the tiny one."""
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "best.keras").write_bytes(b"weights")
@@ -276,12 +299,12 @@ def run_of_two_lines(detector, tiny_faces, tmp_path, monkeypatch):
     (folder / "history.csv").write_text(
         "epoch,val_classification_frame_auc\n1,0.75\n2,0.875\n3,0.5\n"
     )
-    monkeypatch.setattr(run, "load_run_model", lambda path: (detector, tiny_faces))
+    monkeypatch.setattr(exporter, "load_run_model", lambda path: (detector, tiny_faces))
     return folder
 
 
-def test_run_is_exported_with_what_it_knows_on_the_card(quick_export, run_of_two_lines, tmp_path):
-    version = run.export_run(run_of_two_lines, tmp_path / "saved_models", "mine")
+def test_a_run_is_exported_with_its_training_on_the_card(quick_export, short_run, tmp_path):
+    version = exporter.export_detector(short_run, tmp_path / "saved_models" / "mine").path
     assert version == tmp_path / "saved_models" / "mine" / "1"
     card = (version.parent / "MODEL_CARD.md").read_text()
     assert "| epochs | 2 | passes over the training faces |" in card
@@ -290,27 +313,28 @@ def test_run_is_exported_with_what_it_knows_on_the_card(quick_export, run_of_two
     assert "jdfd-keras export RUN --report DIR" in card
 
 
-def test_report_of_another_model_exports_nothing(quick_export, run_of_two_lines, tmp_path):
-    report = tmp_path / "report"
-    report.mkdir()
-    told = {"protocol": {"model_digest": hashlib.sha256(b"others").hexdigest()}}
-    (report / "report.json").write_text(json.dumps(told))
-    with pytest.raises(ValueError, match="Expected a report of the model that is exported"):
-        run.export_run(run_of_two_lines, tmp_path / "models", "mine", report=report)
+def test_with_a_report_of_another_model_nothing_is_exported(
+    quick_export, short_run, tmp_path, monkeypatch
+):
+    protocol = SimpleNamespace(model_digest=hashlib.sha256(b"others").hexdigest(), calibration=None)
+    report = SimpleNamespace(protocol=protocol)
+    monkeypatch.setattr(card_sections, "load_report", lambda folder: report)
+    with pytest.raises(ValueError, match="Expected a report of the exported model"):
+        exporter.export_detector(short_run, tmp_path / "models" / "mine", report=tmp_path)
     assert not (tmp_path / "models").exists()
 
 
-def test_checksums_are_of_all_files_but_the_list(exported):
+def test_checksums_cover_all_other_files(exported):
     listed = [line.split("  ")[1] for line in (exported / "SHA256SUMS").read_text().splitlines()]
-    files = [path for path in exported.rglob("*") if path.is_file()]
-    expected = {str(path.relative_to(exported)) for path in files} - {"SHA256SUMS"}
+    paths = [path for path in exported.rglob("*") if path.is_file()]
+    expected = {str(path.relative_to(exported)) for path in paths} - {"SHA256SUMS"}
     assert len(listed) == len(expected)
     assert set(listed) == expected
 
 
 @pytest.fixture(scope="module")
 def baseline_run(detector, tiny_faces, tmp_path_factory):
-    """A run of the same encoder and classifier without a decoder, trained in mixed precision."""
+    """A run with the same encoder and classifier, no decoder, and mixed precision."""
     options = ModelOptions(image_size=71, latent_dim=16, encoder_weights="none", decoder=False)
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -328,7 +352,8 @@ def baseline_run(detector, tiny_faces, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def exported_baseline(baseline_run, tmp_path_factory):
-    return run.export_run(baseline_run, tmp_path_factory.mktemp("saved_models"), "baseline")
+    directory = tmp_path_factory.mktemp("saved_models") / "baseline"
+    return exporter.export_detector(baseline_run, directory).path
 
 
 @pytest.fixture(scope="module")
@@ -343,16 +368,18 @@ def test_without_a_decoder_the_other_signatures_are_the_same(engine, baseline_en
     del expected["reconstruct"]
     assert baseline_engine.signatures == expected
     replayed = [name for name, _ in baseline_engine.replay_warmup()]
-    assert sorted(replayed) == ["classify", "describe", "explain", "faces", "serving_default"]
+    assert sorted(replayed) == ["classify", "explain", "faces", "metadata", "serving_default"]
 
 
 @pytest.mark.slow
-def test_run_of_mixed_precision_without_decoder_scores_in_float32(
+def test_a_mixed_precision_run_without_decoder_scores_in_float32(
     baseline_run, baseline_engine, exported_baseline, face_batch, encoded_faces, expected_scores
 ):
     trained = keras.models.load_model(baseline_run / "best.keras", compile=False)
     as_trained = trained(face_batch.astype("float32"), training=False)["classification"][:, 0]
-    assert np.abs(as_trained - expected_scores).max() > 100 * TOLERANCE, "no mistake could show"
+    assert np.abs(as_trained - expected_scores).max() > 100 * TOLERANCE, (
+        "an error would go unnoticed"
+    )
 
     scores = baseline_engine.run("faces", {"faces": face_batch})["scores"]
     np.testing.assert_allclose(scores, expected_scores, atol=TOLERANCE)
@@ -360,21 +387,21 @@ def test_run_of_mixed_precision_without_decoder_scores_in_float32(
     scores = baseline_engine.run("serving_default", inputs)["scores"]
     np.testing.assert_allclose(scores, expected_scores, atol=TOLERANCE)
     for path in (baseline_run, exported_baseline.parent):
-        scores = local_scorer(path)(face_batch)
+        scores = load_predictor(path)(face_batch)
         np.testing.assert_allclose(scores, expected_scores, atol=TOLERANCE)
 
 
 @pytest.mark.slow
-def test_server_scores_without_a_decoder_and_knows_no_reconstruct(
+def test_without_a_decoder_the_server_scores_but_has_no_reconstruct(
     exported_baseline, start_server, face_batch, expected_scores
 ):
     server = start_server([ModelConfig("baseline", exported_baseline.parent)])
     url = f"{server.url}/v1/models/baseline"
-    np.testing.assert_allclose(remote_scorer(url)(face_batch), expected_scores, atol=TOLERANCE)
+    np.testing.assert_allclose(load_predictor(url)(face_batch), expected_scores, atol=TOLERANCE)
     with urllib.request.urlopen(f"{url}/metadata") as response:
-        told = json.load(response)["metadata"]["signature_def"]["signature_def"]
-    assert {"classify", "faces", "serving_default"} <= set(told)
-    assert "reconstruct" not in told
+        signatures = json.load(response)["metadata"]["signature_def"]["signature_def"]
+    assert {"classify", "faces", "serving_default"} <= set(signatures)
+    assert "reconstruct" not in signatures
     body = json.dumps({"signature_name": "reconstruct", "instances": face_batch[:1].tolist()})
     with pytest.raises(urllib.error.HTTPError) as refusal:
         urllib.request.urlopen(f"{url}:predict", body.encode())
@@ -382,13 +409,15 @@ def test_server_scores_without_a_decoder_and_knows_no_reconstruct(
         assert '"reconstruct" not found' in json.load(answer)["error"]
 
 
-def test_model_card_tells_whether_there_is_a_decoder(exported, detector, quick_export, tmp_path):
+def test_the_model_card_states_whether_the_model_has_a_decoder(
+    exported, detector, quick_export, tmp_path
+):
     def read(version):
         return " ".join((version.parent / "MODEL_CARD.md").read_text().split())
 
     bare = keras.Model(detector.input, {"classification": detector.output["classification"]})
     options = FaceOptions(face_size=71)
-    without = read(run.export_detector(bare, tmp_path / "baseline", faces=options))
+    without = read(exporter.export_detector(bare, tmp_path / "baseline", faces=options).path)
     assert "a decoder that reconstructs the face. It takes one aligned face of a person" in read(
         exported
     )

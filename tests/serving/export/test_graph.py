@@ -1,4 +1,4 @@
-"""What a request may hold: every form of image, and what is none, which costs only its own row."""
+"""The serving graph: image formats, invalid images, calibration and metadata."""
 
 import io
 import struct
@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from jdfd_keras.client.metadata import Calibration, Description, read_description
+from jdfd_keras.client.metadata import Calibration, ModelMetadata, read_metadata
 from jdfd_keras.client.signatures import MAX_IMAGE_PIXELS
 from jdfd_keras.inference.explain import explain_faces
 from jdfd_keras.inference.saved_model import serialize_example
@@ -22,7 +22,7 @@ SIZE = 71
 
 
 def encode(face: np.ndarray, form: str, *, mode: str = "RGB", **options) -> bytes:
-    """Write a picture with Pillow, not with the libraries of TensorFlow."""
+    """Encode an image with Pillow, independently of TensorFlow."""
     file = io.BytesIO()
     Image.fromarray(face).convert(mode).save(file, form, **options)
     return file.getvalue()
@@ -35,7 +35,7 @@ def face(face_batch):
 
 @pytest.fixture(scope="module")
 def read():
-    """The check and the decoder as one graph; a picture of SIZE is not resized."""
+    """The check and the decoder as one graph; an image of SIZE is not resized."""
     spec = [tf.TensorSpec([], tf.string)]
     function = tf.function(lambda encoded: _read_face(encoded, SIZE), input_signature=spec)
 
@@ -61,9 +61,7 @@ def read():
         ("WEBP", "RGBA", {"lossless": True, "exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}),
     ],
 )
-def test_images_without_loss_are_read_to_the_last_bit_and_not_resized(
-    read, face, form, mode, options
-):
+def test_lossless_images_are_decoded_exactly_and_not_resized(read, face, form, mode, options):
     image, valid = read(encode(face, form, mode=mode, **options))
     expected = np.asarray(Image.fromarray(face).convert(mode).convert("RGB"))
     assert valid
@@ -80,16 +78,16 @@ def test_images_without_loss_are_read_to_the_last_bit_and_not_resized(
         ("WEBP", "RGB", {}),
     ],
 )
-def test_images_with_loss_are_read_as_others_read_them(read, face, form, mode, options):
+def test_lossy_images_are_decoded_as_by_pillow(read, face, form, mode, options):
     encoded = encode(face, form, mode=mode, quality=95, **options)
     image, valid = read(encoded)
     assert valid
-    # Decoders differ in how they smooth the colour planes.
+    # Decoders differ in how they smooth the color planes.
     expected = np.asarray(Image.open(io.BytesIO(encoded)).convert("RGB"), float)
     assert np.abs(image - expected).mean() < 2
 
 
-def test_of_16_bits_the_upper_8_are_read(read, face):
+def test_of_16_bits_the_upper_8_are_used(read, face):
     deep = face.astype(np.uint16) * 256 + 77
     image, valid = read(cv2.imencode(".png", deep[..., ::-1])[1].tobytes())
     assert valid
@@ -97,12 +95,12 @@ def test_of_16_bits_the_upper_8_are_read(read, face):
 
 
 def with_thumbnail(jpeg: bytes, thumbnail: bytes) -> bytes:
-    """Put a whole JPEG into a segment before the picture's own, as cameras do."""
+    """Insert a complete JPEG as a segment at the start, as cameras do."""
     segment = b"Exif\0\0" + thumbnail
     return jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment + jpeg[2:]
 
 
-def whole_images(face: np.ndarray) -> dict[str, bytes]:
+def complete_images(face: np.ndarray) -> dict[str, bytes]:
     jpeg = encode(face, "JPEG")
     return {
         "bytes after the end": jpeg + b"more \xff\xda",
@@ -114,7 +112,7 @@ def whole_images(face: np.ndarray) -> dict[str, bytes]:
 
 
 def png_of(width: int, height: int) -> bytes:
-    """A PNG that is whole but for its pixels, which are lacking."""
+    """A PNG that is complete except for its pixels."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         check = struct.pack(">I", zlib.crc32(kind + body))
@@ -126,10 +124,10 @@ def png_of(width: int, height: int) -> bytes:
 
 
 def jpeg_of(face: np.ndarray, width: int, height: int) -> bytes:
-    """A JPEG whose frame header tells of another size."""
+    """A JPEG whose frame header declares another size."""
     jpeg = encode(face, "JPEG")
-    place = jpeg.index(b"\xff\xc0") + 5
-    return jpeg[:place] + struct.pack(">HH", height, width) + jpeg[place + 4 :]
+    start = jpeg.index(b"\xff\xc0") + 5
+    return jpeg[:start] + struct.pack(">HH", height, width) + jpeg[start + 4 :]
 
 
 def bmp_of(face: np.ndarray, width: int, height: int) -> bytes:
@@ -138,7 +136,7 @@ def bmp_of(face: np.ndarray, width: int, height: int) -> bytes:
 
 
 def webp_of(face: np.ndarray, side: int, **options) -> bytes:
-    """A WebP of one of its three kinds, whose first header tells of a square of another size."""
+    """A WebP of one of three kinds, whose header declares a square of another size."""
     webp = bytearray(encode(face, "WEBP", **options))
     kind = bytes(webp[12:16])
     if kind == b"VP8 ":
@@ -153,13 +151,13 @@ def webp_of(face: np.ndarray, side: int, **options) -> bytes:
 def unreadable_images(face: np.ndarray) -> dict[str, bytes]:
     jpeg, png, webp = encode(face, "JPEG"), encode(face, "PNG"), encode(face, "WEBP")
     camera = with_thumbnail(jpeg, encode(face[::4, ::4], "JPEG"))
-    moving = [Image.fromarray(255 - face)]
+    more_frames = [Image.fromarray(255 - face)]
     return {
         "nothing": b"",
         "text": b"no image",
         "GIF": encode(face, "GIF"),
         "TIFF": encode(face, "TIFF"),
-        "moving WebP": encode(face, "WEBP", save_all=True, append_images=moving),
+        "animated WebP": encode(face, "WEBP", save_all=True, append_images=more_frames),
         "BMP with a palette": encode(face, "BMP", mode="P"),
         "first byte of a JPEG": jpeg[:1],
         "first bytes of a JPEG": jpeg[:3],
@@ -167,7 +165,7 @@ def unreadable_images(face: np.ndarray) -> dict[str, bytes]:
         "half a JPEG": jpeg[: len(jpeg) // 2],
         "JPEG without its last byte": jpeg[:-1],
         "half a JPEG with a thumbnail": camera[: -len(jpeg) // 2],
-        "JPEG cut behind its thumbnail": camera[: -len(jpeg) + 30],
+        "JPEG truncated after its thumbnail": camera[: -len(jpeg) + 30],
         "first bytes of a PNG": png[:8],
         "header of a PNG": png[:33],
         "PNG without its end": png[:-12],
@@ -188,35 +186,35 @@ def unreadable_images(face: np.ndarray) -> dict[str, bytes]:
     }
 
 
-def test_headers_tell_what_is_whole_and_what_is_not(face):
-    whole, unreadable = whole_images(face), unreadable_images(face)
-    judge = tf.function(
+def test_the_check_accepts_complete_images_only(face):
+    complete, unreadable = complete_images(face), unreadable_images(face)
+    check = tf.function(
         lambda encoded: tf.map_fn(is_readable, encoded, fn_output_signature=tf.bool),
         input_signature=[tf.TensorSpec([None], tf.string)],
     )
     assert MAX_IMAGE_PIXELS == 2**12 * 2**12
-    whole["PNG just not too large"] = png_of(2**12, 2**12)
-    told = judge(tf.constant([*whole.values(), *unreadable.values()])).numpy()
-    for name, readable in zip([*whole, *unreadable], told, strict=True):
-        assert readable == (name in whole), name
+    complete["PNG just not too large"] = png_of(2**12, 2**12)
+    found = check(tf.constant([*complete.values(), *unreadable.values()])).numpy()
+    for name, readable in zip([*complete, *unreadable], found, strict=True):
+        assert readable == (name in complete), name
 
 
-def test_no_cut_of_an_image_fails_the_check(face):
-    judge = tf.function(is_readable, input_signature=[tf.TensorSpec([], tf.string)])
+def test_truncated_images_never_raise_in_the_check(face):
+    check = tf.function(is_readable, input_signature=[tf.TensorSpec([], tf.string)])
     for form in ("JPEG", "PNG", "BMP", "WEBP"):
         encoded = encode(face[:8, :8], form)
         cuts = {*range(min(len(encoded), 64)), *range(0, len(encoded), 37)}
-        readable = {cut for cut in cuts if judge(tf.constant(encoded[:cut]))}
-        # Of a BMP the decoder itself tells that pixels are lacking.
+        readable = {cut for cut in cuts if check(tf.constant(encoded[:cut]))}
+        # Missing pixels of a BMP are detected by the decoder.
         assert not readable or form == "BMP"
 
 
-def test_what_is_no_image_costs_only_its_own_row(engine, face, encoded_faces):
+def test_an_invalid_image_affects_only_its_own_row(engine, face, encoded_faces):
     bad = unreadable_images(face)
     rows = [encoded_faces[0], *bad.values(), *encoded_faces[1:]]
     is_bad = np.array([row not in encoded_faces for row in rows])
-    # As many rows, all of them good: the network may not tell where the bad ones were.
-    good = [encoded_faces[3] if lost else row for row, lost in zip(rows, is_bad, strict=True)]
+    # A batch of the same size without invalid images: the other scores must be equal.
+    good = [encoded_faces[3] if bad_row else row for row, bad_row in zip(rows, is_bad, strict=True)]
     expected = engine.run("serving_default", {"image_bytes": np.array(good, object)})["scores"]
 
     found = engine.run("serving_default", {"image_bytes": np.array(rows, object)})
@@ -231,19 +229,19 @@ def test_what_is_no_image_costs_only_its_own_row(engine, face, encoded_faces):
     np.testing.assert_array_equal(outputs["scores"][~is_bad, 1], expected[~is_bad])
 
 
-def test_what_the_decoder_alone_refuses_fails_the_request(engine, encoded_faces):
+def test_an_image_only_the_decoder_rejects_fails_the_request(engine, encoded_faces):
     rows = np.array([encoded_faces[0], png_of(71, 71)], object)
     with pytest.raises(tf.errors.InvalidArgumentError, match="PNG"):
         engine.run("serving_default", {"image_bytes": rows})
 
 
-def test_explain_gives_the_map_of_explain_faces_before_it_is_enlarged(engine, detector, face_batch):
-    activation = engine.run("explain", {"faces": face_batch})["activation"]
-    assert activation.shape == (4, 3, 3)
-    assert activation.max() > 0.1, "an empty map would hide a mistake"
-    enlarged = [cv2.resize(cells, (SIZE, SIZE)) for cells in activation]
-    expected = explain_faces(detector, face_batch).activation
-    np.testing.assert_allclose(enlarged, expected, atol=1e-4)
+def test_explain_returns_the_map_of_explain_faces_before_resizing(engine, detector, face_batch):
+    cam = engine.run("explain", {"faces": face_batch})["cam"]
+    assert cam.shape == (4, 3, 3)
+    assert cam.max() > 0.1, "an empty map would hide a mistake"
+    resized = [cv2.resize(cells, (SIZE, SIZE)) for cells in cam]
+    expected = explain_faces(detector, face_batch).cam
+    np.testing.assert_allclose(resized, expected, atol=1e-4)
 
 
 CALIBRATION = Calibration(temperature=0.2, uncertain_from=0.4, uncertain_to=0.7, data="clips")
@@ -251,14 +249,12 @@ CALIBRATION = Calibration(temperature=0.2, uncertain_from=0.4, uncertain_to=0.7,
 
 @pytest.fixture(scope="module")
 def calibrated(detector, tiny_faces):
-    """The signatures of the detector with a temperature, and its description."""
-    description = Description(tiny_faces, CALIBRATION, "sharp", 3, "0123")
-    return build_signatures(detector, description), description
+    """The signatures of the detector with a temperature, and its metadata."""
+    metadata = ModelMetadata(tiny_faces, CALIBRATION, "sharp", 3, "0123")
+    return build_signatures(detector, metadata), metadata
 
 
-def test_calibrated_scores_are_what_is_served(
-    calibrated, face_batch, encoded_faces, expected_scores
-):
+def test_served_scores_are_calibrated(calibrated, face_batch, encoded_faces, expected_scores):
     signatures, _ = calibrated
     # sigmoid(logit / 0.2) is p^5 / (p^5 + (1 - p)^5).
     expected = expected_scores**5 / (expected_scores**5 + (1 - expected_scores) ** 5)
@@ -272,23 +268,23 @@ def test_calibrated_scores_are_what_is_served(
     np.testing.assert_allclose(scores, np.stack([1 - expected, expected], 1), atol=TOLERANCE)
 
 
-def test_without_a_decoder_there_is_no_signature_of_it(calibrated, detector):
-    signatures, description = calibrated
+def test_without_a_decoder_the_signature_reconstruct_is_missing(calibrated, detector):
+    signatures, metadata = calibrated
     bare = keras.Model(detector.input, {"classification": detector.output["classification"]})
-    assert build_signatures(bare, description).keys() == signatures.keys() - {"reconstruct"}
+    assert build_signatures(bare, metadata).keys() == signatures.keys() - {"reconstruct"}
     assert "reconstruct" in signatures
 
 
-def test_a_model_describes_itself(calibrated):
-    signatures, description = calibrated
+def test_the_metadata_signature_returns_the_metadata(calibrated):
+    signatures, metadata = calibrated
 
     def ask(names):
-        return signatures["describe"](tf.constant(names))["contents"].numpy()
+        return signatures["metadata"](tf.constant(names))["contents"].numpy()
 
-    assert read_description(ask) == description
+    assert read_metadata(ask) == metadata
     assert ask(["model.json", "secrets.json", ""])[1:].tolist() == [b"", b""]
 
 
-def test_without_a_calibration_there_is_no_text_of_it(engine, tiny_faces):
-    told = read_description(lambda names: engine.run("describe", {"names": names})["contents"])
-    assert told == Description(tiny_faces, None, "tiny", 1, told.digest)
+def test_without_calibration_its_text_is_empty(engine, tiny_faces):
+    metadata = read_metadata(lambda names: engine.run("metadata", {"names": names})["contents"])
+    assert metadata == ModelMetadata(tiny_faces, None, "tiny", 1, metadata.digest)

@@ -1,9 +1,9 @@
-"""The card itself: when and by what it was written, and how its scores are read."""
+"""The model card: date, software, order of sections, and reading of scores."""
 
 from datetime import datetime
 
 import jdfd_keras
-from jdfd_keras.client.metadata import Calibration, Description
+from jdfd_keras.client.metadata import Calibration, ModelMetadata
 from jdfd_keras.options import FaceOptions
 from jdfd_keras.serving.export.model_card import write_model_card
 
@@ -11,12 +11,12 @@ CARD = {"has_decoder": True, "sections": {"Training": "last"}}
 
 
 def write(path, calibration):
-    known = Description(FaceOptions(), calibration, "judge", 7, "0123abcd")
-    write_model_card(path, known, **CARD)
+    metadata = ModelMetadata(FaceOptions(), calibration, "detector", 7, "0123abcd")
+    write_model_card(path, metadata, **CARD)
     return path.read_text(encoding="utf-8")
 
 
-def test_the_card_tells_its_day_and_its_software(tmp_path):
+def test_the_card_states_its_date_and_software(tmp_path):
     before = datetime.now().astimezone().date()
     text = write(tmp_path / "card.md", None)
     after = datetime.now().astimezone().date()
@@ -24,12 +24,12 @@ def test_the_card_tells_its_day_and_its_software(tmp_path):
     assert f"| by | jdfd-keras {jdfd_keras.__version__} |" in text
 
 
-def test_limits_stand_before_what_a_run_tells(tmp_path):
+def test_limits_come_before_the_sections_of_a_run(tmp_path):
     text = write(tmp_path / "card.md", None)
     assert text.index("## Limits") < text.index("## Reading a score") < text.index("## Training")
 
 
-def test_the_card_tells_of_a_part_where_something_can_be_uncertain(tmp_path):
-    told = "a quarter of that person's faces"
-    assert told in write(tmp_path / "a.md", Calibration(uncertain_from=0.3, uncertain_to=0.8))
-    assert told not in write(tmp_path / "b.md", Calibration())
+def test_the_card_explains_fake_segments_if_verdicts_can_be_uncertain(tmp_path):
+    sentence = "a quarter of that person's faces"
+    assert sentence in write(tmp_path / "a.md", Calibration(uncertain_from=0.3, uncertain_to=0.8))
+    assert sentence not in write(tmp_path / "b.md", Calibration())

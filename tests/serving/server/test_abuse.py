@@ -1,8 +1,8 @@
-"""What a hostile, broken or slow client sends harms nobody else.
+"""Hostile, broken and slow clients do not affect others.
 
-The server is a process of its own, started as a user starts it, so that its memory can be watched
-and a crash would be seen. After every kind of abuse it must be alive, its memory within bounds, and
-a good request must be answered as ever. All of it takes less than three minutes.
+The server runs in its own process, started as a user starts it, so that its memory can be measured
+and a crash is noticed. After every test it must be running, its memory within bounds, and a valid
+request must be answered correctly. All tests together take less than three minutes.
 """
 
 import base64
@@ -32,18 +32,27 @@ import pytest
 pytestmark = pytest.mark.slow
 
 BODY_LIMIT_MB = 4
-# What a few requests of the largest size, in every form that they pass through, may add.
-MOST_GROWTH_MB = 400
+# Room for a few requests of the largest size, with their decoded copies.
+MAX_GROWTH_MB = 400
 MODEL = "/v1/models/tiny"
 
 
 class Served:
-    """A server in a process of its own."""
+    """A server in its own process."""
 
     def __init__(self, directory, *flags):
-        words = ["serve", str(directory), "--engine", "embedded", "--port", "0", "--grpc-port", "0"]
+        command = [
+            "serve",
+            str(directory),
+            "--engine",
+            "embedded",
+            "--port",
+            "0",
+            "--grpc-port",
+            "0",
+        ]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "jdfd_keras", *words, *flags],
+            [sys.executable, "-m", "jdfd_keras", *command, *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -51,17 +60,17 @@ class Served:
         )
         call = self.process.stdout.readline()
         self.port = int(re.search(r"http://127\.0\.0\.1:(\d+)/", call)[1])
-        self.told = []
-        while not self.told or "grpc://" not in self.told[-1]:
+        self.log = []
+        while not self.log or "grpc://" not in self.log[-1]:
             line = self.process.stderr.readline()
-            assert line, f"the server ended: {self.told}"
-            self.told.append(line)
-        self.grpc_port = int(re.search(r"grpc://[\d.]+:(\d+)", self.told[-1])[1])
-        # What it goes on to say must not fill the pipe.
+            assert line, f"the server exited: {self.log}"
+            self.log.append(line)
+        self.grpc_port = int(re.search(r"grpc://[\d.]+:(\d+)", self.log[-1])[1])
+        # Further output must not fill the pipe.
         threading.Thread(target=self._listen, daemon=True).start()
 
     def _listen(self):
-        self.told += iter(self.process.stderr.readline, "")
+        self.log += iter(self.process.stderr.readline, "")
 
     @property
     def memory_mb(self):
@@ -89,12 +98,12 @@ def served(exported):
     served = Served(exported.parent, "--max-body-mb", str(BODY_LIMIT_MB), "--timeout-s", "20")
     yield served
     assert served.stop() == 0
-    assert not [line for line in served.told if "Traceback" in line], "".join(served.told)
+    assert not [line for line in served.log if "Traceback" in line], "".join(served.log)
 
 
 @pytest.fixture(autouse=True)
 def still_serves(served, encoded_faces, expected_scores):
-    """After every test a good request is answered, and memory is within its bound."""
+    """After every test a valid request is answered, and memory is within its bound."""
     good = json.dumps({"instances": [b64(encoded_faces[0])]})
     assert served.ask(f"{MODEL}:predict", good)[0] == 200
     before = served.memory_mb
@@ -105,7 +114,7 @@ def still_serves(served, encoded_faces, expected_scores):
         expected_scores[0], abs=1e-5
     )
     assert served.process.poll() is None
-    assert served.memory_mb - before < MOST_GROWTH_MB
+    assert served.memory_mb - before < MAX_GROWTH_MB
 
 
 def b64(data):
@@ -118,7 +127,7 @@ def assert_proper_error(status, text):
 
 
 def png_of(width, height):
-    """A PNG of one colour that is far smaller than its pixels."""
+    """A PNG of one color, much smaller than its decoded pixels."""
     packer = zlib.compressobj(9)
     row = bytes(1 + width * 3)
     rows = b"".join(packer.compress(row) for _ in range(height)) + packer.flush()
@@ -132,7 +141,7 @@ def png_of(width, height):
     return b"\x89PNG\r\n\x1a\n" + parts
 
 
-def test_random_bytes_on_the_rest_port(served):
+def test_random_bytes_on_the_rest_port_are_rejected(served):
     rng = random.Random(0)
     for _ in range(150):
         with served.connect() as connection, contextlib.suppress(ConnectionError):
@@ -142,7 +151,7 @@ def test_random_bytes_on_the_rest_port(served):
             assert answer == b"" or re.match(rb"HTTP/1\.[01] 4\d\d ", answer), answer[:80]
 
 
-def test_a_good_request_with_bytes_changed_at_random(served, encoded_faces):
+def test_requests_with_random_changes_are_answered(served, encoded_faces):
     rng = random.Random(1)
     body = json.dumps({"instances": [b64(encoded_faces[0])]}).encode()
     head = f"POST {MODEL}:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
@@ -177,7 +186,7 @@ def test_a_good_request_with_bytes_changed_at_random(served, encoded_faces):
         b'{"signature_name": ["faces"], "instances": [[1]]}',
         b'{"signature_name": "faces", "instances": [[[[1, 2, 3]]]]}',
         b'{"signature_name": "faces", "inputs": []}',
-        b'{"signature_name": "describe", "instances": [[["a"]]]}',
+        b'{"signature_name": "metadata", "instances": [[["a"]]]}',
         b"\xff\xfe\x00",
         b"null",
         b"",
@@ -185,7 +194,7 @@ def test_a_good_request_with_bytes_changed_at_random(served, encoded_faces):
     ids=lambda body: f"{body[:24]!r}-{len(body)}",
 )
 @pytest.mark.parametrize("verb", [":predict", ":classify", ":regress"])
-def test_bodies_that_are_no_request(served, verb, body):
+def test_invalid_bodies_are_rejected(served, verb, body):
     status, text = served.ask(MODEL + verb, body)
     if status == 200:  # no faces, no scores
         assert json.loads(text)["outputs"] in ([], {"scores": [], "valid": []})
@@ -210,7 +219,7 @@ def test_bodies_that_are_no_request(served, verb, body):
         "/monitoring/prometheus/metrics/../../../etc/passwd",
     ],
 )
-def test_path_tricks_reach_no_file(served, path):
+def test_path_traversal_reaches_no_file(served, path):
     for method in ("GET", "POST"):
         status, text = served.ask(path, b"{}" if method == "POST" else None, method=method)
         assert 400 <= status < 500
@@ -218,17 +227,17 @@ def test_path_tricks_reach_no_file(served, path):
 
 
 @pytest.mark.parametrize("size", [(10_000, 10_000), (2**31 - 1, 1), (60_000, 60_000)])
-def test_image_of_a_hundred_megapixels_costs_its_own_row(served, encoded_faces, size):
+def test_an_image_of_a_hundred_megapixels_affects_only_its_row(served, encoded_faces, size):
     width, height = size
-    if width * height > 2e8:  # only its header says so
-        picture = png_of(1, 1)
-        picture = picture[:16] + struct.pack(">II", width, height) + picture[24:]
+    if width * height > 2e8:  # in the header only
+        image = png_of(1, 1)
+        image = image[:16] + struct.pack(">II", width, height) + image[24:]
     else:
-        picture = png_of(width, height)
-    body = json.dumps({"instances": [b64(picture), b64(encoded_faces[0])]})
-    begun = time.monotonic()
+        image = png_of(width, height)
+    body = json.dumps({"instances": [b64(image), b64(encoded_faces[0])]})
+    start = time.monotonic()
     status, text = served.ask(f"{MODEL}:predict", body)
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - start < 10
     assert status == 200, text
     bomb, good = json.loads(text)["predictions"]
     assert np.isnan(bomb["scores"]) and not bomb["valid"]
@@ -236,16 +245,16 @@ def test_image_of_a_hundred_megapixels_costs_its_own_row(served, encoded_faces, 
 
 
 @pytest.mark.parametrize("ending", [".png", ".jpg", ".bmp", ".webp"])
-def test_pictures_cut_and_changed_at_random(served, face_batch, ending):
+def test_randomly_damaged_images_are_answered(served, face_batch, ending):
     rng = random.Random(2)
     whole = cv2.imencode(ending, face_batch[0][..., ::-1])[1].tobytes()
     for _ in range(25):
-        picture = bytearray(whole[: rng.randint(0, len(whole))])
+        image = bytearray(whole[: rng.randint(0, len(whole))])
         for _ in range(rng.randint(0, 8)):
-            if picture:
-                picture[rng.randrange(len(picture))] = rng.randrange(256)
+            if image:
+                image[rng.randrange(len(image))] = rng.randrange(256)
         status, text = served.ask(
-            f"{MODEL}:predict", json.dumps({"instances": [b64(bytes(picture))]})
+            f"{MODEL}:predict", json.dumps({"instances": [b64(bytes(image))]})
         )
         if status == 200:
             (row,) = json.loads(text)["predictions"]
@@ -254,7 +263,7 @@ def test_pictures_cut_and_changed_at_random(served, face_batch, ending):
             assert_proper_error(status, text)
 
 
-def test_body_that_unpacks_to_a_gigabyte_is_refused_early(served):
+def test_a_body_of_a_gigabyte_after_decompression_is_rejected_early(served):
     bomb = gzip.compress(bytes(1024 * 2**20), 9)
     assert len(bomb) < BODY_LIMIT_MB * 2**20
     request = urllib.request.Request(
@@ -267,30 +276,30 @@ def test_body_that_unpacks_to_a_gigabyte_is_refused_early(served):
         assert_proper_error(answer.code, answer.read())
 
 
-def test_slow_and_half_closed_clients_hold_up_nobody(served, encoded_faces):
+def test_slow_and_half_closed_clients_block_nobody(served, encoded_faces):
     def head(length):
         return f"POST {MODEL}:predict HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n"
 
     good = json.dumps({"instances": [b64(encoded_faces[0])]}).encode()
     with contextlib.ExitStack() as stack:
-        for beginning in (b"", b"POST ", b"GET /v1/models/tiny HTTP/1.1\r\n", head(1000).encode()):
+        for prefix in (b"", b"POST ", b"GET /v1/models/tiny HTTP/1.1\r\n", head(1000).encode()):
             for _ in range(20):
                 connection = stack.enter_context(served.connect())
-                connection.sendall(beginning)
-        for _ in range(20):  # sends all, and reads nothing
+                connection.sendall(prefix)
+        for _ in range(20):  # sends a whole request and never reads
             connection = stack.enter_context(served.connect())
             connection.sendall(head(len(good)).encode() + good)
-        half = stack.enter_context(served.connect())  # has no more to say, but listens
+        half = stack.enter_context(served.connect())  # closes its sending side only
         half.sendall(head(len(good)).encode() + good)
         half.shutdown(socket.SHUT_WR)
-        begun = time.monotonic()
+        start = time.monotonic()
         assert served.ask(f"{MODEL}:predict", good)[0] == 200
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - start < 10
         answer = half.recv(65536)
         assert answer == b"" or answer.startswith(b"HTTP/1.1 200")
 
 
-def test_a_thousand_idle_connections(served, encoded_faces):
+def test_a_thousand_idle_connections_block_nobody(served, encoded_faces):
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -302,14 +311,14 @@ def test_a_thousand_idle_connections(served, encoded_faces):
     with contextlib.ExitStack() as stack:
         for _ in range(1000):
             stack.enter_context(served.connect())
-        begun = time.monotonic()
+        start = time.monotonic()
         assert served.ask(f"{MODEL}:predict", good)[0] == 200
-        assert time.monotonic() - begun < 10
+        assert time.monotonic() - start < 10
 
 
 @pytest.fixture(scope="module")
 def predict_bytes(served):
-    """A call of gRPC's Predict with a message as bytes."""
+    """A function that calls Predict over gRPC with a message as bytes."""
     with grpc.insecure_channel(f"127.0.0.1:{served.grpc_port}") as channel:
         yield channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
 
@@ -320,7 +329,7 @@ def refusal(call, message):
     return refused.value.code()
 
 
-def test_random_messages_over_grpc(predict_bytes, encoded_faces):
+def test_random_messages_over_grpc_are_rejected(predict_bytes, encoded_faces):
     from tensorflow_serving.apis import predict_pb2
 
     rng = random.Random(3)
@@ -340,7 +349,7 @@ def test_random_messages_over_grpc(predict_bytes, encoded_faces):
             predict_bytes(bytes(message), timeout=30)
         except grpc.RpcError as error:
             codes.add(error.code())
-    # INTERNAL is grpc's own word for a message that is none.
+    # INTERNAL is grpc's own code for an invalid message.
     assert grpc.StatusCode.UNKNOWN not in codes
     assert codes <= {
         grpc.StatusCode.INTERNAL,
@@ -363,11 +372,11 @@ def test_random_messages_over_grpc(predict_bytes, encoded_faces):
         (7, [1, 71, 71, 3], bytes(100)),
         (99, [1], b"\0"),
         (0, [], b""),
-        (20, [1], b"\0\0\0\0"),  # a handle of a resource
+        (20, [1], b"\0\0\0\0"),  # a resource handle
         (21, [1], b"\0"),
     ],
 )
-def test_tensors_that_are_none_over_grpc(predict_bytes, dtype, shape, content):
+def test_invalid_tensors_over_grpc_are_rejected(predict_bytes, dtype, shape, content):
     from tensorflow_serving.apis import predict_pb2
 
     request = predict_pb2.PredictRequest()
@@ -382,12 +391,12 @@ def test_tensors_that_are_none_over_grpc(predict_bytes, dtype, shape, content):
     assert code == grpc.StatusCode.INVALID_ARGUMENT
 
 
-def test_message_above_the_limit_over_grpc(predict_bytes):
+def test_a_message_above_the_limit_over_grpc_is_rejected(predict_bytes):
     code = refusal(predict_bytes, bytes((BODY_LIMIT_MB + 1) * 2**20))
     assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
 
 
-def test_killed_in_mid_request_it_loses_that_request_alone(exported, encoded_faces):
+def test_a_killed_server_loses_only_its_current_request(exported, encoded_faces):
     good = json.dumps({"instances": [b64(encoded_faces[0])]}).encode()
     first = Served(exported.parent)
     with first.connect() as connection:

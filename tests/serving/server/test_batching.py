@@ -16,7 +16,7 @@ ROW = TensorInfo("float", (None,))
 
 
 class Doubler:
-    """Stands for an engine: doubles numbers, refuses negative ones, remembers its batches."""
+    """A fake engine: doubles numbers, rejects negative ones, records its batches."""
 
     def __init__(self):
         self.signatures = {
@@ -44,7 +44,7 @@ def engine():
 
 
 def run_together(engine, requests, *, first=None, **limits):
-    """Answers or errors of requests that all wait while `first` is run."""
+    """Outputs or errors of requests that all wait while `first` runs."""
     served = ServedVersion("m", 1, "AVAILABLE", engine=engine)
     limits = {"max_batch_size": 4, "batch_timeout_s": 0, "max_queue": 20} | limits
 
@@ -70,7 +70,7 @@ def run_together(engine, requests, *, first=None, **limits):
 BUSY = ("rows", [[9.0]])
 
 
-def test_requests_that_wait_run_at_once_and_each_gets_its_own_rows(engine):
+def test_waiting_requests_share_a_batch_and_each_gets_its_own_rows(engine):
     answers = run_together(
         engine,
         [("rows", [[1]]), ("rows", [[2], [3]]), ("rows", [[4]]), ("rows", [[5]])],
@@ -80,7 +80,7 @@ def test_requests_that_wait_run_at_once_and_each_gets_its_own_rows(engine):
     assert [rows for _, rows, _ in engine.batches] == [1, 4, 1]
 
 
-def test_bad_request_is_alone_with_its_error(engine):
+def test_an_invalid_request_fails_alone(engine):
     answers = run_together(
         engine, [("rows", [[1]]), ("rows", [[-7]]), ("rows", [[3]]), ("rows", [[-2]])], first=BUSY
     )
@@ -89,7 +89,7 @@ def test_bad_request_is_alone_with_its_error(engine):
     assert {answers[1].code, answers[3].code} == {"INVALID_ARGUMENT"}
 
 
-def test_only_the_like_run_together(engine):
+def test_only_compatible_requests_share_a_batch(engine):
     run_together(
         engine,
         [("rows", [[1]]), ("rows", [[1, 2]]), ("rows", [[1]], ["z"]), ("rows", [[1]], ["z", "z"])],
@@ -98,31 +98,31 @@ def test_only_the_like_run_together(engine):
     assert engine.batches[1:] == [("rows", 1, ()), ("rows", 1, ()), ("rows", 2, ("z",))]
 
 
-def test_inputs_of_any_rank_run_as_they_come(engine):
+def test_inputs_of_unknown_rank_are_not_batched(engine):
     run_together(engine, [("double", [1, 2]), ("double", [3, 4])], first=BUSY)
     assert engine.batches[1:] == [("double", 2, ()), ("double", 2, ())]
 
 
-def test_large_request_runs_in_parts_and_is_answered_whole(engine):
+def test_a_large_request_is_split_and_its_outputs_are_joined(engine):
     (answer,) = run_together(engine, [("rows", [[i] for i in range(10)])])
     assert answer["y"].ravel().tolist() == [2 * i for i in range(10)]
     assert [rows for _, rows, _ in engine.batches] == [4, 4, 2]
 
 
-def test_outputs_without_a_row_for_each_input_are_not_mixed(engine):
+def test_outputs_without_one_row_per_input_are_not_mixed(engine):
     requests = [("twice", [1]), ("twice", [2, 3]), ("twice", [4, 5, 6, 7, 8])]
     for answers in (run_together(engine, requests, first=BUSY), run_together(engine, requests)):
         assert [answer["y"].tolist() for answer in answers] == [x + x for _, x in requests]
 
 
-def test_more_than_may_wait_are_refused_as_unavailable(engine):
+def test_requests_beyond_the_queue_limit_are_unavailable(engine):
     answers = run_together(engine, [("rows", [[i]]) for i in range(5)], first=BUSY, max_queue=3)
     assert [isinstance(answer, CallError) for answer in answers] == [False] * 3 + [True] * 2
     assert answers[4].code == "UNAVAILABLE"
     assert answers[4].http_status == 503
 
 
-def test_request_whose_caller_went_away_is_not_run(engine):
+def test_a_cancelled_request_is_not_run(engine):
     served = ServedVersion("m", 1, "AVAILABLE", engine=engine)
 
     async def run():
@@ -131,14 +131,16 @@ def test_request_whose_caller_went_away_is_not_run(engine):
         )
         engine.may_run.clear()
         x = {"x": np.ones((1, 1), np.float32)}
-        busy, gone, stays = (asyncio.create_task(batcher.run(served, "rows", x)) for _ in range(3))
+        busy, cancelled, waiting = (
+            asyncio.create_task(batcher.run(served, "rows", x)) for _ in range(3)
+        )
         await asyncio.sleep(0.05)
-        gone.cancel()
+        cancelled.cancel()
         await asyncio.sleep(0)
-        again = asyncio.create_task(batcher.run(served, "rows", x))  # its place is free
+        again = asyncio.create_task(batcher.run(served, "rows", x))  # the queue has room again
         await asyncio.sleep(0)
         engine.may_run.set()
-        await asyncio.gather(busy, stays, again)
+        await asyncio.gather(busy, waiting, again)
         await batcher.close()
 
     asyncio.run(run())
@@ -146,7 +148,7 @@ def test_request_whose_caller_went_away_is_not_run(engine):
     assert served._users == 0
 
 
-def test_batch_that_is_not_full_waits_as_long_as_told(engine):
+def test_an_incomplete_batch_waits_for_the_batch_timeout(engine):
     served = ServedVersion("m", 1, "AVAILABLE", engine=engine)
 
     async def run():
@@ -154,13 +156,15 @@ def test_batch_that_is_not_full_waits_as_long_as_told(engine):
             max_batch_size=3, batch_timeout_s=0.2, max_queue=9, metrics=Metrics(Repository([]))
         )
         x = {"x": np.ones((1, 1), np.float32)}
-        begun = time.monotonic()
+        start = time.monotonic()
         first = asyncio.create_task(batcher.run(served, "rows", x))
         await asyncio.sleep(0.05)
         await asyncio.gather(first, batcher.run(served, "rows", x))
-        waited = time.monotonic() - begun
-        await asyncio.gather(*(batcher.run(served, "rows", x) for _ in range(3)))  # full at once
-        full = time.monotonic() - begun - waited
+        waited = time.monotonic() - start
+        await asyncio.gather(
+            *(batcher.run(served, "rows", x) for _ in range(3))
+        )  # full immediately
+        full = time.monotonic() - start - waited
         await batcher.close()
         return waited, full
 

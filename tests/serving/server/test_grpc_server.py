@@ -54,9 +54,7 @@ def refusal(call, request):
 
 
 @pytest.mark.parametrize("spec", [{}, {"version": 1}, {"label": "stable"}])
-def test_predict_gives_the_scores_and_the_version_that_gave_them(
-    stub, encoded_faces, expected_scores, spec
-):
+def test_predict_returns_scores_and_the_version_used(stub, encoded_faces, expected_scores, spec):
     response = stub.Predict(predict_request({"image_bytes": encoded_faces}, **spec))
     scores = tf.make_ndarray(response.outputs["scores"])
     np.testing.assert_allclose(scores, expected_scores, atol=1e-5)
@@ -66,7 +64,7 @@ def test_predict_gives_the_scores_and_the_version_that_gave_them(
     assert response.model_spec.signature_name == "serving_default"
 
 
-def test_only_the_outputs_asked_for_are_given(stub, face_batch, engine):
+def test_only_requested_outputs_are_returned(stub, face_batch, engine):
     request = predict_request({"faces": face_batch}, "reconstruct", ["error"])
     response = stub.Predict(request)
     assert list(response.outputs) == ["error"]
@@ -131,7 +129,7 @@ FACE = np.zeros((1, 71, 71, 3), np.uint8)
 
 
 @pytest.mark.parametrize(
-    ("request_", "code", "told"),
+    ("request_", "code", "message"),
     [
         (predict_request({}, name="none"), CODE.NOT_FOUND, "Latest(none)"),
         (predict_request({}, version=9), CODE.NOT_FOUND, "Specific(tiny, 9)"),
@@ -147,10 +145,10 @@ FACE = np.zeros((1, 71, 71, 3), np.uint8)
         (predict_request({"image_bytes": [[b"x"]]}), CODE.INVALID_ARGUMENT, "expected shape [?]"),
     ],
 )
-def test_request_that_cannot_be_answered_says_why(stub, request_, code, told):
+def test_an_invalid_request_gets_an_error_with_its_cause(stub, request_, code, message):
     got, details = refusal(stub.Predict, request_)
     assert got == code
-    assert told in details
+    assert message in details
 
 
 @pytest.mark.parametrize(
@@ -164,7 +162,7 @@ def test_request_that_cannot_be_answered_says_why(stub, request_, code, told):
         ("DT_INVALID", [], {}),
     ],
 )
-def test_message_that_is_no_tensor_is_refused(stub, dtype, shape, values):
+def test_an_invalid_tensor_is_rejected(stub, dtype, shape, values):
     request = predict_request({}, "faces")
     tensor = request.inputs["faces"]
     tensor.dtype = types_pb2.DataType.Value(dtype)
@@ -178,7 +176,7 @@ def test_message_that_is_no_tensor_is_refused(stub, dtype, shape, values):
     assert refusal(stub.Predict, request)[0] == CODE.INVALID_ARGUMENT
 
 
-def test_number_that_stands_for_a_whole_face_is_read(stub, engine):
+def test_one_value_for_all_elements_is_expanded(stub, engine):
     request = predict_request({}, "faces")
     tensor = request.inputs["faces"]
     tensor.dtype = tf.uint8.as_datatype_enum
@@ -190,7 +188,7 @@ def test_number_that_stands_for_a_whole_face_is_read(stub, engine):
     np.testing.assert_allclose(got, expected, atol=1e-5)
 
 
-def test_limits_hold_and_a_good_request_is_served_after(channel, stub, encoded_faces):
+def test_limits_reject_requests_and_later_requests_succeed(channel, stub, encoded_faces):
     code, _ = refusal(stub.Predict, predict_request({"image_bytes": [bytes(2**21)]}))
     assert code == CODE.RESOURCE_EXHAUSTED
     call = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
@@ -200,7 +198,7 @@ def test_limits_hold_and_a_good_request_is_served_after(channel, stub, encoded_f
     assert stub.Predict(predict_request({"image_bytes": encoded_faces[:1]})).outputs
 
 
-def test_examples_that_a_context_blows_up_are_refused(stub, encoded_faces):
+def test_examples_too_large_with_their_context_are_rejected(stub, encoded_faces):
     request = classification_pb2.ClassificationRequest()
     request.model_spec.name = "tiny"
     request.model_spec.signature_name = "classify"
@@ -209,12 +207,12 @@ def test_examples_that_a_context_blows_up_are_refused(stub, encoded_faces):
     for _ in range(200):  # 2 MB of the 1 MiB that a request may have
         shared.examples.add()
     assert request.ByteSize() < 2**20
-    code, told = refusal(stub.Classify, request)
+    code, message = refusal(stub.Classify, request)
     assert code == CODE.RESOURCE_EXHAUSTED
-    assert "examples with their context" in told
+    assert "examples with their context" in message
 
 
-def test_deadline_of_the_client_ends_the_call(stub, encoded_faces):
+def test_the_deadline_of_the_client_cancels_the_request(stub, encoded_faces):
     with pytest.raises(grpc.RpcError) as caught:
         stub.Predict(predict_request({"image_bytes": encoded_faces}), timeout=1e-4)
     assert caught.value.code() == CODE.DEADLINE_EXCEEDED

@@ -1,4 +1,4 @@
-"""A model that takes too long, and more requests than the server bears."""
+"""Timeouts, the queue limit, the memory limit, and disconnected clients."""
 
 import http.client
 import json
@@ -24,7 +24,7 @@ HEAD = "POST /v1/models/small:predict HTTP/1.1\r\nHost: x\r\nContent-Length: %d\
 
 
 class Gate:
-    """What the model waits at; counts who came."""
+    """Blocks every run of a model until opened; counts the runs."""
 
     def __init__(self):
         self.runs = 0
@@ -40,7 +40,7 @@ class Gate:
 
 @pytest.fixture
 def gate(monkeypatch):
-    """A closed gate before every run of a model."""
+    """A closed gate in front of every run of a model."""
     gate = Gate()
     run = SavedModelEngine.run
 
@@ -69,14 +69,14 @@ def post(server, body=BODY):
 
 
 def send(server, body, length=None):
-    """A socket that has sent a request, or a part of it, and reads nothing."""
+    """A socket that has sent a complete or partial request and does not read."""
     connection = socket.create_connection(address(server), timeout=20)
     connection.sendall((HEAD % (length or len(body))).encode() + body)
     return connection
 
 
 def wait_for(server, **expected):
-    """Wait until the server's own gauges say so."""
+    """Wait until the server's gauges have these values."""
     end = time.monotonic() + 10
     while time.monotonic() < end:
         url = f"{server.url}/monitoring/prometheus/metrics"
@@ -100,7 +100,7 @@ def make_request(values=(1.0, 2.0)):
 
 @pytest.fixture
 def make_stub():
-    """A function from a server to its PredictionService."""
+    """A function that connects a stub to the PredictionService of a server."""
     channels = []
 
     def make(server):
@@ -118,36 +118,36 @@ def refusal(future):
     return refused.value.code(), refused.value.details()
 
 
-def test_model_that_takes_too_long_costs_its_requests_alone(
-    small_model, start_server, make_stub, gate
-):
+def test_a_slow_model_fails_only_its_own_requests(small_model, start_server, make_stub, gate):
     server = start_server([small_model], timeout_s=0.2)
-    # The client sets no limit of its own: the server decides.
+    # Without a deadline of the client, the timeout of the server applies.
     call = make_stub(server).Predict.future(make_request())
     status, document, _ = post(server)
     assert (status, document) == (504, {"error": "No answer within 0.2 seconds"})
     assert refusal(call) == (CODE.DEADLINE_EXCEEDED, "No answer within 0.2 seconds")
     wait_for(server, queue_length=0, in_flight=0)
-    assert gate.runs == 1  # the other one was given up in the queue
+    assert gate.runs == 1  # the other request timed out in the queue
     gate.open()
     assert post(server)[:2] == GOOD
 
 
-def test_more_than_may_wait_are_told_to_come_again(small_model, start_server, make_stub, gate):
+def test_requests_beyond_the_queue_limit_are_told_to_retry(
+    small_model, start_server, make_stub, gate
+):
     server = start_server([small_model], max_queue=2, max_batch_size=1)
     with ThreadPoolExecutor(3) as clients:
         answers = [clients.submit(post, server, b'{"instances": [1]}') for _ in range(3)]
         wait_for(server, queue_length=2, in_flight=3)
         status, document, retry_after = post(server, b'{"instances": [1]}')
         assert (status, retry_after) == (503, "1")
-        assert document["error"].startswith("2 requests wait already")
+        assert document["error"].startswith("2 requests are waiting already")
         code, details = refusal(make_stub(server).Predict.future(make_request([1.0])))
         assert (code, details) == (CODE.UNAVAILABLE, document["error"])
         gate.open()
         assert [answer.result()[:2] for answer in answers] == [(200, {"predictions": [2]})] * 3
 
 
-def test_request_whose_client_went_away_is_not_run(small_model, start_server, make_stub, gate):
+def test_a_request_of_a_disconnected_client_is_not_run(small_model, start_server, make_stub, gate):
     server = start_server([small_model], max_batch_size=2)
     with ThreadPoolExecutor(1) as clients:
         answer = clients.submit(post, server)
@@ -164,7 +164,7 @@ def test_request_whose_client_went_away_is_not_run(small_model, start_server, ma
     assert gate.runs == 2
 
 
-def test_more_bytes_than_may_be_held_are_told_to_come_again(small_model, start_server, make_stub):
+def test_requests_beyond_the_memory_limit_are_told_to_retry(small_model, start_server, make_stub):
     server = start_server([small_model])
     mebibyte = 2**20  # the largest body of `start_server`
     unfinished = [send(server, b" " * (mebibyte - 1), mebibyte) for _ in range(8)]

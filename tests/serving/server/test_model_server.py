@@ -23,7 +23,7 @@ from jdfd_keras.serving.server.model_server import ModelServer, run_server
 
 
 def post(url, body, headers=None):
-    """(status, parsed answer) of a POST; the body is bytes or goes as JSON."""
+    """(status, parsed response) of a POST; a body other than bytes is sent as JSON."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     try:
         with urllib.request.urlopen(urllib.request.Request(url, data, headers or {})) as response:
@@ -53,20 +53,20 @@ def jpeg(face_batch):
 
 @pytest.fixture(autouse=True)
 def still_serves(model_url, encoded_faces, expected_scores):
-    """Whatever a test sends, a good request right after it is served."""
+    """After every test a valid request is answered."""
     yield
     status, answer = post(f"{model_url}:predict", {"instances": [b64(encoded_faces[0])]})
     assert (status, answer) == (200, {"predictions": rows(expected_scores[:1])})
 
 
-def test_jpeg_in_b64_is_scored(model_url, engine, jpeg, expected_scores):
+def test_a_jpeg_in_base64_is_scored(model_url, engine, jpeg, expected_scores):
     status, answer = post(f"{model_url}:predict", {"instances": [b64(jpeg), b64(jpeg)]})
     exact = engine.run("serving_default", {"image_bytes": np.array([jpeg], object)})["scores"][0]
     assert (status, answer) == (200, {"predictions": rows([exact, exact], abs=1e-6)})
     assert exact == pytest.approx(expected_scores[0], abs=0.02)
 
 
-def test_column_form_and_version_are_answered_alike(model_url, encoded_faces, expected_scores):
+def test_column_format_and_version_give_the_same_scores(model_url, encoded_faces, expected_scores):
     body = {"inputs": {"image_bytes": [b64(face) for face in encoded_faces]}}
     status, answer = post(f"{model_url}/versions/1:predict", body)
     outputs = {"scores": pytest.approx(expected_scores, abs=1e-5), "valid": [True] * 4}
@@ -91,7 +91,7 @@ def test_classify_names_real_and_fake(model_url, encoded_faces, expected_scores)
     assert fake == pytest.approx(expected_scores, abs=1e-5)
 
 
-def test_reconstruct_gives_both_outputs_by_name(model_url, face_batch):
+def test_reconstruct_returns_both_outputs_by_name(model_url, face_batch):
     body = {"signature_name": "reconstruct", "inputs": face_batch[:1].tolist()}
     status, answer = post(f"{model_url}:predict", body)
     assert status == 200
@@ -99,13 +99,13 @@ def test_reconstruct_gives_both_outputs_by_name(model_url, face_batch):
     assert np.shape(answer["outputs"]["error"]) == (1,)
 
 
-def test_status_says_available(model_url):
+def test_the_status_of_a_loaded_version_is_available(model_url):
     state = {"state": "AVAILABLE", "status": {"error_code": "OK", "error_message": ""}}
     expected = {"model_version_status": [{"version": "1", **state}]}
     assert get(model_url) == get(f"{model_url}/versions/1") == expected
 
 
-def test_metadata_tells_the_signatures(model_url):
+def test_metadata_lists_the_signatures(model_url):
     answer = get(f"{model_url}/metadata")
     assert answer["model_spec"] == {"name": "tiny", "signature_name": "", "version": "1"}
     signatures = answer["metadata"]["signature_def"]["signature_def"]
@@ -116,7 +116,7 @@ def test_metadata_tells_the_signatures(model_url):
 
 
 @pytest.mark.parametrize(
-    ("path", "body", "status", "told"),
+    ("path", "body", "status", "message"),
     [
         (":predict", b"instances = [1]", 400, "JSON Parse error"),
         (":predict", b"", 400, "The document is empty"),
@@ -138,13 +138,13 @@ def test_metadata_tells_the_signatures(model_url):
         ("/%2e%2e/passwd:predict", {}, 400, "Malformed request"),
     ],
 )
-def test_request_that_cannot_be_answered_says_why(model_url, path, body, status, told):
+def test_an_invalid_request_gets_an_error_with_its_cause(model_url, path, body, status, message):
     answered, answer = post(model_url + path, body)
     assert answered == status
-    assert told in answer["error"]
+    assert message in answer["error"]
 
 
-def test_label_names_a_version(model_url, encoded_faces, expected_scores):
+def test_a_label_selects_a_version(model_url, encoded_faces, expected_scores):
     body = {"instances": [b64(encoded_faces[1])]}
     assert post(f"{model_url}/labels/stable:predict", body) == (
         200,
@@ -153,7 +153,7 @@ def test_label_names_a_version(model_url, encoded_faces, expected_scores):
 
 
 @pytest.mark.parametrize("headers", [{}, {"Expect": "100-continue"}])
-def test_body_above_the_limit_is_refused_with_413(model_url, headers):
+def test_a_body_above_the_limit_is_answered_413(model_url, headers):
     status, answer = post(f"{model_url}:predict", b"[" * (2 * 2**20), headers)
     assert status == 413
     assert "above the limit of 1048576" in answer["error"]
@@ -163,7 +163,7 @@ def connect(model_url):
     return http.client.HTTPConnection(model_url.split("/")[2], timeout=10)
 
 
-def test_chunked_body_is_read_up_to_the_same_limit(model_url, encoded_faces, expected_scores):
+def test_a_chunked_body_has_the_same_limit(model_url, encoded_faces, expected_scores):
     body = json.dumps({"instances": [b64(encoded_faces[0])]}).encode()
     for chunks, status in (([body[:50], body[50:]], 200), ([b"[" * 2**16] * 20, 413)):
         connection = connect(model_url)
@@ -175,7 +175,7 @@ def test_chunked_body_is_read_up_to_the_same_limit(model_url, encoded_faces, exp
         connection.close()
 
 
-def test_client_that_waits_to_be_asked_for_its_body_is_asked(model_url, encoded_faces):
+def test_a_client_that_expects_100_continue_gets_it(model_url, encoded_faces):
     body = json.dumps({"instances": [b64(encoded_faces[0])]}).encode()
     host, port = model_url.split("/")[2].split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
@@ -186,13 +186,13 @@ def test_client_that_waits_to_be_asked_for_its_body_is_asked(model_url, encoded_
         assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
 
 
-def test_gzip_body_is_unpacked_within_the_limit(model_url, encoded_faces, expected_scores):
+def test_a_gzip_body_is_decompressed_within_the_limit(model_url, encoded_faces, expected_scores):
     headers = {"Content-Encoding": "gzip"}
     body = json.dumps({"instances": [b64(encoded_faces[0])]}).encode()
     status, answer = post(f"{model_url}:predict", gzip.compress(body), headers)
     assert (status, answer) == (200, {"predictions": rows(expected_scores[:1])})
-    for spoilt in (b"no gzip", gzip.compress(body)[:-20]):
-        status, answer = post(f"{model_url}:predict", spoilt, headers)
+    for invalid in (b"no gzip", gzip.compress(body)[:-20]):
+        status, answer = post(f"{model_url}:predict", invalid, headers)
         assert (status, answer["error"][:16]) == (400, "JSON Parse error")
     status, answer = post(f"{model_url}:predict", gzip.compress(b"[" * 2**26), headers)
     assert status == 413
@@ -202,7 +202,7 @@ def test_gzip_body_is_unpacked_within_the_limit(model_url, encoded_faces, expect
 @pytest.mark.parametrize(
     ("accepted", "encoding"), [("gzip, br", "gzip"), ("br, gzip;q=0", None), ("", None)]
 )
-def test_large_answer_is_packed_for_those_who_take_it(model_url, accepted, encoding):
+def test_a_large_response_is_compressed_if_accepted(model_url, accepted, encoding):
     connection = connect(model_url)
     connection.request("GET", "/v1/models/tiny/metadata", headers={"Accept-Encoding": accepted})
     response = connection.getresponse()
@@ -219,7 +219,7 @@ def read_metrics(model_url):
         return dict(line.rsplit(" ", 1) for line in response.read().decode().splitlines())
 
 
-def test_metrics_count_calls_under_the_names_of_tensorflow_serving(model_url, encoded_faces):
+def test_metrics_have_the_names_of_tensorflow_serving(model_url, encoded_faces):
     def send(model_url):
         post(f"{model_url}:predict", {"instances": [b64(encoded_faces[0])]})
 
@@ -240,14 +240,14 @@ def test_metrics_count_calls_under_the_names_of_tensorflow_serving(model_url, en
     assert [after[state % name] for name in ("AVAILABLE", "END")] == ["1.0", "0.0"]
 
 
-def test_what_is_refused_unread_and_status_over_grpc_are_counted(model_url, grpc_target):
+def test_metrics_count_rejected_requests_and_grpc_status_requests(model_url, grpc_target):
     def count(model, status):
         name = f':tensorflow:serving:request_count{{model_name="{model}",status="{status}"}}'
         return float(read_metrics(model_url).get(name, 0))
 
     large = count("", "RESOURCE_EXHAUSTED")
     malformed = count("", "INVALID_ARGUMENT")
-    asked = count("tiny", "OK")
+    answered = count("tiny", "OK")
     assert post(f"{model_url}:predict", b"[" * (2 * 2**20))[0] == 413
     assert post(f"{model_url}:guess", b"")[0] == 400
     with grpc.insecure_channel(grpc_target) as channel:
@@ -258,7 +258,7 @@ def test_what_is_refused_unread_and_status_over_grpc_are_counted(model_url, grpc
         status(b"\n\x06\n\x04tiny", timeout=20)  # model_spec { name: "tiny" }
     assert count("", "RESOURCE_EXHAUSTED") == large + 1
     assert count("", "INVALID_ARGUMENT") == malformed + 2
-    assert count("tiny", "OK") == asked + 1
+    assert count("tiny", "OK") == answered + 1
 
 
 def test_other_paths_are_404(model_url):
@@ -267,13 +267,13 @@ def test_other_paths_are_404(model_url):
     caught.value.close()
 
 
-def test_client_that_goes_away_in_mid_body_harms_nobody(model_url):
+def test_a_client_that_disconnects_during_its_body_harms_nobody(model_url):
     host, port = model_url.split("/")[2].split(":")
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(b"POST /v1/models/tiny:predict HTTP/1.1\r\nContent-Length: 50\r\n\r\n{")
 
 
-def test_one_connection_carries_many_requests(model_url, encoded_faces, expected_scores):
+def test_one_connection_serves_many_requests(model_url, encoded_faces, expected_scores):
     connection = connect(model_url)
     for face, score in zip(encoded_faces, expected_scores, strict=True):
         connection.request(
@@ -284,7 +284,7 @@ def test_one_connection_carries_many_requests(model_url, encoded_faces, expected
     connection.close()
 
 
-def test_body_that_does_not_come_is_given_up(small_model, start_server):
+def test_an_incomplete_body_is_answered_408(small_model, start_server):
     server = start_server([small_model], timeout_s=0.3)
     host, port = server.url.split("/")[2].split(":")
     with socket.create_connection((host, int(port)), timeout=10) as connection:
@@ -293,23 +293,23 @@ def test_body_that_does_not_come_is_given_up(small_model, start_server):
         assert connection.recv(1000).startswith(b"HTTP/1.1 408 ")
 
 
-def test_port_in_use_is_an_error_in_three_parts(server, small_model):
+def test_a_port_in_use_is_an_error_in_three_parts(server, small_model):
     configs = [small_model]
     rest = int(server.url.rsplit(":", 1)[1])
     rpc = int(server.grpc_target.rsplit(":", 1)[1])
-    for port, grpc_port, taken in ((rest, 0, rest), (0, rpc, rpc)):
-        told = f"Expected to listen on 127.0.0.1 port {taken}; got .* Try"
-        with pytest.raises(OSError, match=told):
+    for port, grpc_port, used in ((rest, 0, rest), (0, rpc, rpc)):
+        message = f"Expected to listen on 127.0.0.1 port {used}; got .* Try"
+        with pytest.raises(OSError, match=message):
             ModelServer(configs, ServeOptions(port=port, grpc_port=grpc_port)).__enter__()
 
 
-def test_wrong_model_path_is_an_error_in_three_parts(tmp_path):
+def test_a_wrong_model_path_is_an_error_in_three_parts(tmp_path):
     with pytest.raises(OSError, match="Expected .* got nothing at that path.* Make one with"):
         run_server([ModelConfig("none", tmp_path / "none")], ServeOptions(), print)
 
 
 @pytest.mark.slow
-def test_sigterm_lets_the_request_in_flight_finish_and_exits_0(exported, jpeg):
+def test_after_sigterm_the_request_in_flight_is_completed_and_the_exit_code_is_0(exported, jpeg):
     code = """
 import pathlib, sys
 from jdfd_keras.options import ServeOptions

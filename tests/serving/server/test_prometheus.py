@@ -8,7 +8,7 @@ def read(metrics):
     return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
 
 
-def test_names_that_clients_make_up_add_no_series(tmp_path):
+def test_unknown_model_names_add_no_time_series(tmp_path):
     metrics = Metrics(Repository([ModelConfig("tiny", tmp_path)]))
     for status in ("OK", "NOT_FOUND"):
         metrics.count("made up", "Predict", "REST", status, 0.001)

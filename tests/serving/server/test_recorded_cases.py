@@ -1,9 +1,9 @@
-"""The server against answers that were recorded from TensorFlow Serving 2.20.0.
+"""Responses compared with those recorded from TensorFlow Serving 2.20.0.
 
-The recordings lie beside the checkout where we work; elsewhere these tests are skipped, and
-test_rest.py and test_server.py cover the same ground with cases of their own. Compared are
-status, content type and the parsed JSON; of an error that its text holds the recorded one; of a
-parse error only that it is one, since parsers word and place them differently.
+The recordings are not part of the repository; without them these tests are skipped, and
+test_rest_codec.py and test_model_server.py cover the same behaviour with their own cases. Status,
+content type and parsed JSON must be equal; an error must contain the recorded text; a parse error
+must only be one, since parsers differ in their messages.
 """
 
 import base64
@@ -22,9 +22,9 @@ RECORDINGS = Path(__file__).parents[3] / ".." / "shared" / "tfserving"
 
 DIFFERENT = {
     "inf_Inf": "Python's JSON knows Infinity, not Inf",
-    "deep": "20,000 nested lists are refused, even where they are passed over",
-    "bytes_plain_out_nonutf8": "TensorFlow Serving sends what is no JSON; here U+FFFD",
-    "fixed_wrong_rank": "400 with other words: the shape is checked before the graph runs",
+    "deep": "20,000 nested lists are rejected, even in a key that is ignored",
+    "bytes_plain_out_nonutf8": "TensorFlow Serving sends invalid JSON; here U+FFFD",
+    "fixed_wrong_rank": "400 with another text: the shape is checked before the graph runs",
 }
 
 
@@ -35,7 +35,7 @@ def recorded_cases():
     for line in file.read_text(encoding="utf-8").splitlines():
         case = json.loads(line)
         reason = DIFFERENT.get(case["id"])
-        # Strict: a case that begins to agree must leave the list.
+        # Strict: a case that becomes equal must be removed from the list.
         marks = [pytest.mark.xfail(reason=reason, strict=True)] if reason else []
         yield pytest.param(case, id=case["id"], marks=marks)
 
@@ -57,7 +57,7 @@ def recorded_server(start_server, tmp_path_factory):
 
 
 @pytest.mark.parametrize("case", list(recorded_cases()))
-def test_answer_is_that_of_tensorflow_serving(recorded_server, case):
+def test_response_equals_tensorflow_servings(recorded_server, case):
     if "body_base64" in case:
         body = base64.b64decode(case["body_base64"])
     else:
@@ -74,18 +74,18 @@ def test_answer_is_that_of_tensorflow_serving(recorded_server, case):
     assert response.status == case["status"], text
     assert response.headers["Content-Type"] == case["content_type"]
     if case.get("error"):
-        assert shared_words(case["error"]) in json.loads(text)["error"]
-    elif is_whole_json(case):
+        assert shared_text(case["error"]) in json.loads(text)["error"]
+    elif is_complete_json(case):
         assert json.loads(text) == approximately(json.loads(case["response_text"]))
 
 
-def shared_words(error):
+def shared_text(error):
     if error.startswith("JSON Parse error"):
         return "JSON Parse error"
     return error.split(" goo.gle/debugstr")[0]  # before a dump of the signature
 
 
-def is_whole_json(case):
+def is_complete_json(case):
     return (
         case["content_type"] == "application/json"
         and case.get("response_text")

@@ -15,7 +15,7 @@ from jdfd_keras.serving.server.repository import Repository, load_engine
 
 @pytest.fixture(scope="module")
 def adders(tmp_path_factory):
-    """Folders of models that add 1, 2 and 3."""
+    """Folders of three models that add 1, 2 and 3."""
 
     def save(number):
         module = tf.Module()
@@ -38,7 +38,7 @@ def directory(adders, tmp_path):
 
 @pytest.fixture
 def open_repository(directory):
-    """A function to a repository that is polled by hand."""
+    """A function that opens a repository polled by the test."""
     opened = []
 
     def open_it(**config):
@@ -52,8 +52,8 @@ def open_repository(directory):
         repository.close()
 
 
-def added(repository, **asked):
-    with repository.use("m", **asked) as served:
+def added(repository, **selection):
+    with repository.use("m", **selection) as served:
         return served.engine.run("serving_default", {"x": np.zeros(1, np.float32)})["y"][0]
 
 
@@ -61,7 +61,7 @@ def states(repository):
     return {served.version: served.state for served in repository.states("m")}
 
 
-def test_new_version_takes_over_and_the_old_one_is_let_go(open_repository, directory, adders):
+def test_a_new_version_replaces_the_old_one(open_repository, directory, adders):
     repository = open_repository()
     assert added(repository) == 1
     shutil.copytree(adders[2], directory / "2")
@@ -72,7 +72,7 @@ def test_new_version_takes_over_and_the_old_one_is_let_go(open_repository, direc
         added(repository, version=1)
 
 
-def test_old_version_lives_as_long_as_it_is_used(open_repository, directory, adders):
+def test_the_old_version_stays_loaded_while_in_use(open_repository, directory, adders):
     repository = open_repository()
     with repository.use("m") as old:
         shutil.copytree(adders[2], directory / "2")
@@ -103,13 +103,13 @@ def break_checksums(folder):
     (folder / "SHA256SUMS").write_text(f"{'0' * 64}  saved_model.pb\n")
 
 
-@pytest.mark.parametrize("spoil", [break_weights, break_graph, break_warmup, break_checksums])
-def test_broken_version_is_told_once_and_the_good_one_goes_on(
-    open_repository, directory, adders, capfd, spoil
+@pytest.mark.parametrize("damage", [break_weights, break_graph, break_warmup, break_checksums])
+def test_a_broken_version_is_reported_once_and_the_good_one_stays(
+    open_repository, directory, adders, capfd, damage
 ):
     repository = open_repository()
     shutil.copytree(adders[2], directory / "copying")
-    spoil(directory / "copying")
+    damage(directory / "copying")
     (directory / "copying").rename(directory / "2")
     for _ in range(3):
         repository.poll()
@@ -132,7 +132,7 @@ def write_warmup(folder, message):
         writer.write(message)
 
 
-def cut_graph(folder):
+def truncate_graph(folder):
     graph = folder / "saved_model.pb"
     graph.write_bytes(graph.read_bytes()[:1000])
 
@@ -149,11 +149,11 @@ def change_graph(folder):
     graph.write_bytes(content.tobytes())
 
 
-def lose_weights(folder):
+def remove_weights(folder):
     shutil.rmtree(folder / "variables")
 
 
-def lose_index(folder):
+def remove_index(folder):
     (folder / "variables" / "variables.index").unlink()
 
 
@@ -162,21 +162,21 @@ def change_index(folder):
     index.write_bytes(index.read_bytes()[::-1])
 
 
-def warm_up_by_no_message(folder):
+def warm_up_with_an_invalid_message(folder):
     write_warmup(folder, b"\xff" * 50)
 
 
-def warm_up_by_nothing(folder):
+def warm_up_with_an_empty_message(folder):
     write_warmup(folder, b"")
 
 
-def warm_up_by_another_signature(folder):
+def warm_up_with_an_unknown_signature(folder):
     log = prediction_log_pb2.PredictionLog()
     log.predict_log.request.model_spec.signature_name = "none"
     write_warmup(folder, log.SerializeToString())
 
 
-def warm_up_by_a_tensor_of_no_type(folder):
+def warm_up_with_an_unknown_dtype(folder):
     log = prediction_log_pb2.PredictionLog()
     log.predict_log.request.model_spec.signature_name = "serving_default"
     log.predict_log.request.inputs["x"].dtype = 99
@@ -184,28 +184,28 @@ def warm_up_by_a_tensor_of_no_type(folder):
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "damage",
     [
-        cut_graph,
+        truncate_graph,
         empty_graph,
         change_graph,
-        lose_weights,
-        lose_index,
+        remove_weights,
+        remove_index,
         change_index,
-        warm_up_by_no_message,
-        warm_up_by_nothing,
-        warm_up_by_another_signature,
-        warm_up_by_a_tensor_of_no_type,
+        warm_up_with_an_invalid_message,
+        warm_up_with_an_empty_message,
+        warm_up_with_an_unknown_signature,
+        warm_up_with_an_unknown_dtype,
     ],
 )
-def test_damage_of_any_kind_is_an_oserror(adders, tmp_path, spoil):
+def test_any_damage_raises_oserror(adders, tmp_path, damage):
     shutil.copytree(adders[2], tmp_path / "2")
-    spoil(tmp_path / "2")
+    damage(tmp_path / "2")
     with pytest.raises(OSError, match="(?s)^Expected .*2.* to .*; got '.+'. Export"):
         load_engine(tmp_path / "2")
 
 
-def test_mended_file_of_the_same_size_and_time_is_tried_again(open_repository, directory):
+def test_a_repaired_file_of_equal_size_and_time_is_retried(open_repository, directory):
     graph = directory / "1" / "saved_model.pb"
     good, times = graph.read_bytes(), graph.stat()
     graph.write_bytes(good[::-1])
@@ -218,7 +218,7 @@ def test_mended_file_of_the_same_size_and_time_is_tried_again(open_repository, d
     assert added(repository) == 1
 
 
-def test_broken_newest_version_at_the_start_leaves_the_one_before(
+def test_with_a_broken_newest_version_the_previous_one_is_served(
     open_repository, directory, adders
 ):
     shutil.copytree(adders[2], directory / "2")
@@ -228,7 +228,7 @@ def test_broken_newest_version_at_the_start_leaves_the_one_before(
     assert added(repository) == 1
 
 
-def test_version_whose_folder_went_is_let_go_but_never_the_last(open_repository, directory, adders):
+def test_a_removed_version_is_unloaded_unless_it_is_the_last(open_repository, directory, adders):
     shutil.copytree(adders[2], directory / "2")
     repository = open_repository(latest=0)
     assert states(repository) == {2: "AVAILABLE", 1: "AVAILABLE"}
@@ -242,7 +242,7 @@ def test_version_whose_folder_went_is_let_go_but_never_the_last(open_repository,
     assert added(repository) == 1
 
 
-def test_labels_and_numbers_choose_a_version(open_repository, directory, adders):
+def test_labels_and_numbers_select_a_version(open_repository, directory, adders):
     shutil.copytree(adders[2], directory / "2")
     repository = open_repository(versions=(1, 2), labels={"stable": 1, "canary": 2, "next": 3})
     assert added(repository) == added(repository, label="canary") == 2
@@ -254,7 +254,7 @@ def test_labels_and_numbers_choose_a_version(open_repository, directory, adders)
     assert caught.value.code == "NOT_FOUND"
 
 
-def test_folders_that_are_no_version_are_passed_over(open_repository, directory, adders):
+def test_folders_other_than_versions_are_ignored(open_repository, directory, adders):
     shutil.copytree(adders[2], directory / "2.partial")
     shutil.copytree(adders[2], directory / str(2**63))
     (directory / "3").mkdir()
@@ -262,33 +262,33 @@ def test_folders_that_are_no_version_are_passed_over(open_repository, directory,
     assert states(repository) == {1: "AVAILABLE"}
 
 
-def test_start_says_why_a_model_cannot_be_served(directory, tmp_path):
+def test_start_reports_why_a_model_cannot_be_served(directory, tmp_path):
     break_graph(directory / "1")
     with pytest.raises(OSError, match="Expected a version of model m in .*got version 1: Expected"):
         Repository([ModelConfig("m", directory)]).start()
     with pytest.raises(OSError, match="got nothing at that path.*Make one with"):
         Repository([ModelConfig("m", tmp_path / "none")]).start()
-    with pytest.raises(OSError, match="none of those that are wanted"):
+    with pytest.raises(OSError, match="none of the configured versions"):
         Repository([ModelConfig("m", directory, versions=(7,))]).start()
 
 
-def test_started_repository_finds_a_new_version_while_it_is_used(directory, adders):
+def test_a_new_version_is_found_while_the_model_is_in_use(directory, adders):
     repository = Repository([ModelConfig("m", directory)])
     repository.start()
-    seen, over = set(), threading.Event()
+    seen, stopped = set(), threading.Event()
 
-    def ask():
-        while not over.is_set():
+    def request():
+        while not stopped.is_set():
             seen.add(added(repository))
 
-    thread = threading.Thread(target=ask)
+    thread = threading.Thread(target=request)
     thread.start()
     shutil.copytree(adders[3], directory / "copying")
     (directory / "copying").rename(directory / "3")
     end = time.monotonic() + 20
     while 3 not in seen and time.monotonic() < end:
         time.sleep(0.05)
-    over.set()
+    stopped.set()
     thread.join()
     repository.close()
     assert seen == {1, 3}

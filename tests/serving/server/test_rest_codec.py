@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from jdfd_keras.client.signatures import Signature, TensorInfo
-from jdfd_keras.serving.server import rest_codec as rest
+from jdfd_keras.serving.server import rest_codec
 from jdfd_keras.serving.server.call_errors import CallError
 
 
@@ -18,23 +18,23 @@ def signature(**dtypes):
 
 def decode(body, **dtypes):
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return rest.decode_inputs(rest.parse_predict(text), signature(**dtypes))
+    return rest_codec.decode_inputs(rest_codec.parse_predict(text), signature(**dtypes))
 
 
-def test_rows_and_columns_give_the_same_array():
+def test_row_and_column_format_give_the_same_array():
     expected = np.array([[1, 2], [3, 4]], np.float32)
     for body in (
         {"instances": [[1, 2.0], [3, 4]]},
         {"instances": [{"x": [1, 2]}, {"x": [3, 4]}]},
         {"inputs": [[1, 2], [3, 4]]},
-        {"inputs": {"x": [[1, 2], [3, 4]], "passed over": 1}},
+        {"inputs": {"x": [[1, 2], [3, 4]], "ignored": 1}},
     ):
         array = decode(body, x="float")["x"]
         np.testing.assert_array_equal(array, expected)
         assert array.dtype == np.float32
 
 
-def test_several_inputs_are_taken_by_name():
+def test_several_inputs_are_read_by_name():
     rows = decode({"instances": [{"a": 1, "b": True}, {"a": 2, "b": False}]}, a="int32", b="bool")
     columns = decode({"inputs": {"a": [1, 2], "b": [True, False]}}, a="int32", b="bool")
     for inputs in (rows, columns):
@@ -54,13 +54,13 @@ def test_several_inputs_are_taken_by_name():
         ("double", [1e300, 1], np.array([1e300, 1], np.float64)),
     ],
 )
-def test_numbers_take_the_dtype_of_the_input(dtype, values, expected):
+def test_numbers_get_the_dtype_of_the_input(dtype, values, expected):
     array = decode({"inputs": values}, x=dtype)["x"]
     np.testing.assert_array_equal(array, expected)
     assert array.dtype == expected.dtype
 
 
-def test_bytes_come_as_b64_with_or_without_padding_or_as_text():
+def test_bytes_are_read_from_base64_or_text():
     values = ["é", {"b64": "aGVsbG8="}, {"b64": "aGVsbG8"}, {"b64": "/wD+"}]
     expected = ["é".encode(), b"hello", b"hello", b"\xff\x00\xfe"]
     for body in ({"instances": values}, {"inputs": values}):
@@ -69,7 +69,7 @@ def test_bytes_come_as_b64_with_or_without_padding_or_as_text():
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         (b"", "The document is empty"),
         (b"instances = [1]", "JSON Parse error"),
@@ -99,14 +99,14 @@ def test_bytes_come_as_b64_with_or_without_padding_or_as_text():
         ({"inputs": [{"b64": "aGVsbG8="}]}, "Type: Object is not of expected type: float"),
     ],
 )
-def test_body_that_does_not_fit_is_refused_with_400(body, told):
-    with pytest.raises(CallError, match=told) as caught:
+def test_an_invalid_body_is_answered_400(body, message):
+    with pytest.raises(CallError, match=message) as caught:
         decode(body, x="float")
     assert caught.value.http_status == 400
 
 
 @pytest.mark.parametrize(
-    ("values", "dtype", "told", "status"),
+    ("values", "dtype", "message", "status"),
     [
         ([1], "bool", "1 Type: Number is not of expected type: bool", 400),
         ([1], "string", "1 Type: Number is not of expected type: string", 400),
@@ -120,58 +120,62 @@ def test_body_that_does_not_fit_is_refused_with_400(body, told):
         ([1], "uint16", "Conversion of JSON Value: 1 to type: uint16", 501),
     ],
 )
-def test_value_of_another_type_is_refused(values, dtype, told, status):
-    with pytest.raises(CallError, match=told) as caught:
+def test_a_value_of_another_type_is_rejected(values, dtype, message, status):
+    with pytest.raises(CallError, match=message) as caught:
         decode({"inputs": values}, x=dtype)
     assert caught.value.http_status == status
 
 
-def test_first_of_two_equal_keys_counts():
+def test_the_first_of_duplicate_keys_counts():
     assert decode(b'{"inputs": [1], "inputs": [2]}', x="float")["x"].tolist() == [1]
 
 
-def test_one_output_stands_without_its_name():
+def test_a_single_output_has_no_name():
     scores = {"scores": np.array([0.25, 0.5], np.float32)}
-    assert rest.encode_outputs(scores, is_row=True) == {"predictions": [0.25, 0.5]}
-    assert rest.encode_outputs(scores, is_row=False) == {"outputs": [0.25, 0.5]}
+    assert rest_codec.encode_outputs(scores, is_row=True) == {"predictions": [0.25, 0.5]}
+    assert rest_codec.encode_outputs(scores, is_row=False) == {"outputs": [0.25, 0.5]}
 
 
-def test_several_outputs_stand_by_name_in_rows_and_columns():
+def test_several_outputs_have_names_in_row_and_column_format():
     outputs = {"a": np.array([1, 2]), "b": np.array([[3], [4]])}
-    assert rest.encode_outputs(outputs, is_row=True) == {
+    assert rest_codec.encode_outputs(outputs, is_row=True) == {
         "predictions": [{"a": 1, "b": [3]}, {"a": 2, "b": [4]}]
     }
-    assert rest.encode_outputs(outputs, is_row=False) == {"outputs": {"a": [1, 2], "b": [[3], [4]]}}
+    assert rest_codec.encode_outputs(outputs, is_row=False) == {
+        "outputs": {"a": [1, 2], "b": [[3], [4]]}
+    }
 
 
 @pytest.mark.parametrize(
-    ("outputs", "told"),
+    ("outputs", "message"),
     [
         ({"s": np.array(3.0)}, "no rows"),
         ({"a": np.zeros(1), "b": np.zeros(2)}, "unequal batch sizes"),
     ],
 )
-def test_outputs_without_one_row_for_each_input_need_the_column_form(outputs, told):
-    with pytest.raises(CallError, match=told):
-        rest.encode_outputs(outputs, is_row=True)
-    assert "outputs" in rest.encode_outputs(outputs, is_row=False)
+def test_outputs_of_unequal_length_need_the_column_format(outputs, message):
+    with pytest.raises(CallError, match=message):
+        rest_codec.encode_outputs(outputs, is_row=True)
+    assert "outputs" in rest_codec.encode_outputs(outputs, is_row=False)
 
 
-def test_bytes_go_out_as_b64_only_where_the_name_says_so():
+def test_output_bytes_are_base64_only_if_the_name_ends_in_bytes():
     text = np.array([b"hello", b"\xff"], object)
-    assert rest.encode_outputs({"v_bytes": text}, is_row=True) == {
+    assert rest_codec.encode_outputs({"v_bytes": text}, is_row=True) == {
         "predictions": [{"b64": "aGVsbG8="}, {"b64": "/w=="}]
     }
-    assert rest.encode_outputs({"v": text}, is_row=True) == {"predictions": ["hello", "\ufffd"]}
+    assert rest_codec.encode_outputs({"v": text}, is_row=True) == {
+        "predictions": ["hello", "\ufffd"]
+    }
 
 
-def test_examples_take_the_context_unless_they_say_otherwise():
+def test_examples_inherit_the_context_and_may_override_it():
     body = {
         "signature_name": "classify",
         "context": {"x": 20, "shared": 0.5},
         "examples": [{}, {"x": [1, 2], "image/encoded": {"b64": "aGVsbG8="}, "t": "text"}],
     }
-    assert rest.parse_examples(json.dumps(body).encode()) == (
+    assert rest_codec.parse_examples(json.dumps(body).encode()) == (
         "classify",
         [
             {"x": [20], "shared": [0.5]},
@@ -181,7 +185,7 @@ def test_examples_take_the_context_unless_they_say_otherwise():
 
 
 @pytest.mark.parametrize(
-    ("body", "told"),
+    ("body", "message"),
     [
         ({}, "'examples' must be a list"),
         ({"examples": []}, "not empty"),
@@ -193,12 +197,12 @@ def test_examples_take_the_context_unless_they_say_otherwise():
         ({"examples": [{"x": 2**63}]}, "Only int64_t is supported"),
     ],
 )
-def test_examples_that_do_not_fit_are_refused(body, told):
-    with pytest.raises(CallError, match=told):
-        rest.parse_examples(json.dumps(body).encode())
+def test_invalid_examples_are_rejected(body, message):
+    with pytest.raises(CallError, match=message):
+        rest_codec.parse_examples(json.dumps(body).encode())
 
 
-def test_fault_is_found_among_many_rows():
+def test_the_invalid_row_is_named():
     rows = [[1, 2]] * 5 + [[1, "x"]]
     with pytest.raises(CallError, match='element: 5 of .* "x" Type: String is not'):
         decode({"instances": rows}, x="float")
@@ -207,14 +211,14 @@ def test_fault_is_found_among_many_rows():
         decode({"instances": rows}, a="int32", b="bool")
 
 
-def test_translation_imports_no_tensorflow():
+def test_the_codec_imports_no_tensorflow():
     code = "import jdfd_keras.serving.server.rest_codec, sys; sys.exit('tensorflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_fault_far_down_is_told_without_reading_all_before_one_by_one():
+def test_an_invalid_value_after_many_rows_is_reported_quickly():
     body = b'{"instances": [' + b"1," * 400_000 + b'"x"]}'
-    begun = time.monotonic()
+    start = time.monotonic()
     with pytest.raises(CallError, match="not of expected type"):
         decode(body, v="float")
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - start < 1

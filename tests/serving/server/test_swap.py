@@ -19,17 +19,17 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module")
 def sharper(detector, tiny_faces, tmp_path_factory):
-    """Another version of the model, whose scores are pushed away from one half."""
+    """Another version of the model with a temperature that moves scores away from 0.5."""
     from jdfd_keras.client.metadata import Calibration
     from jdfd_keras.serving.export.exporter import export_detector
 
     directory = tmp_path_factory.mktemp("sharper") / "tiny"
     calibration = Calibration(temperature=0.2)
-    return export_detector(detector, directory, faces=tiny_faces, calibration=calibration)
+    return export_detector(detector, directory, faces=tiny_faces, calibration=calibration).path
 
 
 class Load:
-    """Threads that ask for the same scores without a pause, over REST and gRPC."""
+    """Threads that continuously request the same scores, over REST and gRPC."""
 
     def __init__(self, urls, faces):
         self.answers, self.errors = [], []
@@ -41,7 +41,7 @@ class Load:
         try:
             with connect(url, retries=0, timeout_s=30) as client:
                 while not self._over.is_set():
-                    self.answers.append(client.score(self._faces))
+                    self.answers.append(client.predict_faces(self._faces))
         except (OSError, ValueError) as error:
             self.errors.append(error)
 
@@ -67,7 +67,7 @@ class Load:
         pytest.fail(f"no such scores: {self.errors or answers[-1:]}, expected {expected}")
 
 
-def test_no_request_fails_while_versions_come_and_go(
+def test_no_request_fails_while_versions_are_replaced(
     exported, sharper, encoded_faces, expected_scores, tmp_path, capfd
 ):
     directory = tmp_path / "tiny"

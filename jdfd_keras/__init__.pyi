@@ -1,0 +1,32 @@
+from .client import ClientError as ClientError
+from .client import connect as connect
+from .datasets.audit import audit as audit
+from .datasets.pipeline import load_faces as load_faces
+from .datasets.prepare import prepare as prepare
+from .evaluation.calibrate import calibrate as calibrate
+from .evaluation.evaluate import evaluate as evaluate
+from .experiments.experiment import experiment as experiment
+from .faces.extract import extract_faces as extract_faces
+from .inference.backends import load_predictor as load_predictor
+from .inference.explain import explain_faces as explain_faces
+from .io.files import load_options as load_options
+from .model.network import build_detector as build_detector
+from .options import EvaluateOptions as EvaluateOptions
+from .options import FaceOptions as FaceOptions
+from .options import ModelOptions as ModelOptions
+from .options import OptimizerOptions as OptimizerOptions
+from .options import PredictOptions as PredictOptions
+from .options import PrepareOptions as PrepareOptions
+from .options import ServeOptions as ServeOptions
+from .options import SplitOptions as SplitOptions
+from .options import TrainOptions as TrainOptions
+from .prediction.predict import predict_file as predict_file
+from .prediction.predict import predict_files as predict_files
+from .reporting.evaluation_folder import write_evaluation as write_evaluation
+from .serving.export.exporter import export_detector as export_detector
+from .serving.serve import serve as serve
+from .training.compile import compile_detector as compile_detector
+from .training.run_folder import load_run_model as load_run_model
+from .training.train import train as train
+
+__version__: str

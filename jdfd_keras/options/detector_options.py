@@ -1,0 +1,316 @@
+"""Options of the network, its training, evaluation, serving and verdicts."""
+
+from dataclasses import dataclass
+
+from jdfd_keras.options.data_options import FaceOptions, setting
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """Network.
+
+    Kept in the run folder. `encoder_weights=None` means random weights, as `"none"` does.
+    """
+
+    image_size: int = setting(299, "width and height of the input in pixels, at least 71")
+    latent_dim: int = setting(256, "length of the latent vector (the paper's z, unstated)")
+    decoder: bool = setting(
+        True,
+        "decoder that reconstructs the face; without it, the paper's Table 3 baseline",
+        common=True,
+    )
+    decoder_widths: tuple[int, ...] = setting(
+        (256, 128, 64, 32),
+        "channels of the decoder's deconvolutions except the last, each of which doubles the side",
+    )
+    encoder_weights: str | None = setting(
+        "imagenet",
+        "initial encoder weights: imagenet, none, or a Keras Xception weights file",
+        common=True,
+    )
+    dropout: float = setting(0.0, "dropout rate of the classifier's features")
+    batch_norm_momentum: float = setting(
+        0.9, "momentum of batch normalisation (Keras' own 0.99 lags on short runs)"
+    )
+
+
+@dataclass(frozen=True)
+class LossOptions:
+    """Loss.
+
+    Kept in the run folder.
+    """
+
+    classification_weight: float = setting(0.8, "weight of the cross-entropy (the paper's beta 1)")
+    reconstruction_weight: float = setting(
+        0.2, "weight of the reconstruction error (the paper's beta 2)"
+    )
+    label_smoothing: float = setting(0.0, "label smoothing, from 0 to below 1")
+
+
+@dataclass(frozen=True)
+class OptimizerOptions:
+    """Optimizer.
+
+    The autoencoder and the classifier have a learning rate each. Kept in the run folder.
+    """
+
+    optimizer: str = setting(
+        "sgd", "optimizer (the paper's is SGD)", choices=("sgd", "adam"), common=True
+    )
+    learning_rate: float = setting(
+        0.005,
+        "learning rate of encoder and decoder (the paper's 0.005)",
+        common=True,
+    )
+    classifier_learning_rate: float = setting(
+        0.0004,
+        "learning rate of the classifier (the paper's 0.0004)",
+    )
+    momentum: float = setting(0.9, "momentum of SGD")
+    decay_rate: float = setting(0.2, "factor on both learning rates at every decay; 1: constant")
+    decay_epochs: int = setting(5, "epochs between two decays")
+    weight_decay: float = setting(0.0, "decoupled weight decay, scaled by the learning rate")
+    clip_norm: float = setting(0.0, "maximum norm of the gradient over all weights; 0: no limit")
+    accumulate: int = setting(
+        1,
+        "steps whose gradients are averaged before the weights change: a larger batch in the "
+        "memory of a small one",
+    )
+    average: float = setting(
+        0.0,
+        "momentum, per step, of an exponential moving average of the weights, such as 0.999; the "
+        "average is validated and saved as the best model; 0: no average",
+    )
+
+
+@dataclass(frozen=True)
+class UnlabelledOptions:
+    """Unlabelled faces.
+
+    Faces of other data sets whose labels are hidden (the paper, section 4.4). Kept in the run
+    folder.
+    """
+
+    unlabelled: tuple[str, ...] = setting(
+        (),
+        "another prepared data set; some of its training faces train the decoder only",
+    )
+    unlabelled_share: float = setting(
+        0.05,
+        "share of its training faces to use, half real and half fake (the paper's 0.05, 0.1, 0.15)",
+    )
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """Training.
+
+    Kept in the run folder.
+    """
+
+    epochs: int = setting(20, "passes over the training faces", common=True)
+    batch_size: int = setting(4, "faces per step, over all devices (the paper's 4)", common=True)
+    precision: str = setting(
+        "float32",
+        "precision of the computation; weights are always float32. mixed_bfloat16 suits GPUs "
+        "since 2020, mixed_float16 older ones",
+        choices=("float32", "mixed_bfloat16", "mixed_float16"),
+    )
+    patience: int = setting(0, "epochs without improvement before training stops; 0: never stops")
+    seed: int = setting(0, "random seed of weights, order and augmentation", common=True)
+    allow_leak: bool = setting(
+        False,
+        "training on splits that share sources or near-duplicate faces; the run records it",
+        common=True,
+    )
+
+
+@dataclass(frozen=True)
+class TrainRuntime:
+    """Runtime.
+
+    May change when a run is resumed.
+    """
+
+    strategy: str = setting(
+        "none",
+        "devices: one (none), all GPUs of this machine (mirrored), or all machines of TF_CONFIG "
+        "(multiworker)",
+        choices=("none", "mirrored", "multiworker"),
+        common=True,
+    )
+    checkpoint_minutes: float = setting(
+        10.0, "minutes between checkpoints within an epoch; 0: none"
+    )
+    checkpoint_steps: int = setting(
+        0, "steps between checkpoints within an epoch; 0: checkpoint_minutes applies"
+    )
+
+
+@dataclass(frozen=True)
+class DataLocation:
+    """Location of the prepared data set when the run was started; kept in the run folder."""
+
+    data: str
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """Evaluation; stored in the report."""
+
+    split: str = setting("test", "split to evaluate", choices=("train", "val", "test"), common=True)
+    threshold: float | None = setting(
+        None,
+        "least score that is called fake; default: the calibrated threshold, else 0.5",
+        common=True,
+    )
+    aggregation: str = setting(
+        "mean",
+        "how face scores are aggregated into a video score: mean, median or max of all faces, or "
+        "track: the highest mean of its people, similar to predict",
+        choices=("mean", "median", "max", "track"),
+        common=True,
+    )
+    n_resamples: int = setting(
+        1000, "bootstrap resamples of the intervals, at least 100; 0: no intervals"
+    )
+    seed: int = setting(0, "random seed of the bootstrap")
+    batch_size: int = setting(32, "faces per batch", common=True)
+    reconstruction: bool = setting(False, "run the decoder as well and measure its error")
+    allow_leak: bool = setting(
+        False,
+        "evaluate in spite of leakage from the training data, which the report then states",
+        common=True,
+    )
+
+
+@dataclass(frozen=True)
+class CalibrateOptions:
+    """Target error rates; stored in the run folder."""
+
+    fpr: float = setting(
+        0.05,
+        "highest share of real validation videos called fake, and of fake ones called real; "
+        "between the two thresholds the verdict is `uncertain`",
+        common=True,
+    )
+    batch_size: int = setting(32, "faces per batch", common=True)
+    allow_leak: bool = setting(
+        False, "calibrate in spite of leakage from the training data", common=True
+    )
+
+
+EXPERIMENTS = ("cross-dataset", "ablation", "foreign-data", "statistics")
+
+
+@dataclass(frozen=True)
+class ExperimentOptions:
+    """Repetitions; stored in the report of the experiment."""
+
+    seeds: tuple[int, ...] = setting(
+        (0,),
+        "seeds of the trainings; with several, tables show mean and standard deviation",
+        common=True,
+    )
+
+
+ENGINES = ("auto", "tensorflow-model-server", "docker", "embedded")
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Address and limits."""
+
+    engine: str = setting(
+        "auto",
+        "TensorFlow Serving's own binary, its Docker image, or the server in this process; "
+        "auto: the first of these that is available",
+        choices=ENGINES,
+        common=True,
+    )
+    host: str = setting(
+        "127.0.0.1",
+        "address to listen on; the default is reachable from this machine only",
+        common=True,
+    )
+    port: int = setting(8501, "port of REST; 0: a free one (embedded only)", common=True)
+    grpc_port: int = setting(8500, "port of gRPC; 0: a free one (embedded only)", common=True)
+    max_batch_size: int = setting(
+        32,
+        "largest number of faces of waiting requests that are scored together",
+        common=True,
+    )
+    batch_timeout_ms: float = setting(
+        0.0, "how long an incomplete batch waits for more requests; 0: not at all"
+    )
+    timeout_s: float = setting(
+        60.0, "longest time for a request; after it the answer is 504", common=True
+    )
+    max_queue: int = setting(
+        256, "largest number of waiting requests; others are answered 503 (embedded only)"
+    )
+    max_body_mb: int = setting(
+        32, "largest request in MiB; others are answered 413 (embedded only)"
+    )
+
+    def __post_init__(self):
+        """Validate the limits.
+
+        Raises:
+            ValueError: If a limit is out of range.
+        """
+        minimum = {
+            "port": 0,
+            "grpc_port": 0,
+            "max_batch_size": 1,
+            "batch_timeout_ms": 0,
+            "max_queue": 1,
+            "max_body_mb": 1,
+        }
+        for name, bound in minimum.items():
+            if not getattr(self, name) >= bound:
+                raise ValueError(
+                    f"Expected --{name.replace('_', '-')} of {bound} or more; got "
+                    f"{getattr(self, name)}. Try the default."
+                )
+        if not 0 < self.timeout_s < float("inf"):
+            raise ValueError(
+                f"Expected --timeout-s above 0; got {self.timeout_s}. Try the default."
+            )
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """Verdict."""
+
+    threshold: float | None = setting(
+        None,
+        "least score of a fake, below which a file is real; default: the calibrated thresholds, "
+        "between which it is `uncertain`, else 0.5",
+        common=True,
+    )
+    frames_per_video: int = setting(
+        FaceOptions.frames_per_video, "sampled frames per video, spread evenly", common=True
+    )
+    every: int = setting(
+        FaceOptions.every, "sample every Nth frame instead; 1: all frames", common=True
+    )
+    tracks: str = setting(
+        "all",
+        "people judged: all, or the one who fills most of the video",
+        choices=("all", "largest"),
+        common=True,
+    )
+
+
+@dataclass(frozen=True)
+class PredictRuntime:
+    """Runtime; changes no verdict."""
+
+    workers: int = setting(
+        0, "processes that extract faces; 0: one per core, at most one per file", common=True
+    )
+    explain: int = setting(
+        3, "top faces of each file that a report shows and explains", common=True
+    )

@@ -1,0 +1,53 @@
+from collections import defaultdict
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from jdfd_keras.datasets.videos import LABEL_NAMES, SPLITS, count_by
+
+COLUMNS = ("split", "label", "manipulation", "compression")
+
+
+@pytest.fixture
+def faces():
+    """Return columns of 200 random faces."""
+    rng = np.random.default_rng(0)
+    return {
+        "video_id": rng.choice(["a", "b", "c", "d", "e"], 200).tolist(),
+        "split": rng.choice(SPLITS, 200).tolist(),
+        "label": rng.choice(list(LABEL_NAMES), 200).tolist(),
+        "manipulation": rng.choice(["", "FaceSwap", "Deepfakes"], 200).tolist(),
+        "compression": rng.choice(["c23", "raw"], 200).tolist(),
+    }
+
+
+@pytest.mark.parametrize(
+    "columns", [COLUMNS, ("split", "label"), ("label",), ("compression", "split")]
+)
+@pytest.mark.parametrize("is_encoded", [False, True])
+def test_counts_equal_those_of_a_loop_over_the_faces(faces, columns, is_encoded):
+    members = defaultdict(list)
+    for index, video_id in enumerate(faces["video_id"]):
+        members[tuple(faces[name][index] for name in columns)].append(video_id)
+    table = pa.table(faces)
+    if is_encoded:
+        encoded = table["split"].dictionary_encode()
+        table = table.set_column(table.column_names.index("split"), "split", encoded)
+    found = {}
+    for group in count_by(table, *columns):
+        values = group.to_dict()
+        if "label" in columns:
+            values["label"] = {"real": 0, "fake": 1, "unlabelled": -1}[group.label]
+        key = tuple(values[name] for name in columns)
+        found[key] = (group.num_videos, group.num_faces)
+        assert [values[name] for name in COLUMNS if name not in columns] == [None] * (
+            4 - len(columns)
+        )
+    assert found == {key: (len(set(ids)), len(ids)) for key, ids in members.items()}
+
+
+def test_groups_are_sorted_by_split_and_class(faces):
+    found = [(group.split, group.label) for group in count_by(pa.table(faces), "label", "split")]
+    labels = ("real", "fake", "unlabelled")
+    assert found == [(split, label) for split in SPLITS for label in labels]

@@ -1,0 +1,98 @@
+"""Results survive the way to JSON text and back."""
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jdfd_keras.io.results import Result, to_plain
+from jdfd_keras.options import FaceOptions
+
+
+@dataclass(frozen=True)
+class Interval(Result):
+    value: float
+    low: float | None = None
+
+
+@dataclass(frozen=True)
+class Report(Result):
+    name: str
+    overall: Interval
+    best: Interval | None
+    levels: dict[str, Interval]
+    by_number: dict[int, list[Interval]]
+    pair: tuple[int, str]
+    steps: tuple[Interval, ...]
+    path: Path
+    faces: FaceOptions
+    count: int = 0
+    pixels: np.ndarray | None = field(default=None, metadata={"json": False})
+
+
+REPORT = Report(
+    name="test",
+    overall=Interval(0.75, 0.5),
+    best=None,
+    levels={"frame": Interval(0.5), "video": Interval(1.0, 0.9)},
+    by_number={1: [Interval(0.1)], 2: []},
+    pair=(3, "a"),
+    steps=(Interval(0.0), Interval(0.25)),
+    path=Path("a/b.mp4"),
+    faces=FaceOptions(face_size=71),
+    pixels=np.zeros((2, 2, 3), np.uint8),
+)
+
+
+def test_a_nested_result_becomes_plain_values():
+    values = REPORT.to_dict()
+    assert "pixels" not in values
+    assert values.pop("faces") == dataclasses.asdict(FaceOptions(face_size=71))
+    assert values == {
+        "name": "test",
+        "overall": {"value": 0.75, "low": 0.5},
+        "best": None,
+        "levels": {"frame": {"value": 0.5, "low": None}, "video": {"value": 1.0, "low": 0.9}},
+        "by_number": {"1": [{"value": 0.1, "low": None}], "2": []},
+        "pair": [3, "a"],
+        "steps": [{"value": 0.0, "low": None}, {"value": 0.25, "low": None}],
+        "path": "a/b.mp4",
+        "count": 0,
+    }
+
+
+def test_a_nested_result_comes_back_from_json_text():
+    text = json.dumps(REPORT.to_dict())
+    assert Report.from_dict(json.loads(text)) == dataclasses.replace(REPORT, pixels=None)
+
+
+def test_numpy_values_become_those_of_python():
+    value = {
+        "array": np.array([[1, 2]], np.int64),
+        "score": np.float32(0.5),
+        "flag": np.bool_(True),
+        7: (np.int8(3),),
+    }
+    plain = to_plain(value)
+    assert plain == {"array": [[1, 2]], "score": 0.5, "flag": True, "7": [3]}
+    assert [type(plain["score"]), type(plain["flag"])] == [float, bool]
+    json.dumps(plain)
+
+
+def test_fields_with_a_default_may_be_missing():
+    assert Interval.from_dict({"value": 0.5}) == Interval(0.5, None)
+
+
+@pytest.mark.parametrize("values", [{}, {"value": 1.0, "high": 2.0}, None, [1.0]])
+def test_missing_or_unknown_fields_are_refused(values):
+    with pytest.raises(ValueError, match="Expected the fields of Interval; got "):
+        Interval.from_dict(values)
+
+
+def test_a_damaged_field_of_an_inner_result_is_refused():
+    values = REPORT.to_dict() | {"overall": {"low": 0.5}}
+    with pytest.raises(ValueError, match="Expected the fields of Interval"):
+        Report.from_dict(values)
