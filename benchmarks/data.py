@@ -1,6 +1,6 @@
 """Speed of writing and reading shards, and of auditing a large manifest.
 
-Makes its own data set from variations of one public-domain portrait; prints a table and writes it
+Makes its own dataset from variations of one public-domain portrait; prints a table and writes it
 as JSON and Markdown. Alternatives run in turns in one process, so that their ratio does not depend
 on the load of the machine. Linux only.
 
@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def write_set(directory: Path, num_faces: int) -> Path:
-    """Write a prepared data set with a training split: photographs with sensor noise."""
+    """Write a prepared dataset with a training split: photographs with sensor noise."""
     from skimage import data
 
     from jdfd_keras.datasets.manifest import FaceRow, to_table, write_table
@@ -309,7 +309,7 @@ def measure_audit(directory: Path, arguments: argparse.Namespace) -> dict:
 
 
 def write_large_manifest(out: Path, num_rows: int) -> None:
-    """Write the tables of a prepared data set of many faces, 32 per video, without shards.
+    """Write the tables of a prepared dataset of many faces, 32 per video, without shards.
 
     Hashes are the signs of random projections of twenty numbers per video, so that their bits are
     correlated like those of real faces, plus noise for each face.
@@ -406,7 +406,7 @@ def _latent(video: int) -> np.ndarray:
 
 
 def audit_rows(directory: Path) -> dict:
-    """Audit a data set in this process; return the seconds, the peak memory and the leaks."""
+    """Audit a dataset in this process; return the seconds, the peak memory and the leaks."""
     from jdfd_keras.datasets.audit import audit
 
     start = time.perf_counter()

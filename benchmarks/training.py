@@ -100,7 +100,7 @@ def measure_memory(arguments: argparse.Namespace) -> dict:
 
 
 def prepare_set(out: Path, size: int, num_faces: int) -> None:
-    """Write a prepared data set of noisy photographs; validation has a quarter as many faces."""
+    """Write a prepared dataset of noisy photographs; validation has a quarter as many faces."""
     import cv2
     from skimage import data
 

@@ -1,4 +1,4 @@
-"""Lets `python -m jdfd_keras` stand for `jdfd-keras`."""
+"""Run the command line with `python -m jdfd_keras`."""
 
 import sys
 

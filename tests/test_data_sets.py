@@ -1,4 +1,4 @@
-"""A small data set in each layout, from the videos to a report, with the commands."""
+"""A small dataset in each layout, from the videos to a report, with the commands."""
 
 import json
 import shutil
@@ -89,7 +89,7 @@ LAYOUTS = {
 
 @pytest.fixture(scope="session")
 def roots(clips, tmp_path_factory):
-    """Return the root of a data set in each layout."""
+    """Return the root of a dataset in each layout."""
     folders = {}
     for layout, arrange in LAYOUTS.items():
         folders[layout] = tmp_path_factory.mktemp("roots") / layout

@@ -1,4 +1,4 @@
-"""`jdfd-keras audit`: leakage and shortcuts in prepared datasets."""
+"""`jdfd-keras audit`: find leakage and shortcuts in prepared datasets."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`jdfd-keras calibrate`: temperature, threshold and uncertain band of a run."""
+"""`jdfd-keras calibrate`: fit temperature, threshold and uncertain band of a run."""
 
 import argparse
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`jdfd-keras demo`: every stage on clips made on the spot."""
+"""`jdfd-keras demo`: run every stage on generated clips."""
 
 import argparse
 from pathlib import Path

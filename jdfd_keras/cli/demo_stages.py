@@ -1,8 +1,7 @@
 """The stages of the demo, run as the commands that a user types.
 
-Takes an empty folder; fills it with clips, a prepared dataset, a trained detector, a report and an
-exported model, and asks a server about clips that were not used for training. An interrupted demo
-is resumed.
+Takes a folder; writes clips, a prepared dataset, a trained detector, a report and an exported model
+to it, and requests verdicts on test clips from a server. An interrupted demo is resumed.
 """
 
 import base64
@@ -29,7 +28,7 @@ from jdfd_keras.evaluation.evaluate_scores import load_report
 from jdfd_keras.faces.extract import encode_png, extract_faces
 from jdfd_keras.inference.verdict import Verdict
 from jdfd_keras.io.console import track
-from jdfd_keras.io.files import OPTIONS, init_folder, load_options
+from jdfd_keras.io.files import OPTIONS, init_folder, load_options, write_text_atomically
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import DemoOptions, FaceOptions, ModelOptions
 from jdfd_keras.prediction.predict import Predictions
@@ -59,7 +58,7 @@ class DemoResult(Result):
         roc: Path of the ROC curve.
         report: Path of the report page.
         model: Folder of the exported model.
-        disclaimer: What the model cannot be used for.
+        disclaimer: The limits of the model.
     """
 
     validation_frame_auc: float
@@ -76,8 +75,8 @@ def run_demo(out: str | Path, options: DemoOptions | None = None) -> DemoResult:
     """Run every stage on generated clips.
 
     Args:
-        out: Folder for all of it.
-        options: Size of the demo, and the portraits it is made from.
+        out: Folder for all files.
+        options: Size of the demo, and the portraits of its clips.
 
     Raises:
         OSError: If a folder cannot be read or written, or one of the commands fails.
@@ -198,11 +197,13 @@ def _request(url: str, path: Path, clip: Path, options: DemoOptions) -> None:
 
     The request body is written to `path`.
     """
-    wanted = FaceOptions(frames_per_video=options.frames_per_video, face_size=options.face_size)
-    faces = extract_faces(clip, wanted).faces[:3]
+    face_options = FaceOptions(
+        frames_per_video=options.frames_per_video, face_size=options.face_size
+    )
+    faces = extract_faces(clip, face_options).faces[:3]
     encoded = [base64.b64encode(encode_png(face.crop)) for face in faces]
     body = {"instances": [{"b64": text.decode()} for text in encoded]}
-    path.write_text(json.dumps(body), encoding="utf-8")
+    write_text_atomically(path, json.dumps(body))
     _report(f"$ curl -d @{shlex.quote(str(path))} {url}:predict")
     try:
         answer = urllib3.request("POST", f"{url}:predict", json=body, timeout=SERVER_TIMEOUT_S)
@@ -229,7 +230,7 @@ def _summarize(out: Path) -> DemoResult:
 
 
 def describe_demo(result: DemoResult) -> str:
-    """Return the outcome of a demo as lines for a person."""
+    """Return the outcome of a demo as lines for a terminal."""
     lines = [
         f"{Path(verdict.path).parent.name} clip {verdict.path}: {verdict.verdict}, "
         f"score {verdict.score:.2f}"
@@ -252,7 +253,7 @@ def _report(text: str) -> None:
 
 
 def _command(*words, to: Path | None = None) -> list[str]:
-    """Print a command as the user would type it, and return it as it is started here."""
+    """Print a command as the user would type it, and return the words to start it."""
     words = [str(word) for word in words]
     _report(f"$ {shlex.join(['jdfd-keras', *words])}{f' > {shlex.quote(str(to))}' if to else ''}")
     return [sys.executable, "-m", "jdfd_keras", *words]

@@ -1,4 +1,4 @@
-"""`jdfd-keras evaluate`: a trained detector measured on prepared datasets."""
+"""`jdfd-keras evaluate`: evaluate a trained detector on prepared datasets."""
 
 import argparse
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""`jdfd-keras evaluate-scores`: a table of scores, of any detector, measured."""
+"""`jdfd-keras evaluate-scores`: evaluate a table of scores of any detector."""
 
 import argparse
 from pathlib import Path
@@ -40,7 +40,7 @@ def add_arguments(parser: CommandParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> Output:
-    """Evaluate the scores and write the report folder; needs no TensorFlow."""
+    """Evaluate the scores and write the report folder, without TensorFlow."""
     from jdfd_keras.evaluation.evaluate_scores import evaluate_scores
     from jdfd_keras.reporting.evaluation_folder import check_folder, write_evaluation
     from jdfd_keras.reporting.report_text import summarize

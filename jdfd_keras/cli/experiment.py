@@ -1,4 +1,4 @@
-"""`jdfd-keras experiment`: the paper's tables and figures on your datasets."""
+"""`jdfd-keras experiment`: reproduce the paper's tables and figures on your datasets."""
 
 import argparse
 import dataclasses
@@ -59,7 +59,7 @@ def add_arguments(parser: CommandParser) -> None:
 
 
 def check_usage(arguments: argparse.Namespace, rest: Sequence[str]) -> Sequence[str]:
-    """Check that each dataset has a key of its own."""
+    """Check that each dataset has a different key."""
     keys = [key for key, _ in arguments.data]
     if repeated := [key for key in keys if keys.count(key) > 1]:
         raise argparse.ArgumentTypeError(f"--data has {repeated[0]}=DIR twice; give each key once")

@@ -1,4 +1,4 @@
-"""`jdfd-keras export`: a trained detector to a SavedModel."""
+"""`jdfd-keras export`: export a trained detector as a SavedModel."""
 
 import argparse
 import shlex

@@ -1,4 +1,4 @@
-"""`jdfd-keras inspect`: the faces of a video, an image or a prepared dataset, as images."""
+"""`jdfd-keras inspect`: draw the faces of a video, an image or a prepared dataset."""
 
 import argparse
 from pathlib import Path

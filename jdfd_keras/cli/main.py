@@ -1,8 +1,8 @@
-"""The command line: parses, runs the module of a command, prints.
+"""The command line: parse the arguments, run the module of a command, print its result.
 
 The flags of an option group come from its dataclass in `options`, the only home of defaults and
 help. Results go to stdout, progress and warnings to stderr. Exit 0: done; 1: something failed, in
-one line that says what was expected, what was found and what to try; 2: wrong usage; 130: stopped
+one line with the expected and the actual value and what to try; 2: wrong usage; 130: stopped
 by Ctrl-C. Nothing heavy is imported before a command runs.
 """
 
@@ -25,11 +25,11 @@ Options = TypeVar("Options")
 
 @dataclass(frozen=True)
 class Output:
-    """What a command prints.
+    """The output of a command.
 
     Attributes:
         result: JSON-ready, for `--format json`.
-        text: The same for a person.
+        text: The same as text.
         failed: Whether something failed, so that the exit code is 1.
     """
 
@@ -42,7 +42,7 @@ class CommandParser(argparse.ArgumentParser):
     """The parser of one command.
 
     Args:
-        show_all: Whether its help shows all options, or the common ones alone.
+        show_all: Whether its help shows all options, or only the common ones.
     """
 
     def __init__(self, *args: Any, show_all: bool = False, **kwargs: Any):
@@ -78,7 +78,7 @@ class CommandParser(argparse.ArgumentParser):
 def read_options(
     arguments: argparse.Namespace, kind: type[Options], defaults: Options | None = None
 ) -> Options:
-    """Make an option group from the flags that were given.
+    """Build an option group from the given flags.
 
     Args:
         arguments: Parsed flags.
@@ -168,7 +168,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         0
     """
     arguments = parse(argv)
-    os.environ["KERAS_BACKEND"] = "tensorflow"  # what is trained here is served by TensorFlow
+    os.environ["KERAS_BACKEND"] = "tensorflow"  # exports need a TensorFlow model
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # serve and predict may share one
     try:
@@ -192,7 +192,7 @@ def build_parser(show_all: bool = False) -> argparse.ArgumentParser:
     """Build the parser of all commands.
 
     Args:
-        show_all: Whether the help of a command shows all options, or the common ones alone.
+        show_all: Whether the help of a command shows all options, or only the common ones.
     """
     parser = argparse.ArgumentParser(
         prog="jdfd-keras",
@@ -240,7 +240,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         argv: Its words; those of the process if omitted.
 
     Raises:
-        SystemExit: If the usage is wrong (2), or help was asked for (0).
+        SystemExit: If the usage is wrong (2), or help was requested (0).
     """
     words = list(sys.argv[1:] if argv is None else argv)
     parser = build_parser(show_all="--help-all" in words)

@@ -1,4 +1,4 @@
-"""`jdfd-keras predict`: verdicts on videos and images."""
+"""`jdfd-keras predict`: judge videos and images."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ from jdfd_keras.cli.main import CommandParser, Output, read_options
 from jdfd_keras.io.console import import_tensorflow
 from jdfd_keras.options import PredictOptions, PredictRuntime
 
-SUMMARY = "give a verdict on videos and images"
+SUMMARY = "judge videos and images: fake, real or uncertain"
 EXAMPLES = """\
   jdfd-keras predict clip.mp4 --model saved_models/detector
   jdfd-keras predict clip.mp4 --model run --report clip.html --annotate clip-annotated.mp4
@@ -47,7 +47,7 @@ def add_arguments(parser: CommandParser) -> None:
         "--out",
         type=Path,
         metavar="DIR",
-        help="result folder; verdicts that it already holds are not computed again",
+        help="result folder; an interrupted run is resumed, and existing verdicts are kept",
     )
     parser.add_options(PredictOptions)
     parser.add_options(PredictRuntime)
@@ -59,7 +59,7 @@ def is_resumable(arguments: argparse.Namespace) -> bool:
 
 
 def run(arguments: argparse.Namespace) -> Output:
-    """Give verdicts; a file that cannot be scored is a failure."""
+    """Compute the verdicts; a file that cannot be scored is a failure."""
     if arguments.model:
         import_tensorflow()
     from jdfd_keras.prediction.extraction import list_files
@@ -93,9 +93,9 @@ def run(arguments: argparse.Namespace) -> Output:
     )
     if arguments.report:
         write_report(predictions, arguments.report)
-    is_csv = arguments.format == "csv"
-    return Output(
-        predictions.to_dict(),
-        to_csv(predictions.records) if is_csv else summarize(predictions),
-        failed=bool(predictions.failed),
-    )
+    if arguments.format == "csv":
+        text = to_csv(predictions.records)
+    else:
+        text = summarize(predictions)
+        text += f"\nreport: {arguments.report}" if arguments.report else ""
+    return Output(predictions.to_dict(), text, failed=bool(predictions.failed))

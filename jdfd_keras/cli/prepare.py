@@ -1,4 +1,4 @@
-"""`jdfd-keras prepare`: a dataset of videos to aligned face crops."""
+"""`jdfd-keras prepare`: extract aligned face crops from a dataset of videos."""
 
 import argparse
 import shlex
@@ -50,7 +50,7 @@ def add_arguments(parser: CommandParser) -> None:
 
 
 def check_usage(arguments: argparse.Namespace, rest: Sequence[str]) -> Sequence[str]:
-    """Keep unknown flags for Apache Beam where a runner is given."""
+    """Store unknown flags for Apache Beam if a runner is given."""
     arguments.beam_flags = rest if read_options(arguments, PrepareRuntime).runner else ()
     return () if arguments.beam_flags else rest
 
@@ -102,7 +102,7 @@ def run(arguments: argparse.Namespace) -> Output:
 
 
 def describe_prepared(prepared: "PreparedDataset") -> str:
-    """Return the counts of a prepared dataset as lines for a person."""
+    """Return the counts of a prepared dataset as lines for a terminal."""
     from jdfd_keras.datasets.splits import reason_kind
 
     classes = list(prepared.faces["train"])
@@ -129,11 +129,11 @@ def describe_prepared(prepared: "PreparedDataset") -> str:
     return "\n".join([*lines, f"prepared dataset: {prepared.directory}"])
 
 
-def _list(what: str, names: Sequence[str], most: int = 5) -> list[str]:
+def _list(heading: str, names: Sequence[str], most: int = 5) -> list[str]:
     """Return one line per name, at most `most` of them."""
-    lines = [f"{what}: {name}" for name in names[:most]]
+    lines = [f"{heading}: {name}" for name in names[:most]]
     more = len(names) - most
-    return [*lines, f"{what}: {more} more, all with --format json"] if more > 0 else lines
+    return [*lines, f"{heading}: {more} more, all with --format json"] if more > 0 else lines
 
 
 def _warn(text: str) -> None:

@@ -1,4 +1,4 @@
-"""`jdfd-keras serve`: REST and gRPC for exported models."""
+"""`jdfd-keras serve`: serve exported models over REST and gRPC."""
 
 import argparse
 from collections.abc import Sequence

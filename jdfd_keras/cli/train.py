@@ -1,4 +1,4 @@
-"""`jdfd-keras train`: a prepared dataset to a trained detector."""
+"""`jdfd-keras train`: train a detector on a prepared dataset."""
 
 import argparse
 import sys
@@ -104,7 +104,7 @@ def read_run(directory: Path) -> dict[str, object]:
     path = directory / OPTIONS
     if not path.is_file():
         raise FileNotFoundError(
-            f"Expected a run folder to resume; got {directory}, which holds no {OPTIONS}. "
+            f"Expected a run folder to resume; got {directory}, which has no {OPTIONS}. "
             "Start one with `jdfd-keras train DATA --out DIR`."
         )
     run = {"data": Path(load_options(path, "location", DataLocation).data)}

@@ -1,9 +1,10 @@
-"""Client of TensorFlow Serving's REST and gRPC; imports no TensorFlow."""
+"""Client of TensorFlow Serving over REST and gRPC; imports no TensorFlow."""
 
 from jdfd_keras.client.client import Client, connect
 from jdfd_keras.client.errors import (
     AccessDenied,
     ClientError,
+    InvalidMetadata,
     InvalidResponse,
     RequestFailed,
     RequestRefused,
@@ -17,6 +18,7 @@ __all__ = [
     "AccessDenied",
     "Client",
     "ClientError",
+    "InvalidMetadata",
     "InvalidResponse",
     "RequestFailed",
     "RequestRefused",

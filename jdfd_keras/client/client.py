@@ -88,7 +88,7 @@ def connect(
             url, timeout_s=timeout_s, retries=retries, headers=headers
         )
     else:
-        shown = re.sub(r"//.*@", "//...@", url)  # error messages are shared, passwords must not be
+        shown = re.sub(r"//.*@", "//...@", url)  # messages are shared; passwords must not be
         raise ValueError(
             "Expected the URL of a served model, such as http://127.0.0.1:8501/v1/models/detector "
             f"or grpc://127.0.0.1:8500/detector; got {shown!r}. Use the URL that `jdfd-keras "
@@ -135,10 +135,11 @@ class Client:
         """The model's metadata; read from the server once.
 
         Raises:
-            OSError: If the server does not answer, or the model has no readable metadata.
+            ClientError: If the server does not answer, or the model has no readable metadata.
         """
         return read_metadata(
-            lambda names: self.predict(METADATA, {"names": names}, ["contents"])["contents"]
+            lambda names: self.predict(METADATA, {"names": names}, ["contents"])["contents"],
+            self.url,
         )
 
     @property
@@ -179,8 +180,7 @@ class Client:
         signature = self._signature(name)
         outputs = list(signature.outputs) if outputs is None else list(outputs)
         if missing := set(outputs) - set(signature.outputs):
-            found = sorted(signature.outputs)
-            reason = f"outputs {sorted(missing)} of {name!r}; got {found}"
+            reason = f"outputs {sorted(missing)} of {name!r}; got {sorted(signature.outputs)}"
             raise SignatureMissing(self.url, reason)
         arrays = check_inputs(name, signature, inputs)
         values = self._transport.predict(name, signature, arrays, outputs)
@@ -312,8 +312,8 @@ class Client:
 
     def _signature(self, name: str) -> Signature:
         if name not in self.signatures:
-            found = sorted(self.signatures)
-            raise SignatureMissing(self.url, f"the signature {name!r}; got {found}")
+            existing = sorted(self.signatures)
+            raise SignatureMissing(self.url, f"the signature {name!r}; got {existing}")
         return self.signatures[name]
 
 

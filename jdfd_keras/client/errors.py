@@ -12,7 +12,7 @@ class ClientError(OSError):
 
     Attributes:
         url: The URL of the model, or the path of one on this machine.
-        reason: What was received, or what the connection reported.
+        reason: The answer of the server, or the error of the connection.
 
     Example:
         >>> try:
@@ -27,7 +27,8 @@ class ClientError(OSError):
 
     def __init__(self, url: object, reason: object):
         self.url, self.reason = str(url), str(reason)
-        super().__init__(self._message.format(url=self.url, reason=self.reason))
+        text = self._message.format(url=self.url, reason=self.reason.rstrip(" ."))
+        super().__init__(text)
 
     def __reduce__(self):
         return type(self), (self.url, self.reason)
@@ -54,7 +55,7 @@ class AccessDenied(ClientError):
     """The server, or a proxy in front of it, requires credentials."""
 
     _message = (
-        "Expected {url} to accept the request; got {reason} Credentials are required: pass them "
+        "Expected {url} to accept the request; got {reason}. Credentials are required: pass them "
         'as headers={{"Authorization": ...}}, or in the environment variable JDFD_AUTHORIZATION.'
     )
 
@@ -62,14 +63,14 @@ class AccessDenied(ClientError):
 class RequestRefused(ClientError):
     """The server rejected the content of the request, such as bytes that are not an image."""
 
-    _message = "Expected {url} to accept the request; got {reason} Check the faces."
+    _message = "Expected {url} to accept the request; got {reason}. Check the faces."
 
 
 class RequestTooLarge(ClientError):
     """The request exceeds the size limit of the server, or of a proxy in front of it."""
 
     _message = (
-        "Expected {url} to accept a request of that size; got {reason} Send smaller faces, or ask "
+        "Expected {url} to accept a request of that size; got {reason}. Send smaller faces, or ask "
         "its operator to raise the limit."
     )
 
@@ -78,8 +79,8 @@ class RequestFailed(ClientError):
     """The server answered with another error, such as an unknown model or a full queue."""
 
     _message = (
-        "Expected {url} to answer; got {reason} Check the name and the version of the model, and "
-        "the log of its server."
+        "Expected {url} to answer; got {reason}. Check the name and the version of the model, and "
+        "the log of its server; if it is busy, try again later."
     )
 
 
@@ -89,6 +90,15 @@ class InvalidResponse(ClientError):
     _message = (
         "Expected {url} to answer as TensorFlow Serving does; got {reason}. Check that the server "
         "is TensorFlow Serving or `jdfd-keras serve`."
+    )
+
+
+class InvalidMetadata(ClientError):
+    """The model's own metadata is damaged or of another format version."""
+
+    _message = (
+        "Expected {url} to have readable metadata of {reason}. Export it again with this version "
+        "of jdfd-keras, or use the version that exported it."
     )
 
 

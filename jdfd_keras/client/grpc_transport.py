@@ -1,7 +1,7 @@
 """Transport of arrays to a server and back over TensorFlow Serving's gRPC.
 
-Takes the URL of a model; returns its signatures, and output arrays for input arrays. Knows no
-signature by name. Imports no TensorFlow.
+Takes the URL of a model; returns its signatures, and output arrays for input arrays. Independent of
+the names of signatures. Imports no TensorFlow.
 """
 
 import random
@@ -148,8 +148,8 @@ class GrpcTransport:
             return RequestTimeout
         if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
             return AccessDenied
-        # UNAVAILABLE comes from gRPC itself if no server listens, and from a server whose queue
-        # is full.
+        # UNAVAILABLE is the code of gRPC itself if no server listens, and of a server with a full
+        # queue.
         if code is grpc.StatusCode.UNAVAILABLE and not self._is_connected():
             return ServerUnavailable
         return RequestFailed
@@ -173,6 +173,6 @@ def _make_channel(scheme: str, target: str, host: str) -> grpc.Channel:
     if scheme == "grpc":
         return grpc.insecure_channel(target, options)
     # gRPC brings its own certificate authorities; operators configure those of the system.
-    found = ssl.create_default_context().get_ca_certs(binary_form=True)
-    roots = "".join(map(ssl.DER_cert_to_PEM_cert, found)).encode("ascii")
+    certificates = ssl.create_default_context().get_ca_certs(binary_form=True)
+    roots = "".join(map(ssl.DER_cert_to_PEM_cert, certificates)).encode("ascii")
     return grpc.secure_channel(target, grpc.ssl_channel_credentials(roots or None), options)

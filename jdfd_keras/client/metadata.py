@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from jdfd_keras.client.errors import InvalidMetadata
 from jdfd_keras.io.files import FORMAT_VERSION, load_options, save_options, to_json
 from jdfd_keras.options import FaceOptions
 
@@ -81,7 +82,7 @@ class Calibration:
         return "real" if score < self.uncertain_from else "uncertain"
 
     def with_threshold(self, threshold: float) -> "Calibration":
-        """Return a copy with one threshold, below which all is real, and nothing uncertain."""
+        """Return a copy with one threshold, below which scores are real; none is uncertain."""
         return dataclasses.replace(
             self, threshold=threshold, uncertain_from=threshold, uncertain_to=threshold
         )
@@ -180,29 +181,27 @@ def write_metadata(metadata: ModelMetadata) -> dict[str, str]:
     }
 
 
-def read_metadata(call: Callable[[np.ndarray], np.ndarray]) -> ModelMetadata:
+def read_metadata(call: Callable[[np.ndarray], np.ndarray], url: str | Path) -> ModelMetadata:
     """Read the metadata of a model through its signature `metadata`.
 
     Args:
         call: Function from the input `names` to the output `contents`, both object arrays of
             bytes.
+        url: URL or path of the model, for the message.
 
     Raises:
-        OSError: If the contents are not the texts of `write_metadata`.
+        InvalidMetadata: If the contents are not the texts of `write_metadata`.
 
     Example:
-        >>> read_metadata(lambda names: client.predict("metadata", {"names": names})["contents"])
+        >>> call = lambda names: client.predict("metadata", {"names": names})["contents"]
+        >>> read_metadata(call, client.url)
     """
     try:
         contents = call(np.array([name.encode() for name in FILES], object))
         texts = {name: text.decode() for name, text in zip(FILES, contents, strict=True)}
         alignment = json.loads(texts[ALIGNMENT])
         if (version := alignment.get("format_version")) != FORMAT_VERSION:
-            raise OSError(
-                f"Expected a model exported with format_version {FORMAT_VERSION}; got {version}. "
-                "Export it again with this version of jdfd-keras, or use the version that "
-                "exported it."
-            )
+            raise InvalidMetadata(url, f"format_version {FORMAT_VERSION}; got {version}")
         faces = FaceOptions(**alignment["faces"])
         calibration = None
         if texts[CALIBRATION]:
@@ -212,10 +211,7 @@ def read_metadata(call: Callable[[np.ndarray], np.ndarray]) -> ModelMetadata:
             _check_types(group)
         return metadata
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
-        raise OSError(
-            f"Expected a model with readable metadata; got {error!r}. It was perhaps exported by "
-            "another version of jdfd-keras: export it again."
-        ) from error
+        raise InvalidMetadata(url, f"format_version {FORMAT_VERSION}; got {error!r}") from error
 
 
 def _check_types(group: object) -> None:

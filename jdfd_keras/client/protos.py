@@ -1,9 +1,9 @@
-"""Messages of TensorFlow Serving's gRPC, and conversion of arrays to and from them.
+"""Messages of TensorFlow Serving's gRPC API, and conversion of arrays to and from them.
 
 Defines message classes that read and write the same bytes as those of tensorflow-serving-api,
 which cannot be imported without TensorFlow. Only the fields that a client needs are defined:
 protobuf ignores others. The descriptor pool is a separate one, so that both kinds of classes can
-exist in one process. Also checks a client's arrays against a signature.
+exist in one process. `check_inputs` and `fits` check arrays against a signature.
 
 Reference:
     tensorflow/core/framework/{tensor,tensor_shape,types}.proto and
@@ -15,6 +15,7 @@ import math
 
 import numpy as np
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+from google.protobuf.message import Message
 
 from jdfd_keras.client.signatures import Signature, TensorInfo
 
@@ -86,7 +87,7 @@ MAX_ANSWER_BYTES = 2**30
 NAMES = {number: name for name, (number, _, _) in DTYPES.items()}
 
 
-def encode_tensor(array: np.ndarray):
+def encode_tensor(array: np.ndarray) -> Message:
     """Convert an array to a Tensor message.
 
     Args:
@@ -108,7 +109,7 @@ def encode_tensor(array: np.ndarray):
     return tensor
 
 
-def decode_tensor(tensor) -> np.ndarray:
+def decode_tensor(tensor: Message) -> np.ndarray:
     """Convert a Tensor message to an array.
 
     Args:
@@ -169,7 +170,7 @@ def name_dtype(dtype: np.dtype) -> str:
     )
 
 
-def read_signatures(response) -> dict[str, Signature]:
+def read_signatures(response: Message) -> dict[str, Signature]:
     """Read the signatures of a GetModelMetadataResponse.
 
     Raises:

@@ -1,7 +1,7 @@
 """Transport of arrays to a server and back over TensorFlow Serving's REST.
 
-Takes the URL of a model; returns its signatures, and output arrays for input arrays. Knows no
-signature by name. Imports no TensorFlow.
+Takes the URL of a model; returns its signatures, and output arrays for input arrays. Independent of
+the names of signatures. Imports no TensorFlow.
 """
 
 import base64
@@ -161,7 +161,7 @@ class RestTransport:
             raise ServerUnavailable(self._url, reason) from error
 
     def _read(self, response: urllib3.BaseHTTPResponse) -> bytes:
-        """Read an answer in chunks: each one alone may be in time while the whole never ends."""
+        """Read an answer in chunks: each chunk may be in time although the answer never ends."""
         deadline = time.monotonic() + self._timeout_s
         text = bytearray()
         while chunk := response.read1(READ_BYTES):
@@ -193,7 +193,7 @@ class RestTransport:
 
 
 class _Retry(urllib3.Retry):
-    """Does not repeat a request that timed out: that would add to the load of the server."""
+    """Retry policy without repeats after a timeout, which would add to the load of the server."""
 
     def increment(
         self, method=None, url=None, response=None, error=None, _pool=None, _stacktrace=None
@@ -204,7 +204,7 @@ class _Retry(urllib3.Retry):
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether a host name or address is this machine, which no proxy leads to.
+    """Return whether a host name or address is this machine, which is reached without a proxy.
 
     Example:
         >>> is_loopback("127.0.0.1"), is_loopback("example.org")
@@ -247,7 +247,7 @@ def _to_array(values: list, info: TensorInfo) -> np.ndarray:
 
 
 def _to_bytes(array: np.ndarray) -> np.ndarray:
-    """Convert JSON strings, or base64 objects of outputs whose names end in `_bytes`."""
+    """Convert JSON strings, or base64 objects of outputs with names that end in `_bytes`."""
     result = np.empty(array.shape, object)
     result.flat = [
         base64.b64decode(value["b64"], validate=True) if isinstance(value, dict) else value.encode()

@@ -1,6 +1,6 @@
 """Signatures and file names of an exported model.
 
-The contract between the export, the servers and their clients, as TensorFlow Serving reads it.
+The interface between the export, the servers and their clients, as TensorFlow Serving reads it.
 Imports no TensorFlow, so that a client may import it.
 """
 
@@ -90,19 +90,19 @@ def find_versions(directory: str | Path) -> dict[int, Path]:
         {1: PosixPath('saved_models/detector/1')}
     """
     directory = Path(directory)
-    found = {}
+    versions = {}
     if directory.is_dir():
-        found = {
+        versions = {
             int(path.name): path
             for path in directory.iterdir()
             if path.name.isascii() and path.name.isdecimal() and (path / "saved_model.pb").is_file()
         }
-    if not found:
+    if not versions:
         raise OSError(
             f"Expected {directory} to be an exported model, saved_models/NAME with a file such as "
-            f"1/saved_model.pb; got {_describe(directory)}. Make one with `jdfd-keras export`."
+            f"1/saved_model.pb; got {_describe(directory)}. Create one with `jdfd-keras export`."
         )
-    return dict(sorted(found.items(), reverse=True))
+    return dict(sorted(versions.items(), reverse=True))
 
 
 def _read_tensor_info(info: dict) -> TensorInfo:
@@ -165,9 +165,9 @@ def verify_checksums(directory: Path) -> None:
             )
         digest, name = listed.groups()
         path = directory / name
-        found = sha256_of(path) if path.is_file() else "no such file"
-        if found != digest:
+        actual = sha256_of(path) if path.is_file() else "no such file"
+        if actual != digest:
             raise OSError(
-                f"Expected {path} with the SHA-256 {digest}, as exported; got {found}. The copy "
+                f"Expected {path} with the SHA-256 {digest}, as exported; got {actual}. The copy "
                 "is incomplete: copy the version again, under another name, and then rename it."
             )

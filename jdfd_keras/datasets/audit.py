@@ -1,8 +1,8 @@
-"""Prepared data sets to statistics, leakage and shortcuts.
+"""Audit of prepared datasets: statistics, leakage and shortcuts.
 
-Counts faces, finds what splits and data sets share, and measures which properties of the files
-separate real from fake videos without a look at the faces. Reads tables; images are read only for
-the near-duplicates that are displayed.
+Counts faces, finds sources and near-duplicate faces shared by splits and datasets, and measures
+which properties of the files, other than the faces, separate real from fake videos. Reads tables;
+images are read only for the near-duplicates that are displayed.
 """
 
 from collections import Counter
@@ -45,12 +45,12 @@ MAX_LISTED = 1000  # findings of each kind in a result; the counts include all
 # standard errors).
 SHORTCUT_AUC = 0.7
 COMPRESSIONS = {"raw": 0, "c23": 1, "c40": 2}
-READ = (*COLUMNS, "split", "label", "manipulation", "compression", "sharpness", "box")
+READ_COLUMNS = (*COLUMNS, "split", "label", "manipulation", "compression", "sharpness", "box")
 
 
 @dataclass(frozen=True)
 class Shortcut(Result):
-    """How well a property that is not of the face separates fake from real videos.
+    """Separation of fake from real videos by a property of the files, not of the faces.
 
     Attributes:
         measure: Name of the property.
@@ -67,7 +67,7 @@ class Shortcut(Result):
 
 @dataclass(frozen=True)
 class DatasetStatistics(Result):
-    """Statistics of one prepared data set.
+    """Statistics of one prepared dataset.
 
     Attributes:
         name: Name of the folder; its path if several have this name.
@@ -80,8 +80,8 @@ class DatasetStatistics(Result):
         without_faces: `real`, `fake` or `unlabelled` to number of videos without a face.
         reasons: Video id to reason, of the first MAX_LISTED videos without a face.
         excluded: Reason to number of videos that the layout or the split excluded.
-        missing: Number of files that the data set's own lists name and its folder lacked.
-        unrecognized: Number of videos and images in its folder that the layout does not know.
+        missing: Number of files that the lists of the dataset name and its folder lacked.
+        unrecognized: Number of videos and images in its folder that the layout does not list.
         shortcuts: Measured properties of the videos.
     """
 
@@ -102,10 +102,10 @@ class DatasetStatistics(Result):
 
 @dataclass(frozen=True)
 class FaceLocation(Result):
-    """One face of a prepared data set.
+    """One face of a prepared dataset.
 
     Attributes:
-        directory: The data set.
+        directory: The dataset.
         video_id: Id of its video.
         frame_index: Position of its frame in the video, from 0.
         shard: Name of its shard.
@@ -148,10 +148,10 @@ class DuplicatePair(Result):
 
 @dataclass(frozen=True)
 class CommonSources(Result):
-    """Sources in two data sets, in whatever split.
+    """Sources in two datasets, in any split.
 
     Attributes:
-        datasets: Names of the data sets.
+        datasets: Names of the datasets.
         num_sources: Number of common sources.
         sources: The first MAX_LISTED, with their namespaces.
     """
@@ -163,16 +163,16 @@ class CommonSources(Result):
 
 @dataclass(frozen=True)
 class AuditResult(Result):
-    """Statistics, leakage and shortcuts of prepared data sets.
+    """Statistics, leakage and shortcuts of prepared datasets.
 
     Attributes:
         datasets: Statistics of each.
-        num_shared_sources: Sources in two or more splits, of all data sets together.
+        num_shared_sources: Sources in two or more splits, of all datasets together.
         shared_sources: The first MAX_LISTED of them.
         num_near_duplicates: Pairs of videos with near-duplicate faces in two splits.
         near_duplicates: The first MAX_LISTED of them.
-        common_sources: Sources of every two data sets that have some in common.
-        alignments: Name of a data set to the alignment of its crops: near-duplicates with different
+        common_sources: Sources of every two datasets that have some in common.
+        alignments: Name of a dataset to the alignment of its crops: near-duplicates with different
             alignments are not found.
         failed: One sentence per kind of leakage; empty if there is none.
     """
@@ -188,14 +188,14 @@ class AuditResult(Result):
 
 
 def audit(directories: Sequence[str | Path]) -> AuditResult:
-    """Audit one or more prepared data sets.
+    """Audit one or more prepared datasets.
 
     Args:
-        directories: The data sets. Sources and faces in the training split of one and the test
+        directories: The datasets. Sources and faces in the training split of one and the test
             split of another are leakage too.
 
     Raises:
-        OSError: If a folder is not a prepared data set.
+        OSError: If a folder is not a prepared dataset.
         ValueError: If one is damaged, given twice, or has another format version.
 
     Example:
@@ -205,7 +205,7 @@ def audit(directories: Sequence[str | Path]) -> AuditResult:
     """
     directories = [Path(directory) for directory in directories]
     names = _choose_names(directories)
-    faces = [read_faces(directory, columns=READ) for directory in directories]
+    faces = [read_faces(directory, columns=READ_COLUMNS) for directory in directories]
     leakage, origins = _find_leakage(faces)
     sources, duplicates = leakage.shared_sources, leakage.near_duplicates
     failed = []
@@ -236,7 +236,7 @@ def _choose_names(directories: list[Path]) -> list[str]:
     resolved = [directory.resolve() for directory in directories]
     if len(set(resolved)) < len(resolved):
         raise ValueError(
-            f"Expected each data set once; got {', '.join(map(str, directories))}. Omit the "
+            f"Expected each dataset once; got {', '.join(map(str, directories))}. Omit the "
             "repeated one."
         )
     names = [directory.name for directory in resolved]
@@ -244,10 +244,10 @@ def _choose_names(directories: list[Path]) -> list[str]:
 
 
 def _find_leakage(faces: list[pa.Table]) -> tuple[Leakage, dict[str, np.ndarray]]:
-    """Find the leakage between the splits of all data sets together.
+    """Find the leakage between the splits of all datasets together.
 
     Returns:
-        The leakage; and split to int64[n, 2], the data set of each face and its row there.
+        The leakage; and split to int64[n, 2], the dataset of each face and its row there.
     """
     columns = [*COLUMNS, "split"]
     plain = pa.schema([schema_of(FaceRow).field(name) for name in columns])
@@ -265,7 +265,7 @@ def _find_leakage(faces: list[pa.Table]) -> tuple[Leakage, dict[str, np.ndarray]
 def _locate_faces(
     pairs: list[NearDuplicate], origins: dict[str, np.ndarray], directories: list[Path]
 ) -> list[DuplicatePair]:
-    """Find the most similar faces of each pair in their data sets."""
+    """Find the most similar faces of each pair in their datasets."""
     keys = [
         [tuple(origins[split][row].tolist()) for split, row in zip(p.subsets, p.rows, strict=True)]
         for p in pairs
@@ -333,7 +333,7 @@ def _measure_shortcuts(videos: list[VideoRow], faces: pa.Table) -> list[Shortcut
         "width of the detected face": lambda row: by_video.get(row.video_id, {}).get("width_mean"),
     }
     labelled = [row for row in videos if row.label in CLASSES.values()]
-    found = []
+    shortcuts = []
     for name, measure in measures.items():
         pairs = [(row.label, value) for row in labelled if (value := measure(row)) is not None]
         labels = [label for label, _ in pairs]
@@ -342,8 +342,8 @@ def _measure_shortcuts(videos: list[VideoRow], faces: pa.Table) -> list[Shortcut
             auc = float(roc_auc_score(labels, [value for _, value in pairs]))
             distance = abs(auc - 0.5)
             is_shortcut = distance >= SHORTCUT_AUC - 0.5 and distance > 2 * _chance_error(labels)
-        found.append(Shortcut(name, len(pairs), auc, is_shortcut))
-    return found
+        shortcuts.append(Shortcut(name, len(pairs), auc, is_shortcut))
+    return shortcuts
 
 
 def _chance_error(labels: list[int]) -> float:

@@ -1,4 +1,4 @@
-"""One video to its records and rows of a prepared data set: the task of every worker.
+"""The task of a worker: extract the faces of one video, and write its records and rows.
 
 Runs in a process on this machine or on a cluster. A video without a face has an outcome with the
 reason; an error of the machine is raised.
@@ -56,7 +56,7 @@ class ExtractVideo:
 
     Attributes:
         root: Folder of the videos.
-        out: The prepared data set.
+        out: The prepared dataset.
         faces: Face extraction options.
         filters: Face quality filters.
     """
@@ -80,24 +80,24 @@ class ExtractVideo:
             if (part.outcome.file_bytes, part.label) == (file_bytes, video.label):
                 return part.outcome
         with self.root.fetch(video.path) as path:
-            found, reason = self._extract(path, video)
+            extraction, reason = self._extract(path, video)
             quality = estimate_jpeg_quality(path)
         outcome = VideoOutcome(
             file_bytes=file_bytes,
-            width=found.width,
-            height=found.height,
+            width=extraction.width,
+            height=extraction.height,
             jpeg_quality=quality,
-            num_frames=found.num_frames,
-            num_tracks=len(found.tracks),
-            num_faces=len(found.faces),
-            filtered=found.filtered,
-            warning=" ".join(found.warnings),
+            num_frames=extraction.num_frames,
+            num_tracks=len(extraction.tracks),
+            num_faces=len(extraction.faces),
+            filtered=extraction.filtered,
+            warning=" ".join(extraction.warnings),
             reason=reason,
         )
-        return self._write(video, outcome, found.faces)
+        return self._write(video, outcome, extraction.faces)
 
     def fail(self, item: tuple[Video, int], reason: str) -> VideoOutcome:
-        """Write the outcome of a video that crashes the process which reads it."""
+        """Write the outcome of a video that crashes the process reading it."""
         video, file_bytes = item
         outcome = VideoOutcome(
             file_bytes=file_bytes,
@@ -134,18 +134,18 @@ class ExtractVideo:
     def _extract(self, path: Path, video: Video) -> tuple[Extraction, str]:
         """Extract faces; return them with the reason if there are none."""
         try:
-            found = extract_faces(path, self.faces, self.filters)
-        # Errors of the file alone: an error of this machine must stop the run.
+            extraction = extract_faces(path, self.faces, self.filters)
+        # Only errors of the file: an error of this machine must stop the run.
         except (UnreadableFileError, cv2.error) as error:
             if getattr(error, "code", 0) == OUT_OF_MEMORY:
                 raise MemoryError(f"OpenCV, at {video.path}: {error}") from error
             # The relative path, so that the tables do not depend on where the folder is.
             reason = " ".join(str(error).replace(str(path), video.path).split())
             return Extraction([], [], 0, {}, []), reason
-        if found.faces:
-            return found, ""
-        problem = "all faces were filtered out" if found.filtered else "no face was found"
-        return found, f"{problem} in {plural(found.num_frames, 'sampled frame')}"
+        if extraction.faces:
+            return extraction, ""
+        problem = "all faces were filtered out" if extraction.filtered else "no face was found"
+        return extraction, f"{problem} in {plural(extraction.num_frames, 'sampled frame')}"
 
 
 def part_name(video: Video) -> str:

@@ -1,7 +1,7 @@
-"""The faces of a training or an evaluation: where they are stored, and in which order they come.
+"""Index of the faces of a training or an evaluation: their location and their order.
 
-Rows of manifests to the positions of records in shards. The order is a function of seed and epoch
-alone, so that training can resume at any step. Needs no TensorFlow.
+Maps rows of manifests to positions of records in shards. The order depends only on seed and epoch,
+so that training can resume at any step. Imports no TensorFlow.
 """
 
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ COLUMNS = ("video_id", "frame_index", "label", "shard", "offset")  # that `index
 
 @dataclass(frozen=True, eq=False)
 class FaceIndex:
-    """Faces of one or several prepared data sets.
+    """Faces of one or several prepared datasets.
 
     Attributes:
         face_size: Width and height of the crops in pixels.
@@ -55,15 +55,15 @@ class FaceIndex:
 
 
 def index_faces(directory: str | Path, table: pa.Table, *, hide_labels: bool = False) -> FaceIndex:
-    """Index faces of a prepared data set.
+    """Index faces of a prepared dataset.
 
     Args:
-        directory: The prepared data set.
+        directory: The prepared dataset.
         table: Rows of its manifest, with the columns COLUMNS.
         hide_labels: Treat all faces as unlabelled.
 
     Raises:
-        OSError: If the folder is not a prepared data set.
+        OSError: If the folder is not a prepared dataset.
         ValueError: If it has another format version.
 
     Example:
@@ -98,7 +98,7 @@ def concat(indexes: list[FaceIndex]) -> FaceIndex:
     for other in indexes[1:]:
         if other.face_size != first.face_size:
             raise ValueError(
-                f"Expected faces of {first.face_size} pixels in all data sets; got "
+                f"Expected faces of {first.face_size} pixels in all datasets; got "
                 f"{other.face_size} in {Path(other.shards[0]).parent.parent}. Prepare it with "
                 f"--face-size {first.face_size}."
             )
@@ -116,7 +116,7 @@ def concat(indexes: list[FaceIndex]) -> FaceIndex:
 
 
 def sample_fraction(label: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Sample a fraction of the faces, half of them real and half fake if labels are known.
+    """Sample a fraction of the faces, half of them real and half fake if they are labelled.
 
     Args:
         label: int64[n], 1 fake, 0 real, -1 unlabelled. Unlabelled faces are sampled only if there
@@ -163,7 +163,7 @@ def epoch_order(label: np.ndarray, *, seed: int, epoch: int, balance: bool = Fal
         seed: Seed of the training.
         epoch: Index of the epoch, from 0; the order differs from epoch to epoch.
         balance: Return as many real as fake faces: faces of the rarer class are repeated, some of
-            the other class are omitted. Unlabelled faces come once each.
+            the other class are omitted. Each unlabelled face appears once.
 
     Returns:
         int64[n], indices into `label`; without `balance`, a permutation.

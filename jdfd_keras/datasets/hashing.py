@@ -11,11 +11,11 @@ import numpy as np
 
 SIDE = 16  # cosines per side: 256 bits, as 64 hexadecimal digits
 BITS = SIDE * SIDE
-# Largest number of different bits of near-duplicates. Among photographs of 182 people, aligned
-# alike, any two differed in 78 bits or more (120 on average). A crop differed from itself saved as
-# JPEG of quality 40, halved and enlarged again, or with noise of 8 grey levels in at most 6;
-# shifted by 1 % in about 24. Copies of whole files mostly differ by that: the face is detected
-# again, a pixel or two away (benchmarks/results/data.md).
+# Largest number of different bits of near-duplicates. Among photographs of 182 subjects, aligned
+# in the same way, any two differed in 78 bits or more (120 on average). A crop differed from its
+# copy saved as JPEG of quality 40, halved and enlarged again, or with noise of 8 grey levels in at
+# most 6; shifted by 1 % in about 24. Copies of whole files mostly differ by such a shift: the face
+# is detected again, a pixel or two away (benchmarks/results/data.md).
 MAX_BITS = 16
 _WORDS = BITS // 64
 _PAIRS_AT_ONCE = 1 << 20  # compared in about 150 MB
@@ -66,7 +66,7 @@ def unpack_hashes(hashes: Sequence[str]) -> np.ndarray:
     if invalid is not None:
         raise ValueError(
             f"Expected perceptual hashes of {BITS // 4} hexadecimal digits; got {invalid!r}. "
-            "Prepare the data set again with this version."
+            "Prepare the dataset again with this version."
         )
     return np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint64).reshape(-1, _WORDS)
 
@@ -100,7 +100,7 @@ def find_near_duplicates(
     values_a, inverse_a = np.unique(one, axis=0, return_inverse=True)
     values_b, inverse_b = np.unique(other, axis=0, return_inverse=True)
     columns_a, columns_b = (np.ascontiguousarray(values.T) for values in (values_a, values_b))
-    found = []
+    matches = []
     for band_a, band_b in zip(
         _split_bands(values_a, max_bits + 1), _split_bands(values_b, max_bits + 1), strict=True
     ):
@@ -111,8 +111,8 @@ def find_near_duplicates(
                 bits += np.bitwise_count(words_a[a] ^ words_b[b])
                 near = bits <= max_bits
                 a, b, bits = a[near], b[near], bits[near]
-            found.append(np.stack([a, b, bits]))
-    pairs = np.unique(np.concatenate(found, axis=1), axis=1) if found else np.zeros((3, 0), int)
+            matches.append(np.stack([a, b, bits]))
+    pairs = np.unique(np.concatenate(matches, axis=1), axis=1) if matches else np.zeros((3, 0), int)
     rows_a, rows_b = _index_rows(inverse_a), _index_rows(inverse_b)
     repeated = [
         np.stack(np.broadcast_arrays(rows_a(a)[:, None], rows_b(b)[None, :], bits)).reshape(3, -1)

@@ -1,7 +1,7 @@
-"""Summary of the faces of a video, an image or a prepared data set, for a person to check.
+"""Summary of the faces of a video, an image or a prepared dataset, for visual inspection.
 
-Shows what a training or a verdict is based on. Returns data: `reporting.dataset_report` draws the
-contact sheet.
+Returns the faces that a training or a verdict is based on, as data; `reporting.dataset_report`
+draws the contact sheet.
 """
 
 import dataclasses
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from jdfd_keras.datasets.manifest import VideoRow, read_faces, read_videos
+from jdfd_keras.datasets.manifest import VideoRow, count_filtered, read_faces, read_videos
 from jdfd_keras.datasets.records import choose_evenly, choose_over_videos, read_crops
 from jdfd_keras.datasets.videos import LABEL_NAMES, SPLITS, FaceCount, count_by
 from jdfd_keras.faces.extract import Extraction, Face, check_face_options, extract_faces
@@ -53,7 +53,7 @@ class FileInspection(Result):
         path: The file.
         num_frames: Sampled frames.
         num_faces: Faces that were not filtered out.
-        tracks: Its tracks in order of appearance, also those whose faces were filtered out.
+        tracks: Its tracks in order of appearance, also those with all faces filtered out.
         filtered: Reason to number of faces that were found and filtered out.
         warnings: Damage to the file.
         reason: Why there are no faces; "" if there are some.
@@ -80,7 +80,7 @@ class FileInspection(Result):
 
 @dataclass(frozen=True, eq=False)
 class SampledFace:
-    """One face of a prepared data set with its crop.
+    """One face of a prepared dataset with its crop.
 
     Attributes:
         video_id: Id of its video.
@@ -101,7 +101,7 @@ class SampledFace:
 
 @dataclass(frozen=True)
 class DatasetInspection(Result):
-    """Summary of a prepared data set.
+    """Summary of a prepared dataset.
 
     Attributes:
         path: The folder.
@@ -139,7 +139,7 @@ class DatasetInspection(Result):
             Label and manipulation to faces, in the order of their video ids.
 
         Raises:
-            ValueError: If the data set is damaged.
+            ValueError: If the dataset is damaged.
         """
         columns = ["label", "manipulation", "video_id", "shard", "offset"]
         rows = read_faces(self.path, columns=columns).to_pydict()
@@ -152,15 +152,15 @@ class DatasetInspection(Result):
             key: choose_over_videos(rows["video_id"], members[key], count)
             for key, count in counts.items()
         }
-        wanted = sorted({index for indices in chosen.values() for index in indices})
-        crops = read_crops(self.path, rows["shard"], rows["offset"], wanted)
+        selected = sorted({index for indices in chosen.values() for index in indices})
+        crops = read_crops(self.path, rows["shard"], rows["offset"], selected)
         shown = ["video_id", "split", "manipulation", "frame_index", "landmarks"]
-        table = read_faces(self.path, columns=shown).take(pa.array(wanted, pa.int64()))
+        table = read_faces(self.path, columns=shown).take(pa.array(selected, pa.int64()))
         faces = {
             index: SampledFace(
                 **row | {"landmarks": np.reshape(row["landmarks"], (-1, 2))}, crop=crops[index]
             )
-            for index, row in zip(wanted, table.to_pylist(), strict=True)
+            for index, row in zip(selected, table.to_pylist(), strict=True)
         }
         return {key: [faces[index] for index in indices] for key, indices in chosen.items()}
 
@@ -175,18 +175,18 @@ def inspect(
     filters: FilterOptions | None = None,
     all_frames: bool = False,
 ) -> InspectionResult:
-    """Summarize the faces of a video or image, or those of a prepared data set.
+    """Summarize the faces of a video or image, or those of a prepared dataset.
 
     Args:
-        path: A video, an image or a prepared data set.
-        faces: Face extraction, for a video or image; a data set has its own options.
+        path: A video, an image or a prepared dataset.
+        faces: Face extraction, for a video or image; a dataset has its own options.
         filters: Face quality filters, for a video or image.
         all_frames: Sample every frame unless `faces.every` is set, as an overlay does, so that
             both have the same tracks.
 
     Raises:
         OSError: If the path does not exist or cannot be read.
-        ValueError: If an option is out of range, or the data set is damaged.
+        ValueError: If an option is out of range, or the dataset is damaged.
 
     Example:
         >>> result = inspect("clip.mp4", faces=FaceOptions(tracks="all"))
@@ -196,7 +196,7 @@ def inspect(
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(
-            f"Expected a video, an image or a prepared data set; got {path}, which does not "
+            f"Expected a video, an image or a prepared dataset; got {path}, which does not "
             "exist. Check the path."
         )
     if path.is_dir():
@@ -208,16 +208,16 @@ def inspect(
     return _summarize(path, extract_faces(path, faces, filters), faces)
 
 
-def _summarize(path: Path, found: Extraction, options: FaceOptions) -> FileInspection:
-    kept = Counter(face.track_id for face in found.faces)
+def _summarize(path: Path, extraction: Extraction, options: FaceOptions) -> FileInspection:
+    kept = Counter(face.track_id for face in extraction.faces)
     reason = ""
-    if not found.faces:
-        reason = "all faces were filtered out" if found.filtered else "no face was found"
-        reason += f" in {plural(found.num_frames, 'sampled frame')}"
+    if not extraction.faces:
+        reason = "all faces were filtered out" if extraction.filtered else "no face was found"
+        reason += f" in {plural(extraction.num_frames, 'sampled frame')}"
     return FileInspection(
         path=str(path),
-        num_frames=found.num_frames,
-        num_faces=len(found.faces),
+        num_frames=extraction.num_frames,
+        num_faces=len(extraction.faces),
         tracks=[
             TrackSummary(
                 track_id=track.track_id,
@@ -228,12 +228,12 @@ def _summarize(path: Path, found: Extraction, options: FaceOptions) -> FileInspe
                 start_s=round(track.start_s, 3),
                 end_s=round(track.end_s, 3),
             )
-            for track in found.tracks
+            for track in extraction.tracks
         ],
-        filtered=found.filtered,
-        warnings=found.warnings,
+        filtered=extraction.filtered,
+        warnings=extraction.warnings,
         reason=reason,
-        faces=found.faces,
+        faces=extraction.faces,
         options=options,
     )
 
@@ -241,19 +241,16 @@ def _summarize(path: Path, found: Extraction, options: FaceOptions) -> FileInspe
 def _inspect_dataset(directory: Path) -> DatasetInspection:
     columns = ["split", "label", "manipulation", "video_id"]
     faces, videos = read_faces(directory, columns=columns), read_videos(directory)
-    filtered: Counter = Counter()
-    for video in videos:
-        filtered.update(video.filtered)
     return DatasetInspection(
         path=str(directory),
         num_videos=len(videos),
         num_faces=len(faces),
         groups=_count_groups(faces, videos),
         totals=count_by(faces, "label", "manipulation"),
-        filtered=dict(filtered),
+        filtered=count_filtered(videos),
         excluded={video.video_id: video.reason for video in videos if not video.num_faces},
         warnings=[f"{video.path}: {video.warning}" for video in videos if video.warning],
-        reason="" if len(faces) else "the data set has no face",
+        reason="" if len(faces) else "the dataset has no face",
     )
 
 

@@ -1,6 +1,6 @@
 """Leakage: sources and near-duplicate faces that two subsets of the data share.
 
-Takes columns of manifests, by subset: the splits of a data set, or training and evaluation faces.
+Takes columns of manifests, by subset: the splits of a dataset, or training and evaluation faces.
 Reads no images.
 """
 
@@ -55,7 +55,7 @@ class NearDuplicate(Result):
 
 @dataclass(frozen=True)
 class Leakage(Result):
-    """What subsets share; false if nothing.
+    """Sources and faces that subsets share; false if there are none.
 
     Attributes:
         shared_sources: Sorted by name.
@@ -101,7 +101,7 @@ def find_leakage(subsets: Mapping[str, pa.Table]) -> Leakage:
     near = []
     for pair in combinations(read, 2):
         near += _find_near_duplicates(pair, read, hashes, shared)
-    near.sort(key=lambda found: (-found.num_faces, found.bits, found.videos))
+    near.sort(key=lambda pair: (-pair.num_faces, pair.bits, pair.videos))
     return Leakage(shared_sources, near)
 
 
@@ -219,9 +219,9 @@ def _find_shared_sources(subsets: Mapping[str, _Subset]) -> list[SharedSource]:
             for source in sources:
                 videos[source][name].append(video_id)
     return [
-        SharedSource(source, {name: sorted(ids) for name, ids in found.items()})
-        for source, found in sorted(videos.items())
-        if len(found) > 1
+        SharedSource(source, {name: sorted(ids) for name, ids in by_subset.items()})
+        for source, by_subset in sorted(videos.items())
+        if len(by_subset) > 1
     ]
 
 
@@ -233,7 +233,7 @@ def _find_near_duplicates(
 ) -> list[NearDuplicate]:
     one, other = (subsets[name] for name in pair)
     rows = [
-        np.flatnonzero(np.array([shared.isdisjoint(of) for of in subset.sources])[subset.video])
+        np.flatnonzero(np.array([shared.isdisjoint(ids) for ids in subset.sources])[subset.video])
         for subset in (one, other)
     ]
     a, b, bits = find_near_duplicates(

@@ -1,13 +1,14 @@
-"""The tables of a prepared data set: one row per face, one row per video.
+"""The tables of a prepared dataset: one row per face, one row per video.
 
-Rows to Parquet or CSV files (by suffix) and back, as PyArrow tables, which scale to millions of
-faces, or as dataclasses. Knows nothing of pixels or TensorFlow.
+Writes rows to Parquet or CSV files (by suffix) and reads them, as PyArrow tables, which scale to
+millions of faces, or as dataclasses. Independent of pixels and TensorFlow.
 """
 
 import csv
 import dataclasses
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +32,7 @@ SUFFIXES = ("parquet", "csv")
 
 @dataclass(frozen=True)
 class FaceRow(Video):
-    """One face of a prepared data set: the fields of its video, then its own.
+    """One face of a prepared dataset: the fields of its video, then its own.
 
     Rows are in the order of the shards. With `--split paper`, `split` is that of the face, not of
     its video.
@@ -46,7 +47,7 @@ class FaceRow(Video):
         landmarks: 68 pairs of x and y in pixels of the crop.
         alignment_residual: Residual from `faces.align.align_face`.
         sharpness: Sharpness from `faces.quality.measure_sharpness`.
-        outside: Share of the crop that lies outside the frame, 0 to 1.
+        outside: Share of the crop outside the frame, 0 to 1.
         yaw_deg: Yaw in degrees from `faces.quality.estimate_yaw`.
         phash: Perceptual hash from `datasets.hashing.hash_face`.
         shard: Name of the file in `shards/` that holds the crop.
@@ -80,7 +81,7 @@ class VideoOutcome(Result):
         jpeg_quality: Quality at which a JPEG was saved, 1 to 100; 0 for other files.
         num_frames: Sampled frames.
         num_tracks: Tracks found in them.
-        num_faces: Faces in the data set.
+        num_faces: Faces in the dataset.
         filtered: Reason to number of faces that were found and filtered out.
         warning: Damage to a file that still decoded; "" if none.
         reason: Why the video has no faces; "" if it has some.
@@ -100,16 +101,16 @@ class VideoOutcome(Result):
 
 @dataclass(frozen=True)
 class VideoRow(VideoOutcome, Video):
-    """One video of a prepared data set, with or without faces: its fields, then the outcome."""
+    """One video of a prepared dataset, with or without faces: its fields, then the outcome."""
 
 
 @dataclass(frozen=True)
 class ListingSummary(Result):
-    """Files and videos of the source folder that are not in a prepared data set.
+    """Files and videos of the source folder that are not in a prepared dataset.
 
     Attributes:
-        missing: Files that the data set's own lists name and the folder lacks.
-        unrecognized: Videos and images in the folder that the layout does not know.
+        missing: Files that the lists of the dataset name and the folder lacks.
+        unrecognized: Videos and images in the folder that the layout does not list.
         excluded: Video id to reason, of the videos that the layout or the split excluded.
     """
 
@@ -190,31 +191,31 @@ def write_table(file: BinaryIO, suffix: str, kind: type, tables: Iterable[pa.Tab
 def read_faces(
     directory: str | Path | Store, *, split: str | None = None, columns: Sequence[str] | None = None
 ) -> pa.Table:
-    """Read the faces of a prepared data set as a table, in the order of its shards.
+    """Read the faces of a prepared dataset as a table, in the order of its shards.
 
     Args:
-        directory: The prepared data set.
+        directory: The prepared dataset.
         split: Read only this split; all if not given.
         columns: Read only these fields of FaceRow; all if not given.
 
     Raises:
-        OSError: If the folder is not a prepared data set.
-        ValueError: If its table is damaged, or its format version is another one.
+        OSError: If the folder is not a prepared dataset.
+        ValueError: If its table is damaged, or it has another format version.
 
     Example:
         >>> faces = read_faces("prepared", split="test", columns=["video_id", "label"])
     """
-    wanted = list(columns) if columns is not None else schema_of(FaceRow).names
+    names = list(columns) if columns is not None else schema_of(FaceRow).names
     table = _read_table(
-        directory, MANIFEST, FaceRow, wanted + ["split"] * (bool(split) and "split" not in wanted)
+        directory, MANIFEST, FaceRow, names + ["split"] * (bool(split) and "split" not in names)
     )
     if split is not None:
         table = table.filter(pc.equal(table["split"], split))
-    return table.select(wanted)
+    return table.select(names)
 
 
 def read_manifest(directory: str | Path | Store, *, split: str | None = None) -> list[FaceRow]:
-    """Read the faces of a prepared data set as rows; errors are those of `read_faces`.
+    """Read the faces of a prepared dataset as rows; errors are those of `read_faces`.
 
     For a few thousand faces: a row takes much more memory than its line of the table.
 
@@ -225,11 +226,11 @@ def read_manifest(directory: str | Path | Store, *, split: str | None = None) ->
 
 
 def read_videos(directory: str | Path | Store) -> list[VideoRow]:
-    """Read the videos of a prepared data set, including those without a face.
+    """Read the videos of a prepared dataset, including those without a face.
 
     Raises:
-        OSError: If the folder is not a prepared data set.
-        ValueError: If its table is damaged, or its format version is another one.
+        OSError: If the folder is not a prepared dataset.
+        ValueError: If its table is damaged, or it has another format version.
 
     Example:
         >>> reasons = {v.path: v.reason for v in read_videos("prepared") if not v.num_faces}
@@ -238,10 +239,10 @@ def read_videos(directory: str | Path | Store) -> list[VideoRow]:
 
 
 def read_listing(directory: str | Path | Store) -> ListingSummary:
-    """Read which files and videos of the source folder are not in a prepared data set.
+    """Read which files and videos of the source folder are not in a prepared dataset.
 
     Raises:
-        ValueError: If the file is missing or damaged, or the format version is another one.
+        ValueError: If the file is missing or damaged, or it has another format version.
 
     Example:
         >>> read_listing("prepared").missing
@@ -253,8 +254,16 @@ def read_listing(directory: str | Path | Store) -> ListingSummary:
     except (OSError, ValueError) as error:
         raise ValueError(
             f"Expected missing, unrecognized and excluded as JSON in {store.location}/{LISTING}; "
-            f"got '{error}'. Prepare the data set again, or copy it whole."
+            f"got '{error}'. Prepare the dataset again, or copy it whole."
         ) from error
+
+
+def count_filtered(videos: Iterable[VideoOutcome]) -> dict[str, int]:
+    """Count the filtered faces of videos by reason."""
+    counts: Counter = Counter()
+    for video in videos:
+        counts.update(video.filtered)
+    return dict(counts)
 
 
 def find_table(store: Store, name: str) -> str | None:
@@ -269,7 +278,7 @@ def _as_store(directory: str | Path | Store) -> Store:
 
 def _check_version(store: Store) -> None:
     if store.exists(OPTIONS):
-        check_same_options(read_text(store, OPTIONS), store.location, {})  # version alone
+        check_same_options(read_text(store, OPTIONS), store.location, {})  # checks only the version
 
 
 def _read_table(directory, name: str, kind: type, columns: list[str]) -> pa.Table:
@@ -277,8 +286,8 @@ def _read_table(directory, name: str, kind: type, columns: list[str]) -> pa.Tabl
     file_name = find_table(store, name)
     if file_name is None:
         raise FileNotFoundError(
-            f"Expected a prepared data set in {store.location}; got no {name}.parquet or "
-            f"{name}.csv. Make one with `jdfd-keras prepare`, or resume it if it was interrupted."
+            f"Expected a prepared dataset in {store.location}; got no {name}.parquet or "
+            f"{name}.csv. Create one with `jdfd-keras prepare`, or resume it if it was interrupted."
         )
     _check_version(store)
     with store.open(file_name) as file:
@@ -289,9 +298,9 @@ def _read_table(directory, name: str, kind: type, columns: list[str]) -> pa.Tabl
 
 def _read_parquet(file: BinaryIO, path: str, kind: type, columns: list[str]) -> pa.Table:
     try:
-        found = pq.ParquetFile(file).schema_arrow
-        if found.remove_metadata() != schema_of(kind):
-            raise ValueError(f"the columns {', '.join(found.names)}")
+        schema = pq.ParquetFile(file).schema_arrow
+        if schema.remove_metadata() != schema_of(kind):
+            raise ValueError(f"the columns {', '.join(schema.names)}")
         repeated = [name for name in _REPEATED if name in columns]
         parquet = pq.ParquetFile(file, read_dictionary=repeated, page_checksum_verification=True)
         table = parquet.read(columns=columns).unify_dictionaries()
@@ -300,8 +309,8 @@ def _read_parquet(file: BinaryIO, path: str, kind: type, columns: list[str]) -> 
     except (pa.ArrowException, OSError, ValueError) as error:
         raise ValueError(
             f"Expected a Parquet table with the columns {', '.join(schema_of(kind).names)} at "
-            f"{path}; got {error}. The table is damaged or of another version: prepare the data "
-            "set again."
+            f"{path}; got {error}. The table is damaged or of another version: prepare the "
+            "dataset again."
         ) from error
 
 
@@ -325,24 +334,24 @@ def _parse(cell: str, kind: type):
 def _read_csv(file: BinaryIO, path: str, kind: type, columns: list[str]) -> pa.Table:
     names = schema_of(kind).names
     fields = {field.name: field.type for field in dataclasses.fields(kind)}
-    found: dict[str, list] = {name: [] for name in columns}
+    values: dict[str, list] = {name: [] for name in columns}
     reader = csv.reader((line.decode() for line in file), strict=True)
     try:
         header = next(reader, [])
         if header != names:
             raise ValueError(f"the columns {', '.join(header)}")
-        positions = [(names.index(name), fields[name], found[name]) for name in columns]
+        positions = [(names.index(name), fields[name], values[name]) for name in columns]
         for cells in reader:
             if len(cells) != len(names):
                 raise ValueError(f"{len(cells)} cells")
             for position, field_type, column in positions:
                 column.append(_parse(cells[position], field_type))
-        arrays = [pa.array(found[name], _TYPES[fields[name]]) for name in columns]
+        arrays = [pa.array(values[name], _TYPES[fields[name]]) for name in columns]
     except (csv.Error, pa.ArrowException, TypeError, ValueError, OverflowError) as error:
         raise ValueError(
             f"Expected a row for the columns {', '.join(names)} in line {reader.line_num} of "
             f"{path}; got {error}. The table is damaged or of another version: prepare the "
-            "data set again."
+            "dataset again."
         ) from error
     return pa.Table.from_arrays(arrays, names=columns)
 

@@ -1,7 +1,7 @@
-"""Faces of a prepared data set to the batches that `model.fit` takes.
+"""Input pipeline: the faces of a prepared dataset as batches for `model.fit`.
 
-A folder and a split, or a FaceIndex, to a tf.data.Dataset. Knows nothing of models; the shards
-are written by `datasets.prepare`.
+Takes a folder and a split, or a FaceIndex; returns a tf.data.Dataset. Independent of models; the
+shards are written by `datasets.prepare`.
 """
 
 from collections.abc import Callable
@@ -30,13 +30,13 @@ def load_faces(
     options: PipelineOptions | None = None,
     augment: AugmentOptions | None = None,
 ) -> tf.data.Dataset:
-    """Load one split of a prepared data set; each iteration is one epoch.
+    """Load one split of a prepared dataset; each iteration is one epoch.
 
     Args:
-        directory: The prepared data set.
+        directory: The prepared dataset.
         split: `train`, `val` or `test`.
         batch_size: Faces per batch; the last batch may be smaller.
-        shuffle: Shuffle the faces anew in every epoch; otherwise they are in manifest order.
+        shuffle: Shuffle the faces again in every epoch; otherwise they are in manifest order.
         seed: Seed of the order and of the augmentation in every epoch.
         labelled_only: Omit unlabelled faces.
         options: Class balance, weights and caching; none if not given. With `balance`, an epoch
@@ -53,7 +53,7 @@ def load_faces(
         that the decoder must not learn. The cardinality of the dataset is known.
 
     Raises:
-        OSError: If the folder is not a prepared data set.
+        OSError: If the folder is not a prepared dataset.
         ValueError: If the split is empty, lacks a class to balance, or the folder has another
             format version.
 
@@ -99,17 +99,17 @@ def stream_faces(
     options: PipelineOptions | None = None,
     augment: AugmentOptions | None = None,
 ) -> tf.data.Dataset:
-    """Stream shuffled faces, epoch after epoch without end, from any training step on.
+    """Stream shuffled faces, epoch after epoch without end, starting at any training step.
 
-    The faces of a step depend on seed and step alone: a resumed training gets the faces that an
-    uninterrupted one gets, and several workers together get those of a single one.
+    The faces of a step depend only on seed and step: a resumed training uses the same faces as an
+    uninterrupted one, and several workers together use the same faces as a single one.
 
     Args:
         faces: The faces of an epoch.
         batch_size: Faces per step over all workers; every batch is full.
         seed: Seed of the order and of the augmentation.
         start_step: Number of steps already done.
-        worker_index: Index of this worker, from 0; it gets its share of every step.
+        worker_index: Index of this worker, from 0; it reads its share of every step.
         num_workers: Number of workers.
         replicas: Number of devices of all workers; each takes its own batch.
         options: Class balance, weights and caching, as for `load_faces`.
@@ -179,7 +179,7 @@ def read_epoch(
 
 
 def check_options(faces: FaceIndex, options: PipelineOptions) -> None:
-    """Check that faces can be balanced and weighted as the options ask for.
+    """Check that the faces can be balanced and weighted as the options require.
 
     Raises:
         ValueError: If a class to balance has no face, or both ways of balancing are chosen.
@@ -201,7 +201,7 @@ def check_options(faces: FaceIndex, options: PipelineOptions) -> None:
 def _stream_positions(
     count: int, batch_size: int, start_step: int, worker_index: int, num_workers: int
 ) -> tf.data.Dataset:
-    """Make the stream of (epoch, position in the epoch) of the faces of one worker."""
+    """Create the stream of (epoch, position in the epoch) of the faces of one worker."""
     own = batch_size // num_workers
 
     def locate(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -257,7 +257,7 @@ def _decode(
 
 
 def _weight_fn(faces: FaceIndex, options: PipelineOptions) -> Callable | None:
-    """Make the function from labels to weights; None if all weights are 1."""
+    """Create the function from labels to weights; None if all weights are 1."""
     has_unlabelled = bool((faces.label == UNLABELLED).any())
     real_only = options.reconstruct == "real"
     if not (has_unlabelled or options.class_weights or real_only):

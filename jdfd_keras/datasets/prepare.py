@@ -1,4 +1,4 @@
-"""A data set of videos to a prepared data set: shards, tables and options.
+"""Preparation of a dataset of videos: face extraction, splits, shards, tables and options.
 
 The entry point of this room, on one machine or on a cluster. Videos are finished one by one, so
 an interrupted run resumes and ends with the same bytes. A video without a face is a row with the
@@ -16,7 +16,6 @@ import contextlib
 import errno
 import json
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from jdfd_keras.datasets.manifest import (
     ListingSummary,
     VideoOutcome,
     VideoRow,
+    count_filtered,
     find_table,
     read_faces,
     read_listing,
@@ -82,10 +82,10 @@ from jdfd_keras.options import (
 
 @dataclass(frozen=True)
 class PreparedDataset(Result):
-    """Summary of a prepared data set.
+    """Summary of a prepared dataset.
 
     Attributes:
-        directory: The prepared data set.
+        directory: The prepared dataset.
         videos: Number of its videos, with or without faces.
         faces: Split to class (`real`, `fake` and, if there are any, `unlabelled`) to number of
             faces.
@@ -94,8 +94,8 @@ class PreparedDataset(Result):
             those without a face.
         without_faces: Ids of the excluded videos without a face.
         warnings: Video id to warning, of the damaged videos that still decoded.
-        missing: Files that the data set's own lists name and its folder lacks.
-        unrecognized: Videos and images in the folder that the layout does not know.
+        missing: Files that the lists of the dataset name and its folder lacks.
+        unrecognized: Videos and images in the folder that the layout does not list.
         shared_sources: Sources that are in two splits; `audit` compares the faces too.
     """
 
@@ -121,18 +121,18 @@ def prepare(
     runtime: PrepareRuntime | None = None,
     beam_flags: Sequence[str] = (),
 ) -> PreparedDataset:
-    """Prepare a data set: extract the faces of its videos, split them, write shards and tables.
+    """Prepare a dataset: extract the faces of its videos, split them, write shards and tables.
 
     Args:
         root: Folder of the videos, in the layout `options.layout` (`datasets.layouts`).
-        out: The prepared data set. It is created, resumed if a run with the same options was
+        out: The prepared dataset. It is created, resumed if a run with the same options was
             interrupted, or left unchanged if it is complete.
         faces: Face extraction.
         options: Selection of the videos, and storage.
         filters: Face quality filters; none if not given.
         splits: Training, validation and test splits.
         runtime: Number of processes, or the Apache Beam runner, with which `root` and `out` may
-            be on any file system that Beam reads; this process alone if not given.
+            be on any file system that Beam reads; only this process if not given.
         beam_flags: Further options of Beam.
 
     Returns:
@@ -300,7 +300,7 @@ def _write_dataset(
 
 
 def _summarize(out: Store, items: list[tuple[Video, int]]) -> PreparedDataset:
-    """Read a prepared data set back and check that it has these videos and all its shards."""
+    """Read a prepared dataset back and check that it has these videos and all its shards."""
     rows = read_videos(out)
     _check_videos(out, rows, items)
     faces = read_faces(out, columns=["video_id", "source_ids", "split", "label", "shard"])
@@ -309,18 +309,15 @@ def _summarize(out: Store, items: list[tuple[Video, int]]) -> PreparedDataset:
     if absent:
         raise ValueError(
             f"Expected the shards that the manifest of {out.location} names; got no {absent[0]} "
-            f"({len(absent)} missing). Copy the data set again, or prepare it into another --out."
+            f"({len(absent)} missing). Copy the dataset again, or prepare it into another --out."
         )
     listing = read_listing(out)
-    filtered: Counter = Counter()
-    for row in rows:
-        filtered.update(row.filtered)
     reasons = {row.video_id: row.reason for row in rows if not row.num_faces}
     return PreparedDataset(
         directory=out.location,
         videos=len(rows),
         faces=_count_faces(faces),
-        filtered=dict(filtered),
+        filtered=count_filtered(rows),
         excluded=listing.excluded | reasons,
         without_faces=list(reasons),
         warnings={row.video_id: row.warning for row in rows if row.warning},

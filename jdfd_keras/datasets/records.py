@@ -1,10 +1,10 @@
 """Face crops as records of TFRecord files, written and read without TensorFlow.
 
 Importing TensorFlow would cost every extraction process seconds and hundreds of megabytes. The
-record of a face is a tf.Example with `image/encoded` (PNG, RGB: lossless, since compression is
-under study), `label` (int64; 1 fake, 0 real, -1 unlabelled), `video_id` and `frame_index`. Also
-samples single faces of a prepared data set for display; training reads whole splits with
-`datasets.pipeline`.
+record of a face is a tf.Example with `image/encoded` (PNG, RGB: lossless, since detectors learn
+from compression traces), `label` (int64; 1 fake, 0 real, -1 unlabelled), `video_id` and
+`frame_index`. `choose_evenly`, `choose_over_videos` and `read_crops` sample single faces for
+display; training reads whole splits with `datasets.pipeline`.
 
 Reference:
     The formats of TFRecord files, https://www.tensorflow.org/tutorials/load_data/tfrecord, and of
@@ -73,13 +73,18 @@ def read_framed(file: BinaryIO) -> Iterator[bytes]:
         True
     """
     while head := file.read(12):
-        length = struct.unpack("<Q", head[:8])[0] if len(head) == 12 else 0
-        if len(head) < 12 or head[8:] != _checksum(head[:8]):
-            raise ValueError("a record whose length does not match its checksum")
+        length = _parse_length(head)
         body = file.read(length + 4)
         if len(body) < length + 4 or body[-4:] != _checksum(body[:-4]):
             raise ValueError("a record that does not match its checksum")
         yield head + body
+
+
+def _parse_length(head: bytes) -> int:
+    """Return the length of a record from the 12 bytes before it."""
+    if len(head) < 12 or head[8:] != _checksum(head[:8]):
+        raise ValueError("a record with a length that does not match its checksum")
+    return struct.unpack("<Q", head[:8])[0]
 
 
 def read_record(path: str | Path, offset: int) -> bytes:
@@ -99,15 +104,12 @@ def read_record(path: str | Path, offset: int) -> bytes:
         # Unbuffered, and only the bytes that are needed: each copy of a face costs time.
         with open(path, "rb", buffering=0) as file:
             file.seek(offset)
-            head = file.read(12)
-            if len(head) < 12 or head[8:] != _checksum(head[:8]):
-                raise ValueError("a record whose length does not match its checksum")
-            record, tail = file.read(struct.unpack("<Q", head[:8])[0]), file.read(4)
+            record, tail = file.read(_parse_length(file.read(12))), file.read(4)
         if tail != _checksum(record):
             raise ValueError("a record that does not match its checksum")
     except (OSError, ValueError) as error:
         raise ValueError(
-            f"Expected a face at byte {offset} of {path}; got {error}. Copy the data set again, "
+            f"Expected a face at byte {offset} of {path}; got {error}. Copy the dataset again, "
             "or prepare it again."
         ) from error
     return record
@@ -138,7 +140,7 @@ def read_crop(path: str | Path, offset: int) -> np.ndarray:
             raise ValueError("bytes that cannot be decoded")
     except ValueError as error:
         raise ValueError(
-            f"Expected an image at byte {offset} of {path}; got {error}. Copy the data set again, "
+            f"Expected an image at byte {offset} of {path}; got {error}. Copy the dataset again, "
             "or prepare it again."
         ) from error
     return crop
@@ -211,7 +213,7 @@ def choose_over_videos(video_ids: Sequence[str], indices: Sequence[int], count: 
         videos[video_ids[index]].append(index)
     names = choose_evenly(sorted(videos), count)
     chosen, remaining = {}, count
-    # Videos with few faces first: the others make up for what they lack.
+    # Videos with few faces first, so that the others can fill the remaining places.
     for number, name in enumerate(sorted(names, key=lambda name: len(videos[name]))):
         chosen[name] = choose_evenly(videos[name], -(-remaining // (len(names) - number)))
         remaining -= len(chosen[name])
@@ -224,7 +226,7 @@ def read_crops(
     """Read the crops of some rows of a manifest.
 
     Args:
-        directory: The prepared data set.
+        directory: The prepared dataset.
         shards: Shard of every row.
         offsets: Offset of every row.
         indices: Rows to read.

@@ -1,8 +1,8 @@
-"""Finished videos to the shards and tables of a prepared data set.
+"""Writer of the shards and tables of a prepared dataset.
 
-Takes the parts from `datasets.extraction_task`. Each shard is written by its own task, together
-with its rows; the manifest is then copied from these, shard by shard, so that neither has to fit
-in memory.
+Takes the finished videos of `datasets.extraction_task`. Each shard is written by its own task,
+together with its rows; the manifest is then copied from these, shard by shard, so that neither has
+to fit in memory.
 """
 
 import dataclasses
@@ -52,7 +52,7 @@ class WriteShard:
     """Task that writes one shard.
 
     Attributes:
-        out: The prepared data set.
+        out: The prepared dataset.
     """
 
     out: Store
@@ -86,14 +86,14 @@ class WriteShard:
 
     def _read_records(self, video: Video, count: int) -> Iterator[bytes]:
         name = part_name(video) + RECORDS
-        found = 0
+        num_read = 0
         try:
             with self.out.open(name) as file:
                 for framed in read_framed(file):
-                    found += 1
+                    num_read += 1
                     yield framed
-            if found != count:
-                raise ValueError(f"{found} records")
+            if num_read != count:
+                raise ValueError(f"{num_read} records")
         except ValueError as error:
             raise ValueError(
                 f"Expected {count} records of {video.video_id} in {self.out.location}/{name}; got "
@@ -160,10 +160,10 @@ def write_tables(
     outcomes: Mapping[str, VideoOutcome],
     shards: list[Shard],
 ) -> None:
-    """Write both tables of a prepared data set; the manifest last, which marks it as finished.
+    """Write both tables of a prepared dataset; the manifest last, which marks it as finished.
 
     Args:
-        out: The prepared data set, with its shards.
+        out: The prepared dataset, with its shards.
         suffix: `parquet` or `csv`.
         videos: Its videos.
         outcomes: Video id to outcome.
@@ -206,10 +206,13 @@ def _split_faces(
     assigned = split_faces(
         faces, val_share=splits.val_share, test_share=splits.test_share, seed=splits.seed
     )
-    found: dict[str, dict[str, list[int]]] = {split: defaultdict(list) for split in SPLITS}
+    by_split: dict[str, dict[str, list[int]]] = {split: defaultdict(list) for split in SPLITS}
     for (video_id, position), split in zip(faces, assigned, strict=True):
-        found[split][video_id].append(position)
-    return {split: {k: tuple(v) for k, v in of.items()} for split, of in found.items()}
+        by_split[split][video_id].append(position)
+    return {
+        split: {video_id: tuple(positions) for video_id, positions in by_video.items()}
+        for split, by_video in by_split.items()
+    }
 
 
 def _rows_name(shard: Shard) -> str:

@@ -1,7 +1,7 @@
 """Training, validation and test splits.
 
-Assigns a split to every video of a listing. Except for the paper's own rule, which is kept for
-comparison, splits share no sources where that is possible; `datasets.leakage` finds the rest.
+Assigns a split to every video of a listing. Except with the paper's rule, which exists for
+comparison, splits share no sources where possible; `datasets.leakage` finds the exceptions.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ def assign_splits(listing: Listing, options: SplitOptions) -> tuple[list[Video],
     training by subject. Without a published split, sources are split at random.
 
     Args:
-        listing: The videos of a data set.
+        listing: The videos of a dataset.
         options: The rule, its shares and seed.
 
     Returns:
@@ -65,7 +65,7 @@ def assign_splits(listing: Listing, options: SplitOptions) -> tuple[list[Video],
         for split, label in sorted(before - {(video.split, video.label) for video in videos}):
             raise ValueError(
                 f"Expected {LABEL_NAMES[label]} videos in {split} that share no source with a "
-                "later split; got none: all do. Add more of the data set, or use --split "
+                "later split; got none: all do. Add more of the dataset, or use --split "
                 "official and check `jdfd-keras audit`."
             )
     return videos, excluded
@@ -146,7 +146,7 @@ def split_validation(
     """Split validation off from training by subject, so that no subject is in both.
 
     A video with subjects of both splits, such as a face swap between them, is excluded. If there
-    are few subjects and the share does not give both classes, more of them are used.
+    are few subjects and the share does not yield both classes, more of them are used.
 
     Args:
         videos: All videos, for training or testing.
@@ -158,7 +158,7 @@ def split_validation(
         The videos used, in the same order, and the ids of the excluded ones with the reason.
 
     Raises:
-        ValueError: If no draw gives both classes in training and in validation.
+        ValueError: If no draw yields both classes in training and in validation.
 
     Example:
         >>> videos, excluded = split_validation(
@@ -166,12 +166,12 @@ def split_validation(
         ... )  # doctest: +SKIP
     """
     training = [video for video in videos if video.split == "train"]
-    known = sorted({subject for video in training for subject in subjects[video.video_id]})
+    all_subjects = sorted({subject for video in training for subject in subjects[video.video_id]})
     rng = np.random.default_rng(seed)
-    fewest = max(1, round(val_share * len(known)))
-    most = max(fewest, len(known) // 2)
+    fewest = max(1, round(val_share * len(all_subjects)))
+    most = max(fewest, len(all_subjects) // 2)
     for count in (count for count in range(fewest, most + 1) for _ in range(MAX_DRAWS)):
-        chosen = {known[index] for index in rng.permutation(len(known))[:count]}
+        chosen = {all_subjects[index] for index in rng.permutation(len(all_subjects))[:count]}
         splits = {
             video.video_id: _split_of_subjects(subjects[video.video_id], chosen)
             for video in training
@@ -180,14 +180,14 @@ def split_validation(
             split: {video.label for video in training if splits[video.video_id] == split}
             for split in ("train", "val")
         }
-        if all(set(CLASSES.values()) <= found for found in labels.values()):
+        if all(set(CLASSES.values()) <= present for present in labels.values()):
             break
     else:
         raise ValueError(
             "Expected enough subjects for a validation split with real and fake videos that "
-            f"shares none with training; got {len(training)} training videos of {len(known)} "
-            f"subjects, and no draw of {fewest} to {most} of them gave one. Add videos of more "
-            "people."
+            f"shares none with training; got {plural(len(training), 'training video')} of "
+            f"{plural(len(all_subjects), 'subject')}, and no draw of {fewest} to {most} of them "
+            "yields one. Add videos of more subjects."
         )
     used = [
         dataclasses.replace(video, split=splits.get(video.video_id, video.split))
@@ -221,7 +221,7 @@ def split_by_fold(videos: list[Video], folds: int, fold: int, seed: int) -> list
     Example:
         >>> videos = split_by_fold(listing.videos, 5, 0, seed=0)  # doctest: +SKIP
     """
-    fold_of = [folds] * len(videos)  # `folds` is no fold: always for training
+    fold_of = [folds] * len(videos)  # `folds` is not a fold: always for training
     rng = np.random.default_rng(seed)
     kinds = _group_by_labels(videos)
     for labels, groups in kinds.items():
@@ -240,7 +240,7 @@ def split_faces(
 ) -> list[str]:
     """Draw a split for every single face, as in the paper's Table 1.
 
-    Faces of one video are in all splits, so a detector is tested on people, locations and cameras
+    Faces of one video are in all splits, so a detector is tested on subjects, locations and cameras
     that it was trained on.
 
     Args:
@@ -296,8 +296,8 @@ def split_by_source(
         ...     for n in range(4)
         ...     for label in (0, 1)
         ... ]
-        >>> found = split_by_source(videos, val_share=0.25, test_share=0.25, seed=0)
-        >>> [sum(video.split == split for video in found) for split in SPLITS]
+        >>> assigned = split_by_source(videos, val_share=0.25, test_share=0.25, seed=0)
+        >>> [sum(video.split == split for video in assigned) for split in SPLITS]
         [4, 2, 2]
     """
     splits = ["train"] * len(videos)

@@ -1,9 +1,9 @@
 """Transforms of face records in a tf.data graph: decoding and random augmentation.
 
-A record of a shard to a crop and a label, and a crop and a seed to an augmented crop: the
-degradations that a video undergoes between a camera and a detector. The same seed gives the same
-crop on every machine of one kind. Also names the damaged shards when decoding fails. Knows
-nothing of epochs or batches.
+Converts a record of a shard to a crop and a label, and a crop and a seed to an augmented crop, with
+the degradations of a video between camera and detector. The same seed yields the same crop on
+machines of the same kind. `reraise_damaged_shards` reports the damaged shards if decoding fails.
+Independent of epochs and batches.
 """
 
 import contextlib
@@ -49,10 +49,10 @@ def decode_face(record: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
 
 @contextlib.contextmanager
 def reraise_damaged_shards(*directories: str | Path) -> Iterator[None]:
-    """Turn a TensorFlow error caused by damaged shards into a ValueError that names them.
+    """Convert a TensorFlow error caused by damaged shards to a ValueError that lists them.
 
     Args:
-        *directories: The prepared data sets that are read in the context.
+        *directories: The prepared datasets that are read in the context.
 
     Example:
         >>> with reraise_damaged_shards("prepared"):
@@ -69,12 +69,12 @@ def reraise_damaged_shards(*directories: str | Path) -> Iterator[None]:
         named = f" Damaged: {'; '.join(damaged)}." if damaged else ""
         raise ValueError(
             f"Expected {' and '.join(map(str, directories))} to hold every face of the manifest; "
-            f"got {cause!r}.{named} Copy the data set again, or prepare it again."
+            f"got {cause!r}.{named} Copy the dataset again, or prepare it again."
         ) from error
 
 
 def find_damage(directory: str | Path) -> list[str]:
-    """Check all shards of a prepared data set against their checksums and the manifest.
+    """Check all shards of a prepared dataset against their checksums and the manifest.
 
     Returns:
         One sentence per damaged shard, in the order of the manifest.
@@ -86,17 +86,17 @@ def find_damage(directory: str | Path) -> list[str]:
     counts = pc.value_counts(read_faces(directory, columns=["shard"])["shard"].cast(pa.string()))
     damaged = []
     for entry in counts.to_pylist():
-        path, found = Path(directory, SHARDS, entry["values"]), 0
+        path, num_read = Path(directory, SHARDS, entry["values"]), 0
         try:
             with open(path, "rb") as file:
                 for _ in read_framed(file):
-                    found += 1
-            if found != entry["counts"]:
-                damaged.append(f"{path} has {found} of {plural(entry['counts'], 'face')}")
+                    num_read += 1
+            if num_read != entry["counts"]:
+                damaged.append(f"{path} has {num_read} of {plural(entry['counts'], 'face')}")
         except FileNotFoundError:
             damaged.append(f"{path} does not exist")
         except ValueError as error:
-            damaged.append(f"{path} has, after {plural(found, 'face')}, {error}")
+            damaged.append(f"{path} has, after {plural(num_read, 'face')}, {error}")
     return damaged
 
 

@@ -1,7 +1,7 @@
-"""Videos of a data set before any of them is opened: labels, splits, sources, file names.
+"""Videos of a dataset before any of them is opened: labels, splits, sources, file names.
 
-Defines what all layouts share, reads the file names of a data set and, on request, its small text
-files, and counts faces by split, label and manipulation. Decodes nothing.
+Defines the types that all layouts share, reads the file names of a dataset and, on request, its
+small text files, and counts faces by split, label and manipulation. Decodes nothing.
 """
 
 from collections.abc import Iterable
@@ -25,13 +25,13 @@ MEDIA_SUFFIXES = IMAGE_SUFFIXES | frozenset(
 
 @dataclass(frozen=True)
 class Video(Result):
-    """One video or image of a data set.
+    """One video or image of a dataset.
 
     Attributes:
-        video_id: Unique across data sets, such as `ffpp/Deepfakes/c23/000_003`. The text before
+        video_id: Unique across datasets, such as `ffpp/Deepfakes/c23/000_003`. The text before
             the first `/` is its namespace: within one namespace, equal source ids mean the same
             footage.
-        path: Path of the file, relative to the root of the data set.
+        path: Path of the file, relative to the root of the dataset.
         label: 1 fake, 0 real, -1 unlabelled.
         manipulation: Name of the manipulation if the layout states it; "" for real videos.
         compression: `raw`, `c23`, `c40`, or "" if not stated.
@@ -54,9 +54,9 @@ class Listing(Result):
 
     Attributes:
         videos: Sorted by id.
-        missing: Files that the data set's own lists name and the folder lacks.
-        unrecognized: Videos and images in the folder that the layout does not know.
-        subjects: Video id to the people in it, where one person is in several sources; the
+        missing: Files that the lists of the dataset name and the folder lacks.
+        unrecognized: Videos and images in the folder that the layout does not list.
+        subjects: Video id to the subjects in it, where one subject is in several sources; the
             subjects of other videos are their sources.
         excluded: Video id to reason, of the videos that were not requested.
     """
@@ -150,7 +150,7 @@ def dataset_namespace(video_id: str) -> str:
 
 @dataclass(frozen=True)
 class DatasetFiles:
-    """The file names of a data set.
+    """The file names of a dataset.
 
     Attributes:
         store: The folder.
@@ -183,7 +183,7 @@ class DatasetFiles:
 
 
 def read_dataset_files(store: Store, files: Iterable[str] | None = None) -> DatasetFiles:
-    """Read the file names of a data set.
+    """Read the file names of a dataset.
 
     Args:
         store: The folder.
@@ -201,7 +201,7 @@ def read_dataset_files(store: Store, files: Iterable[str] | None = None) -> Data
     if isinstance(store, LocalStore):
         if not Path(path).is_dir():
             raise FileNotFoundError(
-                f"Expected the folder of a data set; got {path}, which is not a folder. Check the "
+                f"Expected the folder of a dataset; got {path}, which is not a folder. Check the "
                 "path."
             )
         path = str(Path(path).resolve())  # so that `.` has a name
@@ -228,7 +228,7 @@ def layout_error(root: DatasetFiles, layout: str, folders: Iterable[str]) -> Val
 
     Args:
         root: The folder.
-        layout: Name of the expected data set.
+        layout: Name of the expected dataset.
         folders: Folders in which videos were expected.
     """
     entries = sorted({name.split("/")[0] + "/" * ("/" in name) for name in root.files})

@@ -1,6 +1,6 @@
 """Calibration: temperature, threshold and uncertain band from validation videos.
 
-Measures how far scores are probabilities, fits a `Calibration`, and stores it in the run:
+Measures the calibration error of scores, fits a `Calibration`, and stores it in the run:
 calibration.json, which `evaluate`, `predict` and `export` read, and the scores and faces it was
 fitted on. Reads no test data and draws nothing. Imports no TensorFlow before a run is calibrated.
 
@@ -41,7 +41,7 @@ from jdfd_keras.training.run_folder import digest_model, load_run_model, write_p
 
 BINS = 15
 TEMPERATURES = (0.05, 20.0)  # bounds of the fit
-FOLDER = "calibration"  # of scores and figures, beside calibration.json
+FOLDER = "calibration"  # of scores and figures, next to calibration.json
 SPLIT = "val"
 
 
@@ -115,7 +115,7 @@ def measure_calibration_error(scores: Scores, aggregation: str = "mean") -> Cali
     return CalibrationError(frame_ece=frame.ece, video_ece=video.ece)
 
 
-def fit_calibration(scores: Scores, target_error_rate: float, **known: str) -> Calibration:
+def fit_calibration(scores: Scores, target_error_rate: float, **names: str) -> Calibration:
     """Fit temperature, threshold and uncertain band on validation scores.
 
     The temperature minimises the cross-entropy of the faces, with equal weight for each video and
@@ -134,7 +134,7 @@ def fit_calibration(scores: Scores, target_error_rate: float, **known: str) -> C
         scores: Uncalibrated validation scores of both classes.
         target_error_rate: Highest share of real videos called fake, and of fake videos called
             real; in [0, 0.5).
-        known: `data` and `model` of the result.
+        names: `data` and `model` of the result.
 
     Raises:
         ValueError: If a class is absent, the rate is out of range, or too many real videos have
@@ -154,13 +154,9 @@ def fit_calibration(scores: Scores, target_error_rate: float, **known: str) -> C
     if not (num_real and num_fake):
         raise ValueError(
             f"Expected real and fake videos in validation; got {num_real} real and {num_fake} "
-            "fake. Prepare a dataset whose validation split has both."
+            "fake. Prepare a dataset with both in its validation split."
         )
-    if not 0 <= target_error_rate < 0.5:
-        raise ValueError(
-            f"Expected a target error rate from 0 to below 0.5; got {target_error_rate:g}. Try "
-            "0.05."
-        )
+    _check_rate(target_error_rate)
     weight = weigh_by_video(scores)
     target = np.where(scores.label, (num_fake + 1) / (num_fake + 2), 1 / (num_real + 2))
 
@@ -168,8 +164,8 @@ def fit_calibration(scores: Scores, target_error_rate: float, **known: str) -> C
         logit = to_logit(scores.score) / np.exp(log_temperature)
         return float(weight @ (np.logaddexp(0, logit) - target * logit))
 
-    found = minimize_scalar(cross_entropy, bounds=np.log(TEMPERATURES), options={"xatol": 1e-6})
-    temperature = float(np.exp(found.x))
+    optimum = minimize_scalar(cross_entropy, bounds=np.log(TEMPERATURES), options={"xatol": 1e-6})
+    temperature = float(np.exp(optimum.x))
     corrected = apply_temperature(scores.score, temperature)
     # float32 as in served scores: means of equal scores may differ in the last bit of a float64.
     video = score_videos(dataclasses.replace(scores, score=corrected), "track").astype(np.float32)
@@ -203,8 +199,16 @@ def fit_calibration(scores: Scores, target_error_rate: float, **known: str) -> C
         num_fake=num_fake,
         ece_before=measure_reliability(scores.label, scores.score, weight).ece,
         ece_after=measure_reliability(scores.label, corrected, weight).ece,
-        **known,
+        **names,
     )
+
+
+def _check_rate(target_error_rate: float) -> None:
+    if not 0 <= target_error_rate < 0.5:
+        raise ValueError(
+            f"Expected a target error rate from 0 to below 0.5; got {target_error_rate:g}. Try "
+            "0.05."
+        )
 
 
 def count_verdicts(
@@ -215,7 +219,7 @@ def count_verdicts(
     Args:
         label: bool[v], True is fake.
         score: float64[v], calibrated video scores.
-        calibration: Reads a score as `real`, `uncertain` or `fake`.
+        calibration: Calibration with the thresholds of `real`, `uncertain` and `fake`.
 
     Returns:
         For `real` and `fake` videos the number of each verdict.
@@ -228,14 +232,14 @@ def count_verdicts(
 
 @dataclass(frozen=True)
 class CalibrationResult(Result):
-    """A calibration and how it reads the validation videos.
+    """A calibration and its verdicts on the validation videos.
 
     Attributes:
         calibration: The calibration, as in calibration.json.
         before: Expected calibration error of the uncalibrated scores.
         after: Expected calibration error of the calibrated scores.
         verdicts: Number of validation videos by label and verdict.
-        leakage: A sentence on what training and validation have in common.
+        leakage: A sentence on the leakage between training and validation.
         scores: The uncalibrated scores; not in JSON.
     """
 
@@ -281,13 +285,14 @@ def calibrate(
     run = Path(run)
     if not run.is_dir():
         raise NotADirectoryError(
-            f"Expected a run folder, where the calibration is stored; got {run}. Make one with "
+            f"Expected a run folder, where the calibration is stored; got {run}. Create one with "
             "`jdfd-keras train`."
         )
     options = options or CalibrateOptions()
+    _check_rate(options.fpr)
     sets = load_eval_sets([data] if isinstance(data, (str, Path)) else data, SPLIT)
     leakage = check_leakage(run, sets, SPLIT, allow_leak=options.allow_leak)
-    model, _ = load_run_model(run)
+    model = load_run_model(run).model
     scores = join_manifest(sets, score_sets(model, sets, SPLIT, options.batch_size))
     calibration = fit_calibration(
         scores,

@@ -1,7 +1,7 @@
 """DeLong's test: whether two detectors differ in AUC by more than chance, on the same videos.
 
-`compare` takes labels and two columns of scores, `compare_scores` two tables of scores. Knows
-nothing of files.
+`compare` takes labels and two columns of scores, `compare_scores` two tables of scores.
+Independent of files.
 """
 
 from dataclasses import dataclass
@@ -69,7 +69,7 @@ def compare(
         score: float64[n], scores of the first detector; higher is more fake.
         other: float64[n], scores of the second for the same rows.
         video: int64[n], index of the row's video, from 0; one label per video. By default each
-            row is a video of its own.
+            row is a separate video.
 
     Returns:
         The difference; None where a class is absent. It has no interval where a class has only
@@ -82,8 +82,8 @@ def compare(
 
     Example:
         >>> label = np.array([False, False, True, True])
-        >>> found = compare(label, np.array([0.1, 0.2, 0.8, 0.9]), np.array([0.1, 0.8, 0.2, 0.9]))
-        >>> found.auc, found.other_auc
+        >>> result = compare(label, np.array([0.1, 0.2, 0.8, 0.9]), np.array([0.1, 0.8, 0.2, 0.9]))
+        >>> result.auc, result.other_auc
         (1.0, 0.75)
     """
     label = np.asarray(label, bool)
@@ -91,7 +91,7 @@ def compare(
         return None
     video = np.arange(len(label)) if video is None else np.asarray(video)
     covariance = np.zeros((2, 2))
-    placements = [_placements(label, np.asarray(of, np.float64)) for of in (score, other)]
+    placements = [_placements(label, np.asarray(one, np.float64)) for one in (score, other)]
     auc = [float(placement[label].mean()) for placement in placements]
     for rows in (label, ~label):
         owner = np.unique(video[rows], return_inverse=True)[1]
@@ -107,7 +107,7 @@ def compare(
         )
         covariance += len(count) / (len(count) - 1) * (sums @ sums.T) / rows.sum() ** 2
     difference = auc[0] - auc[1]
-    # Rounding may leave a tiny variance where both give the same ranks.
+    # Rounding may leave a tiny variance where both have the same ranks.
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     error = float(np.sqrt(max(variance, 0.0))) if variance > 1e-18 else 0.0
     same_ranks = np.array_equal(rankdata(score), rankdata(other))
@@ -159,7 +159,7 @@ def compare_scores(
         raise ValueError(
             f"Expected scores of the same videos to compare; got {len(names)} and {len(others)} "
             f"videos, none of them in both. One has {str(names[0])!r}, the other "
-            f"{str(others[0])!r}: give both the same video_id."
+            f"{str(others[0])!r}: use the same video_id in both."
         )
     first, second = _sort(scores.select(here)), _sort(other.select(there))
     differs = first.videos.label != second.videos.label

@@ -1,14 +1,13 @@
-"""What is evaluated and how: the faces and videos of a split, and the protocol of the evaluation.
+"""Evaluation data: the faces and videos of a split, and the protocol of the evaluation.
 
-Reads the manifests of prepared datasets, and checks that training saw none of their faces. Reads
-no shards and needs no TensorFlow.
+Reads the manifests of prepared datasets, and checks that none of their faces was used for
+training. Reads no shards and imports no TensorFlow.
 """
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,11 +22,19 @@ from jdfd_keras.inference.backends import load_calibration
 from jdfd_keras.io.console import plural
 from jdfd_keras.io.files import OPTIONS, load_options
 from jdfd_keras.io.results import Result
-from jdfd_keras.options import EvaluateOptions, FaceOptions, FilterOptions, SplitOptions
-from jdfd_keras.training.run_folder import read_provenance
+from jdfd_keras.options import (
+    AugmentOptions,
+    EvaluateOptions,
+    FaceOptions,
+    FilterOptions,
+    SplitOptions,
+    TrainOptions,
+    UnlabelledOptions,
+)
+from jdfd_keras.training.run_folder import DataFacts, read_provenance
 
-OF_FACES = ("frame_index", "track_id", "label", "manipulation", "compression", "split")
-READ = (*COLUMNS, *OF_FACES, "shard", "offset")
+FACE_COLUMNS = ("frame_index", "track_id", "label", "manipulation", "compression", "split")
+READ_COLUMNS = (*COLUMNS, *FACE_COLUMNS, "shard", "offset")
 
 
 UNKNOWN = "unknown"
@@ -59,24 +66,35 @@ class DataProtocol(Result):
     filters: FilterOptions | None = None
 
 
+@dataclass(frozen=True)
+class TrainingProtocol(Result):
+    """Data and options of the training of an evaluated model, by their group in its run folder."""
+
+    data: DataFacts
+    split: SplitOptions
+    train: TrainOptions
+    unlabelled: UnlabelledOptions
+    augment: AugmentOptions
+
+
 @dataclass(frozen=True, kw_only=True)
 class Protocol(Result):
-    """What was evaluated and how, so that others can repeat it.
+    """Model, data and settings of an evaluation, so that others can repeat it.
 
     Attributes:
         model: File or folder name of the model, or of the table of scores.
         checkpoint: How the weights were chosen.
         data: Options that each dataset was prepared with, by its name; None where unknown.
-        leakage: A sentence on what training and evaluation have in common.
+        leakage: A sentence on the leakage between training and evaluation.
         coverage: The videos that the coverage refers to; `UNKNOWN` for a table of scores.
         split: The evaluated split; None if unknown.
         model_digest: SHA-256 of the model file; "" for scores of an unknown model.
-        training: Options of the training by group; None if unknown.
+        training: Data and options of the training; None if unknown.
         training_faces: How the faces of the training were extracted; None if unknown.
-        calibration: How scores are corrected and read; None if they are not calibrated or, for
-            scores of an unknown model, if that is unknown.
-        repeated_rows: Rows with the video and score of another, where no frame_index tells whether
-            they are the same face.
+        calibration: Calibration of the scores; None if they are not calibrated or, for scores of
+            an unknown model, if that is unknown.
+        repeated_rows: Rows with the video and score of another; without a frame_index, they may
+            be the same face.
         versions: Versions of the software.
         threshold: A score at or above it is called fake.
         aggregation: How face scores are aggregated into a video score.
@@ -92,7 +110,7 @@ class Protocol(Result):
     coverage: str = UNKNOWN
     split: str | None = None
     model_digest: str = ""
-    training: dict[str, Any] | None = None
+    training: TrainingProtocol | None = None
     training_faces: FaceOptions | None = None
     calibration: Calibration | None = None
     repeated_rows: int = 0
@@ -117,7 +135,7 @@ class EvalSet:
     Attributes:
         name: Name of the dataset in the report.
         directory: Folder of the dataset.
-        rows: Labelled faces with the columns READ, in the order of the manifest.
+        rows: Labelled faces with the columns READ_COLUMNS, in the order of the manifest.
         videos: Labelled videos, with or without a face.
     """
 
@@ -206,7 +224,7 @@ def load_eval_sets(directories: Sequence[str | Path], split: str) -> list[EvalSe
 
 
 def _read(name: str, directory: Path, split: str) -> EvalSet:
-    rows = read_faces(directory, split=split, columns=READ)
+    rows = read_faces(directory, split=split, columns=READ_COLUMNS)
     rows = rows.filter(pc.not_equal(rows["label"], UNLABELLED))
     videos = [
         video
@@ -227,7 +245,7 @@ def _read(name: str, directory: Path, split: str) -> EvalSet:
 def check_leakage(
     model_path: str | Path, sets: Sequence[EvalSet], split: str, *, allow_leak: bool
 ) -> str:
-    """Check that the model was not trained on what it is evaluated on.
+    """Check that the model was not trained on the data that it is evaluated on.
 
     Args:
         model_path: Run folder or .keras file.
@@ -242,25 +260,27 @@ def check_leakage(
     Raises:
         ValueError: If there is leakage and `allow_leak` is false.
     """
-    seen = read_provenance(model_path)
-    if seen is None:
+    provenance = read_provenance(model_path)
+    if provenance is None:
         return "not checked: the training data of this model is unknown"
     if split == "val":
-        seen = seen.filter(pc.equal(seen["split"].cast(pa.string()), "train"))
+        provenance = provenance.filter(pc.equal(provenance["split"].cast(pa.string()), "train"))
     elif (
         load_calibration(model_path)
         and (calibrated := read_provenance(model_path, CALIBRATION_FACES)) is not None
     ):
-        seen = seen.select(COLUMNS)
-        seen = pa.concat_tables([seen, calibrated.select(COLUMNS).cast(seen.schema)])
+        provenance = provenance.select(COLUMNS)
+        provenance = pa.concat_tables(
+            [provenance, calibrated.select(COLUMNS).cast(provenance.schema)]
+        )
     rows = pa.concat_tables([one.rows.select(COLUMNS) for one in sets])
-    leakage = find_leakage({"training": seen, "evaluation": rows})
+    leakage = find_leakage({"training": provenance, "evaluation": rows})
     if not allow_leak:
         raise_on_leakage(
             leakage,
-            f"the {split} split of {', '.join(str(one.directory) for one in sets)} and what "
-            f"{model_path} was trained or calibrated on",
-            "Evaluate on other data, or give --allow-leak; the report then states the leakage.",
+            f"the {split} split of {', '.join(str(one.directory) for one in sets)} and the "
+            f"data that {model_path} was trained or calibrated on",
+            "Evaluate on other data, or use --allow-leak; the report then states the leakage.",
         )
     return describe_leakage(leakage, checked="training and evaluation")
 

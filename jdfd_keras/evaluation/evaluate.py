@@ -1,11 +1,10 @@
-"""A trained detector, or scores that exist already, and prepared datasets to a report.
+"""Evaluation of a trained detector, or of existing scores, on prepared datasets.
 
-Takes a run folder, a .keras file or a table of scores; returns data only, which `reporting` writes
-to a folder. TensorFlow is imported when a model is loaded, not for scores alone.
+Takes a run folder, a .keras file or a table of scores; returns a `Report`, which `reporting` writes
+to a folder. Imports TensorFlow only when a model is loaded.
 """
 
 import dataclasses
-import json
 from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
@@ -23,6 +22,7 @@ from jdfd_keras.evaluation.eval_data import (
     EvalSet,
     FaceExamples,
     Protocol,
+    TrainingProtocol,
     check_leakage,
     check_options,
     choose_threshold,
@@ -36,7 +36,7 @@ from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.evaluation.scores_file import read_scores
 from jdfd_keras.inference.backends import FacePredictions, load_calibration, predict_dataset
 from jdfd_keras.io.console import Progress
-from jdfd_keras.io.files import OPTIONS
+from jdfd_keras.io.files import OPTIONS, load_options
 from jdfd_keras.options import EvaluateOptions
 from jdfd_keras.training.run_folder import digest_model, load_run_model
 
@@ -44,8 +44,6 @@ if TYPE_CHECKING:
     import keras
 
 EXAMPLES_PER_CLASS = 6
-# Groups of a run's options.json that the protocol repeats.
-TRAINING = ("data", "split", "train", "unlabelled", "augment")
 
 
 def evaluate(
@@ -59,7 +57,7 @@ def evaluate(
     """Evaluate a trained detector on one split of prepared datasets.
 
     Args:
-        model_path: Run folder, whose best checkpoint is evaluated, or a .keras file.
+        model_path: Run folder, of which the best checkpoint is evaluated, or a .keras file.
         data: Prepared dataset, or several.
         options: Split, threshold, aggregation and intervals; whether reconstructions are measured
             and leakage is allowed.
@@ -98,17 +96,17 @@ def evaluate(
     other = None if compare is None else read_scores(compare)
     _check_before_scoring(sets, other, options)
     calibration = load_calibration(model_path)
-    model, faces = load_run_model(model_path)
+    loaded = load_run_model(model_path)
     protocol = dataclasses.replace(
         describe_model(model_path),
-        training_faces=faces,
+        training_faces=loaded.faces,
         calibration=calibration,
         split=options.split,
         data=describe_data(sets),
         leakage=leakage,
     )
     predictions = score_sets(
-        model, sets, options.split, options.batch_size, reconstruct=options.reconstruction
+        loaded.model, sets, options.split, options.batch_size, reconstruct=options.reconstruction
     )
     table = join_manifest(sets, predictions, calibration)
     report = build_report(
@@ -122,14 +120,14 @@ def evaluate(
     comparison = None
     if other is not None:
         comparison = compare_scores(table, other, options.aggregation, name=Path(compare).name)
-    examples, errors = _explain_examples(model, sets, table)
+    examples, errors = _explain_examples(loaded.model, sets, table)
     return dataclasses.replace(report, comparison=comparison, examples=examples, errors=errors)
 
 
 def _check_before_scoring(
     sets: list[EvalSet], other: Scores | None, options: EvaluateOptions
 ) -> None:
-    """Raise what would be raised after scoring, before hours are spent on it."""
+    """Raise the errors of later steps before hours are spent on scoring."""
     label = np.concatenate([one.rows["label"].to_numpy() for one in sets])
     scores = join_manifest(sets, FacePredictions(np.zeros(len(label)), label))
     if other is not None:
@@ -193,12 +191,12 @@ def join_manifest(
     predictions: FacePredictions,
     calibration: Calibration | None = None,
 ) -> Scores:
-    """Join predictions with the rows of the manifest that they are of.
+    """Join predictions with their rows of the manifest.
 
     Args:
         sets: The datasets that were scored.
         predictions: As `score_sets` returns them, in the order of the manifest.
-        calibration: Corrects the scores; by default they stay as they are.
+        calibration: Calibration of the scores; by default they are unchanged.
 
     Raises:
         ValueError: If numbers or labels differ, so that scores would get the wrong names; or if
@@ -236,7 +234,7 @@ def join_manifest(
 
 
 def describe_model(model_path: str | Path) -> Protocol:
-    """Return what the files of a model tell about it, as the beginning of a protocol.
+    """Read the facts about a model from its files, as the start of a protocol.
 
     Args:
         model_path: Run folder or .keras file.
@@ -246,7 +244,10 @@ def describe_model(model_path: str | Path) -> Protocol:
 
     path = Path(model_path)
     file = (path if path.is_dir() else path.parent) / OPTIONS
-    groups = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    training = None
+    if file.is_file():
+        fields = dataclasses.fields(TrainingProtocol)
+        training = TrainingProtocol(*(load_options(file, f.name, f.type) for f in fields))
     return Protocol(
         model=path.resolve().name,
         model_digest=digest_model(path),
@@ -256,7 +257,7 @@ def describe_model(model_path: str | Path) -> Protocol:
         data={},
         leakage="not checked",
         coverage="all videos of the split in the manifest",
-        training={name: groups[name] for name in TRAINING if name in groups} or None,
+        training=training,
         versions={
             "jdfd_keras": jdfd_keras.__version__,
             "keras": keras.__version__,
@@ -291,14 +292,14 @@ def _explain_examples(
     examples, errors = choose_examples(scores), choose_errors(scores)
     rows = [*examples, *errors]
     image = np.stack(_read_crops(sets, rows))
-    found = explain_faces(model, image)  # in one call, since each call traces the model anew
+    explanation = explain_faces(model, image)  # in one call, since each call traces the model again
     faces = FaceExamples(
         label=scores.label[rows],
         score=scores.score[rows],
         image=image,
-        cam=found.cam,
-        reconstruction=found.reconstruction,
-        residual=found.residual,
+        cam=explanation.cam,
+        reconstruction=explanation.reconstruction,
+        residual=explanation.residual,
     )
     return faces[: len(examples)], faces[len(examples) :]
 

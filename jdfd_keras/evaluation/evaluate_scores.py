@@ -1,9 +1,9 @@
-"""Evaluation without a model: a table of scores to a report, and reports as files.
+"""Evaluation of a table of scores, without a model, and reports as files.
 
     <folder>/report.json       every number of a report
     <folder>/scores.parquet    one row per face, from which the report can be computed again
 
-The scores may be of this detector or of any other. Needs no TensorFlow.
+The scores may be of this detector or of any other. Imports no TensorFlow.
 """
 
 import dataclasses
@@ -33,6 +33,7 @@ from jdfd_keras.evaluation.scores_file import (
     read_scores,
     write_scores,
 )
+from jdfd_keras.io.console import plural
 from jdfd_keras.io.files import write_text_atomically
 from jdfd_keras.options import EvaluateOptions
 
@@ -72,9 +73,9 @@ def evaluate_scores(
     check_options(options)
     path = Path(path)
     scores = read_scores(path)
-    known = read_metadata(path, ScoresMetadata)
-    if known and known.digest != digest_scores(scores):
-        known = None  # the table was changed since
+    metadata = read_metadata(path, ScoresMetadata)
+    if metadata and metadata.digest != digest_scores(scores):
+        metadata = None  # the table was changed since
     sets = load_eval_sets(data, options.split) if data else []
     if sets:
         check_videos(scores, sets, options.split)
@@ -84,15 +85,15 @@ def evaluate_scores(
         comparison = compare_scores(
             scores, read_scores(compare), options.aggregation, name=Path(compare).name
         )
-    protocol = known.protocol if known else _describe(path, scores, sets, options)
-    excluded = known.excluded if known else ()
+    protocol = metadata.protocol if metadata else _describe(path, scores, sets, options)
+    excluded = metadata.excluded if metadata else ()
     report = build_report(
         scores,
         threshold=choose_threshold(options, protocol.calibration),
         options=options,
         protocol=protocol,
         excluded=find_excluded(sets, scores) if sets else excluded,
-        mean_face_mse=known.mean_face_mse if known else None,
+        mean_face_mse=metadata.mean_face_mse if metadata else None,
     )
     return dataclasses.replace(report, comparison=comparison)
 
@@ -116,8 +117,8 @@ def _describe(
 
 def _add_groups(scores: Scores, sets: Sequence[EvalSet]) -> Scores:
     """Add dataset, split, compression and manipulation of each video from its dataset."""
-    known = {video.video_id: (one.name, video) for one in sets for video in one.videos}
-    rows = [known[name] for name in scores.videos.video_id.tolist()]
+    videos = {video.video_id: (one.name, video) for one in sets for video in one.videos}
+    rows = [videos[name] for name in scores.videos.video_id.tolist()]
     groups = {"data": np.array([name for name, _ in rows], np.str_)}
     for group in GROUPS[1:]:
         groups[group] = np.array([getattr(video, group) for _, video in rows], np.str_)
@@ -139,21 +140,22 @@ def check_videos(scores: Scores, sets: Sequence[EvalSet], split: str) -> None:
     Raises:
         ValueError: If a video is not in the datasets, or has another label there.
     """
-    known = {video.video_id: bool(video.label) for one in sets for video in one.videos}
+    label_of = {video.video_id: bool(video.label) for one in sets for video in one.videos}
     where = f"the {split} split of {', '.join(str(one.directory) for one in sets)}"
     names = scores.videos.video_id.tolist()
-    others = [name for name in names if name not in known]
+    others = [name for name in names if name not in label_of]
     if others:
         raise ValueError(
             f"Expected scores of the videos in {where}; got {len(others)} of other videos, such "
             f"as {others[0]!r}. Try another --split, or omit the dataset or these scores."
         )
     labels = scores.videos.label.tolist()
-    differing = [n for n, label in zip(names, labels, strict=True) if known[n] != label]
+    differing = [n for n, label in zip(names, labels, strict=True) if label_of[n] != label]
     if differing:
         raise ValueError(
-            f"Expected the labels of {where}; got other labels for {len(differing)} videos, such "
-            f"as {differing[0]!r}. Write 1 for fake and 0 for real."
+            f"Expected the labels of {where}; got other labels for "
+            f"{plural(len(differing), 'video')}, such as {differing[0]!r}. Write 1 for fake and 0 "
+            "for real."
         )
 
 
@@ -187,7 +189,7 @@ def save_report(report: Report, folder: str | Path) -> None:
 
 
 def check_has_scores(report: Report) -> None:
-    """Check that a report has its scores, which report.json does not hold.
+    """Check that a report has its scores, which report.json does not contain.
 
     Raises:
         ValueError: If it was loaded from JSON.

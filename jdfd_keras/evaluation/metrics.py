@@ -1,7 +1,7 @@
 """Metrics of a detector with bootstrap intervals.
 
 Takes labels and scores of faces or of videos; returns an `Estimate` for each metric. A metric that
-needs both classes is None, never 0.5, where one is absent. Knows nothing of files, models or
+needs both classes is None, never 0.5, where one is absent. Independent of files, models and
 TensorFlow.
 """
 
@@ -31,7 +31,7 @@ class Estimate(Result):
 
 @dataclass(frozen=True)
 class Metrics(Result):
-    """How well a detector separates real from fake on one group of faces or videos.
+    """Metrics of a detector on one group of faces or videos.
 
     Attributes:
         num_real: Number of real faces or videos.
@@ -39,7 +39,7 @@ class Metrics(Result):
         auc: Area under the ROC curve: the probability that a fake scores above a real one, ties
             counted half.
         eer: Equal error rate, see `Ranking.measure`.
-        ap: Average precision of finding fakes; chance gives the share of fakes.
+        ap: Average precision of detecting fakes; for chance, it is the share of fakes.
         accuracy: Accuracy at the threshold; undefined for a group of one class.
         tpr: True positive rate: share of fakes called fake at the threshold.
         fpr: False positive rate: share of real ones called fake at the threshold.
@@ -80,7 +80,7 @@ def measure(
         score: float64[n], P(fake), in [0, 1].
         threshold: A score at or above it is called fake.
         video: int64[n], index of the row's video, from 0; one label per video. By default each
-            row is a video of its own.
+            row is a separate video.
         n_resamples: Resamples of the bootstrap; 0 for no intervals.
         seed: Seed of the bootstrap.
 
@@ -98,8 +98,8 @@ def measure(
         samples: Davison and Hinkley: "Bootstrap Methods and their Application" (1997), 3.8, 5.3.
 
     Example:
-        >>> found = measure(np.array([False, True]), np.array([0.2, 0.9]), threshold=0.5)
-        >>> found.auc.value, found.fpr.value
+        >>> metrics = measure(np.array([False, True]), np.array([0.2, 0.9]), threshold=0.5)
+        >>> metrics.auc.value, metrics.fpr.value
         (1.0, 0.0)
     """
     check_threshold(threshold)
@@ -238,19 +238,19 @@ class Ranking:
         fp, tp = _sum_along(times, self._real), _sum_along(times, self._fake)
         num_real, num_fake = int(fp[-1]), int(tp[-1])
         called_real, called_fake = (
-            int(of[at]) for of, at in zip((fp, tp), self._called, strict=True)
+            int(counts[at]) for counts, at in zip((fp, tp), self._called, strict=True)
         )
         tpr = called_fake / num_fake if num_fake else np.nan
         fpr = called_real / num_real if num_real else np.nan
         if not (num_real and num_fake):
             return np.array([*[np.nan] * 4, tpr, fpr, *[np.nan] * len(FPR_ALLOWED)])
-        found = tp.take(self._fake_to)
+        detected = tp.take(self._fake_to)
         real = fp.take(self._real_to)
-        new = np.diff(found, prepend=0)
+        new = np.diff(detected, prepend=0)
         # Sums of integers, exact for any realistic dataset.
         above = real if self._real_above is None else fp.take(self._real_above)
         losses = new @ real + new @ above
-        precision = found / np.maximum(found + real, 1)
+        precision = detected / np.maximum(detected + real, 1)
         return np.array(
             [
                 1 - losses / (2 * num_real * num_fake),

@@ -1,8 +1,8 @@
 """Every number of one evaluation, as a typed `Report`.
 
-`build_report` takes a table of scores, how it was made, and the excluded videos; it measures all of
-them, and each stratum: dataset, split, compression and manipulation. Knows nothing of models, of
-datasets on disk or of TensorFlow; `reporting` turns a report into pages and figures.
+`build_report` takes a table of scores, its protocol and the excluded videos; it measures all of
+them, and each stratum: dataset, split, compression and manipulation. Independent of models,
+datasets on disk and TensorFlow; `reporting` converts a report to pages and figures.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ HARDEST_PER_CLASS = 6
 
 @dataclass(frozen=True)
 class Coverage(Result):
-    """How many videos have a score.
+    """Number of videos with a score.
 
     Attributes:
         num_faces: Scored faces.
@@ -53,7 +53,7 @@ class StratumMetrics(Result):
     Attributes:
         frame: Metrics by faces.
         video: Metrics by videos.
-        coverage: How many of the videos have a score.
+        coverage: Number of the videos with a score.
         by_data: Strata by dataset; empty unless there are several. So are the next two.
         by_split: Strata by split.
         by_compression: Strata by compression.
@@ -76,7 +76,7 @@ class ReconstructionError(Result):
     Attributes:
         mse: Mean squared error, pixels in -1..1.
         mean_face_mse: The same if every reconstruction were the mean face.
-        frame_auc: AUC of the error alone as a score; None if one class is absent.
+        frame_auc: AUC of the error as the only score; None if one class is absent.
     """
 
     mse: float
@@ -105,7 +105,7 @@ class Report(StratumMetrics):
     """Every number of one evaluation; report.json holds all but the last three fields.
 
     Attributes:
-        protocol: What was evaluated and how.
+        protocol: Model, data and settings of the evaluation.
         verdicts: Number of videos by label and verdict, if the calibrated threshold is in use.
         calibration: Expected calibration error.
         reconstruction: Error of the decoder; None where it was not measured.
@@ -131,10 +131,10 @@ class Report(StratumMetrics):
 
 @dataclass(frozen=True)
 class ScoresMetadata(Result):
-    """What scores.parquet keeps of an evaluation, so that a report can be built from it again.
+    """Metadata of an evaluation in scores.parquet, from which a report can be built again.
 
     Attributes:
-        protocol: What was evaluated and how.
+        protocol: Model, data and settings of the evaluation.
         excluded: Videos without a score.
         mean_face_mse: See `ReconstructionError`; None where it was not measured.
         digest: `digest_scores` of the table that this belongs to.
@@ -170,7 +170,8 @@ def build_report(
         scores: One row per face.
         threshold: A score at or above it is called fake.
         options: Aggregation, resamples and seed of the bootstrap.
-        protocol: What was evaluated; the settings of the metrics are filled in here.
+        protocol: Model and data of the evaluation; the settings of the metrics are filled in
+            here.
         excluded: Videos without a score.
         mean_face_mse: As `predict_dataset` returns it, where reconstructions were measured.
 
@@ -220,24 +221,24 @@ def build_report(
 def stratify(
     scores: Scores, excluded: Sequence[Excluded], names: Sequence[str] = GROUPS
 ) -> Stratum:
-    """Split scores by what is known of their videos.
+    """Split scores by the properties of their videos.
 
     Args:
         scores: One row per face.
         excluded: Videos without a score.
-        names: What to split by: a tail of GROUPS, of which manipulation is the last.
+        names: Groups to split by: the last ones of GROUPS, which ends with manipulation.
 
     Returns:
         All scores. Their strata are the manipulations, each with all real videos; and the other
         groups that have several values, each split by the `names` after it. Values are sorted;
-        `""` stands for unknown.
+        `""` is unknown.
     """
     strata = {}
     for position, name in enumerate(names, start=1):
-        found = _split_by(scores, excluded, name)
-        if name == "manipulation" or len(found) > 1:
+        by_value = _split_by(scores, excluded, name)
+        if name == "manipulation" or len(by_value) > 1:
             strata[f"by_{name}"] = {
-                value: stratify(*stratum, names[position:]) for value, stratum in found.items()
+                value: stratify(*stratum, names[position:]) for value, stratum in by_value.items()
             }
     return Stratum(scores, excluded, strata)
 
@@ -248,9 +249,9 @@ def _split_by(
     column, label = getattr(scores.videos, name), scores.videos.label
     is_manipulation = name == "manipulation"
     values = set((column[label] if is_manipulation else column).tolist())
-    # A value whose videos all lack a score is a stratum as well: its coverage is 0.
+    # A value without any scored video is a stratum as well: its coverage is 0.
     values |= {getattr(v, name) for v in excluded if v.is_fake or not is_manipulation}
-    found = {}
+    strata = {}
     for value in sorted(values):
         kept = (column == value) | (~label & is_manipulation)
         without_score = [
@@ -258,8 +259,8 @@ def _split_by(
             for video in excluded
             if getattr(video, name) == value or (is_manipulation and not video.is_fake)
         ]
-        found[value] = scores.select(kept), without_score
-    return found
+        strata[value] = scores.select(kept), without_score
+    return strata
 
 
 def measure_strata(whole: Stratum, threshold: float, options: EvaluateOptions) -> StratumMetrics:

@@ -1,6 +1,6 @@
-"""The table of scores: the score of every face, and what is known of its video.
+"""The table of scores: the score of every face, and the properties of its video.
 
-Every metric is computed from it. Knows nothing of files, models, pixels or TensorFlow, so the
+Every metric is computed from it. Independent of files, models, pixels and TensorFlow, so the
 scores of any detector can be evaluated.
 """
 
@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 AGGREGATIONS = ("mean", "median", "max", "track")
-# What may be known of a video besides its id and label; "" where unknown.
+# Properties of a video besides its id and label; "" where unknown.
 GROUPS = ("data", "split", "compression", "manipulation")
 MAX_LENGTH = 1000
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -113,12 +113,12 @@ class Scores:
             "reconstruction_error": reconstruction_error,
             **groups,
         }
-        given = {"video_id": video, "label": label, "score": score} | {
+        present = {"video_id": video, "label": label, "score": score} | {
             name: value if isinstance(value, (pa.Array, pa.ChunkedArray)) else np.asarray(value)
             for name, value in columns.items()
             if value is not None
         }
-        lengths = {name: len(c) if np.ndim(c) == 1 else np.shape(c) for name, c in given.items()}
+        lengths = {name: len(c) if np.ndim(c) == 1 else np.shape(c) for name, c in present.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(
                 f"Expected one value per face in every column; got {lengths}. Flatten the scores "
@@ -135,7 +135,7 @@ class Scores:
         if frame_index is None:
             frame_index = _count_up(video)
         _check_strings("video_id", encoded)
-        hint = "" if track_id is not None else "Several people in a video need a track_id. "
+        hint = "" if track_id is not None else "Several tracks in a video need a track_id. "
         track_id = np.zeros(len(video), np.int64) if track_id is None else track_id
 
         def name_face(row: int) -> str:

@@ -1,6 +1,6 @@
 """Reading and writing tables of scores: Parquet and CSV.
 
-Knows nothing of models or TensorFlow.
+Independent of models and TensorFlow.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ TYPES = {
     "reconstruction_error": pa.float64(),
     **dict.fromkeys(GROUPS, pa.string()),
 }
-# As pandas, spreadsheets and people write labels, in upper or lower case.
+# Labels as pandas, spreadsheets or a person may write them, in upper or lower case.
 LABELS = {"0": 0, "0.0": 0, "false": 0, "real": 0, "1": 1, "1.0": 1, "true": 1, "fake": 1}
 NULL_WORDS = pa.array(pa.csv.ConvertOptions().null_values)
 
@@ -44,7 +44,7 @@ def write_scores(path: str | Path, scores: Scores, metadata: Result | None = Non
     Args:
         path: A .parquet or .csv file, replaced if it exists.
         scores: The table.
-        metadata: What else is known of the scores; stored in .parquet only.
+        metadata: Further facts about the scores; stored in .parquet only.
 
     Raises:
         OSError: If the file cannot be written.

@@ -1,1 +1,1 @@
-"""The paper's experiments on your own datasets, with the paper's AUCs beside yours."""
+"""The paper's experiments on your own datasets, next to the paper's AUCs."""

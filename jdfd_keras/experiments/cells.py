@@ -1,8 +1,8 @@
 """The cells of an experiment on disk, and their summary as an `ExperimentReport`.
 
-A cell is the folder of one evaluation (report.json and scores.parquet) and a done file beside it
+A cell is the folder of one evaluation (report.json and scores.parquet) and a done file next to it
 with the digests of its inputs: a cell with other inputs is evaluated again. `summarize` takes the
-results of all cells; it returns means and spreads beside the published AUCs.
+results of all cells; it returns means and spreads with the published AUCs.
 """
 
 import contextlib
@@ -26,9 +26,9 @@ from jdfd_keras.experiments.plan import (
     find_published,
 )
 from jdfd_keras.experiments.sets import (
+    ExperimentDataset,
     ExperimentProtocol,
     ExperimentReport,
-    PreparedDataset,
     package_versions,
     write_notes,
 )
@@ -71,7 +71,7 @@ class CellResult(Result):
 
 @dataclass(frozen=True)
 class CellInputs(Result):
-    """What the result of a cell depends on; stored in its done file.
+    """Inputs of the result of a cell; stored in its done file.
 
     Attributes:
         model: SHA-256 of the model file.
@@ -123,7 +123,7 @@ def run_folder(out: Path, training: Training, seed: int) -> Path:
     return out / RUNS / training.folder / f"seed{seed}"
 
 
-def read_cell(paths: CellPaths, sets: Mapping[str, PreparedDataset]) -> CellResult | None:
+def read_cell(paths: CellPaths, sets: Mapping[str, ExperimentDataset]) -> CellResult | None:
     """Read the result of a complete cell.
 
     Args:
@@ -145,7 +145,7 @@ def read_cell(paths: CellPaths, sets: Mapping[str, PreparedDataset]) -> CellResu
 
 
 def evaluate_cell(
-    paths: CellPaths, sets: Mapping[str, PreparedDataset], options: EvaluateOptions
+    paths: CellPaths, sets: Mapping[str, ExperimentDataset], options: EvaluateOptions
 ) -> CellResult:
     """Evaluate a run on a dataset, and write the report, the scores and the done file.
 
@@ -176,7 +176,7 @@ def evaluate_cell(
     return result
 
 
-def _find_inputs(paths: CellPaths, sets: Mapping[str, PreparedDataset]) -> CellInputs:
+def _find_inputs(paths: CellPaths, sets: Mapping[str, ExperimentDataset]) -> CellInputs:
     keys = dict.fromkeys([*paths.cell.training.uses, paths.cell.test])
     return CellInputs(digest_model(paths.run), {key: sets[key].digest for key in keys})
 
@@ -298,12 +298,12 @@ def summarize(
     rows = []
     for training in plan.trainings:
         cells = [cell for cell in plan.cells if cell.training == training]
-        found = [result for cell in cells for result in results.get(cell, ())]
+        row_results = [result for cell in cells for result in results.get(cell, ())]
         summaries = {
             cell.test: _summarize_cell(cell, results.get(cell, ()), failed.get(cell, ()))
             for cell in cells
         }
-        rows.append(ReportRow(training, _summarize_runs(found, out), summaries))
+        rows.append(ReportRow(training, _summarize_runs(row_results, out), summaries))
     return AucReport(
         experiment=plan.name,
         title=TITLES[plan.name],

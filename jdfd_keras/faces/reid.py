@@ -1,8 +1,8 @@
-"""Re-identification: whether two faces are the same person, and the same face in adjacent frames.
+"""Re-identification: decides whether two faces are the same person, and follows a single face.
 
 Takes frames, boxes and landmarks; returns appearance patches, embeddings and the state of a track.
-`follow_face` finds the face of a track near its position in an adjacent frame. Knows nothing of
-other tracks, of searches of the whole frame or of files.
+`follow_face` finds the face of a track near its position in an adjacent frame. Independent of
+other tracks, of searches of the whole frame and of files.
 """
 
 import functools
@@ -223,7 +223,7 @@ class TrackState:
             self.chip_score = observation.box.score
 
     def add_patch(self, observation: FaceObservation) -> None:
-        """Keep the patch of an observation, among the latest few."""
+        """Store the patch of an observation; only the latest few are kept."""
         self.patches = [*self.patches, observation.patch][-MAX_PATCHES:]
 
     def matches_patch(self, observation: FaceObservation) -> bool:

@@ -1,10 +1,10 @@
-"""Tracking: frames in, each frame with its faces and their track ids out.
+"""Tracking: from frames to the faces in each frame with their track ids.
 
 The whole frame is searched at the first and the last frame of a scene and at intervals; in
-between a face is searched near its last position, which takes a tenth of the time. A person who is
-new in a search is tracked back to the frame of their entry. Position and appearance assign faces
-to tracks; if they are ambiguous, the embedding decides: a returning person keeps the track, and a
-different person in the same position starts a new one. Knows nothing of files or crops.
+between a face is searched near its last position, which takes a tenth of the time. A person first
+detected by a search is tracked back to the frame of their entry. Position and appearance assign
+faces to tracks; if they are ambiguous, the embedding decides: a returning person keeps the track,
+and a different person in the same position starts a new one. Independent of files and crops.
 """
 
 from collections.abc import Iterable, Iterator
@@ -89,12 +89,12 @@ def track_faces(
     """
     tracker = _Tracker(detector)
     for batch in _batches(frames, detector.batch_size):
-        found = (
+        detections = (
             [None] * len(batch)
             if detector.supports_local_search
             else detector.find([frame.pixels for frame in batch])
         )
-        for frame, boxes in zip(batch, found, strict=True):
+        for frame, boxes in zip(batch, detections, strict=True):
             yield from tracker.add(frame, boxes)
     yield from tracker.finish()
 

@@ -1,7 +1,8 @@
 """Inference backends: scores and class-activation maps from a local model or a server.
 
-Takes a path or a URL; returns a Predictor with the same results for both. A server needs no
-TensorFlow here. Also scores a dataset in one pass, with memory for the results alone.
+Takes a path or a URL; returns a Predictor with the same results for both. With a
+server, no TensorFlow is imported. `predict_dataset` scores a dataset in one pass and keeps only
+the results in memory.
 """
 
 import contextlib
@@ -73,8 +74,8 @@ def load_predictor(model: str | Path) -> Predictor:
             `client.connect`.
 
     Returns:
-        The predictor. For a URL, faces are sent as PNG, which loses nothing. The predictor stays
-        with the version that it finds, if that is served under the number it was exported with,
+        The predictor. For a URL, faces are sent as PNG, which is lossless. The predictor keeps
+        the version that it connected to, if this is served under the number it was exported with,
         and fails once the server unloads it.
 
     Raises:
@@ -138,9 +139,9 @@ def _load_saved_model(path: Path) -> Predictor:
     engine = SavedModelEngine(path)
     if METADATA not in engine.signatures:
         engine.close()
-        found = sorted(engine.signatures)
-        raise SignatureMissing(path, f"the signature {METADATA!r}; got {found}")
-    metadata = read_metadata(lambda names: engine.run(METADATA, {"names": names})["contents"])
+        existing = sorted(engine.signatures)
+        raise SignatureMissing(path, f"the signature {METADATA!r}; got {existing}")
+    metadata = read_metadata(lambda names: engine.run(METADATA, {"names": names})["contents"], path)
 
     def score(crops: np.ndarray) -> np.ndarray:
         return engine.run(FACES, {"faces": crops})["scores"]
@@ -161,7 +162,8 @@ def _load_keras(path: Path) -> Predictor:
     from jdfd_keras.training.run_folder import load_run_model
 
     calibration = load_calibration(path)
-    model, faces = load_run_model(path)
+    run = load_run_model(path)
+    model = run.model
     classifier = classifier_branch(model)
     correct = (calibration or Calibration()).apply
     pixels = tf.TensorSpec(model.input.shape, tf.float32)
@@ -174,7 +176,7 @@ def _load_keras(path: Path) -> Predictor:
         return _resize(cam(tf.constant(crops, tf.float32))["cam"].numpy(), crops.shape[:3])
 
     # Its version is 0 until it is exported.
-    metadata = ModelMetadata(faces, calibration, path.stem, 0, digest_weights(model))
+    metadata = ModelMetadata(run.faces, calibration, path.stem, 0, digest_weights(model))
     score_fn, explain_fn = _score_in_batches(score), _explain_in_batches(explain)
     return Predictor(str(path), metadata, score_fn, explain_fn)
 
@@ -329,7 +331,7 @@ def load_calibration(model_path: str | Path) -> Calibration | None:
     if model_path.is_dir():
         raise ValueError(
             f"Expected {run / CALIBRATION} to belong to {run / BEST}; got the calibration of "
-            "another model, since training went on. Run `jdfd-keras calibrate` again, or remove "
-            "the file."
+            "another model, since training has continued. Run `jdfd-keras calibrate` again, or "
+            "remove the file."
         )
     return None

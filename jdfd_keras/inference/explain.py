@@ -1,7 +1,7 @@
 """Explanations of a detector: class-activation maps, and the residual of its decoder.
 
-Takes a keras.Model and faces; returns maps of the size of the faces, with memory for the maps
-alone. Knows nothing of files or drawing.
+Takes a keras.Model and faces; returns maps of the size of the faces and keeps only the maps in
+memory. Independent of files and drawing.
 """
 
 from collections.abc import Callable

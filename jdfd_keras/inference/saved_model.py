@@ -1,9 +1,9 @@
-"""Execution of an exported model the way TensorFlow Serving does it.
+"""Execution of an exported model in the same way as TensorFlow Serving.
 
 Takes the folder of one version; maps named input arrays to named output arrays. It restores
 through the version-1 session loader, as TensorFlow Serving does: a model that loads and runs here
-loads and runs there, which `tf.saved_model.load` does not guarantee. Also writes and reads the
-warm-up requests of a version. Knows nothing of HTTP or JSON.
+loads and runs there, which `tf.saved_model.load` does not guarantee. `write_warmup` and
+`read_warmup` write and read the warm-up requests of a version. Independent of HTTP and JSON.
 """
 
 import contextlib
@@ -264,7 +264,7 @@ class SavedModelEngine:
         return self._definitions
 
     def replay_warmup(self) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-        """Run the warm-up requests stored beside the model, in their order.
+        """Run the warm-up requests stored with the model, in their order.
 
         Yields:
             The name of the signature and its outputs, for each request; nothing if there are none.

@@ -1,6 +1,6 @@
 """Scores of the tracks of a file, their fake segments, and the top faces.
 
-Takes faces and their scores; returns a TrackScore for each track. Knows nothing of files.
+Takes faces and their scores; returns a TrackScore for each track. Independent of files.
 """
 
 from collections.abc import Sequence
@@ -63,8 +63,8 @@ class TrackScore(Result):
         num_faces: Faces of the track.
         confidence: Mean score of the detector, on its own scale; near 0 the track may not be a
             face.
-        is_reliable: Whether the file's verdict uses the track: its confidence is high enough, or
-            that of no track is.
+        is_reliable: Whether the file's verdict uses the track: its confidence, or that of none of
+            the tracks, is high enough.
         start_s: Time of the first face, in seconds.
         end_s: Time of the last face, in seconds.
         score: Mean P(fake) of the faces.
@@ -98,7 +98,7 @@ def find_fake_segment(time_s: np.ndarray, scores: np.ndarray, limit: float) -> S
     Args:
         time_s: float[n], increasing times in seconds.
         scores: float[n], P(fake).
-        limit: Least mean score of the window.
+        limit: Lowest mean score of the window.
 
     Returns:
         The segment; None if no window reaches the limit, or there are fewer than 12 faces.

@@ -1,7 +1,7 @@
-"""Verdict on a file: its faces are scored, averaged over each track, and judged.
+"""Verdict on a file, from the mean score of the faces of each track.
 
 Takes the faces of a video or image and a predictor; returns a Verdict, and sentences about it.
-Knows nothing of processes, folders and pages.
+Independent of processes, folders and pages.
 """
 
 import dataclasses
@@ -88,7 +88,7 @@ class Verdict(Result):
 
     @property
     def thresholds(self) -> Calibration:
-        """Thresholds of the verdict, to judge single faces by."""
+        """Thresholds of the verdict, for single faces."""
         return Calibration(uncertain_from=self.uncertain_from, uncertain_to=self.uncertain_to)
 
     @property
@@ -162,7 +162,7 @@ def choose_faces(metadata: ModelMetadata, options: PredictOptions) -> FaceOption
 def decision_thresholds(metadata: ModelMetadata, options: PredictOptions) -> Calibration:
     """Return the thresholds of verdicts: the requested one, else the calibration, else 0.5.
 
-    Only the thresholds count: a predictor corrects its scores itself.
+    Only the thresholds are used: a predictor calibrates its own scores.
 
     Raises:
         ValueError: If the threshold is out of range.

@@ -1,4 +1,4 @@
-"""Progress on stderr, so that stdout holds results alone; and numbers as text.
+"""Progress on stderr, so that stdout has only results; and numbers as text.
 
 On a terminal progress is a live bar; in a file or a pipe it is a plain line every few seconds.
 `import_tensorflow` hides TensorFlow's own messages to developers on stderr.
@@ -49,7 +49,7 @@ class Progress:
         description: The task, in a few words.
         total: Number of units.
         unit: Name of the units, in the plural.
-        done: Number of units that were done before; they do not count in the rate.
+        done: Number of units done earlier; they do not count in the rate.
 
     Example:
         >>> progress = Progress("training", total=10, unit="epochs")
@@ -66,7 +66,7 @@ class Progress:
         self.bar = _start_bar(description, total, unit) if sys.stderr.isatty() else None
 
     def advance(self, count: int = 1, note: str = "") -> None:
-        """Count units as done and show `note` beside them."""
+        """Count units as done and show `note` next to them."""
         self.done += count
         now = time.monotonic()
         self.warm = self.warm or (now, self.done)

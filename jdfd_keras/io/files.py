@@ -16,21 +16,21 @@ from typing import Any, TypeVar
 OPTIONS = "options.json"
 FORMAT_VERSION = 1  # of run, data, result and export folders; raised when one changes
 _VERSION_KEY = "format_version"
-_UNFINISHED = ".unfinished-"  # hidden, so that no data set layout lists it
+_UNFINISHED = ".unfinished-"  # hidden, so that no dataset layout lists it
 
 Options = TypeVar("Options")
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its place once the block succeeds.
+    """Yield a temporary path next to `path`, which it replaces once the block succeeds.
 
     Args:
         path: The file to write, replaced if it exists; its folder must exist.
 
     Yields:
         Path to write to, with the same suffix. If the block raises, it is removed and `path`
-        stays as it was.
+        is unchanged.
 
     Raises:
         OSError: If the file cannot be written.
@@ -52,7 +52,7 @@ def write_text_atomically(path: str | Path, text: str) -> None:
     """Write a UTF-8 text file whole or not at all.
 
     Raises:
-        OSError: If it cannot be written; an existing file then stays as it was.
+        OSError: If it cannot be written; an existing file is then unchanged.
     """
     with atomic_path(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
@@ -109,30 +109,35 @@ def check_same_options(text: str, directory: str | Path, groups: dict[str, Any])
         ValueError: If an option or the format version differs.
     """
     stored = _parse_json(text, f"{directory}/{OPTIONS}")
-    given = json.loads(to_json(groups))
-    del given[_VERSION_KEY]
+    requested = json.loads(to_json(groups))
+    del requested[_VERSION_KEY]
     if damaged := [
-        group for group in given.keys() & stored.keys() if type(stored[group]) is not dict
+        group for group in requested.keys() & stored.keys() if type(stored[group]) is not dict
     ]:
         raise ValueError(
             f"Expected objects in {directory}/{OPTIONS}; got {stored[damaged[0]]!r} as "
-            f"{damaged[0]!r}. The file is damaged: restore it, or make its folder again."
+            f"{damaged[0]!r}. The file is damaged: restore it, or create its folder again."
+        )
+    if missing := [group for group in requested if group not in stored]:
+        raise ValueError(
+            f"Expected {directory} to have the options {', '.join(missing)}; got a folder of "
+            f"another kind, with {', '.join(stored)}. Choose another --out."
         )
     changed = [
         f"{name} {stored.get(group, {}).get(name)!r} -> {value!r}"
-        for group, values in given.items()
+        for group, values in requested.items()
         for name, value in values.items()
         if stored.get(group, {}).get(name) != value
     ]
     changed += [
         f"{name} {stored[group][name]!r} -> not an option here"
-        for group in given.keys() & stored.keys()
-        for name in stored[group].keys() - given[group].keys()
+        for group in requested.keys() & stored.keys()
+        for name in stored[group].keys() - requested[group].keys()
     ]
     if changed:
         raise ValueError(
             f"Expected the options that {directory} was made with; got different ones "
-            f"({', '.join(changed)}). Choose another --out, or remove that folder."
+            f"({', '.join(changed)}). Choose another --out, or repeat the options."
         )
 
 
@@ -164,16 +169,43 @@ def load_options(path: str | Path, group: str, kind: type[Options]) -> Options:
         OSError: If the file does not exist.
         ValueError: If it is damaged, of another format version, or holds unknown options.
     """
-    stored = _parse_json(Path(path).read_text(encoding="utf-8"), str(path))
+    stored = load_groups(path)
+    if group not in stored:
+        raise ValueError(
+            f"Expected {path} to hold the group {group!r} with the options of {kind.__name__}; got "
+            f"{', '.join(stored) or 'none'}. Its folder is of another kind: check the path."
+        )
     try:
         values = stored[group]
         return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    except (AttributeError, KeyError, TypeError) as error:
+    except (AttributeError, TypeError) as error:
         raise ValueError(
             f"Expected {path} to hold the group {group!r} with the options of "
             f"{kind.__name__}; got {error!r}. It was perhaps written by another version of "
-            "jdfd-keras: make it again with this one."
+            "jdfd-keras: create it again with this one."
         ) from error
+
+
+def load_groups(path: str | Path) -> dict[str, Any]:
+    """Read all option groups, as JSON has them, and check the format version.
+
+    Args:
+        path: A file that `save_options` wrote.
+
+    Raises:
+        OSError: If the file does not exist.
+        ValueError: If it is damaged or of another format version.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"Expected the file {path}; got none. Check that its folder is complete, and was made "
+            "by jdfd-keras."
+        ) from error
+    groups = _parse_json(text, str(path))
+    del groups[_VERSION_KEY]
+    return groups
 
 
 def to_json(groups: dict[str, Any]) -> str:
@@ -196,7 +228,7 @@ def check_format_version(options: dict[str, Any], path: str | Path) -> None:
     if version != FORMAT_VERSION:
         raise ValueError(
             f"Expected {_VERSION_KEY} {FORMAT_VERSION} in {path}; got {version}. The folder was "
-            "made by another version of jdfd-keras: make it again with this one, or use the "
+            "made by another version of jdfd-keras: create it again with this one, or use the "
             "version that made it."
         )
 
@@ -209,7 +241,7 @@ def _parse_json(text: str, path: str) -> dict[str, Any]:
     except ValueError as error:
         raise ValueError(
             f"Expected options as JSON in {path}; got '{error}'. The file is damaged: restore it, "
-            "or make its folder again."
+            "or create its folder again."
         ) from error
     check_format_version(options, path)
     return options

@@ -1,7 +1,8 @@
-"""Results as typed values, and their one way to JSON and back.
+"""Base class of all results, with conversion to JSON and back.
 
 A stage returns frozen dataclasses that inherit `Result`; `to_dict` makes them ready for
-`json.dumps`, `from_dict` reads them back. Knows nothing of what a result means.
+`json.dumps`, `from_dict` reads them back, except those with pixels, which JSON omits. Independent
+of the contents of a result.
 """
 
 import dataclasses
@@ -41,7 +42,7 @@ class Result:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Make a result from what `to_dict` returned.
+        """Create a result from the output of `to_dict`.
 
         Args:
             values: One entry per field; fields with a default may be missing.
@@ -55,12 +56,12 @@ class Result:
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"Expected the fields of {cls.__name__}; got {error!r}. The file was perhaps "
-                "written by another version of jdfd-keras: make it again with this one."
+                "written by another version of jdfd-keras: create it again with this one."
             ) from error
 
 
 def to_plain(value: Any) -> Any:
-    """Return a value as JSON has it: dataclasses as dicts, arrays and tuples as lists."""
+    """Convert a value to JSON types: dataclasses to dicts, arrays and tuples to lists."""
     if isinstance(value, Result):
         return value.to_dict()
     if dataclasses.is_dataclass(value):

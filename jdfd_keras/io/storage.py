@@ -1,8 +1,8 @@
 """Folders, on this machine or on any file system that Apache Beam reads.
 
 Takes the location of a folder; lists its files by name, opens them as streams and writes them
-whole or not at all. `exclusive_lock` keeps other runs out of a folder. Knows nothing of what the
-files contain. Beam is imported only for locations beyond this machine, or on request.
+whole or not at all. `exclusive_lock` locks a folder against other runs. Independent of the contents
+of the files. Beam is imported only for locations beyond this machine, or on request.
 """
 
 import contextlib
@@ -96,8 +96,8 @@ class LocalStore:
         return Path(self.location, name)
 
     def list(self, below: str = "") -> dict[str, int]:  # noqa: D102, see Store
-        found, visited = {}, set()
-        # Data sets are often links to other disks; a link to a parent folder is followed once.
+        sizes, visited = {}, set()
+        # Datasets are often links to other disks; a link to a parent folder is followed once.
         walk = os.walk(self.path(below), onerror=_raise_unless_missing, followlinks=True)
         for directory, folders, names in walk:
             real = os.path.realpath(directory)
@@ -109,8 +109,8 @@ class LocalStore:
             relative = Path(directory).relative_to(self.location)
             for name in names:
                 with contextlib.suppress(FileNotFoundError):  # a broken link, or just removed
-                    found[(relative / name).as_posix()] = Path(directory, name).stat().st_size
-        return found
+                    sizes[(relative / name).as_posix()] = Path(directory, name).stat().st_size
+        return sizes
 
     def exists(self, name: str) -> bool:  # noqa: D102
         return self.path(name).is_file()
@@ -272,11 +272,11 @@ SETTLE_S = 2  # of several runs that start at the same time, all see the last le
 
 @contextlib.contextmanager
 def exclusive_lock(store: Store) -> Iterator[None]:
-    """Keep other runs out of a folder.
+    """Lock a folder against other runs.
 
     On this machine the operating system releases the lock of a killed run. Other file systems have
-    no locks: there a file names the owner, who renews it, and a lease without renewal expires
-    after five minutes.
+    no locks: there a file names the owner, which renews this lease, and a lease without renewal
+    expires after five minutes.
 
     Raises:
         OSError: If another run holds the lock.

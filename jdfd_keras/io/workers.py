@@ -1,8 +1,8 @@
 """One function over many items, in several processes or on Apache Beam.
 
 Takes a function that can be pickled and its items; yields each item with its result. An item that
-crashes its process, as a damaged video can crash a decoder, fails alone and is known by name.
-Knows nothing of what the function does. Beam is imported only to run on it (extra `beam`).
+crashes its process, as a damaged video can crash a decoder, does not stop the others and is
+reported by name. Independent of the function. Beam is imported only to run on it (extra `beam`).
 """
 
 import base64
@@ -19,8 +19,12 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from typing import TYPE_CHECKING
 
 from jdfd_keras.io.storage import BeamStore, write_text
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
 
 # Each process has one core; the threads of these libraries would compete for the other cores.
 THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
@@ -170,7 +174,7 @@ class _Worker:
 
 
 def _serve(pipe: Connection) -> None:
-    """Work in a process of its own, until the other end of the pipe is closed."""
+    """Serve items in a separate process, until the other end of the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what to stop
     threading.Thread(target=_exit_with_parent, daemon=True).start()
     os.environ.update(dict.fromkeys(THREADS, "1"))
@@ -190,7 +194,7 @@ def _serve(pipe: Connection) -> None:
 
 
 def _exit_with_parent() -> None:
-    """Exit even within an item, so that nothing is written beside a new run."""
+    """Exit even within an item, so that nothing is written during a new run."""
     wait([multiprocessing.parent_process().sentinel])
     os._exit(1)
 
@@ -208,7 +212,7 @@ _THREAD = threading.local()  # .worker: the worker of `call_in_subprocess` in th
 _KEPT: list[_Worker] = []
 
 
-def call_in_subprocess(function: Callable, item):
+def call_in_subprocess(function: Callable, item: object) -> object:
     """Call a function on one item in another process, kept for the next call of this thread.
 
     Args:
@@ -237,7 +241,7 @@ def stop_subprocesses() -> None:
         _KEPT.pop().stop()
 
 
-def read_beam_flags(runner: str, flags: Sequence[str]):
+def read_beam_flags(runner: str, flags: Sequence[str]) -> "PipelineOptions":
     """Parse the options of Apache Beam and pass them to its file systems.
 
     Args:
@@ -271,11 +275,11 @@ def read_beam_flags(runner: str, flags: Sequence[str]):
     defaults = {}
     if runner == "DirectRunner":  # its own default is a single process
         defaults = {"--direct_running_mode": "multi_processing", "--direct_num_workers": "0"}
-    given = {flag.split("=")[0] for flag in flags}
-    extra = [f"{name}={value}" for name, value in defaults.items() if name not in given]
+    flag_names = {flag.split("=")[0] for flag in flags}
+    extra = [f"{name}={value}" for name, value in defaults.items() if name not in flag_names]
     options = PipelineOptions([f"--runner={runner}", *extra, *flags])
-    known = options.get_all_options()
-    unknown = set(options.get_all_options(retain_unknown_options=True)) - set(known)
+    parsed = options.get_all_options()
+    unknown = set(options.get_all_options(retain_unknown_options=True)) - set(parsed)
     if unknown:
         raise ValueError(
             "Expected options of `prepare` or of Apache Beam; got "
@@ -291,7 +295,7 @@ def run_on_beam(
     """Call a function on every item, on an Apache Beam runner.
 
     DirectRunner works on this machine, FlinkRunner, SparkRunner and DataflowRunner on clusters.
-    As in `run_all`, an item that crashes its process fails alone.
+    As in `run_all`, an item that crashes its process does not stop the others.
 
     Args:
         function: Function of one item. It, the items and the results can be pickled.

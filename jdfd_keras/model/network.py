@@ -2,8 +2,8 @@
 
 Takes ModelOptions; returns a functional keras.Model. Its encoder starts from random weights, from a
 file, or from the ImageNet weights that `fetch_imagenet_weights` finds in Keras' cache or downloads.
-Pure Keras 3 without TensorFlow calls, so it runs on every Keras backend. Knows nothing of losses,
-training or the source of faces.
+Pure Keras 3 without TensorFlow calls, so it runs on every Keras backend. Independent of losses,
+training and the source of faces.
 """
 
 import hashlib
@@ -175,7 +175,7 @@ def classifier_branch(model: keras.Model) -> keras.Model:
 
 
 def is_classifier_weight(path: str) -> bool:
-    """Return whether a variable, by its path, belongs to the classifier branch alone.
+    """Return whether a variable, by its path, belongs only to the classifier branch.
 
     Example:
         >>> is_classifier_weight("classifier_dense/kernel")

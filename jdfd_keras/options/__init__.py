@@ -1,7 +1,7 @@
 """Options of every stage: the only home of defaults and of their help.
 
 Frozen dataclasses, flat and JSON-ready. The command line makes its flags from them, stages take
-them as arguments, and they are stored beside every result. Imports nothing heavy.
+them as arguments, and they are stored with every result. Imports nothing heavy.
 """
 
 from jdfd_keras.options.data_options import (

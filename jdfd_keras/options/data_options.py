@@ -11,7 +11,7 @@ def setting(default: Any, help: str, choices: tuple[str, ...] = (), common: bool
     """Declare one option.
 
     Args:
-        default: Its default.
+        default: Default value.
         help: One line of help.
         choices: All allowed values, if there are only a few.
         common: Whether `--help` shows it; `--help-all` shows every option.
@@ -22,7 +22,7 @@ def setting(default: Any, help: str, choices: tuple[str, ...] = (), common: bool
 
 @dataclass(frozen=True)
 class FaceOptions:
-    """Face extraction; stored beside every prepared dataset and exported model."""
+    """Face extraction; stored with every prepared dataset and exported model."""
 
     detector: str = setting("dlib", "face detector", choices=("dlib", "mtcnn"), common=True)
     frames_per_video: int = setting(
@@ -125,7 +125,7 @@ class PipelineOptions:
     )
     reconstruct: str = setting(
         "all",
-        "faces that the decoder learns; with real faces alone, its error separates fakes",
+        "faces that the decoder learns; with real faces only, its error separates fakes",
         choices=("all", "real"),
     )
     cache: bool = setting(False, "cache encoded faces in memory after the first epoch")

@@ -9,11 +9,13 @@ from jdfd_keras.options.data_options import FaceOptions, setting
 class ModelOptions:
     """Network.
 
-    Kept in the run folder. `encoder_weights=None` means random weights, as `"none"` does.
+    Stored in the run folder. `encoder_weights=None` means random weights, as `"none"` does.
     """
 
     image_size: int = setting(299, "width and height of the input in pixels, at least 71")
-    latent_dim: int = setting(256, "length of the latent vector (the paper's z, unstated)")
+    latent_dim: int = setting(
+        256, "length of the latent vector (the paper's z; its length is not stated)"
+    )
     decoder: bool = setting(
         True,
         "decoder that reconstructs the face; without it, the paper's Table 3 baseline",
@@ -21,7 +23,7 @@ class ModelOptions:
     )
     decoder_widths: tuple[int, ...] = setting(
         (256, 128, 64, 32),
-        "channels of the decoder's deconvolutions except the last, each of which doubles the side",
+        "channels of the decoder's deconvolutions except the last; each doubles height and width",
     )
     encoder_weights: str | None = setting(
         "imagenet",
@@ -38,7 +40,7 @@ class ModelOptions:
 class LossOptions:
     """Loss.
 
-    Kept in the run folder.
+    Stored in the run folder.
     """
 
     classification_weight: float = setting(0.8, "weight of the cross-entropy (the paper's beta 1)")
@@ -52,7 +54,7 @@ class LossOptions:
 class OptimizerOptions:
     """Optimizer.
 
-    The autoencoder and the classifier have a learning rate each. Kept in the run folder.
+    The autoencoder and the classifier have a learning rate each. Stored in the run folder.
     """
 
     optimizer: str = setting(
@@ -74,8 +76,8 @@ class OptimizerOptions:
     clip_norm: float = setting(0.0, "maximum norm of the gradient over all weights; 0: no limit")
     accumulate: int = setting(
         1,
-        "steps whose gradients are averaged before the weights change: a larger batch in the "
-        "memory of a small one",
+        "number of steps to average gradients over before the weights change: a larger batch in "
+        "the memory of a small one",
     )
     average: float = setting(
         0.0,
@@ -88,13 +90,12 @@ class OptimizerOptions:
 class UnlabelledOptions:
     """Unlabelled faces.
 
-    Faces of other data sets whose labels are hidden (the paper, section 4.4). Kept in the run
-    folder.
+    Faces of other datasets with hidden labels (the paper, section 4.4). Stored in the run folder.
     """
 
     unlabelled: tuple[str, ...] = setting(
         (),
-        "another prepared data set; some of its training faces train the decoder only",
+        "another prepared dataset, of which some training faces train the decoder only",
     )
     unlabelled_share: float = setting(
         0.05,
@@ -106,7 +107,7 @@ class UnlabelledOptions:
 class TrainOptions:
     """Training.
 
-    Kept in the run folder.
+    Stored in the run folder.
     """
 
     epochs: int = setting(20, "passes over the training faces", common=True)
@@ -117,11 +118,13 @@ class TrainOptions:
         "since 2020, mixed_float16 older ones",
         choices=("float32", "mixed_bfloat16", "mixed_float16"),
     )
-    patience: int = setting(0, "epochs without improvement before training stops; 0: never stops")
+    patience: int = setting(
+        0, "epochs without improvement before training stops; 0: no early stopping"
+    )
     seed: int = setting(0, "random seed of weights, order and augmentation", common=True)
     allow_leak: bool = setting(
         False,
-        "training on splits that share sources or near-duplicate faces; the run records it",
+        "train in spite of leakage between the splits, which the run folder then states",
         common=True,
     )
 
@@ -150,7 +153,7 @@ class TrainRuntime:
 
 @dataclass(frozen=True)
 class DataLocation:
-    """Location of the prepared data set when the run was started; kept in the run folder."""
+    """Location of the prepared dataset when the run was started; stored in the run folder."""
 
     data: str
 
@@ -162,13 +165,13 @@ class EvaluateOptions:
     split: str = setting("test", "split to evaluate", choices=("train", "val", "test"), common=True)
     threshold: float | None = setting(
         None,
-        "least score that is called fake; default: the calibrated threshold, else 0.5",
+        "lowest score that is called fake; default: the calibrated threshold, else 0.5",
         common=True,
     )
     aggregation: str = setting(
         "mean",
         "how face scores are aggregated into a video score: mean, median or max of all faces, or "
-        "track: the highest mean of its people, similar to predict",
+        "track: the highest mean of its tracks, similar to predict",
         choices=("mean", "median", "max", "track"),
         common=True,
     )
@@ -242,10 +245,10 @@ class ServeOptions:
         common=True,
     )
     batch_timeout_ms: float = setting(
-        0.0, "how long an incomplete batch waits for more requests; 0: not at all"
+        0.0, "longest wait of an incomplete batch for more requests in milliseconds; 0: none"
     )
     timeout_s: float = setting(
-        60.0, "longest time for a request; after it the answer is 504", common=True
+        60.0, "timeout of a request in seconds; after it the answer is 504", common=True
     )
     max_queue: int = setting(
         256, "largest number of waiting requests; others are answered 503 (embedded only)"
@@ -286,8 +289,8 @@ class PredictOptions:
 
     threshold: float | None = setting(
         None,
-        "least score of a fake, below which a file is real; default: the calibrated thresholds, "
-        "between which it is `uncertain`, else 0.5",
+        "lowest score that is called fake; lower scores are real; default: the calibrated "
+        "thresholds, between which the verdict is `uncertain`, else 0.5",
         common=True,
     )
     frames_per_video: int = setting(
@@ -298,7 +301,7 @@ class PredictOptions:
     )
     tracks: str = setting(
         "all",
-        "people judged: all, or the one who fills most of the video",
+        "tracks to analyse: all, or the person who fills most of the video",
         choices=("all", "largest"),
         common=True,
     )

@@ -1,6 +1,6 @@
 """Annotated copy of an analysed video or image: its scores, verdict and provenance drawn on it.
 
-Takes a file and its verdict; writes a video or image. Analyses nothing again.
+Takes a file and its verdict; writes a video or image. Does not repeat the analysis.
 """
 
 from collections import defaultdict
@@ -22,8 +22,8 @@ from jdfd_keras.inference.verdict import (
     low_confidence_note,
 )
 
-# Vermilion, yellow and sky blue of Okabe and Ito (2008), RGB, which colour-blind readers can tell
-# apart.
+# Vermilion, yellow and sky blue of Okabe and Ito (2008), RGB, which colour-blind readers can
+# distinguish.
 COLOURS = {
     "fake": (213, 94, 0),
     "uncertain": (240, 228, 66),

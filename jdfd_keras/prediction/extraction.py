@@ -1,7 +1,7 @@
 """Input files of a prediction: list them, and extract their faces.
 
 Takes paths; returns the faces of each file as soon as it is done, from several processes. The
-crops are passed in files. Knows nothing of scores.
+crops are passed in files. Independent of scores.
 """
 
 import dataclasses
@@ -50,7 +50,7 @@ def list_files(paths: Iterable[str | Path]) -> tuple[list[Path], list[Path]]:
     """List files, and the videos and images below folders, sorted by name, each file once.
 
     Args:
-        paths: Files, which are listed whatever their suffix, and folders.
+        paths: Files, which are listed with any suffix, and folders.
 
     Returns:
         The files to analyse, including broken links, and the skipped files: those below folders
@@ -69,16 +69,16 @@ def list_files(paths: Iterable[str | Path]) -> tuple[list[Path], list[Path]]:
         if not path.is_dir():
             files[path] = None
             continue
-        listed = sorted(found for found in path.rglob("*") if not _is_hidden(found, path))
-        listed = [found for found in listed if found.is_file() or _is_broken_link(found)]
-        media = [found for found in listed if has_suffix(found.name)]
+        listed = sorted(entry for entry in path.rglob("*") if not _is_hidden(entry, path))
+        listed = [entry for entry in listed if entry.is_file() or _is_broken_link(entry)]
+        media = [entry for entry in listed if has_suffix(entry.name)]
         if not media:
             raise ValueError(
                 f"Expected videos or images below {path}; got none. They are recognized by their "
                 "suffix, such as .mp4 or .jpg: name a file with another suffix itself."
             )
         files |= dict.fromkeys(media)
-        others |= dict.fromkeys(found for found in listed if not has_suffix(found.name))
+        others |= dict.fromkeys(entry for entry in listed if not has_suffix(entry.name))
     return list(files), [path for path in others if path not in files]
 
 
@@ -94,6 +94,16 @@ def read_state(path: str | Path) -> FileState | None:
     except OSError:
         return None
     return FileState(status.st_size, status.st_mtime_ns)
+
+
+def hash_path(path: str | Path) -> str:
+    """Return a short file name for a path: 16 hexadecimal digits of its SHA-256.
+
+    Example:
+        >>> hash_path("a.mp4")
+        'e6d48eabd560bc60'
+    """
+    return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
 
 
 def extract_file(path: str | Path, options: FaceOptions) -> FileExtraction:
@@ -181,7 +191,7 @@ class _ExtractFile:
         return dataclasses.replace(file, extraction=extraction)
 
     def crop_path(self, path: Path) -> Path:
-        return self.folder / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:16]}.crops"
+        return self.folder / f"{hash_path(path)}.crops"
 
 
 def _refuse_animated(path: str | Path) -> None:

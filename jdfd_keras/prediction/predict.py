@@ -178,7 +178,7 @@ def predict_files(
         )
         remaining = [path for path in files if str(path) not in folder.done]
         num_workers = count_workers(runtime.workers, len(remaining))
-        # A single process besides this one would only keep this one waiting.
+        # With a single process besides this one, this one would only wait.
         extractions = extract_all(
             remaining, faces, num_workers if num_workers > 1 else 0, folder.parts
         )

@@ -6,13 +6,12 @@
     top_faces/         crops of the top faces of the most suspicious files
     parts/             crops that wait to be scored, and the lock of the run
 
-Knows nothing of how verdicts are made.
+Independent of the computation of verdicts.
 """
 
 import contextlib
 import csv
 import dataclasses
-import hashlib
 import heapq
 import io
 import json
@@ -29,7 +28,7 @@ from jdfd_keras.io.files import OPTIONS, atomic_path, init_folder, write_text_at
 from jdfd_keras.io.results import Result
 from jdfd_keras.io.storage import PARTS, LocalStore, exclusive_lock
 from jdfd_keras.options import FaceOptions
-from jdfd_keras.prediction.extraction import read_state
+from jdfd_keras.prediction.extraction import hash_path, read_state
 
 LINES, TABLE, TOP_FACES = "verdicts.jsonl", "verdicts.csv", "top_faces"
 MAX_REPORTED = 50  # files with a section in a report; their top faces are kept
@@ -179,9 +178,8 @@ class VerdictFolder:
         write_text_atomically(self.directory / TABLE, to_csv(records) + "\n")
 
     def _crops_path(self, path: str) -> Path:
-        # Not an image suffix: the result folder may lie within the folder that is analysed.
-        name = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-        return self.directory / TOP_FACES / f"{name}.npy"
+        # Not an image suffix: the result folder may be inside the folder that is analysed.
+        return self.directory / TOP_FACES / f"{hash_path(path)}.npy"
 
     def _delete_unreported(self) -> None:
         while len(self._reported) > MAX_REPORTED:
@@ -225,7 +223,7 @@ def check_paths(
 
     Args:
         files: The files to analyse.
-        model: The model, which no output may lie in.
+        model: The model, which must not contain an output.
         out: The result folder.
         report: The page about the verdicts.
         annotate: The annotated video or image.
@@ -233,7 +231,7 @@ def check_paths(
     Raises:
         OSError: If the folder of an output does not exist, an output is a folder, or the result
             folder is a file.
-        ValueError: If two paths are the same, or an output lies within the model.
+        ValueError: If two paths are the same, or an output is inside the model.
 
     Example:
         >>> check_paths([Path("a.mp4")], report="report.html")
@@ -257,7 +255,7 @@ def check_paths(
                 f"Expected a file to write to; got the folder {path}. Name a file in it."
             )
         if model is not None and resolved.is_relative_to(Path(model).resolve()):
-            used[resolved] = f"which lies within the model {model}"
+            used[resolved] = f"which is inside the model {model}"
         if resolved in used:
             raise ValueError(
                 f"Expected an unused path to write to; got {path}, {used[resolved]}. Choose "
@@ -276,7 +274,7 @@ def _check_result_folder(out: Path) -> None:
 
 
 def _read_lines(path: Path) -> dict[str, tuple[Verdict | FailedFile, int | None]]:
-    """Read the last record of every file, with its time; cut off a line that a kill truncated."""
+    """Read the last record of every file, with its time; cut off a truncated last line."""
     if not path.exists():
         return {}
     content = path.read_bytes()

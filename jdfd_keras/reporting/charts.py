@@ -1,7 +1,7 @@
 """Charts of scores: histograms, reliability, foreign data, and scores over the time of a video.
 
-Each `plot_...` saves the figure of the `draw_...` with the same name as PNG and SVG. Whatever
-differs by colour also differs by hatches, dashes or markers.
+Each `plot_...` saves the figure of the `draw_...` with the same name as PNG and SVG. Elements
+that differ by colour also differ by hatches, dashes or markers.
 """
 
 from collections.abc import Mapping, Sequence
@@ -80,8 +80,8 @@ def plot_reliability(
         ValueError: If there is none, or one without a score.
 
     Example:
-        >>> found = measure_reliability(label, score)  # doctest: +SKIP
-        >>> plot_reliability("reliability", {"faces": found}, title="Faces")  # doctest: +SKIP
+        >>> faces = measure_reliability(label, score)  # doctest: +SKIP
+        >>> plot_reliability("reliability", {"faces": faces}, title="Faces")  # doctest: +SKIP
     """
     save_figure(draw_reliability(reliabilities, title=title), path)
 
@@ -173,24 +173,25 @@ def draw_histograms(
 @with_own_settings
 def draw_reliability(reliabilities: Mapping[str, Reliability], *, title: str) -> Figure:
     """Return the figure that `plot_reliability` saves."""
-    if not reliabilities or not all(found.count.any() for found in reliabilities.values()):
+    counts = [int(reliability.count.sum()) for reliability in reliabilities.values()]
+    if not reliabilities or not all(counts):
         raise ValueError(
-            f"Expected reliabilities with scores; got {list(reliabilities)}, of "
-            f"{[int(found.count.sum()) for found in reliabilities.values()]}. Score a set first."
+            f"Expected reliabilities with scores; got {list(reliabilities)}, of {counts}. Score a "
+            "dataset first."
         )
     figure = new_figure(WIDTH, 5.6)
     axes, below = figure.subplots(2, sharex=True, height_ratios=(3.2, 1))
-    for index, (name, found) in enumerate(reliabilities.items()):
+    for index, (name, reliability) in enumerate(reliabilities.items()):
         style = line_style(index)
-        filled = found.count > 0
-        text = f"{name} (ECE {found.ece:.3f})"
-        points = found.mean_score[filled], found.fake_share[filled]
+        filled = reliability.count > 0
+        text = f"{name} (ECE {reliability.ece:.3f})"
+        points = reliability.mean_score[filled], reliability.fake_share[filled]
         axes.plot(*points, label=text, clip_on=False, **style)
         dashes = {key: style[key] for key in ("color", "linestyle", "linewidth")}
-        below.stairs(found.count, found.edges, baseline=None, **dashes)
+        below.stairs(reliability.count, reliability.edges, baseline=None, **dashes)
     axes.plot([0, 1], [0, 1], label="perfect calibration", **GUIDE)
     axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of fakes in the bin")
-    highest = max(found.count.max() for found in reliabilities.values())
+    highest = max(reliability.count.max() for reliability in reliabilities.values())
     below.set(yscale="log", ylim=(0.7, 2 * highest), ylabel="count", xlabel="score, P(fake)")
     below.yaxis.set_major_formatter(FuncFormatter(lambda count, _: f"{count:,.0f}"))
     below.yaxis.set_minor_formatter(NullFormatter())

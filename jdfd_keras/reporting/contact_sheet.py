@@ -1,7 +1,7 @@
-"""Face crops to a contact sheet, one PNG file.
+"""Contact sheets of face crops.
 
-Takes crops with captions, in rows with titles. Draws on a matplotlib Figure with the Agg canvas,
-so it needs no display and does not change the caller's pyplot figures.
+Takes crops with captions, in rows with titles; writes one PNG file. Draws on a matplotlib Figure
+with the Agg canvas, so it needs no display and does not change the caller's pyplot figures.
 """
 
 import warnings
@@ -128,7 +128,7 @@ def draw_sheet(
             f"with the sizes {sorted(shapes)}. Choose fewer rows, or faces of one face_size."
         )
     with warnings.catch_warnings():
-        # Letters that the font lacks are drawn as boxes.
+        # Letters that are missing in the font are drawn as boxes.
         warnings.filterwarnings("ignore", "Glyph .* missing from font")
         sheet = _Sheet(shapes.pop()[0], max(len(row.faces) for row in rows))
         sheet.add_heading(title, notes)

@@ -1,7 +1,7 @@
 """Curves over all thresholds: ROC, detection error trade-off (DET), precision and recall.
 
-Each `plot_...` saves the figure of the `draw_...` with the same name as PNG and SVG. Whatever
-differs by colour also differs by dashes and markers.
+Each `plot_...` saves the figure of the `draw_...` with the same name as PNG and SVG. Elements
+that differ by colour also differ by dashes and markers.
 """
 
 from collections.abc import Sequence
@@ -69,8 +69,8 @@ def plot_roc(path: str | Path, curves: Sequence[Curve], *, title: str) -> None:
 def plot_det(path: str | Path, curves: Sequence[Curve], *, title: str) -> None:
     """Draw DET curves: miss rate against false positive rate on normal deviate axes.
 
-    Normally distributed scores give straight lines. Rates below 0.1 % or above 99.9 %, such as 0
-    and 1, whose deviates are infinite, are drawn on the frame. A detector with both rates on the
+    Normally distributed scores yield straight lines. Rates below 0.1 % or above 99.9 %, such as 0
+    and 1 with infinite deviates, are drawn on the frame. A detector with both rates on the
     frame at one threshold, such as a perfect one, has no curve; the legend states that.
 
     Reference:
@@ -89,7 +89,7 @@ def plot_det(path: str | Path, curves: Sequence[Curve], *, title: str) -> None:
 
 
 def plot_precision_recall(path: str | Path, curves: Sequence[Curve], *, title: str) -> None:
-    """Draw precision against recall of finding fakes.
+    """Draw precision against recall of detecting fakes.
 
     The curve is a step function, so that the area below it is the average precision in the legend.
     The share of fakes, which is the precision of chance, is a thin line of the same colour.

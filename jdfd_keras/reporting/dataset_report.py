@@ -1,4 +1,4 @@
-"""Reports on data sets: audits as Markdown, inspections as contact sheets and lines of text.
+"""Reports on datasets: audits as Markdown, inspections as contact sheets and lines of text.
 
 Takes results of `datasets.audit` and `datasets.inspection`; computes nothing.
 """
@@ -61,7 +61,7 @@ def render_audit(result: AuditResult, *, image: str = "") -> str:
 
     Args:
         result: Result of `audit`.
-        image: File name of the near-duplicates, beside the report; none if not given.
+        image: File name of the near-duplicates, next to the report; none if not given.
 
     Example:
         >>> render_audit(audit(["prepared"])).splitlines()[0]
@@ -82,7 +82,7 @@ def render_audit(result: AuditResult, *, image: str = "") -> str:
         *_describe_duplicates(result, image),
     ]
     if len(result.datasets) > 1:
-        sections += ["## Between data sets", *_compare_datasets(result)]
+        sections += ["## Between datasets", *_compare_datasets(result)]
     for dataset in result.datasets:
         sections += [f"## {dataset.name}", *_describe_dataset(dataset)]
     return "\n\n".join(sections) + "\n"
@@ -97,7 +97,7 @@ def _count_table(datasets: list[DatasetStatistics]) -> str:
             if group.label in CLASSES:
                 faces[group.split, group.label] += group.num_faces
         rows.append((dataset.name, dataset.split, *faces.values()))
-    header = ["data set", "split"]
+    header = ["dataset", "split"]
     header += [f"{split} {name}" for split in SPLITS for name in CLASSES]
     return table(header, rows, "ll" + "r" * 6)
 
@@ -140,7 +140,7 @@ def _compare_datasets(result: AuditResult) -> Iterator[str]:
         f"{', '.join(common.sources[:5])}."
         for common in result.common_sources
     ]
-    yield "\n".join(lines) or "No source is in two of the data sets."
+    yield "\n".join(lines) or "No source is in two of the datasets."
     if len(set(result.alignments.values())) > 1:
         alignments = "; ".join(f"{name}: {how}" for name, how in result.alignments.items())
         yield (
@@ -202,7 +202,7 @@ def _mention_more(count: int) -> list[str]:
 def _draw_duplicates(path: Path, result: AuditResult) -> None:
     pairs = result.near_duplicates[:MAX_SHEET_ROWS]
     crops = [[face.read_crop() for face in pair.faces] for pair in pairs]
-    size = crops[0][0].shape[1::-1]  # of all: data sets may have other sizes
+    size = crops[0][0].shape[1::-1]  # of all: datasets may have other sizes
     rows = []
     for pair, own in zip(pairs, crops, strict=True):
         faces = [
@@ -232,7 +232,7 @@ class InspectionFiles(Result):
 
     Attributes:
         sheet: The contact sheet; None if there was no face.
-        overlay: The video or image with its faces drawn on; None if not asked for.
+        overlay: The video or image with its faces drawn on; None if not requested.
     """
 
     sheet: str | None
@@ -242,19 +242,19 @@ class InspectionFiles(Result):
 def check_inspection_files(
     path: str | Path, out: str | Path, overlay: str | Path | None = None
 ) -> None:
-    """Check the files that `write_inspection` is to write, and create their folders.
+    """Check the files that `write_inspection` will write, and create their folders.
 
-    For an early error: call it before `inspect`, which takes long.
+    Call it before `inspect`, which takes long, to raise errors early.
 
     Args:
-        path: The video, image or prepared data set.
+        path: The video, image or prepared dataset.
         out: The contact sheet.
         overlay: The video or image with its faces drawn on.
 
     Raises:
         OSError: If a folder cannot be created.
         ValueError: If a name has the wrong suffix or is that of another file, or `overlay` is
-            given with a data set.
+            given with a dataset.
 
     Example:
         >>> check_inspection_files("clip.mp4", "sheet.png", "annotated.mp4")
@@ -296,7 +296,7 @@ def write_inspection(
 
     Raises:
         OSError: If a file cannot be read or written.
-        ValueError: If a name is not usable (`check_inspection_files`), or a data set is damaged.
+        ValueError: If a name is not usable (`check_inspection_files`), or a dataset is damaged.
 
     Example:
         >>> write_inspection(inspect("clip.mp4"), "sheet.png").sheet
@@ -398,9 +398,9 @@ def _draw_groups(result: DatasetInspection, out: Path, landmarks: bool) -> None:
 
 
 def _caption(face: SampledFace) -> str:
-    # The end of the video id: the row names data set, class and manipulation.
-    parts = [part for part in face.video_id.split("/")[2:] if part != face.manipulation]
-    name = "/".join(parts[-2:]) or face.video_id
+    # The end of the video id: the row names dataset, class and manipulation.
+    names = [name for name in face.video_id.split("/")[2:] if name != face.manipulation]
+    name = "/".join(names[-2:]) or face.video_id
     return f"{name}\n{face.split}, frame {face.frame_index}"
 
 

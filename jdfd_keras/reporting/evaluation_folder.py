@@ -1,12 +1,12 @@
 """Writing an evaluation or a calibration to a folder: tables, figures and one page.
 
-    <out>/report.html          everything in one file that needs no network
+    <out>/report.html          the whole report in one self-contained file
     <out>/report.md            the same as Markdown
     <out>/report.json          the same for programs
     <out>/scores.parquet       one row per face, from which the report can be computed again
     <out>/roc.png, .svg        and other curves; faces and errors, if a model was evaluated
 
-Knows nothing of models or TensorFlow.
+Independent of models and TensorFlow.
 """
 
 from pathlib import Path
@@ -53,13 +53,13 @@ def check_folder(out: str | Path, *tables: str | Path | None) -> None:
         )
     if (out / Path(CALIBRATION_FACES).name).is_file():
         raise ValueError(
-            f"Expected a folder other than that of a calibration; got {out}, whose scores and "
+            f"Expected a folder other than that of a calibration; got {out}: its scores and "
             "figures would be replaced. Choose another --out."
         )
     for table in tables:
         if table is not None and Path(table).resolve() == (out / SCORES).resolve():
             raise ValueError(
-                f"Expected a folder other than that of the scores; got {out}, whose {SCORES} and "
+                f"Expected a folder other than that of the scores; got {out}: its {SCORES} and "
                 "figures would be replaced. Choose another --out."
             )
 
@@ -166,7 +166,7 @@ def write_calibration_figures(result: CalibrationResult, folder: str | Path) -> 
 
     Args:
         result: As `calibrate` returns it.
-        folder: An existing folder, such as `<run>/calibration`; gets reliability and scores as
+        folder: An existing folder, such as `<run>/calibration`, for reliability and scores as
             .png and .svg.
 
     Raises:

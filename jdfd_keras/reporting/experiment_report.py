@@ -88,7 +88,7 @@ def write_cell_pages(report: AucReport, out: Path) -> list[str]:
     """Write the page of each evaluated cell that has none.
 
     Returns:
-        One sentence for each cell whose page could not be written.
+        One sentence for each page that could not be written.
 
     Example:
         >>> failed = write_cell_pages(report, Path("out"))  # doctest: +SKIP
@@ -152,17 +152,17 @@ def _draw_curves(report: AucReport, out: Path) -> bool:
     """
     from jdfd_keras.reporting.curves import Curve, plot_roc
 
-    found = {
+    by_cell = {
         (row.training.data, test): {result.seed: result for result in cell.results}
         for row in report.rows
         for test, cell in row.cells.items()
         if cell.results
     }
-    shared = [s for s in report.protocol.seeds if all(s in results for results in found.values())]
-    if not found or not shared:
+    shared = [s for s in report.protocol.seeds if all(s in results for results in by_cell.values())]
+    if not by_cell or not shared:
         return False
     seed, curves = shared[0], []
-    for (train, test), results in found.items():
+    for (train, test), results in by_cell.items():
         scores = read_scores(out / results[seed].report / SCORES)
         name = f"({LETTERS.get(train, train)}, {LETTERS.get(test, test)})"
         curves.append(Curve(name, scores.label, scores.score))

@@ -240,7 +240,7 @@ def _caption(report: AucReport) -> str:
     how = f"mean ± sample standard deviation of {seeds} seeds" if seeds > 1 else "one seed"
     is_table = report.experiment != "foreign-data"
     differ = " (its Tables 2 and 3 differ in one cell)" if is_table else ""
-    return f"AUC by faces in per cent, the paper's measure; {how}, beside the paper's AUC{differ}."
+    return f"AUC by faces in per cent, the paper's measure; {how}, next to the paper's AUC{differ}."
 
 
 def _label(report: AucReport, row: ReportRow) -> tuple[str, str]:

@@ -88,7 +88,7 @@ def plot_explanations(
     residual: np.ndarray | None = None,
     columns: int = 2,
 ) -> None:
-    """Draw faces, each beside its class-activation map and residual.
+    """Draw faces, each next to its class-activation map and residual.
 
     The map is blended with the face in grey; see `blend_cam`. All residuals have one colour scale,
     from 0 to the largest in the figure.
@@ -147,9 +147,11 @@ def draw_faces(
     columns_of_images, residuals = [[face] for face in faces], []
     if reconstructions is not None:
         _check_reconstructions(faces, reconstructions)
-        for images, face, made in zip(columns_of_images, faces, reconstructions, strict=True):
-            images.append((np.clip((made + 1) * 127.5, 0, 255)).round().astype(np.uint8))
-            residuals.append(np.abs(face / 127.5 - 1 - made).mean(axis=2))
+        for images, face, reconstruction in zip(
+            columns_of_images, faces, reconstructions, strict=True
+        ):
+            images.append((np.clip((reconstruction + 1) * 127.5, 0, 255)).round().astype(np.uint8))
+            residuals.append(np.abs(face / 127.5 - 1 - reconstruction).mean(axis=2))
             images.append(residuals[-1])
     scale = _residual_scale(residuals)
     captions, caption_height = wrap_all(list(captions), CELL, TEXT)
@@ -288,17 +290,21 @@ def _check_captions(faces: Sequence[np.ndarray], captions: Sequence[str], column
         )
 
 
-def _check_reconstructions(faces: Sequence[np.ndarray], made: Sequence[np.ndarray]) -> None:
+def _check_reconstructions(
+    faces: Sequence[np.ndarray], reconstructions: Sequence[np.ndarray]
+) -> None:
     """Check number, shape, dtype and scale of reconstructions.
 
     A linear decoder may exceed -1..1 somewhat; that is allowed.
     """
-    if len(made) != len(faces):
+    if len(reconstructions) != len(faces):
         raise ValueError(
-            f"Expected a reconstruction for each of {len(faces)} faces; got {len(made)}. Pass "
-            "those of the drawn faces."
+            f"Expected a reconstruction for each of {len(faces)} faces; got "
+            f"{len(reconstructions)}. Pass those of the drawn faces."
         )
-    for position, (face, own) in enumerate(zip(faces, map(np.asarray, made), strict=True)):
+    for position, (face, own) in enumerate(
+        zip(faces, map(np.asarray, reconstructions), strict=True)
+    ):
         is_float = np.issubdtype(own.dtype, np.floating)
         # The median of an image in 0..255 is far above 2.
         if own.shape != face.shape or not is_float or not np.median(np.abs(own)) <= 2:
@@ -308,25 +314,25 @@ def _check_reconstructions(faces: Sequence[np.ndarray], made: Sequence[np.ndarra
             )
 
 
-def _check_maps(faces: Sequence[np.ndarray], maps: np.ndarray, what: str, highest: float) -> None:
+def _check_maps(faces: Sequence[np.ndarray], maps: np.ndarray, name: str, highest: float) -> None:
     """Check number, size and range of maps.
 
     Args:
         faces: Checked faces.
         maps: float[n, size, size], in [0, highest].
-        what: Name of the maps for the message.
+        name: Name of the maps for the message.
         highest: Highest value, up to rounding errors; infinity for no limit.
     """
     if len(maps) != len(faces):
         raise ValueError(
-            f"Expected {what} of {len(faces)} faces; got {len(maps)}. Pass those of the "
+            f"Expected {name} of {len(faces)} faces; got {len(maps)}. Pass those of the "
             "drawn faces."
         )
     for position, (face, own) in enumerate(zip(faces, map(np.asarray, maps), strict=True)):
         inside = np.isfinite(own) & (own >= 0) & (own <= highest + 1e-5)
         if own.shape != face.shape[:2] or not inside.all():
             raise ValueError(
-                f"Expected {what} float{list(face.shape[:2])} in 0..{highest}; got "
+                f"Expected {name} float{list(face.shape[:2])} in 0..{highest}; got "
                 f"{_describe(own)} at {position}. Resize and scale the map first."
             )
 

@@ -30,7 +30,7 @@ MARKUP = re.compile(r"[\\|<`*]|(?<=\])\(|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
 
 
 class Marked(str):
-    """Text whose Markdown is kept, such as `**bold**`; `cell` does not escape it."""
+    """Text with Markdown, such as `**bold**`, that `cell` does not escape."""
 
 
 def table(header: Sequence, rows: Sequence[Sequence], align: str = "") -> str:
@@ -60,7 +60,7 @@ def cell(value) -> str:
 
 
 def write_page(path: str | Path, text: str) -> None:
-    """Write Markdown as one HTML file with embedded images, which needs no network.
+    """Write Markdown as one self-contained HTML file with embedded images.
 
     Args:
         path: The file, replaced if it exists.

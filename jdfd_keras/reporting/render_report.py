@@ -27,7 +27,7 @@ MAX_LISTED = 50  # excluded videos on the page; report.json has all
 CAPTIONS = {
     "roc": "ROC curves: share of fakes called fake against share of real called fake",
     "det": "Detection error trade-off: both error rates on normal deviate axes",
-    "precision-recall": "Precision and recall of finding fakes",
+    "precision-recall": "Precision and recall of detecting fakes",
     "scores": "Scores of the videos of each class",
     "reliability": "Reliability: share of fakes by score",
     "faces": "Some of the faces, with their reconstructions if the model has a decoder",
@@ -40,7 +40,7 @@ def render_markdown(report: Report, figures: Sequence[str] = ()) -> str:
 
     Args:
         report: As `evaluate` returns it.
-        figures: Names of the figures beside the page, without suffix, in their order.
+        figures: Names of the figures next to the page, without suffix, in their order.
 
     Example:
         >>> render_markdown(report, ["roc"])  # doctest: +SKIP
@@ -116,8 +116,9 @@ def _group_sections(report: Report) -> Iterator[str]:
         if strata or name == "manipulation":
             yield f"## By {title}"
         if name == "manipulation":
-            real = plural(report.video.num_real, "real video")
-            yield f"Each against all {real}." if strata else "There are no fake videos."
+            count = report.video.num_real
+            real = "the 1 real video" if count == 1 else f"all {count} real videos"
+            yield f"Each against {real}." if strata else "There are no fake videos."
         if strata:
             yield _group_table(title, [*_walk(strata)])
 
@@ -194,7 +195,7 @@ def _excluded_text(report: Report) -> str:
     excluded, coverage = report.excluded, report.coverage
     if not excluded:
         if report.protocol.coverage == UNKNOWN:
-            return "Unknown: give the datasets to list them."
+            return "Unknown: pass the datasets to list them."
         return "None: every video has a score."
     rows = [
         (video.data, video.video_id, "fake" if video.is_fake else "real", video.reason)

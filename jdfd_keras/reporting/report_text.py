@@ -12,10 +12,10 @@ from jdfd_keras.evaluation.report import Report
 from jdfd_keras.io.console import plural
 from jdfd_keras.reporting.markdown import cell
 
-FEW = 20  # videos of a class, below which intervals are too narrow
+FEW_VIDEOS = 20  # videos of a class, below which intervals are too narrow
 LOW_COVERAGE = (
-    f"With fewer than {FEW} videos of a class, the 95 % intervals cover the true value less often "
-    "than 95 % of the time."
+    f"With fewer than {FEW_VIDEOS} videos of a class, the 95 % intervals cover the true value less "
+    "often than 95 % of the time."
 )
 
 
@@ -54,7 +54,8 @@ def summarize(report: Report) -> str:
         )
         lines.append(f"{name}: {values} ({level.num_real} real, {level.num_fake} fake)")
     if report.comparison:
-        lines.append(describe_comparison("videos", report.comparison.video))
+        compared = describe_comparison("videos", report.comparison.video)
+        lines.append(f"compared with {report.comparison.compared_with}: {compared}")
     if report.protocol.repeated_rows:
         lines.append(f"note: {_describe_repeated(report.protocol)}")
     if report.excluded:
@@ -68,31 +69,32 @@ def summarize_calibration(result: CalibrationResult) -> str:
     Args:
         result: As `calibrate` returns it.
     """
-    found, before, after = result.calibration, result.before, result.after
+    calibration, before, after = result.calibration, result.before, result.after
+    num_real, num_fake = calibration.num_real, calibration.num_fake
     lines = [
-        f"validation: {_count_classes(found.num_real, found.num_fake)} of {found.data}",
-        f"temperature {found.temperature:.3g}: calibration error of faces "
+        f"validation: {_count_classes(num_real, num_fake)} of {calibration.data}",
+        f"temperature {calibration.temperature:.3g}: calibration error of faces "
         f"{before.frame_ece:.3f} -> {after.frame_ece:.3f}, of videos "
         f"{before.video_ece:.3f} -> {after.video_ece:.3f}",
-        f"threshold {found.threshold:.3g} for a false positive rate of at most "
-        f"{found.target_error_rate:g}",
-        f"uncertain from {found.uncertain_from:.3g} to {found.uncertain_to:.3g}; "
-        + ", ".join(
+        f"threshold {calibration.threshold:.3g} for a false positive rate of at most "
+        f"{calibration.target_error_rate:g}",
+        f"uncertain from {calibration.uncertain_from:.3g} to {calibration.uncertain_to:.3g}; "
+        + "; ".join(
             f"{name} videos: {', '.join(f'{n} {verdict}' for verdict, n in counts.items())}"
             for name, counts in result.verdicts.items()
         ),
     ]
-    if found.target_error_rate * min(found.num_real, found.num_fake) < 1:
+    if calibration.target_error_rate * min(num_real, num_fake) < 1:
         lines.append(
-            f"note: a rate of {found.target_error_rate:g} is less than one video of the smaller "
-            "class, so the threshold is set by a single video; use more validation videos"
+            f"note: a rate of {calibration.target_error_rate:g} is less than one video of the "
+            "smaller class, so the threshold is set by a single video; use more validation videos"
         )
-    if found.temperature > 0.99 * TEMPERATURES[1]:
+    if calibration.temperature > 0.99 * TEMPERATURES[1]:
         lines.append(
             "note: these scores hardly depend on the label: no temperature is high enough. Train "
             "longer, or check the training data"
         )
-    if after.frame_ece > before.frame_ece and found.temperature > 1:
+    if after.frame_ece > before.frame_ece and calibration.temperature > 1:
         lines.append(
             "note: calibration increased the calibration error on this small set; the temperature "
             "is regularised towards less confident scores"
@@ -136,8 +138,8 @@ def headline(report: Report) -> str:
     text = (
         f"**Video AUC {value:.3f}**{interval} over {num_videos} videos "
         f"({video.num_real} real, {video.num_fake} fake, "
-        f"{report.coverage.num_faces} faces): the probability that a fake video scores higher "
-        "than a real one. 0.5 is chance, 1 is perfect."
+        f"{plural(report.coverage.num_faces, 'face')}): the probability that a fake video scores "
+        "higher than a real one. 0.5 is chance, 1 is perfect."
     )
     if low is None and value > 0:
         return f"{text} {_why_no_interval(report)}"
@@ -158,23 +160,22 @@ def _why_no_interval(report: Report) -> str:
     if min(video.num_real, video.num_fake) < 2:
         return "There is no interval: it needs two videos of each class."
     if video.auc.value < 1:
-        return "There is no interval: every resample gives the same AUC."
+        return "There is no interval: every resample has the same AUC."
     return (
         "There is no interval: these videos are separated perfectly, and a bootstrap "
-        "only knows observed errors. The AUC is still not certain: it rests on "
+        "only reflects observed errors. The AUC is still not certain: it rests on "
         f"{_count_classes(video.num_real, video.num_fake)}."
     )
 
 
 def describe_setup(protocol: Protocol) -> str:
     """State the training data, the test data, how faces were extracted, and leakage."""
-    training, tested = protocol.training or {}, []
-    if "data" in training:
-        split = training.get("split", {}).get("split", "unknown")
-        seed = training.get("train", {}).get("seed", "unknown")
-        trained = f"Trained on {cell(training['data']['name'])} ({split} splits, seed {seed})."
-    else:
-        trained = "The training data is unknown."
+    trained, tested = "The training data is unknown.", []
+    if training := protocol.training:
+        trained = (
+            f"Trained on {cell(training.data.name)} ({training.split.split} splits, seed "
+            f"{training.train.seed})."
+        )
     for name, data in protocol.data.items():
         if data and data.faces and data.split:
             faces = data.faces
@@ -193,8 +194,9 @@ def describe_setup(protocol: Protocol) -> str:
 def describe_aggregation(protocol: Protocol) -> str:
     """State how face scores are aggregated into a video score."""
     if protocol.aggregation == "track":
-        return "A video's score is the highest mean score of the people in it."
-    return f"A video's score is the {protocol.aggregation} of its face scores."
+        return "A video's score is the highest mean score of its tracks, one for each person."
+    name = {"max": "maximum"}.get(protocol.aggregation, protocol.aggregation)
+    return f"A video's score is the {name} of its face scores."
 
 
 def describe_table(report: Report) -> str:
@@ -207,8 +209,8 @@ def describe_table(report: Report) -> str:
     notes.append(describe_aggregation(protocol))
     if protocol.used_calibration and protocol.aggregation != "track":
         notes.append(
-            "The threshold was calibrated on the highest mean score of the people in a video; with "
-            "one person and the mean this is the same."
+            "The threshold was calibrated on the highest mean score of the tracks of a video; with "
+            "one track and the mean this is the same."
         )
     few = [f"{100 * rate:g} %" for rate in FPR_ALLOWED.values() if 0 < video.num_real < 1 / rate]
     if few and video.num_fake:
@@ -219,7 +221,7 @@ def describe_table(report: Report) -> str:
             "share of fakes that score above every real one, without an interval."
         )
     fewest = min(video.num_real, video.num_fake)
-    if video.auc.low is not None and fewest < FEW:
+    if video.auc.low is not None and fewest < FEW_VIDEOS:
         notes.append(LOW_COVERAGE)
     if video.auc.low is not None and (1 - video.auc.value) * fewest < 1:
         notes.append(
@@ -229,17 +231,17 @@ def describe_table(report: Report) -> str:
     return " ".join(notes)
 
 
-def describe_comparison(level: str, found: Difference | None) -> str:
+def describe_comparison(level: str, result: Difference | None) -> str:
     """State how much the AUCs of two detectors differ, by `videos` or by `faces`."""
-    if found is None:
+    if result is None:
         return f"{level}: the difference in AUC is undefined, one class is absent"
     text = (
-        f"{level}: AUC {found.auc:.3f} and {found.other_auc:.3f}, difference "
-        f"{format_estimate(found.difference)}"
+        f"{level}: AUC {result.auc:.3f} and {result.other_auc:.3f}, difference "
+        f"{format_estimate(result.difference)}"
     )
-    if found.difference.low is None:
+    if result.difference.low is None:
         return f"{text}, too few videos or errors for a test"
-    return text if found.p is None else f"{text}, p = {found.p:.3g}"
+    return text if result.p is None else f"{text}, p = {result.p:.3g}"
 
 
 def describe_calibration(report: Report) -> str:
@@ -280,7 +282,7 @@ def describe_reconstruction(report: Report) -> str:
     error = report.reconstruction
     text = (
         f"Mean squared error of the decoder: {error.mse:.4f}. Always returning the mean face "
-        f"would give {error.mean_face_mse:.4f} (pixels in -1..1)."
+        f"would yield {error.mean_face_mse:.4f} (pixels in -1..1)."
     )
     if error.mse < error.mean_face_mse:
         explained = 1 - error.mse / error.mean_face_mse
@@ -291,7 +293,7 @@ def describe_reconstruction(report: Report) -> str:
             "distinguishes faces."
         )
     if error.frame_auc is not None:
-        text += f" The error alone as a score has a frame AUC of {error.frame_auc:.3f}."
+        text += f" The error as the only score has a frame AUC of {error.frame_auc:.3f}."
     return text
 
 
@@ -303,8 +305,15 @@ def describe_limits(report: Report) -> str:
     lines = [
         "They hold for these videos, manipulations and compressions. Detectors perform markedly "
         "worse on datasets they were not trained on.",
-        "The intervals reflect other videos of the same kind, not other kinds of video or another "
-        f"training. The smaller class has {plural(fewest, 'video')}{weight}.",
+        *(
+            [
+                "The intervals reflect other videos of the same kind, not other kinds of video or "
+                "another training."
+            ]
+            if video.auc.low is not None
+            else []
+        ),
+        f"The smaller class has {plural(fewest, 'video')}{weight}.",
         "Faces of one video are similar, so many faces are not many independent samples: rely on "
         "the metrics of videos.",
     ]
@@ -326,14 +335,14 @@ def describe_limits(report: Report) -> str:
     if report.excluded:
         lines.append(
             f"They exclude {len(report.excluded)} of "
-            f"{plural(report.coverage.num_videos, 'video')}, which gave no face and may be the "
-            "harder ones."
+            f"{plural(report.coverage.num_videos, 'video')}, in which no face was found and "
+            "which may be harder."
         )
     return "\n".join(f"- {line}" for line in lines)
 
 
 def _describe_data_differences(protocol: Protocol) -> list[str]:
-    """State what of the test data makes the metrics too high or too low."""
+    """State the properties of the test data that make the metrics too high or too low."""
     lines, learned = [], protocol.training_faces
     for name, data in protocol.data.items():
         if data and data.split and data.split.split == "paper":

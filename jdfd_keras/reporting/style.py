@@ -2,7 +2,7 @@
 
 Creates matplotlib figures with a common style, title and legend, or as a `Canvas` on which images
 and text are placed in inches, and saves them as PNG and SVG. Uses the Agg backend, so it needs no
-display and does not change the caller's pyplot figures and settings. Knows nothing of scores or
+display and does not change the caller's pyplot figures and settings. Independent of scores and
 faces.
 """
 
@@ -80,7 +80,7 @@ def new_figure(width: float, height: float) -> Figure:
 
 @with_own_settings
 def save_figure(figure: Figure, path: str | Path) -> None:
-    """Save a figure as PNG and SVG; equal figures give equal bytes.
+    """Save a figure as PNG and SVG; equal figures have equal bytes.
 
     Args:
         figure: The figure.
@@ -97,7 +97,7 @@ def save_figure(figure: Figure, path: str | Path) -> None:
             f"{Path(path).with_suffix('')}."
         )
     with warnings.catch_warnings():
-        # Characters that the font lacks are drawn as boxes.
+        # Characters that are missing in the font are drawn as boxes.
         warnings.filterwarnings("ignore", r"Glyph \d+ .* missing from font", UserWarning)
         with atomic_path(f"{path}.png") as unfinished:
             figure.savefig(unfinished, format="png", metadata={"Software": None})
@@ -108,8 +108,8 @@ def save_figure(figure: Figure, path: str | Path) -> None:
 def line_style(index: int) -> dict:
     """Return the style of a curve; no two of the first 315 are equal.
 
-    Colour, dashes and marker repeat with different periods. The first nine curves differ by marker
-    alone, and so also without colour.
+    Colour, dashes and marker repeat with different periods. The first nine curves differ by their
+    markers, so also without colour.
 
     Args:
         index: Index of the curve, from 0.
@@ -166,7 +166,7 @@ def add_title_and_legend(figure: Figure, axes: Axes, title: str) -> None:
 
     Args:
         figure: A figure in constrained layout.
-        axes: The axes whose artists the legend lists.
+        axes: The axes with the artists of the legend.
         title: Title, wrapped to the width of the figure.
     """
     width, height = figure.get_size_inches()
@@ -203,7 +203,7 @@ class Canvas:
         self._axes = self.figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(height, 0))
         self._axes.set_axis_off()
 
-    def draw_image(self, image: np.ndarray, left: float, top: float, size: float, **scale):
+    def draw_image(self, image: np.ndarray, left: float, top: float, size: float, **scale) -> None:
         """Draw a square image without interpolation.
 
         Args:

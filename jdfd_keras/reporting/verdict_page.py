@@ -1,6 +1,6 @@
-"""One HTML page about verdicts, which can be passed on: the verdicts, and the evidence for them.
+"""One self-contained HTML page with verdicts and the evidence for them.
 
-Takes Predictions; writes one file with its images inside. The most suspicious files have a section
+Takes Predictions; writes one file with embedded images. The most suspicious files have a section
 each: verdict, time line, top faces with their class-activation maps, tracks.
 """
 
@@ -174,7 +174,7 @@ def _describe_calibration_data(calibration: Calibration) -> str:
     # The tolerance absorbs the rounding error of the product.
     max_real, max_fake = (math.floor(rate * count + 1e-9) for count in (real, fake))
     return (
-        f"on videos of {calibration.data or 'a dataset whose name is not stated'}: with these "
+        f"on videos of {calibration.data or 'a dataset without a stated name'}: with these "
         f"thresholds at most {max_real} of {real} real and {max_fake} of {fake} fake validation "
         f"videos were misjudged (target: at most {rate:.0%})"
     )

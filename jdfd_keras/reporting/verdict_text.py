@@ -1,4 +1,4 @@
-"""Verdicts as lines of text for a person.
+"""Verdicts as lines of text for a terminal.
 
 Takes Predictions; computes no verdict.
 """

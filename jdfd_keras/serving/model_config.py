@@ -70,16 +70,16 @@ class ModelConfig:
                 "folders in its base_path as versions."
             )
 
-    def choose(self, found: Iterable[int]) -> list[int]:
+    def choose(self, existing: Iterable[int]) -> list[int]:
         """Choose the versions to serve.
 
         Args:
-            found: Existing versions, in any order.
+            existing: Existing versions, in any order.
 
         Returns:
             The selected versions, newest first.
         """
-        newest_first = sorted(set(found), reverse=True)
+        newest_first = sorted(set(existing), reverse=True)
         if self.versions:
             return [version for version in newest_first if version in self.versions]
         return newest_first[: self.latest or None]
@@ -141,9 +141,9 @@ def read_models_config(path: str | Path) -> tuple[ModelConfig, ...]:
             "Start from serving/models.config."
         ) from error
     if message.HasField("custom_model_config") or not message.model_config_list.config:
-        found = "a custom_model_config" if message.HasField("custom_model_config") else "no model"
+        content = "a custom_model_config" if message.HasField("custom_model_config") else "no model"
         raise OSError(
-            f"Expected a model_config_list with at least one config in {path}; got {found}. "
+            f"Expected a model_config_list with at least one config in {path}; got {content}. "
             "Start from serving/models.config."
         )
     try:

@@ -123,7 +123,7 @@ def choose_engine(options: ServeOptions) -> tuple[str, str]:
             f"Expected {tf_serving.BINARY} on the PATH; got none. Install TensorFlow Serving, or "
             "try --engine docker or --engine embedded."
         )
-    version, error = ask_docker()
+    version, error = query_docker_version()
     if version:
         return DOCKER, f"Docker {version} is running"
     if requested == DOCKER:
@@ -134,7 +134,7 @@ def choose_engine(options: ServeOptions) -> tuple[str, str]:
     return EMBEDDED, f"neither {tf_serving.BINARY} nor Docker is available: {error}"
 
 
-def ask_docker() -> tuple[str, str]:
+def query_docker_version() -> tuple[str, str]:
     """Query the version of the Docker engine.
 
     Returns:

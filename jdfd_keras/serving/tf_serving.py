@@ -86,7 +86,7 @@ def write_files(
         texts["batching_parameters_file"] = (
             f"max_batch_size {{ value: {options.max_batch_size} }}\n"
             f"batch_timeout_micros {{ value: {round(1000 * options.batch_timeout_ms)} }}\n"
-            # In the worst case every waiting request is a batch of its own.
+            # In the worst case every waiting request is a separate batch.
             f"max_enqueued_batches {{ value: {options.max_queue} }}\n"
             f"num_batch_threads {{ value: {os.cpu_count() or 1} }}\n"
         )

@@ -1,8 +1,8 @@
 """Keras callbacks of a training, and the figures that they draw.
 
 They resume an interrupted epoch, stop at a NaN loss, validate averaged weights, show progress,
-write the run folder, and draw curves and reconstructions. Each also works in a `model.fit` of
-your own.
+write the run folder, and draw curves and reconstructions. Each also works with your
+own `model.fit`.
 """
 
 import math
@@ -35,7 +35,7 @@ class _EpochPosition(keras.callbacks.Callback):
         self.start = start or Checkpoint()
         self.epoch = self.start.epoch
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch, logs=None) -> None:
         self.epoch = epoch
 
     def finished_steps(self, batch: int) -> int:
@@ -43,7 +43,7 @@ class _EpochPosition(keras.callbacks.Callback):
 
 
 class StopAtNaN(_EpochPosition):
-    """Stop the training at the first loss that is not finite, before anything of it is saved.
+    """Stop the training at the first loss that is not finite, before its weights are saved.
 
     Args:
         start: The checkpoint that the training resumes from, if any.
@@ -59,7 +59,7 @@ class StopAtNaN(_EpochPosition):
         super().__init__(start)
         self.name_faces = name_faces
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch, logs=None) -> None:
         if not math.isfinite(logs["loss"]):
             step = self.finished_steps(batch)
             faces = self.name_faces(self.epoch, step - 1) if self.name_faces else []
@@ -84,7 +84,7 @@ class ResumeMetrics(keras.callbacks.Callback):
         super().__init__()
         self.sums = start.metrics
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch, logs=None) -> None:
         for variable, value in zip(self.model.metrics_variables, self.sums, strict=False):
             variable.assign(variable.numpy() + value)
         self.sums = []
@@ -93,10 +93,10 @@ class ResumeMetrics(keras.callbacks.Callback):
 class ValidateAverage(keras.callbacks.Callback):
     """Validate the moving average of the weights instead of the weights."""
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs=None) -> None:
         branch_optimizer(self.model).swap_average()
 
-    def on_test_end(self, logs=None):
+    def on_test_end(self, logs=None) -> None:
         branch_optimizer(self.model).swap_average()
 
 
@@ -113,19 +113,19 @@ class ProgressLine(_EpochPosition):
         super().__init__(start)
         self.steps, self.batch_size = steps, batch_size
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch, logs=None) -> None:
         super().on_epoch_begin(epoch)
         name = f"epoch {epoch + 1}/{self.params['epochs']}"
         done = self.finished_steps(-1) * self.batch_size
         self.progress = Progress(name, self.steps * self.batch_size, "faces", done=done)
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch, logs=None) -> None:
         self.progress.advance(self.batch_size, f"loss {logs['loss']:.3f}")
 
-    def on_test_begin(self, logs=None):
+    def on_test_begin(self, logs=None) -> None:
         self.progress.stop_clock("validating")
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch, logs=None) -> None:
         logs = rename_logs(logs)
         self.progress.close(
             f"loss {logs['loss']:.3f}, validation: loss {logs['val_loss']:.3f}, "
@@ -162,13 +162,13 @@ class RunFolder(_EpochPosition):
         self.history = list(self.start.history)
         self.saved_at = time.monotonic()
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch, logs=None) -> None:
         step = self.finished_steps(batch)
         # After the last step of an epoch, on_epoch_end saves.
         if batch + 1 < self.params["steps"] and self._is_due(step):
             self._save(take_checkpoint(self.model, self.epoch, step, self.history))
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch, logs=None) -> None:
         row = {key: float(value) for key, value in rename_logs(logs).items()}
         self.history.append({"epoch": epoch + 1, **row})
         checkpoint = take_checkpoint(self.model, epoch + 1, 0, self.history)
@@ -200,8 +200,9 @@ class RunFolder(_EpochPosition):
 class DrawFigures(keras.callbacks.Callback):
     """Draw the curves, and faces above their reconstructions, after every epoch.
 
-    A mean squared error of 0.25 tells little; a decoder that reconstructs every face as the mean
-    face shows at once. Both figures lie in the run folder, the second one in TensorBoard, too.
+    A mean squared error of 0.25 is hard to interpret; a decoder that reconstructs every face as
+    the mean face is obvious in the figure. Both figures are in the run folder, the second one in
+    TensorBoard, too.
 
     Args:
         directory: The run folder.
@@ -217,7 +218,7 @@ class DrawFigures(keras.callbacks.Callback):
         self.directory, self.logs, self.faces = directory, logs, faces
         self.history = list(history)
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch, logs=None) -> None:
         self.history.append({"epoch": epoch + 1, **rename_logs(logs)})
         draw_curves(self.directory / CURVES, self.history)
         if RECONSTRUCTION not in self.model.output:

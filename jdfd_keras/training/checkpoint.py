@@ -55,8 +55,8 @@ def take_checkpoint(
 def save_checkpoint(run: str | Path, checkpoint: Checkpoint) -> None:
     """Write the checkpoint of a run, replacing the previous one.
 
-    It is flushed to disk before it replaces the previous one, so a power failure leaves one of
-    both.
+    It is flushed to disk before it replaces the previous one, so one of them survives a power
+    failure.
 
     Raises:
         OSError: If it cannot be written.

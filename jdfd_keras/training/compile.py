@@ -1,7 +1,7 @@
 """Losses, metric and optimizer of a detector.
 
 Takes a detector and compiles it in place, with the paper's losses and an optimizer that has a
-learning rate per branch. Pure Keras; knows nothing of files or data.
+learning rate per branch. Pure Keras; independent of files and data.
 """
 
 import keras
@@ -168,7 +168,7 @@ def build_optimizer(options: OptimizerOptions, steps_per_epoch: int) -> keras.op
         steps_per_epoch: Steps per epoch, which convert `decay_epochs` to steps.
 
     Returns:
-        An optimizer whose learning rates are multiplied by `decay_rate` every `decay_epochs`
+        An optimizer that multiplies its learning rates by `decay_rate` every `decay_epochs`
         epochs.
 
     Raises:

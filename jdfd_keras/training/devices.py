@@ -53,12 +53,14 @@ class Devices:
         """Return the context in which a model's variables are created on all devices."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
-    def distribute(self, make_dataset: Callable[..., tf.data.Dataset]):
+    def distribute(
+        self, make_dataset: Callable[..., tf.data.Dataset]
+    ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
         """Create the dataset of this machine.
 
         Args:
             make_dataset: Called with `worker_index`, `num_workers` and `replicas`; returns a
-                tf.data.Dataset whose batches are those of one device.
+                tf.data.Dataset with the batches of one device.
 
         Returns:
             A tf.data.Dataset, or a tf.distribute.DistributedDataset if there is a strategy.
@@ -95,7 +97,7 @@ class Devices:
 def open_devices(strategy: str) -> Devices:
     """Initialize the devices of a strategy.
 
-    `multiworker` must come before any other call of TensorFlow, and waits for all machines.
+    With `multiworker`, call it before any other function of TensorFlow; it waits for all machines.
 
     Args:
         strategy: `none`, `mirrored` or `multiworker`.
@@ -125,7 +127,7 @@ def open_devices(strategy: str) -> Devices:
 
 @contextlib.contextmanager
 def reraise_worker_loss(devices: Devices) -> Iterator[None]:
-    """Turn the errors that TensorFlow raises when another machine has stopped into an OSError."""
+    """Convert the errors that TensorFlow raises when another machine has stopped to an OSError."""
     try:
         yield
     except WORKER_LOST as error:

@@ -1,6 +1,6 @@
-"""The run folder: the files of one training, written and read back.
+"""The run folder: names, formats, reading and writing of the files of one training.
 
-    <run>/options.json             options of the run, facts about its data set and its location
+    <run>/options.json             options of the run, facts about its dataset and its location
     <run>/history.csv              one row of losses and metrics per epoch
     <run>/curves.png               the same as curves
     <run>/reconstructions.png      some validation faces above their reconstructions
@@ -10,19 +10,24 @@
     <run>/training_faces.parquet   video, sources, hash and label of every face of the training
     <run>/logs/                    TensorBoard
 
-Knows file names and formats; trains nothing. Imports Keras only when a model is read or written.
+Trains nothing. Imports Keras only when a model is read or written.
 """
 
 import csv
 import shutil
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jdfd_keras.io.files import OPTIONS, atomic_path, load_options, sha256_of
+from jdfd_keras.io.files import OPTIONS, atomic_path, load_groups, load_options, sha256_of
 from jdfd_keras.options import FaceOptions
+
+if TYPE_CHECKING:
+    import keras
 
 HISTORY = "history.csv"
 CURVES = "curves.png"
@@ -35,24 +40,57 @@ MONITOR = "val_classification_frame_auc"  # metric that selects the best epoch
 OUTPUTS = ({"classification"}, {"classification", "reconstruction"})  # of a detector
 
 
-def load_run_model(path: str | Path):
+@dataclass(frozen=True)
+class DataFacts:
+    """Facts about the data of a run, kept in its options.json.
+
+    Attributes:
+        name: Name of the dataset.
+        digest: Digest of video, hash and label of all faces, which identifies the data.
+        train_faces: Training faces, including the unlabelled ones.
+        unlabelled_faces: Training faces that train the decoder only.
+        val_faces: Labelled validation faces.
+        leakage: Leakage between the splits, as a sentence.
+    """
+
+    name: str
+    digest: str
+    train_faces: int
+    unlabelled_faces: int
+    val_faces: int
+    leakage: str
+
+
+@dataclass(frozen=True, eq=False)
+class TrainedModel:
+    """A trained detector.
+
+    Attributes:
+        model: The model; it computes in float32 even if it was trained in mixed precision.
+        faces: Options of the face crops it was trained on.
+    """
+
+    model: "keras.Model"
+    faces: FaceOptions
+
+
+def load_run_model(path: str | Path) -> TrainedModel:
     """Load a trained detector.
 
     Args:
         path: A run folder, of which the best model is loaded, or a `.keras` file.
 
     Returns:
-        The keras.Model, and the FaceOptions of the face crops it was trained on. The model
-        computes in float32 even if it was trained in mixed precision. For a `.keras` file
-        outside a run folder, the FaceOptions are the default ones at the model's input size.
+        The model and its face options. For a `.keras` file outside a run folder, they are the
+        default ones at the model's input size.
 
     Raises:
         OSError: If there is no model at `path`.
-        ValueError: If the file is damaged, or its model is not a detector.
+        ValueError: If the file is damaged, its model is not a detector, or the run folder is of
+            another format version.
 
     Example:
-        >>> model, faces = load_run_model("run")  # doctest: +SKIP
-        >>> model.input.shape  # doctest: +SKIP
+        >>> load_run_model("run").model.input.shape  # doctest: +SKIP
         (None, 299, 299, 3)
     """
     path = Path(path)
@@ -68,6 +106,9 @@ def load_run_model(path: str | Path):
             f"Expected a Keras model file (.keras); got {file} ({file.stat().st_size} bytes), "
             "which is truncated or of another format. Try to copy it again."
         )
+    options, faces = file.parent / OPTIONS, None
+    if options.is_file():
+        faces = load_options(options, "faces", FaceOptions)
     import keras
 
     model = keras.models.load_model(file, compile=False)
@@ -81,10 +122,7 @@ def load_run_model(path: str | Path):
         # Works only before the first call: a traced graph keeps its precision (Keras 3.15.1).
         if layer.dtype_policy.name.startswith("mixed_"):
             layer.dtype_policy = "float32"
-    options = file.parent / OPTIONS
-    if options.is_file():
-        return model, load_options(options, "faces", FaceOptions)
-    return model, FaceOptions(face_size=model.input.shape[1])
+    return TrainedModel(model, faces or FaceOptions(face_size=model.input.shape[1]))
 
 
 def digest_model(path: str | Path) -> str:
@@ -97,14 +135,14 @@ def digest_model(path: str | Path) -> str:
     return sha256_of(path / BEST if path.is_dir() else path)
 
 
-def write_epoch(run: str | Path, model, history: list[dict[str, float]]) -> None:
-    """Write the model of the last epoch, also as the best model if it is, and the history.
+def write_epoch(run: str | Path, model: "keras.Model", history: list[dict[str, float]]) -> None:
+    """Write the model of the last epoch, also as the best model if it is the best, and the history.
 
     The models are for inference: they have no optimizer and load without this package.
 
     Args:
         run: The run folder.
-        model: The keras.Model in training.
+        model: The model in training.
         history: One dict per epoch, with the same keys.
 
     Raises:
@@ -124,10 +162,10 @@ def write_epoch(run: str | Path, model, history: list[dict[str, float]]) -> None
         writer.writerows(history)
 
 
-def _save_model(model, path: Path) -> None:
+def _save_model(model: "keras.Model", path: Path) -> None:
     import keras
 
-    # A new keras.Model without compile(), whose arguments would otherwise be saved with it.
+    # A new keras.Model without compile(); its arguments would otherwise be saved, too.
     bare = keras.Model(model.input, model.output, name=model.name)
     synchronized = [layer for layer in bare.layers if getattr(layer, "synchronized", False)]
     for layer in synchronized:  # over devices, which an inference machine may not have
@@ -165,12 +203,15 @@ def read_provenance(path: str | Path, name: str = PROVENANCE) -> pa.Table | None
         The table; None for a model outside a run folder.
 
     Raises:
-        ValueError: If the table is damaged.
+        ValueError: If the table is damaged, or the run folder is of another format version.
     """
     path = Path(path)
-    table = (path if path.is_dir() else path.parent) / name
+    run = path if path.is_dir() else path.parent
+    table = run / name
     if not table.is_file():
         return None
+    if (run / OPTIONS).is_file():
+        load_groups(run / OPTIONS)  # for the format version
     try:
         return pq.read_table(table)
     except (pa.ArrowException, OSError) as error:
@@ -208,7 +249,7 @@ def best_epoch(history: list[dict[str, float]]) -> int:
         history: One dict per epoch; at least one.
 
     Returns:
-        Its index, from 0. Of equal epochs it is the last, since the decoder goes on learning
+        Its index, from 0. Of equal epochs it is the last, since the decoder keeps learning
         when the classifier no longer improves.
 
     Example:

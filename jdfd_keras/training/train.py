@@ -1,4 +1,4 @@
-"""Training of a detector: a prepared data set in, a run folder out.
+"""Training of a detector: from a prepared dataset to a run folder.
 
 Loads and checks the data, builds and compiles the network, fits it, and keeps the best epoch. A
 run that was interrupted at any step resumes from its last checkpoint, with the same result.
@@ -21,7 +21,7 @@ from jdfd_keras.datasets.face_index import FaceIndex
 from jdfd_keras.datasets.pipeline import read_epoch, stream_faces
 from jdfd_keras.datasets.transforms import reraise_damaged_shards
 from jdfd_keras.datasets.videos import CLASSES
-from jdfd_keras.io.files import OPTIONS, init_folder, load_options
+from jdfd_keras.io.files import OPTIONS, init_folder, load_groups, load_options
 from jdfd_keras.io.results import Result
 from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import (
@@ -57,11 +57,12 @@ from jdfd_keras.training.run_folder import (
     LOGS,
     MONITOR,
     PROVENANCE,
+    DataFacts,
     best_epoch,
     read_history,
     write_provenance,
 )
-from jdfd_keras.training.training_data import DataFacts, TrainSetup, check_setup, load_training_data
+from jdfd_keras.training.training_data import TrainSetup, check_setup, load_training_data
 
 VALIDATION_BATCH_SIZE = 32
 NUM_SHOWN_FACES = 8  # on the figure of reconstructions
@@ -109,28 +110,28 @@ def train(
     whether the run was interrupted or not.
 
     Args:
-        data: A prepared data set, whose face size is the input size of the network.
+        data: A prepared dataset; its face size is the input size of the network.
         out: The run folder. It is created; an interrupted run with the same options is resumed,
             and a finished one is left unchanged.
-        model: Network; `image_size` is replaced by the face size of the data set.
+        model: Network; `image_size` is replaced by the face size of the dataset.
         optimizer: Optimizer, with its learning rates.
         train: Epochs, batch size and seed; whether leakage between the splits is allowed.
         pipeline: Balance and weights of the classes, faces that the decoder learns, caching.
         augment: Random augmentation of training faces; default is none.
         loss: Weights of both losses.
-        unlabelled: Other data sets, some of whose faces train the decoder only.
+        unlabelled: Other datasets, of which some faces train the decoder only.
         runtime: Devices and checkpoints.
 
     Returns:
         The run folder, its best epoch and validation AUC.
 
     Raises:
-        OSError: If `data` is not a prepared data set, the ImageNet weights cannot be downloaded,
+        OSError: If `data` is not a prepared dataset, the ImageNet weights cannot be downloaded,
             or another machine of the training stopped.
         ValueError: If the training or validation split lacks a class, the splits share sources or
             near-duplicate faces and `train.allow_leak` is false, an option is out of range, `out`
-            belongs to a run with other options, the loss becomes NaN or infinite, or memory does
-            not suffice.
+            belongs to a run with other options, the loss becomes NaN or infinite, or memory is
+            insufficient.
 
     Example:
         >>> run = train("prepared", "run", train=TrainOptions(epochs=10))  # doctest: +SKIP
@@ -172,6 +173,8 @@ def train(
         reraise_damaged_shards(*training_data.directories),
         _reraise_out_of_memory(setup),
     ):
+        if (out / OPTIONS).is_file():
+            load_groups(out / OPTIONS)  # for the format version
         checkpoint = load_checkpoint(out)
         # Built before the folder is created: missing encoder weights leave no folder behind.
         detector = None if setup.is_done(checkpoint.history) else _build(setup, checkpoint)
@@ -202,7 +205,7 @@ def _init_run_folder(out: Path, setup: TrainSetup, data: Path, **groups: Any) ->
     for name in ("model", "optimizer", "loss", "pipeline", "augment", "train"):
         groups[name] = getattr(setup, name)
     groups["data"] = _keep_name(setup.data.facts, out)
-    if not (out / OPTIONS).is_file():  # a resumed run may find its data set elsewhere
+    if not (out / OPTIONS).is_file():  # a resumed run may find its dataset elsewhere
         groups["location"] = DataLocation(str(data.resolve()))
     init_folder(out, **groups)
     if not (out / PROVENANCE).is_file():
@@ -210,7 +213,7 @@ def _init_run_folder(out: Path, setup: TrainSetup, data: Path, **groups: Any) ->
 
 
 def _keep_name(facts: DataFacts, out: Path) -> DataFacts:
-    """Keep the data set's name of the run folder if the same data now has another folder name."""
+    """Return the facts with the dataset name of the run folder, if the digest is the same."""
     if (out / OPTIONS).is_file():
         stored = load_options(out / OPTIONS, "data", DataFacts)
         if stored.digest == facts.digest:
@@ -229,7 +232,7 @@ def _build(setup: TrainSetup, checkpoint: Checkpoint) -> keras.Model:
         with setup.devices.scope():
             detector = build_detector(options)
             if setup.devices.replicas > 1:
-                # Normalize over the whole batch, whatever the number of devices that share it.
+                # Normalize over the whole batch, for any number of devices that share it.
                 for layer in detector.layers:
                     if isinstance(layer, keras.layers.BatchNormalization):
                         layer.synchronized = True
@@ -272,7 +275,8 @@ def _fit(detector: keras.Model, setup: TrainSetup, start: Checkpoint, out: Path)
         return batches.map(select_outputs).repeat()
 
     def select_outputs(image, targets, *weights):
-        return image, *({name: of[name] for name in detector.output} for of in (targets, *weights))
+        named = (targets, *weights)
+        return image, *({name: values[name] for name in detector.output} for values in named)
 
     callbacks = [StopAtNaN(start, setup.name_faces), ResumeMetrics(start)]
     if setup.optimizer.average:
@@ -311,7 +315,7 @@ def _select_faces(faces: FaceIndex) -> np.ndarray:
 
 @contextlib.contextmanager
 def _reraise_out_of_memory(setup: TrainSetup) -> Iterator[None]:
-    """Turn out-of-memory errors into a ValueError that suggests a smaller batch."""
+    """Convert out-of-memory errors to a ValueError that suggests a smaller batch."""
     try:
         yield
     except (tf.errors.ResourceExhaustedError, MemoryError) as error:

@@ -1,7 +1,7 @@
-"""What a training needs before it starts: its faces, and all of its options, checked.
+"""The faces and the setup of a training, loaded and checked before it starts.
 
-Takes prepared data sets and options; returns the faces to train and validate on, and the checked
-setup of a training, with what follows from it. Trains nothing.
+Takes prepared datasets and options; returns the faces to train and validate on, and the checked
+setup of a training, with the values derived from it. Trains nothing.
 """
 
 import hashlib
@@ -35,28 +35,7 @@ from jdfd_keras.options import (
     UnlabelledOptions,
 )
 from jdfd_keras.training.devices import Devices
-from jdfd_keras.training.run_folder import best_epoch
-
-
-@dataclass(frozen=True)
-class DataFacts:
-    """Facts about the data of a run, kept in its options.json.
-
-    Attributes:
-        name: Name of the data set.
-        digest: Digest of video, hash and label of all faces, which identifies the data.
-        train_faces: Training faces, including the unlabelled ones.
-        unlabelled_faces: Training faces that train the decoder only.
-        val_faces: Labelled validation faces.
-        leakage: What the splits share, as a sentence.
-    """
-
-    name: str
-    digest: str
-    train_faces: int
-    unlabelled_faces: int
-    val_faces: int
-    leakage: str
+from jdfd_keras.training.run_folder import DataFacts, best_epoch
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +48,7 @@ class TrainingData:
         val: Validation faces, all labelled.
         provenance: One row per face of both splits: the columns of `datasets.leakage.COLUMNS`,
             `split` and `label`, which is -1 for faces that train the decoder only.
-        directories: The prepared data sets.
+        directories: The prepared datasets.
     """
 
     facts: DataFacts
@@ -85,16 +64,16 @@ def load_training_data(
     """Load the faces of a training, and check that a detector can learn from them.
 
     Args:
-        directory: A prepared data set.
-        unlabelled: Other data sets, and the share of their training faces to add with hidden
+        directory: A prepared dataset.
+        unlabelled: Other datasets, and the share of their training faces to add with hidden
             labels. Their validation and test faces are not read.
         seed: Seed of the sample of unlabelled faces.
         allow_leak: Accept splits that share sources or near-duplicate faces.
 
     Raises:
-        OSError: If a folder is not a prepared data set.
-        ValueError: If a split lacks a class or is empty, the splits share footage, or the data
-            sets have different face sizes.
+        OSError: If a folder is not a prepared dataset.
+        ValueError: If a split lacks a class or is empty, the splits share footage, or the datasets
+            have different face sizes.
 
     Example:
         >>> data = load_training_data(
@@ -121,10 +100,10 @@ def load_training_data(
         indexes.append(index_faces(other, tables[-1], hide_labels=True))
     train = concat(indexes)
     splits["train"] = pa.concat_tables([_decode_dictionaries(table) for table in tables])
-    found = leakage.find_leakage(splits)
+    shared = leakage.find_leakage(splits)
     if not allow_leak:
         leakage.raise_on_leakage(
-            found,
+            shared,
             f"the splits of {directory}"
             + " and the unlabelled faces" * bool(unlabelled.unlabelled),
             "Prepare it with --split strict, check it with `jdfd-keras audit`, or use "
@@ -141,7 +120,7 @@ def load_training_data(
             train_faces=len(train),
             unlabelled_faces=int((train.label == UNLABELLED).sum()),
             val_faces=int(is_labelled.sum()),
-            leakage=leakage.describe_leakage(found, checked="training, validation and testing"),
+            leakage=leakage.describe_leakage(shared, checked="training, validation and testing"),
         ),
         train=train,
         val=index_faces(directory, splits["val"].filter(pa.array(is_labelled))),
@@ -157,12 +136,12 @@ def _check_classes(directory: Path, split: str, table: pa.Table) -> None:
         raise ValueError(
             f"Expected real and fake faces in the {split} split of {directory}; got "
             f"{counts['real']} real and {counts['fake']} fake. A detector cannot be trained or "
-            "validated on one class: add videos and prepare the data set again."
+            "validated on one class: add videos and prepare the dataset again."
         )
 
 
 def _decode_dictionaries(table: pa.Table) -> pa.Table:
-    """Decode dictionary columns, whose dictionaries differ between data sets."""
+    """Decode dictionary columns, since dictionaries differ between datasets."""
     return pa.table(
         {
             name: column.cast(column.type.value_type)
@@ -261,7 +240,7 @@ def check_setup(setup: TrainSetup) -> None:
     if setup.pipeline.reconstruct == "real" and facts.unlabelled_faces:
         raise ValueError(
             "Expected reconstruct 'all' with unlabelled faces, which train the decoder only; got "
-            "'real', but their class is unknown. Omit one of both options."
+            "'real', but their class is unknown. Omit one of the two options."
         )
     if not setup.model.decoder and facts.unlabelled_faces:
         raise ValueError(

@@ -1,4 +1,4 @@
-"""The data benchmark measures a valid data set, and times as documented."""
+"""The data benchmark measures a valid dataset, and times as documented."""
 
 import argparse
 import sys

@@ -385,10 +385,10 @@ def test_resuming_with_another_data_set_names_what_differs(
 def test_resuming_what_is_no_run_is_one_clear_line(tmp_path, prepared_set, capfd):
     (tmp_path / "empty").mkdir()
     for folder in (tmp_path / "empty", tmp_path / "nowhere"):
-        parts = (f"a run folder to resume; got {folder}", "holds no options.json", "--out DIR")
+        parts = (f"a run folder to resume; got {folder}", "has no options.json", "--out DIR")
         assert_train_refused(["--resume", str(folder)], capfd, *parts)
     assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
-    # A data set has options as well, but those of no training.
+    # A dataset has options as well, but those of no training.
     before = snapshot(prepared_set)
     assert_train_refused(["--resume", str(prepared_set)], capfd, "to hold the group 'location'")
     assert snapshot(prepared_set) == before

@@ -1,5 +1,6 @@
 import pytest
 
+from jdfd_keras.client import InvalidMetadata
 from jdfd_keras.client.metadata import Calibration, ModelMetadata, read_metadata, write_metadata
 from jdfd_keras.options import FaceOptions
 
@@ -13,7 +14,7 @@ def answer(texts):
 @pytest.mark.parametrize("calibration", [None, Calibration(temperature=1.25, threshold=0.75)])
 def test_written_metadata_is_read_back(calibration):
     metadata = ModelMetadata(FACES, calibration, "detector", 3, "abc")
-    assert read_metadata(answer(write_metadata(metadata))) == metadata
+    assert read_metadata(answer(write_metadata(metadata)), "model") == metadata
 
 
 @pytest.mark.parametrize(
@@ -33,8 +34,8 @@ def test_written_metadata_is_read_back(calibration):
 )
 def test_invalid_texts_are_an_error(wrong):
     texts = write_metadata(ModelMetadata(FACES, Calibration(), "detector", 3, "abc")) | wrong
-    with pytest.raises(OSError, match="readable metadata; got .*export it again"):
-        read_metadata(answer(texts))
+    with pytest.raises(InvalidMetadata, match="readable metadata .*; got .*Export it again"):
+        read_metadata(answer(texts), "model")
 
 
 def test_a_model_of_another_format_version_is_rejected_with_a_way_out():
@@ -42,10 +43,10 @@ def test_a_model_of_another_format_version_is_rejected_with_a_way_out():
     texts["alignment.json"] = texts["alignment.json"].replace(
         '"format_version": 1', '"format_version": 2'
     )
-    with pytest.raises(OSError, match="with format_version 1; got 2. Export it again"):
-        read_metadata(answer(texts))
+    with pytest.raises(InvalidMetadata, match="model to have .* of format_version 1; got 2. Exp"):
+        read_metadata(answer(texts), "model")
 
 
 def test_too_few_texts_are_an_error():
-    with pytest.raises(OSError, match="readable metadata"):
-        read_metadata(lambda names: [b"{}"])
+    with pytest.raises(InvalidMetadata, match="readable metadata"):
+        read_metadata(lambda names: [b"{}"], "model")

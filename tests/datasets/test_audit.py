@@ -87,7 +87,7 @@ def faces_of(row, rng, **fields):
 
 
 def write_set(folder, videos, rows, suffix="parquet", listing=LISTING, **options):
-    """Write a prepared data set without its shards, which only images of faces need."""
+    """Write a prepared dataset without its shards, which only images of faces need."""
     folder.mkdir(exist_ok=True)
     groups = {
         "faces": FaceOptions(),
@@ -105,7 +105,7 @@ def write_set(folder, videos, rows, suffix="parquet", listing=LISTING, **options
 
 @pytest.fixture
 def make_set(tmp_path):
-    """Return a function that writes a data set of videos with two different faces each."""
+    """Return a function that writes a dataset of videos with two different faces each."""
     rng = np.random.default_rng(0)
 
     def make(name, videos, *more_faces, **written):
@@ -157,7 +157,7 @@ def test_the_report_begins_with_the_faces_of_each_split(prepared_set):
     header = " | ".join(f"{split} {('real', 'fake')[label]}" for split, label in columns)
     counts = " | ".join(str(faces[column]) for column in columns)
     page = render_audit(audit([prepared_set]))
-    assert page.index(f"| data set | split | {header} |") < page.index("## Leakage")
+    assert page.index(f"| dataset | split | {header} |") < page.index("## Leakage")
     assert f"| prepared | official | {counts} |" in page
 
 
@@ -273,7 +273,7 @@ def test_common_sources_of_data_sets_are_listed_even_in_one_split(make_set):
     expected = CommonSources(("a", "b"), 3, ["ffpp/0", "ffpp/1", "ffpp/2"])
     assert result.common_sources == [expected]
     assert "a and b share 3 sources, such as ffpp/0, ffpp/1, ffpp/2." in render_audit(result)
-    assert "No source is in two of the data sets." in render_audit(audit(made[1:]))
+    assert "No source is in two of the datasets." in render_audit(audit(made[1:]))
 
 
 def test_data_sets_with_different_alignments_are_mentioned(make_set):
@@ -418,7 +418,7 @@ def test_a_repeated_data_set_raises_an_error(make_set, tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(made)
     monkeypatch.chdir(tmp_path)
     for again in (made, str(made), tmp_path / "link", "a", "b/../a"):
-        with pytest.raises(ValueError, match=r"Expected each data set once; got .*Omit the"):
+        with pytest.raises(ValueError, match=r"Expected each dataset once; got .*Omit the"):
             audit([made, other, again])
 
 
@@ -438,7 +438,7 @@ def test_a_folder_that_is_not_a_prepared_data_set_raises_an_error(make_set, tmp_
 
 @pytest.fixture
 def duplicated_sets(prepared_set, tmp_path):
-    """Return a data set, and a copy of it with other names and splits."""
+    """Return a dataset, and a copy of it with other names and splits."""
     other = tmp_path / "other"
     shutil.copytree(prepared_set, other)
     swapped = {"train": "test", "test": "train", "val": "val"}
@@ -475,7 +475,7 @@ def test_near_duplicates_are_drawn_and_those_of_an_earlier_audit_removed(duplica
     written = json.loads((out / "audit.json").read_text(encoding="utf-8"))
     assert written == result.to_dict()
     assert AuditResult.from_dict(written) == result
-    # Every training video of one data set is a test video of the other.
+    # Every training video of one dataset is a test video of the other.
     faces = Counter(row.video_id for row in read_manifest(duplicated_sets[0]) if row.split != "val")
     same = {}
     for pair in result.near_duplicates:
@@ -545,7 +545,7 @@ def test_the_command_reports_a_folder_that_is_not_a_prepared_data_set(tmp_path, 
     assert main(["audit", str(tmp_path)]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "jdfd-keras audit: Expected a prepared data set" in captured.err
+    assert "jdfd-keras audit: Expected a prepared dataset" in captured.err
 
 
 def test_compression_that_separates_the_classes_is_a_shortcut(make_set):

@@ -305,7 +305,7 @@ def files(tmp_path, monkeypatch):
     ("path", "options", "error", "message"),
     [
         ("none.mp4", {}, FileNotFoundError, "none.mp4, which does not exist"),
-        ("folder", {}, FileNotFoundError, "Expected a prepared data set in folder"),
+        ("folder", {}, FileNotFoundError, "Expected a prepared dataset in folder"),
         ("wall.mp4", {"faces": FaceOptions(margin=0.5)}, ValueError, "margin"),
         ("wall.mp4", {"filters": FilterOptions(max_yaw=91)}, ValueError, "max_yaw"),
         ("notes.txt", {}, OSError, "Expected a video"),

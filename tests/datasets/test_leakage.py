@@ -239,7 +239,7 @@ def test_the_description_has_the_counts_and_the_subsets():
 
 
 def test_no_leakage_raises_no_error():
-    raise_on_leakage(Leakage([], []), "the data set", "Split it again.")
+    raise_on_leakage(Leakage([], []), "the dataset", "Split it again.")
 
 
 @pytest.mark.parametrize(
@@ -270,7 +270,7 @@ def test_no_leakage_raises_no_error():
     ids=["a source", "a pair", "more than are named", "as many as are named"],
 )
 def test_leakage_raises_an_error_with_the_first_examples(leakage, counts, named):
-    with pytest.raises(ValueError, match="Expected the data set to share no footage; got") as error:
-        raise_on_leakage(leakage, "the data set", "Split it again.")
+    with pytest.raises(ValueError, match="Expected the dataset to share no footage; got") as error:
+        raise_on_leakage(leakage, "the dataset", "Split it again.")
     assert counts in str(error.value)
     assert str(error.value).endswith(named)

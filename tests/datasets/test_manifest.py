@@ -235,7 +235,7 @@ def damage_line_3(folder, old, new):
 )
 def test_a_damaged_row_is_an_error_with_its_line(tmp_path, old, new):
     damage_line_3(tmp_path, old, new)
-    with pytest.raises(ValueError, match=r"in line 3 of .*videos\.csv.*prepare the data set again"):
+    with pytest.raises(ValueError, match=r"in line 3 of .*videos\.csv.*prepare the dataset again"):
         read_videos(tmp_path)
 
 
@@ -250,26 +250,26 @@ def test_a_damaged_row_is_an_error_with_its_line(tmp_path, old, new):
 )
 def test_a_value_of_another_type_is_an_error_with_its_line(tmp_path, old, new):
     damage_line_3(tmp_path, old, new)
-    with pytest.raises(ValueError, match=r"in line 3 of .*videos\.csv.*prepare the data set again"):
+    with pytest.raises(ValueError, match=r"in line 3 of .*videos\.csv.*prepare the dataset again"):
         read_videos(tmp_path)
 
 
 def test_a_csv_table_that_is_not_utf_8_is_an_error(tmp_path):
     damage_line_3(tmp_path, b"cut short", b"cut \xff short")
-    with pytest.raises(ValueError, match=r"videos\.csv; got .*utf-8.*prepare the data set again"):
+    with pytest.raises(ValueError, match=r"videos\.csv; got .*utf-8.*prepare the dataset again"):
         read_videos(tmp_path)
 
 
 def test_an_unclosed_quote_is_an_error(tmp_path):
     damage_line_3(tmp_path, b"no face was", b'"no face was')
-    with pytest.raises(ValueError, match=r"in line \d of .*videos\.csv.*prepare the data set ag"):
+    with pytest.raises(ValueError, match=r"in line \d of .*videos\.csv.*prepare the dataset ag"):
         read_videos(tmp_path)
 
 
 @pytest.mark.parametrize("content", [b"", b"video_id,path\na,b\n", b"\x80\xff\x00\n1\n"])
 def test_a_table_of_other_columns_or_none_is_an_error(tmp_path, suffix, content):
     (tmp_path / f"manifest.{suffix}").write_bytes(content)
-    with pytest.raises(ValueError, match=r"Expected .*; got .* prepare the data set again"):
+    with pytest.raises(ValueError, match=r"Expected .*; got .* prepare the dataset again"):
         read_manifest(tmp_path)
 
 
@@ -286,7 +286,7 @@ def test_a_parquet_table_of_other_columns_is_an_error(tmp_path):
     for other in others:
         pq.write_table(other, tmp_path / "manifest.parquet")
         for columns in (None, ["video_id"]):
-            with pytest.raises(ValueError, match=r"Expected .*; got .* prepare the data set again"):
+            with pytest.raises(ValueError, match=r"Expected .*; got .* prepare the dataset again"):
                 read_faces(tmp_path, columns=columns)
 
 
@@ -295,7 +295,7 @@ def test_a_truncated_parquet_table_is_an_error(tmp_path):
     content = path.read_bytes()
     for length in range(0, len(content), len(content) // 50):
         path.write_bytes(content[:length])
-        with pytest.raises(ValueError, match=r"Expected .*; got .* prepare the data set again"):
+        with pytest.raises(ValueError, match=r"Expected .*; got .* prepare the dataset again"):
             read_videos(tmp_path)
 
 
@@ -313,7 +313,7 @@ def test_a_wrong_byte_in_a_parquet_table_is_an_error_or_harmless(tmp_path):
         try:
             assert read_videos(tmp_path) == rows
         except ValueError as error:
-            assert "prepare the data set again" in str(error)
+            assert "prepare the dataset again" in str(error)
 
 
 @pytest.mark.parametrize("read", [read_faces, read_manifest, read_videos])

@@ -17,25 +17,29 @@ from jdfd_keras.datasets import pipeline
 from jdfd_keras.evaluation import eval_data
 from jdfd_keras.evaluation import evaluate as module
 from jdfd_keras.evaluation.calibrate import calibrate, digest_model
-from jdfd_keras.evaluation.eval_data import EvalSet, Excluded
+from jdfd_keras.evaluation.eval_data import EvalSet, Excluded, TrainingProtocol
 from jdfd_keras.evaluation.evaluate import evaluate, join_manifest, predict_dataset
 from jdfd_keras.evaluation.metrics import Estimate
-from jdfd_keras.evaluation.report import Coverage, choose_errors
+from jdfd_keras.evaluation.report import Coverage, Report, choose_errors
 from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.evaluation.scores_file import read_scores, write_scores
+from jdfd_keras.io.files import save_options
 from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import (
+    AugmentOptions,
     CalibrateOptions,
     EvaluateOptions,
     FaceOptions,
     FilterOptions,
     ModelOptions,
     SplitOptions,
+    TrainOptions,
+    UnlabelledOptions,
 )
 from jdfd_keras.reporting.evaluation_folder import write_calibration_figures, write_evaluation
 from jdfd_keras.reporting.render_report import render_markdown
 from jdfd_keras.reporting.report_text import summarize_calibration
-from jdfd_keras.training.run_folder import write_provenance
+from jdfd_keras.training.run_folder import DataFacts, TrainedModel, write_provenance
 
 SIZE = 8
 DIGEST = hashlib.sha256(b"the stand-in").hexdigest()
@@ -135,7 +139,8 @@ def lend_rooms(monkeypatch, model, faces):
         monkeypatch.setattr(eval_data, "read_videos", lambda directory: list(videos))
         monkeypatch.setattr(eval_data, "load_options", load_options)
         monkeypatch.setattr(pipeline, "load_faces", load_faces)
-        monkeypatch.setattr(module, "load_run_model", lambda path: (model, FaceOptions()))
+        loaded = TrainedModel(model, FaceOptions())
+        monkeypatch.setattr(module, "load_run_model", lambda path: loaded)
         monkeypatch.setattr(module, "digest_model", lambda path: DIGEST)
         monkeypatch.setattr(
             module,
@@ -228,7 +233,8 @@ def test_a_report_without_decoder_differs_only_in_the_reconstruction(
     lend_rooms(make_rows())
     options = EvaluateOptions(reconstruction=True, n_resamples=100)
     full = evaluate("detector.keras", tmp_path, options)
-    monkeypatch.setattr(module, "load_run_model", lambda path: (baseline, FaceOptions()))
+    loaded = TrainedModel(baseline, FaceOptions())
+    monkeypatch.setattr(module, "load_run_model", lambda path: loaded)
     report = evaluate("detector.keras", tmp_path, options)
 
     assert report == dataclasses.replace(full, reconstruction=None)
@@ -602,7 +608,15 @@ def test_exhausted_memory_raises_with_a_batch_size(lend_rooms, tmp_path, monkeyp
 def test_the_training_of_a_model_file_comes_from_its_run(lend_rooms, tmp_path):
     lend_rooms(make_rows())
     (tmp_path / "run").mkdir()
-    (tmp_path / "run/options.json").write_text('{"data": {"name": "ffpp"}, "train": {"seed": 3}}')
+    training = TrainingProtocol(
+        data=DataFacts("ffpp", "d", 4, 0, 2, "none"),
+        split=SplitOptions("strict"),
+        train=TrainOptions(seed=3),
+        unlabelled=UnlabelledOptions(("celebdf",)),
+        augment=AugmentOptions(),
+    )
+    save_options(tmp_path / "run/options.json", **vars(training))
     report = evaluate(tmp_path / "run/best.keras", tmp_path, EvaluateOptions(n_resamples=0))
-    assert report.protocol.training == {"data": {"name": "ffpp"}, "train": {"seed": 3}}
-    assert "Trained on ffpp" in render_markdown(report)
+    assert report.protocol.training == training
+    assert "Trained on ffpp (strict splits, seed 3)" in render_markdown(report)
+    assert Report.from_dict(json.loads(json.dumps(report.to_dict()))).protocol == report.protocol

@@ -75,5 +75,5 @@ def test_a_path_that_is_not_a_model_is_an_error_in_three_parts(exported, tmp_pat
         "file": "a file",
         "1": "a single version",
     }[name]
-    with pytest.raises(OSError, match=f"Expected .*{name}.* got {reason}.* Make one with"):
+    with pytest.raises(OSError, match=f"Expected .*{name}.* got {reason}.* Create one with"):
         find_versions(tmp_path / name)

@@ -284,7 +284,7 @@ def test_no_output_replaces_an_input_or_another_output(inputs, use, tmp_path):
             ValueError,
             "which is another output",
         ),
-        ({"report": tmp_path / "model" / "a.html"}, ValueError, "within the model"),
+        ({"report": tmp_path / "model" / "a.html"}, ValueError, "inside the model"),
         ({"report": tmp_path}, IsADirectoryError, "a file to write to; got the folder"),
         ({"report": "nowhere/page.html"}, FileNotFoundError, "an existing folder.*got nowhere"),
         ({"out": tmp_path / "file"}, NotADirectoryError, "for the verdicts.* got .*file is a"),

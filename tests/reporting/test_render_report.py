@@ -185,7 +185,7 @@ def test_rates_below_one_real_video_are_flagged(num_real, sentence):
 def test_the_aggregation_is_stated():
     assert "A video's score is the mean of its face scores." in render_markdown(make_report())
     page = render_markdown(make_report(options={"aggregation": "track"}))
-    assert "A video's score is the highest mean score of the people in it." in page
+    assert "A video's score is the highest mean score of its tracks, one for each person." in page
 
 
 def test_the_summary_states_both_levels_and_excluded_videos():
@@ -309,17 +309,24 @@ def test_faces_extracted_with_other_options_are_flagged():
     assert "other options" not in render_markdown(make_report(protocol={"data": data}))
 
 
+def trained_on(name):
+    facts = {"digest": "d", "train_faces": 4, "unlabelled_faces": 0, "val_faces": 2}
+    return {
+        "data": {"name": name, "leakage": "none", **facts},
+        "split": {"split": "official"},
+        "train": {"seed": 7},
+        "unlabelled": {},
+        "augment": {},
+    }
+
+
 def test_training_and_test_data_are_stated():
     page = render_markdown(make_report())
     assert "The training data is unknown. Leakage: none found." in page
     assert "Tested on" not in page
     protocol = {
         "data": {"clips": {"faces": FACES, "split": {"split": "source"}}},
-        "training": {
-            "data": {"name": "ffpp"},
-            "split": {"split": "official"},
-            "train": {"seed": 7},
-        },
+        "training": trained_on("ffpp"),
     }
     page = render_markdown(make_report(protocol=protocol))
     assert (
@@ -397,7 +404,7 @@ def test_the_hardest_faces_are_only_called_errors_if_they_are():
 def test_unknown_coverage_is_stated():
     unknown = make_report(protocol={"coverage": UNKNOWN})
     section = find_section(render_markdown(unknown), "Videos without a score")
-    assert section == "Unknown: give the datasets to list them."
+    assert section == "Unknown: pass the datasets to list them."
 
 
 NASTY = "<script>alert(1)</script> | ![x](missing.png) [y](http://z) \\"
@@ -425,7 +432,7 @@ def test_names_cannot_inject_markup(tmp_path):
             "data": {NASTY: {"split": {"split": "paper"}, "faces": FACES}},
             "training_faces": {**FACES, "face_size": 71},
             "calibration": calibration,
-            "training": {NASTY: NASTY, "data": {"name": NASTY}},
+            "training": trained_on(NASTY),
             "leakage": NASTY,
         },
         excluded=[Excluded(NASTY, NASTY, True, NASTY)],
@@ -456,7 +463,7 @@ def test_a_title_states_model_data_and_split():
 
 def test_tied_scores_are_not_called_separable():
     page = render_markdown(make_report({**FOUR, "score": [0.5] * 4}, n_resamples=100))
-    assert "There is no interval: every resample gives the same AUC." in page
+    assert "There is no interval: every resample has the same AUC." in page
     assert "separated perfectly" not in page
     inverted = render_markdown(
         make_report({**FOUR, "score": [0.9, 0.8, 0.2, 0.1]}, n_resamples=100)
@@ -487,7 +494,7 @@ def test_the_summary_of_a_calibration_notes_what_is_doubtful():
     assert lines[:3] == [
         "temperature 2: calibration error of faces 0.100 -> 0.300, of videos 0.200 -> 0.250",
         "threshold 0.5 for a false positive rate of at most 0.05",
-        "uncertain from 0.25 to 0.75; real videos: 11 real, 1 uncertain, 0 fake, "
+        "uncertain from 0.25 to 0.75; real videos: 11 real, 1 uncertain, 0 fake; "
         "fake videos: 0 real, 0 uncertain, 1 fake",
     ]
     assert "the threshold is set by a single video" in lines[3]

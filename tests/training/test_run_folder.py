@@ -1,12 +1,16 @@
 """Loading the model of a run: which models are detectors, and their precision."""
 
+import zipfile
+
 import keras
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import FaceOptions, ModelOptions
-from jdfd_keras.training.run_folder import load_run_model
+from jdfd_keras.training.run_folder import load_run_model, read_provenance
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +45,7 @@ def test_a_detector_trained_in_mixed_precision_is_loaded_in_float32(
         "the test would pass with any precision"
     )
 
-    model, _ = load_run_model(tmp_path)
+    model = load_run_model(tmp_path).model
     outputs = model.predict(face_batch, verbose=0)
     assert {layer.compute_dtype for layer in model.layers} == {"float32"}
     np.testing.assert_allclose(outputs["classification"], expected["classification"], atol=1e-6)
@@ -56,12 +60,22 @@ def test_a_detector_without_decoder_is_loaded(tmp_path, face_batch):
         ModelOptions(image_size=71, latent_dim=16, encoder_weights="none", decoder=False)
     )
     model.save(tmp_path / "baseline.keras")
-    loaded, faces = load_run_model(tmp_path / "baseline.keras")
-    assert faces == FaceOptions(face_size=71)
-    outputs = loaded.predict(face_batch, verbose=0)
+    loaded = load_run_model(tmp_path / "baseline.keras")
+    assert loaded.faces == FaceOptions(face_size=71)
+    outputs = loaded.model.predict(face_batch, verbose=0)
     assert set(outputs) == {"classification"}
     direct = model(face_batch.astype(np.float32), training=False)["classification"]
     np.testing.assert_allclose(outputs["classification"], direct, atol=1e-6)
+
+
+def test_a_run_of_another_format_version_is_refused_before_its_model_is_loaded(tmp_path):
+    with zipfile.ZipFile(tmp_path / "best.keras", "w") as archive:
+        archive.writestr("config.json", "of another version")
+    pq.write_table(pa.table({"video_id": ["a"]}), tmp_path / "training_faces.parquet")
+    (tmp_path / "options.json").write_text('{"format_version": 2, "faces": {}}')
+    for read in (load_run_model, read_provenance):
+        with pytest.raises(ValueError, match="Expected format_version 1 in .*; got 2"):
+            read(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -101,9 +101,9 @@ def test_the_run_folder_has_the_options_of_the_run(finished_run):
 
 
 def test_a_trained_model_is_loaded_with_the_options_of_its_faces(finished_run, face_batch):
-    model, faces = load_run_model(finished_run.directory)
-    assert faces == FaceOptions(frames_per_video=4, face_size=71)
-    assert model.predict(face_batch, verbose=0)["classification"].shape == (4, 1)
+    loaded = load_run_model(finished_run.directory)
+    assert loaded.faces == FaceOptions(frames_per_video=4, face_size=71)
+    assert loaded.model.predict(face_batch, verbose=0)["classification"].shape == (4, 1)
 
 
 def test_a_finished_run_is_left_unchanged(prepared_set, finished_run):
@@ -160,7 +160,7 @@ def test_a_seed_out_of_range_is_rejected(prepared_set, tmp_path, seed):
 
 
 def test_a_folder_that_is_not_a_prepared_data_set_is_rejected(tmp_path):
-    with pytest.raises(OSError, match="Expected a prepared data set"):
+    with pytest.raises(OSError, match="Expected a prepared dataset"):
         train(tmp_path, tmp_path / "run", TINY, ADAM, TWO_EPOCHS)
 
 

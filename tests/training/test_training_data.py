@@ -1,4 +1,4 @@
-"""Faces of a training: those of its data set, and others with hidden labels."""
+"""Faces of a training: those of its dataset, and others with hidden labels."""
 
 import dataclasses
 import json
@@ -167,7 +167,7 @@ def test_an_unlabelled_set_without_training_faces_is_rejected_with_its_folder(
 def test_an_unlabelled_folder_that_is_not_a_data_set_is_rejected_with_its_path(
     prepared_set, tmp_path
 ):
-    with pytest.raises(OSError, match=f"prepared data set in {tmp_path}"):
+    with pytest.raises(OSError, match=f"prepared dataset in {tmp_path}"):
         load(prepared_set, tmp_path)
 
 

@@ -1,6 +1,6 @@
-"""Data sets on disk to lists of videos with labels, sources and splits.
+"""Layouts of datasets on disk: lists of their videos with labels, sources and splits.
 
-One module per layout, each a function of the file names of a data set. Opens no video.
+One module per layout, each a function of the file names of a dataset. Opens no video.
 """
 
 import dataclasses
@@ -19,11 +19,11 @@ from jdfd_keras.options import LAYOUTS, PrepareOptions
 def list_videos(
     store: Store, options: PrepareOptions, files: Iterable[str] | None = None
 ) -> Listing:
-    """List the videos of a data set.
+    """List the videos of a dataset.
 
     Args:
-        store: Root of the data set.
-        options: Layout and, for data sets with several, compression and manipulations.
+        store: Root of the dataset.
+        options: Layout and, for datasets with several, compression and manipulations.
         files: Its file names, if they were listed before.
 
     Returns:
@@ -32,7 +32,7 @@ def list_videos(
     Raises:
         OSError: If the folder, or a list that the layout requires, does not exist.
         ValueError: If the layout is unknown; if the folder does not have it (the message names
-            the expected folders); if a list of the data set is invalid; or if the options select
+            the expected folders); if a list of the dataset is invalid; or if the options select
             no videos.
 
     Example:
@@ -65,11 +65,11 @@ def list_videos(
 def _select(listing: Listing, name: str, options: PrepareOptions) -> Listing:
     """Select the requested compression and manipulations, and all real videos."""
     requested = _split_names(options.manipulations)
-    known = {video.manipulation for video in listing.videos} - {""}
-    if requested - known:
+    existing = {video.manipulation for video in listing.videos} - {""}
+    if requested - existing:
         raise ValueError(
-            f"Expected manipulations of {name}, which has {', '.join(sorted(known)) or 'none'}; "
-            f"got {', '.join(sorted(requested - known))}. Check the spelling."
+            f"Expected manipulations of {name}, which has {', '.join(sorted(existing)) or 'none'}; "
+            f"got {', '.join(sorted(requested - existing))}. Check the spelling."
         )
     videos = [
         video

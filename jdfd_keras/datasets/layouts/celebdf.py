@@ -1,7 +1,7 @@
 """Celeb-DF, versions 1 and 2, in the layout of its archive.
 
-    Celeb-real/id0_0000.mp4             a clip of person 0
-    Celeb-synthesis/id0_id1_0000.mp4    the same clip with the face of person 1
+    Celeb-real/id0_0000.mp4             a clip of subject 0
+    Celeb-synthesis/id0_id1_0000.mp4    the same clip with the face of subject 1
     YouTube-real/00170.mp4
     List_of_testing_videos.txt          the published test list, in which 1 is real
 
@@ -26,8 +26,8 @@ NAMES = {
 def list_celebdf(root: DatasetFiles, *, version: str) -> Listing:
     """List Celeb-DF: the published test list for testing, all other videos for training.
 
-    The source of a fake is the clip that was manipulated, such as `id0_0000`; the clip that the
-    new face comes from is not published. `Listing.subjects` has both people.
+    The source of a fake is the clip that was manipulated, such as `id0_0000`; the clip with the
+    new face is not published. `Listing.subjects` has both subjects.
 
     Args:
         root: Folder of the extracted archive.
@@ -45,18 +45,18 @@ def list_celebdf(root: DatasetFiles, *, version: str) -> Listing:
         >>> list_celebdf(root, version="v2").videos[0].split  # doctest: +SKIP
         'train'
     """
-    found, unrecognized = {}, []
+    clips, unrecognized = {}, []
     for path in root.media():
         clip = _parse(path)
         if clip is None:
             unrecognized.append(path)
         else:
-            found[path] = clip
-    if not found:
+            clips[path] = clip
+    if not clips:
         raise layout_error(root, "Celeb-DF", [f"{folder}/" for folder in NAMES])
     test = _read_test_list(root)
     videos, subjects = [], {}
-    for path, (folder, ids) in found.items():
+    for path, (folder, ids) in clips.items():
         video_id = f"celebdf/{version}/{path.removesuffix('.mp4')}"
         if folder == "YouTube-real":
             source = f"youtube{ids[0]}"
@@ -76,7 +76,7 @@ def list_celebdf(root: DatasetFiles, *, version: str) -> Listing:
                 split="test" if path in test else "train",
             )
         )
-    return Listing(sort_videos(videos), sorted(test - set(found)), unrecognized, subjects)
+    return Listing(sort_videos(videos), sorted(test - set(clips)), unrecognized, subjects)
 
 
 def _parse(path: str) -> tuple[str, tuple[str, ...]] | None:
@@ -95,7 +95,7 @@ def _read_test_list(root: DatasetFiles) -> set[str]:
     if TEST_LIST not in root.files:
         raise FileNotFoundError(
             f"Expected the published test list at {list_path}; got no such file. Copy it from the "
-            "archive of Celeb-DF, where it is beside the folders of videos."
+            "archive of Celeb-DF, where it is next to the folders of videos."
         )
     test, invalid = set(), []
     for line in root.read(TEST_LIST).splitlines():

@@ -1,4 +1,4 @@
-"""The DeepFake Detection Challenge data set: folders of videos, each with a metadata.json.
+"""The DeepFake Detection Challenge dataset: folders of videos, each with a metadata.json.
 
     dfdc_train_part_0/metadata.json    {"a.mp4": {"label": "FAKE", "split": "train",
     dfdc_train_part_0/a.mp4                       "original": "b.mp4"}, ...}
@@ -53,14 +53,14 @@ def list_dfdc(root: DatasetFiles) -> Listing:
     ]
     if not folders:
         raise layout_error(
-            root, f"DFDC (a {METADATA} beside the videos)", ["dfdc_train_part_0/ ..."]
+            root, f"DFDC (a {METADATA} next to the videos)", ["dfdc_train_part_0/ ..."]
         )
     media = set(root.media())
-    videos, missing, known = [], [], set()
+    videos, missing, listed = [], [], set()
     for folder in folders:
         for name, entry in _read_metadata(root, f"{folder}{METADATA}").items():
             path = f"{folder}{name}"
-            known.add(path)
+            listed.add(path)
             if path not in media:
                 missing.append(path)
                 continue
@@ -79,13 +79,14 @@ def list_dfdc(root: DatasetFiles) -> Listing:
             )
     if not videos:
         raise ValueError(
-            f"Expected the videos of DFDC beside {', '.join(f'{f}{METADATA}' for f in folders[:3])}"
-            f" in {root.store.location}; got none of the {plural(len(missing), 'video')} in the "
+            "Expected the videos of DFDC next to "
+            f"{', '.join(f'{folder}{METADATA}' for folder in folders[:3])} in "
+            f"{root.store.location}; got none of the {plural(len(missing), 'video')} in the "
             "metadata. Extract the archives there."
         )
     if {video.split for video in videos} == {"train"}:
         videos = [dataclasses.replace(video, split="") for video in videos]
-    return Listing(sort_videos(videos), sorted(missing), sorted(media - known))
+    return Listing(sort_videos(videos), sorted(missing), sorted(media - listed))
 
 
 def _read_metadata(root: DatasetFiles, name: str) -> dict[str, dict[str, Any]]:
@@ -104,16 +105,16 @@ def _read_metadata(root: DatasetFiles, name: str) -> dict[str, dict[str, Any]]:
 
 
 def _parse_label(root: DatasetFiles, path: str, entry: dict[str, Any]) -> int:
-    key, known = ("is_fake", IS_FAKE) if "is_fake" in entry else ("label", LABELS)
+    key, labels = ("is_fake", IS_FAKE) if "is_fake" in entry else ("label", LABELS)
     label = entry.get(key)
     if label is None:
         return UNLABELLED
-    if str(label) not in known:
+    if str(label) not in labels:
         raise ValueError(
-            f"Expected {key} to be {' or '.join(known)} for {path} in its {METADATA} in "
+            f"Expected {key} to be {' or '.join(labels)} for {path} in its {METADATA} in "
             f"{root.store.location}; got {label!r}. Download it again."
         )
-    return known[str(label)]
+    return labels[str(label)]
 
 
 def _parse_split(root: DatasetFiles, path: str, entry: dict[str, Any]) -> str:

@@ -22,12 +22,12 @@ from jdfd_keras.datasets.videos import DatasetFiles, Listing, Video, layout_erro
 
 YOUTUBE, ACTORS = "youtube", "actors"
 SWAPS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
-OF_ACTORS = "DeepFakeDetection"
+ACTOR_SWAPS = "DeepFakeDetection"
 NOT_REQUESTED = "not in --manipulations"
 COMPRESSIONS = ("raw", "c23", "c40")
 VIDEO_PATH = re.compile(
     rf"(?:original_sequences/({YOUTUBE}|{ACTORS})|manipulated_sequences/"
-    rf"({'|'.join([*SWAPS, OF_ACTORS])}))/({'|'.join(COMPRESSIONS)})/videos/([^/]+)\.mp4"
+    rf"({'|'.join([*SWAPS, ACTOR_SWAPS])}))/({'|'.join(COMPRESSIONS)})/videos/([^/]+)\.mp4"
 )
 ONE_ACTOR = re.compile(r"([0-9][0-9])__\w+")
 TWO_ACTORS = re.compile(r"([0-9][0-9])_([0-9][0-9])__\w+")
@@ -68,7 +68,7 @@ def list_faceforensics(root: DatasetFiles, manipulations: Collection[str] = ()) 
 
     DeepFakeDetection and the real videos of its actors have no official split, and would change
     the test split of the others. They are listed only on request, and then all for testing, as
-    in published evaluations; they share no person with the others.
+    in published evaluations; they share no subject with the others.
 
     Args:
         root: The folder that contains original_sequences/ and manipulated_sequences/.
@@ -90,11 +90,11 @@ def list_faceforensics(root: DatasetFiles, manipulations: Collection[str] = ()) 
     swaps = {f"{name}_{clip.partner}" for name, clip in clips.items()}
     expected = {YOUTUBE: set(clips)} | dict.fromkeys(SWAPS, swaps)
 
-    requested = {ACTORS, OF_ACTORS} if OF_ACTORS in manipulations else set()
-    if not manipulations or set(manipulations) - {OF_ACTORS}:
+    requested = {ACTORS, ACTOR_SWAPS} if ACTOR_SWAPS in manipulations else set()
+    if not manipulations or set(manipulations) - {ACTOR_SWAPS}:
         requested |= {YOUTUBE, *SWAPS}
 
-    videos, unrecognized, found, excluded = [], [], {}, {}
+    videos, unrecognized, names_by_folder, excluded = [], [], {}, {}
     for path in root.media():
         match = VIDEO_PATH.fullmatch(path)
         video = match and _describe(path, *match.groups(), expected)
@@ -103,10 +103,10 @@ def list_faceforensics(root: DatasetFiles, manipulations: Collection[str] = ()) 
         elif video:
             videos.append(video)
             folder, name = path.rsplit("/", 1)
-            found.setdefault((folder, match[1] or match[2]), set()).add(name)
+            names_by_folder.setdefault((folder, match[1] or match[2]), set()).add(name)
             if match[2] in SWAPS:
                 real_folder = f"original_sequences/{YOUTUBE}/{match[3]}/videos"
-                found.setdefault((real_folder, YOUTUBE), set())
+                names_by_folder.setdefault((real_folder, YOUTUBE), set())
         elif "/masks/" not in path:  # published beside the videos
             unrecognized.append(path)
     if not videos and not excluded:
@@ -115,13 +115,13 @@ def list_faceforensics(root: DatasetFiles, manipulations: Collection[str] = ()) 
             "FaceForensics++",
             [
                 *(f"original_sequences/{kind}/c23/videos" for kind in (YOUTUBE, ACTORS)),
-                *(f"manipulated_sequences/{kind}/c23/videos" for kind in (*SWAPS, OF_ACTORS)),
+                *(f"manipulated_sequences/{kind}/c23/videos" for kind in (*SWAPS, ACTOR_SWAPS)),
                 "(or raw, c40)",
             ],
         )
     missing = [
         f"{folder}/{name}.mp4"
-        for (folder, kind), names in sorted(found.items())
+        for (folder, kind), names in sorted(names_by_folder.items())
         for name in sorted(expected.get(kind, ()))
         if f"{name}.mp4" not in names
     ]
@@ -136,7 +136,7 @@ def _describe(
     name: str,
     expected: dict[str, set[str]],
 ) -> Video | None:
-    """Return the video at a path; None if the data set has none of that name."""
+    """Return the video at a path; None if the dataset has none of that name."""
     kind = real or manipulation
     if kind in expected:
         if name not in expected[kind]:

@@ -35,10 +35,10 @@ LABELS = {name: label for label, name in LABEL_NAMES.items()}
 
 
 def list_folder(root: DatasetFiles, name: str = "") -> Listing:
-    """List your own data set: `real/` and `fake/`, optionally in `train/`, `val/` and `test/`.
+    """List your own dataset: `real/` and `fake/`, optionally in `train/`, `val/` and `test/`.
 
-    A folder in `fake/` names the manipulation. The sources of a fake are the real videos whose
-    names are in its name: `fake/anna_bob.mp4` shows `real/anna.mp4` and `real/bob.mp4`, and
+    A folder in `fake/` names the manipulation. The sources of a fake are the real videos with
+    names that occur in its name: `fake/anna_bob.mp4` shows `real/anna.mp4` and `real/bob.mp4`, and
     `fake/0000_fake.mp4` shows `real/0000.mp4`. Files with the same name, without the suffix,
     share their source. Images in a subfolder, such as the frames of one video, take its name:
     `real/anna/0001.png` shows `anna`. Hidden files and folders are ignored. Videos in
@@ -46,8 +46,8 @@ def list_folder(root: DatasetFiles, name: str = "") -> Listing:
 
     Args:
         root: The folder.
-        name: Name of the data set, the first part of its video ids; the folder's name if not
-            given. In data sets with the same name, equal source names mean the same footage.
+        name: Name of the dataset, the first part of its video ids; the folder's name if not
+            given. In datasets with the same name, equal source names mean the same footage.
 
     Returns:
         The videos; `unrecognized` are those outside these folders.
@@ -59,18 +59,18 @@ def list_folder(root: DatasetFiles, name: str = "") -> Listing:
     Example:
         >>> list_folder(read_dataset_files(LocalStore("videos")), "mine")  # doctest: +SKIP
     """
-    found, unrecognized = [], []
+    entries, unrecognized = [], []
     for path in root.media():
         segments = path.split("/")
         split = segments.pop(0) if segments[0] in SPLITS else ""
         if len(segments) > 1 and segments[0] in LABELS:
-            found.append((path, segments[1:], split, LABELS[segments[0]]))
+            entries.append((path, segments[1:], split, LABELS[segments[0]]))
         else:
             unrecognized.append(path)
-    _check_classes(root, [label for *_, label in found])
-    _check_splits(root, [split for *_, split, _ in found])
+    _check_classes(root, [label for *_, label in entries])
+    _check_splits(root, [split for *_, split, _ in entries])
 
-    real_names = {_source_name(segments) for _, segments, _, label in found if label == 0}
+    real_names = {_source_name(segments) for _, segments, _, label in entries if label == 0}
     videos = [
         Video(
             video_id=f"{name or root.name}/{path.rsplit('.', 1)[0]}",
@@ -81,7 +81,7 @@ def list_folder(root: DatasetFiles, name: str = "") -> Listing:
             source_ids=_find_sources(segments, real_names),
             split=split,
         )
-        for path, segments, split, label in found
+        for path, segments, split, label in entries
     ]
     return Listing(sort_videos(videos), [], unrecognized)
 
@@ -149,7 +149,7 @@ def _check_splits(root: DatasetFiles, splits: list[str]) -> None:
     without = splits.count("")
     raise ValueError(
         f"Expected all videos of {root.store.location} in train/, val/ and test/, or none; got "
-        f"{len(splits) - without} in them and {without} in real/ and fake/ beside them. Move one "
+        f"{len(splits) - without} in them and {without} in real/ and fake/ next to them. Move one "
         "of both groups to another folder."
     )
 

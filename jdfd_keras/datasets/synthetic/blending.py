@@ -1,7 +1,7 @@
 """Face swaps by warping, colour matching and blending.
 
-Images with their 68 landmarks to images. Makes the fakes of the demo, and hard negatives for
-training. Knows nothing of files, labels or TensorFlow.
+Takes images with their 68 landmarks; returns images. Creates the fakes of the demo, and hard
+negatives for training. Independent of files, labels and TensorFlow.
 
 Reference:
     Li et al.: "Face X-ray for More General Face Forgery Detection" (2020),

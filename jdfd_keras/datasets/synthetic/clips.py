@@ -1,9 +1,9 @@
-"""Portraits to short synthetic clips, real and fake, with known labels.
+"""Generator of short synthetic clips, real and fake, from portraits.
 
-Photographs to MPEG-4 files in `real/` and `fake/`. Real clips show a portrait under smooth camera
-motion, exposure drift and sensor noise. Fake clips are of the same kind, with the inner face
-replaced in every frame. They test the pipeline from end to end; they do not replace a deepfake
-data set.
+Takes photographs; writes MPEG-4 files to `real/` and `fake/`. Real clips show a portrait under
+smooth camera motion, exposure drift and sensor noise. Fake clips are of the same kind, with the
+inner face replaced in every frame. They test the pipeline from end to end; they do not replace a
+deepfake dataset.
 """
 
 import sys
@@ -88,7 +88,7 @@ def read_portraits(directory: str | Path, count: int) -> list[Portrait]:
 
 
 def vary_portrait(pixels: np.ndarray, count: int, seed: int) -> list[Portrait]:
-    """Make several synthetic subjects from one portrait: proportions, tones and mirroring vary.
+    """Create several synthetic subjects from one portrait: proportions, tones and mirroring vary.
 
     Args:
         pixels: uint8[h, w, 3], RGB, with one face.
@@ -176,7 +176,7 @@ def render_clip(
         subject: The portrait in the footage.
         num_frames: Number of frames.
         rng: Generator of motion, drift and noise.
-        source: Portrait whose face is swapped into every frame; none for real footage.
+        source: Portrait with the face to swap into every frame; none for real footage.
 
     Yields:
         uint8[CLIP_SIZE, CLIP_SIZE, 3], RGB.

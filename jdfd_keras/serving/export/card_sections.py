@@ -1,11 +1,10 @@
 """A run and its evaluation as sections of a model card.
 
-Takes a run folder and a `Report`; returns Markdown by title. What was not recorded is stated as
-such. Imports no TensorFlow.
+Takes a run folder and a `Report`; returns Markdown by title. Facts that were not recorded are
+stated as such. Imports no TensorFlow.
 """
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,11 +13,11 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jdfd_keras.datasets.videos import CLASSES, dataset_namespace
+from jdfd_keras.datasets.videos import CLASSES, FaceCount, count_by, dataset_namespace
 from jdfd_keras.evaluation.evaluate_scores import load_report
 from jdfd_keras.evaluation.report import Report, StratumMetrics
 from jdfd_keras.io.console import plural
-from jdfd_keras.io.files import OPTIONS
+from jdfd_keras.io.files import OPTIONS, load_groups
 from jdfd_keras.options import (
     AugmentOptions,
     LossOptions,
@@ -30,7 +29,7 @@ from jdfd_keras.options import (
 )
 from jdfd_keras.reporting.markdown import cell, table
 from jdfd_keras.reporting.report_text import (
-    FEW,
+    FEW_VIDEOS,
     LOW_COVERAGE,
     describe_aggregation,
     describe_limits,
@@ -78,6 +77,7 @@ def describe_run(run: str | Path) -> dict[str, str]:
 
     Raises:
         OSError: If the run folder has no options.json.
+        ValueError: If it is damaged or of another format version.
 
     Example:
         >>> list(describe_run("run"))  # doctest: +SKIP
@@ -86,7 +86,7 @@ def describe_run(run: str | Path) -> dict[str, str]:
     run = Path(run)
     if not run.is_dir():
         return {}
-    options = json.loads((run / OPTIONS).read_text(encoding="utf-8"))
+    options = load_groups(run / OPTIONS)
     return {
         "Training data": "\n\n".join(_describe_data(run, options)),
         "Training": "\n\n".join(_describe_training(run, options)),
@@ -109,12 +109,12 @@ def read_report(folder: str | Path, digest: str) -> Report:
     """
     report = load_report(folder)
     calibration = report.protocol.calibration
-    found = report.protocol.model_digest or (calibration.model if calibration else "")
-    if found != digest:
+    recorded = report.protocol.model_digest or (calibration.model if calibration else "")
+    if recorded != digest:
         raise ValueError(
             f"Expected a report of the exported model, with the SHA-256 {digest[:16]}...; got "
-            f"{folder} of {f'{found[:16]}...' if found else 'an unknown model'}. Evaluate this "
-            "model, and give that report."
+            f"{folder} of {f'{recorded[:16]}...' if recorded else 'an unknown model'}. Evaluate "
+            "this model, and give that report."
         )
     return report
 
@@ -141,10 +141,10 @@ def describe_report(report: Report) -> dict[str, str]:
 def _describe_metrics(report: Report) -> Iterator[str]:
     yield headline(report)
     protocol, fewest = report.protocol, min(report.video.num_real, report.video.num_fake)
-    if 0 < fewest < FEW:
+    if 0 < fewest < FEW_VIDEOS:
         yield (
             f"**These are few videos**: the smaller class has {plural(fewest, 'video')}, and "
-            "other videos may give a very different result."
+            "other videos may lead to a very different result."
         )
     names = list(protocol.data)
     whole = "all" if len(names) > 1 else ", ".join(names)
@@ -152,7 +152,7 @@ def _describe_metrics(report: Report) -> Iterator[str]:
     notes = [describe_aggregation(protocol)]
     if any(getattr(report.video, metric).low is not None for metric in METRICS):
         notes.insert(0, f"Intervals in brackets: {cell(protocol.intervals)}.")
-        if fewest < FEW:
+        if fewest < FEW_VIDEOS:
             notes.append(LOW_COVERAGE)
     yield " ".join(notes)
     if len(report.by_manipulation) > 1:
@@ -232,13 +232,13 @@ def _describe_data(run: Path, options: Mapping[str, Any]) -> Iterator[str]:
 
 def _count_classes(faces: pa.Table) -> tuple[str, int, str]:
     """Count faces by class, all videos, and videos by class."""
-    num_videos = pc.count_distinct(faces["video_id"]).as_py()
-    if "label" not in faces.column_names:  # a run of an older version
-        return NOT_RECORDED, num_videos, NOT_RECORDED
-    classes = [faces.filter(pc.equal(faces["label"], label)) for label in CLASSES.values()]
-    num_faces = " / ".join(str(len(one)) for one in classes)
-    by_class = " / ".join(str(pc.count_distinct(one["video_id"]).as_py()) for one in classes)
-    return num_faces, num_videos, by_class
+    groups = {group.label: group for group in count_by(faces, "label")}
+    counts = [groups.get(name, FaceCount(num_videos=0, num_faces=0)) for name in CLASSES]
+    return (
+        " / ".join(str(count.num_faces) for count in counts),
+        pc.count_distinct(faces["video_id"]).as_py(),
+        " / ".join(str(count.num_videos) for count in counts),
+    )
 
 
 def _describe_training(run: Path, options: Mapping[str, Any]) -> Iterator[str]:

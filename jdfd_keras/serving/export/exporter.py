@@ -1,7 +1,7 @@
 """Export of a trained detector as a SavedModel for TensorFlow Serving.
 
 Takes a Keras model or a run folder; writes `saved_models/<name>/<version>/` with the signatures of
-`graph`, and beside them alignment, calibration, warm-up requests, a model card, checksums and, on
+`graph`, and with them alignment, calibration, warm-up requests, a model card, checksums and, on
 request, TensorFlow Lite files.
 """
 
@@ -92,7 +92,7 @@ def export_detector(
         calibration: Calibration of the scores, applied in the graph and stored with the model. Read
             from a run if it has one; otherwise scores are not calibrated.
         card: Further sections of the model card: values by name, by title.
-        report: Folder of an `evaluate` report of this run, whose figures are put on the card.
+        report: Folder of an `evaluate` report of this run; its metrics are put on the card.
         version: An unused number from 1 on; the next free one if not given.
         tflite: TensorFlow Lite formats to write too, of `lite.KINDS`.
         data: With `tflite`: a prepared dataset to calibrate and evaluate the formats on.
@@ -105,7 +105,7 @@ def export_detector(
             model does not run.
         ValueError: If the name is invalid in a URL, the version exists or is below 1, `faces` is
             missing or has another size than the model, the report is of another model, the model
-            returns NaN, or a TensorFlow Lite format cannot be made.
+            returns NaN, or a TensorFlow Lite format cannot be written.
 
     Example:
         >>> exported = export_detector("run", "saved_models/detector")
@@ -118,8 +118,8 @@ def export_detector(
     sections = {title: list_values(values) for title, values in (card or {}).items()}
     if not isinstance(model, keras.Model):
         run = Path(model)
-        model, run_faces = load_run_model(run)
-        faces = faces or run_faces
+        trained = load_run_model(run)
+        model, faces = trained.model, faces or trained.faces
         calibration = calibration or load_calibration(run)
         figures = {FIGURES: NO_FIGURES}
         if report is not None:

@@ -177,7 +177,7 @@ def build_signatures(model: keras.Model, metadata: ModelMetadata) -> dict[str, C
     cam = make_cam_fn(model)
     face_input = tf.TensorSpec([None, size, size, 3], tf.uint8, name="faces")
 
-    # Shared by several signatures as a function of its own: traced and stored once.
+    # A separate function that several signatures share: traced and stored once.
     score = graph(
         make_score_fn(model, metadata.calibration or Calibration()),
         input_signature=[tf.TensorSpec([None, size, size, 3])],
@@ -242,8 +242,8 @@ def build_signatures(model: keras.Model, metadata: ModelMetadata) -> dict[str, C
 class Weights(tf.Module):
     """The variables of a SavedModel, each once.
 
-    Must not hold the Keras model, which gives the tracker a copy of each variable: every weight
-    would be stored twice, and TensorFlow Serving would find neither (keras 19274).
+    Must not contain the Keras model, which tracks a copy of each variable: every weight would be
+    stored twice, and TensorFlow Serving would find neither (keras 19274).
     """
 
     def __init__(self, model: keras.Model):

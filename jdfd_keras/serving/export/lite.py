@@ -1,7 +1,7 @@
 """Conversion of the classifier to TensorFlow Lite, with the loss of accuracy.
 
-Takes a Keras model and a prepared dataset; writes `.tflite` files without the decoder, and how
-much their scores and AUC differ from the model's.
+Takes a Keras model and a prepared dataset; writes `.tflite` files without the decoder, and the
+differences of their scores and AUC from the model's.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ from jdfd_keras.datasets.videos import UNLABELLED
 from jdfd_keras.evaluation.metrics import measure_auc
 from jdfd_keras.inference.explain import LOGIT
 from jdfd_keras.io.console import plural
-from jdfd_keras.io.files import atomic_path, write_text_atomically
+from jdfd_keras.io.files import OPTIONS, atomic_path, load_groups, write_text_atomically
 from jdfd_keras.io.results import Result
 from jdfd_keras.reporting.markdown import table
 from jdfd_keras.reporting.report_text import format_value
@@ -68,6 +68,7 @@ def check_lite(kinds: Sequence[str], data: str | Path | None) -> None:
     """Check the requested formats before anything is written.
 
     Raises:
+        OSError: If `data` is not a prepared dataset.
         ValueError: If a format is unknown or repeated, or there is no dataset.
 
     Example:
@@ -83,6 +84,8 @@ def check_lite(kinds: Sequence[str], data: str | Path | None) -> None:
             f"Expected a prepared dataset with {', '.join(kinds)}, to calibrate and evaluate the "
             "format; got none. Give --data."
         )
+    if data is not None:
+        load_groups(Path(data) / OPTIONS)
 
 
 def export_all_lite(

@@ -1,7 +1,7 @@
 """The model card: purpose, limits, scores, input and licences of an exported model.
 
-Takes the metadata of a model and sections on its training; writes Markdown. Knows nothing of run
-folders, models or TensorFlow.
+Takes the metadata of a model and sections on its training; writes Markdown. Independent of run
+folders, models and TensorFlow.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from jdfd_keras.reporting.markdown import cell, table
 TEXT = """# {name}, version {version}
 
 {kind}
-It takes one aligned face of a person and gives P(fake), a score from 0 to 1: higher is more fake.
+It takes one aligned face of a person and returns P(fake), a score from 0 to 1: higher is more fake.
 
 {identity}
 
@@ -33,10 +33,10 @@ It scores face swaps and face re-enactments of the kinds that it was trained on.
 
 - **Proof.** A score is an estimate that is wrong for some faces. A decision about a person needs a
   human who examines the material and other evidence.
-- Authentication. A low score only means that the model found no trace it knows: an edit of the
+- Authentication. A low score only means that the model found no known trace: an edit of the
   background, the voice or the order of scenes does not change the face.
 - Fully generated images, voices, and manipulations that are not in the training data.
-- Identification: the model knows no identities.
+- Identification: the model does not recognize people.
 
 ## Limits
 
@@ -44,7 +44,7 @@ It scores face swaps and face re-enactments of the kinds that it was trained on.
   on.
 - Strong compression and small, turned, blurred or occluded faces reduce the performance.
 - Differences in performance by age, sex and skin colour were not measured.
-- Somebody who knows the detector can create fakes that it does not detect.
+- An attacker with access to the detector can create fakes that it does not detect.
 
 ## Reading a score
 
@@ -77,7 +77,7 @@ A detector of deepfakes: one Xception encoder and a classifier. It has no decode
 reconstruct the face."""
 WITH_LANDMARKS = """\
 faces were aligned with dlib's model of 68 landmarks, which is also needed to extract
-  faces in the same way. It was trained on iBUG 300-W, whose licence excludes commercial use."""
+  faces in the same way. It was trained on iBUG 300-W, a dataset for non-commercial use only."""
 WITHOUT_LANDMARKS = "none: faces were cropped by their bounding box only."
 NOT_RECORDED = {
     "Data, training and figures": "Not recorded: this model was exported without its run."
@@ -169,7 +169,7 @@ def _read_scores(calibration: Calibration | None) -> str:
     fake_videos = plural(calibration.num_fake, "fake validation video")
     text = (
         "The score of a person is the mean of their faces, that of a video the highest score of "
-        f"its people.{segment}\n\n{table(('score', 'verdict'), rows)}\n\n"
+        f"the people in it.{segment}\n\n{table(('score', 'verdict'), rows)}\n\n"
         f"For a binary decision the threshold is {calibration.threshold:.4g}. The verdict is "
         f"uncertain where more than {calibration.target_error_rate:.3g} of the validation videos "
         "of one class would be misjudged, or where there was no validation video.\n\n"

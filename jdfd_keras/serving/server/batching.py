@@ -1,8 +1,8 @@
 """Dynamic batching: one run of a model for several waiting requests.
 
 Takes the arrays of one request; returns its outputs. Waiting requests for the same signature of
-the same version are concatenated, whatever their transport, run in a thread, and split again, so
-that each gets its own rows or its own error. Belongs to one event loop; independent of HTTP, gRPC
+the same version, of both transports, are concatenated, run in a thread, and split again, so that
+each receives its own rows or its own error. Belongs to one event loop; independent of HTTP, gRPC
 and JSON.
 """
 
@@ -18,7 +18,7 @@ import tensorflow as tf
 
 from jdfd_keras.client.signatures import Signature
 from jdfd_keras.serving.server.call_errors import CallError, from_tensorflow
-from jdfd_keras.serving.server.prometheus import Metrics
+from jdfd_keras.serving.server.prometheus import ServerMetrics
 from jdfd_keras.serving.server.repository import ServedVersion
 
 Arrays = dict[str, np.ndarray]
@@ -45,7 +45,7 @@ class Batcher:
         max_batch_size: int,
         batch_timeout_s: float,
         max_queue: int,
-        metrics: Metrics,
+        metrics: ServerMetrics,
         # One batch keeps all cores busy. Eight clients with one face each, Xception at 299 px, two
         # cores: 10.1 faces/s and p99 0.84 s with one thread, 9.9 faces/s and 1.3 s with two.
         threads: int = 1,
@@ -81,7 +81,7 @@ class Batcher:
         If the caller is cancelled, the request leaves the queue.
 
         Args:
-            served: The version, held by the caller.
+            served: The version, acquired by the caller.
             signature: One of its signatures.
             inputs: One array per input, of its dtype and shape.
             outputs: Names of the outputs to return; all if empty.
@@ -113,7 +113,7 @@ class Batcher:
         self._executor.shutdown(wait=False)
 
     def _count_rows(self, served: ServedVersion, name: str, inputs: Arrays) -> int | None:
-        """Count the rows of a request; None if it must run alone and unsplit."""
+        """Count the rows of a request; None if it must run in a separate batch, unsplit."""
         if not _is_batchable(served.engine.signatures[name]) or name in self._unbatchable.get(
             served, ()
         ):
@@ -145,8 +145,8 @@ class Batcher:
 
     def _start_batches(self) -> None:
         while len(self._running) < self._threads and (batch := self._take_batch()):
-            # The callers and their hold on the engine may be gone before the model finishes.
-            batch[0].served.hold()
+            # The callers may release the engine before the model finishes.
+            batch[0].served.acquire()
             task = asyncio.get_running_loop().create_task(self._run_batch(batch))
             self._running.add(task)
             task.add_done_callback(self._end_batch)

@@ -1,7 +1,7 @@
 """Errors of a request, with their gRPC code and HTTP status.
 
 A request that cannot be answered raises `CallError` with one of the canonical codes that gRPC and
-TensorFlow share. Only this module knows the HTTP status of a code. Imports no TensorFlow.
+TensorFlow share. Only this module maps codes to HTTP statuses. Imports no TensorFlow.
 """
 
 # In numerical order, as gRPC, TensorFlow and `google.rpc.Code` define them.

@@ -36,7 +36,7 @@ from jdfd_keras.serving.server.inference_service import InferenceService, find_s
 from jdfd_keras.serving.server.repository import ServedVersion
 
 SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
-MAX_ERROR_CHARACTERS = 1000  # gRPC sends error texts in a header, whose size is limited
+MAX_ERROR_CHARACTERS = 1000  # gRPC sends error texts in a header of limited size
 METADATA_FIELD = "signature_def"
 MAX_CONCURRENT_CALLS = 1000  # others get RESOURCE_EXHAUSTED before their message is read
 MIN_THREADED_BYTES = 2**20  # parsing a smaller message takes less time than switching threads

@@ -1,8 +1,8 @@
 """Inference for both transports: metrics, limits, input checks, and running the model.
 
-REST and gRPC share one `InferenceService`, which belongs to one event loop. The functions beside
-it check and read the inputs and outputs of Classify and Regress; what they reject, and the error
-texts, follow TensorFlow Serving 2.20.0 as recorded.
+REST and gRPC share one `InferenceService`, which belongs to one event loop. The functions
+below it check and read the inputs and outputs of Classify and Regress; their checks and error
+texts follow TensorFlow Serving 2.20.0 as recorded.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from jdfd_keras.client.signatures import Signature, TensorInfo
 from jdfd_keras.options import ServeOptions
 from jdfd_keras.serving.server.batching import Batcher
 from jdfd_keras.serving.server.call_errors import CallError
-from jdfd_keras.serving.server.prometheus import Metrics
+from jdfd_keras.serving.server.prometheus import ServerMetrics
 from jdfd_keras.serving.server.repository import Repository, ServedVersion
 
 CLASSIFY = "classify"
@@ -41,7 +41,7 @@ class InferenceService:
         max_body_bytes: Largest request body, in bytes.
     """
 
-    def __init__(self, repository: Repository, metrics: Metrics, options: ServeOptions):
+    def __init__(self, repository: Repository, metrics: ServerMetrics, options: ServeOptions):
         """Create a service without requests.
 
         Args:
@@ -119,7 +119,7 @@ class InferenceService:
 
     @contextlib.contextmanager
     def reserve_memory(self, size: int = 0) -> Iterator[Callable[[int], None]]:
-        """Account for the memory of a request body inside the block.
+        """Count the memory of a request body inside the block.
 
         Args:
             size: Bytes that are held already.
@@ -161,7 +161,7 @@ class InferenceService:
         """Run a signature of a version.
 
         Args:
-            served: The version, held by the caller.
+            served: The version, acquired by the caller.
             signature_name: One of its signatures.
             inputs: One array per input, of its dtype.
             outputs: Names of the outputs to return; all if empty.

@@ -1,7 +1,7 @@
 """Conversion between JSON values and arrays, as in TensorFlow Serving's REST.
 
-Bytes are text or `{"b64": ...}`. Independent of requests, models and TensorFlow. What is rejected,
-and the error texts, follow TensorFlow Serving 2.20.0 as recorded.
+Bytes are text or `{"b64": ...}`. Independent of requests, models and TensorFlow. The checks
+and error texts follow TensorFlow Serving 2.20.0 as recorded.
 """
 
 import base64
@@ -151,7 +151,7 @@ def decode_bytes(value) -> bytes:
         raise CallError("Unable to base64 decode") from None
 
 
-def encode_array(name: str, array: np.ndarray):
+def encode_array(name: str, array: np.ndarray) -> object:
     """Convert an output to nested lists, bytes to b64 if its name ends in `_bytes`, else to text.
 
     In text, bytes that are not UTF-8 become U+FFFD (TensorFlow Serving sends them unchanged, which

@@ -15,7 +15,7 @@ from jdfd_keras.options import ServeOptions
 from jdfd_keras.serving.model_config import ModelConfig
 from jdfd_keras.serving.server.grpc_server import GrpcServer
 from jdfd_keras.serving.server.inference_service import InferenceService
-from jdfd_keras.serving.server.prometheus import Metrics
+from jdfd_keras.serving.server.prometheus import ServerMetrics
 from jdfd_keras.serving.server.repository import Repository, ServedVersion
 from jdfd_keras.serving.server.rest_server import RestServer
 
@@ -115,7 +115,7 @@ class ModelServer:
 
     async def _start(self) -> None:
         options = self._options
-        self._service = InferenceService(self._repository, Metrics(self._repository), options)
+        self._service = InferenceService(self._repository, ServerMetrics(self._repository), options)
         self._rest = RestServer(self._service)
         self._grpc = GrpcServer(self._service)
         try:

@@ -19,7 +19,7 @@ BATCH_ROWS = [2**power for power in range(11)]
 UNKNOWN_MODEL = ""
 
 
-class Metrics:
+class ServerMetrics:
     """The metrics of one server.
 
     Attributes:
@@ -33,13 +33,13 @@ class Metrics:
         """Create all metrics at 0.
 
         Args:
-            repository: The models whose states are reported.
+            repository: The models to report.
         """
         self._models = repository.configs.keys()
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
             f"{PREFIX}request_count",
-            "Requests by status; an empty model name stands for all models that are not served.",
+            "Requests by status; an empty model name means any model that is not served.",
             ["model_name", "status"],
             registry=registry,
         )

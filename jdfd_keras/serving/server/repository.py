@@ -1,8 +1,8 @@
 """The served models: loading, replacing and unloading their versions.
 
 Takes model configurations; provides a loaded version by number, by label, or the newest. Polls
-the folders once per second: a new version is loaded and warmed up beside the old one, replaces
-it, and the old one is unloaded once no request uses it. Independent of transports.
+the folders once per second: a new version is loaded and warmed up while the old one is served,
+replaces it, and the old one is unloaded once no request uses it. Independent of transports.
 """
 
 import contextlib
@@ -14,8 +14,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jdfd_keras.client.signatures import CHECKSUMS, find_versions, verify_checksums
+from jdfd_keras.client.signatures import (
+    ALIGNMENT_FILE,
+    CHECKSUMS,
+    find_versions,
+    verify_checksums,
+)
 from jdfd_keras.inference.saved_model import SavedModelEngine
+from jdfd_keras.io.files import load_groups
 from jdfd_keras.serving.model_config import ModelConfig
 from jdfd_keras.serving.server.call_errors import CallError
 
@@ -50,8 +56,8 @@ class ServedVersion:
         """The canonical code of `error`."""
         return "DATA_LOSS" if self.error else "OK"
 
-    def hold(self) -> None:
-        """Keep the engine in memory until `release`; requires that it is held already."""
+    def acquire(self) -> None:
+        """Keep the engine in memory until `release`; the caller must have acquired it already."""
         with self._lock:
             self._users += 1
 
@@ -88,12 +94,12 @@ class Repository:
             versions = self._versions[name].values()
             if not any(served.state == "AVAILABLE" for served in versions):
                 self.close()
-                find_versions(
-                    config.base_path
-                )  # raises an error that explains a folder without versions
+                # Raises an error that explains a folder without versions.
+                find_versions(config.base_path)
+                errors = _join_errors(versions).rstrip(" .")
                 raise OSError(
                     f"Expected a version of model {name} in {config.base_path} that can be "
-                    f"served; got {_join_errors(versions) or 'none of the configured versions'}. "
+                    f"served; got {errors or 'none of the configured versions'}. "
                     "Check its configuration, or export it again with `jdfd-keras export`."
                 )
         self._thread.start()
@@ -120,7 +126,7 @@ class Repository:
         """Read the folders once; load and unload what has changed.
 
         A version that cannot be loaded goes to END, with one message on stderr; it is retried when
-        its files change. A version that is no longer configured, or whose folder was removed, is
+        its files change. A version that is no longer configured, or was removed from disk, is
         unloaded only while a configured one is AVAILABLE: a failure of the file system, such as a
         lost mount, never removes the last good version.
         """
@@ -160,7 +166,7 @@ class Repository:
                 requested = f"Latest({name})" if version is None else f"Specific({name}, {version})"
                 raise CallError(f"Servable not found for request: {requested}", "NOT_FOUND")
             served = max(available, key=lambda served: served.version)
-            served.hold()
+            served.acquire()
         try:
             yield served
         finally:
@@ -197,25 +203,25 @@ class Repository:
 
     def _update(self, config: ModelConfig) -> None:
         versions = self._versions[config.name]
-        found = _find(config.base_path)
+        existing = _find(config.base_path)
         broken = {
             number
-            for number, path in found.items()
+            for number, path in existing.items()
             if number in versions
             and versions[number].error
             and versions[number]._stamp == _stamp(path)
         }
         # A broken version does not count as newest: the previous one is served instead.
-        configured = config.choose(found.keys() - broken)
+        configured = config.choose(existing.keys() - broken)
         for number in configured:
             if number not in versions or versions[number].state == "END":
-                self._load(config.name, number, found[number])
+                self._load(config.name, number, existing[number])
         with self._lock:
             if any(versions[number].state == "AVAILABLE" for number in configured):
                 for number, served in versions.items():
                     if served.state == "AVAILABLE" and number not in configured:
                         served.state = "UNLOADING"
-            for number in [n for n in versions if n not in found and versions[n].state == "END"]:
+            for number in [n for n in versions if n not in existing and versions[n].state == "END"]:
                 del versions[number]
 
     def _load(self, name: str, number: int, path: Path) -> None:
@@ -258,7 +264,7 @@ def load_engine(path: Path) -> SavedModelEngine:
         path: The folder with saved_model.pb.
 
     Raises:
-        OSError: If it is damaged in any way.
+        OSError: If it is damaged in any way, or exported in another format version.
 
     Example:
         >>> sorted(load_engine(Path("saved_models/detector/1")).signatures)
@@ -266,6 +272,11 @@ def load_engine(path: Path) -> SavedModelEngine:
     """
     if (path / CHECKSUMS).is_file():
         verify_checksums(path)
+    if (path / ALIGNMENT_FILE).is_file():  # a model of another program has none
+        try:
+            load_groups(path / ALIGNMENT_FILE)
+        except ValueError as error:
+            raise OSError(str(error)) from error
     engine = SavedModelEngine(path)
     try:
         for _ in engine.replay_warmup():
@@ -278,18 +289,17 @@ def load_engine(path: Path) -> SavedModelEngine:
 
 def _find(base_path: Path) -> dict[int, Path]:
     try:
-        found = find_versions(base_path)
+        versions = find_versions(base_path)
     except OSError:  # the folder is missing, empty or currently unreadable
         return {}
-    return {number: path for number, path in found.items() if number <= MAX_VERSION}
+    return {number: path for number, path in versions.items() if number <= MAX_VERSION}
 
 
 def _stamp(path: Path) -> frozenset:
     """Fingerprint the files of a folder without reading them."""
     stamp = set()
-    for folder, _, names in os.walk(
-        path
-    ):  # unlike rglob, tolerates folders that are removed meanwhile
+    # Unlike rglob, os.walk tolerates folders that are removed meanwhile.
+    for folder, _, names in os.walk(path):
         for name in names:
             file = os.path.join(folder, name)
             with contextlib.suppress(OSError):

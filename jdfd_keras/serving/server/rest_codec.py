@@ -1,8 +1,7 @@
 """Decoding of REST request bodies and encoding of responses, as in TensorFlow Serving.
 
 Converts JSON to named arrays by a signature, and named arrays to JSON. Independent of sockets,
-models and TensorFlow. What is accepted or rejected, and the error texts, follow TensorFlow Serving
-2.20.0 as recorded.
+models and TensorFlow. The checks and error texts follow TensorFlow Serving 2.20.0 as recorded.
 """
 
 import json
@@ -93,7 +92,7 @@ def encode_outputs(outputs: dict[str, np.ndarray], is_row: bool) -> dict:
         is_row: Whether the request had the row format.
 
     Returns:
-        `predictions` or `outputs`, JSON-ready; a single output is given without its name.
+        `predictions` or `outputs`, JSON-ready; a single output is returned without its name.
 
     Raises:
         CallError: If the row format was requested and the outputs differ in their number of rows.

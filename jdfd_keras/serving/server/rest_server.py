@@ -51,7 +51,7 @@ def _is_server_error(record: logging.LogRecord) -> bool:
 
 
 LOGGER = logging.getLogger(__name__)
-# Invalid HTTP is answered 400; with a traceback for each request anybody could fill the disk.
+# Invalid HTTP is answered 400; a traceback for each request could fill the disk.
 LOGGER.addFilter(_is_server_error)
 
 
@@ -234,7 +234,7 @@ class RestServer:
 
 
 async def _dispatch(service: InferenceService, route: Route, body: bytes) -> Callable[[], dict]:
-    """Process a request; return a function that makes the response document, in a thread."""
+    """Process a request; return a function that creates the response document, in a thread."""
     if route.api == "GetModelStatus":  # ignores a label, even one that does not exist
         return partial(_status_document, service.repository.states(route.name, route.version))
     with service.repository.use(route.name, route.version, route.label) as served:

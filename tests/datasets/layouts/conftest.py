@@ -1,11 +1,11 @@
-"""Shared fixture of the tests of layouts: a data set of empty files."""
+"""Shared fixture of the tests of layouts: a dataset of empty files."""
 
 import pytest
 
 
 @pytest.fixture
 def folder(tmp_path):
-    """Return a function that makes a data set `mine` of empty files, and of files with texts."""
+    """Return a function that makes a dataset `mine` of empty files, and of files with texts."""
 
     def make(*paths, texts=None):
         root = tmp_path / "mine"

@@ -175,11 +175,11 @@ def test_two_videos_with_the_same_id_raise_an_error(parts):
 
 
 def test_a_folder_without_metadata_raises_an_error(folder):
-    with pytest.raises(ValueError, match=r"metadata\.json beside the videos.*dfdc_train_part_0/"):
+    with pytest.raises(ValueError, match=r"metadata\.json next to the videos.*dfdc_train_part_0/"):
         listed(folder(f"{PART}/a.mp4", f"{PART}/old-metadata.json"))
 
 
 def test_metadata_without_any_of_its_videos_raises_an_error(parts):
     root = parts({PART: {"a.mp4": REAL, "b.mp4": FAKE}}, without=[f"{PART}/a.mp4", f"{PART}/b.mp4"])
-    with pytest.raises(ValueError, match=rf"beside {PART}/metadata\.json.*none of the 2 videos "):
+    with pytest.raises(ValueError, match=rf"next to {PART}/metadata\.json.*none of the 2 videos "):
         listed(root)

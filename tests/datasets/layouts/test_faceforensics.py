@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from jdfd_keras.datasets.layouts import list_videos
-from jdfd_keras.datasets.layouts.faceforensics import OF_ACTORS, read_clips
+from jdfd_keras.datasets.layouts.faceforensics import ACTOR_SWAPS, read_clips
 from jdfd_keras.io.storage import LocalStore
 from jdfd_keras.options import PrepareOptions
 
@@ -171,7 +171,7 @@ def test_every_kind_of_file_is_described(folder, path, expected):
     of_actors = "actor" in str(expected)
     other = "manipulated_sequences/DeepFakeDetection/raw/videos/05_06__hugging__YVGY8LOK.mp4"
     root = folder(path, *([other] if of_actors else []))
-    found = listed(root, manipulations=OF_ACTORS if of_actors else "")
+    found = listed(root, manipulations=ACTOR_SWAPS if of_actors else "")
     (video,) = [video for video in found.videos if video.path != other]
     assert video.path == path
     assert expected == (
@@ -249,7 +249,7 @@ def test_actors_videos_are_never_missing(folder):
         "original_sequences/actors/c23/videos/01__exit_phone_room.mp4",
         "manipulated_sequences/DeepFakeDetection/c23/videos/01_02__exit_phone_room__YVGY8LOK.mp4",
     )
-    assert listed(root, manipulations=OF_ACTORS).missing == []
+    assert listed(root, manipulations=ACTOR_SWAPS).missing == []
 
 
 def test_videos_without_an_official_split_are_listed_only_on_request(folder):
@@ -265,8 +265,8 @@ def test_videos_without_an_official_split_are_listed_only_on_request(folder):
     for requested, expected in {
         "": ours,
         "Deepfakes": ours,
-        OF_ACTORS: theirs,
-        f"Deepfakes,{OF_ACTORS}": ours | theirs,
+        ACTOR_SWAPS: theirs,
+        f"Deepfakes,{ACTOR_SWAPS}": ours | theirs,
     }.items():
         found = listed(root, manipulations=requested)
         assert {video.video_id for video in found.videos} == expected

@@ -19,10 +19,11 @@ from jdfd_keras.inference.saved_model import SavedModelEngine, serialize_example
 from jdfd_keras.io import files
 from jdfd_keras.io.files import load_options, save_options
 from jdfd_keras.model.network import build_detector
-from jdfd_keras.options import FaceOptions, ModelOptions
+from jdfd_keras.options import FaceOptions, ModelOptions, TrainOptions
 from jdfd_keras.serving.export import card_sections, exporter
 from jdfd_keras.serving.export.graph import _make_metadata_fn
 from jdfd_keras.serving.model_config import ModelConfig
+from jdfd_keras.training.run_folder import TrainedModel
 
 TOLERANCE = 1e-5
 
@@ -295,11 +296,12 @@ def short_run(detector, tiny_faces, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     folder.mkdir()
     (folder / "best.keras").write_bytes(b"weights")
-    (folder / "options.json").write_text(json.dumps({"train": {"epochs": 2}, "faces": {}}))
+    save_options(folder / "options.json", train=TrainOptions(epochs=2))
     (folder / "history.csv").write_text(
         "epoch,val_classification_frame_auc\n1,0.75\n2,0.875\n3,0.5\n"
     )
-    monkeypatch.setattr(exporter, "load_run_model", lambda path: (detector, tiny_faces))
+    loaded = TrainedModel(detector, tiny_faces)
+    monkeypatch.setattr(exporter, "load_run_model", lambda path: loaded)
     return folder
 
 

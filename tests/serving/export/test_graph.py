@@ -281,10 +281,13 @@ def test_the_metadata_signature_returns_the_metadata(calibrated):
     def ask(names):
         return signatures["metadata"](tf.constant(names))["contents"].numpy()
 
-    assert read_metadata(ask) == metadata
+    assert read_metadata(ask, "model") == metadata
     assert ask(["model.json", "secrets.json", ""])[1:].tolist() == [b"", b""]
 
 
 def test_without_calibration_its_text_is_empty(engine, tiny_faces):
-    metadata = read_metadata(lambda names: engine.run("metadata", {"names": names})["contents"])
+    def ask(names):
+        return engine.run("metadata", {"names": names})["contents"]
+
+    metadata = read_metadata(ask, "model")
     assert metadata == ModelMetadata(tiny_faces, None, "tiny", 1, metadata.digest)

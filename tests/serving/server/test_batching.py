@@ -9,7 +9,7 @@ import tensorflow as tf
 from jdfd_keras.client.signatures import Signature, TensorInfo
 from jdfd_keras.serving.server.batching import Batcher
 from jdfd_keras.serving.server.call_errors import CallError
-from jdfd_keras.serving.server.prometheus import Metrics
+from jdfd_keras.serving.server.prometheus import ServerMetrics
 from jdfd_keras.serving.server.repository import Repository, ServedVersion
 
 ROW = TensorInfo("float", (None,))
@@ -49,7 +49,7 @@ def run_together(engine, requests, *, first=None, **limits):
     limits = {"max_batch_size": 4, "batch_timeout_s": 0, "max_queue": 20} | limits
 
     async def run():
-        batcher = Batcher(metrics=Metrics(Repository([])), **limits)
+        batcher = Batcher(metrics=ServerMetrics(Repository([])), **limits)
 
         def call(signature, x, outputs=()):
             return batcher.run(served, signature, {"x": np.array(x, np.float32)}, outputs)
@@ -127,7 +127,7 @@ def test_a_cancelled_request_is_not_run(engine):
 
     async def run():
         batcher = Batcher(
-            max_batch_size=4, batch_timeout_s=0, max_queue=2, metrics=Metrics(Repository([]))
+            max_batch_size=4, batch_timeout_s=0, max_queue=2, metrics=ServerMetrics(Repository([]))
         )
         engine.may_run.clear()
         x = {"x": np.ones((1, 1), np.float32)}
@@ -153,7 +153,10 @@ def test_an_incomplete_batch_waits_for_the_batch_timeout(engine):
 
     async def run():
         batcher = Batcher(
-            max_batch_size=3, batch_timeout_s=0.2, max_queue=9, metrics=Metrics(Repository([]))
+            max_batch_size=3,
+            batch_timeout_s=0.2,
+            max_queue=9,
+            metrics=ServerMetrics(Repository([])),
         )
         x = {"x": np.ones((1, 1), np.float32)}
         start = time.monotonic()

@@ -304,7 +304,7 @@ def test_a_port_in_use_is_an_error_in_three_parts(server, small_model):
 
 
 def test_a_wrong_model_path_is_an_error_in_three_parts(tmp_path):
-    with pytest.raises(OSError, match="Expected .* got nothing at that path.* Make one with"):
+    with pytest.raises(OSError, match="Expected .* got nothing at that path.* Create one with"):
         run_server([ModelConfig("none", tmp_path / "none")], ServeOptions(), print)
 
 

@@ -1,5 +1,5 @@
 from jdfd_keras.serving.model_config import ModelConfig
-from jdfd_keras.serving.server.prometheus import Metrics
+from jdfd_keras.serving.server.prometheus import ServerMetrics
 from jdfd_keras.serving.server.repository import Repository
 
 
@@ -9,7 +9,7 @@ def read(metrics):
 
 
 def test_unknown_model_names_add_no_time_series(tmp_path):
-    metrics = Metrics(Repository([ModelConfig("tiny", tmp_path)]))
+    metrics = ServerMetrics(Repository([ModelConfig("tiny", tmp_path)]))
     for status in ("OK", "NOT_FOUND"):
         metrics.count("made up", "Predict", "REST", status, 0.001)
         metrics.count("tiny", "Predict", "REST", status, 0.001)

@@ -266,7 +266,7 @@ def test_start_reports_why_a_model_cannot_be_served(directory, tmp_path):
     break_graph(directory / "1")
     with pytest.raises(OSError, match="Expected a version of model m in .*got version 1: Expected"):
         Repository([ModelConfig("m", directory)]).start()
-    with pytest.raises(OSError, match="got nothing at that path.*Make one with"):
+    with pytest.raises(OSError, match="got nothing at that path.*Create one with"):
         Repository([ModelConfig("m", tmp_path / "none")]).start()
     with pytest.raises(OSError, match="none of the configured versions"):
         Repository([ModelConfig("m", directory, versions=(7,))]).start()
@@ -292,3 +292,13 @@ def test_a_new_version_is_found_while_the_model_is_in_use(directory, adders):
     thread.join()
     repository.close()
     assert seen == {1, 3}
+
+
+def test_an_export_of_another_format_version_is_not_served(exported, tmp_path):
+    version = tmp_path / "1"
+    shutil.copytree(exported, version)
+    (version / "SHA256SUMS").unlink()
+    path = version / "assets.extra" / "alignment.json"
+    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
+    with pytest.raises(OSError, match="format_version 1 in .*alignment.json; got 2.*with this one"):
+        load_engine(version)
