@@ -125,7 +125,7 @@ def _value_of(field: dataclasses.Field) -> dict[str, Any]:
 
 def _describe(field: dataclasses.Field) -> str:
     """Write the help of a flag with its default."""
-    text, default = field.metadata["help"], field.default
+    text, default = field.metadata["help"].replace("%", "%%"), field.default
     if field.type == tuple[str, ...]:
         return f"{text}; repeatable"
     if default is None or default == "":
@@ -134,7 +134,7 @@ def _describe(field: dataclasses.Field) -> str:
         default = "yes" if default else "no"
     elif isinstance(default, tuple):
         default = ",".join(map(str, default))
-    return f"{text} (default: {default})".replace("%", "%%")
+    return f"{text} (default: {default})"
 
 
 COMMANDS = (
