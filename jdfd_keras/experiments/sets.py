@@ -142,7 +142,7 @@ def inspect_datasets(
         try:
             sets[key] = _inspect(directory)
         except (OSError, ValueError) as error:
-            missing[key] = f"dataset {key} is missing: {error}"
+            missing[key] = f"dataset {key} cannot be used: {error}"
     for key in NAMES:
         if key not in data:
             missing[key] = f"dataset {key} is missing: {key}=DIR was not given"

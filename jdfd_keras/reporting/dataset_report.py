@@ -154,7 +154,8 @@ def _describe_dataset(dataset: DatasetStatistics) -> Iterator[str]:
         f"{split} {share:.0%}" for split, share in dataset.fake_share.items() if share is not None
     )
     num_without = sum(dataset.without_faces.values())
-    by_label = "".join(f", {count} {label}" for label, count in dataset.without_faces.items())
+    labels = ", ".join(f"{count} {label}" for label, count in dataset.without_faces.items())
+    by_label = f" ({labels})" if num_without else ""
     lines = [
         f"- {plural(dataset.num_faces, 'face')} of {plural(dataset.num_videos, 'video')}, split by "
         f"the rule `{dataset.split}`.",

@@ -237,7 +237,9 @@ def test_without_a_dataset_the_other_cells_run_and_its_own_are_listed(rooms, nam
     assert len(report.failed) == 8
     text = "\n".join(report.failed)
     assert "ff -> celebdf: dataset celebdf is missing: celebdf=DIR was not given" in text
-    assert f"uadfv -> ff: dataset uadfv is missing: {tmp_path / 'nowhere'} does not exist" in text
+    assert (
+        f"uadfv -> ff: dataset uadfv cannot be used: {tmp_path / 'nowhere'} does not exist" in text
+    )
     assert find_cell(report, "ff", "celebdf").frame is None
     page = (tmp_path / "out/cross-dataset.md").read_text()
     assert all(reason in page for reason in report.failed)
@@ -253,7 +255,7 @@ def test_a_damaged_dataset_counts_as_missing(rooms, named_sets, tmp_path):
     report = experiment("cross-dataset", named_sets, tmp_path / "out")
     assert len(rooms.tested) == 1
     text = "\n".join(report.failed)
-    assert "ff -> uadfv: dataset uadfv is missing: Expected options as JSON" in text
+    assert "ff -> uadfv: dataset uadfv cannot be used: Expected options as JSON" in text
     assert "has no manifest" in text
 
 
