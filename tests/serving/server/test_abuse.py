@@ -400,7 +400,9 @@ def test_a_killed_server_loses_only_its_current_request(exported, encoded_faces)
     good = json.dumps({"instances": [b64(encoded_faces[0])]}).encode()
     first = Served(exported.parent)
     with first.connect() as connection:
-        connection.sendall(b"POST /v1/models/tiny:predict HTTP/1.1\r\nContent-Length: 9\r\n\r\n{")
+        # Without a Host the server may answer 400 at once; with one it waits for the rest.
+        head = b"POST /v1/models/tiny:predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n"
+        connection.sendall(head + b"\r\n{")
         first.process.kill()
         first.process.wait()
         with contextlib.suppress(ConnectionError):
