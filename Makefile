@@ -13,12 +13,13 @@ demo: .venv/installed ## run every stage on generated clips
 test: .venv/installed-test ## run the tests in JOBS processes, of up to 5 GB each
 	$(BIN)/python -m pytest -m "not slow" -n $(JOBS)
 
-test-slow: .venv/installed-test ## run the longer tests
-	$(BIN)/python -m pytest -m slow
+test-slow: .venv/installed-test ## run the longer tests and the examples of docstrings
+	$(BIN)/python -m pytest -m slow --doctest-modules tests jdfd_keras
 
-check: .venv/installed-test ## formatting, lint and build
+check: .venv/installed-test ## formatting, lint, types and build
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/pyright
 	$(BIN)/python -m build --wheel --outdir build/wheel .
 
 clean: ## remove the files that the targets made
