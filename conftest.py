@@ -1,9 +1,9 @@
 """The folder in which the examples of docstrings run.
 
-`pytest --doctest-modules jdfd_keras` runs them with this folder as the working directory. It holds
-video.mp4, photograph.png (a portrait), face.png (a crop of 71 px), videos/ (real and fake clips of 8 subjects),
-prepared/, run/ (calibrated), report/ and saved_models/detector/1. Examples that name port 8501 find
-a server of that model there.
+`pytest --doctest-modules jdfd_keras` runs them with this folder as the working directory. It has
+video.mp4, photograph.png (a portrait), face.png (a crop of 71 pixels), videos/ (real and fake clips
+of 8 subjects), prepared/, run/ (calibrated), report/ and saved_models/detector/1. For examples that
+name port 8501, a server of that model runs there.
 """
 
 import os

@@ -93,7 +93,7 @@ def write_set(directory: Path, num_faces: int) -> Path:
                 rows.append(_row(number, shard, file.tell()))
                 file.write(frame_record(record))
     with open(out / "manifest.parquet", "wb") as file:
-        write_table(file, "parquet", FaceRow, [to_table(rows, FaceRow)])
+        write_table(file, FaceRow, [to_table(rows, FaceRow)])
     save_options(out / OPTIONS, faces=FaceOptions(face_size=SIZE))
     return out
 
@@ -257,7 +257,7 @@ def measure_prepare(directory: Path, arguments: argparse.Namespace) -> dict:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_clip(path, kind, people, number)
 
-    from jdfd_keras.datasets.extraction_task import ExtractVideo
+    from jdfd_keras.datasets.prepare_tasks import ExtractVideo, VideoFile
     from jdfd_keras.datasets.videos import Video
     from jdfd_keras.io.storage import LocalStore
     from jdfd_keras.io.workers import run_all
@@ -267,7 +267,7 @@ def measure_prepare(directory: Path, arguments: argparse.Namespace) -> dict:
     for path in sorted(root.rglob("*.mp4")):
         name = path.relative_to(root).as_posix()
         video = Video(f"clips/{name}", name, 0, "", "", (name,), "train")
-        items.append((video, path.stat().st_size))
+        items.append(VideoFile(video, path.stat().st_size))
     cores = os.sched_getaffinity(0)
 
     def seconds(workers: int) -> float:
@@ -361,7 +361,7 @@ def write_large_manifest(out: Path, num_rows: int) -> None:
             yield pa.Table.from_arrays(arrays, schema=schema)
 
     with open(out / "manifest.parquet", "wb") as file:
-        write_table(file, "parquet", FaceRow, tables())
+        write_table(file, FaceRow, tables())
     videos = [
         VideoRow(
             video_id=f"large/{v:06d}",
@@ -385,7 +385,7 @@ def write_large_manifest(out: Path, num_rows: int) -> None:
         for v in range(-(-num_rows // 32))
     ]
     with open(out / "videos.parquet", "wb") as file:
-        write_table(file, "parquet", VideoRow, [to_table(videos, VideoRow)])
+        write_table(file, VideoRow, [to_table(videos, VideoRow)])
     (out / "listing.json").write_text('{"missing": [], "unrecognized": [], "excluded": {}}')
     save_options(
         out / OPTIONS,
@@ -495,7 +495,7 @@ def _ratio(one: list[float], other: list[float]) -> float:
 
 def render(report: dict) -> str:
     """Render the measurements and the targets as Markdown."""
-    from jdfd_keras.reporting.markdown import Marked, table
+    from tables import table
 
     machine = report["machine"]
     lines = [
@@ -551,7 +551,7 @@ def render(report: dict) -> str:
     for name, value in measured:
         target, limit = TARGETS[name]
         is_met = value <= limit if name.startswith("audit") else value >= limit
-        rows.append((target, f"{value:g}", "met" if is_met else Marked("**not met**")))
+        rows.append((target, f"{value:g}", "met" if is_met else "**not met**"))
     lines.insert(2, table(("target", "measured", ""), rows))
     return "\n\n".join(lines) + "\n"
 

@@ -269,7 +269,7 @@ def find_results(report: dict) -> dict[str, float]:
 
 def render(report: dict) -> str:
     """Return the results next to their targets, as Markdown."""
-    from jdfd_keras.reporting.markdown import Marked, table
+    from tables import table
 
     machine = report["machine"]
     lines = [
@@ -282,8 +282,8 @@ def render(report: dict) -> str:
         measured, relation, bound = TARGETS[name]
         is_met = value < bound if relation == "less than" else value >= bound
         text = f"{value:.3f}".rstrip("0").rstrip(".")
-        met = "met" if is_met else Marked("**not met**")
-        rows.append((Marked(measured), f"{relation} {bound:g}", text, met))
+        met = "met" if is_met else "**not met**"
+        rows.append((measured, f"{relation} {bound:g}", text, met))
     lines.append(table(("measurement", "target", "measured", ""), rows, "lrrl"))
     if metrics := report.get("metrics"):
         lines += _render_metrics(metrics)
@@ -293,7 +293,7 @@ def render(report: dict) -> str:
 
 
 def _render_metrics(metrics: dict) -> list[str]:
-    from jdfd_keras.reporting.markdown import table
+    from tables import table
 
     kinds, n_resamples = metrics["kinds"], metrics["n_resamples"]
 
@@ -336,7 +336,7 @@ def _render_metrics(metrics: dict) -> list[str]:
 
 
 def _render_scoring(scoring: dict) -> list[str]:
-    from jdfd_keras.reporting.markdown import Marked, table
+    from tables import table
 
     seconds = {name: statistics.median(of) for name, of in scoring["seconds"].items()}
     saved = 1 - seconds["predict_dataset"] / seconds["predict_dataset, decoder"]
@@ -352,7 +352,7 @@ def _render_scoring(scoring: dict) -> list[str]:
         table(
             ("variant", "seconds", "faces/s"),
             [
-                (Marked(SCORING[name]), f"{second:.2f}", f"{scoring['faces'] / second:.2f}")
+                (SCORING[name], f"{second:.2f}", f"{scoring['faces'] / second:.2f}")
                 for name, second in seconds.items()
             ],
             "lrr",

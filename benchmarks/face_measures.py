@@ -11,6 +11,7 @@ of the generation of clips or of tables.
 """
 
 import cProfile
+import dataclasses
 import json
 import os
 import pstats
@@ -148,12 +149,12 @@ class UsualMethod:
 
     def _crop(self, pixels: np.ndarray, box: dlib.rectangle) -> UsualFace:
         landmarks = self._predict(pixels, box)
-        size, margin = OPTIONS.face_size, OPTIONS.margin
-        crop = align_face(pixels, landmarks, size=size, margin=margin, mode="deepfakebench").crop
+        edges = box.left(), box.top(), box.right(), box.bottom()
+        options = dataclasses.replace(OPTIONS, alignment="deepfakebench")
+        crop = align_face(pixels, landmarks, Box(*edges, 0.0), options).crop
         boxes = self.detector(crop, 1)
         if boxes:
             self._predict(crop, boxes[0])
-        edges = box.left(), box.top(), box.right(), box.bottom()
         return UsualFace(Box(*edges, 0.0), landmarks)
 
     def _predict(self, pixels: np.ndarray, box: dlib.rectangle) -> np.ndarray:

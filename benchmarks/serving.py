@@ -264,7 +264,7 @@ def _compute_overheads(p50_ms: dict[str, list[float]]) -> dict[str, float]:
 
 def render(report: dict) -> str:
     """Return the results and the targets as Markdown."""
-    from jdfd_keras.reporting.markdown import Marked, table
+    from tables import table
 
     machine = report["machine"]
     lines = [
@@ -277,7 +277,7 @@ def render(report: dict) -> str:
         measurement, side, bound = TARGETS[name]
         is_met = value <= bound if side == "at most" else value >= bound
         measured = f"{value:.3f}".rstrip("0").rstrip(".")
-        met = "met" if is_met else Marked("**not met**")
+        met = "met" if is_met else "**not met**"
         rows.append((measurement, f"{side} {bound:g}", measured, met))
     lines.append(table(("measurement", "target", "measured", ""), rows, "lrrl"))
     for name, render_section in SECTIONS.items():
@@ -287,7 +287,7 @@ def render(report: dict) -> str:
 
 
 def _render_load(load: dict) -> list[str]:
-    from jdfd_keras.reporting.markdown import table
+    from tables import table
 
     names = {"REST": "REST, JPEG in base64", "gRPC": "gRPC, JPEG"}
     rows = [
@@ -312,7 +312,7 @@ def _render_load(load: dict) -> list[str]:
 
 
 def _render_throughput(throughput: dict) -> list[str]:
-    from jdfd_keras.reporting.markdown import table
+    from tables import table
 
     per_s = {name: statistics.median(each) for name, each in throughput["per_s"].items()}
     names = {"direct": "direct calls of the SavedModel", "REST": "REST", "gRPC": "gRPC"}
@@ -330,7 +330,7 @@ def _render_throughput(throughput: dict) -> list[str]:
 
 
 def _render_overhead(overhead: dict) -> list[str]:
-    from jdfd_keras.reporting.markdown import table
+    from tables import table
 
     direct = statistics.median(overhead["p50_ms"]["direct"])
     rows = [

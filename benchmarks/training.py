@@ -125,7 +125,7 @@ def prepare_set(out: Path, size: int, num_faces: int) -> None:
                 rows.append(_row(FaceRow, face | location))
                 file.write(frame_record(encode_face(crop, **face)))
     with open(out / "manifest.parquet", "wb") as file:
-        write_table(file, "parquet", FaceRow, [to_table(rows, FaceRow)])
+        write_table(file, FaceRow, [to_table(rows, FaceRow)])
     save_options(out / OPTIONS, faces=FaceOptions(face_size=size), split=SplitOptions())
 
 
@@ -358,7 +358,7 @@ def find_ratios(report: dict) -> dict[str, float]:
 
 def render(report: dict) -> str:
     """Render the results beside their targets as Markdown."""
-    from jdfd_keras.reporting.markdown import Marked, table
+    from tables import table
 
     machine = report["machine"]
     lines = [
@@ -371,7 +371,7 @@ def render(report: dict) -> str:
             TARGETS[name][0],
             f"{TARGETS[name][1]:g}",
             f"{value:.3f}".rstrip("0").rstrip("."),
-            "met" if value <= TARGETS[name][1] else Marked("**not met**"),
+            "met" if value <= TARGETS[name][1] else "**not met**",
         )
         for name, value in find_ratios(report).items()
     ]

@@ -31,9 +31,9 @@ def tiny_detector(build_tiny):
     return build_tiny()
 
 
-@pytest.fixture
-def stand_in(monkeypatch):
-    """Replace the detector of training by a network of a few weights."""
+@pytest.fixture(scope="session")
+def build_stand_in():
+    """A function that builds a detector of a few weights."""
 
     def build(options):
         import keras
@@ -49,7 +49,13 @@ def stand_in(monkeypatch):
         }
         return keras.Model(image, outputs)
 
-    monkeypatch.setattr("jdfd_keras.training.train.build_detector", build)
+    return build
+
+
+@pytest.fixture
+def stand_in(monkeypatch, build_stand_in):
+    """Replace the detector of training by a network of a few weights."""
+    monkeypatch.setattr("jdfd_keras.training.train.build_detector", build_stand_in)
 
 
 @pytest.fixture(scope="session")
@@ -89,19 +95,17 @@ def prepared_set(clips_folder, tmp_path_factory):
 @pytest.fixture(scope="session")
 def change_table():
     """A function that changes the rows of a table of a prepared dataset."""
+    import pyarrow.parquet as pq
+
     from jdfd_keras.datasets import manifest
 
-    tables = {
-        manifest.FaceRow: (manifest.MANIFEST, manifest.read_manifest),
-        manifest.VideoRow: (manifest.VIDEOS, manifest.read_videos),
-    }
+    names = {manifest.FaceRow: manifest.MANIFEST, manifest.VideoRow: manifest.VIDEOS}
 
     def change(directory, kind, function):
-        name, read = tables[kind]
-        (path,) = directory.glob(f"{name}.*")
-        rows = function(read(directory))
+        path = directory / names[kind]
+        rows = function(manifest.to_rows(pq.read_table(path), kind))
         with open(path, "wb") as file:
-            manifest.write_table(file, path.suffix[1:], kind, [manifest.to_table(rows, kind)])
+            manifest.write_table(file, kind, [manifest.to_table(rows, kind)])
 
     return change
 
@@ -335,7 +339,7 @@ def named_sets(tmp_path):
     for key in ("ff", "celebdf", "uadfv"):
         sets[key] = tmp_path / "sets" / key
         sets[key].mkdir(parents=True)
-        (sets[key] / "manifest.csv").write_text(f"of {key}\n")
+        (sets[key] / "manifest.parquet").write_text(f"of {key}\n")
         save_options(
             sets[key] / "options.json",
             faces=FaceOptions(face_size=71),

@@ -1,13 +1,17 @@
 """A small dataset in each layout, from the videos to a report, with the commands."""
 
+import functools
 import json
 import shutil
 
 import pytest
 
 from jdfd_keras.cli.main import main
+from jdfd_keras.datasets.audit import audit
 from jdfd_keras.datasets.layouts.faceforensics import read_clips
-from jdfd_keras.datasets.manifest import read_manifest
+from jdfd_keras.datasets.manifest import FaceRow, read_faces, to_rows
+from jdfd_keras.datasets.prepare import prepare
+from jdfd_keras.options import FaceOptions, PrepareOptions, SplitOptions
 
 FACES = ["--frames-per-video", "4", "--face-size", "71", "--workers", "1"]
 TRAIN = ["--encoder-weights", "none", "--epochs", "1", "--batch-size", "16"]
@@ -99,6 +103,19 @@ def roots(clips, tmp_path_factory):
     return folders
 
 
+@pytest.fixture(scope="session")
+def prepare_layout(roots, tmp_path_factory):
+    """Return a function that prepares the dataset of a layout, once for each seed."""
+
+    @functools.cache
+    def make(layout, seed=0):
+        out = tmp_path_factory.mktemp("prepared") / layout
+        faces, options = FaceOptions(frames_per_video=4, face_size=71), PrepareOptions(layout)
+        return prepare(roots[layout], out, faces, options, splits=SplitOptions(seed=seed))
+
+    return make
+
+
 def run(capfd, *words):
     """Run a command without error and return its result."""
     assert main([*map(str, words), "--format", "json"]) == 0, capfd.readouterr().err
@@ -106,21 +123,24 @@ def run(capfd, *words):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_data_set_runs_through_prepare_audit_train_and_evaluate(
-    roots, layout, tmp_path, stand_in, capfd
-):
-    prepared = tmp_path / "prepared"
-    made = run(capfd, "prepare", layout, roots[layout], "--out", prepared, *FACES)
-    assert made["unrecognized"] == []
-    rows = read_manifest(prepared)
+def test_a_dataset_of_each_layout_is_prepared_without_leakage(prepare_layout, layout):
+    made = prepare_layout(layout)
+    assert made.unrecognized == []
+    rows = to_rows(read_faces(made.directory), FaceRow)
     for split in ("train", "val", "test"):
         assert {row.label for row in rows if row.split == split} == {0, 1}
-        assert sum(made["faces"][split].values()) == sum(row.split == split for row in rows)
+        assert sum(made.faces[split].values()) == sum(row.split == split for row in rows)
+    audited = audit([made.directory])
+    assert (audited.num_shared_sources, audited.num_near_duplicates) == (0, 0)
+    assert audited.datasets[0].num_faces == len(rows)
 
-    audit = run(capfd, "audit", prepared, "--out", tmp_path / "audit")
-    assert (audit["num_shared_sources"], audit["num_near_duplicates"]) == (0, 0)
-    assert audit["datasets"][0]["num_faces"] == len(rows)
 
+@pytest.mark.parametrize("layout", ["faceforensics", "celebdf"])
+def test_a_prepared_dataset_is_trained_on_and_evaluated(
+    prepare_layout, layout, tmp_path, stand_in, capfd
+):
+    prepared = prepare_layout(layout).directory
+    rows = to_rows(read_faces(prepared), FaceRow)
     run(capfd, "train", prepared, "--out", tmp_path / "run", *TRAIN)
     report = run(capfd, "evaluate", tmp_path / "run", prepared, "--out", tmp_path / "report")
     assert 0 <= report["frame"]["auc"]["value"] <= 1
@@ -131,28 +151,19 @@ def test_a_data_set_runs_through_prepare_audit_train_and_evaluate(
 
 
 def test_training_faces_of_another_data_set_are_found_in_a_test_set(
-    roots, tmp_path, stand_in, capfd
+    prepare_layout, tmp_path, stand_in, capfd
 ):
     """The same clips with other names share no sources, but near-duplicate faces."""
-    for layout, seed in (("uadfv", 0), ("dfdc", 1)):
-        words = ["prepare", layout, roots[layout], "--out", tmp_path / layout, *FACES]
-        run(capfd, *words, "--seed", seed)
-    run(capfd, "train", tmp_path / "uadfv", "--out", tmp_path / "run", *TRAIN)
-    words = [
-        "evaluate",
-        str(tmp_path / "run"),
-        str(tmp_path / "dfdc"),
-        "--out",
-        str(tmp_path / "r"),
-        "--split",
-        "train",
-    ]
+    uadfv, dfdc = prepare_layout("uadfv").directory, prepare_layout("dfdc", seed=1).directory
+    run(capfd, "train", uadfv, "--out", tmp_path / "run", *TRAIN)
+    words = ["evaluate", str(tmp_path / "run"), dfdc, "--out", str(tmp_path / "report")]
+    words += ["--split", "train"]
     assert main(words) == 1
     error = capfd.readouterr().err.strip().splitlines()[-1]
     assert "0 shared sources and" in error and "looks like" in error
     report = run(capfd, *words, "--allow-leak")
     assert "allowed by --allow-leak" in report["protocol"]["leakage"]
-    assert main(["audit", str(tmp_path / "uadfv"), str(tmp_path / "dfdc")]) == 1
+    assert main(["audit", uadfv, dfdc]) == 1
     assert "pairs of videos with near-duplicate faces in two splits" in capfd.readouterr().out
 
 
@@ -168,9 +179,9 @@ def test_official_pairs_of_one_source_are_found_and_excluded_by_strict(
     words = ["prepare", "faceforensics", str(tmp_path / "ff"), *FACES]
     run(capfd, *words, "--out", tmp_path / "official")
     assert main(["audit", str(tmp_path / "official"), "--format", "json"]) == 1
-    audit = json.loads(capfd.readouterr().out)
-    assert [entry["source"] for entry in audit["shared_sources"]] == ["ffpp/605"]
-    assert audit["num_near_duplicates"] == 0
+    audited = json.loads(capfd.readouterr().out)
+    assert [entry["source"] for entry in audited["shared_sources"]] == ["ffpp/605"]
+    assert audited["num_near_duplicates"] == 0
     train = ["train", str(tmp_path / "official"), "--out", str(tmp_path / "run"), *TRAIN]
     assert main(train) == 1
     assert "source ffpp/605 in train and val" in capfd.readouterr().err

@@ -1,29 +1,24 @@
-"""`jdfd-keras audit`: find leakage and shortcuts in prepared datasets."""
+"""Command `audit`: find leakage and shortcuts in prepared datasets."""
 
 import argparse
-from pathlib import Path
 
-from jdfd_keras.cli.main import CommandParser, Output
-
-SUMMARY = "find leakage and shortcuts in prepared datasets"
-EXAMPLES = """\
-  jdfd-keras audit prepared
-  jdfd-keras audit ffpp celebdf --out audit"""
+from jdfd_keras.cli.parser import Command, CommandParser, Output
 
 
-def add_arguments(parser: CommandParser) -> None:
-    """Add the arguments of the command."""
-    parser.add_argument("data", type=Path, nargs="+", metavar="DATA", help="prepared datasets")
-    parser.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="also write audit.md, audit.json and images of near-duplicates there",
+def _add_arguments(parser: CommandParser) -> None:
+    parser.add_path("data", "DATA", "prepared datasets", nargs="+")
+    parser.add_path(
+        "--out", "DIR", "also write audit.md, audit.json and images of near-duplicates there"
     )
 
 
-def run(arguments: argparse.Namespace) -> Output:
-    """Audit the datasets; leakage is a failure."""
+def _run(arguments: argparse.Namespace) -> Output:
+    """Find leakage and shortcuts in prepared datasets.
+
+    jdfd-keras audit prepared
+    jdfd-keras audit ffpp celebdf --out audit
+    """
+    # Leakage is a failure.
     from jdfd_keras.datasets.audit import audit
     from jdfd_keras.reporting.dataset_report import render_audit, write_audit
 
@@ -33,3 +28,6 @@ def run(arguments: argparse.Namespace) -> Output:
         write_audit(result, arguments.out)
         text += f"\naudit: {arguments.out / 'audit.md'}"
     return Output(result.to_dict(), text, failed=bool(result.failed))
+
+
+COMMAND = Command(_add_arguments, _run)

@@ -1,33 +1,26 @@
-"""`jdfd-keras calibrate`: fit temperature, threshold and uncertain band of a run."""
+"""Command `calibrate`: calibrate a run's scores and thresholds on validation videos."""
 
 import argparse
-from pathlib import Path
 
-from jdfd_keras.cli.main import CommandParser, Output, read_options
+from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
 from jdfd_keras.io.console import import_tensorflow
 from jdfd_keras.options import CalibrateOptions
 
-SUMMARY = "calibrate a run's scores and thresholds on validation videos"
-EXAMPLES = """\
-  jdfd-keras calibrate run prepared
-  jdfd-keras calibrate run prepared --fpr 0.01"""
 
-
-def add_arguments(parser: CommandParser) -> None:
-    """Add the arguments of the command."""
-    parser.add_argument("model", type=Path, metavar="RUN", help="run folder")
-    parser.add_argument(
-        "data",
-        type=Path,
-        nargs="+",
-        metavar="DATA",
-        help="prepared datasets, of which the validation split is used",
+def _add_arguments(parser: CommandParser) -> None:
+    parser.add_path("model", "RUN", "run folder")
+    parser.add_path(
+        "data", "DATA", "prepared datasets, of which the validation split is used", nargs="+"
     )
     parser.add_options(CalibrateOptions)
 
 
-def run(arguments: argparse.Namespace) -> Output:
-    """Calibrate the run."""
+def _run(arguments: argparse.Namespace) -> Output:
+    """Calibrate a run's scores and thresholds on validation videos.
+
+    jdfd-keras calibrate run prepared
+    jdfd-keras calibrate run prepared --fpr 0.01
+    """
     import_tensorflow()
     from jdfd_keras.client.metadata import CALIBRATION
     from jdfd_keras.evaluation.calibrate import FOLDER, calibrate
@@ -36,7 +29,8 @@ def run(arguments: argparse.Namespace) -> Output:
 
     result = calibrate(arguments.model, arguments.data, read_options(arguments, CalibrateOptions))
     write_calibration_figures(result, arguments.model / FOLDER)
-    return Output(
-        result.to_dict(),
-        f"{summarize_calibration(result)}\ncalibration: {arguments.model / CALIBRATION}",
-    )
+    text = f"{summarize_calibration(result)}\ncalibration: {arguments.model / CALIBRATION}"
+    return Output(result.to_dict(), text)
+
+
+COMMAND = Command(_add_arguments, _run)

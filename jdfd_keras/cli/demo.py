@@ -1,33 +1,28 @@
-"""`jdfd-keras demo`: run every stage on generated clips."""
+"""Command `demo`: run every stage on generated clips."""
 
 import argparse
 from pathlib import Path
 
-from jdfd_keras.cli.main import CommandParser, Output, read_options
+from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
 from jdfd_keras.options import DemoOptions
 
-SUMMARY = "run every stage on generated clips, in minutes"
-EXAMPLES = """\
-  jdfd-keras demo
-  jdfd-keras demo --portraits photographs/ --out my-demo"""
 
-
-def add_arguments(parser: CommandParser) -> None:
-    """Add the arguments of the command."""
-    parser.add_argument(
-        "--out", type=Path, default=Path("demo"), metavar="DIR", help="folder (default: demo)"
-    )
+def _add_arguments(parser: CommandParser) -> None:
+    parser.add_path("--out", "DIR", "folder (default: demo)", default=Path("demo"))
     parser.add_options(DemoOptions)
 
 
-def is_resumable(arguments: argparse.Namespace) -> bool:
-    """Return True: an interrupted demo is resumed."""
-    return True
+def _run(arguments: argparse.Namespace) -> Output:
+    """Run every stage on generated clips, in minutes.
 
-
-def run(arguments: argparse.Namespace) -> Output:
-    """Run the demo."""
-    from jdfd_keras.cli.demo_stages import describe_demo, run_demo
+    jdfd-keras demo
+    jdfd-keras demo --portraits photographs/ --out my-demo
+    """
+    from jdfd_keras.cli.demo_stages import run_demo
+    from jdfd_keras.reporting.templating import render_template
 
     result = run_demo(arguments.out, read_options(arguments, DemoOptions))
-    return Output(result.to_dict(), describe_demo(result))
+    return Output(result.to_dict(), render_template("demo.txt.j2", result=result).rstrip())
+
+
+COMMAND = Command(_add_arguments, _run, is_resumable=True)

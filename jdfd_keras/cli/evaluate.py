@@ -1,56 +1,46 @@
-"""`jdfd-keras evaluate`: evaluate a trained detector on prepared datasets."""
+"""Command `evaluate`: evaluate a detector on prepared datasets."""
 
 import argparse
-from collections.abc import Sequence
 from pathlib import Path
 
-from jdfd_keras.cli.main import CommandParser, Output, read_options
+from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
 from jdfd_keras.io.console import import_tensorflow
 from jdfd_keras.options import EvaluateOptions
 
-SUMMARY = "evaluate a detector on prepared datasets"
-EXAMPLES = """\
-  jdfd-keras evaluate run prepared --out report
-  jdfd-keras evaluate run ffpp celebdf uadfv --out report --reconstruction"""
+COMPARE_HELP = "scores of another detector, to test whether the AUCs differ (DeLong)"
 
 
-def add_arguments(parser: CommandParser) -> None:
-    """Add the arguments of the command."""
-    parser.add_argument("model", type=Path, metavar="RUN", help="run folder or .keras file")
-    parser.add_argument("data", type=Path, nargs="*", metavar="DATA", help="prepared datasets")
-    parser.add_argument(
-        "--compare",
-        type=Path,
-        metavar="FILE",
-        help="scores of another detector, to test whether the AUCs differ (DeLong)",
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="report folder")
+def _add_arguments(parser: CommandParser) -> None:
+    parser.add_path("model", "RUN", "run folder or .keras file")
+    parser.add_path("data", "DATA", "prepared datasets", nargs="+")
+    parser.add_path("--compare", "FILE", COMPARE_HELP)
+    parser.add_path("--out", "DIR", "report folder", required=True)
     parser.add_options(EvaluateOptions)
 
 
-def check_usage(arguments: argparse.Namespace, rest: Sequence[str]) -> Sequence[str]:
-    """Check that a dataset is given, also after a flag, where argparse expects none."""
-    if not any(word.startswith("-") for word in rest):
-        arguments.data += map(Path, rest)
-        rest = ()
-    if not (arguments.data or rest):
-        raise argparse.ArgumentTypeError("RUN and DATA are required")
-    return rest
+def _run(arguments: argparse.Namespace) -> Output:
+    """Evaluate a detector on prepared datasets.
 
-
-def run(arguments: argparse.Namespace) -> Output:
-    """Evaluate the detector and write the report folder."""
+    jdfd-keras evaluate run prepared --out report
+    jdfd-keras evaluate run ffpp celebdf uadfv --out report --reconstruction
+    """
     import_tensorflow()
+    return write_report(arguments, model_path=arguments.model)
+
+
+def write_report(
+    arguments: argparse.Namespace, *, model_path: Path | None = None, scores: Path | None = None
+) -> Output:
+    """Evaluate a detector or a table of scores, and write the report folder."""
     from jdfd_keras.evaluation.evaluate import evaluate
     from jdfd_keras.reporting.evaluation_folder import check_folder, write_evaluation
     from jdfd_keras.reporting.report_text import summarize
 
-    check_folder(arguments.out, arguments.compare)
-    report = evaluate(
-        arguments.model,
-        arguments.data,
-        read_options(arguments, EvaluateOptions),
-        compare=arguments.compare,
-    )
+    check_folder(arguments.out, scores, arguments.compare)
+    options = read_options(arguments, EvaluateOptions)
+    report = evaluate(model_path, arguments.data, options, scores=scores, compare=arguments.compare)
     write_evaluation(report, arguments.out)
     return Output(report.to_dict(), f"{summarize(report)}\nreport: {arguments.out / 'report.html'}")
+
+
+COMMAND = Command(_add_arguments, _run)

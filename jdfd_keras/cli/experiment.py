@@ -1,34 +1,21 @@
-"""`jdfd-keras experiment`: reproduce the paper's tables and figures on your datasets."""
+"""Command `experiment`: reproduce the paper's tables and figures on your datasets."""
 
 import argparse
 import dataclasses
 import sys
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from jdfd_keras.cli.main import CommandParser, Output, read_options
+from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
 from jdfd_keras.cli.train import GROUPS
 from jdfd_keras.io.console import import_tensorflow
-from jdfd_keras.options import (
-    EXPERIMENTS,
-    EvaluateOptions,
-    ExperimentOptions,
-    TrainRuntime,
-)
+from jdfd_keras.options import EXPERIMENTS, EvaluateOptions, ExperimentOptions, TrainRuntime
 
-SUMMARY = "reproduce the paper's tables and figures on your datasets"
-EXAMPLES = """\
-  jdfd-keras experiment cross-dataset --data ff=ffpp celebdf=celebdf uadfv=uadfv --out experiments
-  jdfd-keras experiment ablation --data ff=ffpp celebdf=celebdf uadfv=uadfv --out experiments \\
-      --seeds 0,1,2
-  jdfd-keras experiment foreign-data --data ff=ffpp celebdf=celebdf uadfv=uadfv --out experiments
-  jdfd-keras experiment statistics --data ff=ffpp celebdf=celebdf uadfv=uadfv --out experiments"""
 # The experiment itself chooses the unlabelled faces of a training.
 TRAIN_GROUPS = {name: kind for name, kind in GROUPS.items() if name != "unlabelled"}
 
 
-def add_arguments(parser: CommandParser) -> None:
-    """Add the arguments of the command."""
+def _add_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "name",
         choices=EXPERIMENTS,
@@ -39,54 +26,45 @@ def add_arguments(parser: CommandParser) -> None:
     )
     parser.add_argument(
         "--data",
-        type=key_and_folder,
+        type=_key_and_folder,
         nargs="+",
         action="extend",
         required=True,
         metavar="KEY=DIR",
         help="prepared datasets; ff, celebdf and uadfv are the paper's, other keys are added",
     )
-    parser.add_argument(
+    parser.add_path(
         "--out",
-        type=Path,
+        "DIR",
+        "tables, figure, runs and reports; an interrupted experiment is resumed",
         required=True,
-        metavar="DIR",
-        help="tables, figure, runs and reports; an interrupted experiment is resumed",
     )
     parser.add_options(ExperimentOptions)
-    for kind in (*TRAIN_GROUPS.values(), TrainRuntime, EvaluateOptions):
-        parser.add_options(kind, skip=("image_size", "decoder", "seed"))  # set by the experiment
+    kinds = (*TRAIN_GROUPS.values(), TrainRuntime, EvaluateOptions)
+    parser.add_options(*kinds, skip=("image_size", "decoder", "seed"))  # set by the experiment
 
 
-def check_usage(arguments: argparse.Namespace, rest: Sequence[str]) -> Sequence[str]:
-    """Check that each dataset has a different key."""
+def _run(arguments: argparse.Namespace) -> Output:
+    r"""Reproduce the paper's tables and figures on your datasets.
+
+    jdfd-keras experiment cross-dataset --data ff=ffpp celebdf=celebdf uadfv=uadfv --out experiments
+    jdfd-keras experiment ablation --data ff=ffpp celebdf=celebdf uadfv=uadfv --out experiments \
+        --seeds 0,1,2
+    jdfd-keras experiment foreign-data --data ff=ffpp celebdf=celebdf uadfv=uadfv --out experiments
+    jdfd-keras experiment statistics --data ff=ffpp celebdf=celebdf uadfv=uadfv --out experiments
+    """
+    # A cell that cannot be run is a failure.
     keys = [key for key, _ in arguments.data]
     if repeated := [key for key in keys if keys.count(key) > 1]:
-        raise argparse.ArgumentTypeError(f"--data has {repeated[0]}=DIR twice; give each key once")
-    return rest
-
-
-def is_resumable(arguments: argparse.Namespace) -> bool:
-    """Return True: an interrupted experiment is resumed."""
-    return True
-
-
-def key_and_folder(text: str) -> tuple[str, Path]:
-    """Parse KEY=DIR."""
-    key, sign, folder = text.partition("=")
-    if not (key and sign and folder):
-        raise argparse.ArgumentTypeError(f"expected KEY=DIR such as ff=prepared; got {text!r}")
-    return key, Path(folder)
-
-
-def run(arguments: argparse.Namespace) -> Output:
-    """Run the experiment and write its tables; a cell that cannot be run is a failure."""
+        arguments.parser.error(f"--data has {repeated[0]}=DIR twice; give each key once")
     if arguments.name != "statistics":
         print(import_tensorflow(), file=sys.stderr)
     from jdfd_keras.experiments.experiment import experiment
     from jdfd_keras.reporting.experiment_report import write_experiment
 
-    groups = {name: read_options(arguments, kind) for name, kind in TRAIN_GROUPS.items()}
+    groups: dict[str, Any] = {
+        name: read_options(arguments, kind) for name, kind in TRAIN_GROUPS.items()
+    }
     evaluate = read_options(arguments, EvaluateOptions)
     report = experiment(
         arguments.name,
@@ -104,3 +82,13 @@ def run(arguments: argparse.Namespace) -> Output:
         f"{page}\nexperiment: {arguments.out / f'{arguments.name}.html'}",
         failed=bool(report.failed),
     )
+
+
+def _key_and_folder(text: str) -> tuple[str, Path]:
+    key, _, folder = text.partition("=")
+    if not (key and folder):
+        raise argparse.ArgumentTypeError(f"expected KEY=DIR such as ff=prepared; got {text!r}")
+    return key, Path(folder)
+
+
+COMMAND = Command(_add_arguments, _run, is_resumable=True)

@@ -1,13 +1,11 @@
-"""`jdfd-keras prepare`: extract aligned face crops from a dataset of videos."""
+"""Command `prepare`: extract aligned face crops from a dataset of videos."""
 
 import argparse
 import shlex
 import sys
 from collections import Counter
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-from jdfd_keras.cli.main import CommandParser, Output, read_options
+from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
 from jdfd_keras.io.console import import_tensorflow, plural
 from jdfd_keras.options import (
     LAYOUTS,
@@ -18,21 +16,8 @@ from jdfd_keras.options import (
     SplitOptions,
 )
 
-if TYPE_CHECKING:
-    from jdfd_keras.datasets.prepare import PreparedDataset
 
-SUMMARY = "extract aligned face crops from a dataset of videos"
-EXAMPLES = """\
-  jdfd-keras prepare folder videos/ --out prepared
-  jdfd-keras prepare faceforensics FaceForensics++/ --out ffpp --compression c23 --split strict
-  jdfd-keras prepare celebdf Celeb-DF-v2/ --out celebdf --workers 8
-  jdfd-keras prepare uadfv UADFV/ --out uadfv-fold0 --split kfold --fold 0
-  jdfd-keras prepare folder gs://bucket/videos --out gs://bucket/prepared \\
-      --runner DataflowRunner --project mine --region europe-west4 --temp_location gs://bucket/tmp"""
-
-
-def add_arguments(parser: CommandParser) -> None:
-    """Add the arguments of the command."""
+def _add_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "layout",
         choices=LAYOUTS,
@@ -40,31 +25,26 @@ def add_arguments(parser: CommandParser) -> None:
         help=f"{', '.join(LAYOUTS)}; `folder` is your own, with real/ and fake/, or train/real/, "
         "train/fake/, val/real/ ...",
     )
+    # Not paths: with Apache Beam they can be URLs.
     parser.add_argument("root", metavar="ROOT", help="folder of the dataset")
     parser.add_argument("--out", required=True, metavar="DIR", help="prepared dataset to write")
-    parser.add_options(FaceOptions)
-    parser.add_options(FilterOptions)
-    parser.add_options(PrepareOptions, skip=("layout",))
-    parser.add_options(SplitOptions)
-    parser.add_options(PrepareRuntime)
+    parser.add_options(FaceOptions, FilterOptions, PrepareOptions, SplitOptions, PrepareRuntime)
 
 
-def check_usage(arguments: argparse.Namespace, rest: Sequence[str]) -> Sequence[str]:
-    """Store unknown flags for Apache Beam if a runner is given."""
-    arguments.beam_flags = rest if read_options(arguments, PrepareRuntime).runner else ()
-    return () if arguments.beam_flags else rest
+def _run(arguments: argparse.Namespace) -> Output:
+    r"""Extract aligned face crops from a dataset of videos.
 
-
-def is_resumable(arguments: argparse.Namespace) -> bool:
-    """Return True: an interrupted run is resumed."""
-    return True
-
-
-def run(arguments: argparse.Namespace) -> Output:
-    """Prepare the dataset; too many videos without a face are a failure."""
-    faces, splits, runtime = (
-        read_options(arguments, kind) for kind in (FaceOptions, SplitOptions, PrepareRuntime)
-    )
+    jdfd-keras prepare folder videos/ --out prepared
+    jdfd-keras prepare faceforensics FaceForensics++/ --out ffpp --compression c23 --split strict
+    jdfd-keras prepare celebdf Celeb-DF-v2/ --out celebdf --workers 8
+    jdfd-keras prepare uadfv UADFV/ --out uadfv-fold0 --split kfold --fold 0
+    jdfd-keras prepare folder gs://bucket/videos --out gs://bucket/prepared \
+        --runner DataflowRunner --project mine --region europe-west4 --temp_location gs://bucket/tmp
+    """
+    # Too many videos without a face are a failure.
+    faces = read_options(arguments, FaceOptions)
+    splits = read_options(arguments, SplitOptions)
+    runtime = read_options(arguments, PrepareRuntime)
     if faces.detector == "mtcnn":
         import_tensorflow()
     if splits.split == "paper":
@@ -73,6 +53,8 @@ def run(arguments: argparse.Namespace) -> Output:
             "metrics say little about videos that a detector has not seen"
         )
     from jdfd_keras.datasets.prepare import prepare
+    from jdfd_keras.datasets.splits import reason_kind
+    from jdfd_keras.reporting.templating import render_template
 
     prepared = prepare(
         arguments.root,
@@ -98,43 +80,14 @@ def run(arguments: argparse.Namespace) -> Output:
             f"more than --max-failed {runtime.max_failed:g}"
         )
         result["failed"] = prepared.without_faces
-    return Output(result, describe_prepared(prepared), failed)
-
-
-def describe_prepared(prepared: "PreparedDataset") -> str:
-    """Return the counts of a prepared dataset as lines for a terminal."""
-    from jdfd_keras.datasets.splits import reason_kind
-
-    classes = list(prepared.faces["train"])
-    lines = [f"{plural(prepared.videos, 'video')}; faces:"]
-    lines.append(f"{'':5} {' '.join(f'{name:>10}' for name in classes)}")
-    lines += [
-        f"{split:5} {' '.join(f'{count:10}' for count in counts.values())}"
-        for split, counts in prepared.faces.items()
-    ]
-    lines += [
-        f"{plural(count, 'face')} filtered: {reason}" for reason, count in prepared.filtered.items()
-    ]
-    without = set(prepared.without_faces)
-    by_split = [reason for name, reason in prepared.excluded.items() if name not in without]
-    lines += [
-        f"{plural(count, 'video')} excluded: {reason}"
-        for reason, count in sorted(Counter(map(reason_kind, by_split)).items())
-    ]
-    lines += _list("missing", prepared.missing)
-    lines += _list("unrecognized", prepared.unrecognized)
-    faceless = [f"{name}: {prepared.excluded[name]}" for name in prepared.without_faces]
-    lines += _list("no face", faceless, 50)
-    lines += _list("warning", [f"{name}: {why}" for name, why in prepared.warnings.items()], 50)
-    return "\n".join([*lines, f"prepared dataset: {prepared.directory}"])
-
-
-def _list(heading: str, names: Sequence[str], most: int = 5) -> list[str]:
-    """Return one line per name, at most `most` of them."""
-    lines = [f"{heading}: {name}" for name in names[:most]]
-    more = len(names) - most
-    return [*lines, f"{heading}: {more} more, all with --format json"] if more > 0 else lines
+    by_split = prepared.excluded.keys() - set(prepared.without_faces)
+    excluded = Counter(reason_kind(prepared.excluded[name]) for name in by_split)
+    text = render_template("prepared.txt.j2", prepared=prepared, excluded=excluded)
+    return Output(result, text.rstrip(), failed)
 
 
 def _warn(text: str) -> None:
     print(f"warning: {text}", file=sys.stderr)
+
+
+COMMAND = Command(_add_arguments, _run, is_resumable=True)

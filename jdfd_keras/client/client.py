@@ -1,14 +1,13 @@
-"""Client of a served model: TensorFlow Serving or `jdfd-keras serve`, over REST or gRPC.
-
-Takes the model's URL; returns the outputs of its signatures, and scores of encoded faces. Imports
-no TensorFlow.
-"""
+"""Client of a served model, over REST or gRPC. Imports no TensorFlow."""
 
 import functools
 import os
+import random
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -21,14 +20,20 @@ from jdfd_keras.client.errors import (
     RequestTooLarge,
     SignatureMissing,
 )
+from jdfd_keras.client.grpc_transport import GrpcTransport
 from jdfd_keras.client.metadata import ModelMetadata, read_metadata
 from jdfd_keras.client.protos import check_inputs, fits
+from jdfd_keras.client.rest_transport import RestTransport
 from jdfd_keras.client.signatures import EXPLAIN, FACES, METADATA, SERVING_DEFAULT, Signature
 
 TIMEOUT_S = 60.0
 RETRIES = 3
 BATCH_SIZE = 32
+BACKOFF_S = 0.25
+LONGEST_BACKOFF_S = 30
 AUTHORIZATION = "JDFD_AUTHORIZATION"
+
+Value = TypeVar("Value")
 
 
 def connect(
@@ -54,7 +59,7 @@ def connect(
             the content of the environment variable JDFD_AUTHORIZATION, if it is set.
 
     Returns:
-        The client. Close it after use: `with connect(url) as client`.
+        The client; a context manager that closes it.
 
     Raises:
         ClientError: If the server is unreachable or has no such model.
@@ -62,7 +67,8 @@ def connect(
 
     Example:
         >>> with connect("grpc://127.0.0.1:8500/detector") as client:
-        ...     scores = client.predict_files(["face.png"])  # float64[1], P(fake)
+        ...     print(client.size, client.metadata.name)
+        71 detector
     """
     if timeout_s <= 0 or retries < 0 or batch_size < 1:
         raise ValueError(
@@ -70,9 +76,8 @@ def connect(
             f"and {batch_size}. Omit them to use {TIMEOUT_S:g}, {RETRIES} and {BATCH_SIZE}."
         )
     if headers is None:
-        headers = (
-            {"Authorization": os.environ[AUTHORIZATION]} if os.environ.get(AUTHORIZATION) else {}
-        )
+        value = os.environ.get(AUTHORIZATION)
+        headers = {"Authorization": value} if value else {}
     if not all(value.isascii() and value.isprintable() for value in headers.values()):
         # Without the values, which are secret.
         raise ValueError(
@@ -80,13 +85,9 @@ def connect(
             f"{AUTHORIZATION} for a line break at its end."
         )
     if rest_transport.URL.fullmatch(url):
-        transport = rest_transport.RestTransport(
-            url, timeout_s=timeout_s, retries=retries, headers=headers
-        )
+        transport = RestTransport(url, timeout_s=timeout_s, headers=headers)
     elif grpc_transport.URL.fullmatch(url):
-        transport = grpc_transport.GrpcTransport(
-            url, timeout_s=timeout_s, retries=retries, headers=headers
-        )
+        transport = GrpcTransport(url, timeout_s=timeout_s, headers=headers)
     else:
         shown = re.sub(r"//.*@", "//...@", url)  # messages are shared; passwords must not be
         raise ValueError(
@@ -95,7 +96,7 @@ def connect(
             "serve` prints, without a user name and password."
         )
     try:
-        return Client(url, transport, batch_size)
+        return Client(url, transport, retries, batch_size)
     except ClientError:
         transport.close()
         raise
@@ -110,20 +111,18 @@ class Client:
     """
 
     def __init__(
-        self,
-        url: str,
-        transport: rest_transport.RestTransport | grpc_transport.GrpcTransport,
-        batch_size: int,
+        self, url: str, transport: RestTransport | GrpcTransport, retries: int, batch_size: int
     ):
         self.url = url
         self._transport = transport
+        self._retries = retries
         self._batch_size = batch_size
-        self.signatures: dict[str, Signature] = transport.read_signatures()
+        self.signatures = self._repeat(transport.read_signatures)
 
     def __enter__(self):
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def close(self) -> None:
@@ -132,11 +131,7 @@ class Client:
 
     @functools.cached_property
     def metadata(self) -> ModelMetadata:
-        """The model's metadata; read from the server once.
-
-        Raises:
-            ClientError: If the server does not answer, or the model has no readable metadata.
-        """
+        """The model's metadata; read from the server once."""
         return read_metadata(
             lambda names: self.predict(METADATA, {"names": names}, ["contents"])["contents"],
             self.url,
@@ -144,11 +139,7 @@ class Client:
 
     @property
     def size(self) -> int:
-        """Width and height, in pixels, of the model's input faces.
-
-        Raises:
-            ClientError: If the model is not a detector.
-        """
+        """Width and height, in pixels, of the model's input faces."""
         faces = self._signature(FACES).inputs.get("faces")
         if faces is None or faces.shape is None or len(faces.shape) != 4 or not faces.shape[1]:
             raise InvalidResponse(self.url, f"{faces} as the faces of {FACES!r}")
@@ -168,13 +159,13 @@ class Client:
             An array for each output; strings are an object array of bytes.
 
         Raises:
-            ClientError: If the server is unreachable, refuses the request, lacks the signature or
-                an output, or returns arrays that do not match the signature.
+            ClientError: If the request fails, or the model lacks the signature or an output.
             ValueError: If the inputs do not match the signature.
 
         Example:
-            >>> faces = np.zeros((2, client.size, client.size, 3), np.uint8)
-            >>> client.predict("faces", {"faces": faces})["scores"].shape
+            >>> with connect("http://127.0.0.1:8501/v1/models/detector") as client:
+            ...     values = client.predict("faces", {"faces": np.zeros((2, 71, 71, 3), np.uint8)})
+            >>> values["scores"].shape
             (2,)
         """
         signature = self._signature(name)
@@ -183,7 +174,7 @@ class Client:
             reason = f"outputs {sorted(missing)} of {name!r}; got {sorted(signature.outputs)}"
             raise SignatureMissing(self.url, reason)
         arrays = check_inputs(name, signature, inputs)
-        values = self._transport.predict(name, signature, arrays, outputs)
+        values = self._repeat(lambda: self._transport.predict(name, signature, arrays, outputs))
         for output, array in values.items():
             if not fits(array, signature.outputs[output]):
                 got = f"{array.dtype}{list(array.shape)} as {output!r} of {name!r}"
@@ -193,9 +184,8 @@ class Client:
     def predict_faces(self, encoded_faces: Sequence[bytes]) -> np.ndarray:
         """Score face crops.
 
-        If the server refuses a batch, the batch is sent again in halves, so that one invalid face
-        does not cost the other faces their scores. After a refusal the signatures are read again,
-        because a removed version label is refused in the same way.
+        If the server refuses a batch, it is sent again in halves, so that one invalid face does not
+        cost the other faces their scores.
 
         Args:
             encoded_faces: JPEG, PNG, BMP or WebP files of one face each, of any size; a face of
@@ -208,16 +198,26 @@ class Client:
             ClientError: If the server returns no scores for a reason other than an invalid face.
 
         Example:
-            >>> client.predict_faces([Path("face.png").read_bytes()]).shape
-            (1,)
+            >>> with connect("http://127.0.0.1:8501/v1/models/detector") as client:
+            ...     scores = client.predict_faces([Path("face.png").read_bytes(), b"not an image"])
+            >>> np.isnan(scores)
+            array([False,  True])
         """
         signature = self._signature(SERVING_DEFAULT)
         outputs = [name for name in ("scores", "valid") if name in signature.outputs]
-        refusals = []
 
         def request(faces: Sequence[bytes]) -> np.ndarray:
             image_bytes = np.array(list(faces), object)
-            values = self.predict(SERVING_DEFAULT, {"image_bytes": image_bytes}, outputs)
+            try:
+                values = self.predict(SERVING_DEFAULT, {"image_bytes": image_bytes}, outputs)
+            except RequestRefused as error:
+                if len(faces) > 1:
+                    raise
+                # A removed version label is refused in the same way as an invalid face.
+                if self._repeat(self._transport.read_signatures) != self.signatures:
+                    reason = f"{error} and other signatures than before."
+                    raise RequestFailed(self.url, reason) from error
+                return np.array([np.nan])
             scores = values["scores"].astype(np.float64)
             valid = values.get("valid", ~np.isnan(scores))
             if scores.shape != (len(faces),) or valid.shape != scores.shape:
@@ -227,17 +227,8 @@ class Client:
                 raise InvalidResponse(self.url, f"{scores[valid]} as scores of valid faces")
             return np.where(valid, scores, np.nan)
 
-        def mark_invalid(error: RequestRefused) -> np.ndarray:
-            refusals.append(error)
-            return np.array([np.nan])
-
-        scores = [np.empty(0)]
-        for batch in self._batches(encoded_faces):
-            scores.append(_split_on_refusal(request, batch, mark_invalid))
-            if refusals:
-                self._check_model(refusals.pop())
-                refusals.clear()
-        return np.concatenate(scores)
+        scores = [_request_in_halves(request, batch) for batch in self._batches(encoded_faces)]
+        return np.concatenate([np.empty(0), *scores])
 
     def predict_files(self, paths: Iterable[str | Path]) -> np.ndarray:
         """Score image files of face crops.
@@ -249,25 +240,24 @@ class Client:
             float64[n], P(fake), in the order of the files; NaN for files that cannot be decoded.
 
         Raises:
-            ClientError: As `predict_faces`.
-            OSError: If a file cannot be read. All files are checked before the first request.
+            OSError: As `predict_faces`, or before the first request if a file does not exist.
 
         Example:
-            >>> client.predict_files(["face.png", "other.jpg"]).shape
+            >>> with connect("http://127.0.0.1:8501/v1/models/detector") as client:
+            ...     client.predict_files(["face.png", "photograph.png"]).shape
             (2,)
         """
-        paths = list(map(Path, paths))
-        for path in paths:
+        files = list(map(Path, paths))
+        for path in files:
             if not path.is_file():
                 raise FileNotFoundError(
                     f"Expected image files of face crops; got {path}, which is not a file. Check "
                     "its name."
                 )
-        scores = [
-            self.predict_faces([path.read_bytes() for path in batch])
-            for batch in self._batches(paths)
-        ]
-        return np.concatenate([np.empty(0), *scores])
+        scores = [np.empty(0)]
+        for batch in self._batches(files):
+            scores.append(self.predict_faces([path.read_bytes() for path in batch]))
+        return np.concatenate(scores)
 
     def explain(self, faces: np.ndarray) -> np.ndarray:
         """Compute a class-activation map of each face.
@@ -284,8 +274,9 @@ class Client:
             ValueError: If the faces have another dtype or shape.
 
         Example:
-            >>> client.explain(np.zeros((1, client.size, client.size, 3), np.uint8)).ndim
-            3
+            >>> with connect("http://127.0.0.1:8501/v1/models/detector") as client:
+            ...     client.explain(np.zeros((1, 71, 71, 3), np.uint8)).shape
+            (1, 3, 3)
         """
 
         def request(batch: np.ndarray) -> np.ndarray:
@@ -297,18 +288,26 @@ class Client:
         faces = check_inputs(EXPLAIN, self._signature(EXPLAIN), {"faces": faces})["faces"]
         if not len(faces):
             return np.empty((0, 0, 0), np.float32)
-        return np.concatenate([_split_on_refusal(request, batch) for batch in self._batches(faces)])
-
-    def _check_model(self, refusal: RequestRefused) -> None:
-        """Check that the model behind the URL still has the signatures it had at first."""
-        if self._transport.read_signatures() != self.signatures:
-            raise RequestFailed(self.url, f"{refusal} and other signatures than before.")
-
-    def _batches(self, items: Sequence):
-        return (
-            items[start : start + self._batch_size]
-            for start in range(0, len(items), self._batch_size)
+        return np.concatenate(
+            [_request_in_halves(request, batch) for batch in self._batches(faces)]
         )
+
+    def _repeat(self, request: Callable[[], Value]) -> Value:
+        """Send a request, again if the server is unreachable or busy."""
+        for attempt in range(self._retries):
+            try:
+                return request()
+            except ClientError as error:
+                if error.retry_after_s is None:
+                    raise
+                longest = BACKOFF_S * 2**attempt
+                wait_s = max(error.retry_after_s, random.uniform(longest / 2, longest))
+                time.sleep(min(wait_s, LONGEST_BACKOFF_S))
+        return request()
+
+    def _batches(self, items: Any) -> Iterator[Any]:
+        for start in range(0, len(items), self._batch_size):
+            yield items[start : start + self._batch_size]
 
     def _signature(self, name: str) -> Signature:
         if name not in self.signatures:
@@ -317,22 +316,13 @@ class Client:
         return self.signatures[name]
 
 
-def _split_on_refusal(
-    request: Callable[[Sequence], np.ndarray],
-    items: Sequence,
-    on_refused: Callable[[RequestRefused], np.ndarray] | None = None,
-) -> np.ndarray:
-    """Request all items at once; in halves if they are too large together or one is refused.
-
-    `on_refused` returns the result of a single refused item; without it the error is raised.
-    """
+def _request_in_halves(request: Callable[[Any], np.ndarray], items: Any) -> np.ndarray:
+    """Request all items at once; in halves if they are too large together or one is refused."""
     try:
         return request(items)
-    except (RequestRefused, RequestTooLarge) as error:
+    except (RequestRefused, RequestTooLarge):
         if len(items) == 1:
-            if on_refused is None or isinstance(error, RequestTooLarge):
-                raise
-            return on_refused(error)
+            raise
     middle = len(items) // 2
     halves = items[:middle], items[middle:]
-    return np.concatenate([_split_on_refusal(request, half, on_refused) for half in halves])
+    return np.concatenate([_request_in_halves(request, half) for half in halves])

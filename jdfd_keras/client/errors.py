@@ -1,7 +1,4 @@
-"""Errors of a client: one class for each cause, the same over REST and gRPC.
-
-All of them inherit `ClientError`, which is an OSError.
-"""
+"""Errors of a client: one class for each cause, the same over REST and gRPC."""
 
 # The names state the cause, as those of `http.client` do.
 # ruff: noqa: N818
@@ -13,25 +10,27 @@ class ClientError(OSError):
     Attributes:
         url: The URL of the model, or the path of one on this machine.
         reason: The answer of the server, or the error of the connection.
+        retry_after_s: Shortest time before the request may be repeated; None if it must not be.
 
     Example:
+        >>> from jdfd_keras.client import connect
         >>> try:
-        ...     client = connect("http://127.0.0.1:8501/v1/models/detector")
+        ...     connect("http://127.0.0.1:8501/v1/models/unknown")
         ... except ServerUnavailable:
         ...     print("start the server first")
         ... except ClientError as error:
         ...     print(error.reason)
+        status 404: ...
     """
 
     _message = "Expected {url} to answer; got {reason}"
 
-    def __init__(self, url: object, reason: object):
-        self.url, self.reason = str(url), str(reason)
-        text = self._message.format(url=self.url, reason=self.reason.rstrip(" ."))
-        super().__init__(text)
+    def __init__(self, url: object, reason: object, retry_after_s: float | None = None):
+        self.url, self.reason, self.retry_after_s = str(url), str(reason), retry_after_s
+        super().__init__(self._message.format(url=self.url, reason=self.reason.rstrip(" .")))
 
     def __reduce__(self):
-        return type(self), (self.url, self.reason)
+        return type(self), (self.url, self.reason, self.retry_after_s)
 
 
 class ServerUnavailable(ClientError):

@@ -1,23 +1,19 @@
-"""Transport of arrays to a server and back over TensorFlow Serving's gRPC.
+"""Transport of arrays to a model and back over TensorFlow Serving's gRPC. Imports no TensorFlow."""
 
-Takes the URL of a model; returns its signatures, and output arrays for input arrays. Independent of
-the names of signatures. Imports no TensorFlow.
-"""
-
-import random
 import re
 import ssl
-import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import grpc
 import numpy as np
+from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
+from grpc import StatusCode
 
 from jdfd_keras.client import protos
 from jdfd_keras.client.errors import (
     AccessDenied,
-    ClientError,
     InvalidResponse,
     RequestFailed,
     RequestRefused,
@@ -25,70 +21,55 @@ from jdfd_keras.client.errors import (
     RequestTooLarge,
     ServerUnavailable,
 )
-from jdfd_keras.client.rest_transport import BACKOFF_S, LONGEST_BACKOFF_S, is_loopback
-from jdfd_keras.client.signatures import Signature
+from jdfd_keras.client.rest_transport import is_loopback
+from jdfd_keras.client.signatures import Signature, read_signatures
 
 URL = re.compile(
     r"(?P<scheme>grpcs?)://(?P<target>(?P<host>\[[^\]\s]+\]|[^/:@\s]+):\d+)/(?P<name>[^/:?#\s]+)"
     r"(?:/versions/(?P<version>\d{1,18})|/labels/(?P<label>[^/:?#\s]+))?/?"
 )
-SERVICE = "/tensorflow.serving.PredictionService"
-# The equivalents of REST's 503 and 429.
-RETRIED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.RESOURCE_EXHAUSTED)
-
-CONNECTED_S = 0.2  # a connected channel reports that it is ready within this time
+BUSY = (StatusCode.UNAVAILABLE, StatusCode.RESOURCE_EXHAUSTED)  # REST's 503 and 429
+ERRORS = {
+    StatusCode.DEADLINE_EXCEEDED: RequestTimeout,
+    StatusCode.UNAUTHENTICATED: AccessDenied,
+    StatusCode.PERMISSION_DENIED: AccessDenied,
+}
+READY = grpc.ChannelConnectivity.READY.value[0]
 
 
 class GrpcTransport:
     """gRPC transport to one model; safe to use from many threads at once."""
 
-    def __init__(self, url: str, *, timeout_s: float, retries: int, headers: Mapping[str, str]):
-        """Open a channel; sends no request yet.
-
-        Args:
-            url: A match of URL.
-            timeout_s: Seconds that each attempt may take.
-            retries: How often a request is repeated.
-            headers: Metadata of each request, such as `Authorization`.
-        """
+    def __init__(self, url: str, *, timeout_s: float, headers: Mapping[str, str]):
+        """Open a channel for a match of URL; sends no request yet. The headers are metadata."""
         self._url = url.rstrip("/")
         self._timeout_s = timeout_s
-        self._retries = retries
-        self._metadata = [(name.lower(), value) for name, value in headers.items()]
+        self._metadata = tuple((name.lower(), value) for name, value in headers.items())
         match = URL.fullmatch(url)
+        assert match is not None
         self._spec = protos.ModelSpec(name=match["name"], version_label=match["label"] or "")
         if match["version"]:
             self._spec.version.value = int(match["version"])
         self._channel = _make_channel(match["scheme"], match["target"], match["host"])
-        self._predict = self._channel.unary_unary(
-            f"{SERVICE}/Predict",
-            request_serializer=protos.PredictRequest.SerializeToString,
-            response_deserializer=protos.PredictResponse.FromString,
-        )
-        self._read_metadata = self._channel.unary_unary(
-            f"{SERVICE}/GetModelMetadata",
-            request_serializer=protos.GetModelMetadataRequest.SerializeToString,
-            response_deserializer=protos.GetModelMetadataResponse.FromString,
-        )
 
     def close(self) -> None:
         """Close the connection."""
         self._channel.close()
 
     def read_signatures(self) -> dict[str, Signature]:
-        """Request the signatures of the model.
-
-        Raises:
-            ClientError: If the server is unreachable or has no such model.
-        """
+        """Request the signatures of the model."""
         request = protos.GetModelMetadataRequest(
             model_spec=self._spec, metadata_field=["signature_def"]
         )
-        response = self._call(self._read_metadata, request)
+        response = self._call("GetModelMetadata", request, protos.GetModelMetadataResponse)
         try:
-            return protos.read_signatures(response)
+            packed = protos.SignatureDefMap.FromString(response.metadata["signature_def"].value)
         except DecodeError as error:
             raise InvalidResponse(self._url, f"metadata without signatures ({error})") from error
+        definitions = MessageToDict(
+            packed, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
+        )
+        return read_signatures(definitions["signature_def"])
 
     def predict(
         self,
@@ -97,71 +78,43 @@ class GrpcTransport:
         inputs: dict[str, np.ndarray],
         outputs: Sequence[str],
     ) -> dict[str, np.ndarray]:
-        """Call a signature.
-
-        Args:
-            name: Name of the signature.
-            signature: Its inputs and outputs; unused, since a gRPC message states its dtypes.
-            inputs: An array for each input.
-            outputs: Outputs to return; no others are computed.
-
-        Returns:
-            An array for each of `outputs`.
-
-        Raises:
-            RequestRefused: If the server rejects the inputs.
-            RequestTooLarge: If they are too large together.
-            ClientError: If the server is unreachable, fails, or returns another kind of answer.
-        """
+        """Call a signature; no other outputs are computed. A message states its own dtypes."""
         request = protos.PredictRequest(model_spec=self._spec, output_filter=outputs)
         request.model_spec.signature_name = name
         for key, array in inputs.items():
             request.inputs[key].CopyFrom(protos.encode_tensor(array))
-        response = self._call(self._predict, request, refusal=grpc.StatusCode.INVALID_ARGUMENT)
+        # A dict, since response.outputs[key] would create a missing output.
+        tensors = dict(self._call("Predict", request, protos.PredictResponse).outputs)
         try:
-            # response.outputs[key] would create a missing output.
-            return {key: protos.decode_tensor(dict(response.outputs)[key]) for key in outputs}
+            return {key: protos.decode_tensor(tensors[key]) for key in outputs}
         except (KeyError, ValueError) as error:
-            reason = f"outputs {list(response.outputs)}: {error}"
-            raise InvalidResponse(self._url, reason) from error
+            raise InvalidResponse(self._url, f"outputs {list(tensors)}: {error}") from error
 
-    def _call(self, method, request, refusal: grpc.StatusCode | None = None):
-        attempt = 0
-        while True:
-            try:
-                return method(request, timeout=self._timeout_s, metadata=self._metadata)
-            except grpc.RpcError as error:
-                code, reason = error.code(), f"{error.code().name}: {error.details()}"
-                if code is refusal:
-                    raise RequestRefused(self._url, reason) from error
-                # Text of gRPC's core; a full queue has the same code.
-                if "message larger than max" in reason:
-                    raise RequestTooLarge(self._url, f"{reason}.") from error
-                if code not in RETRIED or attempt == self._retries:
-                    raise self._error_class(code)(self._url, reason) from error
-            longest = min(BACKOFF_S * 2**attempt, LONGEST_BACKOFF_S)
-            time.sleep(random.uniform(longest / 2, longest))
-            attempt += 1
-
-    def _error_class(self, code: grpc.StatusCode) -> type[ClientError]:
-        if code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            return RequestTimeout
-        if code in (grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED):
-            return AccessDenied
-        # UNAVAILABLE is the code of gRPC itself if no server listens, and of a server with a full
-        # queue.
-        if code is grpc.StatusCode.UNAVAILABLE and not self._is_connected():
-            return ServerUnavailable
-        return RequestFailed
-
-    def _is_connected(self) -> bool:
-        ready = grpc.channel_ready_future(self._channel)
+    def _call(self, method: str, request: Any, response: Any) -> Any:
+        call = self._channel.unary_unary(
+            f"/tensorflow.serving.PredictionService/{method}",
+            request_serializer=type(request).SerializeToString,
+            response_deserializer=response.FromString,
+        )
         try:
-            ready.result(timeout=CONNECTED_S)
-        except grpc.FutureTimeoutError:
-            ready.cancel()
-            return False
-        return True
+            return call(request, timeout=self._timeout_s, metadata=self._metadata)
+        except grpc.RpcError as error:
+            assert isinstance(error, grpc.Call)
+            code, reason = error.code(), f"{error.code().name}: {error.details()}"
+            if code is StatusCode.INVALID_ARGUMENT and method == "Predict":
+                raise RequestRefused(self._url, reason) from error
+            # Text of gRPC's core; a full queue has the same code.
+            if "message larger than max" in reason:
+                raise RequestTooLarge(self._url, f"{reason}.") from error
+            kind = ERRORS.get(code, RequestFailed)
+            # A server with a full queue answers UNAVAILABLE, too. The public channel_ready_future
+            # polls in a thread, which prints a traceback if the channel is closed (grpcio 1.85.1).
+            channel: Any = self._channel
+            if code is StatusCode.UNAVAILABLE and (
+                channel._channel.check_connectivity_state(False) != READY
+            ):
+                kind = ServerUnavailable
+            raise kind(self._url, reason, 0 if code in BUSY else None) from error
 
 
 def _make_channel(scheme: str, target: str, host: str) -> grpc.Channel:

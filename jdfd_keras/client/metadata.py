@@ -1,12 +1,12 @@
-"""Calibration and metadata of an exported model: its face options, thresholds, name and digest.
+"""Calibration and metadata of an exported model: face options, thresholds, name and digest.
 
 The metadata is stored in the graph, behind the signature `metadata`, so that TensorFlow Serving
-returns it too: a client extracts and judges faces exactly as with a local model. Imports no
-TensorFlow.
+returns it too, and a client judges faces exactly as with a local model. Imports no TensorFlow.
 """
 
 import dataclasses
 import json
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,6 @@ ALIGNMENT = "alignment.json"
 CALIBRATION = "calibration.json"
 MODEL = "model.json"
 FILES = (ALIGNMENT, CALIBRATION, MODEL)
-GROUP = "calibration"
 # The logits of 0 and 1 are infinite. 1 - 2**-23 is a float32, so that a graph clips at the same
 # value.
 SMALLEST = 2.0**-23
@@ -41,10 +40,9 @@ class Calibration:
         target_error_rate: Bound on the share of real validation videos called fake, and of fake
             ones called real.
         data: Name of the dataset.
-        num_real: Real validation videos.
-        num_fake: Fake validation videos.
-        ece_before: Expected calibration error of the faces, uncorrected.
-        ece_after: Expected calibration error with the temperature.
+        num_real, num_fake: Validation videos.
+        ece_before, ece_after: Expected calibration error of the faces without and with the
+            temperature.
         model: SHA-256 of the model file; "" if unknown.
 
     Example:
@@ -65,14 +63,7 @@ class Calibration:
     model: str = ""
 
     def apply(self, score: np.ndarray) -> np.ndarray:
-        """Divide the logits of scores by the temperature.
-
-        Args:
-            score: float[n], the network's P(fake), in [0, 1].
-
-        Returns:
-            float64[n], corrected scores in the same order; unchanged if the temperature is 1.
-        """
+        """Correct float[n], the network's P(fake), by the temperature; returns float64[n]."""
         return apply_temperature(np.asarray(score, np.float64), self.temperature)
 
     def judge(self, score: float) -> str:
@@ -91,13 +82,12 @@ class Calibration:
 def save_calibration(path: str | Path, calibration: Calibration) -> None:
     """Write a calibration as JSON.
 
-    Raises:
-        OSError: If the file cannot be written.
-
     Example:
-        >>> save_calibration("run/calibration.json", Calibration(temperature=1.3))
+        >>> save_calibration("calibration.json", Calibration(temperature=1.5))
+        >>> read_calibration("calibration.json").temperature
+        1.5
     """
-    save_options(path, **{GROUP: calibration})
+    save_options(path, calibration=calibration)
 
 
 def read_calibration(path: str | Path) -> Calibration:
@@ -108,10 +98,11 @@ def read_calibration(path: str | Path) -> Calibration:
         ValueError: If it is damaged, or has other content.
 
     Example:
-        >>> read_calibration("run/calibration.json").temperature
-        1.3
+        >>> calibration = read_calibration("run/calibration.json")
+        >>> calibration.num_real, calibration.num_fake
+        (2, 2)
     """
-    calibration = load_options(path, GROUP, Calibration)
+    calibration = load_options(path, "calibration", Calibration)
     temperature, threshold = calibration.temperature, calibration.threshold
     band = calibration.uncertain_from, calibration.uncertain_to
     is_number = all(isinstance(value, (int, float)) for value in (temperature, threshold, *band))
@@ -122,6 +113,20 @@ def read_calibration(path: str | Path) -> Calibration:
             f"{temperature!r}, {threshold!r} and {band} in {path}. Calibrate again."
         )
     return calibration
+
+
+def check_threshold(threshold: float) -> None:
+    """Raise a ValueError unless a threshold is in [0, 1].
+
+    Example:
+        >>> check_threshold(50)
+        Traceback (most recent call last):
+        ValueError: Expected a threshold in 0..1; got 50. A score is a probability: try 0.5.
+    """
+    if not 0 <= threshold <= 1:
+        raise ValueError(
+            f"Expected a threshold in 0..1; got {threshold}. A score is a probability: try 0.5."
+        )
 
 
 def to_logit(score: np.ndarray) -> np.ndarray:
@@ -193,8 +198,9 @@ def read_metadata(call: Callable[[np.ndarray], np.ndarray], url: str | Path) -> 
         InvalidMetadata: If the contents are not the texts of `write_metadata`.
 
     Example:
-        >>> call = lambda names: client.predict("metadata", {"names": names})["contents"]
-        >>> read_metadata(call, client.url)
+        >>> texts = write_metadata(ModelMetadata(FaceOptions(), None, "detector", 1, "ab"))
+        >>> read_metadata(lambda names: [texts[n.decode()].encode() for n in names], "model").name
+        'detector'
     """
     try:
         contents = call(np.array([name.encode() for name in FILES], object))
@@ -215,24 +221,9 @@ def read_metadata(call: Callable[[np.ndarray], np.ndarray], url: str | Path) -> 
 
 
 def _check_types(group: object) -> None:
-    for field in dataclasses.fields(group):
-        value = getattr(group, field.name)
-        allowed = int | float if field.type is float else field.type
+    for name, kind in typing.get_type_hints(type(group)).items():
+        value = getattr(group, name)
         # JSON may hold true instead of a number, and bool is a subclass of int.
-        if not isinstance(value, allowed) or (isinstance(value, bool) and field.type is not bool):
-            raise TypeError(f"{value!r} as {field.name}")
-
-
-def check_threshold(threshold: float) -> None:
-    """Check that a threshold is in [0, 1].
-
-    Raises:
-        ValueError: If it is not.
-
-    Example:
-        >>> check_threshold(0.5)
-    """
-    if not 0 <= threshold <= 1:
-        raise ValueError(
-            f"Expected a threshold in 0..1; got {threshold}. A score is a probability: try 0.5."
-        )
+        allowed = (int, float) if kind is float else kind
+        if not isinstance(value, allowed) or isinstance(value, bool) != (kind is bool):
+            raise TypeError(f"{value!r} as {name}")

@@ -1,12 +1,12 @@
-"""Signatures and file names of an exported model.
+"""Signatures and file names of an exported model, as TensorFlow Serving reads them.
 
-The interface between the export, the servers and their clients, as TensorFlow Serving reads it.
-Imports no TensorFlow, so that a client may import it.
+The interface between the export, the servers and their clients. Imports no TensorFlow.
 """
 
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jdfd_keras.io.files import sha256_of, write_text_atomically
 
@@ -51,36 +51,36 @@ class Signature:
     outputs: dict[str, TensorInfo]
 
 
-def read_signature(definition: dict) -> Signature:
-    """Read a signature from a TensorFlow SignatureDef in JSON.
+def read_signatures(definitions: dict[str, Any]) -> dict[str, Signature]:
+    """Read signatures from TensorFlow's SignatureDefs in JSON, as in the metadata over REST.
 
-    Args:
-        definition: The result of protobuf's `MessageToDict` with the proto's field names and all
-            fields, or the same from the REST metadata of a model.
+    They are the result of protobuf's `MessageToDict` with the proto's field names and all fields.
 
     Raises:
-        AttributeError, KeyError, TypeError, ValueError: If it is something else.
+        AttributeError, KeyError, TypeError, ValueError: If they are something else.
 
     Example:
-        >>> definition = {"method_name": "predict", "inputs": {}, "outputs": {}}
-        >>> read_signature(definition)
-        Signature(method='predict', inputs={}, outputs={})
+        >>> shape = {"dim": [{"size": "-1"}], "unknown_rank": False}
+        >>> inputs = {"x": {"dtype": "DT_FLOAT", "tensor_shape": shape}}
+        >>> read_signatures({"f": {"method_name": "predict", "inputs": inputs, "outputs": {}}})
+        {'f': Signature(method='predict', inputs={'x': TensorInfo(dtype='float', shape=(None,))},
+        outputs={})}
     """
-    return Signature(
-        definition["method_name"],
-        {name: _read_tensor_info(info) for name, info in definition["inputs"].items()},
-        {name: _read_tensor_info(info) for name, info in definition["outputs"].items()},
-    )
+    return {
+        name: Signature(
+            definition["method_name"],
+            {key: _read_tensor_info(info) for key, info in definition["inputs"].items()},
+            {key: _read_tensor_info(info) for key, info in definition["outputs"].items()},
+        )
+        for name, definition in definitions.items()
+        if definition["method_name"]  # the initialization has none
+    }
 
 
 def find_versions(directory: str | Path) -> dict[int, Path]:
-    """Find the versions of an exported model, as TensorFlow Serving does.
+    """Find the versions in a folder `saved_models/<name>`, newest first.
 
-    Args:
-        directory: `saved_models/<name>`, with one folder per version, named by a whole number.
-
-    Returns:
-        The folder of every version by its number, newest first; other folders are ignored.
+    As for TensorFlow Serving, the folder of a version is named by a whole number.
 
     Raises:
         OSError: If the folder does not exist or has no version.
@@ -90,13 +90,11 @@ def find_versions(directory: str | Path) -> dict[int, Path]:
         {1: PosixPath('saved_models/detector/1')}
     """
     directory = Path(directory)
-    versions = {}
-    if directory.is_dir():
-        versions = {
-            int(path.name): path
-            for path in directory.iterdir()
-            if path.name.isascii() and path.name.isdecimal() and (path / "saved_model.pb").is_file()
-        }
+    versions = {
+        int(path.name): path
+        for path in (directory.iterdir() if directory.is_dir() else ())
+        if path.name.isascii() and path.name.isdecimal() and (path / "saved_model.pb").is_file()
+    }
     if not versions:
         raise OSError(
             f"Expected {directory} to be an exported model, saved_models/NAME with a file such as "
@@ -105,19 +103,18 @@ def find_versions(directory: str | Path) -> dict[int, Path]:
     return dict(sorted(versions.items(), reverse=True))
 
 
-def _read_tensor_info(info: dict) -> TensorInfo:
+def _read_tensor_info(info: dict[str, Any]) -> TensorInfo:
     dtype = info["dtype"].removeprefix("DT_").lower()
-    if info["tensor_shape"]["unknown_rank"]:
+    shape = info.get("tensor_shape", {"dim": [], "unknown_rank": False})
+    if shape["unknown_rank"]:
         return TensorInfo(dtype, None)
-    sizes = (int(axis["size"]) for axis in info["tensor_shape"]["dim"])
+    sizes = (int(axis["size"]) for axis in shape["dim"])
     return TensorInfo(dtype, tuple(size if size >= 0 else None for size in sizes))
 
 
 def _describe(directory: Path) -> str:
-    if not directory.exists():
-        return "nothing at that path"
     if not directory.is_dir():
-        return "a file"
+        return "a file" if directory.exists() else "nothing at that path"
     if (directory / "saved_model.pb").is_file():
         return f"a single version (its parent {directory.resolve().parent} is the model)"
     return "a folder without a version"
@@ -126,11 +123,11 @@ def _describe(directory: Path) -> str:
 def write_checksums(directory: Path) -> None:
     """Write the SHA-256 of every file of a version, except the list itself, sorted by name.
 
-    Raises:
-        OSError: If a file cannot be read or the list cannot be written.
-
     Example:
         >>> write_checksums(Path("saved_models/detector/1"))
+        >>> text = Path("saved_models/detector/1/SHA256SUMS").read_text()
+        >>> [line[66:] for line in text.splitlines() if "variables" in line]
+        ['variables/variables.data-00000-of-00001', 'variables/variables.index']
     """
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     lines = [
@@ -142,16 +139,17 @@ def write_checksums(directory: Path) -> None:
 
 
 def verify_checksums(directory: Path) -> None:
-    """Check that the files of a version are those that were exported.
-
-    Args:
-        directory: The folder of one version; if it has no list, nothing is checked.
+    """Check that the files of a version are those that were exported, if it has their list.
 
     Raises:
         OSError: If a file is missing or differs, or the list is damaged.
 
     Example:
-        >>> verify_checksums(Path("saved_models/detector/1"))
+        >>> Path("incomplete").mkdir()
+        >>> _ = Path("incomplete/SHA256SUMS").write_text(f"{'0' * 64}  saved_model.pb")
+        >>> verify_checksums(Path("incomplete"))
+        Traceback (most recent call last):
+        OSError: Expected incomplete/saved_model.pb with the SHA-256 000...; got no such file. ...
     """
     checksums = directory / CHECKSUMS
     if not checksums.is_file():

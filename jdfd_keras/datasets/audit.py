@@ -8,16 +8,16 @@ images are read only for the near-duplicates that are displayed.
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 from sklearn.metrics import roc_auc_score
 
 from jdfd_keras.datasets.leakage import (
     COLUMNS,
-    Leakage,
     NearDuplicate,
     SharedSource,
     by_split,
@@ -45,146 +45,91 @@ MAX_LISTED = 1000  # findings of each kind in a result; the counts include all
 # standard errors).
 SHORTCUT_AUC = 0.7
 COMPRESSIONS = {"raw": 0, "c23": 1, "c40": 2}
-READ_COLUMNS = (*COLUMNS, "split", "label", "manipulation", "compression", "sharpness", "box")
+LOCATION = ("frame_index", "shard", "offset")
+STATISTICS = ("label", "manipulation", "compression", "sharpness", "box")
 
 
 @dataclass(frozen=True)
 class Shortcut(Result):
-    """Separation of fake from real videos by a property of the files, not of the faces.
-
-    Attributes:
-        measure: Name of the property.
-        num_videos: Videos that have it.
-        auc: AUC of the property as the only score; None if a class has no videos.
-        is_shortcut: Whether a detector could use it instead of the face.
-    """
+    """Separation of fake from real videos by a property of the files, not of the faces."""
 
     measure: str
-    num_videos: int
-    auc: float | None
-    is_shortcut: bool
+    num_videos: int  # that have the property
+    auc: float | None  # of the property as the only score; None if a class has no videos
+    is_shortcut: bool  # whether a detector could use it instead of the face
 
 
 @dataclass(frozen=True)
 class DatasetStatistics(Result):
-    """Statistics of one prepared dataset.
+    """Statistics of one prepared dataset."""
 
-    Attributes:
-        name: Name of the folder; its path if several have this name.
-        directory: The folder.
-        split: Rule of the splits.
-        num_videos: Videos, with or without faces.
-        num_faces: Faces.
-        counts: Counts by split, class, manipulation and compression.
-        fake_share: Split to share of fakes among its labelled faces; None if it has none.
-        without_faces: `real`, `fake` or `unlabelled` to number of videos without a face.
-        reasons: Video id to reason, of the first MAX_LISTED videos without a face.
-        excluded: Reason to number of videos that the layout or the split excluded.
-        missing: Number of files that the lists of the dataset name and its folder lacked.
-        unrecognized: Number of videos and images in its folder that the layout does not list.
-        shortcuts: Measured properties of the videos.
-    """
-
-    name: str
+    name: str  # of the folder; its path if several have this name
     directory: str
-    split: str
-    num_videos: int
+    split: str  # rule of the splits
+    num_videos: int  # with or without faces, as in `counts`
     num_faces: int
-    counts: list[FaceCount]
-    fake_share: dict[str, float | None]
-    without_faces: dict[str, int]
-    reasons: dict[str, str]
-    excluded: dict[str, int]
-    missing: int
-    unrecognized: int
+    counts: list[FaceCount]  # by split, class, manipulation and compression
+    fake_share: dict[str, float | None]  # of the labelled faces of a split; None if it has none
+    without_faces: dict[str, int]  # class to number of videos without a face
+    reasons: dict[str, str]  # video id to reason, of the first MAX_LISTED of these
+    excluded: dict[str, int]  # reason to number of videos that the layout or the split excluded
+    missing: int  # files that the lists of the dataset name and its folder lacks
+    unrecognized: int  # videos and images in its folder that the layout does not list
     shortcuts: list[Shortcut]
 
 
 @dataclass(frozen=True)
 class FaceLocation(Result):
-    """One face of a prepared dataset.
-
-    Attributes:
-        directory: The dataset.
-        video_id: Id of its video.
-        frame_index: Position of its frame in the video, from 0.
-        shard: Name of its shard.
-        offset: Start of its record in the shard, in bytes.
-    """
+    """One face of a prepared dataset."""
 
     directory: str
     video_id: str
     frame_index: int
     shard: str
-    offset: int
+    offset: int  # of its record in the shard, in bytes
 
     def read_crop(self) -> np.ndarray:
-        """Read the crop, uint8[size, size, 3], RGB.
-
-        Raises:
-            ValueError: If the shard does not exist or is damaged.
-        """
+        """Read the crop, uint8[size, size, 3], RGB."""
         return read_crop(Path(self.directory) / SHARDS / self.shard, self.offset)
 
 
 @dataclass(frozen=True)
 class DuplicatePair(Result):
-    """Two videos in two splits with nearly the same face.
-
-    Attributes:
-        splits: Their splits.
-        videos: Their ids.
-        num_faces: Pairs of near-duplicate faces.
-        bits: Different bits, of 256, in the most similar pair.
-        faces: The faces of that pair.
-    """
+    """Two videos in two splits with nearly the same face."""
 
     splits: tuple[str, str]
     videos: tuple[str, str]
-    num_faces: int
-    bits: int
-    faces: tuple[FaceLocation, FaceLocation]
+    num_faces: int  # pairs of near-duplicate faces
+    bits: int  # different ones, of 256, in the most similar pair
+    faces: tuple[FaceLocation, FaceLocation]  # that pair
 
 
 @dataclass(frozen=True)
 class CommonSources(Result):
-    """Sources in two datasets, in any split.
-
-    Attributes:
-        datasets: Names of the datasets.
-        num_sources: Number of common sources.
-        sources: The first MAX_LISTED, with their namespaces.
-    """
+    """Sources in two datasets, in any split."""
 
     datasets: tuple[str, str]
     num_sources: int
-    sources: list[str]
+    sources: list[str]  # the first MAX_LISTED, with their namespaces
 
 
 @dataclass(frozen=True)
 class AuditResult(Result):
     """Statistics, leakage and shortcuts of prepared datasets.
 
-    Attributes:
-        datasets: Statistics of each.
-        num_shared_sources: Sources in two or more splits, of all datasets together.
-        shared_sources: The first MAX_LISTED of them.
-        num_near_duplicates: Pairs of videos with near-duplicate faces in two splits.
-        near_duplicates: The first MAX_LISTED of them.
-        common_sources: Sources of every two datasets that have some in common.
-        alignments: Name of a dataset to the alignment of its crops: near-duplicates with different
-            alignments are not found.
-        failed: One sentence per kind of leakage; empty if there is none.
+    Lists of findings have the first MAX_LISTED; their counts include all.
     """
 
     datasets: list[DatasetStatistics]
-    num_shared_sources: int
+    num_shared_sources: int  # in two or more splits, of all datasets together
     shared_sources: list[SharedSource]
-    num_near_duplicates: int
+    num_near_duplicates: int  # pairs of videos with near-duplicate faces in two splits
     near_duplicates: list[DuplicatePair]
     common_sources: list[CommonSources]
+    # Name of a dataset to the alignment of its crops: near-duplicates with different alignments are
+    # not found.
     alignments: dict[str, str]
-    failed: list[str]
+    failed: list[str]  # one sentence per kind of leakage
 
 
 def audit(directories: Sequence[str | Path]) -> AuditResult:
@@ -200,13 +145,22 @@ def audit(directories: Sequence[str | Path]) -> AuditResult:
 
     Example:
         >>> result = audit(["prepared"])
-        >>> [row.measure for row in result.datasets[0].shortcuts if row.is_shortcut]
-        []
+        >>> result.datasets[0].num_videos, result.num_shared_sources
+        (16, 0)
     """
-    directories = [Path(directory) for directory in directories]
-    names = _choose_names(directories)
-    faces = [read_faces(directory, columns=READ_COLUMNS) for directory in directories]
-    leakage, origins = _find_leakage(faces)
+    named = _name_datasets([Path(directory) for directory in directories])
+    compared = [*COLUMNS, "split", *LOCATION]
+    columns = [*compared, *STATISTICS]
+    faces = {name: read_faces(directory, columns=columns) for name, directory in named.items()}
+    plain = pa.schema([schema_of(FaceRow).field(name) for name in compared])
+    tables = [
+        table.select(compared)
+        .cast(plain)
+        .append_column("directory", pa.repeat(str(named[name]), len(table)))
+        for name, table in faces.items()
+    ]
+    splits = by_split(pa.concat_tables(tables))
+    leakage = find_leakage(splits)
     sources, duplicates = leakage.shared_sources, leakage.near_duplicates
     failed = []
     if sources:
@@ -216,23 +170,23 @@ def audit(directories: Sequence[str | Path]) -> AuditResult:
         failed.append(f"{pairs} of videos with near-duplicate faces in two splits")
     return AuditResult(
         datasets=[
-            _describe_dataset(name, directory, table)
-            for name, directory, table in zip(names, directories, faces, strict=True)
+            _describe_dataset(name, directory, faces[name]) for name, directory in named.items()
         ],
         num_shared_sources=len(sources),
         shared_sources=sources[:MAX_LISTED],
         num_near_duplicates=len(duplicates),
-        near_duplicates=_locate_faces(duplicates[:MAX_LISTED], origins, directories),
-        common_sources=_find_common_sources(names, faces),
+        near_duplicates=[_locate_faces(pair, splits) for pair in duplicates[:MAX_LISTED]],
+        common_sources=_find_common_sources(faces),
         alignments={
-            name: _describe_alignment(directory)
-            for name, directory in zip(names, directories, strict=True)
+            name: f"{options.alignment}, margin {options.margin:g}"
+            for name, directory in named.items()
+            for options in [load_options(directory / OPTIONS, "faces", FaceOptions)]
         },
         failed=failed,
     )
 
 
-def _choose_names(directories: list[Path]) -> list[str]:
+def _name_datasets(directories: list[Path]) -> dict[str, Path]:
     resolved = [directory.resolve() for directory in directories]
     if len(set(resolved)) < len(resolved):
         raise ValueError(
@@ -240,54 +194,29 @@ def _choose_names(directories: list[Path]) -> list[str]:
             "repeated one."
         )
     names = [directory.name for directory in resolved]
-    return names if len(set(names)) == len(names) else [str(directory) for directory in directories]
+    if len(set(names)) < len(names):
+        names = [str(directory) for directory in directories]
+    return dict(zip(names, directories, strict=True))
 
 
-def _find_leakage(faces: list[pa.Table]) -> tuple[Leakage, dict[str, np.ndarray]]:
-    """Find the leakage between the splits of all datasets together.
-
-    Returns:
-        The leakage; and split to int64[n, 2], the dataset of each face and its row there.
-    """
-    columns = [*COLUMNS, "split"]
-    plain = pa.schema([schema_of(FaceRow).field(name) for name in columns])
-    whole = pa.concat_tables([table.select(columns).cast(plain) for table in faces])
-    origin = np.concatenate(
-        [
-            np.stack([np.full(len(table), number), np.arange(len(table))], axis=1)
-            for number, table in enumerate(faces)
-        ]
+def _locate_faces(pair: NearDuplicate, splits: dict[str, pa.Table]) -> DuplicatePair:
+    """Find the most similar faces of two videos in their datasets."""
+    columns = ["directory", "video_id", *LOCATION]
+    one, other = (
+        FaceLocation(**splits[split].select(columns).slice(row, 1).to_pylist()[0])
+        for split, row in zip(pair.subsets, pair.rows, strict=True)
     )
-    splits = np.asarray(whole["split"])
-    return find_leakage(by_split(whole)), {split: origin[splits == split] for split in SPLITS}
-
-
-def _locate_faces(
-    pairs: list[NearDuplicate], origins: dict[str, np.ndarray], directories: list[Path]
-) -> list[DuplicatePair]:
-    """Find the most similar faces of each pair in their datasets."""
-    keys = [
-        [tuple(origins[split][row].tolist()) for split, row in zip(p.subsets, p.rows, strict=True)]
-        for p in pairs
-    ]
-    faces = {}
-    for number, directory in enumerate(directories):
-        rows = sorted({row for pair in keys for dataset, row in pair if dataset == number})
-        if rows:
-            columns = ["video_id", "frame_index", "shard", "offset"]
-            table = read_faces(directory, columns=columns).take(pa.array(rows))
-            for row, values in zip(rows, table.to_pylist(), strict=True):
-                faces[number, row] = FaceLocation(str(directory), **values)
-    return [
-        DuplicatePair(p.subsets, p.videos, p.num_faces, p.bits, (faces[one], faces[other]))
-        for p, (one, other) in zip(pairs, keys, strict=True)
-    ]
+    return DuplicatePair(pair.subsets, pair.videos, pair.num_faces, pair.bits, (one, other))
 
 
 def _describe_dataset(name: str, directory: Path, faces: pa.Table) -> DatasetStatistics:
     videos, listing = read_videos(directory), read_listing(directory)
     without = [row for row in videos if not row.num_faces]
-    counts = count_by(faces, "split", "label", "manipulation", "compression")
+    counts = count_by(faces, "split", "label", "manipulation", "compression", without_faces=without)
+    num_faces: Counter[tuple] = Counter()
+    for group in counts:
+        num_faces[group.split, group.label] += group.num_faces
+    num_labelled = {split: num_faces[split, "fake"] + num_faces[split, "real"] for split in SPLITS}
     return DatasetStatistics(
         name=name,
         directory=str(directory),
@@ -295,7 +224,10 @@ def _describe_dataset(name: str, directory: Path, faces: pa.Table) -> DatasetSta
         num_videos=len(videos),
         num_faces=len(faces),
         counts=counts,
-        fake_share={split: _measure_fake_share(counts, split) for split in SPLITS},
+        fake_share={
+            split: num_faces[split, "fake"] / total if total else None
+            for split, total in num_labelled.items()
+        },
         without_faces=dict(Counter(LABEL_NAMES[row.label] for row in without)),
         reasons={row.video_id: row.reason for row in without[:MAX_LISTED]},
         excluded=dict(Counter(map(reason_kind, listing.excluded.values()))),
@@ -305,63 +237,49 @@ def _describe_dataset(name: str, directory: Path, faces: pa.Table) -> DatasetSta
     )
 
 
-def _measure_fake_share(counts: list[FaceCount], split: str) -> float | None:
-    faces: Counter = Counter()
-    for group in counts:
-        if group.split == split:
-            faces[group.label] += group.num_faces
-    total = faces["fake"] + faces["real"]
-    return faces["fake"] / total if total else None
-
-
 def _measure_shortcuts(videos: list[VideoRow], faces: pa.Table) -> list[Shortcut]:
     """Measure how well each property separates fake from real videos."""
-    means = faces.select(["video_id", "sharpness"])
     boxes = faces["box"].combine_chunks().flatten().to_numpy().reshape(-1, 4)
-    means = means.append_column("width", pa.array(boxes[:, 2] - boxes[:, 0]))
-    means = means.group_by("video_id").aggregate([("sharpness", "mean"), ("width", "mean")])
-    by_video = {row["video_id"]: row for row in means.to_pylist()}
+    means = (
+        faces.select(["video_id", "sharpness"])
+        .append_column("face_width", [boxes[:, 2] - boxes[:, 0]])
+        .group_by("video_id")
+        .aggregate([("sharpness", "mean"), ("face_width", "mean")])
+        .to_pandas()
+        .set_index("video_id")
+    )
+    table = pd.DataFrame(map(vars, videos)).join(means, on="video_id")
+    table = table[table.label.isin(CLASSES.values())]
     measures = {
-        "file size": lambda row: row.file_bytes,
-        "frame size": lambda row: row.width * row.height or None,
-        "compression (raw, c23, c40)": lambda row: COMPRESSIONS.get(row.compression),
-        "JPEG quality": lambda row: row.jpeg_quality or None,
-        "faces found per frame": lambda row: (
-            row.num_faces / row.num_frames if row.num_frames else None
-        ),
-        "sharpness": lambda row: by_video.get(row.video_id, {}).get("sharpness_mean"),
-        "width of the detected face": lambda row: by_video.get(row.video_id, {}).get("width_mean"),
+        "file size": table.file_bytes,
+        "frame size": (table.width * table.height).where(table.width > 0),
+        "compression (raw, c23, c40)": table.compression.map(COMPRESSIONS),
+        "JPEG quality": table.jpeg_quality.where(table.jpeg_quality > 0),
+        "faces found per frame": table.num_faces / table.num_frames.where(table.num_frames > 0),
+        "sharpness": table.sharpness_mean,
+        "width of the detected face": table.face_width_mean,
     }
-    labelled = [row for row in videos if row.label in CLASSES.values()]
-    shortcuts = []
-    for name, measure in measures.items():
-        pairs = [(row.label, value) for row in labelled if (value := measure(row)) is not None]
-        labels = [label for label, _ in pairs]
-        auc, is_shortcut = None, False
-        if len(set(labels)) == 2:
-            auc = float(roc_auc_score(labels, [value for _, value in pairs]))
-            distance = abs(auc - 0.5)
-            is_shortcut = distance >= SHORTCUT_AUC - 0.5 and distance > 2 * _chance_error(labels)
-        shortcuts.append(Shortcut(name, len(pairs), auc, is_shortcut))
-    return shortcuts
+    return [_measure_shortcut(name, values, table.label) for name, values in measures.items()]
 
 
-def _chance_error(labels: list[int]) -> float:
-    """Compute the standard error of the AUC of an uninformative measure (Mann and Whitney)."""
-    num_fake = sum(labels)
-    num_real = len(labels) - num_fake
-    return ((num_real + num_fake + 1) / (12 * num_real * num_fake)) ** 0.5
+def _measure_shortcut(name: str, values: pd.Series, labels: pd.Series) -> Shortcut:
+    known = values.notna()
+    num_fake = int(labels[known].sum())
+    num_real = int(known.sum()) - num_fake
+    if not (num_fake and num_real):
+        return Shortcut(name, num_real + num_fake, auc=None, is_shortcut=False)
+    auc = float(roc_auc_score(labels[known], values[known]))
+    # Of an uninformative measure (Mann and Whitney).
+    standard_error = ((num_real + num_fake + 1) / (12 * num_real * num_fake)) ** 0.5
+    distance = abs(auc - 0.5)
+    is_shortcut = distance >= SHORTCUT_AUC - 0.5 and distance > 2 * standard_error
+    return Shortcut(name, num_real + num_fake, auc, is_shortcut)
 
 
-def _find_common_sources(names: list[str], faces: list[pa.Table]) -> list[CommonSources]:
-    sources = [read_sources(table) for table in faces]
+def _find_common_sources(faces: dict[str, pa.Table]) -> list[CommonSources]:
+    sources = {name: set(chain(*read_sources(table).values())) for name, table in faces.items()}
     return [
-        CommonSources((names[i], names[j]), len(common), sorted(common)[:MAX_LISTED])
-        for i, j in combinations(range(len(names)), 2)
-        if (common := sources[i] & sources[j])
+        CommonSources((one, other), len(common), sorted(common)[:MAX_LISTED])
+        for one, other in combinations(sources, 2)
+        if (common := sources[one] & sources[other])
     ]
-
-
-def _describe_alignment(directory: Path) -> str:
-    faces = load_options(directory / OPTIONS, "faces", FaceOptions)
-    return f"{faces.alignment}, margin {faces.margin:g}"

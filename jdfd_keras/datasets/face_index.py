@@ -1,7 +1,6 @@
-"""Index of the faces of a training or an evaluation: their location and their order.
+"""Index of the faces of a training or an evaluation: their location in shards and their order.
 
-Maps rows of manifests to positions of records in shards. The order depends only on seed and epoch,
-so that training can resume at any step. Imports no TensorFlow.
+The order depends only on seed and epoch, so that training can resume at any step.
 """
 
 from dataclasses import dataclass
@@ -27,10 +26,9 @@ class FaceIndex:
         shards: Paths of the shards.
         shard: int64[n], shard of each face, as an index into `shards`.
         offset: int64[n], start of its record in that shard, in bytes.
-        label: int64[n], 1 fake, 0 real, -1 unlabelled.
-        is_hidden: bool[n], whether the label in the record must be ignored.
-        video_id: string[n], the video of each face.
-        frame_index: int64[n], its frame in that video.
+        label: int64[n], 1 fake, 0 real, -1 unlabelled or hidden; the label to train with.
+        video_id: string[n].
+        frame_index: int64[n].
     """
 
     face_size: int
@@ -38,7 +36,6 @@ class FaceIndex:
     shard: np.ndarray
     offset: np.ndarray
     label: np.ndarray
-    is_hidden: np.ndarray
     video_id: pa.ChunkedArray
     frame_index: np.ndarray
 
@@ -55,21 +52,13 @@ class FaceIndex:
 
 
 def index_faces(directory: str | Path, table: pa.Table, *, hide_labels: bool = False) -> FaceIndex:
-    """Index faces of a prepared dataset.
-
-    Args:
-        directory: The prepared dataset.
-        table: Rows of its manifest, with the columns COLUMNS.
-        hide_labels: Treat all faces as unlabelled.
-
-    Raises:
-        OSError: If the folder is not a prepared dataset.
-        ValueError: If it has another format version.
+    """Index faces of a prepared dataset: rows of its manifest, with the columns COLUMNS.
 
     Example:
+        >>> from jdfd_keras.datasets.manifest import read_faces
         >>> table = read_faces("prepared", split="train", columns=COLUMNS)
         >>> index_faces("prepared", table).read(0).shape
-        (299, 299, 3)
+        (71, 71, 3)
     """
     encoded = table["shard"].cast(pa.string()).combine_chunks().dictionary_encode()
     label = table["label"].to_numpy()
@@ -79,20 +68,19 @@ def index_faces(directory: str | Path, table: pa.Table, *, hide_labels: bool = F
         shard=encoded.indices.to_numpy().astype(np.int64),
         offset=table["offset"].to_numpy(),
         label=np.full_like(label, UNLABELLED) if hide_labels else label,
-        is_hidden=np.full(len(label), hide_labels),
         video_id=table["video_id"].cast(pa.string()),
         frame_index=table["frame_index"].to_numpy(),
     )
 
 
 def concat(indexes: list[FaceIndex]) -> FaceIndex:
-    """Concatenate indexes.
-
-    Raises:
-        ValueError: If their face sizes differ.
+    """Concatenate indexes; raise ValueError if their face sizes differ.
 
     Example:
-        >>> both = concat([index_faces(path, table) for path, table in tables.items()])
+        >>> from jdfd_keras.datasets.manifest import read_faces
+        >>> faces = index_faces("prepared", read_faces("prepared", columns=COLUMNS))
+        >>> len(concat([faces, faces])) == 2 * len(faces)
+        True
     """
     first = indexes[0]
     for other in indexes[1:]:
@@ -103,39 +91,32 @@ def concat(indexes: list[FaceIndex]) -> FaceIndex:
                 f"--face-size {first.face_size}."
             )
     starts = np.cumsum([0, *(len(one.shards) for one in indexes)])
+    arrays = ("offset", "label", "frame_index")
     return FaceIndex(
         face_size=first.face_size,
         shards=sum((one.shards for one in indexes), ()),
         shard=np.concatenate([one.shard + n for one, n in zip(indexes, starts, strict=False)]),
-        offset=np.concatenate([one.offset for one in indexes]),
-        label=np.concatenate([one.label for one in indexes]),
-        is_hidden=np.concatenate([one.is_hidden for one in indexes]),
         video_id=pa.chunked_array([chunk for one in indexes for chunk in one.video_id.chunks]),
-        frame_index=np.concatenate([one.frame_index for one in indexes]),
+        **{name: np.concatenate([getattr(one, name) for one in indexes]) for name in arrays},
     )
 
 
 def sample_fraction(label: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Sample a fraction of the faces, half of them real and half fake if they are labelled.
+    """Sample a fraction of all faces, half of them real and half fake, as the paper's section 4.4.
 
     Args:
         label: int64[n], 1 fake, 0 real, -1 unlabelled. Unlabelled faces are sampled only if there
             are no others.
-        fraction: Fraction of all faces, in (0, 1].
-        seed: Seed of the sample.
+        fraction: In (0, 1], and enough for one face per class.
+        seed: Random seed.
 
     Returns:
         int64[m], indices in ascending order; fewer than the fraction if a class has too few faces.
-
-    Raises:
-        ValueError: If the fraction is out of range, or too small for one face per class.
 
     Example:
         >>> len(sample_fraction(np.array([0, 1] * 50), 0.1, seed=0))
         10
 
-    Reference:
-        The paper, section 4.4, "Data augmentation from other datasets".
     """
     if not 0 < fraction <= 1:
         raise ValueError(
@@ -143,8 +124,8 @@ def sample_fraction(label: np.ndarray, fraction: float, seed: int) -> np.ndarray
             "and 0.15."
         )
     rng = np.random.default_rng(seed)
-    classes = [np.flatnonzero(label == value) for value in CLASSES.values()]
-    classes = [members for members in classes if len(members)] or [np.arange(len(label))]
+    classes = [np.flatnonzero(label == value) for value in CLASSES.values() if value in label]
+    classes = classes or [np.arange(len(label))]
     count = round(fraction * len(label) / len(classes))
     sampled = [rng.permutation(members)[:count] for members in classes]
     if not count or not sum(map(len, sampled)):
@@ -156,17 +137,14 @@ def sample_fraction(label: np.ndarray, fraction: float, seed: int) -> np.ndarray
 
 
 def epoch_order(label: np.ndarray, *, seed: int, epoch: int, balance: bool = False) -> np.ndarray:
-    """Compute the order of the faces in one epoch.
+    """Compute the order of the faces in one epoch: int64[n], indices into `label`.
 
     Args:
         label: int64[n], 1 fake, 0 real, -1 unlabelled.
-        seed: Seed of the training.
+        seed: Random seed.
         epoch: Index of the epoch, from 0; the order differs from epoch to epoch.
         balance: Return as many real as fake faces: faces of the rarer class are repeated, some of
             the other class are omitted. Each unlabelled face appears once.
-
-    Returns:
-        int64[n], indices into `label`; without `balance`, a permutation.
 
     Example:
         >>> sorted(epoch_order(np.array([0, 0, 1]), seed=0, epoch=0).tolist())

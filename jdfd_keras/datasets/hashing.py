@@ -1,10 +1,7 @@
-"""Perceptual hashes of faces, and the near-duplicates among them.
-
-Takes crops and returns hashes; takes hashes and returns pairs. Reads no files.
-"""
+"""Perceptual hashes of faces, and the near-duplicates among them."""
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 import cv2
 import numpy as np
@@ -22,18 +19,13 @@ _PAIRS_AT_ONCE = 1 << 20  # compared in about 150 MB
 
 
 def hash_face(crop: np.ndarray) -> str:
-    """Compute the perceptual hash of a crop: its lowest frequencies compared with their median.
+    """Compute the perceptual hash of a crop, uint8[size, size, 3] RGB: 64 hexadecimal digits.
 
-    Args:
-        crop: uint8[size, size, 3], RGB.
-
-    Returns:
-        64 hexadecimal digits. The hashes of similar images differ in few of the 256 bits.
+    The lowest frequencies are compared with their median, so that the hashes of similar images
+    differ in few bits. There are 256, since 64 distinguish aligned faces poorly.
 
     Reference:
-        Zauner: "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010), its
-        DCT hash; with 256 bits, since aligned faces are similar and 64 bits distinguish them
-        poorly.
+        Zauner: "Implementation and Benchmarking of Perceptual Image Hash Functions" (2010).
 
     Example:
         >>> len(hash_face(np.zeros((299, 299, 3), np.uint8)))
@@ -46,13 +38,7 @@ def hash_face(crop: np.ndarray) -> str:
 
 
 def unpack_hashes(hashes: Sequence[str]) -> np.ndarray:
-    """Convert hashes to integers.
-
-    Args:
-        hashes: Hashes from `hash_face`.
-
-    Returns:
-        uint64[n, 4].
+    """Convert n hashes of `hash_face` to uint64[n, 4].
 
     Raises:
         ValueError: If one is not 64 hexadecimal digits.
@@ -86,8 +72,7 @@ def find_near_duplicates(
 
     Returns:
         int64[pairs] indices into `one`, int64[pairs] indices into `other`, and int64[pairs] numbers
-        of different bits; sorted by these, then by the indices. Every index of a repeated hash
-        has its own pairs.
+        of different bits; sorted by these, then by the indices.
 
     Reference:
         Norouzi, Punjani, Fleet: "Fast Search in Hamming Space with Multi-Index Hashing" (2012).
@@ -97,14 +82,14 @@ def find_near_duplicates(
         >>> [values.tolist() for values in find_near_duplicates(hashes[:1], hashes)]
         [[0, 0], [0, 1], [0, 3]]
     """
+    import pandas as pd  # here, since each process that extracts faces imports this module
+
     values_a, inverse_a = np.unique(one, axis=0, return_inverse=True)
     values_b, inverse_b = np.unique(other, axis=0, return_inverse=True)
     columns_a, columns_b = (np.ascontiguousarray(values.T) for values in (values_a, values_b))
-    matches = []
-    for band_a, band_b in zip(
-        _split_bands(values_a, max_bits + 1), _split_bands(values_b, max_bits + 1), strict=True
-    ):
-        for a, b in _join(band_a, band_b):
+    matches = [np.zeros((3, 0), np.int64)]
+    for band in range(max_bits + 1):
+        for a, b in _join(*(_read_band(v, band, max_bits + 1) for v in (values_a, values_b))):
             bits = np.zeros(len(a), np.int64)
             # Word by word: the first word excludes almost all pairs.
             for words_a, words_b in zip(columns_a, columns_b, strict=True):
@@ -112,39 +97,21 @@ def find_near_duplicates(
                 near = bits <= max_bits
                 a, b, bits = a[near], b[near], bits[near]
             matches.append(np.stack([a, b, bits]))
-    pairs = np.unique(np.concatenate(matches, axis=1), axis=1) if matches else np.zeros((3, 0), int)
-    rows_a, rows_b = _index_rows(inverse_a), _index_rows(inverse_b)
-    repeated = [
-        np.stack(np.broadcast_arrays(rows_a(a)[:, None], rows_b(b)[None, :], bits)).reshape(3, -1)
-        for a, b, bits in pairs.T
-    ]
-    result = np.concatenate(repeated, axis=1) if repeated else np.zeros((3, 0), np.int64)
-    result = result[:, np.lexsort((result[1], result[0], result[2]))]
-    return result[0], result[1], result[2]
+    pairs = pd.DataFrame(np.unique(np.concatenate(matches, axis=1), axis=1).T, columns=list("abn"))
+    for name, inverse in (("a", inverse_a), ("b", inverse_b)):  # from unique values to rows
+        rows = pd.DataFrame({name: inverse.ravel(), f"row_{name}": np.arange(inverse.size)})
+        pairs = pairs.merge(rows, on=name)
+    pairs = pairs.sort_values(["n", "row_a", "row_b"])
+    return pairs["row_a"].to_numpy(), pairs["row_b"].to_numpy(), pairs["n"].to_numpy()
 
 
-def _index_rows(inverse: np.ndarray) -> Callable[[int], np.ndarray]:
-    """Return a function from a unique value to its rows."""
-    order = np.argsort(inverse.ravel(), kind="stable")
-    ordered = inverse.ravel()[order]
-    return lambda value: order[slice(*np.searchsorted(ordered, (value, value + 1)))]
+def _read_band(hashes: np.ndarray, band: int, count: int) -> np.ndarray:
+    """Return every `count`th bit as one number; neighbouring bits are similar in all faces.
 
-
-def _split_bands(hashes: np.ndarray, count: int) -> list[np.ndarray]:
-    """Split hashes into bands of distant bits, since neighbouring bits are similar in all faces.
-
-    Returns:
-        `count` arrays int64[n]: the bits of a band as one number.
+    Of more than 63 bits the last 63 count, which can only add pairs to compare.
     """
-    bits = np.unpackbits(hashes.view(np.uint8), axis=1)
-    bands = []
-    for band in range(count):
-        columns = bits[:, band::count]
-        value = np.zeros(len(bits), np.int64)
-        for column in columns.T:
-            value = value << 1 | column
-        bands.append(value)
-    return bands
+    bits = np.unpackbits(hashes.view(np.uint8), axis=1)[:, band::count][:, -63:].astype(np.int64)
+    return bits @ (1 << np.arange(bits.shape[1])[::-1])
 
 
 def _join(one: np.ndarray, other: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -156,9 +123,10 @@ def _join(one: np.ndarray, other: np.ndarray) -> Iterator[tuple[np.ndarray, np.n
     ends = np.cumsum(counts)
     start = 0
     while start < len(one):
-        stop = int(np.searchsorted(ends, (ends[start - 1] if start else 0) + _PAIRS_AT_ONCE)) + 1
+        before = ends[start - 1] if start else 0
+        stop = min(int(np.searchsorted(ends, before + _PAIRS_AT_ONCE)) + 1, len(one))
         batch = counts[start:stop]
-        a = np.repeat(np.arange(start, min(stop, len(one))), batch)
+        a = np.repeat(np.arange(start, stop), batch)
         within = np.arange(len(a)) - np.repeat(np.cumsum(batch) - batch, batch)
         if len(a):
             yield a, order[np.repeat(first[start:stop], batch) + within]

@@ -11,64 +11,42 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
-from jdfd_keras.datasets.manifest import VideoRow, count_filtered, read_faces, read_videos
+from jdfd_keras.datasets.manifest import count_filtered, read_faces, read_videos
 from jdfd_keras.datasets.records import choose_evenly, choose_over_videos, read_crops
-from jdfd_keras.datasets.videos import LABEL_NAMES, SPLITS, FaceCount, count_by
+from jdfd_keras.datasets.videos import LABEL_NAMES, FaceCount, count_by
 from jdfd_keras.faces.extract import Extraction, Face, check_face_options, extract_faces
 from jdfd_keras.io.console import plural
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import FaceOptions, FilterOptions
 
+SHOWN = ("video_id", "split", "manipulation", "frame_index")  # columns of a SampledFace
+
 
 @dataclass(frozen=True)
 class TrackSummary(Result):
-    """One track of a video.
-
-    Attributes:
-        track_id: Number of the track, from 0.
-        num_faces: Sampled frames in which the face was found.
-        num_kept: Faces of these that were not filtered out.
-        confidence: Mean score of the detector, on its own scale.
-        width: Mean width of the box in pixels of the frame.
-        start_s: Time of the first face in seconds.
-        end_s: Time of the last face in seconds.
-    """
+    """One track of a video."""
 
     track_id: int
-    num_faces: int
-    num_kept: int
-    confidence: float
-    width: float
+    num_faces: int  # sampled frames in which the face was found
+    num_kept: int  # of these, that were not filtered out
+    confidence: float  # mean score of the detector, on its own scale
+    width: float  # mean width of the box in pixels of the frame
     start_s: float
-    end_s: float
+    end_s: float  # of the last face
 
 
 @dataclass(frozen=True)
 class FileInspection(Result):
-    """Summary of the faces of a video or image.
-
-    Attributes:
-        path: The file.
-        num_frames: Sampled frames.
-        num_faces: Faces that were not filtered out.
-        tracks: Its tracks in order of appearance, also those with all faces filtered out.
-        filtered: Reason to number of faces that were found and filtered out.
-        warnings: Damage to the file.
-        reason: Why there are no faces; "" if there are some.
-        faces: The faces with their crops; not in `to_dict()`.
-        options: Options they were extracted with; not in `to_dict()`.
-        kind: `file`.
-    """
+    """Summary of the faces of a video or image."""
 
     path: str
-    num_frames: int
-    num_faces: int
-    tracks: list[TrackSummary]
-    filtered: dict[str, int]
-    warnings: list[str]
-    reason: str
+    num_frames: int  # sampled ones
+    num_faces: int  # that were not filtered out
+    tracks: list[TrackSummary]  # in order of appearance, also those with all faces filtered out
+    filtered: dict[str, int]  # reason to number of faces that were found and filtered out
+    warnings: list[str]  # damage to the file
+    reason: str  # why there are no faces; "" if there are some
     faces: list[Face] = field(metadata={"json": False}, repr=False)
     options: FaceOptions = field(metadata={"json": False}, repr=False)
     kind: str = "file"
@@ -80,51 +58,29 @@ class FileInspection(Result):
 
 @dataclass(frozen=True, eq=False)
 class SampledFace:
-    """One face of a prepared dataset with its crop.
-
-    Attributes:
-        video_id: Id of its video.
-        split: Its split.
-        manipulation: Its manipulation; "" if not stated.
-        frame_index: Position of its frame in the video, from 0.
-        landmarks: float[68, 2], in pixels of the crop.
-        crop: uint8[size, size, 3], RGB.
-    """
+    """One face of a prepared dataset with its crop."""
 
     video_id: str
     split: str
     manipulation: str
     frame_index: int
-    landmarks: np.ndarray
-    crop: np.ndarray
+    landmarks: np.ndarray  # float[68, 2], in pixels of the crop
+    crop: np.ndarray  # uint8[size, size, 3], RGB
 
 
 @dataclass(frozen=True)
 class DatasetInspection(Result):
-    """Summary of a prepared dataset.
-
-    Attributes:
-        path: The folder.
-        num_videos: Number of videos, with or without faces.
-        num_faces: Number of faces.
-        groups: Counts by split, class and manipulation; of videos with or without faces.
-        totals: Counts by class and manipulation over all splits; of videos with faces.
-        filtered: Reason to number of faces that were found and filtered out.
-        excluded: Video id to reason, of the videos without a face.
-        warnings: Damage to videos that still decoded, with their paths.
-        reason: Why there are no faces; "" if there are some.
-        kind: `dataset`.
-    """
+    """Summary of a prepared dataset."""
 
     path: str
-    num_videos: int
+    num_videos: int  # with or without faces
     num_faces: int
-    groups: list[FaceCount]
-    totals: list[FaceCount]
-    filtered: dict[str, int]
-    excluded: dict[str, str]
-    warnings: list[str]
-    reason: str
+    groups: list[FaceCount]  # by split, class and manipulation; videos with or without faces
+    totals: list[FaceCount]  # by class and manipulation, over all splits; videos with faces
+    filtered: dict[str, int]  # reason to number of faces that were found and filtered out
+    excluded: dict[str, str]  # video id to reason, of the videos without a face
+    warnings: list[str]  # damage to videos that still decoded, with their paths
+    reason: str  # why there are no faces; "" if there are some
     kind: str = "dataset"
 
     def sample(
@@ -137,30 +93,26 @@ class DatasetInspection(Result):
 
         Returns:
             Label and manipulation to faces, in the order of their video ids.
-
-        Raises:
-            ValueError: If the dataset is damaged.
         """
-        columns = ["label", "manipulation", "video_id", "shard", "offset"]
+        columns = ["label", "manipulation", "video_id", "split", "frame_index", "shard", "offset"]
         rows = read_faces(self.path, columns=columns).to_pydict()
         members: dict[tuple[str, str], list[int]] = defaultdict(list)
-        for index, (label, *key) in enumerate(
-            zip(rows["label"], rows["manipulation"], strict=True)
-        ):
-            members[LABEL_NAMES[label], *key].append(index)
+        for index, label in enumerate(rows["label"]):
+            members[LABEL_NAMES[label], rows["manipulation"][index]].append(index)
         chosen = {
             key: choose_over_videos(rows["video_id"], members[key], count)
             for key, count in counts.items()
         }
         selected = sorted({index for indices in chosen.values() for index in indices})
         crops = read_crops(self.path, rows["shard"], rows["offset"], selected)
-        shown = ["video_id", "split", "manipulation", "frame_index", "landmarks"]
-        table = read_faces(self.path, columns=shown).take(pa.array(selected, pa.int64()))
+        landmarks = read_faces(self.path, columns=["landmarks"])["landmarks"].take(selected)
         faces = {
             index: SampledFace(
-                **row | {"landmarks": np.reshape(row["landmarks"], (-1, 2))}, crop=crops[index]
+                *(rows[name][index] for name in SHOWN),
+                landmarks=np.reshape(points, (-1, 2)),
+                crop=crops[index],
             )
-            for index, row in zip(selected, table.to_pylist(), strict=True)
+            for index, points in zip(selected, landmarks.to_pylist(), strict=True)
         }
         return {key: [faces[index] for index in indices] for key, indices in chosen.items()}
 
@@ -189,9 +141,9 @@ def inspect(
         ValueError: If an option is out of range, or the dataset is damaged.
 
     Example:
-        >>> result = inspect("clip.mp4", faces=FaceOptions(tracks="all"))
-        >>> [track.num_faces for track in result.tracks]
-        [32, 12]
+        >>> result = inspect("video.mp4", faces=FaceOptions(frames_per_video=4))
+        >>> [(track.num_faces, track.num_kept) for track in result.tracks]
+        [(4, 4)]
     """
     path = Path(path)
     if not path.exists():
@@ -241,34 +193,16 @@ def _summarize(path: Path, extraction: Extraction, options: FaceOptions) -> File
 def _inspect_dataset(directory: Path) -> DatasetInspection:
     columns = ["split", "label", "manipulation", "video_id"]
     faces, videos = read_faces(directory, columns=columns), read_videos(directory)
+    without_faces = [video for video in videos if not video.num_faces]
     return DatasetInspection(
         path=str(directory),
         num_videos=len(videos),
         num_faces=len(faces),
-        groups=_count_groups(faces, videos),
+        # A face has its own split with `--split paper`.
+        groups=count_by(faces, "split", "label", "manipulation", without_faces=without_faces),
         totals=count_by(faces, "label", "manipulation"),
         filtered=count_filtered(videos),
-        excluded={video.video_id: video.reason for video in videos if not video.num_faces},
+        excluded={video.video_id: video.reason for video in without_faces},
         warnings=[f"{video.path}: {video.warning}" for video in videos if video.warning],
         reason="" if len(faces) else "the dataset has no face",
     )
-
-
-def _count_groups(faces: pa.Table, videos: list[VideoRow]) -> list[FaceCount]:
-    # From the faces, which have a split each with `--split paper`; and from the videos, for those
-    # without a face.
-    counts: Counter = Counter()
-    members: dict[tuple, set[str]] = defaultdict(set)
-    for split, label, manipulation, video_id in zip(*faces.to_pydict().values(), strict=True):
-        key = (SPLITS.index(split), label, manipulation)
-        counts[key] += 1
-        members[key].add(video_id)
-    for video in videos:
-        if video.split:
-            key = (SPLITS.index(video.split), video.label, video.manipulation)
-            members[key].add(video.video_id)
-    return [
-        FaceCount(len(ids), counts[key], SPLITS[split], LABEL_NAMES[label], manipulation)
-        for key, ids in sorted(members.items())
-        for split, label, manipulation in [key]
-    ]

@@ -23,57 +23,32 @@ MAX_EXAMPLES = 3
 
 @dataclass(frozen=True)
 class SharedSource(Result):
-    """Footage in two or more subsets.
+    """Footage in two or more subsets."""
 
-    Attributes:
-        source: Its namespace and id, such as `ffpp/605`.
-        videos: Name of a subset to the ids of the videos there that show it.
-    """
-
-    source: str
-    videos: dict[str, list[str]]
+    source: str  # its namespace and id, such as `ffpp/605`
+    videos: dict[str, list[str]]  # name of a subset to the ids of the videos there that show it
 
 
 @dataclass(frozen=True)
 class NearDuplicate(Result):
-    """Two videos in two subsets with nearly the same face, though they share no source.
-
-    Attributes:
-        subsets: Names of the subsets.
-        videos: Ids of the videos.
-        num_faces: Pairs of near-duplicate faces.
-        bits: Different bits, of 256, in the most similar pair.
-        rows: Rows of that pair in the tables of the two subsets.
-    """
+    """Two videos in two subsets with nearly the same face, though they share no source."""
 
     subsets: tuple[str, str]
     videos: tuple[str, str]
-    num_faces: int
-    bits: int
-    rows: tuple[int, int]
+    num_faces: int  # pairs of near-duplicate faces
+    bits: int  # different ones, of 256, in the most similar pair
+    rows: tuple[int, int]  # of that pair in the tables of the two subsets
 
 
 @dataclass(frozen=True)
 class Leakage(Result):
-    """Sources and faces that subsets share; false if there are none.
+    """Sources and faces that subsets share; false if there are none."""
 
-    Attributes:
-        shared_sources: Sorted by name.
-        near_duplicates: Pairs of videos, those with the most faces first.
-    """
-
-    shared_sources: list[SharedSource]
-    near_duplicates: list[NearDuplicate]
+    shared_sources: list[SharedSource]  # sorted by name
+    near_duplicates: list[NearDuplicate]  # those with the most faces first
 
     def __bool__(self) -> bool:
         return bool(self.shared_sources or self.near_duplicates)
-
-
-@dataclass(frozen=True)
-class _Subset:
-    names: list[str]  # of the videos
-    sources: list[tuple[str, ...]]  # of the videos
-    video: np.ndarray  # int64[n], index of the video of each face
 
 
 def find_leakage(subsets: Mapping[str, pa.Table]) -> Leakage:
@@ -93,14 +68,13 @@ def find_leakage(subsets: Mapping[str, pa.Table]) -> Leakage:
         >>> leakage.shared_sources[0].source
         'a/anna'
     """
-    tables = {name: table for name, table in subsets.items() if len(table)}
-    read = {name: _read_subset(table) for name, table in tables.items()}
-    hashes = {name: unpack_hashes(table["phash"].to_pylist()) for name, table in tables.items()}
-    shared_sources = _find_shared_sources(read)
+    subsets = {name: table for name, table in subsets.items() if len(table)}
+    shared_sources = find_shared_sources(subsets)
     shared = {entry.source for entry in shared_sources}
-    near = []
-    for pair in combinations(read, 2):
-        near += _find_near_duplicates(pair, read, hashes, shared)
+    faces = {name: _select_faces(table, shared) for name, table in subsets.items()}
+    near = [
+        pair for names in combinations(faces, 2) for pair in _find_near_duplicates(names, faces)
+    ]
     near.sort(key=lambda pair: (-pair.num_faces, pair.bits, pair.videos))
     return Leakage(shared_sources, near)
 
@@ -116,9 +90,16 @@ def find_shared_sources(subsets: Mapping[str, pa.Table]) -> list[SharedSource]:
         >>> find_shared_sources({"train": faces, "test": faces})
         [SharedSource(source='a/anna', videos={'train': ['a/1'], 'test': ['a/1']})]
     """
-    return _find_shared_sources(
-        {name: _read_subset(table) for name, table in subsets.items() if len(table)}
-    )
+    videos: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for name, table in subsets.items():
+        for video_id, sources in sorted(read_sources(table).items()):
+            for source in sources:
+                videos[source][name].append(video_id)
+    return [
+        SharedSource(source, dict(by_subset))
+        for source, by_subset in sorted(videos.items())
+        if len(by_subset) > 1
+    ]
 
 
 def by_split(table: pa.Table) -> dict[str, pa.Table]:
@@ -132,17 +113,23 @@ def by_split(table: pa.Table) -> dict[str, pa.Table]:
     return {split: table.filter(pa.array(splits == split)) for split in SPLITS}
 
 
-def read_sources(table: pa.Table) -> set[str]:
-    """Return the sources of a table, with their namespaces.
+def read_sources(table: pa.Table) -> dict[str, list[str]]:
+    """Return the sources of each video, with their namespaces.
 
     Args:
         table: Columns `video_id` and `source_ids`, one row per face.
 
     Example:
-        >>> read_sources(pa.table({"video_id": ["a/1"], "source_ids": [["anna"]]}))
-        {'a/anna'}
+        >>> read_sources(pa.table({"video_id": ["a/1", "a/1"], "source_ids": [["anna"]] * 2}))
+        {'a/1': ['a/anna']}
     """
-    return {source for sources in _read_subset(table).sources for source in sources}
+    video_ids = table["video_id"].cast(pa.string()).combine_chunks().dictionary_encode()
+    _, first = np.unique(video_ids.indices.to_numpy(), return_index=True)
+    source_ids = table["source_ids"].take(pa.array(first)).to_pylist()
+    return {
+        video_id: [f"{dataset_namespace(video_id)}/{source}" for source in sources]
+        for video_id, sources in zip(video_ids.dictionary.to_pylist(), source_ids, strict=True)
+    }
 
 
 def describe_leakage(leakage: Leakage, *, checked: str) -> str:
@@ -166,18 +153,18 @@ def describe_leakage(leakage: Leakage, *, checked: str) -> str:
 
 
 def raise_on_leakage(leakage: Leakage, subject: str, advice: str) -> None:
-    """Raise an error if there is leakage.
+    """Raise a ValueError with the first examples if there is leakage.
 
     Args:
         leakage: Result of `find_leakage`.
         subject: What was checked, for the message.
         advice: What to try, for the message.
 
-    Raises:
-        ValueError: If there is leakage; the message has the first examples.
-
     Example:
-        >>> raise_on_leakage(Leakage([], []), "the splits", "Prepare it with --split strict.")
+        >>> shared = SharedSource("a/anna", {"train": ["a/1"], "test": ["a/2"]})
+        >>> raise_on_leakage(Leakage([shared], []), "the splits", "Try --split strict.")
+        Traceback (most recent call last):
+        ValueError: Expected the splits to share no footage; got 1 shared source and 0 pairs of...
     """
     if not leakage:
         return
@@ -196,60 +183,24 @@ def raise_on_leakage(leakage: Leakage, subject: str, advice: str) -> None:
     )
 
 
-def _read_subset(table: pa.Table) -> _Subset:
-    column = table["video_id"].cast(pa.string()).combine_chunks().dictionary_encode()
-    video = column.indices.to_numpy().astype(np.int64)
-    names = column.dictionary.to_pylist()
-    _, first = np.unique(video, return_index=True)
-    source_ids = table["source_ids"].take(pa.array(first)).to_pylist()
-    return _Subset(
-        names=names,
-        sources=[
-            tuple(f"{dataset_namespace(name)}/{source}" for source in ids)
-            for name, ids in zip(names, source_ids, strict=True)
-        ],
-        video=video,
-    )
-
-
-def _find_shared_sources(subsets: Mapping[str, _Subset]) -> list[SharedSource]:
-    videos: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for name, subset in subsets.items():
-        for video_id, sources in zip(subset.names, subset.sources, strict=True):
-            for source in sources:
-                videos[source][name].append(video_id)
-    return [
-        SharedSource(source, {name: sorted(ids) for name, ids in by_subset.items()})
-        for source, by_subset in sorted(videos.items())
-        if len(by_subset) > 1
-    ]
+def _select_faces(table: pa.Table, shared: set[str]) -> tuple[np.ndarray, list[str], np.ndarray]:
+    """Return the rows of videos without shared sources, with their video ids and hashes."""
+    video_ids = table["video_id"].cast(pa.string())
+    compared = [name for name, ids in read_sources(table).items() if shared.isdisjoint(ids)]
+    rows = np.flatnonzero(video_ids.to_pandas().isin(compared))
+    hashes = unpack_hashes(table["phash"].take(rows).to_pylist())
+    return rows, video_ids.take(rows).to_pylist(), hashes
 
 
 def _find_near_duplicates(
-    pair: tuple[str, str],
-    subsets: Mapping[str, _Subset],
-    hashes: Mapping[str, np.ndarray],
-    shared: set[str],
+    subsets: tuple[str, str], faces: dict[str, tuple[np.ndarray, list[str], np.ndarray]]
 ) -> list[NearDuplicate]:
-    one, other = (subsets[name] for name in pair)
-    rows = [
-        np.flatnonzero(np.array([shared.isdisjoint(ids) for ids in subset.sources])[subset.video])
-        for subset in (one, other)
-    ]
-    a, b, bits = find_near_duplicates(
-        *(hashes[name][indices] for name, indices in zip(pair, rows, strict=True))
-    )
-    a, b = rows[0][a], rows[1][b]
-    videos = np.stack([one.video[a], other.video[b]], axis=1)
-    # Pairs are sorted by bits, so the first pair of two videos is the most similar one.
-    unique, first, counts = np.unique(videos, axis=0, return_index=True, return_counts=True)
+    (rows, videos, hashes), (other_rows, other_videos, other_hashes) = (faces[n] for n in subsets)
+    pairs: dict[tuple[str, str], list[tuple[int, int, int]]] = defaultdict(list)
+    for a, b, bits in zip(*find_near_duplicates(hashes, other_hashes), strict=True):
+        pairs[videos[a], other_videos[b]].append((int(bits), int(rows[a]), int(other_rows[b])))
+    # Faces are sorted by bits, so the first pair of two videos is the most similar one.
     return [
-        NearDuplicate(
-            subsets=pair,
-            videos=(one.names[v], other.names[w]),
-            num_faces=int(count),
-            bits=int(bits[index]),
-            rows=(int(a[index]), int(b[index])),
-        )
-        for (v, w), index, count in zip(unique, first, counts, strict=True)
+        NearDuplicate(subsets, names, len(found), bits=found[0][0], rows=found[0][1:])
+        for names, found in pairs.items()
     ]

@@ -1,12 +1,9 @@
-"""Input pipeline: the faces of a prepared dataset as batches for `model.fit`.
-
-Takes a folder and a split, or a FaceIndex; returns a tf.data.Dataset. Independent of models; the
-shards are written by `datasets.prepare`.
-"""
+"""Input pipeline: the faces of a prepared dataset as a tf.data.Dataset for `model.fit`."""
 
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -39,9 +36,7 @@ def load_faces(
         shuffle: Shuffle the faces again in every epoch; otherwise they are in manifest order.
         seed: Seed of the order and of the augmentation in every epoch.
         labelled_only: Omit unlabelled faces.
-        options: Class balance, weights and caching; none if not given. With `balance`, an epoch
-            has as many real as fake faces and its usual length: faces of the rarer class are
-            repeated, some of the other class are omitted. Requires `shuffle`.
+        options: Class balance (requires `shuffle`), weights and caching; none if not given.
         augment: Random augmentations; none if not given.
 
     Returns:
@@ -54,12 +49,12 @@ def load_faces(
 
     Raises:
         OSError: If the folder is not a prepared dataset.
-        ValueError: If the split is empty, lacks a class to balance, or the folder has another
-            format version.
+        ValueError: If the split is empty or lacks a class to balance.
 
     Example:
-        >>> for image, targets in load_faces("prepared", "train", batch_size=32):
-        ...     print(image.shape, targets["classification"].shape)  # (32, 299, 299, 3) (32, 1)
+        >>> image, targets = next(iter(load_faces("prepared", "train", batch_size=8)))
+        >>> image.shape, targets["classification"].shape
+        (TensorShape([8, 71, 71, 3]), TensorShape([8, 1]))
     """
     table = read_faces(directory, split=split, columns=COLUMNS)
     if labelled_only:
@@ -82,9 +77,9 @@ def load_faces(
         )
         .apply(tf.data.experimental.assert_cardinality(count))
     )
-    order = _shuffled(faces, seed, options) if shuffle else _in_order(faces)
-    crops = _decode(positions, faces, order, seed, options, augment)
-    return _to_batches(crops, batch_size, _weight_fn(faces, options))
+    return _read_batches(
+        positions, faces, batch_size, options, shuffle=shuffle, seed=seed, augment=augment
+    )
 
 
 def stream_faces(
@@ -112,25 +107,30 @@ def stream_faces(
         worker_index: Index of this worker, from 0; it reads its share of every step.
         num_workers: Number of workers.
         replicas: Number of devices of all workers; each takes its own batch.
-        options: Class balance, weights and caching, as for `load_faces`.
-        augment: Random augmentations, as for `load_faces`.
+        options: As for `load_faces`.
+        augment: As for `load_faces`.
 
     Returns:
         Batches of `batch_size / replicas` faces, as from `load_faces`.
 
-    Raises:
-        ValueError: If the faces lack a class to balance.
-
     Example:
-        >>> table = read_faces("prepared", split="train", columns=COLUMNS)
-        >>> stream = stream_faces(index_faces("prepared", table), batch_size=4, seed=0)
-        >>> image, targets = next(iter(stream))
+        >>> faces = index_faces("prepared", read_faces("prepared", columns=COLUMNS))
+        >>> image, targets = next(iter(stream_faces(faces, batch_size=4, seed=0)))
+        >>> image.shape
+        TensorShape([4, 71, 71, 3])
     """
     options = options or PipelineOptions()
     check_options(faces, options)
-    positions = _stream_positions(len(faces), batch_size, start_step, worker_index, num_workers)
-    crops = _decode(positions, faces, _shuffled(faces, seed, options), seed, options, augment)
-    return _to_batches(crops, batch_size // replicas, _weight_fn(faces, options))
+    own = batch_size // num_workers
+
+    def locate(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        start = (start_step + index // own) * batch_size + worker_index * own
+        position = start + tf.math.floormod(index, own)
+        return position // len(faces), tf.math.floormod(position, len(faces))
+
+    positions = tf.data.Dataset.range(tf.int64.max).map(locate)
+    size = batch_size // replicas
+    return _read_batches(positions, faces, size, options, shuffle=True, seed=seed, augment=augment)
 
 
 def read_epoch(
@@ -154,21 +154,23 @@ def read_epoch(
         Batches as from `load_faces`, for the devices of this worker in turn.
 
     Example:
+        >>> faces = index_faces("prepared", read_faces("prepared", columns=COLUMNS))
         >>> batches = read_epoch(
-        ...     faces, max_batch_size=32, worker_index=0, num_workers=1, replicas=1
+        ...     faces, max_batch_size=8, worker_index=0, num_workers=1, replicas=1
         ... )
+        >>> len(batches) == -(-len(faces) // 8)
+        True
     """
     count = replicas * -(-len(faces) // (replicas * max_batch_size))
     bounds = np.arange(count + 1) * len(faces) // count
     is_own = np.arange(count) % replicas * num_workers // replicas == worker_index
-    options = PipelineOptions()
 
-    def read_batch(first: tf.Tensor, last: tf.Tensor) -> tf.data.Dataset:
-        positions = tf.data.Dataset.range(first, last).map(
+    def read_batch(*limits: tf.Tensor) -> tf.data.Dataset:
+        start, stop = limits
+        positions = tf.data.Dataset.range(start, stop).map(
             lambda position: (tf.constant(0, tf.int64), position)
         )
-        crops = _decode(positions, faces, _in_order(faces), 0, options, None)
-        return _to_batches(crops, last - first, _weight_fn(faces, options))
+        return _read_batches(positions, faces, stop - start, PipelineOptions())
 
     batches = tf.data.Dataset.from_tensor_slices((bounds[:-1][is_own], bounds[1:][is_own]))
     return (
@@ -183,6 +185,12 @@ def check_options(faces: FaceIndex, options: PipelineOptions) -> None:
 
     Raises:
         ValueError: If a class to balance has no face, or both ways of balancing are chosen.
+
+    Example:
+        >>> faces = index_faces("prepared", read_faces("prepared", columns=COLUMNS))
+        >>> check_options(faces, PipelineOptions(balance=True, class_weights=True))
+        Traceback (most recent call last):
+        ValueError: Expected balance or class_weights; got both, ...
     """
     if options.balance and options.class_weights:
         raise ValueError(
@@ -198,87 +206,43 @@ def check_options(faces: FaceIndex, options: PipelineOptions) -> None:
             )
 
 
-def _stream_positions(
-    count: int, batch_size: int, start_step: int, worker_index: int, num_workers: int
-) -> tf.data.Dataset:
-    """Create the stream of (epoch, position in the epoch) of the faces of one worker."""
-    own = batch_size // num_workers
-
-    def locate(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        start = (start_step + index // own) * batch_size + worker_index * own
-        position = start + index % own
-        return position // count, position % count
-
-    return tf.data.Dataset.range(tf.int64.max).map(locate)
-
-
-def _in_order(faces: FaceIndex) -> Callable:
-    return lambda epoch: range(len(faces))
-
-
-def _shuffled(faces: FaceIndex, seed: int, options: PipelineOptions) -> Callable:
-    # Two epochs are in use at once, where prefetching crosses the end of one.
-    return lru_cache(maxsize=2)(
-        lambda epoch: epoch_order(faces.label, seed=seed, epoch=epoch, balance=options.balance)
-    )
-
-
-def _decode(
+def _read_batches(
     positions: tf.data.Dataset,
     faces: FaceIndex,
-    order: Callable,
-    seed: int,
+    batch_size: Any,  # int or tensor
     options: PipelineOptions,
-    augment: AugmentOptions | None,
+    *,
+    shuffle: bool = False,
+    seed: int = 0,
+    augment: AugmentOptions | None = None,
 ) -> tf.data.Dataset:
-    """Convert (epoch, position) pairs to crops and labels."""
+    """Read the faces at pairs of an epoch and a position in it."""
     cache: dict[int, bytes] = {}
+    weigh = _weight_fn(faces, options)
 
-    def fetch(epoch: np.ndarray, position: np.ndarray) -> tuple[bytes, np.ndarray]:
+    @lru_cache(maxsize=2)  # two epochs are in use at once, where prefetching crosses one's end
+    def order(epoch: int) -> np.ndarray | range:
+        if not shuffle:
+            return range(len(faces))
+        return epoch_order(faces.label, seed=seed, epoch=epoch, balance=options.balance)
+
+    def fetch(epoch: np.ndarray, position: np.ndarray) -> tuple[bytes, np.int64]:
         index = int(order(int(epoch))[int(position)])
         record = cache.get(index)
         if record is None:
             record = read_record(faces.shards[faces.shard[index]], int(faces.offset[index]))
             if options.cache:
                 cache[index] = record
-        return record, faces.is_hidden[index]
+        return record, faces.label[index]
 
     def decode(epoch: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        record, is_hidden = tf.numpy_function(fetch, [epoch, position], (tf.string, tf.bool))
-        crop, label = decode_face(tf.ensure_shape(record, ()), faces.face_size)
+        record, label = tf.numpy_function(fetch, [epoch, position], (tf.string, tf.int64))
+        crop, _ = decode_face(tf.ensure_shape(record, ()), faces.face_size)
         if augment and augment != AugmentOptions():
-            face_seed = tf.random.experimental.stateless_fold_in(tf.stack([epoch, seed]), position)
-            crop = augment_face(crop, face_seed, augment)
-        return crop, tf.where(
-            tf.ensure_shape(is_hidden, ()), tf.cast(UNLABELLED, label.dtype), label
-        )
+            fold_in: Any = tf.random.fold_in  # its stub wants numbers
+            crop = augment_face(crop, fold_in(tf.stack([epoch, seed]), position), augment)
+        return crop, tf.ensure_shape(label, ())
 
-    return positions.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
-
-
-def _weight_fn(faces: FaceIndex, options: PipelineOptions) -> Callable | None:
-    """Create the function from labels to weights; None if all weights are 1."""
-    has_unlabelled = bool((faces.label == UNLABELLED).any())
-    real_only = options.reconstruct == "real"
-    if not (has_unlabelled or options.class_weights or real_only):
-        return None
-    # Indexed by label: real, fake, and unlabelled last, since -1 % 3 is 2.
-    counts = [int((faces.label == label).sum()) for label in (0, 1)]
-    shares = [sum(counts) / (2 * c) if options.class_weights else 1.0 for c in counts]
-    classification = tf.constant([*shares, 0.0])
-    reconstruction = tf.constant([1.0, 0.0, 0.0] if real_only else [1.0, 1.0, 1.0])
-
-    def weigh(label: tf.Tensor) -> dict[str, tf.Tensor]:
-        index = label % 3
-        return {
-            "classification": tf.gather(classification, index),
-            "reconstruction": tf.gather(reconstruction, index),
-        }
-
-    return weigh
-
-
-def _to_batches(crops: tf.data.Dataset, batch_size: int, weigh: Callable | None) -> tf.data.Dataset:
     def to_example(crop: tf.Tensor, label: tf.Tensor) -> tuple:
         image = tf.cast(crop, tf.float32)
         targets = {
@@ -288,7 +252,25 @@ def _to_batches(crops: tf.data.Dataset, batch_size: int, weigh: Callable | None)
         return (image, targets) if weigh is None else (image, targets, weigh(label))
 
     return (
-        crops.batch(batch_size, num_parallel_calls=tf.data.AUTOTUNE)
+        positions.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
+        .batch(batch_size, num_parallel_calls=tf.data.AUTOTUNE)
         .map(to_example, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
+
+
+def _weight_fn(faces: FaceIndex, options: PipelineOptions) -> Callable | None:
+    """Create the function from labels to weights; None if all weights are 1."""
+    real_only = options.reconstruct == "real"
+    if not (options.class_weights or real_only or (faces.label == UNLABELLED).any()):
+        return None
+    # Indexed by label: real, fake, and unlabelled last, since -1 % 3 is 2.
+    counts = [int((faces.label == label).sum()) for label in (0, 1)]
+    shares = [sum(counts) / (2 * c) if options.class_weights else 1.0 for c in counts]
+    weights = {
+        "classification": tf.constant([*shares, 0.0]),
+        "reconstruction": tf.constant([1.0, 0.0, 0.0] if real_only else [1.0, 1.0, 1.0]),
+    }
+    return lambda label: {
+        name: tf.gather(values, tf.math.floormod(label, 3)) for name, values in weights.items()
+    }

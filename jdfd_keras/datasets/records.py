@@ -3,12 +3,11 @@
 Importing TensorFlow would cost every extraction process seconds and hundreds of megabytes. The
 record of a face is a tf.Example with `image/encoded` (PNG, RGB: lossless, since detectors learn
 from compression traces), `label` (int64; 1 fake, 0 real, -1 unlabelled), `video_id` and
-`frame_index`. `choose_evenly`, `choose_over_videos` and `read_crops` sample single faces for
-display; training reads whole splits with `datasets.pipeline`.
+`frame_index`.
 
 Reference:
-    The formats of TFRecord files, https://www.tensorflow.org/tutorials/load_data/tfrecord, and of
-    protocol buffers, https://protobuf.dev/programming-guides/encoding/
+    https://www.tensorflow.org/tutorials/load_data/tfrecord (the format of the files) and
+    https://protobuf.dev/programming-guides/encoding/ (that of a record)
 """
 
 import struct
@@ -28,17 +27,13 @@ SHARDS = "shards"
 
 
 def encode_face(crop: np.ndarray, *, label: int, video_id: str, frame_index: int) -> bytes:
-    """Encode one face as a serialized tf.Example.
-
-    Args:
-        crop: uint8[size, size, 3], RGB.
-        label: 1 fake, 0 real, -1 unlabelled.
-        video_id: Id of its video.
-        frame_index: Position of its frame in the video, from 0.
+    """Encode a crop, uint8[size, size, 3] RGB, as a serialized tf.Example.
 
     Example:
         >>> crop = np.zeros((8, 8, 3), np.uint8)
         >>> record = encode_face(crop, label=1, video_id="clips/fake/a", frame_index=3)
+        >>> read_png(record)[1:4]
+        b'PNG'
     """
     features = {  # sorted by name, as in TensorFlow's deterministic serialization
         "frame_index": _integer(frame_index),
@@ -62,10 +57,7 @@ def frame_record(record: bytes) -> bytes:
 
 
 def read_framed(file: BinaryIO) -> Iterator[bytes]:
-    """Read the records of a TFRecord file with their framing.
-
-    Raises:
-        ValueError: If the file is truncated or a checksum does not match.
+    """Read the records of a TFRecord file with their framing, after a check of each.
 
     Example:
         >>> import io
@@ -88,17 +80,15 @@ def _parse_length(head: bytes) -> int:
 
 
 def read_record(path: str | Path, offset: int) -> bytes:
-    """Read one record of a TFRecord file, without its framing.
-
-    Args:
-        path: The file.
-        offset: Start of the record in bytes.
+    """Read the record at a byte of a TFRecord file, without its framing.
 
     Raises:
         ValueError: If the file does not exist or is truncated, or a checksum does not match.
 
     Example:
         >>> record = read_record("prepared/shards/train-00000.tfrecord", 0)
+        >>> b"video_id" in record
+        True
     """
     try:
         # Unbuffered, and only the bytes that are needed: each copy of a face costs time.
@@ -116,21 +106,14 @@ def read_record(path: str | Path, offset: int) -> bytes:
 
 
 def read_crop(path: str | Path, offset: int) -> np.ndarray:
-    """Read the crop of one face from a TFRecord file.
-
-    Args:
-        path: The file.
-        offset: Start of its record in bytes.
-
-    Returns:
-        uint8[size, size, 3], RGB.
+    """Read the crop, uint8[size, size, 3] RGB, in the record at a byte of a TFRecord file.
 
     Raises:
         ValueError: If the file does not exist, is damaged, or the record has no valid image.
 
     Example:
         >>> read_crop("prepared/shards/train-00000.tfrecord", 0).shape
-        (299, 299, 3)
+        (71, 71, 3)
     """
     record = read_record(path, offset)
     try:
@@ -147,10 +130,12 @@ def read_crop(path: str | Path, offset: int) -> np.ndarray:
 
 
 def read_png(record: bytes) -> bytes:
-    """Return the PNG in a record of `encode_face`; no other field can contain its signature.
+    """Return the PNG in a record; no other field can contain its signature.
 
-    Raises:
-        ValueError: If the record has no PNG.
+    Example:
+        >>> record = read_record("prepared/shards/train-00000.tfrecord", 0)
+        >>> read_png(record)[1:4]
+        b'PNG'
     """
     start = record.find(b"\x89PNG\r\n")
     if start < 0:
@@ -194,12 +179,12 @@ def choose_evenly(items: Sequence, count: int) -> list:
 
 
 def choose_over_videos(video_ids: Sequence[str], indices: Sequence[int], count: int) -> list[int]:
-    """Choose faces from as many videos as possible, evenly spread over each video.
+    """Choose rows of a manifest from as many videos as possible, evenly spread over each video.
 
     Args:
-        video_ids: Video id of every row of a manifest.
+        video_ids: Video id of every row.
         indices: Rows to choose from.
-        count: Number of faces.
+        count: Number of rows.
 
     Returns:
         Rows in the order of their video ids; `count` of them, or all if there are fewer.
@@ -223,23 +208,16 @@ def choose_over_videos(video_ids: Sequence[str], indices: Sequence[int], count: 
 def read_crops(
     directory: str | Path, shards: Sequence[str], offsets: Sequence[int], indices: Iterable[int]
 ) -> dict[int, np.ndarray]:
-    """Read the crops of some rows of a manifest.
-
-    Args:
-        directory: The prepared dataset.
-        shards: Shard of every row.
-        offsets: Offset of every row.
-        indices: Rows to read.
+    """Read the crops of the rows `indices` of a manifest; errors are those of `read_crop`.
 
     Returns:
         Row to crop, uint8[size, size, 3], RGB.
 
-    Raises:
-        ValueError: If a shard does not exist, is damaged or lacks the face.
-
     Example:
+        >>> from jdfd_keras.datasets.manifest import read_faces
         >>> table = read_faces("prepared", columns=["shard", "offset"]).to_pydict()
-        >>> crops = read_crops("prepared", table["shard"], table["offset"], [0, 9])
+        >>> list(read_crops("prepared", table["shard"], table["offset"], [0, 9]))
+        [0, 9]
     """
     folder = Path(directory) / SHARDS
     return {index: read_crop(folder / shards[index], offsets[index]) for index in indices}

@@ -7,7 +7,7 @@ comparison, splits share no sources where possible; `datasets.leakage` finds the
 import dataclasses
 import hashlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -37,30 +37,32 @@ def assign_splits(listing: Listing, options: SplitOptions) -> tuple[list[Video],
         ValueError: If an option is out of range, or a split would lack a class.
 
     Example:
-        >>> videos, excluded = assign_splits(listing, SplitOptions(seed=1))  # doctest: +SKIP
-        >>> {video.split for video in videos} == {"train", "val", "test"}  # doctest: +SKIP
-        True
+        >>> from jdfd_keras.datasets.layouts import list_videos
+        >>> from jdfd_keras.io.storage import LocalStore
+        >>> from jdfd_keras.options import PrepareOptions
+        >>> listing = list_videos(LocalStore("videos"), PrepareOptions())
+        >>> videos, excluded = assign_splits(listing, SplitOptions(seed=1))
+        >>> [sum(video.split == split for video in videos) for split in SPLITS]
+        [10, 2, 4]
     """
-    check_split_options(options)
+    _check_options(options)
     videos, excluded = listing.videos, {}
     if options.split == "paper":
         return [dataclasses.replace(video, split="") for video in videos], {}
     if options.split == "kfold":
-        return split_by_fold(videos, options.folds, options.fold, options.seed), {}
+        names = {options.fold: "test", (options.fold + 1) % options.folds: "val"}
+        return _split_groups(
+            videos, options.seed, lambda rank, _: names.get(rank % options.folds, "train")
+        ), {}
     published = {video.split for video in videos}
     if "" in published:
-        videos = split_by_source(
-            videos,
-            val_share=options.val_share,
-            test_share=options.test_share,
-            seed=options.seed,
-        )
+        videos = _split_by_source(videos, options)
     elif "train" in published and "val" not in published:
         subjects = {video.video_id: video.source_ids for video in videos} | listing.subjects
-        videos, excluded = split_validation(videos, subjects, options.val_share, options.seed)
+        videos, excluded = _split_validation(videos, subjects, options)
     if options.split == "strict":
         before = {(video.split, video.label) for video in videos}
-        videos, overlapping = remove_overlap(videos)
+        videos, overlapping = _remove_overlap(videos)
         excluded |= overlapping
         for split, label in sorted(before - {(video.split, video.label) for video in videos}):
             raise ValueError(
@@ -79,160 +81,6 @@ def reason_kind(reason: str) -> str:
         'shares footage with test'
     """
     return reason.partition(":")[0]
-
-
-def check_split_options(options: SplitOptions) -> None:
-    """Check that split options are in range.
-
-    Raises:
-        ValueError: If one is not.
-
-    Example:
-        >>> check_split_options(SplitOptions(split="kfold", folds=5, fold=4))
-    """
-    if options.split not in ("official", "strict", "kfold", "paper"):
-        raise ValueError(
-            f"Expected a split of official, strict, kfold or paper; got {options.split!r}. Try "
-            "the default, official."
-        )
-    val_share, test_share = options.val_share, options.test_share
-    if not (0 < val_share < 1 and 0 < test_share < 1 and val_share + test_share < 1):
-        raise ValueError(
-            "Expected val_share and test_share above 0 with a sum below 1; got "
-            f"val_share={val_share}, test_share={test_share}. Try the default, 0.15 each."
-        )
-    if not (options.folds >= 3 and 0 <= options.fold < options.folds):
-        raise ValueError(
-            f"Expected folds >= 3 and fold from 0 to folds - 1; got folds={options.folds}, "
-            f"fold={options.fold}. Try 5 folds: one is for testing, one for validation."
-        )
-
-
-def remove_overlap(videos: list[Video]) -> tuple[list[Video], dict[str, str]]:
-    """Exclude videos that share a source with a later split.
-
-    These are training videos that share one with validation or testing, and validation videos
-    that share one with testing.
-
-    Returns:
-        The videos kept, in the same order, and the ids of the excluded ones with the reason.
-
-    Example:
-        >>> def make(name, split):
-        ...     return Video(name, f"{name}.mp4", 0, "", "", ("anna",), split)
-        >>> remove_overlap([make("a", "train"), make("b", "test")])[1]
-        {'a': 'shares footage with test: source anna'}
-    """
-    kept, excluded = set(), {}
-    split_of: dict[str, str] = {}  # source to the latest split that has it
-    for split in reversed(SPLITS):
-        members = [video for video in videos if video.split == split]
-        for video in members:
-            shared = [source for source in video.source_ids if source in split_of]
-            if shared:
-                excluded[video.video_id] = (
-                    f"shares footage with {split_of[shared[0]]}: source {shared[0]}"
-                )
-            else:
-                kept.add(video.video_id)
-        # Excluded ones too: training must not overlap with any published validation video.
-        split_of = {source: split for v in members for source in v.source_ids} | split_of
-    return [video for video in videos if video.video_id in kept], excluded
-
-
-def split_validation(
-    videos: list[Video], subjects: Mapping[str, tuple[str, ...]], val_share: float, seed: int
-) -> tuple[list[Video], dict[str, str]]:
-    """Split validation off from training by subject, so that no subject is in both.
-
-    A video with subjects of both splits, such as a face swap between them, is excluded. If there
-    are few subjects and the share does not yield both classes, more of them are used.
-
-    Args:
-        videos: All videos, for training or testing.
-        subjects: Video id to the subjects in it.
-        val_share: Share of the training subjects for validation, in (0, 1).
-        seed: Seed of the draw.
-
-    Returns:
-        The videos used, in the same order, and the ids of the excluded ones with the reason.
-
-    Raises:
-        ValueError: If no draw yields both classes in training and in validation.
-
-    Example:
-        >>> videos, excluded = split_validation(
-        ...     listing.videos, listing.subjects, 0.15, seed=0
-        ... )  # doctest: +SKIP
-    """
-    training = [video for video in videos if video.split == "train"]
-    all_subjects = sorted({subject for video in training for subject in subjects[video.video_id]})
-    rng = np.random.default_rng(seed)
-    fewest = max(1, round(val_share * len(all_subjects)))
-    most = max(fewest, len(all_subjects) // 2)
-    for count in (count for count in range(fewest, most + 1) for _ in range(MAX_DRAWS)):
-        chosen = {all_subjects[index] for index in rng.permutation(len(all_subjects))[:count]}
-        splits = {
-            video.video_id: _split_of_subjects(subjects[video.video_id], chosen)
-            for video in training
-        }
-        labels = {
-            split: {video.label for video in training if splits[video.video_id] == split}
-            for split in ("train", "val")
-        }
-        if all(set(CLASSES.values()) <= present for present in labels.values()):
-            break
-    else:
-        raise ValueError(
-            "Expected enough subjects for a validation split with real and fake videos that "
-            f"shares none with training; got {plural(len(training), 'training video')} of "
-            f"{plural(len(all_subjects), 'subject')}, and no draw of {fewest} to {most} of them "
-            "yields one. Add videos of more subjects."
-        )
-    used = [
-        dataclasses.replace(video, split=splits.get(video.video_id, video.split))
-        for video in videos
-        if splits.get(video.video_id) != ""
-    ]
-    return used, {video_id: BOTH_SPLITS for video_id, split in splits.items() if split == ""}
-
-
-def _split_of_subjects(subjects: tuple[str, ...], validation: set[str]) -> str:
-    """Return `train` or `val`; "" if the subjects of a video are of both."""
-    if validation.isdisjoint(subjects):
-        return "train"
-    return "val" if validation.issuperset(subjects) else ""
-
-
-def split_by_fold(videos: list[Video], folds: int, fold: int, seed: int) -> list[Video]:
-    """Test on one fold, validate on the next one and train on the others.
-
-    Folds are drawn from groups of videos that share sources. Published splits are ignored.
-
-    Args:
-        videos: The videos.
-        folds: Number of folds, at least 3.
-        fold: The fold to test on, from 0.
-        seed: Seed of the draw, which does not depend on `fold`.
-
-    Raises:
-        ValueError: If a fold would lack a class.
-
-    Example:
-        >>> videos = split_by_fold(listing.videos, 5, 0, seed=0)  # doctest: +SKIP
-    """
-    fold_of = [folds] * len(videos)  # `folds` is not a fold: always for training
-    rng = np.random.default_rng(seed)
-    kinds = _group_by_labels(videos)
-    for labels, groups in kinds.items():
-        if labels == (UNLABELLED,):
-            continue  # useful for training only
-        for rank, position in enumerate(rng.permutation(len(groups))):
-            for index in groups[position]:
-                fold_of[index] = rank % folds
-    names = {fold: "test", (fold + 1) % folds: "val"}
-    splits = [names.get(number, "train") for number in fold_of]
-    return _assign(videos, splits, sum(map(len, kinds.values())))
 
 
 def split_faces(
@@ -269,101 +117,148 @@ def split_faces(
     return splits
 
 
-def split_by_source(
-    videos: list[Video], *, val_share: float, test_share: float, seed: int
-) -> list[Video]:
+def _check_options(options: SplitOptions) -> None:
+    if options.split not in ("official", "strict", "kfold", "paper"):
+        raise ValueError(
+            f"Expected a split of official, strict, kfold or paper; got {options.split!r}. Try "
+            "the default, official."
+        )
+    val_share, test_share = options.val_share, options.test_share
+    if not (0 < val_share < 1 and 0 < test_share < 1 and val_share + test_share < 1):
+        raise ValueError(
+            "Expected val_share and test_share above 0 with a sum below 1; got "
+            f"val_share={val_share}, test_share={test_share}. Try the default, 0.15 each."
+        )
+    if not (options.folds >= 3 and 0 <= options.fold < options.folds):
+        raise ValueError(
+            f"Expected folds >= 3 and fold from 0 to folds - 1; got folds={options.folds}, "
+            f"fold={options.fold}. Try 5 folds: one is for testing, one for validation."
+        )
+
+
+def _remove_overlap(videos: list[Video]) -> tuple[list[Video], dict[str, str]]:
+    """Exclude training and validation videos that share a source with a later split."""
+    excluded = {}
+    split_of: dict[str, str] = {}  # source to the latest split that has it
+    for split in reversed(SPLITS):
+        members = [video for video in videos if video.split == split]
+        for video in members:
+            shared = [source for source in video.source_ids if source in split_of]
+            if shared:
+                excluded[video.video_id] = (
+                    f"shares footage with {split_of[shared[0]]}: source {shared[0]}"
+                )
+        # Excluded ones too: training must not overlap with any published validation video.
+        split_of = {source: split for v in members for source in v.source_ids} | split_of
+    return [video for video in videos if video.video_id not in excluded], excluded
+
+
+def _split_validation(
+    videos: list[Video], subjects: Mapping[str, tuple[str, ...]], options: SplitOptions
+) -> tuple[list[Video], dict[str, str]]:
+    """Split validation off from training by subject, so that no subject is in both.
+
+    A video with subjects of both splits, such as a face swap between them, is excluded. If there
+    are few subjects and the share does not yield both classes, more of them are used.
+    """
+    training = [video for video in videos if video.split == "train"]
+    all_subjects = sorted({subject for video in training for subject in subjects[video.video_id]})
+    rng = np.random.default_rng(options.seed)
+    fewest = max(1, round(options.val_share * len(all_subjects)))
+    most = max(fewest, len(all_subjects) // 2)
+    for count in (count for count in range(fewest, most + 1) for _ in range(MAX_DRAWS)):
+        chosen = {all_subjects[index] for index in rng.permutation(len(all_subjects))[:count]}
+        splits = {
+            video.video_id: _split_of_subjects(subjects[video.video_id], chosen)
+            for video in training
+        }
+        drawn = {(splits[video.video_id], video.label) for video in training}
+        if all((split, label) in drawn for split in ("train", "val") for label in CLASSES.values()):
+            break
+    else:
+        raise ValueError(
+            "Expected enough subjects for a validation split with real and fake videos that "
+            f"shares none with training; got {plural(len(training), 'training video')} of "
+            f"{plural(len(all_subjects), 'subject')}, and no draw of {fewest} to {most} of them "
+            "yields one. Add videos of more subjects."
+        )
+    used = [
+        dataclasses.replace(video, split=splits.get(video.video_id, video.split))
+        for video in videos
+        if splits.get(video.video_id) != ""
+    ]
+    return used, {video_id: BOTH_SPLITS for video_id, split in splits.items() if split == ""}
+
+
+def _split_of_subjects(subjects: tuple[str, ...], validation: set[str]) -> str:
+    """Return `train` or `val`; "" if the subjects of a video are of both."""
+    if validation.isdisjoint(subjects):
+        return "train"
+    return "val" if validation.issuperset(subjects) else ""
+
+
+def _split_by_source(videos: list[Video], options: SplitOptions) -> list[Video]:
+    """Give each split its share of the groups; fewer than three are all for training."""
+
+    def choose(rank: int, count: int) -> str:
+        if count < 3:
+            return "train"
+        num_val = min(max(1, round(options.val_share * count)), count - 2)
+        num_test = min(max(1, round(options.test_share * count)), count - 1 - num_val)
+        return "val" if rank < num_val else "test" if rank < num_val + num_test else "train"
+
+    return _split_groups(videos, options.seed, choose)
+
+
+def _split_groups(videos: list[Video], seed: int, choose: Callable[[int, int], str]) -> list[Video]:
     """Split at random, keeping all videos that share a source in one split.
 
     Videos that share sources, directly or through other videos, form a group. Groups with both
     classes, with real videos only and with fakes only are split separately, so that every split
-    has its share of each kind.
+    has its share of each kind. Unlabelled groups are useful for training only.
 
-    Args:
-        videos: The videos.
-        val_share: Share of the groups for validation, in (0, 1).
-        test_share: Share of the groups for testing, in (0, 1).
-        seed: Seed of the draw.
-
-    Returns:
-        The videos in the same order, each with its split.
-
-    Raises:
-        ValueError: If there are too few groups.
-
-    Example:
-        >>> videos = [
-        ...     Video(f"{label}/{n}", f"{n}.mp4", label, "", "", (str(n),), "")
-        ...     for n in range(4)
-        ...     for label in (0, 1)
-        ... ]
-        >>> assigned = split_by_source(videos, val_share=0.25, test_share=0.25, seed=0)
-        >>> [sum(video.split == split for video in assigned) for split in SPLITS]
-        [4, 2, 2]
+    `choose` maps the rank of a group, and the number of groups of its kind, to a split.
     """
+    kinds = defaultdict(list)  # sorted labels to groups, each as the indices of its videos
+    groups = _group_by_source(videos)
+    for group in groups:
+        kinds[tuple(sorted({videos[index].label for index in group}))].append(group)
     splits = ["train"] * len(videos)
     rng = np.random.default_rng(seed)
-    kinds = _group_by_labels(videos)
-    for labels, groups in kinds.items():
-        if labels == (UNLABELLED,):
-            continue  # useful for training only
-        num_val, num_test = _count_groups(len(groups), val_share, test_share)
-        order = rng.permutation(len(groups))
-        for rank, position in enumerate(order[: num_val + num_test]):
-            for index in groups[position]:
-                splits[index] = "val" if rank < num_val else "test"
-    return _assign(videos, splits, sum(map(len, kinds.values())))
-
-
-def _assign(videos: list[Video], splits: list[str], num_groups: int) -> list[Video]:
-    """Return the videos with their splits; check that each split has both classes."""
-    assigned = [
+    for labels, members in sorted(kinds.items()):
+        if labels != (UNLABELLED,):
+            for rank, position in enumerate(rng.permutation(len(members))):
+                for index in members[position]:
+                    splits[index] = choose(rank, len(members))
+    assigned = {(split, video.label) for split, video in zip(splits, videos, strict=True)}
+    if any((split, label) not in assigned for split in SPLITS for label in CLASSES.values()):
+        raise ValueError(
+            "Expected enough videos for a training, a validation and a test split that share "
+            f"no source, each with both classes; got {plural(len(videos), 'video')} in "
+            f"{plural(len(groups), 'group')} that share sources by their names (images in one "
+            "folder count as frames of one video). Add videos, or sort them into train/, val/ "
+            "and test/ yourself."
+        )
+    return [
         dataclasses.replace(video, split=split) for video, split in zip(videos, splits, strict=True)
     ]
-    for split in SPLITS:
-        labels = {video.label for video in assigned if video.split == split}
-        if not set(CLASSES.values()) <= labels:
-            raise ValueError(
-                "Expected enough videos for a training, a validation and a test split that share "
-                f"no source, each with both classes; got {plural(len(videos), 'video')} in "
-                f"{plural(num_groups, 'group')} that share sources by their names (images in one "
-                "folder count as frames of one video). Add videos, or sort them into train/, val/ "
-                "and test/ yourself."
-            )
-    return assigned
-
-
-def _group_by_labels(videos: list[Video]) -> dict[tuple[int, ...], list[list[int]]]:
-    """Return the groups that share sources, by the sorted labels in them."""
-    kinds = defaultdict(list)
-    for group in _group_by_source(videos):
-        kinds[tuple(sorted({videos[index].label for index in group}))].append(group)
-    return {kind: kinds[kind] for kind in sorted(kinds)}
-
-
-def _count_groups(num_groups: int, val_share: float, test_share: float) -> tuple[int, int]:
-    """Round the shares so that each split has a group; fewer than three are all for training."""
-    if num_groups < 3:
-        return 0, 0
-    num_val = min(max(1, round(val_share * num_groups)), num_groups - 2)
-    num_test = min(max(1, round(test_share * num_groups)), num_groups - 1 - num_val)
-    return num_val, num_test
 
 
 def _group_by_source(videos: list[Video]) -> list[list[int]]:
-    """Return the indices of videos that share sources, directly or through others (union-find)."""
-    parent: dict[str, str] = {}
+    """Return the indices of videos that share sources, directly or through others."""
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
 
-    def root(source_id: str) -> str:
-        parent.setdefault(source_id, source_id)
-        while parent[source_id] != source_id:
-            parent[source_id] = parent[parent[source_id]]
-            source_id = parent[source_id]
-        return source_id
-
-    for video in videos:
-        for source_id in video.source_ids:
-            parent[root(source_id)] = root(video.source_ids[0])
+    first: dict[str, int] = {}  # source to the first video that shows it
+    edges = [
+        (index, first.setdefault(source, index))
+        for index, video in enumerate(videos)
+        for source in video.source_ids
+    ]
+    rows, columns = np.array(edges).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(edges)), (rows, columns)), (len(videos), len(videos)))
+    _, labels = connected_components(graph, directed=False)
     groups = defaultdict(list)
-    for index, video in enumerate(videos):
-        groups[root(video.source_ids[0])].append(index)
+    for index, label in enumerate(labels.tolist()):
+        groups[label].append(index)
     return list(groups.values())

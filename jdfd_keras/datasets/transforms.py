@@ -2,8 +2,7 @@
 
 Converts a record of a shard to a crop and a label, and a crop and a seed to an augmented crop, with
 the degradations of a video between camera and detector. The same seed yields the same crop on
-machines of the same kind. `reraise_damaged_shards` reports the damaged shards if decoding fails.
-Independent of epochs and batches.
+machines of the same kind.
 """
 
 import contextlib
@@ -11,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import tensorflow as tf
 
 from jdfd_keras.datasets.manifest import read_faces
@@ -19,22 +17,33 @@ from jdfd_keras.datasets.records import SHARDS, read_framed
 from jdfd_keras.io.console import plural
 from jdfd_keras.options import AugmentOptions
 
+PROBABILITY = 0.5  # of each augmentation
+MIN_JPEG_QUALITY = 40
+MAX_BLUR_SIGMA = 2.0  # in pixels
+BLUR_RADIUS = 5  # in pixels, 2.5 * MAX_BLUR_SIGMA
+MIN_SCALE = 0.25
+MAX_NOISE = 10.0  # standard deviation in grey levels
+COLOUR_RANGE = 0.2  # relative for contrast and saturation, a share of 255 for brightness
+
+# The type stubs of TensorFlow lack tf.random.experimental.
+_fold_in = tf.random.experimental.stateless_fold_in  # pyright: ignore[reportAttributeAccessIssue]
+
 
 def decode_face(record: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
     """Decode one record.
 
     Args:
         record: string[], from `datasets.records.encode_face`.
-        size: Width and height of the crop in pixels.
+        size: Width and height of the crop in pixels; another size is an InvalidArgumentError.
 
     Returns:
         The crop, uint8[size, size, 3], RGB, and the label, int64[]: 1 fake, 0 real, -1 unlabelled.
 
-    Raises:
-        tf.errors.InvalidArgumentError: If the record is not a face of this size.
-
     Example:
-        >>> crop, label = decode_face(tf.constant(record), 299)
+        >>> records = tf.data.TFRecordDataset("prepared/shards/test-00000.tfrecord")
+        >>> crop, label = decode_face(next(iter(records)), 71)
+        >>> crop.shape
+        TensorShape([71, 71, 3])
     """
     parsed = tf.io.parse_single_example(
         record,
@@ -56,7 +65,9 @@ def reraise_damaged_shards(*directories: str | Path) -> Iterator[None]:
 
     Example:
         >>> with reraise_damaged_shards("prepared"):
-        ...     batches = list(load_faces("prepared", "val", batch_size=32))
+        ...     raise tf.errors.InvalidArgumentError(None, None, "Expected a face at byte 7")
+        Traceback (most recent call last):
+        ValueError: Expected prepared to hold every face of the manifest; got 'Expected a face at...
     """
     try:
         yield
@@ -83,30 +94,21 @@ def find_damage(directory: str | Path) -> list[str]:
         >>> find_damage("prepared")
         []
     """
-    counts = pc.value_counts(read_faces(directory, columns=["shard"])["shard"].cast(pa.string()))
+    shards = read_faces(directory, columns=["shard"])["shard"].cast(pa.string())
     damaged = []
-    for entry in counts.to_pylist():
-        path, num_read = Path(directory, SHARDS, entry["values"]), 0
+    for name, count in shards.to_pandas().value_counts(sort=False).items():
+        path, num_read = Path(directory, SHARDS, str(name)), 0
         try:
             with open(path, "rb") as file:
                 for _ in read_framed(file):
                     num_read += 1
-            if num_read != entry["counts"]:
-                damaged.append(f"{path} has {num_read} of {plural(entry['counts'], 'face')}")
+            if num_read != count:
+                damaged.append(f"{path} has {num_read} of {plural(count, 'face')}")
         except FileNotFoundError:
             damaged.append(f"{path} does not exist")
         except ValueError as error:
             damaged.append(f"{path} has, after {plural(num_read, 'face')}, {error}")
     return damaged
-
-
-PROBABILITY = 0.5  # of each augmentation
-MIN_JPEG_QUALITY = 40
-MAX_BLUR_SIGMA = 2.0  # in pixels
-BLUR_RADIUS = 5  # in pixels, 2.5 * MAX_BLUR_SIGMA
-MIN_SCALE = 0.25
-MAX_NOISE = 10.0  # standard deviation in grey levels
-COLOUR_RANGE = 0.2  # relative for contrast and saturation, a share of 255 for brightness
 
 
 def augment_face(crop: tf.Tensor, seed: tf.Tensor, options: AugmentOptions) -> tf.Tensor:
@@ -123,8 +125,9 @@ def augment_face(crop: tf.Tensor, seed: tf.Tensor, options: AugmentOptions) -> t
         uint8[size, size, 3], RGB.
 
     Example:
-        >>> crop = tf.zeros((299, 299, 3), tf.uint8)
-        >>> augmented = augment_face(crop, tf.constant([0, 1], tf.int64), AugmentOptions(jpeg=True))
+        >>> crop = tf.zeros((71, 71, 3), tf.uint8)
+        >>> augment_face(crop, tf.constant([0, 1], tf.int64), AugmentOptions(jpeg=True)).shape
+        TensorShape([71, 71, 3])
     """
     augmentations = {
         "flip": _flip,
@@ -136,7 +139,7 @@ def augment_face(crop: tf.Tensor, seed: tf.Tensor, options: AugmentOptions) -> t
     }
     for number, (name, apply) in enumerate(augmentations.items()):
         if getattr(options, name):
-            own_seed = tf.random.experimental.stateless_fold_in(seed, number)
+            own_seed = _fold_in(seed, number)
             crop = tf.cond(
                 _draw(own_seed, 0.0, 1.0, 0) < PROBABILITY,
                 lambda crop=crop, apply=apply, own_seed=own_seed: apply(crop, own_seed),
@@ -146,8 +149,7 @@ def augment_face(crop: tf.Tensor, seed: tf.Tensor, options: AugmentOptions) -> t
 
 
 def _draw(seed: tf.Tensor, low: float, high: float, number: int = 1) -> tf.Tensor:
-    own_seed = tf.random.experimental.stateless_fold_in(seed, number)
-    return tf.random.stateless_uniform([], own_seed, low, high)
+    return tf.random.stateless_uniform([], _fold_in(seed, number), low, high)
 
 
 def _to_bytes(pixels: tf.Tensor) -> tf.Tensor:
@@ -190,8 +192,7 @@ def _scale(crop: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 
 def _noise(crop: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
-    noise_seed = tf.random.experimental.stateless_fold_in(seed, 2)
-    noise = tf.random.stateless_normal(tf.shape(crop), noise_seed)
+    noise = tf.random.stateless_normal(tf.shape(crop), _fold_in(seed, 2))
     return _to_bytes(tf.cast(crop, tf.float32) + _draw(seed, 0.0, MAX_NOISE) * noise)
 
 

@@ -1,9 +1,10 @@
 """Videos of a dataset before any of them is opened: labels, splits, sources, file names.
 
-Defines the types that all layouts share, reads the file names of a dataset and, on request, its
-small text files, and counts faces by split, label and manipulation. Decodes nothing.
+Defines the types that all layouts share, and counts faces by split, label and manipulation.
 """
 
+import re
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,7 @@ class Listing(Result):
         unrecognized: Videos and images in the folder that the layout does not list.
         subjects: Video id to the subjects in it, where one subject is in several sources; the
             subjects of other videos are their sources.
-        excluded: Video id to reason, of the videos that were not requested.
+        excluded: Video id to reason, of the videos that the layout or the split excluded.
     """
 
     videos: list[Video]
@@ -70,15 +71,10 @@ class Listing(Result):
 
 @dataclass(frozen=True)
 class FaceCount(Result):
-    """Number of faces and videos in one group of faces.
+    """Number of videos and faces in one group of faces.
 
-    Attributes:
-        num_videos: Videos with a face in the group.
-        num_faces: Faces.
-        split: `train`, `val` or `test`; None if not grouped by it, as for the other fields.
-        label: `real`, `fake` or `unlabelled`.
-        manipulation: Name of the manipulation; "" for real videos.
-        compression: `raw`, `c23`, `c40`, or "" if not stated.
+    The fields by which they are not grouped are None; the label is `real`, `fake` or `unlabelled`,
+    the others are as in Video.
     """
 
     num_videos: int
@@ -89,43 +85,48 @@ class FaceCount(Result):
     compression: str | None = None
 
 
-def count_by(table: pa.Table, *columns: str) -> list[FaceCount]:
+def count_by(
+    table: pa.Table, *columns: str, without_faces: Iterable[Video] = ()
+) -> list[FaceCount]:
     """Count the faces and videos of each group of a manifest.
 
     Args:
         table: One row per face, with the column `video_id` and those to group by.
-        columns: Some of `split`, `label`, `manipulation` and `compression`.
+        *columns: Some of `split`, `label`, `manipulation` and `compression`.
+        without_faces: Videos without a face to count too, where they have a split.
 
     Returns:
-        One entry per group that has faces, sorted by train, val, test; then by real, fake,
-        unlabelled; then by manipulation and compression.
+        One entry per group that is not empty, sorted by split, class, manipulation and compression.
 
     Example:
         >>> table = pa.table({"video_id": ["a", "a", "b"], "label": [0, 0, 1]})
         >>> [(group.label, group.num_videos, group.num_faces) for group in count_by(table, "label")]
         [('real', 1, 2), ('fake', 1, 1)]
     """
-    groups = (
-        table.select([*columns, "video_id"])
-        .group_by(list(columns))
-        .aggregate([("video_id", "count_distinct"), ("video_id", "count")])
-        .to_pylist()
+    aggregated = table.group_by(list(columns)).aggregate(
+        [("video_id", "count_distinct"), ("video_id", "count")]
     )
-    for group in groups:
-        if "label" in group:
-            group["label"] = LABEL_NAMES[group["label"]]
-    ranks = [*SPLITS, *LABEL_NAMES.values()]
+    num_videos, num_faces = Counter(), Counter()
+    for group in aggregated.to_pylist():
+        key = tuple(group[name] for name in columns)
+        num_videos[key], num_faces[key] = group["video_id_count_distinct"], group["video_id_count"]
+    num_videos.update(
+        tuple(getattr(video, name) for name in columns) for video in without_faces if video.split
+    )
+    groups = []
+    for key, count in num_videos.items():
+        values = dict(zip(columns, key, strict=True))
+        if "label" in values:
+            values["label"] = LABEL_NAMES[values["label"]]
+        groups.append(FaceCount(count, num_faces[key], **values))
+    ranks = [None, *SPLITS, *LABEL_NAMES.values()]
     groups.sort(
-        key=lambda group: [
-            ranks.index(group[name]) if name in ("split", "label") else group[name]
-            for name in ("split", "label", "manipulation", "compression")
-            if name in group
-        ]
+        key=lambda group: (
+            *(ranks.index(group.split), ranks.index(group.label)),
+            *(group.manipulation or "", group.compression or ""),
+        )
     )
-    return [
-        FaceCount(group.pop("video_id_count_distinct"), group.pop("video_id_count"), **group)
-        for group in groups
-    ]
+    return groups
 
 
 def has_suffix(path: str, suffixes: frozenset[str] = MEDIA_SUFFIXES) -> bool:
@@ -135,7 +136,7 @@ def has_suffix(path: str, suffixes: frozenset[str] = MEDIA_SUFFIXES) -> bool:
         >>> has_suffix("clips/a.MP4")
         True
     """
-    return any(path.lower().endswith(suffix) for suffix in suffixes)
+    return path.lower().endswith(tuple(suffixes))
 
 
 def dataset_namespace(video_id: str) -> str:
@@ -150,13 +151,7 @@ def dataset_namespace(video_id: str) -> str:
 
 @dataclass(frozen=True)
 class DatasetFiles:
-    """The file names of a dataset.
-
-    Attributes:
-        store: The folder.
-        name: Name of the folder.
-        files: File names relative to the folder, sorted, without hidden files.
-    """
+    """The file names of a dataset: relative to its folder, sorted, without hidden files."""
 
     store: Store
     name: str
@@ -167,12 +162,7 @@ class DatasetFiles:
         return [name for name in self.files if has_suffix(name)]
 
     def read(self, name: str) -> str:
-        """Read a text file.
-
-        Raises:
-            OSError: If it cannot be read.
-            ValueError: If it is not UTF-8.
-        """
+        """Read a text file; raise ValueError if it is not UTF-8."""
         try:
             return read_text(self.store, name)
         except UnicodeDecodeError as error:
@@ -183,19 +173,15 @@ class DatasetFiles:
 
 
 def read_dataset_files(store: Store, files: Iterable[str] | None = None) -> DatasetFiles:
-    """Read the file names of a dataset.
-
-    Args:
-        store: The folder.
-        files: Its file names if they were listed before.
+    """Read the file names of a dataset, unless they are given.
 
     Raises:
         OSError: If the folder does not exist.
         ValueError: If the name of a video or image is not UTF-8.
 
     Example:
-        >>> read_dataset_files(LocalStore("videos")).media()  # doctest: +SKIP
-        ['fake/anna_bob.mp4', 'real/anna.mp4']
+        >>> read_dataset_files(LocalStore("videos")).media()[-2:]
+        ['real/person06.mp4', 'real/person07.mp4']
     """
     path = store.location
     if isinstance(store, LocalStore):
@@ -206,30 +192,23 @@ def read_dataset_files(store: Store, files: Iterable[str] | None = None) -> Data
             )
         path = str(Path(path).resolve())  # so that `.` has a name
     names = store.list() if files is None else files
-    files = [name for name in names if not any(p.startswith(".") for p in name.split("/"))]
+    files = sorted(name for name in names if not re.search(r"(^|/)\.", name))
     for name in files:
-        if has_suffix(name) and not _is_utf8(name):
+        # Bytes of a name that are not UTF-8 become surrogates.
+        if has_suffix(name) and re.search("[\ud800-\udfff]", name):
             raise ValueError(
                 f"Expected file names in UTF-8 in {path}; got {name!r}. Rename that file."
             )
-    return DatasetFiles(store, path.rstrip("/").rsplit("/", 1)[-1], tuple(sorted(files)))
-
-
-def _is_utf8(name: str) -> bool:
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    return DatasetFiles(store, path.rstrip("/").rsplit("/", 1)[-1], tuple(files))
 
 
 def layout_error(root: DatasetFiles, layout: str, folders: Iterable[str]) -> ValueError:
-    """Return the error for a folder that does not have a layout.
+    """Return the error for a folder without the expected folders of a dataset.
 
-    Args:
-        root: The folder.
-        layout: Name of the expected dataset.
-        folders: Folders in which videos were expected.
+    Example:
+        >>> raise layout_error(read_dataset_files(LocalStore("run")), "UADFV", ["real", "fake"])
+        Traceback (most recent call last):
+        ValueError: Expected UADFV in run, with videos in at least one of the folders real, fake...
     """
     entries = sorted({name.split("/")[0] + "/" * ("/" in name) for name in root.files})
     shown = ", ".join(entries[:6]) + (" ..." if len(entries) > 6 else "")
@@ -241,10 +220,12 @@ def layout_error(root: DatasetFiles, layout: str, folders: Iterable[str]) -> Val
 
 
 def sort_videos(videos: Iterable[Video]) -> list[Video]:
-    """Sort videos by their ids.
+    """Sort videos by their ids; raise ValueError if two of them have the same id.
 
-    Raises:
-        ValueError: If two of them have the same id.
+    Example:
+        >>> videos = [Video(name, f"{name}.mp4", 0, "", "", (name,), "") for name in ("b", "a")]
+        >>> [video.path for video in sort_videos(videos)]
+        ['a.mp4', 'b.mp4']
     """
     videos = sorted(videos, key=lambda video: video.video_id)
     for one, other in zip(videos, videos[1:], strict=False):

@@ -2,11 +2,10 @@
 
 Measures the calibration error of scores, fits a `Calibration`, and stores it in the run:
 calibration.json, which `evaluate`, `predict` and `export` read, and the scores and faces it was
-fitted on. Reads no test data and draws nothing. Imports no TensorFlow before a run is calibrated.
+fitted on. Imports no TensorFlow before a run is calibrated.
 
 Reference:
-    Guo, Pleiss, Sun, Weinberger: "On Calibration of Modern Neural Networks" (2017), temperature
-    scaling and expected calibration error.
+    Guo, Pleiss, Sun, Weinberger: "On Calibration of Modern Neural Networks" (2017).
 """
 
 import dataclasses
@@ -27,11 +26,13 @@ from jdfd_keras.client.metadata import (
     to_logit,
 )
 from jdfd_keras.datasets.leakage import COLUMNS
-from jdfd_keras.datasets.videos import CLASSES, LABEL_NAMES
+from jdfd_keras.datasets.videos import CLASSES
 from jdfd_keras.evaluation.eval_data import (
     CALIBRATION_FACES,
     check_leakage,
+    join_manifest,
     load_eval_sets,
+    score_sets,
 )
 from jdfd_keras.evaluation.scores import Scores, score_videos
 from jdfd_keras.evaluation.scores_file import write_scores
@@ -47,21 +48,13 @@ SPLIT = "val"
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """A reliability diagram: the share of fakes by score.
+    """A reliability diagram: the share of fakes by score."""
 
-    Attributes:
-        edges: float64[k + 1], edges of equal bins from 0 to 1.
-        count: int64[k], rows per bin.
-        mean_score: float64[k], NaN in an empty bin.
-        fake_share: float64[k], NaN in an empty bin.
-        ece: Expected calibration error: the weighted mean of |mean_score - fake_share|.
-    """
-
-    edges: np.ndarray
-    count: np.ndarray
-    mean_score: np.ndarray
-    fake_share: np.ndarray
-    ece: float
+    edges: np.ndarray  # float64[k + 1], edges of equal bins from 0 to 1
+    count: np.ndarray  # int64[k], rows per bin
+    mean_score: np.ndarray  # float64[k], NaN in an empty bin
+    fake_share: np.ndarray  # float64[k], NaN in an empty bin
+    ece: float  # expected calibration error: the weighted mean of |mean_score - fake_share|
 
 
 @dataclass(frozen=True)
@@ -73,20 +66,20 @@ class CalibrationError(Result):
 
 
 def measure_reliability(
-    label: np.ndarray, score: np.ndarray, weight: np.ndarray | None = None
+    label: np.ndarray, score: np.ndarray, video: np.ndarray | None = None
 ) -> Reliability:
     """Compute the reliability diagram and the expected calibration error of scores.
 
     Args:
         label: bool[n], True is fake.
         score: float64[n], P(fake), in [0, 1].
-        weight: float64[n], weight of each row; 1 by default.
+        video: int64[n], index of the row's video: each video then has the same weight.
 
     Example:
         >>> round(measure_reliability(np.array([True, False]), np.array([0.9, 0.1])).ece, 3)
         0.1
     """
-    weight = np.ones(len(score)) if weight is None else weight
+    weight = np.ones(len(score)) if video is None else 1 / np.bincount(video)[video]
     edges = np.linspace(0, 1, BINS + 1)
     bin_of_row = np.clip(np.searchsorted(edges, score, side="right") - 1, 0, BINS - 1)
     total = np.bincount(bin_of_row, weights=weight, minlength=BINS)
@@ -98,20 +91,17 @@ def measure_reliability(
     return Reliability(edges, count, mean_score, fake_share, float(ece))
 
 
-def weigh_by_video(scores: Scores) -> np.ndarray:
-    """Return weights of faces that add up to 1 for each video; float64[n]."""
-    return 1 / np.bincount(scores.video)[scores.video]
-
-
 def measure_calibration_error(scores: Scores, aggregation: str = "mean") -> CalibrationError:
     """Compute the expected calibration error of faces and of videos.
 
-    Args:
-        scores: One row per face.
-        aggregation: How face scores are aggregated into a video score; see `score_videos`.
+    Example:
+        >>> measure_calibration_error(
+        ...     Scores.from_faces(video_id=["a", "b"], label=[0, 1], score=[0.25, 0.75])
+        ... )
+        CalibrationError(frame_ece=0.25, video_ece=0.25)
     """
     video = measure_reliability(scores.videos.label, score_videos(scores, aggregation))
-    frame = measure_reliability(scores.label, scores.score, weigh_by_video(scores))
+    frame = measure_reliability(scores.label, scores.score, scores.video)
     return CalibrationError(frame_ece=frame.ece, video_ece=video.ece)
 
 
@@ -136,10 +126,6 @@ def fit_calibration(scores: Scores, target_error_rate: float, **names: str) -> C
             real; in [0, 0.5).
         names: `data` and `model` of the result.
 
-    Raises:
-        ValueError: If a class is absent, the rate is out of range, or too many real videos have
-            the highest possible score.
-
     Reference:
         Platt: "Probabilistic Outputs for Support Vector Machines" (1999), section 2.2.
 
@@ -157,7 +143,7 @@ def fit_calibration(scores: Scores, target_error_rate: float, **names: str) -> C
             "fake. Prepare a dataset with both in its validation split."
         )
     _check_rate(target_error_rate)
-    weight = weigh_by_video(scores)
+    weight = 1 / np.bincount(scores.video)[scores.video]
     target = np.where(scores.label, (num_fake + 1) / (num_fake + 2), 1 / (num_real + 2))
 
     def cross_entropy(log_temperature: float) -> float:
@@ -197,8 +183,8 @@ def fit_calibration(scores: Scores, target_error_rate: float, **names: str) -> C
         target_error_rate=target_error_rate,
         num_real=num_real,
         num_fake=num_fake,
-        ece_before=measure_reliability(scores.label, scores.score, weight).ece,
-        ece_after=measure_reliability(scores.label, corrected, weight).ece,
+        ece_before=measure_reliability(scores.label, scores.score, scores.video).ece,
+        ece_after=measure_reliability(scores.label, corrected, scores.video).ece,
         **names,
     )
 
@@ -221,40 +207,36 @@ def count_verdicts(
         score: float64[v], calibrated video scores.
         calibration: Calibration with the thresholds of `real`, `uncertain` and `fake`.
 
-    Returns:
-        For `real` and `fake` videos the number of each verdict.
+    Example:
+        >>> count_verdicts(np.array([False, True]), np.array([0.1, 0.4]), Calibration())["fake"]
+        {'real': 1, 'uncertain': 0, 'fake': 0}
     """
-    counts = {name: dict.fromkeys(VERDICTS, 0) for name in CLASSES}
-    for is_fake, value in zip(label, score, strict=True):
-        counts[LABEL_NAMES[int(is_fake)]][calibration.judge(value)] += 1
-    return counts
+    verdicts = np.array([calibration.judge(value) for value in score])
+    return {
+        name: {verdict: int((verdicts[label == value] == verdict).sum()) for verdict in VERDICTS}
+        for name, value in CLASSES.items()
+    }
 
 
 @dataclass(frozen=True)
 class CalibrationResult(Result):
-    """A calibration and its verdicts on the validation videos.
-
-    Attributes:
-        calibration: The calibration, as in calibration.json.
-        before: Expected calibration error of the uncalibrated scores.
-        after: Expected calibration error of the calibrated scores.
-        verdicts: Number of validation videos by label and verdict.
-        leakage: A sentence on the leakage between training and validation.
-        scores: The uncalibrated scores; not in JSON.
-    """
+    """A calibration and its verdicts on the validation videos."""
 
     calibration: Calibration
-    before: CalibrationError
-    after: CalibrationError
-    verdicts: dict[str, dict[str, int]]
-    leakage: str
-    scores: Scores | None = field(default=None, repr=False, compare=False, metadata={"json": False})
+    before: CalibrationError  # of the uncalibrated scores
+    after: CalibrationError  # of the calibrated scores
+    verdicts: dict[str, dict[str, int]]  # number of validation videos by label and verdict
+    leakage: str  # between training and validation, as a sentence
+    scores: Scores = field(repr=False, compare=False, metadata={"json": False})  # uncalibrated
 
     @property
     def calibrated_scores(self) -> Scores:
         """The scores after calibration."""
-        score = self.calibration.apply(self.scores.score)
-        return dataclasses.replace(self.scores, score=score)
+        return _apply(self.calibration, self.scores)
+
+
+def _apply(calibration: Calibration, scores: Scores) -> Scores:
+    return dataclasses.replace(scores, score=calibration.apply(scores.score))
 
 
 def calibrate(
@@ -265,23 +247,15 @@ def calibrate(
     """Calibrate the best model of a run on the validation split of prepared datasets.
 
     Args:
-        run: Run folder. Its calibration.json is replaced, and in its folder `calibration` the
-            uncalibrated scores.parquet.
+        run: Run folder, for calibration.json and, in `calibration`, the uncalibrated scores.
         data: Prepared dataset, or several, such as the one that the run was trained on.
         options: Target error rate; whether leakage is allowed.
 
-    Raises:
-        OSError: If `run` is not a run folder or `data` not a prepared dataset.
-        ValueError: If validation is empty, lacks a class or shares faces with training; if the
-            rate is out of range or cannot be reached.
-
     Example:
-        >>> result = calibrate("run", "prepared")  # doctest: +SKIP
-        >>> result.calibration.threshold  # doctest: +SKIP
-        0.62
+        >>> result = calibrate("run", "prepared")
+        >>> result.calibration.num_real, result.calibration.num_fake
+        (2, 2)
     """
-    from jdfd_keras.evaluation.evaluate import join_manifest, score_sets
-
     run = Path(run)
     if not run.is_dir():
         raise NotADirectoryError(
@@ -294,19 +268,15 @@ def calibrate(
     leakage = check_leakage(run, sets, SPLIT, allow_leak=options.allow_leak)
     model = load_run_model(run).model
     scores = join_manifest(sets, score_sets(model, sets, SPLIT, options.batch_size))
-    calibration = fit_calibration(
-        scores,
-        options.fpr,
-        data=", ".join(one.name for one in sets),
-        model=digest_model(run),
-    )
-    calibrated = dataclasses.replace(scores, score=calibration.apply(scores.score))
-    videos = score_videos(calibrated, "track")
+    names = {"data": ", ".join(one.name for one in sets), "model": digest_model(run)}
+    calibration = fit_calibration(scores, options.fpr, **names)
     (run / FOLDER).mkdir(exist_ok=True)
     rows = pa.concat_tables([one.rows.select([*COLUMNS, "split"]) for one in sets])
     write_provenance(run, rows, CALIBRATION_FACES)
     write_scores(run / FOLDER / "scores.parquet", scores)
     save_calibration(run / CALIBRATION, calibration)
+    calibrated = _apply(calibration, scores)
+    videos = score_videos(calibrated, "track")
     return CalibrationResult(
         calibration=calibration,
         before=measure_calibration_error(scores, "track"),

@@ -1,7 +1,6 @@
 """DeLong's test: whether two detectors differ in AUC by more than chance, on the same videos.
 
 `compare` takes labels and two columns of scores, `compare_scores` two tables of scores.
-Independent of files.
 """
 
 from dataclasses import dataclass
@@ -17,43 +16,25 @@ from jdfd_keras.io.results import Result
 
 @dataclass(frozen=True)
 class Difference(Result):
-    """The difference in AUC between two detectors.
+    """The difference in AUC between two detectors."""
 
-    Attributes:
-        auc: AUC of the first detector.
-        other_auc: AUC of the second.
-        difference: `auc - other_auc`, with its 95 % interval.
-        z: The difference in standard errors; None where the standard error is 0 or undefined.
-        p: Two-sided p-value of the hypothesis that both AUCs are equal; None where `z` is.
-    """
-
-    auc: float
-    other_auc: float
-    difference: Estimate
-    z: float | None
-    p: float | None
+    auc: float  # AUC of the first detector
+    other_auc: float  # AUC of the second
+    difference: Estimate  # `auc - other_auc`
+    z: float | None = None  # the difference in standard errors, unless these are 0 or undefined
+    p: float | None = None  # two-sided p-value for equal AUCs
 
 
 @dataclass(frozen=True)
 class Comparison(Result):
-    """Two detectors compared on the videos that both have scored.
-
-    Attributes:
-        compared_with: Name of the second detector.
-        num_videos: Number of compared videos.
-        only_first: Ids of the videos that only the first has scored.
-        only_second: Ids of the videos that only the second has scored.
-        video: Difference by videos; None where one class is absent.
-        frame: Difference by faces; None where one class is absent, or where the two tables hold
-            different faces.
-    """
+    """Two detectors compared on the videos that both have scored."""
 
     compared_with: str
     num_videos: int
-    only_first: tuple[str, ...]
+    only_first: tuple[str, ...]  # ids of videos
     only_second: tuple[str, ...]
-    video: Difference | None
-    frame: Difference | None
+    video: Difference | None  # by videos; None where one class is absent
+    frame: Difference | None  # by faces; also None for tables of different faces
 
 
 def compare(
@@ -72,8 +53,8 @@ def compare(
             row is a separate video.
 
     Returns:
-        The difference; None where a class is absent. It has no interval where a class has only
-        one video, or where nothing varies, such as when both separate the classes perfectly.
+        None where a class is absent. There is no interval where a class has only one video, or
+        where nothing varies, such as when both separate the classes perfectly.
 
     Reference:
         DeLong, DeLong, Clarke-Pearson: "Comparing the areas under two or more correlated receiver
@@ -90,37 +71,31 @@ def compare(
     if label.all() or not label.any():
         return None
     video = np.arange(len(label)) if video is None else np.asarray(video)
-    covariance = np.zeros((2, 2))
     placements = [_placements(label, np.asarray(one, np.float64)) for one in (score, other)]
-    auc = [float(placement[label].mean()) for placement in placements]
+    auc, other_auc = (float(placement[label].mean()) for placement in placements)
+    covariance = np.zeros((2, 2))
     for rows in (label, ~label):
         owner = np.unique(video[rows], return_inverse=True)[1]
         count = np.bincount(owner)
         if len(count) < 2:
             covariance += np.nan
             continue
-        sums = np.stack(
-            [
-                np.bincount(owner, weights=placement[rows] - mean)
-                for placement, mean in zip(placements, auc, strict=True)
-            ]
-        )
+        centred = (placements[0][rows] - auc, placements[1][rows] - other_auc)
+        sums = np.stack([np.bincount(owner, weights=column) for column in centred])
         covariance += len(count) / (len(count) - 1) * (sums @ sums.T) / rows.sum() ** 2
-    difference = auc[0] - auc[1]
+    difference = auc - other_auc
     # Rounding may leave a tiny variance where both have the same ranks.
     variance = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
     error = float(np.sqrt(max(variance, 0.0))) if variance > 1e-18 else 0.0
     same_ranks = np.array_equal(rankdata(score), rankdata(other))
     if np.isnan(variance) or not (error or same_ranks):
-        return Difference(*auc, Estimate(difference), None, None)
+        return Difference(auc, other_auc, Estimate(difference))
     half = float(norm.ppf((1 + CONFIDENCE) / 2)) * error
-    z = difference / error if error else None
-    return Difference(
-        *auc,
-        Estimate(difference, difference - half, difference + half),
-        z,
-        None if z is None else float(2 * norm.sf(abs(z))),
-    )
+    interval = Estimate(difference, difference - half, difference + half)
+    if not error:
+        return Difference(auc, other_auc, interval)
+    z = difference / error
+    return Difference(auc, other_auc, interval, z, float(2 * norm.sf(abs(z))))
 
 
 def _placements(label: np.ndarray, score: np.ndarray) -> np.ndarray:
@@ -140,12 +115,9 @@ def compare_scores(
 
     Args:
         scores: Scores of the first detector.
-        other: Scores of the second.
+        other: Scores of the second, with a video in common and the same labels.
         aggregation: How face scores are aggregated into a video score; see `score_videos`.
         name: Name of the second detector in the report.
-
-    Raises:
-        ValueError: If they have no video in common, or different labels for one.
 
     Example:
         >>> ours = Scores.from_faces(video_id=["a", "b"], label=[0, 1], score=[0.1, 0.9])
@@ -162,36 +134,32 @@ def compare_scores(
             f"{str(others[0])!r}: use the same video_id in both."
         )
     first, second = _sort(scores.select(here)), _sort(other.select(there))
-    differs = first.videos.label != second.videos.label
+    label = first.videos.label
+    differs = label != second.videos.label
     if differs.any():
         raise ValueError(
             "Expected the same labels in both tables; they differ for "
             f"{str(first.videos.video_id[differs][0])!r} ({plural(int(differs.sum()), 'video')}). "
             "Write 1 for fake and 0 for real in both."
         )
-    label = first.videos.label
-    video = compare(label, score_videos(first, aggregation), score_videos(second, aggregation))
-    same_faces = len(first) == len(second) and all(
-        np.array_equal(getattr(first, name), getattr(second, name))
-        for name in ("video", "frame_index", "track_id")
+    same_faces = all(
+        np.array_equal(getattr(first, column), getattr(second, column))
+        for column in ("video", "frame_index", "track_id")
     )
-    frame = compare(first.label, first.score, second.score, first.video) if same_faces else None
     return Comparison(
         compared_with=name,
         num_videos=len(label),
         only_first=tuple(names[~here].tolist()),
         only_second=tuple(others[~there].tolist()),
-        video=video,
-        frame=frame,
+        video=compare(label, score_videos(first, aggregation), score_videos(second, aggregation)),
+        frame=compare(first.label, first.score, second.score, first.video) if same_faces else None,
     )
 
 
 def _sort(scores: Scores) -> Scores:
     """Sort videos by video_id, and faces by video, frame and track."""
     order = np.argsort(scores.videos.video_id)
-    position = np.empty_like(order)
-    position[order] = np.arange(len(order))
-    video = position[scores.video]
+    video = np.argsort(order)[scores.video]
     faces = np.lexsort((scores.track_id, scores.frame_index, video))
     videos = Videos(*(column[order] for column in vars(scores.videos).values()))
     columns = (scores.frame_index, scores.track_id, scores.score)

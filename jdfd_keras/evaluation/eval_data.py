@@ -1,26 +1,26 @@
-"""Evaluation data: the faces and videos of a split, and the protocol of the evaluation.
+"""Evaluation data: the faces and videos of a split, their scores, and the protocol of it all.
 
-Reads the manifests of prepared datasets, and checks that none of their faces was used for
-training. Reads no shards and imports no TensorFlow.
+Reads the manifests of prepared datasets, checks that none of their faces was used for training,
+and joins scores with them. Imports TensorFlow only when a model scores faces.
 """
 
-import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jdfd_keras.client.metadata import Calibration, check_threshold
+from jdfd_keras.client.metadata import Calibration
 from jdfd_keras.datasets.leakage import COLUMNS, describe_leakage, find_leakage, raise_on_leakage
 from jdfd_keras.datasets.manifest import VideoRow, read_faces, read_videos
 from jdfd_keras.datasets.videos import UNLABELLED
 from jdfd_keras.evaluation.scores import Scores
-from jdfd_keras.inference.backends import load_calibration
-from jdfd_keras.io.console import plural
-from jdfd_keras.io.files import OPTIONS, load_options
+from jdfd_keras.inference.backends import FacePredictions, load_calibration, predict_dataset
+from jdfd_keras.io.console import Progress, plural
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import (
     AugmentOptions,
@@ -33,13 +33,13 @@ from jdfd_keras.options import (
 )
 from jdfd_keras.training.run_folder import DataFacts, read_provenance
 
-FACE_COLUMNS = ("frame_index", "track_id", "label", "manipulation", "compression", "split")
-READ_COLUMNS = (*COLUMNS, *FACE_COLUMNS, "shard", "offset")
+if TYPE_CHECKING:
+    import keras
 
-
+_FACE_COLUMNS = ("frame_index", "track_id", "label", "manipulation", "compression", "split")
+READ_COLUMNS = (*COLUMNS, *_FACE_COLUMNS, "shard", "offset")
 UNKNOWN = "unknown"
 EER_RULE = "FPR where the ROC curve, joined by straight lines, meets FPR = 1 - TPR"
-MIN_RESAMPLES = 100
 # Below a run folder: the faces it was calibrated on, as training_faces.parquet lists the others.
 CALIBRATION_FACES = "calibration/calibration_faces.parquet"
 
@@ -61,9 +61,9 @@ class Excluded(Result):
 class DataProtocol(Result):
     """The options that an evaluated dataset was prepared with."""
 
-    split: SplitOptions | None = None
-    faces: FaceOptions | None = None
-    filters: FilterOptions | None = None
+    split: SplitOptions
+    faces: FaceOptions
+    filters: FilterOptions
 
 
 @dataclass(frozen=True)
@@ -79,45 +79,23 @@ class TrainingProtocol(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol(Result):
-    """Model, data and settings of an evaluation, so that others can repeat it.
+    """Model, data and settings of an evaluation, so that others can repeat it."""
 
-    Attributes:
-        model: File or folder name of the model, or of the table of scores.
-        checkpoint: How the weights were chosen.
-        data: Options that each dataset was prepared with, by its name; None where unknown.
-        leakage: A sentence on the leakage between training and evaluation.
-        coverage: The videos that the coverage refers to; `UNKNOWN` for a table of scores.
-        split: The evaluated split; None if unknown.
-        model_digest: SHA-256 of the model file; "" for scores of an unknown model.
-        training: Data and options of the training; None if unknown.
-        training_faces: How the faces of the training were extracted; None if unknown.
-        calibration: Calibration of the scores; None if they are not calibrated or, for scores of
-            an unknown model, if that is unknown.
-        repeated_rows: Rows with the video and score of another; without a frame_index, they may
-            be the same face.
-        versions: Versions of the software.
-        threshold: A score at or above it is called fake.
-        aggregation: How face scores are aggregated into a video score.
-        n_resamples: Resamples of the bootstrap; 0 for no intervals.
-        intervals: How intervals were computed.
-        eer_rule: How the equal error rate is defined.
-    """
-
-    model: str
-    checkpoint: str = UNKNOWN
-    data: dict[str, DataProtocol | None]
-    leakage: str
-    coverage: str = UNKNOWN
-    split: str | None = None
-    model_digest: str = ""
-    training: TrainingProtocol | None = None
-    training_faces: FaceOptions | None = None
-    calibration: Calibration | None = None
-    repeated_rows: int = 0
+    model: str  # name of the file or folder of the model, or of the table of scores
+    checkpoint: str = UNKNOWN  # how the weights were chosen
+    data: dict[str, DataProtocol | None]  # options of each dataset; None where unknown
+    leakage: str  # a sentence on leakage between training and evaluation
+    coverage: str = UNKNOWN  # the videos that the coverage refers to
+    split: str | None = None  # the evaluated split; None if unknown
+    model_digest: str = ""  # SHA-256 of the model file; "" if unknown
+    training: TrainingProtocol | None = None  # None if unknown
+    training_faces: FaceOptions | None = None  # options of the extraction; None if unknown
+    calibration: Calibration | None = None  # of the scores; None if there is none, or it is unknown
+    repeated_rows: int = 0  # rows with the video and score of another: the same face?
     versions: dict[str, str] = field(default_factory=dict)
-    threshold: float = 0.5
+    threshold: float = 0.5  # a score at or above it is called fake
     aggregation: str = "mean"
-    n_resamples: int = 0
+    n_resamples: int = 0  # of the bootstrap; 0 for no intervals
     intervals: str = "none"
     eer_rule: str = EER_RULE
 
@@ -130,86 +108,42 @@ class Protocol(Result):
 
 @dataclass(frozen=True, eq=False)
 class EvalSet:
-    """One split of a prepared dataset.
+    """One split of a prepared dataset."""
 
-    Attributes:
-        name: Name of the dataset in the report.
-        directory: Folder of the dataset.
-        rows: Labelled faces with the columns READ_COLUMNS, in the order of the manifest.
-        videos: Labelled videos, with or without a face.
-    """
-
-    name: str
+    name: str  # in the report
     directory: Path
-    rows: pa.Table
-    videos: list[VideoRow]
+    rows: pa.Table  # labelled faces with READ_COLUMNS, in the order of the manifest
+    videos: list[VideoRow]  # labelled videos, with or without a face
 
 
 @dataclass(frozen=True, eq=False)
 class FaceExamples:
-    """Some faces with their explanations, for figures.
+    """Some faces with their explanations, for figures."""
 
-    Attributes:
-        label: bool[n], True is fake.
-        score: float64[n], P(fake).
-        image: uint8[n, size, size, 3] RGB.
-        cam: float32[n, size, size], class-activation maps in [0, 1].
-        reconstruction: float32[n, size, size, 3], pixels in -1..1; None without a decoder.
-        residual: float32[n, size, size], mean |face - reconstruction|; None without a decoder.
-    """
-
-    label: np.ndarray
-    score: np.ndarray
-    image: np.ndarray
-    cam: np.ndarray
-    reconstruction: np.ndarray | None
-    residual: np.ndarray | None
+    label: np.ndarray  # bool[n], True is fake
+    score: np.ndarray  # float64[n], P(fake)
+    image: np.ndarray  # uint8[n, size, size, 3] RGB
+    cam: np.ndarray  # float32[n, size, size], class-activation maps in [0, 1]
+    reconstruction: np.ndarray | None  # float32[n, size, size, 3] in -1..1; None without a decoder
+    residual: np.ndarray | None  # float32[n, size, size], mean |face - reconstruction|
 
     def __getitem__(self, rows: slice) -> "FaceExamples":
-        columns = (getattr(self, column.name) for column in dataclasses.fields(self))
-        return FaceExamples(*(None if column is None else column[rows] for column in columns))
-
-
-def check_options(options: EvaluateOptions) -> None:
-    """Check the options of `evaluate`.
-
-    Raises:
-        ValueError: If one is out of range.
-    """
-    if options.threshold is not None:
-        check_threshold(options.threshold)
-    if options.batch_size < 1 or options.seed < 0:
-        raise ValueError(
-            f"Expected batch_size >= 1 and seed >= 0; got {options.batch_size} and "
-            f"{options.seed}. Try the defaults."
-        )
-    if options.n_resamples != 0 and options.n_resamples < MIN_RESAMPLES:
-        raise ValueError(
-            f"Expected n_resamples of {MIN_RESAMPLES} or more, or 0 for no intervals; got "
-            f"{options.n_resamples}. Try the default, {EvaluateOptions.n_resamples}."
-        )
-
-
-def choose_threshold(options: EvaluateOptions, calibration: Calibration | None) -> float:
-    """Return the threshold of the options, else the calibrated one, else 0.5."""
-    if options.threshold is not None:
-        return options.threshold
-    return (calibration or Calibration()).threshold
+        columns: dict[str, Any] = {
+            name: None if column is None else column[rows] for name, column in vars(self).items()
+        }
+        return FaceExamples(**columns)
 
 
 def load_eval_sets(directories: Sequence[str | Path], split: str) -> list[EvalSet]:
-    """Load one split of prepared datasets.
+    """Load one split of prepared datasets, each of which must have faces in it.
 
     Args:
-        directories: Prepared datasets.
+        directories: Prepared datasets, each once.
         split: `train`, `val` or `test`.
 
-    Raises:
-        OSError: If a folder is not a prepared dataset.
-        ValueError: If no dataset is given, one is given twice, or its split has no faces.
-
     Example:
-        >>> load_eval_sets(["ffpp", "celebdf"], "test")  # doctest: +SKIP
+        >>> [(one.name, len(one.rows)) for one in load_eval_sets(["prepared"], "test")]
+        [('prepared', 8)]
     """
     resolved = [Path(directory).resolve() for directory in directories]
     if not resolved or len(set(resolved)) < len(resolved):
@@ -220,26 +154,25 @@ def load_eval_sets(directories: Sequence[str | Path], split: str) -> list[EvalSe
         )
     short = [path.name for path in resolved]
     names = short if len(set(short)) == len(short) else [str(path) for path in directories]
-    return [_read(name, Path(d), split) for name, d in zip(names, directories, strict=True)]
-
-
-def _read(name: str, directory: Path, split: str) -> EvalSet:
-    rows = read_faces(directory, split=split, columns=READ_COLUMNS)
-    rows = rows.filter(pc.not_equal(rows["label"], UNLABELLED))
-    videos = [
-        video
-        for video in read_videos(directory)
-        if video.label != UNLABELLED
-        # With --split paper, which splits single faces, a video without faces has no split.
-        and (video.split == split or (not video.split and not video.num_faces))
-    ]
-    if not len(rows):
-        raise ValueError(
-            f"Expected faces in the split {split!r} of {directory}; got none, and "
-            f"{plural(len(videos), 'video')} without a face. Try another split, or "
-            "prepare more videos."
-        )
-    return EvalSet(name, directory, rows, videos)
+    sets = []
+    for name, directory in zip(names, map(Path, directories), strict=True):
+        rows = read_faces(directory, split=split, columns=READ_COLUMNS)
+        rows = rows.filter(pc.field("label") != UNLABELLED)
+        videos = [
+            video
+            for video in read_videos(directory)
+            if video.label != UNLABELLED
+            # With --split paper, which splits single faces, a video without faces has no split.
+            and (video.split == split or (not video.split and not video.num_faces))
+        ]
+        if not len(rows):
+            raise ValueError(
+                f"Expected faces in the split {split!r} of {directory}; got none, and "
+                f"{plural(len(videos), 'video')} without a face. Try another split, or "
+                "prepare more videos."
+            )
+        sets.append(EvalSet(name, directory, rows, videos))
+    return sets
 
 
 def check_leakage(
@@ -252,19 +185,17 @@ def check_leakage(
         sets: The datasets that it is evaluated on.
         split: Their split. Validation is compared with training only; other splits also with
             validation, on which the epoch was chosen, and with the faces of the calibration.
-        allow_leak: Report leakage instead of raising.
+        allow_leak: Report leakage, in the sentence that is returned, instead of raising.
 
-    Returns:
-        A sentence for the report.
-
-    Raises:
-        ValueError: If there is leakage and `allow_leak` is false.
+    Example:
+        >>> check_leakage("run", load_eval_sets(["prepared"], "test"), "test", allow_leak=False)
+        'none between training and evaluation: no shared source, no near-duplicate face'
     """
     provenance = read_provenance(model_path)
     if provenance is None:
         return "not checked: the training data of this model is unknown"
     if split == "val":
-        provenance = provenance.filter(pc.equal(provenance["split"].cast(pa.string()), "train"))
+        provenance = provenance.filter(pc.field("split").cast(pa.string()) == "train")
     elif (
         load_calibration(model_path)
         and (calibrated := read_provenance(model_path, CALIBRATION_FACES)) is not None
@@ -285,39 +216,99 @@ def check_leakage(
     return describe_leakage(leakage, checked="training and evaluation")
 
 
-def find_excluded(sets: Sequence[EvalSet], scores: Scores) -> list[Excluded]:
-    """List the videos without a score in the order of the datasets, with the reasons."""
-    scored = set(scores.videos.video_id.tolist())
-    return [
-        Excluded(
-            data=one.name,
-            video_id=video.video_id,
-            is_fake=bool(video.label),
-            reason=video.reason or "none of its faces has a score",
-            split=video.split,
-            compression=video.compression,
-            manipulation=video.manipulation,
-        )
-        for one in sets
-        for video in one.videos
-        if video.video_id not in scored
-    ]
+def score_sets(
+    model: "keras.Model",
+    sets: Sequence[EvalSet],
+    split: str,
+    batch_size: int = EvaluateOptions.batch_size,
+    *,
+    reconstruct: bool = False,
+) -> FacePredictions:
+    """Score the faces of prepared datasets, in the order of their rows.
 
+    Args:
+        model: A detector.
+        sets: The datasets, as `load_eval_sets` loads them.
+        split: Their split.
+        batch_size: Faces per batch.
+        reconstruct: Measure the error of the decoder as well.
 
-def describe_data(sets: Sequence[EvalSet]) -> dict[str, DataProtocol]:
-    """Read the options that each dataset was prepared with, by the name of the dataset.
-
-    Raises:
-        OSError: If a dataset has no options.json.
-        ValueError: If one is damaged.
+    Example:
+        >>> import jdfd_keras as jk
+        >>> sets = load_eval_sets(["prepared"], "val")
+        >>> score_sets(jk.load_run_model("run").model, sets, "val").score.shape
+        (16,)
     """
-    groups = {"split": SplitOptions, "faces": FaceOptions, "filters": FilterOptions}
-    return {
-        one.name: DataProtocol(
-            **{
-                group: load_options(one.directory / OPTIONS, group, kind)
-                for group, kind in groups.items()
-            }
+    import tensorflow as tf
+
+    from jdfd_keras.datasets.pipeline import load_faces
+    from jdfd_keras.datasets.transforms import reraise_damaged_shards
+
+    progress = Progress("scoring", sum(len(one.rows) for one in sets), "faces")
+
+    def read(one: EvalSet) -> Iterator:
+        dataset = load_faces(one.directory, split, batch_size=batch_size, labelled_only=True)
+        with reraise_damaged_shards(one.directory):
+            for image, targets in dataset:
+                yield image, targets
+                progress.advance(len(image))
+
+    try:
+        return predict_dataset(model, chain.from_iterable(map(read, sets)), reconstruct=reconstruct)
+    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        half = batch_size // 2
+        advice = f"Try --batch-size {half}" if half else "Try a machine with more memory"
+        raise ValueError(
+            f"Expected enough memory to score {batch_size} faces at once; got "
+            f"{type(error).__name__}. {advice}."
+        ) from error
+    finally:
+        progress.close()
+
+
+def join_manifest(
+    sets: Sequence[EvalSet],
+    predictions: FacePredictions,
+    calibration: Calibration | None = None,
+) -> Scores:
+    """Join predictions with their rows of the manifest, whose labels must be the same.
+
+    Args:
+        sets: The datasets that were scored.
+        predictions: As `score_sets` returns them, in the order of the manifest.
+        calibration: Calibration of the scores; by default they are unchanged.
+
+    Example:
+        >>> sets = load_eval_sets(["prepared"], "test")
+        >>> label = sets[0].rows["label"].to_numpy()
+        >>> join_manifest(sets, FacePredictions(score=label / 2, label=label)).score.max()
+        np.float64(0.5)
+    """
+    rows = pa.concat_tables([one.rows for one in sets])
+    if len(predictions.score) != len(rows):
+        raise ValueError(
+            f"Expected one score for each of the {len(rows)} faces in the manifest; the shards "
+            f"hold {len(predictions.score)}. The dataset is damaged or incomplete: prepare it "
+            "again."
         )
-        for one in sets
-    }
+    label = rows["label"].to_numpy()
+    differs = label != predictions.label
+    if differs.any():
+        first = int(np.argmax(differs))
+        row = rows.slice(first, 1).to_pylist()[0]
+        raise ValueError(
+            f"Expected the shards to hold the faces in the manifest's order; frame "
+            f"{row['frame_index']} of {row['video_id']!r} is {label[first]} in the "
+            f"manifest and {predictions.label[first]:g} in the shards. Prepare the dataset again."
+        )
+    score = predictions.score
+    return Scores.from_faces(
+        video_id=rows["video_id"],
+        label=label,
+        score=calibration.apply(score) if calibration else score,
+        frame_index=rows["frame_index"],
+        track_id=rows["track_id"],
+        reconstruction_error=predictions.error,
+        data=np.repeat([one.name for one in sets], [len(one.rows) for one in sets]),
+        **{name: rows[name] for name in ("split", "compression", "manipulation")},
+    )

@@ -1,8 +1,6 @@
-"""Metrics of a detector with bootstrap intervals.
+"""Metrics of a detector with bootstrap intervals, from labels and scores of faces or of videos.
 
-Takes labels and scores of faces or of videos; returns an `Estimate` for each metric. A metric that
-needs both classes is None, never 0.5, where one is absent. Independent of files, models and
-TensorFlow.
+A metric that needs both classes is None, never 0.5, where one is absent. Independent of files.
 """
 
 from dataclasses import dataclass
@@ -31,33 +29,18 @@ class Estimate(Result):
 
 @dataclass(frozen=True)
 class Metrics(Result):
-    """Metrics of a detector on one group of faces or videos.
+    """Metrics of a detector on one group of faces or videos."""
 
-    Attributes:
-        num_real: Number of real faces or videos.
-        num_fake: Number of fake ones.
-        auc: Area under the ROC curve: the probability that a fake scores above a real one, ties
-            counted half.
-        eer: Equal error rate, see `Ranking.measure`.
-        ap: Average precision of detecting fakes; for chance, it is the share of fakes.
-        accuracy: Accuracy at the threshold; undefined for a group of one class.
-        tpr: True positive rate: share of fakes called fake at the threshold.
-        fpr: False positive rate: share of real ones called fake at the threshold.
-        tpr_at_1_fpr: Highest true positive rate of all thresholds with a false positive rate of at
-            most 1 %.
-        tpr_at_5_fpr: The same for 5 %.
-    """
-
-    num_real: int
-    num_fake: int
-    auc: Estimate
-    eer: Estimate
-    ap: Estimate
-    accuracy: Estimate
-    tpr: Estimate
-    fpr: Estimate
-    tpr_at_1_fpr: Estimate
-    tpr_at_5_fpr: Estimate
+    num_real: int  # real faces or videos
+    num_fake: int  # fake ones
+    auc: Estimate  # probability that a fake scores above a real one, ties counted half
+    eer: Estimate  # equal error rate, see `Ranking.measure`
+    ap: Estimate  # average precision of detecting fakes; for chance, their share
+    accuracy: Estimate  # at the threshold; undefined for a group of one class
+    tpr: Estimate  # share of fakes called fake at the threshold
+    fpr: Estimate  # share of real ones called fake at the threshold
+    tpr_at_1_fpr: Estimate  # highest TPR of all thresholds with an FPR of at most 1 %
+    tpr_at_5_fpr: Estimate  # the same for 5 %
 
 
 def measure(
@@ -85,13 +68,9 @@ def measure(
         seed: Seed of the bootstrap.
 
     Returns:
-        The metrics. A group of one class has no auc, eer, ap, accuracy or TPR at a FPR. There are
-        no intervals if a class has only one video, and none for a metric that is equal in all
-        resamples, such as the AUC of separable classes, or for the TPR at a FPR of less than one
-        real video.
-
-    Raises:
-        ValueError: If the threshold is not in [0, 1].
+        The metrics. One class alone has only tpr or fpr. There are no intervals if a class has
+        only one video, and none for a metric that is equal in all resamples, such as the AUC of
+        separable classes, or for the TPR at a FPR of less than one real video.
 
     Reference:
         Efron: "Better Bootstrap Confidence Intervals" (1987). For whole groups and several
@@ -109,9 +88,9 @@ def measure(
     video = np.arange(len(label)) if video is None else np.asarray(video)
     ranking = Ranking(label, np.asarray(score, np.float64), video, threshold)
     values = ranking.measure(np.ones(ranking.num_videos, np.int64))
-    bounds = np.full((2, len(MEASURED)), np.nan)
     members = [np.flatnonzero(ranking.is_fake == is_fake) for is_fake in (False, True)]
     members = [videos for videos in members if len(videos)]
+    bounds = np.full((2, len(MEASURED)), np.nan)
     if n_resamples and all(len(videos) > 1 for videos in members):
         bounds = _find_bounds(ranking, values, members, n_resamples, seed)
     estimates = {
@@ -139,7 +118,8 @@ def measure_auc(label: np.ndarray, value: np.ndarray) -> float | None:
     if label.all() or not label.any():
         return None
     rows = np.arange(len(label))
-    return float(Ranking(label, np.asarray(value, np.float64), rows, 0.0).measure(rows * 0 + 1)[0])
+    ranking = Ranking(label, np.asarray(value, np.float64), rows, threshold=0.0)
+    return float(ranking.measure(np.ones_like(rows))[0])
 
 
 def _find_bounds(
@@ -193,11 +173,7 @@ class Ranking:
     A resample of the bootstrap then takes one cumulative sum over the real rows and one over the
     fake rows: the positions at which the ROC curve is read do not change.
 
-    Args:
-        label: bool[n], True is fake.
-        score: float64[n], higher is more fake.
-        video: int64[n], index of the row's video, from 0.
-        threshold: A score at or above it is called fake.
+    The arguments are those of `measure`.
     """
 
     def __init__(self, label: np.ndarray, score: np.ndarray, video: np.ndarray, threshold: float):
@@ -207,20 +183,21 @@ class Ranking:
         real, fake = (np.flatnonzero(label == is_fake) for is_fake in (False, True))
         real, fake = (rows[np.argsort(-score[rows], kind="stable")] for rows in (real, fake))
         self._real, self._fake = video[real], video[fake]
-        # Descending scores negated, since np.searchsorted needs ascending values.
-        descending_real, descending_fake = -score[real], -score[fake]
-        distinct = np.unique(descending_fake)
+        # Negated, since np.searchsorted needs ascending values.
+        descending = -score[real], -score[fake]
+        self._called = [int(np.searchsorted(s, -threshold, side="right")) for s in descending]
+        # Points of the ROC curve: rows of each class at or above each distinct score.
+        distinct = np.unique(np.concatenate(descending))
+        self._corners = [
+            np.append(0, np.searchsorted(s, distinct, side="right")) for s in descending
+        ]
         # Fakes at or above each distinct fake score, and real rows above it and at or above it.
-        self._fake_to = np.searchsorted(descending_fake, distinct, side="right")
-        self._real_above = np.searchsorted(descending_real, distinct, side="left")
-        self._real_to = np.searchsorted(descending_real, distinct, side="right")
-        if np.array_equal(self._real_above, self._real_to):
-            self._real_above = None  # no ties between classes: saves half of the work
-        self._called = tuple(
-            int(np.searchsorted(rows, -threshold, side="right"))
-            for rows in (descending_real, descending_fake)
-        )
-        self._corners = _find_corners(descending_real, descending_fake)
+        distinct = np.unique(descending[1])
+        self._fake_to = np.searchsorted(descending[1], distinct, side="right")
+        self._real_to = np.searchsorted(descending[0], distinct, side="right")
+        above = np.searchsorted(descending[0], distinct, side="left")
+        # None without ties between classes, which saves half of the work.
+        self._real_above = None if np.array_equal(above, self._real_to) else above
 
     def measure(self, times: np.ndarray) -> np.ndarray:
         """Compute the metrics with a weight for each video.
@@ -235,11 +212,9 @@ class Ranking:
         Returns:
             float64[m], the metrics in the order of MEASURED; NaN where undefined.
         """
-        fp, tp = _sum_along(times, self._real), _sum_along(times, self._fake)
+        fp, tp = (_sum_along(times, video) for video in (self._real, self._fake))
         num_real, num_fake = int(fp[-1]), int(tp[-1])
-        called_real, called_fake = (
-            int(counts[at]) for counts, at in zip((fp, tp), self._called, strict=True)
-        )
+        called_real, called_fake = int(fp[self._called[0]]), int(tp[self._called[1]])
         tpr = called_fake / num_fake if num_fake else np.nan
         fpr = called_real / num_real if num_real else np.nan
         if not (num_real and num_fake):
@@ -288,19 +263,7 @@ class Ranking:
         return float(tp[self._corners[1][corner]] / tp[-1])
 
 
-def _find_corners(
-    descending_real: np.ndarray, descending_fake: np.ndarray
-) -> tuple[np.ndarray, ...]:
-    """Find the points of the ROC curve: rows of each class at or above each distinct score."""
-    distinct = np.unique(np.concatenate([descending_real, descending_fake]))
-    return tuple(
-        np.append(0, np.searchsorted(rows, distinct, side="right"))
-        for rows in (descending_real, descending_fake)
-    )
-
-
 def _sum_along(times: np.ndarray, video: np.ndarray) -> np.ndarray:
-    """Return the cumulative weights along a ranking, int64[n + 1], from 0."""
     total = np.zeros(len(video) + 1, np.int64)
     np.cumsum(times.take(video), out=total[1:])
     return total

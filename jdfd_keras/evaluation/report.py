@@ -1,18 +1,23 @@
-"""Every number of one evaluation, as a typed `Report`.
+"""Every number of one evaluation, as a typed `Report`, and its files.
 
-`build_report` takes a table of scores, its protocol and the excluded videos; it measures all of
-them, and each stratum: dataset, split, compression and manipulation. Independent of models,
-datasets on disk and TensorFlow; `reporting` converts a report to pages and figures.
+    <folder>/report.json       every number of a report
+    <folder>/scores.parquet    one row per face, from which the report can be computed again
+
+`build_report` measures a table of scores and each stratum of it: dataset, split, compression and
+manipulation. Imports no TensorFlow; `reporting` converts a report to pages and figures.
 """
 
+import contextlib
 import dataclasses
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from jdfd_keras.datasets.videos import CLASSES, LABEL_NAMES
+from jdfd_keras.datasets.videos import CLASSES
 from jdfd_keras.evaluation.calibrate import (
     CalibrationError,
     count_verdicts,
@@ -22,23 +27,20 @@ from jdfd_keras.evaluation.delong import Comparison
 from jdfd_keras.evaluation.eval_data import Excluded, FaceExamples, Protocol
 from jdfd_keras.evaluation.metrics import Metrics, measure, measure_auc
 from jdfd_keras.evaluation.scores import GROUPS, Scores, score_videos
+from jdfd_keras.evaluation.scores_file import write_scores
 from jdfd_keras.io.console import Progress
+from jdfd_keras.io.files import FORMAT_VERSION, load_groups, write_text_atomically
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import EvaluateOptions
 
+REPORT = "report.json"
+SCORES = "scores.parquet"
 HARDEST_PER_CLASS = 6
 
 
 @dataclass(frozen=True)
 class Coverage(Result):
-    """Number of videos with a score.
-
-    Attributes:
-        num_faces: Scored faces.
-        num_scored: Videos with a score.
-        num_videos: All videos.
-        share: `num_scored / num_videos`.
-    """
+    """Number of scored faces, of videos with a score, and of all videos; and the share of these."""
 
     num_faces: int
     num_scored: int
@@ -50,14 +52,8 @@ class Coverage(Result):
 class StratumMetrics(Result):
     """The metrics of some of the videos, and of smaller strata of these by value.
 
-    Attributes:
-        frame: Metrics by faces.
-        video: Metrics by videos.
-        coverage: Number of the videos with a score.
-        by_data: Strata by dataset; empty unless there are several. So are the next two.
-        by_split: Strata by split.
-        by_compression: Strata by compression.
-        by_manipulation: Each manipulation against all real videos; empty without fakes.
+    Strata by dataset, split and compression are empty unless there are several. In a stratum by
+    manipulation are its fakes and all real videos.
     """
 
     frame: Metrics
@@ -71,17 +67,11 @@ class StratumMetrics(Result):
 
 @dataclass(frozen=True)
 class ReconstructionError(Result):
-    """The error of the decoder.
+    """The error of the decoder."""
 
-    Attributes:
-        mse: Mean squared error, pixels in -1..1.
-        mean_face_mse: The same if every reconstruction were the mean face.
-        frame_auc: AUC of the error as the only score; None if one class is absent.
-    """
-
-    mse: float
-    mean_face_mse: float
-    frame_auc: float | None
+    mse: float  # mean squared error, pixels in -1..1
+    mean_face_mse: float  # the same if every reconstruction were the mean face
+    frame_auc: float | None  # AUC of the error as the only score; None if one class is absent
 
 
 @dataclass(frozen=True)
@@ -102,57 +92,29 @@ def _not_json() -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class Report(StratumMetrics):
-    """Every number of one evaluation; report.json holds all but the last three fields.
-
-    Attributes:
-        protocol: Model, data and settings of the evaluation.
-        verdicts: Number of videos by label and verdict, if the calibrated threshold is in use.
-        calibration: Expected calibration error.
-        reconstruction: Error of the decoder; None where it was not measured.
-        hardest: Real faces with the highest scores and fake faces with the lowest, one per video.
-        excluded: Videos without a score.
-        comparison: Comparison with another detector; None if there was none.
-        scores: The table of scores.
-        examples: Some faces of each class; None for scores without a model.
-        errors: The faces of `hardest`, in the same order; None for scores without a model.
-    """
+    """Every number of one evaluation; report.json holds all but the last three fields."""
 
     protocol: Protocol
+    # Number of videos by label and verdict, if the calibrated threshold is in use.
     verdicts: dict[str, dict[str, int]] | None
     calibration: CalibrationError
-    reconstruction: ReconstructionError | None
+    reconstruction: ReconstructionError | None  # None where it was not measured
+    # Real faces with the highest scores and fake faces with the lowest, one per video.
     hardest: tuple[HardFace, ...]
     excluded: tuple[Excluded, ...]
     comparison: Comparison | None = None
     scores: Scores | None = _not_json()
-    examples: FaceExamples | None = _not_json()
-    errors: FaceExamples | None = _not_json()
+    examples: FaceExamples | None = _not_json()  # some faces of each class; only of a model
+    errors: FaceExamples | None = _not_json()  # the faces of `hardest`; only of a model
 
 
 @dataclass(frozen=True)
 class ScoresMetadata(Result):
-    """Metadata of an evaluation in scores.parquet, from which a report can be built again.
-
-    Attributes:
-        protocol: Model, data and settings of the evaluation.
-        excluded: Videos without a score.
-        mean_face_mse: See `ReconstructionError`; None where it was not measured.
-        digest: `digest_scores` of the table that this belongs to.
-    """
+    """What scores.parquet states besides the scores, to build the report again."""
 
     protocol: Protocol
-    excluded: tuple[Excluded, ...]
-    mean_face_mse: float | None
-    digest: str
-
-
-@dataclass(frozen=True, eq=False)
-class Stratum:
-    """Some of the scores, the videos that lack one, and smaller strata by `by_<group>`."""
-
-    scores: Scores
-    excluded: Sequence[Excluded]
-    strata: dict[str, dict[str, "Stratum"]]
+    excluded: tuple[Excluded, ...] = ()
+    mean_face_mse: float | None = None  # as in `ReconstructionError`, where it was measured
 
 
 def build_report(
@@ -170,20 +132,15 @@ def build_report(
         scores: One row per face.
         threshold: A score at or above it is called fake.
         options: Aggregation, resamples and seed of the bootstrap.
-        protocol: Model and data of the evaluation; the settings of the metrics are filled in
-            here.
+        protocol: Model and data of the evaluation; the settings of the metrics are filled in.
         excluded: Videos without a score.
         mean_face_mse: As `predict_dataset` returns it, where reconstructions were measured.
-
-    Raises:
-        ValueError: If the threshold or the aggregation is out of range.
 
     Example:
         >>> scores = Scores.from_faces(video_id=["a", "b"], label=[0, 1], score=[0.1, 0.9])
         >>> protocol = Protocol(model="run", data={}, leakage="not checked")
-        >>> build_report(
-        ...     scores, protocol=protocol, options=EvaluateOptions(n_resamples=0)
-        ... ).video.auc.value
+        >>> options = EvaluateOptions(n_resamples=0)
+        >>> build_report(scores, protocol=protocol, options=options).video.auc.value
         1.0
     """
     options = options or EvaluateOptions()
@@ -198,7 +155,6 @@ def build_report(
         if options.n_resamples
         else "none",
     )
-    metrics = measure_strata(stratify(scores, excluded), threshold, options)
     calibration, reconstruction = protocol.used_calibration, None
     if mean_face_mse is not None and scores.reconstruction_error is not None:
         reconstruction = ReconstructionError(
@@ -207,117 +163,78 @@ def build_report(
             frame_auc=measure_auc(scores.label, scores.reconstruction_error),
         )
     return Report(
-        **vars(metrics),
+        **vars(_measure_strata(scores, excluded, threshold, options)),
         protocol=protocol,
         verdicts=count_verdicts(scores.videos.label, videos, calibration) if calibration else None,
         calibration=measure_calibration_error(scores, options.aggregation),
         reconstruction=reconstruction,
-        hardest=tuple(_describe_face(scores, face) for face in choose_errors(scores)),
+        hardest=_describe_faces(scores, choose_errors(scores)),
         excluded=tuple(excluded),
         scores=scores,
     )
 
 
-def stratify(
-    scores: Scores, excluded: Sequence[Excluded], names: Sequence[str] = GROUPS
-) -> Stratum:
-    """Split scores by the properties of their videos.
-
-    Args:
-        scores: One row per face.
-        excluded: Videos without a score.
-        names: Groups to split by: the last ones of GROUPS, which ends with manipulation.
-
-    Returns:
-        All scores. Their strata are the manipulations, each with all real videos; and the other
-        groups that have several values, each split by the `names` after it. Values are sorted;
-        `""` is unknown.
-    """
-    strata = {}
-    for position, name in enumerate(names, start=1):
-        by_value = _split_by(scores, excluded, name)
-        if name == "manipulation" or len(by_value) > 1:
-            strata[f"by_{name}"] = {
-                value: stratify(*stratum, names[position:]) for value, stratum in by_value.items()
-            }
-    return Stratum(scores, excluded, strata)
-
-
-def _split_by(
-    scores: Scores, excluded: Sequence[Excluded], name: str
-) -> dict[str, tuple[Scores, list[Excluded]]]:
-    column, label = getattr(scores.videos, name), scores.videos.label
-    is_manipulation = name == "manipulation"
-    values = set((column[label] if is_manipulation else column).tolist())
-    # A value without any scored video is a stratum as well: its coverage is 0.
-    values |= {getattr(v, name) for v in excluded if v.is_fake or not is_manipulation}
-    strata = {}
-    for value in sorted(values):
-        kept = (column == value) | (~label & is_manipulation)
-        without_score = [
-            video
-            for video in excluded
-            if getattr(video, name) == value or (is_manipulation and not video.is_fake)
-        ]
-        strata[value] = scores.select(kept), without_score
-    return strata
-
-
-def measure_strata(whole: Stratum, threshold: float, options: EvaluateOptions) -> StratumMetrics:
-    """Measure faces and videos of a stratum and of all strata below it.
-
-    Args:
-        whole: As `stratify` returns it.
-        threshold: A score at or above it is called fake.
-        options: Aggregation, resamples and seed of the bootstrap.
-    """
+def _measure_strata(
+    scores: Scores, excluded: Sequence[Excluded], threshold: float, options: EvaluateOptions
+) -> StratumMetrics:
+    """Measure faces and videos of a table and of all its strata."""
     settings = {"threshold": threshold, "n_resamples": options.n_resamples, "seed": options.seed}
-    distinct = {id(stratum.scores): stratum.scores for stratum in _walk(whole)}
-    measured = {}  # a single manipulation has the scores of the whole
-    progress = Progress("measuring", len(distinct), "groups")
-    try:
-        for key, scores in distinct.items():
-            videos = score_videos(scores, options.aggregation) if len(scores) else scores.score
-            measured[key] = {
-                "frame": measure(scores.label, scores.score, video=scores.video, **settings),
-                "video": measure(scores.videos.label, videos, **settings),
-            }
-            progress.advance()
-    finally:
-        progress.close()
-
-    def collect(stratum: Stratum) -> StratumMetrics:
-        below = {
-            name: {value: collect(smaller) for value, smaller in strata.items()}
-            for name, strata in stratum.strata.items()
-        }
-        return StratumMetrics(**measured[id(stratum.scores)], coverage=_cover(stratum), **below)
-
-    return collect(whole)
+    strata = list(_list_strata(scores, excluded))
+    measured = {}  # by table: a single manipulation has the scores of the whole
+    found: dict[tuple, StratumMetrics] = {}
+    total = len({id(table) for _, table, _ in strata})
+    with contextlib.closing(Progress("measuring", total, "groups")) as progress:
+        for path, table, without_score in strata:
+            if id(table) not in measured:
+                videos = score_videos(table, options.aggregation) if len(table) else table.score
+                measured[id(table)] = {
+                    "frame": measure(table.label, table.score, video=table.video, **settings),
+                    "video": measure(table.videos.label, videos, **settings),
+                }
+                progress.advance()
+            scored, total = len(table.videos), len(table.videos) + len(without_score)
+            coverage = Coverage(len(table), scored, total, scored / total)
+            found[path] = StratumMetrics(**measured[id(table)], coverage=coverage)
+            if path:
+                *parent, (name, value) = path
+                getattr(found[tuple(parent)], f"by_{name}")[value] = found[path]
+    return found[()]
 
 
-def _walk(stratum: Stratum) -> Iterator[Stratum]:
-    yield stratum
-    for strata in stratum.strata.values():
-        for smaller in strata.values():
-            yield from _walk(smaller)
+def _list_strata(
+    scores: Scores, excluded: Sequence[Excluded], names: Sequence[str] = GROUPS, path: tuple = ()
+) -> Iterator[tuple[tuple, Scores, Sequence[Excluded]]]:
+    """Yield the whole and each stratum: its path, its scores and its videos without a score.
 
-
-def _cover(stratum: Stratum) -> Coverage:
-    num_scored = len(stratum.scores.videos)
-    num_videos = num_scored + len(stratum.excluded)
-    return Coverage(len(stratum.scores), num_scored, num_videos, num_scored / num_videos)
+    Groups that have several values are split by these, and each stratum by the `names` after it.
+    """
+    yield path, scores, excluded
+    label = scores.videos.label
+    for position, name in enumerate(names, start=1):
+        column, shared = getattr(scores.videos, name), name == "manipulation"
+        values = set((column[label] if shared else column).tolist())
+        # A value without any scored video is a stratum as well: its coverage is 0.
+        values |= {getattr(video, name) for video in excluded if video.is_fake or not shared}
+        for value in sorted(values) if shared or len(values) > 1 else ():
+            without_score = [
+                video
+                for video in excluded
+                if getattr(video, name) == value or (shared and not video.is_fake)
+            ]
+            kept = scores.select((column == value) | (~label & shared))
+            yield from _list_strata(kept, without_score, names[position:], (*path, (name, value)))
 
 
 def choose_errors(scores: Scores) -> list[int]:
-    """Choose the hardest faces: real ones with the highest scores, fake ones with the lowest.
+    """Return the rows of the real faces with the highest scores and the fakes with the lowest.
 
-    Args:
-        scores: One row per face.
+    Of each class at most HARDEST_PER_CLASS, one per video: first real, then fake, the worst first.
 
-    Returns:
-        Rows of faces, one per video: first real, then fake, at most HARDEST_PER_CLASS of each, the
-        worst first.
+    Example:
+        >>> choose_errors(
+        ...     Scores.from_faces(video_id=["r", "r", "f"], label=[0, 0, 1], score=[0.2, 0.9, 0.6])
+        ... )
+        [1, 2]
     """
     chosen = []
     for label in CLASSES.values():
@@ -328,13 +245,66 @@ def choose_errors(scores: Scores) -> list[int]:
     return chosen
 
 
-def _describe_face(scores: Scores, face: int) -> HardFace:
-    video = int(scores.video[face])
-    return HardFace(
-        data=str(scores.videos.data[video]),
-        video_id=str(scores.videos.video_id[video]),
-        frame_index=int(scores.frame_index[face]),
-        track_id=int(scores.track_id[face]),
-        label=LABEL_NAMES[int(scores.videos.label[video])],
-        score=float(scores.score[face]),
-    )
+def _describe_faces(scores: Scores, faces: list[int]) -> tuple[HardFace, ...]:
+    owner, videos = scores.video[faces], scores.videos
+    names = np.array(list(CLASSES))[videos.label[owner].astype(int)]
+    positions = scores.frame_index[faces], scores.track_id[faces]
+    columns = (videos.data[owner], videos.video_id[owner], *positions, names, scores.score[faces])
+    return tuple(map(HardFace, *(column.tolist() for column in columns)))
+
+
+def save_report(report: Report, folder: str | Path) -> None:
+    """Write the scores and the numbers of a report, as scores.parquet and report.json.
+
+    report.json is written last: where it exists, both are complete. The folder must exist.
+
+    Example:
+        >>> from jdfd_keras.evaluation.evaluate import evaluate
+        >>> save_report(evaluate(scores="report/scores.parquet"), "report")
+        >>> load_report("report").coverage.num_faces
+        8
+    """
+    scores, reconstruction = check_has_scores(report), report.reconstruction
+    error = reconstruction and reconstruction.mean_face_mse
+    folder = Path(folder)
+    (folder / REPORT).unlink(missing_ok=True)
+    write_scores(folder / SCORES, scores, ScoresMetadata(report.protocol, report.excluded, error))
+    values = {"format_version": FORMAT_VERSION} | report.to_dict()
+    write_text_atomically(folder / REPORT, json.dumps(values, indent=2, allow_nan=False) + "\n")
+
+
+def check_has_scores(report: Report) -> Scores:
+    """Return the scores of a report, or raise if it was loaded from JSON, which omits them.
+
+    Example:
+        >>> check_has_scores(load_report("report"))
+        Traceback (most recent call last):
+        ValueError: Expected a report with its scores; got one that was loaded from report.json...
+    """
+    if report.scores is None:
+        raise ValueError(
+            f"Expected a report with its scores; got one that was loaded from {REPORT}. Evaluate "
+            f"{SCORES} again."
+        )
+    return report.scores
+
+
+def load_report(folder: str | Path) -> Report:
+    """Load the report.json of a folder, without scores and faces.
+
+    Example:
+        >>> load_report("report").video.num_fake
+        1
+    """
+    path = Path(folder) / REPORT
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"Expected a folder that `jdfd-keras evaluate` wrote; got {folder}, without {REPORT}. "
+            "Give the --out of that command."
+        )
+    try:
+        return Report.from_dict(load_groups(path))
+    except ValueError as error:
+        raise ValueError(
+            f"Expected {path} as `jdfd-keras evaluate` writes it; got '{error}'. Evaluate again."
+        ) from error

@@ -1,7 +1,6 @@
 """The table of scores: the score of every face, and the properties of its video.
 
-Every metric is computed from it. Independent of files, models, pixels and TensorFlow, so the
-scores of any detector can be evaluated.
+Independent of files, models and TensorFlow, so the scores of any detector can be evaluated.
 """
 
 import re
@@ -9,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 
 AGGREGATIONS = ("mean", "median", "max", "track")
@@ -17,26 +17,19 @@ GROUPS = ("data", "split", "compression", "manipulation")
 MAX_LENGTH = 1000
 CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
+Column = Sequence | np.ndarray | pa.Array | pa.ChunkedArray
+
 
 @dataclass(frozen=True, eq=False)
 class Videos:
-    """One row per video, in the order of their first faces.
+    """One row per video, in the order of their first faces."""
 
-    Attributes:
-        video_id: str[v], unique across datasets (`ffpp/Deepfakes/c23/000_003`).
-        label: bool[v], True is fake.
-        data: str[v], name of the dataset.
-        split: str[v].
-        compression: str[v].
-        manipulation: str[v], `""` for real.
-    """
-
-    video_id: np.ndarray
-    label: np.ndarray
-    data: np.ndarray
-    split: np.ndarray
-    compression: np.ndarray
-    manipulation: np.ndarray
+    video_id: np.ndarray  # str[v], unique across datasets (`ffpp/Deepfakes/c23/000_003`)
+    label: np.ndarray  # bool[v], True is fake
+    data: np.ndarray  # str[v], name of the dataset
+    split: np.ndarray  # str[v]
+    compression: np.ndarray  # str[v]
+    manipulation: np.ndarray  # str[v], `""` for real
 
     def __len__(self) -> int:
         return len(self.label)
@@ -44,36 +37,26 @@ class Videos:
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """One row per face; created and checked by `from_faces`.
+    """One row per face; created and checked by `from_faces`."""
 
-    Attributes:
-        videos: The videos, each with at least one face.
-        video: int64[n], row of the face's video in `videos`.
-        frame_index: int64[n], frame in the video, from 0.
-        track_id: int64[n], track in the video, from 0.
-        score: float64[n], P(fake), in [0, 1].
-        reconstruction_error: float64[n], mean squared error of the reconstruction; None if
-            unknown.
-    """
-
-    videos: Videos
-    video: np.ndarray
-    frame_index: np.ndarray
-    track_id: np.ndarray
-    score: np.ndarray
-    reconstruction_error: np.ndarray | None = None
+    videos: Videos  # each with at least one face
+    video: np.ndarray  # int64[n], row of the face's video in `videos`
+    frame_index: np.ndarray  # int64[n], frame in the video, from 0
+    track_id: np.ndarray  # int64[n], track in the video, from 0
+    score: np.ndarray  # float64[n], P(fake), in [0, 1]
+    reconstruction_error: np.ndarray | None = None  # float64[n], mean squared error, if known
 
     @classmethod
     def from_faces(
         cls,
         *,
-        video_id: Sequence[str] | pa.Array,
-        label: Sequence[int],
-        score: Sequence[float],
-        frame_index: Sequence[int] | None = None,
-        track_id: Sequence[int] | None = None,
-        reconstruction_error: Sequence[float] | None = None,
-        **groups: Sequence[str] | pa.Array,
+        video_id: Column,
+        label: Column,
+        score: Column,
+        frame_index: Column | None = None,
+        track_id: Column | None = None,
+        reconstruction_error: Column | None = None,
+        **groups: Column,
     ) -> "Scores":
         """Create the table from columns with one value per face.
 
@@ -87,10 +70,7 @@ class Scores:
             groups: Any of GROUPS; equal for all faces of a video.
 
         Raises:
-            ValueError: If there are no faces, the columns differ in length, a group is not in
-                GROUPS, a video_id is empty, a string is longer than MAX_LENGTH or has control
-                characters, a label is neither 0 nor 1, a score is NaN or outside [0, 1], the faces
-                of a video differ in a value of the video, or a face appears twice.
+            ValueError: If a value is out of range or a face appears twice.
 
         Example:
             >>> scores = Scores.from_faces(video_id=["a", "a", "b"], label=[0, 0, 1],
@@ -98,70 +78,59 @@ class Scores:
             >>> scores.videos.label
             array([False,  True])
         """
-        unknown = [name for name in groups if name not in GROUPS]
-        if unknown:
+        if unknown := ", ".join(groups.keys() - set(GROUPS)):
             raise ValueError(
-                f"Expected groups among {', '.join(GROUPS)}; got {', '.join(unknown)}. Omit it or "
-                "correct its name."
+                f"Expected groups among {', '.join(GROUPS)}; got {unknown}. Correct or omit it."
             )
-        label, score = np.asarray(label), np.asarray(score, np.float64)
-        encoded = _encode(video_id)
-        video = encoded.indices.to_numpy().astype(np.int64)
-        columns = {
-            "frame_index": frame_index,
-            "track_id": track_id,
-            "reconstruction_error": reconstruction_error,
-            **groups,
-        }
-        present = {"video_id": video, "label": label, "score": score} | {
-            name: value if isinstance(value, (pa.Array, pa.ChunkedArray)) else np.asarray(value)
-            for name, value in columns.items()
-            if value is not None
-        }
-        lengths = {name: len(c) if np.ndim(c) == 1 else np.shape(c) for name, c in present.items()}
-        if len(set(lengths.values())) > 1:
+        numbers = {"label": label, "score": np.asarray(score, np.float64), "track_id": track_id}
+        numbers |= {"frame_index": frame_index, "reconstruction_error": reconstruction_error}
+        columns = {name: np.asarray(c) for name, c in numbers.items() if c is not None}
+        words = {"video_id": video_id, **groups}
+        columns |= {name: np.asarray(column, object) for name, column in words.items()}
+        shapes = {name: column.shape for name, column in columns.items()}
+        if len(set(shapes.values())) > 1 or columns["score"].ndim != 1:
             raise ValueError(
-                f"Expected one value per face in every column; got {lengths}. Flatten the scores "
-                "of a model with `scores[:, 0]`."
+                f"Expected one value per face in every column; got the shapes {shapes}. Flatten "
+                "the scores of a model with `scores[:, 0]`."
             )
-        if not len(video):
+        faces = pd.DataFrame(columns)
+        if not len(faces):
             raise ValueError("Expected at least one face; got none. Score a dataset first.")
-        names = encoded.dictionary.to_pylist()
-        if "" in names:
-            raise ValueError(
-                "Expected a video_id for every face; got an empty one for row "
-                f"{int(np.argmax(video == names.index('')) + 1)}. Name the video, or remove it."
-            )
+        for name in words:
+            _check_strings(name, columns[name].tolist())
+            faces[name] = pd.Series(columns[name]).fillna("").astype(str)
+        video = pd.factorize(faces["video_id"])[0]
         if frame_index is None:
-            frame_index = _count_up(video)
-        _check_strings("video_id", encoded)
-        hint = "" if track_id is not None else "Several tracks in a video need a track_id. "
-        track_id = np.zeros(len(video), np.int64) if track_id is None else track_id
-
-        def name_face(row: int) -> str:
-            return f"frame {frame_index[row]} of {names[video[row]]!r}"
-
-        _check_labels(label, name_face)
-        _check_scores(score, name_face)
-        first = np.unique(video, return_index=True)[1]
-        of_video = {"label": _values_of_video("label", label.astype(bool), video, first, names)}
-        for name in GROUPS:
-            column = groups.get(name)
-            of_video[name] = (
-                np.full(len(names), "")
-                if column is None
-                else _strings_of_video(name, column, video, first, names)
+            faces["frame_index"] = faces.groupby(video).cumcount()
+        if track_id is None:
+            faces["track_id"] = 0
+        _check_values(faces)
+        videos = faces.drop_duplicates("video_id")
+        for name in ("label", *groups):
+            differs = faces[name].to_numpy() != videos[name].to_numpy()[video]
+            if differs.any():
+                raise ValueError(
+                    f"Expected one {name} per video_id; got several for "
+                    f"{faces['video_id'][differs.argmax()]!r}. If several videos share a file "
+                    "name, prefix it with dataset and manipulation."
+                )
+        repeated = faces.duplicated(["video_id", "frame_index", "track_id"]).to_numpy()
+        if repeated.any():
+            hint = "Several tracks in a video need a track_id. " if track_id is None else ""
+            raise ValueError(
+                f"Expected each face once; got {_name_first(faces, repeated)} more than once. "
+                f"{hint}Check whether the same dataset was added twice."
             )
-        scores = cls(
-            Videos(np.array(names, np.str_), **of_video),
+        of_video = dict.fromkeys(GROUPS, np.full(len(videos), ""))
+        of_video |= {name: videos[name].to_numpy(np.str_) for name in words}
+        kinds = {"frame_index": np.int64, "track_id": np.int64, "score": np.float64}
+        if reconstruction_error is not None:
+            kinds["reconstruction_error"] = np.float64
+        return cls(
+            Videos(label=videos["label"].to_numpy(bool), **of_video),
             video,
-            np.asarray(frame_index, np.int64),
-            np.asarray(track_id, np.int64),
-            score,
-            None if reconstruction_error is None else np.asarray(reconstruction_error, np.float64),
+            **{name: faces[name].to_numpy(kind) for name, kind in kinds.items()},
         )
-        _check_faces(scores, name_face, hint=hint)
-        return scores
 
     def __len__(self) -> int:
         return len(self.score)
@@ -177,23 +146,18 @@ class Scores:
         return self.videos.video_id[self.video]
 
     def select(self, keep: np.ndarray) -> "Scores":
-        """Select videos with all their faces, in order.
-
-        Args:
-            keep: bool[v], True for the videos to select.
-        """
+        """Select videos with all their faces, in order; `keep` is bool[v]."""
         if keep.all():
             return self
         faces = keep[self.video]
-        position = np.cumsum(keep) - 1
-        videos = Videos(*(column[keep] for column in vars(self.videos).values()))
+        error = self.reconstruction_error
         return Scores(
-            videos,
-            position[self.video[faces]],
+            Videos(*(column[keep] for column in vars(self.videos).values())),
+            (np.cumsum(keep) - 1)[self.video[faces]],
             self.frame_index[faces],
             self.track_id[faces],
             self.score[faces],
-            None if self.reconstruction_error is None else self.reconstruction_error[faces],
+            None if error is None else error[faces],
         )
 
 
@@ -209,9 +173,6 @@ def score_videos(scores: Scores, aggregation: str = "mean") -> np.ndarray:
     Returns:
         float64[v], in the order of `scores.videos`.
 
-    Raises:
-        ValueError: If the aggregation is not one of AGGREGATIONS.
-
     Example:
         >>> score_videos(Scores.from_faces(video_id=["a", "a"], label=[1, 1], score=[0.5, 0.75]))
         array([0.625])
@@ -224,108 +185,55 @@ def score_videos(scores: Scores, aggregation: str = "mean") -> np.ndarray:
     if aggregation == "mean":
         return _average(scores.video, scores.score)
     if aggregation == "track":
-        tracks, owner = np.unique(
-            np.stack([scores.video, scores.track_id], axis=1), axis=0, return_inverse=True
-        )
+        keys = np.stack([scores.video, scores.track_id], axis=1)
+        tracks, owner = np.unique(keys, axis=0, return_inverse=True)
         highest = np.zeros(len(scores.videos))
         np.maximum.at(highest, tracks[:, 0], _average(owner.ravel(), scores.score))
         return highest
-    order = np.lexsort((scores.score, scores.video))
-    ordered = scores.score[order]
-    count = np.bincount(scores.video)
-    end = np.cumsum(count)
-    if aggregation == "max":
-        return ordered[end - 1]
-    start = end - count
-    return (ordered[start + (count - 1) // 2] + ordered[start + count // 2]) / 2
+    return pd.Series(scores.score).groupby(scores.video).agg(aggregation).to_numpy()
 
 
 def _average(owner: np.ndarray, score: np.ndarray) -> np.ndarray:
+    # Not the mean of pandas, whose compensated sum differs in the last bit.
     return np.bincount(owner, weights=score) / np.bincount(owner)
 
 
-def _encode(words) -> pa.DictionaryArray:
-    if isinstance(words, pa.ChunkedArray):
-        words = words.combine_chunks()
-    if isinstance(words, pa.DictionaryArray):
-        words = words.cast(pa.string())  # to order by first appearance and drop unused values
-    if not isinstance(words, pa.Array):
-        words = pa.array([str(word) for word in words], pa.string())
-    return words.cast(pa.string()).fill_null("").dictionary_encode()
-
-
-def _count_up(video: np.ndarray) -> np.ndarray:
-    order = np.argsort(video, kind="stable")
-    count = np.bincount(video)
-    position = np.empty(len(video), np.int64)
-    position[order] = np.arange(len(video)) - np.repeat(np.cumsum(count) - count, count)
-    return position
-
-
-def _strings_of_video(name: str, column, video, first, names) -> np.ndarray:
-    encoded = _encode(column)
-    _check_strings(name, encoded)
-    words = np.array(encoded.dictionary.to_pylist(), np.str_)
-    return words[_values_of_video(name, encoded.indices.to_numpy(), video, first, names)]
-
-
-def _values_of_video(name: str, value: np.ndarray, video, first, names) -> np.ndarray:
-    differs = value != value[first][video]
-    if differs.any():
-        raise ValueError(
-            f"Expected one {name} per video_id; got several for "
-            f"{names[video[int(np.argmax(differs))]]!r}. If several videos share a file "
-            "name, prefix it with dataset and manipulation."
-        )
-    return value[first]
-
-
-def _check_strings(name: str, encoded: pa.DictionaryArray) -> None:
-    """Check that every string fits on one line of a page and into a numpy array.
-
-    In an array every string takes as much memory as the longest, and loses NULs at its end.
-    """
-    for code, word in enumerate(encoded.dictionary.to_pylist()):
+def _check_strings(name: str, words: list) -> None:
+    # In a NumPy array each word takes as much memory as the longest, and loses NULs at its end.
+    for word in map(str, dict.fromkeys(words)):
         if len(word) > MAX_LENGTH or CONTROL.search(word):
-            row = int(np.argmax(encoded.indices.to_numpy() == code)) + 1
             raise ValueError(
-                f"Expected a {name} of at most {MAX_LENGTH} characters without control characters; "
-                f"got {word[:60]!r} of length {len(word)} in row {row}. Shorten it, or "
-                "remove line feeds and other control characters."
+                f"Expected a {name} of at most {MAX_LENGTH} characters without control "
+                f"characters; got {word[:60]!r} of length {len(word)} in row "
+                f"{words.index(word) + 1}. Shorten it, or remove line feeds and other control "
+                "characters."
             )
 
 
-def _check_labels(label: np.ndarray, name_face) -> None:
+def _check_values(faces: pd.DataFrame) -> None:
+    empty = faces["video_id"].to_numpy() == ""
+    if empty.any():
+        raise ValueError(
+            "Expected a video_id for every face; got an empty one for row "
+            f"{empty.argmax() + 1}. Name the video, or remove it."
+        )
+    label, score = faces["label"].to_numpy(), faces["score"].to_numpy()
     wrong = ~np.isin(label, (0, 1))
     if wrong.any():
-        row = int(np.argmax(wrong))
         raise ValueError(
-            f"Expected every label to be 0 (real) or 1 (fake); got {label[row]} for "
-            f"{name_face(row)}. Remove unlabelled faces: they cannot be evaluated."
+            f"Expected every label to be 0 (real) or 1 (fake); got {label[wrong][0]} for "
+            f"{_name_first(faces, wrong)}. Remove unlabelled faces: they cannot be evaluated."
         )
-
-
-def _check_scores(score: np.ndarray, name_face) -> None:
-    # NaN fails both comparisons.
-    wrong = ~((score >= 0) & (score <= 1))
+    wrong = ~((score >= 0) & (score <= 1))  # NaN fails both comparisons
     if wrong.any():
-        row = int(np.argmax(wrong))
         raise ValueError(
-            f"Expected every score to be a number in 0..1; got {score[row]} for "
-            f"{name_face(row)} ({int(wrong.sum())} of {len(score)} scores are wrong). If it "
+            f"Expected every score to be a number in 0..1; got {score[wrong][0]} for "
+            f"{_name_first(faces, wrong)} ({wrong.sum()} of {len(faces)} scores are wrong). If it "
             "is NaN, the training diverged: try a smaller learning rate. If it is a logit, apply a "
             "sigmoid."
         )
 
 
-def _check_faces(scores: Scores, name_face, hint: str) -> None:
-    order = np.lexsort((scores.track_id, scores.frame_index, scores.video))
-    twice = np.ones(len(order) - 1, bool)
-    for column in (scores.video, scores.frame_index, scores.track_id):
-        twice &= np.diff(column[order]) == 0
-    if twice.any():
-        row = int(order[1:][twice].min())
-        raise ValueError(
-            f"Expected each face once; got {name_face(row)} more than once. {hint}Check "
-            "whether the same dataset was added twice."
-        )
+def _name_first(faces: pd.DataFrame, wrong: np.ndarray) -> str:
+    row = int(wrong.argmax())
+    return f"frame {faces['frame_index'][row]} of {faces['video_id'][row]!r}"

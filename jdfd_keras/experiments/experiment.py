@@ -1,35 +1,36 @@
-"""The paper's experiments on prepared datasets: plan, training, evaluation and summary.
+"""The paper's experiments on prepared datasets: training and evaluation of their cells.
 
-`experiment` takes a name and datasets; it trains and evaluates the cells that are not done yet
-and returns a typed report, which `reporting` writes as tables and a figure. A cell that fails
-does not stop the others.
+A cell is the folder of one evaluation (report.json and scores.parquet) and a done file next to it
+with the digests of its inputs: a cell with other inputs is evaluated again. A cell that fails does
+not stop the others. `reporting` writes the results as tables and a figure.
 """
 
+import contextlib
 import dataclasses
+import json
+import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
-from jdfd_keras.experiments.cells import (
-    CELLS,
-    RUNS,
-    CellPaths,
-    CellResult,
-    evaluate_cell,
-    read_cell,
-    run_folder,
-    summarize,
+import jdfd_keras
+from jdfd_keras.evaluation.report import Report, load_report, save_report
+from jdfd_keras.experiments.plan import (
+    BASELINE,
+    NAMES,
+    OURS,
+    AucRow,
+    Cell,
+    Training,
+    plan_cells,
+    read_published,
 )
-from jdfd_keras.experiments.plan import Cell, ExperimentPlan, Training, order_keys, plan_experiment
-from jdfd_keras.experiments.sets import (
-    ExperimentDataset,
-    ExperimentProtocol,
-    ExperimentReport,
-    inspect_datasets,
-)
-from jdfd_keras.experiments.statistics import STATISTICS, count_datasets
-from jdfd_keras.io.files import init_folder
+from jdfd_keras.experiments.sets import ExperimentDataset, ExperimentReport, inspect_datasets
+from jdfd_keras.experiments.statistics import STATISTICS, CountReport, count_datasets
+from jdfd_keras.io.files import init_folder, write_text_atomically
+from jdfd_keras.io.results import Result
 from jdfd_keras.options import (
     EXPERIMENTS,
     AugmentOptions,
@@ -43,6 +44,45 @@ from jdfd_keras.options import (
     TrainRuntime,
     UnlabelledOptions,
 )
+from jdfd_keras.training.run_folder import digest_model
+
+RUNS = "runs"
+CELLS = "cells"
+TITLES = {
+    "cross-dataset": "Trained on one dataset, tested on each (the paper's Table 2)",
+    "ablation": "With and without the decoder (the paper's Table 3)",
+    "foreign-data": "Unlabelled faces of other datasets (the paper's Fig. 4)",
+}
+
+
+@dataclass(frozen=True)
+class ExperimentProtocol(Result):
+    """Seeds and options of the trainings and evaluations, as `experiment` takes them."""
+
+    seeds: tuple[int, ...]
+    model: ModelOptions
+    optimizer: OptimizerOptions
+    loss: LossOptions
+    train: TrainOptions
+    pipeline: PipelineOptions
+    augment: AugmentOptions
+    evaluate: EvaluateOptions
+
+
+@dataclass(frozen=True, kw_only=True)
+class AucReport(ExperimentReport):
+    """The report of `cross-dataset`, `ablation` and `foreign-data`.
+
+    Attributes:
+        protocol: Training and evaluation.
+        foreign: Keys of the datasets whose faces are added unlabelled; of `foreign-data` only.
+        results: Published rows of other methods; then each cell: its AUCs by faces and by videos
+            for each seed, or its failures, and the paper's AUCs.
+    """
+
+    protocol: ExperimentProtocol
+    foreign: tuple[str, ...]
+    results: tuple[AucRow, ...]
 
 
 def experiment(
@@ -59,7 +99,7 @@ def experiment(
     augment: AugmentOptions | None = None,
     runtime: TrainRuntime | None = None,
     evaluate: EvaluateOptions | None = None,
-) -> ExperimentReport:
+) -> AucReport | CountReport:
     """Run one of the paper's experiments, or resume it.
 
     Runs are stored in OUT/runs and evaluations in OUT/cells. Experiments with the same options
@@ -92,18 +132,17 @@ def experiment(
             with other options.
 
     Example:
-        >>> report = experiment("statistics", {"ff": "prepared"}, "out")  # doctest: +SKIP
-        >>> report.failed  # doctest: +SKIP
-        ('dataset uadfv is missing: uadfv=DIR was not given', ...)
+        >>> report = experiment("statistics", {"ff": "prepared"}, "experiments")
+        >>> report.failed[0]
+        'dataset uadfv is missing: uadfv=DIR was not given'
     """
     out, options = Path(out), options or ExperimentOptions()
     runtime = runtime or TrainRuntime()
     _check(name, options, runtime)
     sets, missing = inspect_datasets(data)
     if name == STATISTICS:
-        return count_datasets(sets, missing, order_keys(list(data)))
+        return count_datasets(sets, missing, list(dict.fromkeys([*NAMES, *data])))
     protocol = ExperimentProtocol(
-        sets={key: dataset.options for key, dataset in sets.items()},
         seeds=options.seeds,
         model=dataclasses.replace(model or ModelOptions(), decoder=True),
         optimizer=optimizer or OptimizerOptions(),
@@ -113,19 +152,33 @@ def experiment(
         augment=augment or AugmentOptions(),
         evaluate=evaluate or EvaluateOptions(),
     )
-    init_folder(
-        out / RUNS,
-        model=protocol.model,
-        optimizer=protocol.optimizer,
-        loss=protocol.loss,
-        train=protocol.train,
-        pipeline=protocol.pipeline,
-        augment=protocol.augment,
-    )
+    runner = _CellRunner(out, sets, protocol, runtime)
+    init_folder(out / RUNS, **runner.training_options)
     init_folder(out / CELLS, evaluate=protocol.evaluate)
-    plan = plan_experiment(name, list(data), missing)
-    results, failed = ExperimentRunner(plan, sets, out, protocol, runtime).run()
-    return summarize(plan, protocol, results, failed, out)
+    cells = plan_cells(name, list(data), missing)
+    results = runner.run(cells)
+    published, rows = read_published(), []
+    if name == "cross-dataset":
+        rows += [row for row in published if row.method not in (OURS, BASELINE)]
+    for cell in cells:
+        rows += results[cell]
+        rows += [row for row in published if cell.has_setup_of(row)]
+    return AucReport(
+        experiment=name,
+        title=TITLES[name],
+        versions={"jdfd_keras": jdfd_keras.__version__}
+        | {package: version(package) for package in ("keras", "tensorflow")},
+        datasets={key: dataset.options for key, dataset in sets.items()},
+        failed=tuple(
+            f"{cell}: {'' if row.seed is None else f'seed {row.seed}: '}{row.source}"
+            for cell in cells
+            for row in results[cell]
+            if row.kind == "failed"
+        ),
+        protocol=protocol,
+        foreign=cells[-1].training.foreign,
+        results=tuple(rows),
+    )
 
 
 def _check(name: str, options: ExperimentOptions, runtime: TrainRuntime) -> None:
@@ -144,52 +197,51 @@ def _check(name: str, options: ExperimentOptions, runtime: TrainRuntime) -> None
 
 
 @dataclass(frozen=True)
-class ExperimentRunner:
-    """Training and evaluation of the cells of an experiment, one after the other.
+class _CellRunner:
+    """Training and evaluation of cells in a folder, one after the other."""
 
-    Attributes:
-        plan: Cells of the experiment.
-        sets: The datasets, by key.
-        out: Folder of the experiment.
-        protocol: Seeds and options of training and evaluation.
-        runtime: Devices and checkpoints of the trainings.
-    """
-
-    plan: ExperimentPlan
-    sets: Mapping[str, ExperimentDataset]
     out: Path
+    sets: Mapping[str, ExperimentDataset]
     protocol: ExperimentProtocol
     runtime: TrainRuntime
 
-    def run(self) -> tuple[dict[Cell, list[CellResult]], dict[Cell, list[str]]]:
-        """Run every cell that is not done, seed by seed.
+    @property
+    def training_options(self) -> dict:
+        options = dict(vars(self.protocol))
+        del options["seeds"], options["evaluate"]
+        return options
 
-        Returns:
-            The results of each cell, one per seed that succeeded; and the reasons for the missing
-            results of each cell.
-        """
-        results = {cell: [] for cell in self.plan.cells}
-        failed = {cell: [reason] for cell, reason in self.plan.blocked.items()}
-        total = len(self.protocol.seeds) * (len(self.plan.cells) - len(self.plan.blocked))
-        for number, (paths, result) in enumerate(self._run_cells(), start=1):
-            if isinstance(result, CellResult):
-                results[paths.cell].append(result)
-                outcome = f"frame AUC {result.frame_auc_percent:.1f} %"
-            else:
-                failed.setdefault(paths.cell, []).append(f"seed {paths.seed}: {result}")
-                outcome = f"failed: {result}"
-            _print(f"cell {number} of {total}: {paths.cell}, seed {paths.seed}: {outcome}")
-        return results, failed
-
-    def _run_cells(self) -> Iterator[tuple[CellPaths, CellResult | str]]:
+    def run(self, cells: Sequence[Cell]) -> dict[Cell, list[AucRow]]:
+        """Run every cell that is not done, seed by seed, and return the rows of each cell."""
+        rows = {
+            cell: [cell.to_row("failed", None, cell.blocked)] if cell.blocked else []
+            for cell in cells
+        }
+        runnable = [cell for cell in cells if not cell.blocked]
+        number, total = 0, len(self.protocol.seeds) * len(runnable)
         for seed in self.protocol.seeds:
-            for training in self.plan.trainings:
-                cells = [CellPaths(self.out, cell, seed) for cell in self.plan.runnable(training)]
-                is_done = all(read_cell(paths, self.sets) for paths in cells)
-                error = "" if is_done else self._train(training, seed)
-                for paths in cells:
+            for training in dict.fromkeys(cell.training for cell in runnable):
+                own = [cell for cell in runnable if cell.training == training]
+                is_done = all(self._read(cell, seed) for cell in own)
+                problem = "" if is_done else self._train(training, seed)
+                for cell in own:
+                    number += 1
                     # A resumed training may select another epoch, so finished cells are read again.
-                    yield paths, error or read_cell(paths, self.sets) or self._evaluate(paths)
+                    result = problem or self._read(cell, seed) or self._evaluate(cell, seed)
+                    if isinstance(result, str):
+                        rows[cell].append(cell.to_row("failed", seed, result))
+                        outcome = f"failed: {result}"
+                    else:
+                        rows[cell] += result
+                        outcome = f"frame AUC {result[0].percent:.1f} %"
+                    _print(f"cell {number} of {total}: {cell}, seed {seed}: {outcome}")
+        return rows
+
+    def _run_folder(self, training: Training, seed: int) -> Path:
+        return self.out / RUNS / training.folder / f"seed{seed}"
+
+    def _cell_folder(self, cell: Cell, seed: int) -> Path:
+        return self.out / CELLS / cell.training.folder / f"seed{seed}" / cell.test
 
     def _train(self, training: Training, seed: int) -> str:
         """Train or resume a run; return the reason if it failed, else an empty string."""
@@ -200,34 +252,65 @@ class ExperimentRunner:
         _print(f"training {training}, seed {seed}")
         keras.utils.clear_session()  # of the previous training
         unlabelled = UnlabelledOptions()
-        if training.share_percent:
-            unlabelled = UnlabelledOptions(
-                tuple(str(self.sets[key].directory) for key in training.foreign),
-                training.share_percent / 100,
-            )
-        protocol = self.protocol
+        if training.foreign:
+            folders = tuple(str(self.sets[key].directory) for key in training.foreign)
+            unlabelled = UnlabelledOptions(folders, training.share_percent / 100)
+        options = self.training_options | {
+            "model": dataclasses.replace(self.protocol.model, decoder=training.decoder),
+            "train": dataclasses.replace(self.protocol.train, seed=seed),
+            "unlabelled": unlabelled,
+            "runtime": self.runtime,
+        }
         try:
-            train(
-                self.sets[training.data].directory,
-                run_folder(self.out, training, seed),
-                model=dataclasses.replace(protocol.model, decoder=training.decoder),
-                optimizer=protocol.optimizer,
-                train=dataclasses.replace(protocol.train, seed=seed),
-                pipeline=protocol.pipeline,
-                augment=protocol.augment,
-                loss=protocol.loss,
-                unlabelled=unlabelled,
-                runtime=self.runtime,
-            )
+            train(self.sets[training.data].directory, self._run_folder(training, seed), **options)
         except (OSError, ValueError) as error:
             return f"training: {error}"
         return ""
 
-    def _evaluate(self, paths: CellPaths) -> CellResult | str:
+    def _read(self, cell: Cell, seed: int) -> list[AucRow]:
+        """Return the rows of a cell; none unless it is complete, and of the present inputs."""
+        folder = self._cell_folder(cell, seed)
+        with contextlib.suppress(OSError, ValueError):  # a damaged cell is evaluated again
+            inputs = json.loads(Path(f"{folder}.json").read_text(encoding="utf-8"))
+            if inputs == self._find_inputs(cell, seed):
+                return self._to_rows(cell, seed, load_report(folder))
+        return []
+
+    def _evaluate(self, cell: Cell, seed: int) -> list[AucRow] | str:
+        """Evaluate a run and write the cell; return its rows, or the reason if it failed."""
+        from jdfd_keras.evaluation.evaluate import evaluate
+
+        run, folder = self._run_folder(cell.training, seed), self._cell_folder(cell, seed)
         try:
-            return evaluate_cell(paths, self.sets, self.protocol.evaluate)
+            report = evaluate(run, self.sets[cell.test].directory, self.protocol.evaluate)
+            if folder.is_dir():
+                shutil.rmtree(folder)  # pages of an earlier evaluation
+            folder.mkdir(parents=True)
+            save_report(report, folder)
+            rows = self._to_rows(cell, seed, report)
+            inputs = json.dumps(self._find_inputs(cell, seed), indent=1)
+            write_text_atomically(f"{folder}.json", inputs + "\n")
         except (OSError, ValueError) as error:
             return f"evaluation: {error}"
+        return rows
+
+    def _find_inputs(self, cell: Cell, seed: int) -> dict[str, object]:
+        model = digest_model(self._run_folder(cell.training, seed))
+        return {"model": model, "data": {key: self.sets[key].digest for key in cell.uses}}
+
+    def _to_rows(self, cell: Cell, seed: int, report: Report) -> list[AucRow]:
+        source = self._cell_folder(cell, seed).relative_to(self.out).as_posix()
+        rows = []
+        for metric, auc in (("frame_auc", report.frame.auc), ("video_auc", report.video.auc)):
+            if auc.value is None:
+                raise ValueError(
+                    "Expected real and fake faces in the test split; got one class only, which has "
+                    "no AUC. Add videos of the other class and prepare the dataset again."
+                )
+            numbers = {"percent": auc.value, "low_percent": auc.low, "high_percent": auc.high}
+            values = {key: None if end is None else 100 * end for key, end in numbers.items()}
+            rows.append(cell.to_row("measured", seed, source, metric=metric, **values))
+        return rows
 
 
 def _print(text: str) -> None:

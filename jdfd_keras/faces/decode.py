@@ -1,8 +1,4 @@
-"""Video and image files to frames.
-
-Takes a path; yields RGB frames with their index and time. Independent of faces, labels and
-TensorFlow, so a client that only crops may import it.
-"""
+"""Video and image files to RGB frames, with their index and time."""
 
 import os
 import sys
@@ -15,7 +11,7 @@ os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 
 import cv2
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
 from jdfd_keras.io.console import plural
 
@@ -33,18 +29,18 @@ class UnreadableFileError(OSError):
 
 
 def check_file_name(path: str | Path) -> None:
-    """Check that a path is valid UTF-8; OpenCV 5.0 crashes on any other.
-
-    Raises:
-        UnreadableFileError: If it is not.
+    r"""Check that a path is valid UTF-8; OpenCV 5.0 crashes on any other.
 
     Example:
-        >>> check_file_name("anna.mp4")
+        >>> check_file_name("\udcff.mp4")
+        Traceback (most recent call last):
+            ...
+        jdfd_keras.faces.decode.UnreadableFileError: Expected a file name in UTF-8; got ...
     """
     try:
         str(path).encode("utf-8")
     except UnicodeEncodeError as error:
-        shown = str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+        shown = str(path).encode("utf-8", "backslashreplace").decode()
         raise UnreadableFileError(
             f"Expected a file name in UTF-8; got {shown}. Rename the file, or its folder."
         ) from error
@@ -52,24 +48,15 @@ def check_file_name(path: str | Path) -> None:
 
 @dataclass(frozen=True)
 class Frame:
-    """One decoded frame.
+    """One decoded frame."""
 
-    Attributes:
-        index: Position among the decodable frames of the file, from 0.
-        time_s: Presentation time in seconds from the start; 0 for an image.
-        pixels: uint8[height, width, 3], RGB.
-    """
-
-    index: int
-    time_s: float
-    pixels: np.ndarray
+    index: int  # position among the decodable frames of the file, from 0
+    time_s: float  # presentation time from the start; 0 for an image
+    pixels: np.ndarray  # uint8[height, width, 3], RGB
 
 
 def sample_frame_indices(num_frames: int, count: int) -> np.ndarray:
-    """Choose frames spread evenly over a whole video.
-
-    The video is divided into `count` equal spans, and the middle frame of each is chosen. The
-    result depends only on the two numbers and contains no frame twice.
+    """Choose frames spread evenly over a whole video: the middle frames of `count` equal spans.
 
     Args:
         num_frames: Number of frames in the video; at least 1.
@@ -77,9 +64,6 @@ def sample_frame_indices(num_frames: int, count: int) -> np.ndarray:
 
     Returns:
         int64[min(count, num_frames)], strictly increasing, within [0, num_frames).
-
-    Raises:
-        ValueError: If either number is below 1.
 
     Example:
         >>> sample_frame_indices(10, 4).tolist()
@@ -99,9 +83,9 @@ def read_frames(
 ) -> Iterator[Frame]:
     """Decode sampled frames of a video, or the one frame of an image.
 
-    One frame is held in memory at a time. Rotation flags of videos and photographs are applied.
-    For an even spread the frames that actually decode are counted first, in a separate pass,
-    since headers may be wrong. Of a truncated or damaged video, all decodable frames are used.
+    Rotation flags of videos and photographs are applied. For an even spread the frames that
+    actually decode are counted first, in a separate pass, since headers may be wrong. Of a
+    truncated or damaged video, all decodable frames are used.
 
     Args:
         path: A video or image file.
@@ -114,21 +98,14 @@ def read_frames(
         Frames in the order of the file.
 
     Raises:
-        FileNotFoundError: If the file does not exist.
-        UnreadableFileError: If it is not a video or image, no frame decodes, it is an image that
-            was cut short or does not have 8 or 16 bits per channel, or its name is not UTF-8.
-        ValueError: If `count` is below 1 or `every` below 0.
+        OSError: If the file does not exist; an UnreadableFileError if no frame decodes, its name
+            is not UTF-8, or it is an image that was cut short or of an unusual pixel format.
 
     Example:
-        >>> [frame.index for frame in read_frames("anna.mp4", 4)]  # of 40 frames
-        [5, 15, 25, 35]
+        >>> [frame.index for frame in read_frames("video.mp4", 3)]  # of 6 frames
+        [1, 3, 5]
     """
     sample_frame_indices(1, count)
-    if every < 0:
-        raise ValueError(
-            f"Expected every >= 0; got every={every}. Try 1 for all frames, N for every Nth, "
-            "or 0 for an even spread."
-        )
     path = Path(path)
     check_file_name(path)
     if not path.is_file():
@@ -149,11 +126,12 @@ def _read_image(path: Path, warn: Callable[[str], None] | None) -> Frame:
             num_frames = getattr(image, "n_frames", 1)
             is_deep_grey = image.mode.startswith("I;16")
             if image.mode.startswith(("I", "F")) and not is_deep_grey:
-                raise ValueError(
-                    f"its pixels do not have 8 or 16 bits (Pillow's mode {image.mode})"
-                )
-            if _is_deep_and_planar(image):
-                raise ValueError("its 16-bit channels are stored as separate planes")
+                raise ValueError(f"its pixels have neither 8 nor 16 bits (mode {image.mode})")
+            if isinstance(image, TiffImagePlugin.TiffImageFile):
+                bits = image.tag_v2.get(ExifTags.Base.BitsPerSample, (1,))
+                # Pillow 13.0 decodes these to noise, from the low bytes.
+                if image.tag_v2.get(ExifTags.Base.PlanarConfiguration) == 2 and max(bits) > 8:
+                    raise ValueError("its 16-bit channels are stored as separate planes")
             ImageOps.exif_transpose(image, in_place=True)
             if is_deep_grey:
                 # The high byte, as Pillow 13.0 uses of 16-bit RGB: 65535 becomes 255.
@@ -171,45 +149,35 @@ def _read_image(path: Path, warn: Callable[[str], None] | None) -> Frame:
     return Frame(index=0, time_s=0.0, pixels=pixels)
 
 
-def _is_deep_and_planar(image: Image.Image) -> bool:
-    """Return whether it is a TIFF that Pillow 13.0 decodes to noise, from the low bytes."""
-    if image.format != "TIFF":
-        return False
-    bits = image.tag_v2.get(ExifTags.Base.BitsPerSample, (1,))
-    return image.tag_v2.get(ExifTags.Base.PlanarConfiguration) == 2 and max(bits) > 8
-
-
 def _read_video(
     path: Path, count: int, every: int, warn: Callable[[str], None] | None
 ) -> Iterator[Frame]:
-    # FFmpeg renders text (.txt) as video, and opens the files and URLs of playlists.
-    if _is_text(path):
-        raise _not_a_video(path)
+    with open(path, "rb") as file:
+        # FFmpeg renders text (.txt) as video, and opens the files and URLs of playlists; the
+        # header of every video container has zero bytes.
+        if b"\0" not in file.read(4096):
+            raise _not_a_video(path)
     if every:
         sampled = range(0, sys.maxsize, every)
     else:
+        num_frames = sum(1 for _ in _grab_frames(path))
         # At least 1, so that a file without decodable frames raises below in both modes.
-        sampled = set(sample_frame_indices(max(1, _count_frames(path)), count).tolist())
+        sampled = set(sample_frame_indices(max(1, num_frames), count).tolist())
     decoded = num_yielded = num_unconverted = 0
-    last_s = widest_gap_s = 0.0
-    # FFmpeg only: OpenCV's other readers treat a text file named .jpg as an image sequence.
-    capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    try:
-        for index, time_s in enumerate(_grab_frames(capture)):
-            decoded += 1
-            widest_gap_s = max(widest_gap_s, time_s - last_s)
-            last_s = time_s
-            if index not in sampled:
-                continue
-            is_converted, pixels = capture.retrieve()
-            if is_converted:
-                num_yielded += 1
-                yield Frame(index, time_s, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
-            else:
-                num_unconverted += 1
-        header = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
-    finally:
-        capture.release()
+    last_s = widest_gap_s = fps = header_frames = 0.0
+    for index, capture in enumerate(_grab_frames(path)):
+        decoded += 1
+        time_s = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        fps, header_frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        widest_gap_s, last_s = max(widest_gap_s, time_s - last_s), time_s
+        if index not in sampled:
+            continue
+        is_converted, pixels = capture.retrieve()
+        if is_converted:
+            num_yielded += 1
+            yield Frame(index, time_s, cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB))
+        else:
+            num_unconverted += 1
     if decoded == 0:
         raise _not_a_video(path)
     if num_yielded == 0:
@@ -218,33 +186,26 @@ def _read_video(
             "converted to RGB. OpenCV perhaps does not support their pixel format: convert the "
             f"file with `ffmpeg -i {path.name} -pix_fmt yuv420p converted.mp4`."
         )
-    damage = _describe_damage(decoded, last_s, widest_gap_s, *header)
+    damage = _describe_damage(decoded, last_s, widest_gap_s, fps, header_frames)
     if num_unconverted:
-        num_sampled = num_yielded + num_unconverted
-        damage.append(
-            f"damaged: {num_unconverted} of {plural(num_sampled, 'frame')} cannot be converted to "
-            "RGB"
-        )
-    if damage and warn is not None:
+        sampled_frames = plural(num_yielded + num_unconverted, "frame")
+        damage.append(f"damaged: {num_unconverted} of {sampled_frames} cannot be converted to RGB")
+    if damage and warn:
         warn("; ".join(damage))
 
 
-def _grab_frames(capture: cv2.VideoCapture) -> Iterator[float]:
-    """Decode all frames, without colour conversion; yield their times in seconds."""
-    failures = 0
-    while failures < MAX_FAILURES:
-        if capture.grab():
-            failures = 0
-            yield capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-        else:
-            failures += 1
-
-
-def _count_frames(path: Path) -> int:
-    """Count the frames that actually decode; headers may be wrong."""
+def _grab_frames(path: Path) -> Iterator[cv2.VideoCapture]:
+    """Decode all frames, without colour conversion; yield the reader at each of them."""
+    # FFmpeg only: OpenCV's other readers treat a text file named .jpg as an image sequence.
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+    failures = 0
     try:
-        return sum(1 for _ in _grab_frames(capture))
+        while failures < MAX_FAILURES:
+            if capture.grab():
+                failures = 0
+                yield capture
+            else:
+                failures += 1
     finally:
         capture.release()
 
@@ -268,12 +229,6 @@ def _describe_damage(
         gap = f"no frame decodes for {widest_gap_s:.2f} s of {duration_s:.2f} s"
         damage.append(f"damaged or with uneven frame times: {gap}")
     return damage
-
-
-def _is_text(path: Path) -> bool:
-    """Return whether a file is text: the header of every video container has zero bytes."""
-    with open(path, "rb") as file:
-        return b"\0" not in file.read(4096)
 
 
 def _not_a_video(path: Path) -> UnreadableFileError:

@@ -1,11 +1,9 @@
-"""Face detectors with a common protocol.
-
-Takes frames; returns boxes. Independent of landmarks, tracks and files.
-"""
+"""Face detectors with a common protocol: frames to boxes."""
 
 import functools
+import importlib
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import cv2
 import numpy as np
@@ -70,27 +68,20 @@ def overlap(box: Box, other: Box) -> float:
 
 
 class FaceDetector(Protocol):
-    """Finds faces in whole frames.
+    """Finds faces in whole frames."""
 
-    Attributes:
-        batch_size: Preferred number of frames per call.
-        supports_local_search: Whether `find_near` can find its faces, in less time than `find`.
-    """
-
-    batch_size: int
-    supports_local_search: bool
+    batch_size: int  # preferred number of frames per call
+    supports_local_search: bool  # whether `find_near` can find its faces, in less time than `find`
 
     def find(self, frames: Sequence[np.ndarray], *, thorough: bool = True) -> list[list[Box]]:
-        """Find all faces.
+        """Return the boxes of all faces of each frame, in no particular order.
 
         Args:
             frames: uint8[height, width, 3], RGB, all of the same size.
             thorough: Whether to find small faces, too; if False, a detector may miss faces below
                 80 pixels.
-
-        Returns:
-            The boxes of each frame, in no particular order.
         """
+        ...
 
 
 def face_detector(name: str) -> FaceDetector:
@@ -101,13 +92,11 @@ def face_detector(name: str) -> FaceDetector:
             to 1080p, from 80 pixels in 4K) or `mtcnn` (a cascade of three networks: slower, also
             finds rotated and small faces).
 
-    Raises:
-        ValueError: If the name is unknown.
-
     Example:
-        >>> ((box,),) = face_detector("dlib").find([pixels])
-        >>> box.width
-        90
+        >>> photograph = cv2.imread("photograph.png", cv2.IMREAD_COLOR_RGB)
+        >>> [[box]] = face_detector("dlib").find([photograph])
+        >>> box.center
+        (221.0, 121.5)
 
     Reference:
         King: "Dlib-ml" (2009). Zhang et al.: "Joint Face Detection and Alignment Using
@@ -128,11 +117,11 @@ class DlibDetector:
 
     def find(self, frames: Sequence[np.ndarray], *, thorough: bool = True) -> list[list[Box]]:
         """Find all faces; see FaceDetector."""
-        return [self._find(frame, thorough) for frame in frames]
-
-    def _find(self, pixels: np.ndarray, thorough: bool) -> list[Box]:
-        scale = min(2.0, np.sqrt(MAX_PIXELS / (pixels.shape[0] * pixels.shape[1])))
-        return _run_dlib(pixels, scale if thorough else scale / 2, (0, 0), 0.0)
+        found = []
+        for pixels in frames:
+            scale = min(2.0, np.sqrt(MAX_PIXELS / (pixels.shape[0] * pixels.shape[1])))
+            found.append(_run_dlib(pixels, scale if thorough else scale / 2, (0, 0), 0.0))
+        return found
 
 
 def find_near(pixels: np.ndarray, box: Box, reach: float) -> list[Box]:
@@ -143,12 +132,11 @@ def find_near(pixels: np.ndarray, box: Box, reach: float) -> list[Box]:
         box: Box of the face in an adjacent frame.
         reach: Width of the search window divided by the width of the box, above 1.
 
-    Returns:
-        The boxes found in the window; one of them may be the face.
-
     Example:
-        >>> len(find_near(pixels, Box(179, 83, 266, 170, 1.0), reach=1.7))
-        1
+        >>> photograph = cv2.imread("photograph.png", cv2.IMREAD_COLOR_RGB)
+        >>> [box] = find_near(photograph, Box(170, 80, 257, 167, 1.0), reach=1.7)
+        >>> box.left, box.top
+        (177, 77)
     """
     half = reach * box.width / 2
     x, y = box.center
@@ -165,27 +153,33 @@ def _run_dlib(
     """Detect at one scale; `origin` is the position of the pixels in the frame."""
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
     if scale != 1:
-        shape = tuple(max(round(side * scale), 1) for side in grey.shape[::-1])
+        shape = [max(round(side * scale), 1) for side in grey.shape[::-1]]
         interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
         grey = cv2.resize(grey, shape, interpolation=interpolation)
     rectangles, scores, _ = _dlib_detector().run(grey, 0, min_score)
-    return [
-        Box(
-            round(r.left() / scale) + origin[0],
-            round(r.top() / scale) + origin[1],
-            round(r.right() / scale) + origin[0],
-            round(r.bottom() / scale) + origin[1],
-            float(score),
+    boxes = []
+    for r, score in zip(rectangles, scores, strict=True):
+        left, top, right, bottom = (
+            round(edge / scale) for edge in (r.left(), r.top(), r.right(), r.bottom())
         )
-        for r, score in zip(rectangles, scores, strict=True)
-    ]
+        x, y = origin
+        boxes.append(Box(left + x, top + y, right + x, bottom + y, float(score)))
+    return boxes
+
+
+def import_dlib() -> Any:
+    """Import dlib, a compiled module without types, on first use.
+
+    Example:
+        >>> import_dlib().rectangle(1, 2, 3, 4).width()
+        3
+    """
+    return importlib.import_module("dlib")
 
 
 @functools.cache
-def _dlib_detector():
-    import dlib
-
-    return dlib.get_frontal_face_detector()
+def _dlib_detector() -> Any:
+    return import_dlib().get_frontal_face_detector()
 
 
 class MtcnnDetector:
@@ -201,31 +195,28 @@ class MtcnnDetector:
         if scale < 1:
             shape = max(round(width * scale), 1), max(round(height * scale), 1)
             frames = [cv2.resize(frame, shape, interpolation=cv2.INTER_AREA) for frame in frames]
+        # Its min_face_size stays at 20: with larger values its image pyramid becomes smaller than
+        # the input of the network (1.0.0).
         return [
-            [_to_square(*(x / scale for x in face["box"]), face["confidence"]) for face in faces]
-            for faces in _run_mtcnn(list(frames))
+            [_to_square([x / scale for x in face["box"]], face["confidence"]) for face in faces]
+            for faces in _mtcnn_detector().detect_faces(list(frames))
         ]
 
 
 @functools.cache
-def _mtcnn_detector():
+def _mtcnn_detector() -> Any:
     from mtcnn import MTCNN
 
     return MTCNN()
 
 
-def _run_mtcnn(frames: list[np.ndarray]) -> list[list[dict]]:
-    # Its min_face_size stays at 20: with larger values its image pyramid becomes smaller than the
-    # input of the network (1.0.0).
-    return _mtcnn_detector().detect_faces(frames)
-
-
-def _to_square(left: float, top: float, width: float, height: float, score: float) -> Box:
+def _to_square(box: list[float], score: float) -> Box:
     """Convert MTCNN's rectangle to the square that dlib would return.
 
     On 37 portraits that both detected, the width of dlib's square was 0.83 of the height of the
     rectangle (standard deviation 0.03), and its centre 0.075 of the height lower.
     """
+    left, top, width, height = box
     half = 0.83 * height / 2
     x, y = left + width / 2, top + 0.575 * height
     return Box(round(x - half), round(y - half), round(x + half), round(y + half), float(score))

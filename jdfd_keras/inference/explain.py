@@ -1,11 +1,8 @@
-"""Explanations of a detector: class-activation maps, and the residual of its decoder.
-
-Takes a keras.Model and faces; returns maps of the size of the faces and keeps only the maps in
-memory. Independent of files and drawing.
-"""
+"""Explanations of a detector: class-activation maps, and the residual of its decoder."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,20 +16,15 @@ LOGIT = "classifier_logit"
 
 @dataclass(frozen=True, eq=False)
 class Explanation(Result):
-    """Maps of n faces, in their order.
+    """Maps of n faces, in their order."""
 
-    Attributes:
-        cam: float32[n, size, size], class-activation map: contributions to the fake score in
-            0..1, where 1 is the largest contribution in that face, to fake or to real. All 0 if
-            nothing contributes to fake.
-        residual: float32[n, size, size], mean over the channels of |face - reconstruction|, both
-            scaled to -1..1; None without a decoder.
-        reconstruction: float32[n, size, size, 3], linear output of the decoder, not clipped to
-            -1..1; None without a decoder.
-    """
-
+    # float32[n, size, size], class-activation map: contributions to the fake score in 0..1, where 1
+    # is the largest contribution in that face, to fake or to real. All 0 if none is to fake.
     cam: np.ndarray
+    # float32[n, size, size], mean over the channels of |face - reconstruction|, both scaled to
+    # -1..1; None without a decoder.
     residual: np.ndarray | None
+    # float32[n, size, size, 3], linear output of the decoder, not clipped to -1..1.
     reconstruction: np.ndarray | None
 
 
@@ -53,40 +45,45 @@ def explain_faces(model: keras.Model, faces: np.ndarray, *, batch_size: int = 32
         model: A detector of `build_detector`, built or loaded; it is not changed.
         faces: uint8 or float[n, size, size, 3], pixel values in 0..255; n may be 0. Pass many
             faces in one call, since each call traces the model again.
-        batch_size: Faces per forward pass; at least 1.
-
-    Returns:
-        The maps in the order of the faces.
-
-    Raises:
-        ValueError: If the model is not such a detector, the faces do not have its input size or
-            are not in 0..255, or `batch_size` is below 1.
-
-    Example:
-        >>> explain_faces(model, np.zeros((2, 299, 299, 3), np.uint8)).cam.shape
-        (2, 299, 299)
+        batch_size: Faces per forward pass.
 
     Reference:
         Selvaraju et al.: "Grad-CAM" (2017), https://arxiv.org/abs/1610.02391.
         Draelos, Carin: "Use HiResCAM instead of Grad-CAM" (2020),
         https://arxiv.org/abs/2011.08891.
+
+    Example:
+        >>> import jdfd_keras as jk
+        >>> model = jk.load_run_model("run").model
+        >>> explain_faces(model, np.zeros((2, 71, 71, 3), np.uint8)).cam.shape
+        (2, 71, 71)
     """
-    _check_model(model)
+    cam_fn = make_cam_fn(model, reconstruct=True)
     _check_faces(model, faces)
     if batch_size < 1:
         raise ValueError(f"Expected batch_size >= 1; got {batch_size}. Try the default.")
-    explain = _make_forward_pass(model)
-    shape = faces.shape[:3]
-    cam = np.empty(shape, np.float32)
-    has_decoder = "reconstruction" in model.output
-    residual = np.empty(shape, np.float32) if has_decoder else None
-    reconstruction = np.empty(faces.shape, np.float32) if has_decoder else None
+
+    def explain(image: tf.Tensor) -> dict[str, tf.Tensor]:
+        outputs = cam_fn(image)
+        cam = tf.expand_dims(outputs["cam"], -1)
+        resized = tf.image.resize(cam, model.input_shape[1:3])
+        return outputs | {"cam": tf.squeeze(resized, -1)}
+
+    pixels = tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)
+    # The concrete function: a new tf.function per call warns of retracing from the fifth call on.
+    traced: Any = tf.function(explain, input_signature=[pixels])
+    concrete = traced.get_concrete_function()
+    cam = np.empty(faces.shape[:3], np.float32)
+    residual = reconstruction = None
+    if "reconstruction" in concrete.structured_outputs:
+        residual = np.empty(faces.shape[:3], np.float32)
+        reconstruction = np.empty(faces.shape, np.float32)
     for start in range(0, len(faces), batch_size):
         batch = slice(start, start + batch_size)
         image = np.asarray(faces[batch], np.float32)
-        outputs = explain(tf.constant(image))
+        outputs = concrete(tf.constant(image))
         cam[batch] = outputs["cam"]
-        if has_decoder:
+        if reconstruction is not None and residual is not None:
             reconstruction[batch] = outputs["reconstruction"]
             residual[batch] = np.abs(image / 127.5 - 1 - reconstruction[batch]).mean(axis=-1)
     return Explanation(cam, residual, reconstruction)
@@ -102,27 +99,32 @@ def make_cam_fn(
 
     Args:
         model: A detector, as for `explain_faces`.
-        reconstruct: Whether the function also returns the reconstruction, if the model has a
-            decoder.
+        reconstruct: Also return the reconstruction, if the model has a decoder.
 
     Returns:
         A function from float32[n, size, size, 3], pixel values in 0..255, to a dict of `cam`,
         float32[n, height, width], the map of `explain_faces` before it is resized, and
         `reconstruction` if requested.
 
-    Raises:
-        ValueError: If the model is not such a detector.
-
     Example:
-        >>> cam_fn = tf.function(make_cam_fn(model))
-        >>> cam_fn(tf.zeros((1, 299, 299, 3)))["cam"].shape
-        TensorShape([1, 10, 10])
+        >>> import jdfd_keras as jk
+        >>> cam_fn = tf.function(make_cam_fn(jk.load_run_model("run").model))
+        >>> cam_fn(tf.zeros((1, 71, 71, 3)))["cam"].shape
+        TensorShape([1, 3, 3])
     """
-    _check_model(model)
-    outputs = {name: model.get_layer(name).output for name in (LAST_CONVOLUTION, LOGIT)}
-    if reconstruct and "reconstruction" in model.output:
-        outputs["reconstruction"] = model.output["reconstruction"]
-    inner = keras.Model(model.input, outputs)
+    outputs: Any = model.output if isinstance(model.output, dict) else {}
+    missing = {LAST_CONVOLUTION, LOGIT} - {layer.name for layer in model.layers}
+    if "classification" not in outputs or missing:
+        raise ValueError(
+            f"Expected a model with the output 'classification' and the layers "
+            f"{LAST_CONVOLUTION!r} and {LOGIT!r}; got {model.name!r} with the outputs "
+            f"{model.output_names} and {len(model.layers)} layers, without {sorted(missing)}. "
+            "Pass a model of build_detector."
+        )
+    tensors = {name: model.get_layer(name).output for name in (LAST_CONVOLUTION, LOGIT)}
+    if reconstruct and "reconstruction" in outputs:
+        tensors["reconstruction"] = outputs["reconstruction"]
+    inner = keras.Model(model.input, tensors)
 
     def explain(image: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = inner(image, training=False)
@@ -136,31 +138,6 @@ def make_cam_fn(
         return outputs | {"cam": tf.math.divide_no_nan(tf.nn.relu(contribution), largest)}
 
     return explain
-
-
-def _make_forward_pass(model: keras.Model):
-    cam = make_cam_fn(model, reconstruct=True)
-
-    @tf.function(input_signature=[tf.TensorSpec((None, *model.input_shape[1:]), tf.float32)])
-    def explain(image):
-        outputs = cam(image)
-        resized = tf.image.resize(outputs["cam"][..., None], model.input_shape[1:3])[..., 0]
-        return outputs | {"cam": resized}
-
-    # The concrete function: a new tf.function per call warns of retracing from the fifth call on.
-    return explain.get_concrete_function()
-
-
-def _check_model(model: keras.Model) -> None:
-    layers = {layer.name for layer in model.layers}
-    outputs = model.output if isinstance(model.output, dict) else {}
-    if "classification" not in outputs or not {LAST_CONVOLUTION, LOGIT} <= layers:
-        raise ValueError(
-            f"Expected a model with the output 'classification' and the layers "
-            f"{LAST_CONVOLUTION!r} and {LOGIT!r}; got {model.name!r} with the outputs "
-            f"{model.output_names} and {len(layers)} layers, without "
-            f"{sorted({LAST_CONVOLUTION, LOGIT} - layers)}. Pass a model of build_detector."
-        )
 
 
 def _check_faces(model: keras.Model, faces: np.ndarray) -> None:

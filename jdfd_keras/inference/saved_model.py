@@ -2,21 +2,20 @@
 
 Takes the folder of one version; maps named input arrays to named output arrays. It restores
 through the version-1 session loader, as TensorFlow Serving does: a model that loads and runs here
-loads and runs there, which `tf.saved_model.load` does not guarantee. `write_warmup` and
-`read_warmup` write and read the warm-up requests of a version. Independent of HTTP and JSON.
+loads and runs there, which `tf.saved_model.load` does not guarantee. Independent of HTTP and JSON.
 """
 
 import contextlib
-import threading
+import functools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
-from tensorflow.core.framework import types_pb2
-from tensorflow_serving.apis import classification_pb2, predict_pb2, prediction_log_pb2
+from tensorflow_serving.apis import prediction_log_pb2
 
 from jdfd_keras.client.metadata import FILES
 from jdfd_keras.client.signatures import (
@@ -28,9 +27,16 @@ from jdfd_keras.client.signatures import (
     SERVING_DEFAULT,
     WARMUP_FILE,
     TensorInfo,
-    read_signature,
+    read_signatures,
 )
 from jdfd_keras.io.files import atomic_path
+
+# TensorFlow's Python code may raise any of them for a damaged model.
+_PYTHON_ERRORS = (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError)
+DAMAGED = (*_PYTHON_ERRORS, DecodeError, tf.errors.OpError)
+MAX_CALLABLES = 64  # cached, one for each set of outputs of a signature
+
+_PredictionLog: Any = prediction_log_pb2.PredictionLog  # pyright: ignore[reportAttributeAccessIssue]  # created at import
 
 
 def write_warmup(path: str | Path, name: str, size: int, *, has_decoder: bool) -> None:
@@ -40,19 +46,19 @@ def write_warmup(path: str | Path, name: str, size: int, *, has_decoder: bool) -
     one fails.
 
     Args:
-        path: The file, replaced if it exists; its folder is created.
+        path: The file; its folder is created.
         name: Model name of the requests.
         size: Width and height of the model's faces.
         has_decoder: Whether the model has the signature `reconstruct`.
 
     Example:
-        >>> write_warmup("1/assets.extra/tf_serving_warmup_requests", "m", 299, has_decoder=True)
+        >>> write_warmup("requests/warmup", "detector", 71, has_decoder=False)
+        >>> [name for name, _ in read_warmup("requests/warmup")]
+        ['serving_default', 'faces', 'explain', 'metadata', 'classify']
     """
     face = np.full((1, size, size, 3), 127, np.uint8)
     encoded = tf.io.encode_png(face[0]).numpy()
-    example = tf.train.Example.FromString(serialize_example({"image/encoded": [encoded]}))
-
-    requests = {
+    requests: dict[str, dict[str, Any]] = {
         SERVING_DEFAULT: {"image_bytes": [encoded]},
         FACES: {"faces": face},
         EXPLAIN: {"faces": face},
@@ -62,26 +68,17 @@ def write_warmup(path: str | Path, name: str, size: int, *, has_decoder: bool) -
         requests[RECONSTRUCT] = {"faces": face}
     logs = []
     for signature, inputs in requests.items():
-        request = predict_pb2.PredictRequest()
-        request.model_spec.name = name
-        request.model_spec.signature_name = signature
-        for key, value in inputs.items():
-            request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
-        logs.append(
-            prediction_log_pb2.PredictionLog(
-                predict_log=prediction_log_pb2.PredictLog(request=request)
-            )
-        )
-    request = classification_pb2.ClassificationRequest()
-    request.model_spec.name = name
-    request.model_spec.signature_name = CLASSIFY
-    request.input.example_list.examples.append(example)
-    logs.append(
-        prediction_log_pb2.PredictionLog(
-            classify_log=prediction_log_pb2.ClassifyLog(request=request)
-        )
-    )
-
+        request = {
+            "model_spec": {"name": name, "signature_name": signature},
+            "inputs": {key: tf.make_tensor_proto(value) for key, value in inputs.items()},
+        }
+        logs.append(_PredictionLog(predict_log={"request": request}))
+    example = tf.train.Example.FromString(serialize_example({"image/encoded": [encoded]}))
+    request = {
+        "model_spec": {"name": name, "signature_name": CLASSIFY},
+        "input": {"example_list": {"examples": [example]}},
+    }
+    logs.append(_PredictionLog(classify_log={"request": request}))
     Path(path).parent.mkdir(exist_ok=True)
     with atomic_path(path) as unfinished, tf.io.TFRecordWriter(str(unfinished)) as writer:
         for log in logs:
@@ -89,21 +86,32 @@ def write_warmup(path: str | Path, name: str, size: int, *, has_decoder: bool) -
 
 
 def read_warmup(path: str | Path) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-    """Read the requests of a warm-up file, in their order.
-
-    Yields:
-        The name of a signature and its inputs.
+    """Read a warm-up file and yield the signature and the inputs of each request.
 
     Raises:
-        ValueError: If a record is neither a predict nor a classify request.
-        tf.errors.OpError: If the file is damaged or missing.
+        ValueError, tf.errors.OpError: If the file is missing, damaged or has other requests.
 
     Example:
-        >>> [name for name, _ in read_warmup("1/assets.extra/tf_serving_warmup_requests")][:2]
+        >>> requests = read_warmup(f"saved_models/detector/1/{WARMUP_FILE}")
+        >>> [name for name, _ in requests][:2]
         ['serving_default', 'faces']
     """
     for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
-        yield _read_request(prediction_log_pb2.PredictionLog.FromString(record))
+        log = _PredictionLog.FromString(record)
+        kind = log.WhichOneof("log_type")
+        if kind == "predict_log":
+            request = log.predict_log.request
+            inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
+        elif kind == "classify_log":
+            request = log.classify_log.request
+            examples = [one.SerializeToString() for one in request.input.example_list.examples]
+            inputs = {"inputs": np.array(examples, object)}
+        else:
+            raise ValueError(
+                f"Expected a predict or classify request in the warm-up file; got {kind}. "
+                "Export the model again with `jdfd-keras export`."
+            )
+        yield request.model_spec.signature_name, inputs
 
 
 def serialize_example(features: dict[str, list]) -> bytes:
@@ -116,51 +124,16 @@ def serialize_example(features: dict[str, list]) -> bytes:
         >>> len(serialize_example({"image/encoded": [b"abc"]}))
         28
     """
-    example = tf.train.Example()
+    feature = {}
     for name, values in features.items():
-        feature = example.features.feature[name]
-        if values and isinstance(values[0], bytes):
-            feature.bytes_list.value.extend(values)
-        elif values and isinstance(values[0], int):
-            feature.int64_list.value.extend(values)
-        else:
-            feature.float_list.value.extend(values)
-    return example.SerializeToString()
+        kind = "float_list"
+        if values and isinstance(values[0], (bytes, int)):
+            kind = "bytes_list" if isinstance(values[0], bytes) else "int64_list"
+        feature[name] = {kind: {"value": values}}
+    return tf.train.Example(features={"feature": feature}).SerializeToString()
 
 
-def _read_request(log) -> tuple[str, dict[str, np.ndarray]]:
-    kind = log.WhichOneof("log_type")
-    if kind == "predict_log":
-        request = log.predict_log.request
-        inputs = {name: tf.make_ndarray(tensor) for name, tensor in request.inputs.items()}
-    elif kind == "classify_log":
-        request = log.classify_log.request
-        examples = request.input.example_list.examples
-        inputs = {"inputs": np.array([example.SerializeToString() for example in examples], object)}
-    else:
-        raise ValueError(
-            f"Expected a predict or classify request in the warm-up file; got {kind}. "
-            "Export the model again with `jdfd-keras export`."
-        )
-    return request.model_spec.signature_name, inputs
-
-
-# Errors of a damaged model: TensorFlow's Python code may raise any of them.
-DAMAGED = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    AttributeError,
-    RuntimeError,
-    DecodeError,
-    tf.errors.OpError,
-)
-# Limit of cached callables, one for each set of outputs of a signature.
-MAX_CALLABLES = 64
-
-
-class SavedModelEngine:
+class SavedModelEngine(contextlib.AbstractContextManager):
     """One version of a model in memory; safe to call from many threads at once.
 
     Attributes:
@@ -170,18 +143,12 @@ class SavedModelEngine:
 
     Example:
         >>> with SavedModelEngine("saved_models/detector/1") as engine:
-        ...     scores = engine.run("faces", {"faces": np.zeros((2, 299, 299, 3), np.uint8)})
+        ...     engine.run("faces", {"faces": np.zeros((2, 71, 71, 3), np.uint8)})["scores"].shape
+        (2,)
     """
 
     def __init__(self, path: str | Path):
-        """Load a version.
-
-        Args:
-            path: The folder with saved_model.pb.
-
-        Raises:
-            OSError: If it cannot be loaded.
-        """
+        """Load the version of a folder with saved_model.pb, or raise an OSError."""
         self.path = Path(path)
         graph = tf.Graph()
         self._session = tf.compat.v1.Session(graph=graph)
@@ -201,9 +168,7 @@ class SavedModelEngine:
                 )
                 for name, definition in meta_graph.signature_def.items()
             }
-            self.signatures = {
-                name: read_signature(self._definitions[name]) for name in self.signature_defs
-            }
+            self.signatures = read_signatures(self._definitions)
         except DAMAGED as error:
             self._session.close()
             lines = str(error).splitlines() or [type(error).__name__]
@@ -211,11 +176,7 @@ class SavedModelEngine:
                 f"Expected {path} to be a SavedModel with the tag 'serve'; got "
                 f"'{lines[0]}'. Export it again with `jdfd-keras export`."
             ) from error
-        self._callables = {}
-        self._lock = threading.Lock()
-
-    def __enter__(self):
-        return self
+        self._callable = functools.lru_cache(MAX_CALLABLES)(self._make_callable)
 
     def __exit__(self, *_):
         self.close()
@@ -227,7 +188,7 @@ class SavedModelEngine:
     def run(
         self, name: str, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
-        """Call one signature.
+        """Call one signature and return an array for each output, in its order.
 
         Args:
             name: Name of the signature.
@@ -235,15 +196,17 @@ class SavedModelEngine:
                 array of bytes.
             outputs: Outputs to return, and to compute; all if None or empty.
 
-        Returns:
-            An array for each output, in the order of the signature.
-
         Raises:
             KeyError: If the signature, an input or an output is missing.
-            ValueError: If an array does not have the shape of the signature.
-            tf.errors.OpError: If the model rejects the values.
+            ValueError, tf.errors.OpError: If the model rejects the arrays.
+
+        Example:
+            >>> with SavedModelEngine("saved_models/detector/1") as engine:
+            ...     engine.run("metadata", {"names": np.array([b"model.json"], object)})["contents"]
+            array([b'{"name": "detector", "version": 1, ...}'], dtype=object)
         """
-        function, input_names, output_names = self._callable(name, outputs)
+        requested = frozenset(outputs or self.signatures[name].outputs)
+        function, input_names, output_names = self._callable(name, requested)
         values = [inputs[input_name] for input_name in input_names]
         infos = {output: self.signatures[name].outputs[output] for output in output_names}
         if all(np.shape(value)[:1] == (0,) for value in values) and all(
@@ -264,13 +227,12 @@ class SavedModelEngine:
         return self._definitions
 
     def replay_warmup(self) -> Iterator[tuple[str, dict[str, np.ndarray]]]:
-        """Run the warm-up requests stored with the model, in their order.
+        """Run the stored warm-up requests, if any, and yield their signatures and outputs.
 
-        Yields:
-            The name of the signature and its outputs, for each request; nothing if there are none.
-
-        Raises:
-            OSError: If a request fails.
+        Example:
+            >>> with SavedModelEngine("saved_models/detector/1") as engine:
+            ...     [name for name, outputs in engine.replay_warmup()][:2]
+            ['serving_default', 'faces']
         """
         path = self.path / WARMUP_FILE
         try:
@@ -284,30 +246,23 @@ class SavedModelEngine:
                 "Export the model again with `jdfd-keras export`."
             ) from error
 
-    def _callable(self, name: str, outputs: Sequence[str] | None):
+    def _make_callable(self, name: str, requested: frozenset[str]):
         # One callable fetches one set of outputs of a signature: the session prunes its graph to
         # them, so that a score never runs the decoder.
-        signature = self.signatures[name]
-        requested = frozenset(outputs or signature.outputs)
-        if unknown := requested - signature.outputs.keys():
+        if unknown := requested - self.signatures[name].outputs.keys():
             raise KeyError(min(unknown))
-        with self._lock:
-            if (name, requested) not in self._callables:
-                if len(self._callables) >= MAX_CALLABLES:
-                    self._callables.pop(next(iter(self._callables)))
-                definition = self._definitions[name]
-                fetched = [output for output in definition["outputs"] if output in requested]
-                function = self._session.make_callable(
-                    [definition["outputs"][output]["name"] for output in fetched],
-                    feed_list=[info["name"] for info in definition["inputs"].values()],
-                )
-                self._callables[name, requested] = (function, tuple(definition["inputs"]), fetched)
-            return self._callables[name, requested]
+        definition = self._definitions[name]
+        fetched = [output for output in definition["outputs"] if output in requested]
+        function = self._session.make_callable(
+            [definition["outputs"][output]["name"] for output in fetched],
+            feed_list=[info["name"] for info in definition["inputs"].values()],
+        )
+        return function, tuple(definition["inputs"]), fetched
 
 
 def _make_empty(info: TensorInfo) -> np.ndarray:
-    dtype = tf.as_dtype(types_pb2.DataType.Value(f"DT_{info.dtype.upper()}")).as_numpy_dtype
-    return np.zeros((0, *(size or 0 for size in info.shape[1:])), dtype)
+    dtype = tf.as_dtype(info.dtype).as_numpy_dtype
+    return np.zeros((0, *(size or 0 for size in (info.shape or ())[1:])), dtype)
 
 
 @contextlib.contextmanager

@@ -22,66 +22,42 @@ MIN_TRACK_CONFIDENCE = 0.2
 
 @dataclass(frozen=True)
 class Segment(Result):
-    """Consecutive faces of one track.
+    """Consecutive faces of one track."""
 
-    Attributes:
-        start_s: Time of the first face, in seconds.
-        end_s: Time of the last face, in seconds.
-        score: Mean P(fake).
-    """
-
-    start_s: float
-    end_s: float
-    score: float
+    start_s: float  # time of the first face
+    end_s: float  # time of the last face
+    score: float  # mean P(fake)
 
 
 @dataclass(frozen=True)
 class FaceScore(Result):
-    """Score of one face.
+    """Score of one face."""
 
-    Attributes:
-        frame_index: Position of the frame in the file, from 0.
-        time_s: Presentation time of the frame, in seconds.
-        track_id: Track of the face, from 0.
-        box: left, top, right, bottom in pixels of the frame.
-        score: P(fake).
-    """
-
-    frame_index: int
-    time_s: float
-    track_id: int
-    box: tuple[int, int, int, int]
-    score: float
+    frame_index: int  # position of the frame in the file, from 0
+    time_s: float  # presentation time of the frame
+    track_id: int  # track of the face, from 0
+    box: tuple[int, int, int, int]  # left, top, right, bottom in pixels of the frame
+    score: float  # P(fake)
 
 
 @dataclass(frozen=True)
 class TrackScore(Result):
     """Score and verdict of one track.
 
-    Attributes:
-        track_id: Identifier of the track in the file, from 0.
-        num_faces: Faces of the track.
-        confidence: Mean score of the detector, on its own scale; near 0 the track may not be a
-            face.
-        is_reliable: Whether the file's verdict uses the track: its confidence, or that of none of
-            the tracks, is high enough.
-        start_s: Time of the first face, in seconds.
-        end_s: Time of the last face, in seconds.
-        score: Mean P(fake) of the faces.
-        verdict: `fake`, `real` or `uncertain`. A track that is real by its mean is uncertain if
-            it has a fake segment, unless one threshold separates real from fake.
-        segment: The fake segment of a track that is real by its mean; None if there is none.
+    A track that is real by its mean is uncertain if it has a fake segment, unless one threshold
+    separates real from fake.
     """
 
-    track_id: int
+    track_id: int  # in the file, from 0
     num_faces: int
-    confidence: float
+    confidence: float  # mean detector score, on its own scale; near 0 it may not be a face
+    # Whether the file's verdict uses the track: its confidence, or that of none, is high enough.
     is_reliable: bool
-    start_s: float
-    end_s: float
-    score: float
-    verdict: str
-    segment: Segment | None = None
+    start_s: float  # time of the first face
+    end_s: float  # time of the last face
+    score: float  # mean P(fake) of the faces
+    verdict: str  # `fake`, `real` or `uncertain`
+    segment: Segment | None = None  # the fake segment, if it is real by its mean
 
     @property
     def is_uncertain_by_segment(self) -> bool:
@@ -126,18 +102,16 @@ def find_fake_segment(time_s: np.ndarray, scores: np.ndarray, limit: float) -> S
 def score_tracks(
     faces: Sequence[Face], scores: np.ndarray, thresholds: Calibration
 ) -> tuple[TrackScore, ...]:
-    """Compute the score and the verdict of each track.
+    """Compute the score and the verdict of each track, in the order of their identifiers.
 
     Args:
         faces: Faces of one file, in its order.
         scores: float64[n], P(fake) of the faces.
         thresholds: Scores from which a track is uncertain, and fake.
 
-    Returns:
-        The tracks, by their identifiers.
-
     Example:
-        >>> faces = extract_faces("a.mp4", FaceOptions()).faces
+        >>> import jdfd_keras as jk
+        >>> faces = jk.extract_faces("video.mp4", jk.FaceOptions(frames_per_video=4)).faces
         >>> score_tracks(faces, np.full(len(faces), 0.9), Calibration())[0].verdict
         'fake'
     """
@@ -146,7 +120,7 @@ def score_tracks(
     time_s = np.array([face.time_s for face in faces])
     masks = {track_id: owner == track_id for track_id in np.unique(owner).tolist()}
     confidence = {key: float(detector_score[mask].mean()) for key, mask in masks.items()}
-    is_confident = {key: value >= MIN_TRACK_CONFIDENCE for key, value in confidence.items()}
+    all_count = max(confidence.values(), default=0.0) < MIN_TRACK_CONFIDENCE
     tracks = []
     for track_id, mask in masks.items():
         score = float(scores[mask].mean())
@@ -160,7 +134,7 @@ def score_tracks(
                 track_id=track_id,
                 num_faces=int(mask.sum()),
                 confidence=confidence[track_id],
-                is_reliable=is_confident[track_id] or not any(is_confident.values()),
+                is_reliable=all_count or confidence[track_id] >= MIN_TRACK_CONFIDENCE,
                 start_s=float(time_s[mask].min()),
                 end_s=float(time_s[mask].max()),
                 score=score,
@@ -174,17 +148,14 @@ def score_tracks(
 def choose_top_faces(
     faces: Sequence[FaceScore], reliable_ids: set[int], duration_s: float, count: int
 ) -> tuple[int, ...]:
-    """Find the faces with the highest scores, those of one track spread over the file.
+    """Return the positions of the highest scores, those of one track spread over the file.
 
     Args:
         faces: Faces of one file, in its order.
         reliable_ids: Tracks to choose from.
         duration_s: Duration of the file in seconds. Faces of one track are at least a fraction
             1 / (4 * count) of it apart, since neighbouring frames look the same.
-        count: Faces to return, at most.
-
-    Returns:
-        Positions in `faces`, by decreasing score.
+        count: Most positions to return, by decreasing score.
 
     Example:
         >>> faces = [FaceScore(i, i / 10, 0, (0, 0, 9, 9), i / 10) for i in range(10)]

@@ -1,7 +1,6 @@
 """Verdict on a file, from the mean score of the faces of each track.
 
-Takes the faces of a video or image and a predictor; returns a Verdict, and sentences about it.
-Independent of processes, folders and pages.
+Takes the faces of a video or image and a predictor; returns a Verdict, and phrases about it.
 """
 
 import dataclasses
@@ -26,65 +25,44 @@ NUM_TOP_FACES = PredictRuntime.explain
 
 @dataclass(frozen=True)
 class FileExtraction:
-    """Faces of one file.
-
-    Attributes:
-        extraction: The faces.
-        duration_s: Duration by the header, and at least the time of the last face; 0 for an image.
-        sha256: SHA-256 of the file.
-    """
+    """Faces of one file."""
 
     extraction: Extraction
-    duration_s: float
-    sha256: str
+    duration_s: float  # by the header, and at least the time of the last face; 0 for an image
+    sha256: str  # of the file
 
 
 @dataclass(frozen=True)
 class Verdict(Result):
     """Verdict on one file, and the evidence for it.
 
-    Attributes:
-        path: Path of the file.
-        sha256: SHA-256 of the file.
-        verdict: `fake`, `uncertain`, `real` or, if no face was found, `no face`.
-        score: Score of the most suspicious reliable track: one fake face makes a file fake. None
-            without a face.
-        uncertain_from: Scores below it are real.
-        uncertain_to: Scores at or above it are fake; in between they are uncertain.
-        num_frames: Sampled frames.
-        duration_s: Duration in seconds; 0 for an image.
-        width: Width of a frame in pixels.
-        height: Height of a frame in pixels.
-        tracks: Tracks, in order of appearance.
-        faces: Faces, in the order of the file.
-        top_faces: Positions in `faces` of the highest scores of reliable tracks, in decreasing
-            order, those of one track spread over the file.
-        warnings: Sentences about defects of the file and fake segments of its tracks.
-        analysed_at: UTC time of the verdict in ISO format; "" if it was not recorded.
-        file_bytes: Size of the file; None if it was not recorded.
-
     Example:
-        >>> verdict = predict_file("suspect.mp4", load_predictor("saved_models/detector"))
-        >>> verdict.verdict, verdict.most_suspicious_track.track_id
-        ('fake', 0)
+        >>> import jdfd_keras as jk
+        >>> verdict = jk.predict_file("video.mp4", jk.load_predictor("saved_models/detector"))
+        >>> verdict.verdict == verdict.most_suspicious_track.verdict
+        True
     """
 
     path: str
-    sha256: str
-    verdict: str
+    sha256: str  # of the file
+    verdict: str  # `fake`, `uncertain`, `real` or `no face`
+    # Score of the most suspicious reliable track: one fake face makes a file fake. None without a
+    # face.
     score: float | None
-    uncertain_from: float
-    uncertain_to: float
-    num_frames: int
-    duration_s: float
-    width: int
+    uncertain_from: float  # scores below it are real
+    uncertain_to: float  # scores at or above it are fake; in between they are uncertain
+    num_frames: int  # sampled frames
+    duration_s: float  # 0 for an image
+    width: int  # of a frame in pixels
     height: int
-    tracks: tuple[TrackScore, ...]
-    faces: tuple[FaceScore, ...]
+    tracks: tuple[TrackScore, ...]  # in order of appearance
+    faces: tuple[FaceScore, ...]  # in the order of the file
+    # Positions in `faces` of the highest scores of reliable tracks, in decreasing order, those of
+    # one track spread over the file.
     top_faces: tuple[int, ...]
-    warnings: tuple[str, ...]
-    analysed_at: str = ""
-    file_bytes: int | None = None
+    warnings: tuple[str, ...]  # sentences about defects of the file and fake segments
+    analysed_at: str = ""  # UTC time of the verdict in ISO format, if it was recorded
+    file_bytes: int | None = None  # size of the file, if it was recorded
 
     @property
     def thresholds(self) -> Calibration:
@@ -116,41 +94,26 @@ class Verdict(Result):
 
 @dataclass(frozen=True)
 class Provenance(Result):
-    """Model, options and thresholds that verdicts were made with.
+    """Model, options and thresholds that verdicts were made with."""
 
-    Attributes:
-        model: Name of the model.
-        version: Its version; 0 if it was not exported.
-        digest: SHA-256 of its weights.
-        where: Its path or URL.
-        jdfd_keras: Version of this package.
-        faces: Face options.
-        uncertain_from: Scores below it are real.
-        uncertain_to: Scores at or above it are fake.
-        thresholds: Source of these: `calibrated`, a given `threshold`, or `0.5`, the default.
-        calibration: Calibration of the model; None if it has none.
-    """
-
-    model: str
-    version: int
-    digest: str
-    where: str
-    jdfd_keras: str
+    model: str  # name of the model
+    version: int  # of the model; 0 if it was not exported
+    digest: str  # SHA-256 of its weights
+    where: str  # its path or URL
+    jdfd_keras: str  # version of this package
     faces: FaceOptions
-    uncertain_from: float
-    uncertain_to: float
-    thresholds: str
-    calibration: Calibration | None = None
+    uncertain_from: float  # scores below it are real
+    uncertain_to: float  # scores at or above it are fake
+    thresholds: str  # their source: `calibrated`, a given `threshold`, or `0.5`, the default
+    calibration: Calibration | None = None  # of the model, if it has one
 
 
 def choose_faces(metadata: ModelMetadata, options: PredictOptions) -> FaceOptions:
     """Return the face options of the model with the requested frames and tracks.
 
-    Raises:
-        ValueError: If an option is out of range.
-
     Example:
-        >>> choose_faces(predictor.metadata, PredictOptions(frames_per_video=8)).frames_per_video
+        >>> metadata = ModelMetadata(FaceOptions(face_size=71), None, "detector", 1, "ab")
+        >>> choose_faces(metadata, PredictOptions(frames_per_video=8)).frames_per_video
         8
     """
     requested = {name: getattr(options, name) for name in ("frames_per_video", "every", "tracks")}
@@ -164,11 +127,9 @@ def decision_thresholds(metadata: ModelMetadata, options: PredictOptions) -> Cal
 
     Only the thresholds are used: a predictor calibrates its own scores.
 
-    Raises:
-        ValueError: If the threshold is out of range.
-
     Example:
-        >>> decision_thresholds(predictor.metadata, PredictOptions(threshold=0.7)).uncertain_to
+        >>> metadata = ModelMetadata(FaceOptions(face_size=71), None, "detector", 1, "ab")
+        >>> decision_thresholds(metadata, PredictOptions(threshold=0.7)).uncertain_to
         0.7
     """
     calibration = metadata.calibration or Calibration()
@@ -195,12 +156,11 @@ def judge(
         thresholds: Scores from which a track is uncertain, and fake.
         num_top_faces: Most top faces to choose.
 
-    Raises:
-        OSError: If the predictor's server cannot be reached.
-        ValueError: If a score is not a number from 0 to 1.
-
     Example:
-        >>> judge("a.mp4", extract_file("a.mp4", FaceOptions()), predictor, Calibration()).verdict
+        >>> import jdfd_keras as jk
+        >>> found = jk.extract_faces("video.mp4", FaceOptions(frames_per_video=4, face_size=71))
+        >>> file = FileExtraction(found, duration_s=1.0, sha256="ab")
+        >>> judge("video.mp4", file, lambda crops: np.full(len(crops), 0.9), Calibration()).verdict
         'fake'
     """
     extraction = file.extraction
@@ -248,7 +208,8 @@ def _score_faces(faces: Sequence[Face], score: Callable[[np.ndarray], np.ndarray
 
 
 def _to_face_score(face: Face, score: float) -> FaceScore:
-    box = tuple(int(edge) for edge in face.box[:4])
+    left, top, right, bottom = (int(edge) for edge in face.box[:4])
+    box = (left, top, right, bottom)
     return FaceScore(int(face.frame_index), float(face.time_s), face.track_id, box, score)
 
 
@@ -264,7 +225,9 @@ def describe_verdict(verdict: Verdict) -> str:
     """Return the verdict with its score, or with the fake segment that makes it uncertain.
 
     Example:
-        >>> describe_verdict(verdict)
+        >>> import jdfd_keras as jk
+        >>> verdict = jk.predict_file("video.mp4", jk.load_predictor("saved_models/detector"))
+        >>> describe_verdict(dataclasses.replace(verdict, verdict="fake", score=0.9712))
         'Fake, score 0.971'
     """
     if verdict.verdict == NO_FACE:
@@ -276,25 +239,25 @@ def describe_verdict(verdict: Verdict) -> str:
 
 
 def describe_segment(track: TrackScore) -> str:
-    """Return the score and the times of the fake segment of a track.
+    """Return the score and the times of the fake segment of a track, which has one.
 
     Example:
-        >>> describe_segment(verdict.most_suspicious_track)
+        >>> from jdfd_keras.inference.tracks import Segment
+        >>> track = TrackScore(0, 12, 0.9, True, 0.0, 8.0, 0.3, "uncertain", Segment(4, 6, 0.9))
+        >>> describe_segment(track)
         'track 0 scores 0.900 from 4.0 to 6.0 s'
     """
-    segment = track.segment
-    return (
-        f"track {track.track_id} scores {segment.score:.3f} from {segment.start_s:.1f} to "
-        f"{segment.end_s:.1f} s"
-    )
+    assert track.segment is not None
+    score, start_s, end_s = track.segment.score, track.segment.start_s, track.segment.end_s
+    return f"track {track.track_id} scores {score:.3f} from {start_s:.1f} to {end_s:.1f} s"
 
 
 def low_confidence_note(track: TrackScore) -> str:
     """Return a note behind the name of a track that may not be a face; "" if it is reliable.
 
     Example:
-        >>> f"track 1{low_confidence_note(verdict.tracks[1])}"
-        'track 1, possibly not a face'
+        >>> low_confidence_note(TrackScore(1, 12, 0.1, False, 0.0, 8.0, 0.3, "real"))
+        ', possibly not a face'
     """
     return "" if track.is_reliable else ", possibly not a face"
 
@@ -303,6 +266,9 @@ def describe_thresholds(verdict: Verdict) -> str:
     """Return the scores at which real ends and fake begins.
 
     Example:
+        >>> import jdfd_keras as jk
+        >>> verdict = jk.predict_file("video.mp4", jk.load_predictor("saved_models/detector"))
+        >>> verdict = dataclasses.replace(verdict, uncertain_from=0.3, uncertain_to=0.8)
         >>> describe_thresholds(verdict)
         'real below 0.3, fake from 0.8'
     """

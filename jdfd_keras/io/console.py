@@ -1,7 +1,6 @@
 """Progress on stderr, so that stdout has only results; and numbers as text.
 
 On a terminal progress is a live bar; in a file or a pipe it is a plain line every few seconds.
-`import_tensorflow` hides TensorFlow's own messages to developers on stderr.
 """
 
 import atexit
@@ -9,12 +8,14 @@ import os
 import sys
 import tempfile
 import time
-import unicodedata
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, TypeVar
 
+if TYPE_CHECKING:
+    import rich.progress
+
+Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 10
-# Controls, direction marks, surrogates, line and paragraph separators.
-UNPRINTABLE = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
 def plural(count: int, noun: str) -> str:
@@ -28,18 +29,13 @@ def plural(count: int, noun: str) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Escape characters that move the cursor or end the line, and surrogates.
+    r"""Escape characters that move the cursor or end the line, surrogates and odd spaces.
 
     Example:
         >>> printable("a" + chr(10) + "b")
         'a\\nb'
     """
-    return "".join(
-        char.encode("unicode_escape").decode()
-        if unicodedata.category(char) in UNPRINTABLE
-        else char
-        for char in text
-    )
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 class Progress:
@@ -49,11 +45,13 @@ class Progress:
         description: The task, in a few words.
         total: Number of units.
         unit: Name of the units, in the plural.
-        done: Number of units done earlier; they do not count in the rate.
+        done: Number of units done earlier, which do not count in the rate.
 
     Example:
-        >>> progress = Progress("training", total=10, unit="epochs")
+        >>> progress = Progress("training", total=10, unit="epochs", done=2)
         >>> progress.advance(note="loss 0.5")
+        >>> progress.done
+        3
         >>> progress.close()
     """
 
@@ -72,8 +70,7 @@ class Progress:
         self.warm = self.warm or (now, self.done)
         if self.bar:
             rate = (self.done - self.warm[1]) / max(now - self.warm[0], 1e-9)
-            notes = f"{note}, {rate:.1f}/s" if note and rate else note
-            self.bar.update(self.bar.task_ids[0], completed=self.done, note=notes)
+            self._update_bar(f"{note}, {rate:.1f}/s" if note and rate else note)
         elif now - self.last_line > SECONDS_BETWEEN_LINES and self.warm[1] < self.done < self.total:
             self.last_line = now
             unit_s = (now - self.warm[0]) / (self.done - self.warm[1])
@@ -83,30 +80,29 @@ class Progress:
     def stop_clock(self, note: str) -> None:
         """Exclude the time from now on from the rate that `close` prints."""
         self.stopped = time.monotonic()
-        if self.bar:
-            self.bar.update(self.bar.task_ids[0], completed=self.done, note=note)
+        self._update_bar(note)
 
     def close(self, note: str = "") -> None:
         """Print the final line; call it whether or not the task finished."""
+        self._update_bar(note)
         if self.bar:
-            self.bar.update(self.bar.task_ids[0], completed=self.done, note=note)
             self.bar.stop()
         else:
             spent_s = (self.stopped or time.monotonic()) - self.started
             rate = (self.done - self.done_before) / max(spent_s, 1e-9)
             self._print(f"{spent_s:.0f} s, {rate:.1f}/s", note)
 
+    def _update_bar(self, note: str) -> None:
+        if self.bar:
+            self.bar.update(self.bar.task_ids[0], completed=self.done, note=note)
+
     def _print(self, *notes: str) -> None:
-        text = ", ".join(filter(None, notes))
-        print(
-            f"{self.description}: {self.done}/{self.total} {self.unit}, {text}",
-            file=sys.stderr,
-            flush=True,
-        )
+        parts = [f"{self.description}: {self.done}/{self.total} {self.unit}", *notes]
+        print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
 
 
-def track(items: Iterable, description: str, total: int, unit: str) -> Iterator:
-    """Yield items and show progress; the other arguments are those of Progress.
+def track(items: Iterable[Item], description: str, total: int, unit: str) -> Iterator[Item]:
+    """Yield items and show their progress.
 
     Example:
         >>> list(track("abc", "spelling", total=3, unit="letters"))
@@ -121,26 +117,14 @@ def track(items: Iterable, description: str, total: int, unit: str) -> Iterator:
         progress.close()
 
 
-def _start_bar(description: str, total: int, unit: str):
+def _start_bar(description: str, total: int, unit: str) -> "rich.progress.Progress":
+    from rich import progress
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
-    bar = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
+    bar = progress.Progress(
+        *("{task.description}", progress.BarColumn(bar_width=24), progress.MofNCompleteColumn()),
+        *(unit, progress.TimeElapsedColumn(), "left", progress.TimeRemainingColumn()),
+        "{task.fields[note]}",
         console=Console(stderr=True),
     )
     bar.add_task(description, total=total, note="")
@@ -157,7 +141,7 @@ def import_tensorflow() -> str:
 
     Example:
         >>> import_tensorflow()
-        'TensorFlow 2.21.0 on the CPU'
+        'TensorFlow 2... on ...'
     """
     with tempfile.TemporaryFile() as messages:
         sys.stderr.flush()

@@ -6,9 +6,12 @@ groups it was made with, so that other options are never mixed into it.
 
 import contextlib
 import dataclasses
+import glob
 import hashlib
 import json
 import os
+import time
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,30 +20,30 @@ OPTIONS = "options.json"
 FORMAT_VERSION = 1  # of run, data, result and export folders; raised when one changes
 _VERSION_KEY = "format_version"
 _UNFINISHED = ".unfinished-"  # hidden, so that no dataset layout lists it
+_ABANDONED_S = 3600  # no file takes longer to write than this after its last byte
 
 Options = TypeVar("Options")
 
 
 @contextlib.contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path next to `path`, which it replaces once the block succeeds.
+    """Yield a new path with the same suffix, which replaces `path` once the block succeeds.
 
-    Args:
-        path: The file to write, replaced if it exists; its folder must exist.
-
-    Yields:
-        Path to write to, with the same suffix. If the block raises, it is removed and `path`
-        is unchanged.
-
-    Raises:
-        OSError: If the file cannot be written.
+    If the block raises, the new file is removed and `path` is unchanged.
 
     Example:
-        >>> with atomic_path("report.json") as unfinished:
+        >>> with atomic_path("notes.json") as unfinished:
         ...     _ = unfinished.write_text("{}")
+        >>> Path("notes.json").read_text()
+        '{}'
     """
     path = Path(path)
-    unfinished = path.with_name(f"{_UNFINISHED}{path.name}")
+    # A name of its own, so that two writers of the same file do not mix. A killed one leaves it.
+    for left in path.parent.glob(f"{_UNFINISHED}????????-{glob.escape(path.name)}"):
+        with contextlib.suppress(FileNotFoundError):  # its writer has just finished
+            if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                left.unlink()
+    unfinished = path.with_name(f"{_UNFINISHED}{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         yield unfinished
         os.replace(unfinished, path)
@@ -51,8 +54,10 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 def write_text_atomically(path: str | Path, text: str) -> None:
     """Write a UTF-8 text file whole or not at all.
 
-    Raises:
-        OSError: If it cannot be written; an existing file is then unchanged.
+    Example:
+        >>> write_text_atomically("notes.txt", "one")
+        >>> Path("notes.txt").read_text()
+        'one'
     """
     with atomic_path(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
@@ -61,8 +66,10 @@ def write_text_atomically(path: str | Path, text: str) -> None:
 def sha256_of(path: str | Path) -> str:
     """Compute the SHA-256 of a file, as hexadecimal digits.
 
-    Raises:
-        OSError: If it cannot be read.
+    Example:
+        >>> write_text_atomically("abc.txt", "abc")
+        >>> sha256_of("abc.txt")[:16]
+        'ba7816bf8f01cfea'
     """
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -72,14 +79,18 @@ def init_folder(directory: str | Path, **groups: Any) -> None:
     """Create a folder with its options.json, or check that it was made with these options.
 
     Args:
-        directory: The folder; created if missing.
-        **groups: Frozen dataclasses by the name they are stored under, such as
-            `faces=FaceOptions()`.
+        directory: The folder.
+        **groups: Frozen dataclasses by the name they are stored under.
 
     Raises:
-        OSError: If it cannot be written.
-        ValueError: If the folder was made with other options or another format version, or
-            holds other files.
+        ValueError: If the folder has other options, another format version or other files.
+
+    Example:
+        >>> from jdfd_keras.options import FaceOptions
+        >>> init_folder("new_run", faces=FaceOptions())
+        >>> init_folder("new_run", faces=FaceOptions(margin=2.0))
+        Traceback (most recent call last):
+        ValueError: Expected the options that new_run was made with; got different ones (margin ...
     """
     directory = Path(directory)
     path = directory / OPTIONS
@@ -87,7 +98,8 @@ def init_folder(directory: str | Path, **groups: Any) -> None:
         check_same_options(path.read_text(encoding="utf-8"), directory, groups)
         return
     if directory.is_dir() and any(
-        entry.name != f"{_UNFINISHED}{OPTIONS}" for entry in directory.iterdir()
+        not (entry.name.startswith(_UNFINISHED) and entry.name.endswith(OPTIONS))
+        for entry in directory.iterdir()
     ):
         raise ValueError(
             f"Expected a new or empty folder, or one to resume; got {directory}, which holds "
@@ -103,37 +115,29 @@ def check_same_options(text: str, directory: str | Path, groups: dict[str, Any])
     Args:
         text: Content of its options.json.
         directory: The folder, for the message.
-        groups: Frozen dataclasses by the name they are stored under.
+        groups: As in `init_folder`; none to check only the format version.
 
     Raises:
         ValueError: If an option or the format version differs.
+
+    Example:
+        >>> check_same_options('{"format_version": 1}', "run", {})
     """
     stored = _parse_json(text, f"{directory}/{OPTIONS}")
-    requested = json.loads(to_json(groups))
-    del requested[_VERSION_KEY]
-    if damaged := [
-        group for group in requested.keys() & stored.keys() if type(stored[group]) is not dict
-    ]:
+    requested = _parse_json(to_json(groups), OPTIONS)
+    if invalid := [name for name in requested if not isinstance(stored.get(name), dict)]:
         raise ValueError(
-            f"Expected objects in {directory}/{OPTIONS}; got {stored[damaged[0]]!r} as "
-            f"{damaged[0]!r}. The file is damaged: restore it, or create its folder again."
+            f"Expected {directory} to have the options {', '.join(invalid)}; got a folder of "
+            f"another kind or a damaged {OPTIONS}, with {', '.join(stored) or 'none'}. Choose "
+            "another --out."
         )
-    if missing := [group for group in requested if group not in stored]:
-        raise ValueError(
-            f"Expected {directory} to have the options {', '.join(missing)}; got a folder of "
-            f"another kind, with {', '.join(stored)}. Choose another --out."
-        )
-    changed = [
-        f"{name} {stored.get(group, {}).get(name)!r} -> {value!r}"
-        for group, values in requested.items()
-        for name, value in values.items()
-        if stored.get(group, {}).get(name) != value
-    ]
-    changed += [
-        f"{name} {stored[group][name]!r} -> not an option here"
-        for group in requested.keys() & stored.keys()
-        for name in stored[group].keys() - requested[group].keys()
-    ]
+    changed = []
+    for group, values in requested.items():
+        for name in values | stored[group]:
+            old, new = stored[group].get(name), values.get(name)
+            if old != new:
+                shown = repr(new) if name in values else "not an option here"
+                changed.append(f"{name} {old!r} -> {shown}")
     if changed:
         raise ValueError(
             f"Expected the options that {directory} was made with; got different ones "
@@ -142,59 +146,47 @@ def check_same_options(text: str, directory: str | Path, groups: dict[str, Any])
 
 
 def save_options(path: str | Path, **groups: Any) -> None:
-    """Write option groups as JSON, one object per group, with the format version.
+    """Write frozen dataclasses of options as JSON, with the format version.
 
-    Args:
-        path: The file, replaced if it exists.
-        **groups: Frozen dataclasses of options, such as `faces=FaceOptions()`.
-
-    Raises:
-        OSError: If it cannot be written.
+    Example:
+        >>> from jdfd_keras.options import FaceOptions
+        >>> save_options("saved_options.json", faces=FaceOptions(face_size=71))
+        >>> load_options("saved_options.json", "faces", FaceOptions).face_size
+        71
     """
     write_text_atomically(path, to_json(groups))
 
 
 def load_options(path: str | Path, group: str, kind: type[Options]) -> Options:
-    """Read one option group.
-
-    Args:
-        path: A file that `save_options` wrote.
-        group: The name it is stored under, such as `faces`.
-        kind: Its dataclass, such as `FaceOptions`.
-
-    Returns:
-        An instance of `kind`.
+    """Read the option group that a file has under a name, as its dataclass `kind`.
 
     Raises:
         OSError: If the file does not exist.
         ValueError: If it is damaged, of another format version, or holds unknown options.
+
+    Example:
+        >>> from jdfd_keras.options import FaceOptions
+        >>> load_options("prepared/options.json", "faces", FaceOptions).face_size
+        71
     """
     stored = load_groups(path)
-    if group not in stored:
+    try:
+        values = stored[group].items()
+        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values})
+    except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(
             f"Expected {path} to hold the group {group!r} with the options of {kind.__name__}; got "
-            f"{', '.join(stored) or 'none'}. Its folder is of another kind: check the path."
-        )
-    try:
-        values = stored[group]
-        return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
-    except (AttributeError, TypeError) as error:
-        raise ValueError(
-            f"Expected {path} to hold the group {group!r} with the options of "
-            f"{kind.__name__}; got {error!r}. It was perhaps written by another version of "
-            "jdfd-keras: create it again with this one."
+            f"{error!r} in the groups {', '.join(stored) or 'none'}. Check the path; if it was "
+            "written by another version of jdfd-keras, create it again with this one."
         ) from error
 
 
 def load_groups(path: str | Path) -> dict[str, Any]:
-    """Read all option groups, as JSON has them, and check the format version.
+    """Read all option groups, as JSON has them; errors are those of `load_options`.
 
-    Args:
-        path: A file that `save_options` wrote.
-
-    Raises:
-        OSError: If the file does not exist.
-        ValueError: If it is damaged or of another format version.
+    Example:
+        >>> list(load_groups("prepared/options.json"))
+        ['faces', 'filters', 'prepare', 'split']
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -203,37 +195,22 @@ def load_groups(path: str | Path) -> dict[str, Any]:
             f"Expected the file {path}; got none. Check that its folder is complete, and was made "
             "by jdfd-keras."
         ) from error
-    groups = _parse_json(text, str(path))
-    del groups[_VERSION_KEY]
-    return groups
+    return _parse_json(text, str(path))
 
 
 def to_json(groups: dict[str, Any]) -> str:
-    """Return option groups as the text of an options.json."""
+    r"""Return option groups as the text of an options.json.
+
+    Example:
+        >>> to_json({})
+        '{\n  "format_version": 1\n}\n'
+    """
     plain = {name: dataclasses.asdict(group) for name, group in groups.items()}
     return json.dumps({_VERSION_KEY: FORMAT_VERSION} | plain, indent=2) + "\n"
 
 
-def check_format_version(options: dict[str, Any], path: str | Path) -> None:
-    """Check that a folder has the format that this version of the package reads.
-
-    Args:
-        options: Its parsed options.json.
-        path: The file, for the message.
-
-    Raises:
-        ValueError: If it has another format version, or none.
-    """
-    version = options.get(_VERSION_KEY)
-    if version != FORMAT_VERSION:
-        raise ValueError(
-            f"Expected {_VERSION_KEY} {FORMAT_VERSION} in {path}; got {version}. The folder was "
-            "made by another version of jdfd-keras: create it again with this one, or use the "
-            "version that made it."
-        )
-
-
 def _parse_json(text: str, path: str) -> dict[str, Any]:
+    """Parse the text of an options.json and check its format version."""
     try:
         options = json.loads(text)
         if not isinstance(options, dict):
@@ -243,5 +220,11 @@ def _parse_json(text: str, path: str) -> dict[str, Any]:
             f"Expected options as JSON in {path}; got '{error}'. The file is damaged: restore it, "
             "or create its folder again."
         ) from error
-    check_format_version(options, path)
+    version = options.pop(_VERSION_KEY, None)
+    if version != FORMAT_VERSION:
+        raise ValueError(
+            f"Expected {_VERSION_KEY} {FORMAT_VERSION} in {path}; got {version}. The folder was "
+            "made by another version of jdfd-keras: create it again with this one, or use the "
+            "version that made it."
+        )
     return options

@@ -1,8 +1,6 @@
 """Base class of all results, with conversion to JSON and back.
 
-A stage returns frozen dataclasses that inherit `Result`; `to_dict` makes them ready for
-`json.dumps`, `from_dict` reads them back, except those with pixels, which JSON omits. Independent
-of the contents of a result.
+A stage returns frozen dataclasses that inherit `Result`. Independent of the contents of a result.
 """
 
 import dataclasses
@@ -30,29 +28,21 @@ class Result:
     """
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as JSON-ready values, nested results as dicts.
+        """Return the fields as values for `json.dumps`.
 
         A field with `metadata={"json": False}`, such as an array of pixels, is omitted.
         """
-        return {
-            field.name: to_plain(getattr(self, field.name))
-            for field in dataclasses.fields(self)
-            if field.metadata.get("json", True)
-        }
+        return _to_plain(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Create a result from the output of `to_dict`.
-
-        Args:
-            values: One entry per field; fields with a default may be missing.
+        """Create a result from the output of `to_dict`; fields with a default may be missing.
 
         Raises:
             ValueError: If a field is missing or unknown, or `values` is not a dict.
         """
-        hints = _type_hints(cls)
         try:
-            return cls(**{name: _restore(hints[name], value) for name, value in values.items()})
+            return _create(cls, values)
         except (AttributeError, KeyError, TypeError) as error:
             raise ValueError(
                 f"Expected the fields of {cls.__name__}; got {error!r}. The file was perhaps "
@@ -60,16 +50,17 @@ class Result:
             ) from error
 
 
-def to_plain(value: Any) -> Any:
-    """Convert a value to JSON types: dataclasses to dicts, arrays and tuples to lists."""
-    if isinstance(value, Result):
-        return value.to_dict()
+def _to_plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
-        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+        return {
+            field.name: _to_plain(getattr(value, field.name))
+            for field in dataclasses.fields(value)
+            if field.metadata.get("json", True)
+        }
     if isinstance(value, dict):
-        return {str(key): to_plain(entry) for key, entry in value.items()}
+        return {str(key): _to_plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
-        return [to_plain(entry) for entry in value]
+        return [_to_plain(entry) for entry in value]
     if isinstance(value, Path):
         return str(value)
     return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
@@ -79,25 +70,23 @@ def to_plain(value: Any) -> Any:
 _type_hints = functools.cache(typing.get_type_hints)
 
 
+def _create(kind: type, values: dict[str, Any]) -> Any:
+    hints = _type_hints(kind)
+    return kind(**{name: _restore(hints[name], value) for name, value in values.items()})
+
+
 def _restore(hint: Any, value: Any) -> Any:
     """Convert a JSON value to the type of a field."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        if value is None:
-            return None
         kinds = [kind for kind in arguments if kind is not types.NoneType]
-        return _restore(kinds[0], value) if len(kinds) == 1 else value
+        return value if value is None or len(kinds) > 1 else _restore(kinds[0], value)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        if issubclass(hint, Result):
-            return hint.from_dict(value)
-        hints = _type_hints(hint)
-        return hint(**{name: _restore(hints[name], entry) for name, entry in value.items()})
-    if origin is tuple:
-        if len(arguments) == 2 and arguments[1] is Ellipsis:
-            return tuple(_restore(arguments[0], entry) for entry in value)
+        return hint.from_dict(value) if issubclass(hint, Result) else _create(hint, value)
+    if origin is tuple and arguments[1:] != (Ellipsis,):
         return tuple(map(_restore, arguments, value))
-    if origin is list:
-        return [_restore(arguments[0], entry) for entry in value]
+    if origin in (tuple, list):
+        return origin(_restore(arguments[0], entry) for entry in value)
     if origin is dict:
         return {_restore(arguments[0], key): _restore(arguments[1], e) for key, e in value.items()}
     return hint(value) if hint in (int, Path) and isinstance(value, str) else value

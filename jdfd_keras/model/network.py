@@ -1,9 +1,6 @@
 """The network: a shared Xception encoder with two branches, a classifier and a decoder.
 
-Takes ModelOptions; returns a functional keras.Model. Its encoder starts from random weights, from a
-file, or from the ImageNet weights that `fetch_imagenet_weights` finds in Keras' cache or downloads.
-Pure Keras 3 without TensorFlow calls, so it runs on every Keras backend. Independent of losses,
-training and the source of faces.
+Pure Keras 3 without TensorFlow calls, so it runs on every Keras backend.
 """
 
 import hashlib
@@ -12,6 +9,7 @@ import math
 import os
 import urllib.request
 from pathlib import Path
+from typing import cast
 
 import keras
 import numpy as np
@@ -30,17 +28,15 @@ ENCODER_STRIDE = 32  # Xception halves its input five times
 def fetch_imagenet_weights(timeout_s: float = 10) -> str:
     """Return the path of the ImageNet weights of Keras' Xception; download them once (84 MB).
 
-    Args:
-        timeout_s: Timeout of the server in seconds.
-
-    Returns:
-        Path in Keras' own cache, `~/.keras/models` or `KERAS_HOME/models`.
-
-    Raises:
-        OSError: If they are not in the cache and cannot be downloaded.
+    The path is in Keras' own cache, `~/.keras/models` or `KERAS_HOME/models`.
 
     Example:
-        >>> path = fetch_imagenet_weights()
+        >>> from unittest import mock
+        >>> with mock.patch.dict(os.environ, KERAS_HOME="empty"):
+        ...     fetch_imagenet_weights(timeout_s=1e-9)
+        Traceback (most recent call last):
+            ...
+        OSError: Expected the ImageNet weights at empty/models/xception_weights_...
     """
     home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
     cached = home / "models" / NAME
@@ -51,8 +47,12 @@ def fetch_imagenet_weights(timeout_s: float = 10) -> str:
     try:
         with urllib.request.urlopen(URL, timeout=timeout_s) as response:
             cached.parent.mkdir(parents=True, exist_ok=True)
+            total = int(response.headers.get("Content-Length", 0)) // CHUNK_BYTES + 1
+            chunks = iter(lambda: response.read(CHUNK_BYTES), b"")
             with atomic_path(cached) as unfinished:
-                _download(response, unfinished)
+                with open(unfinished, "wb") as file:
+                    for chunk in track(chunks, "downloading ImageNet weights", total, "MiB"):
+                        file.write(chunk)
                 if _md5(unfinished) != MD5:
                     raise OSError("a file with another checksum")
     except (OSError, http.client.HTTPException) as error:
@@ -62,14 +62,6 @@ def fetch_imagenet_weights(timeout_s: float = 10) -> str:
             "weights with encoder_weights 'none' (--encoder-weights none)."
         ) from error
     return str(cached)
-
-
-def _download(response: http.client.HTTPResponse, path: Path) -> None:
-    total = int(response.headers.get("Content-Length", 0)) // CHUNK_BYTES + 1
-    chunks = iter(lambda: response.read(CHUNK_BYTES), b"")
-    with open(path, "wb") as file:
-        for chunk in track(chunks, "downloading ImageNet weights", total, "MiB"):
-            file.write(chunk)
 
 
 def _md5(path: Path) -> str:
@@ -86,8 +78,7 @@ def build_detector(options: ModelOptions | None = None) -> keras.Model:
     and a bilinear resize.
 
     Args:
-        options: Image size, latent length, decoder, initial encoder weights, dropout and batch
-            normalisation.
+        options: Network; default is the paper's.
 
     Returns:
         keras.Model with the input `image`, float32[n, size, size, 3] in 0..255 (scaling is a layer
@@ -96,14 +87,9 @@ def build_detector(options: ModelOptions | None = None) -> keras.Model:
         `reconstruction`, float32[n, size, size, 3], the input scaled to -1..1; linear, so values
         may be outside that range. Missing without a decoder.
 
-    Raises:
-        ValueError: If `image_size` is below 71, another option is out of range, or the weights
-            belong to another network.
-        OSError: If the weights cannot be found or downloaded.
-
     Example:
         >>> model = build_detector(ModelOptions(image_size=71, encoder_weights=None))
-        >>> model.output_shape["reconstruction"]
+        >>> model.output["reconstruction"].shape
         (None, 71, 71, 3)
 
     Reference:
@@ -139,7 +125,7 @@ def build_detector(options: ModelOptions | None = None) -> keras.Model:
     return model
 
 
-def _decode(latent, options: ModelOptions):
+def _decode(latent: keras.KerasTensor, options: ModelOptions) -> keras.KerasTensor:
     widths, size = options.decoder_widths, options.image_size
     grid = math.ceil(size / ENCODER_STRIDE)
     x = keras.layers.Dense(grid * grid * widths[0], name="decoder_dense")(latent)
@@ -159,19 +145,15 @@ def _decode(latent, options: ModelOptions):
 
 
 def classifier_branch(model: keras.Model) -> keras.Model:
-    """Return the classifier of a detector, without the decoder.
-
-    Args:
-        model: Detector of `build_detector`.
-
-    Returns:
-        keras.Model with shared weights, from `image` to `classification`, float32[n, 1].
+    """Return the classifier of a detector, without the decoder; the weights are shared.
 
     Example:
-        >>> classifier_branch(model).output_shape
+        >>> detector = build_detector(ModelOptions(image_size=71, encoder_weights=None))
+        >>> classifier_branch(detector).output_shape
         (None, 1)
     """
-    return keras.Model(model.input, model.output["classification"], name="classifier")
+    outputs = cast(dict, model.output)
+    return keras.Model(model.input, outputs["classification"], name="classifier")
 
 
 def is_classifier_weight(path: str) -> bool:
@@ -203,46 +185,46 @@ def _check(options: ModelOptions) -> None:
         )
 
 
-def _encoder(x, encoder_weights: str | None):
-    path = _weights_file(encoder_weights)
+def _encoder(x: keras.KerasTensor, weights: str | None) -> keras.KerasTensor:
+    if weights == "none":  # None is Keras' own word for random weights
+        weights = None
+    elif weights == "imagenet":
+        weights = fetch_imagenet_weights()
+    elif weights is not None and not Path(weights).is_file():
+        raise OSError(
+            "Expected encoder_weights to be 'imagenet', 'none' or a Keras Xception weights file "
+            f"(.h5, .weights.h5); got {weights!r}, which is not a file. Check the path."
+        )
     try:
-        return keras.applications.Xception(include_top=False, weights=path, input_tensor=x).output
+        xception = keras.applications.Xception(
+            include_top=False,
+            weights=weights,  # pyright: ignore[reportArgumentType], typed as its default
+            input_tensor=x,
+        )
     except (ValueError, KeyError, OSError) as error:
-        if path is None:
+        if weights is None:
             raise
         raise ValueError(
-            f"Expected {path} to hold the weights of Keras' Xception without its top; got "
+            f"Expected {weights} to hold the weights of Keras' Xception without its top; got "
             f"'{' '.join(str(error).split())[:200]}'. Use the published file, or one that "
             "save_weights wrote for that network."
         ) from error
-
-
-def _weights_file(encoder_weights: str | None) -> str | None:
-    if encoder_weights in (None, "none"):  # None is Keras' own word for random weights
-        return None
-    if encoder_weights == "imagenet":
-        return fetch_imagenet_weights()
-    if not Path(encoder_weights).is_file():
-        raise OSError(
-            "Expected encoder_weights to be 'imagenet', 'none' or a Keras Xception weights file "
-            f"(.h5, .weights.h5); got {encoder_weights!r}, which is not a file. Check the path."
-        )
-    return encoder_weights
+    return cast(keras.KerasTensor, xception.output)
 
 
 def digest_weights(model: keras.Model) -> str:
     """Compute the SHA-256 of a model's weights: their dtypes, shapes and values, in order.
 
-    Returns:
-        64 hexadecimal digits.
-
     Example:
-        >>> len(digest_weights(model))
-        64
+        >>> image = keras.Input((2,))
+        >>> one = keras.Model(image, keras.layers.Dense(1)(image))
+        >>> other = keras.models.clone_model(one)
+        >>> other.set_weights(one.get_weights())
+        >>> digest_weights(other) == digest_weights(one)
+        True
     """
     digest = hashlib.sha256()
     for variable in model.variables:
         value = np.ascontiguousarray(variable.numpy())
-        digest.update(f"{value.dtype.str}{value.shape}".encode())
-        digest.update(value.tobytes())
+        digest.update(f"{value.dtype.str}{value.shape}".encode() + value.tobytes())
     return digest.hexdigest()

@@ -4,58 +4,27 @@ Frozen dataclasses, flat and JSON-ready. The command line makes its flags from t
 them as arguments, and they are stored with every result. Imports nothing heavy.
 """
 
-from jdfd_keras.options.data_options import (
-    LAYOUTS,
-    AugmentOptions,
-    DemoOptions,
-    FaceOptions,
-    FilterOptions,
-    PipelineOptions,
-    PrepareOptions,
-    PrepareRuntime,
-    SplitOptions,
-)
-from jdfd_keras.options.detector_options import (
-    ENGINES,
-    EXPERIMENTS,
-    CalibrateOptions,
-    DataLocation,
-    EvaluateOptions,
-    ExperimentOptions,
-    LossOptions,
-    ModelOptions,
-    OptimizerOptions,
-    PredictOptions,
-    PredictRuntime,
-    ServeOptions,
-    TrainOptions,
-    TrainRuntime,
-    UnlabelledOptions,
-)
-
-__all__ = [
-    "AugmentOptions",
-    "CalibrateOptions",
-    "DemoOptions",
-    "ENGINES",
-    "EXPERIMENTS",
-    "EvaluateOptions",
-    "ExperimentOptions",
-    "FaceOptions",
-    "FilterOptions",
-    "LAYOUTS",
-    "LossOptions",
-    "ModelOptions",
-    "OptimizerOptions",
-    "PipelineOptions",
-    "DataLocation",
-    "PredictOptions",
-    "PredictRuntime",
-    "PrepareOptions",
-    "TrainRuntime",
-    "ServeOptions",
-    "SplitOptions",
-    "TrainOptions",
-    "UnlabelledOptions",
-    "PrepareRuntime",
-]
+from jdfd_keras.options.data_options import LAYOUTS as LAYOUTS
+from jdfd_keras.options.data_options import AugmentOptions as AugmentOptions
+from jdfd_keras.options.data_options import DemoOptions as DemoOptions
+from jdfd_keras.options.data_options import FaceOptions as FaceOptions
+from jdfd_keras.options.data_options import FilterOptions as FilterOptions
+from jdfd_keras.options.data_options import PipelineOptions as PipelineOptions
+from jdfd_keras.options.data_options import PrepareOptions as PrepareOptions
+from jdfd_keras.options.data_options import PrepareRuntime as PrepareRuntime
+from jdfd_keras.options.data_options import SplitOptions as SplitOptions
+from jdfd_keras.options.detector_options import ENGINES as ENGINES
+from jdfd_keras.options.detector_options import EXPERIMENTS as EXPERIMENTS
+from jdfd_keras.options.detector_options import CalibrateOptions as CalibrateOptions
+from jdfd_keras.options.detector_options import DataLocation as DataLocation
+from jdfd_keras.options.detector_options import EvaluateOptions as EvaluateOptions
+from jdfd_keras.options.detector_options import ExperimentOptions as ExperimentOptions
+from jdfd_keras.options.detector_options import LossOptions as LossOptions
+from jdfd_keras.options.detector_options import ModelOptions as ModelOptions
+from jdfd_keras.options.detector_options import OptimizerOptions as OptimizerOptions
+from jdfd_keras.options.detector_options import PredictOptions as PredictOptions
+from jdfd_keras.options.detector_options import PredictRuntime as PredictRuntime
+from jdfd_keras.options.detector_options import ServeOptions as ServeOptions
+from jdfd_keras.options.detector_options import TrainOptions as TrainOptions
+from jdfd_keras.options.detector_options import TrainRuntime as TrainRuntime
+from jdfd_keras.options.detector_options import UnlabelledOptions as UnlabelledOptions

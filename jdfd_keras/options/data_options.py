@@ -15,6 +15,10 @@ def setting(default: Any, help: str, choices: tuple[str, ...] = (), common: bool
         help: One line of help.
         choices: All allowed values, if there are only a few.
         common: Whether `--help` shows it; `--help-all` shows every option.
+
+    Example:
+        >>> setting(20, "passes over the training faces", common=True).metadata["common"]
+        True
     """
     metadata = {"help": help, "choices": choices, "common": common}
     return dataclasses.field(default=default, metadata=metadata)
@@ -75,7 +79,6 @@ class PrepareOptions:
         common=True,
     )
     faces_per_shard: int = setting(1024, "approximate number of faces per TFRecord file")
-    manifest: str = setting("parquet", "format of both tables", choices=("parquet", "csv"))
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,7 @@ from jdfd_keras.options.data_options import FaceOptions, setting
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """Network.
-
-    Stored in the run folder. `encoder_weights=None` means random weights, as `"none"` does.
-    """
+    """Network; stored in the run folder. `encoder_weights=None` means `"none"`: random weights."""
 
     image_size: int = setting(299, "width and height of the input in pixels, at least 71")
     latent_dim: int = setting(
@@ -38,10 +35,7 @@ class ModelOptions:
 
 @dataclass(frozen=True)
 class LossOptions:
-    """Loss.
-
-    Stored in the run folder.
-    """
+    """Loss; stored in the run folder."""
 
     classification_weight: float = setting(0.8, "weight of the cross-entropy (the paper's beta 1)")
     reconstruction_weight: float = setting(
@@ -52,22 +46,16 @@ class LossOptions:
 
 @dataclass(frozen=True)
 class OptimizerOptions:
-    """Optimizer.
-
-    The autoencoder and the classifier have a learning rate each. Stored in the run folder.
-    """
+    """Optimizer; stored in the run folder. Autoencoder and classifier have a learning rate each."""
 
     optimizer: str = setting(
         "sgd", "optimizer (the paper's is SGD)", choices=("sgd", "adam"), common=True
     )
     learning_rate: float = setting(
-        0.005,
-        "learning rate of encoder and decoder (the paper's 0.005)",
-        common=True,
+        0.005, "learning rate of encoder and decoder (the paper's 0.005)", common=True
     )
     classifier_learning_rate: float = setting(
-        0.0004,
-        "learning rate of the classifier (the paper's 0.0004)",
+        0.0004, "learning rate of the classifier (the paper's 0.0004)"
     )
     momentum: float = setting(0.9, "momentum of SGD")
     decay_rate: float = setting(0.2, "factor on both learning rates at every decay; 1: constant")
@@ -88,14 +76,10 @@ class OptimizerOptions:
 
 @dataclass(frozen=True)
 class UnlabelledOptions:
-    """Unlabelled faces.
-
-    Faces of other datasets with hidden labels (the paper, section 4.4). Stored in the run folder.
-    """
+    """Unlabelled faces; stored in the run folder. The paper's section 4.4: labels are hidden."""
 
     unlabelled: tuple[str, ...] = setting(
-        (),
-        "another prepared dataset, of which some training faces train the decoder only",
+        (), "another prepared dataset, of which some training faces train the decoder only"
     )
     unlabelled_share: float = setting(
         0.05,
@@ -105,10 +89,7 @@ class UnlabelledOptions:
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """Training.
-
-    Stored in the run folder.
-    """
+    """Training; stored in the run folder."""
 
     epochs: int = setting(20, "passes over the training faces", common=True)
     batch_size: int = setting(4, "faces per step, over all devices (the paper's 4)", common=True)
@@ -131,10 +112,7 @@ class TrainOptions:
 
 @dataclass(frozen=True)
 class TrainRuntime:
-    """Runtime.
-
-    May change when a run is resumed.
-    """
+    """Runtime; may change when a run is resumed."""
 
     strategy: str = setting(
         "none",
@@ -240,9 +218,7 @@ class ServeOptions:
     port: int = setting(8501, "port of REST; 0: a free one (embedded only)", common=True)
     grpc_port: int = setting(8500, "port of gRPC; 0: a free one (embedded only)", common=True)
     max_batch_size: int = setting(
-        32,
-        "largest number of faces of waiting requests that are scored together",
-        common=True,
+        32, "largest number of faces of waiting requests that are scored together", common=True
     )
     batch_timeout_ms: float = setting(
         0.0, "longest wait of an incomplete batch for more requests in milliseconds; 0: none"
@@ -258,24 +234,15 @@ class ServeOptions:
     )
 
     def __post_init__(self):
-        """Validate the limits.
-
-        Raises:
-            ValueError: If a limit is out of range.
-        """
-        minimum = {
-            "port": 0,
-            "grpc_port": 0,
-            "max_batch_size": 1,
-            "batch_timeout_ms": 0,
-            "max_queue": 1,
-            "max_body_mb": 1,
-        }
-        for name, bound in minimum.items():
+        """Raise a ValueError if a limit is out of range."""
+        minimum = {"max_batch_size": 1, "max_queue": 1, "max_body_mb": 1}
+        for name in ("port", "grpc_port", "max_batch_size", "batch_timeout_ms", *minimum):
+            bound = minimum.get(name, 0)
             if not getattr(self, name) >= bound:
+                flag = f"--{name.replace('_', '-')}"
                 raise ValueError(
-                    f"Expected --{name.replace('_', '-')} of {bound} or more; got "
-                    f"{getattr(self, name)}. Try the default."
+                    f"Expected {flag} of {bound} or more; got {getattr(self, name)}. Try the "
+                    "default."
                 )
         if not 0 < self.timeout_s < float("inf"):
             raise ValueError(

@@ -1,18 +1,22 @@
-"""Annotated copy of an analysed video or image: its scores, verdict and provenance drawn on it.
-
-Takes a file and its verdict; writes a video or image. Does not repeat the analysis.
-"""
+"""Annotated copy of an analysed video or image: its scores, verdict and provenance drawn on it."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from jdfd_keras.faces.decode import Frame
-from jdfd_keras.faces.overlay import BLACK, FONT, WHITE, draw_box, write_label, write_overlay
-from jdfd_keras.inference.tracks import FaceScore
+from jdfd_keras.faces.overlay import (
+    BLACK,
+    FONT,
+    WHITE,
+    DrawnFace,
+    draw_faces,
+    write_label,
+    write_overlay,
+)
 from jdfd_keras.inference.verdict import (
     NO_FACE,
     Provenance,
@@ -36,12 +40,7 @@ TIME_LINE_HEIGHT, TEXT_HEIGHT = 0.15, 0.06
 
 
 def annotate_file(
-    path: str | Path,
-    out: str | Path,
-    verdict: Verdict,
-    *,
-    every: int = 1,
-    provenance: Provenance | None = None,
+    path: str | Path, out: str | Path, verdict: Verdict, provenance: Provenance, *, every: int = 1
 ) -> int:
     """Draw the verdict on a file onto a copy of it.
 
@@ -53,32 +52,36 @@ def annotate_file(
 
     Args:
         path: The video or image.
-        out: The annotated video or image, as for `draw_overlay`; replaced if it exists.
+        out: The annotated video or image, as for `write_overlay`.
         verdict: The verdict on it.
+        provenance: Model of the verdict.
         every: Frame step of the verdict; the same frames of a video are drawn.
-        provenance: Provenance of the verdict, not stated by default.
 
     Returns:
         Number of frames drawn.
 
-    Raises:
-        OSError: If the file does not exist or cannot be decoded, or `out` cannot be written.
-        ValueError: If the suffix of `out` is not supported.
-
     Example:
-        >>> verdict = predict_file("a.mp4", predictor, PredictOptions(every=1))
-        >>> annotate_file("a.mp4", "annotated.mp4", verdict)
-        310
+        >>> from jdfd_keras import PredictOptions, predict_files
+        >>> predictions = predict_files(["video.mp4"], PredictOptions(every=2), model="run")
+        >>> (verdict,) = predictions.files
+        >>> annotate_file("video.mp4", "marked.mp4", verdict, predictions.provenance, every=2)
+        3
     """
     faces = defaultdict(list)
+    notes = {track.track_id: low_confidence_note(track) for track in verdict.tracks}
     for face in verdict.faces:
-        faces[face.frame_index].append(face)
+        label = verdict.thresholds.judge(face.score)
+        text = f"{label} {face.score:.2f}, track {face.track_id}{notes[face.track_id]}"
+        faces[face.frame_index].append(DrawnFace(face.box, text, COLOURS[label]))
     footer = _draw_footer(verdict, provenance)
-    time_line = _draw_time_line(verdict) if verdict.duration_s else None
+    is_video = verdict.duration_s > 0
+    time_line = _draw_time_line(verdict) if is_video else None
 
     def draw(frames: Iterable[Frame]) -> Iterator[np.ndarray]:
         for frame in frames:
-            image = _draw_scores(frame, faces[frame.index], verdict)
+            image = draw_faces(frame, faces[frame.index], has_stamp=is_video)
+            # The footer has room for the reason.
+            write_label(image, f"file: {verdict.verdict}", (0, 0), COLOURS[verdict.verdict])
             strips = [footer]
             if time_line is not None:
                 strips.insert(0, _draw_cursor(time_line, frame.time_s, verdict.duration_s))
@@ -88,26 +91,6 @@ def annotate_file(
             yield np.concatenate([image, *strips])
 
     return write_overlay(path, out, draw, every=every)
-
-
-def _draw_scores(frame: Frame, faces: Sequence[FaceScore], verdict: Verdict) -> np.ndarray:
-    image = frame.pixels.copy()
-    unit = min(image.shape[:2]) / 360
-    line = max(round(1.5 * unit), 2)
-    labels = [verdict.thresholds.judge(face.score) for face in faces]
-    notes = {track.track_id: low_confidence_note(track) for track in verdict.tracks}
-    for face, label in zip(faces, labels, strict=True):
-        draw_box(image, face.box, COLOURS[label], line)
-    for face, label in zip(faces, labels, strict=True):
-        text = f"{label} {face.score:.2f}, track {face.track_id}{notes[face.track_id]}"
-        left, top = face.box[:2]
-        write_label(image, text, (left - line, top - line), unit, COLOURS[label])
-    # The footer has room for the reason.
-    write_label(image, f"file: {verdict.verdict}", (0, 0), unit, COLOURS[verdict.verdict])
-    if verdict.duration_s:
-        stamp = f"frame {frame.index}, {frame.time_s:.2f} s"
-        write_label(image, stamp, (0, image.shape[0]), unit, BLACK)
-    return image
 
 
 def _draw_time_line(verdict: Verdict) -> np.ndarray:
@@ -122,31 +105,27 @@ def _draw_time_line(verdict: Verdict) -> np.ndarray:
     step_s = float(np.median(steps)) if len(steps) else verdict.duration_s / 100
     # The highest score last, so that its neighbour does not hide it.
     for face in sorted(faces, key=lambda face: face.score):
-        left, right = (
-            _column(time_s, verdict.duration_s, width)
-            for time_s in (face.time_s, face.time_s + step_s)
-        )
+        left = _column(face.time_s, verdict.duration_s, width)
+        right = _column(face.time_s + step_s, verdict.duration_s, width)
         top = height - 1 - round(face.score * (height - 1))
-        colour = COLOURS[verdict.thresholds.judge(face.score)]
-        strip[top:, left : max(right, left + 1)] = colour
+        strip[top:, left : max(right, left + 1)] = COLOURS[verdict.thresholds.judge(face.score)]
     for threshold in {verdict.uncertain_from, verdict.uncertain_to}:
         strip[height - 1 - round(threshold * (height - 1))] = THRESHOLD_LINE
     return strip
 
 
-def _draw_footer(verdict: Verdict, provenance: Provenance | None) -> np.ndarray:
+def _draw_footer(verdict: Verdict, provenance: Provenance) -> np.ndarray:
     """Write the verdict and its provenance, which stay with a shared video."""
     thresholds = f" ({describe_thresholds(verdict)})" if verdict.faces else ""
-    lines = [describe_verdict(verdict) + thresholds, "A score is not proof."]
-    if provenance:
-        version = f"version {provenance.version}" if provenance.version else "not exported"
-        lines[1] += f" Model {provenance.model}, {version}, {provenance.digest[:8]}"
-    width, unit = verdict.width, min(verdict.width, verdict.height) / 360
-    row = max(round(TEXT_HEIGHT * min(width, verdict.height)), 14)
+    version = f"version {provenance.version}" if provenance.version else "not exported"
+    model = f"Model {provenance.model}, {version}, {provenance.digest[:8]}"
+    lines = [describe_verdict(verdict) + thresholds, f"A score is not proof. {model}"]
+    width, side = verdict.width, min(verdict.width, verdict.height)
+    row = max(round(TEXT_HEIGHT * side), 14)
     row += row % 2  # codecs require even sides
     footer = np.full((row * len(lines), width, 3), BACKGROUND, np.uint8)
+    weight, pad = max(round(side / 360), 1), row // 4
     for number, text in enumerate(lines, start=1):
-        weight, pad = max(round(unit), 1), row // 4
         (text_width, _), _ = cv2.getTextSize(text, FONT, 1.0, weight)
         scale = min(row / 45, (width - 2 * pad) / text_width)
         origin = (pad, number * row - pad)

@@ -1,16 +1,16 @@
 """Input files of a prediction: list them, and extract their faces.
 
-Takes paths; returns the faces of each file as soon as it is done, from several processes. The
-crops are passed in files. Independent of scores.
+Several processes extract; each file is returned as soon as it is done, its crops in a file.
 """
 
+import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -25,13 +25,6 @@ from jdfd_keras.io.workers import WorkerCrashed, run_all
 from jdfd_keras.options import FaceOptions
 
 
-class FileState(NamedTuple):
-    """Size and modification time of a file, which differ once it has changed."""
-
-    file_bytes: int
-    mtime_ns: int
-
-
 @dataclass(frozen=True)
 class CropFile:
     """Crops of one size in a file, one after the other; each access reads the file."""
@@ -41,9 +34,9 @@ class CropFile:
 
     def __getitem__(self, index: int) -> np.ndarray:
         """Read one crop, uint8[size, size, 3]."""
-        shape = (self.size_px, self.size_px, 3)
-        count = int(np.prod(shape))
-        return np.fromfile(self.path, np.uint8, count, offset=index * count).reshape(shape)
+        count = 3 * self.size_px**2
+        crop = np.fromfile(self.path, np.uint8, count, offset=index * count)
+        return crop.reshape(self.size_px, self.size_px, 3)
 
 
 def list_files(paths: Iterable[str | Path]) -> tuple[list[Path], list[Path]]:
@@ -56,12 +49,10 @@ def list_files(paths: Iterable[str | Path]) -> tuple[list[Path], list[Path]]:
         The files to analyse, including broken links, and the skipped files: those below folders
         without a video or image suffix. Hidden files are in neither.
 
-    Raises:
-        ValueError: If a folder has no video or image.
-
     Example:
-        >>> list_files(["uploads"])
-        ([PosixPath('uploads/a.mp4')], [PosixPath('uploads/notes.txt')])
+        >>> files, skipped = list_files(["video.mp4", "videos"])
+        >>> files[0], len(files), skipped
+        (PosixPath('video.mp4'), 17, [])
     """
     files: dict[Path, None] = {}
     others: dict[Path, None] = {}
@@ -69,31 +60,34 @@ def list_files(paths: Iterable[str | Path]) -> tuple[list[Path], list[Path]]:
         if not path.is_dir():
             files[path] = None
             continue
-        listed = sorted(entry for entry in path.rglob("*") if not _is_hidden(entry, path))
-        listed = [entry for entry in listed if entry.is_file() or _is_broken_link(entry)]
-        media = [entry for entry in listed if has_suffix(entry.name)]
+        entries = [
+            entry
+            for entry in sorted(path.rglob("*"))
+            if not any(name.startswith(".") for name in entry.relative_to(path).parts)
+            and (entry.is_file() or (entry.is_symlink() and not entry.exists()))
+        ]
+        media = [entry for entry in entries if has_suffix(entry.name)]
         if not media:
             raise ValueError(
                 f"Expected videos or images below {path}; got none. They are recognized by their "
                 "suffix, such as .mp4 or .jpg: name a file with another suffix itself."
             )
         files |= dict.fromkeys(media)
-        others |= dict.fromkeys(entry for entry in listed if not has_suffix(entry.name))
+        others |= dict.fromkeys(entry for entry in entries if not has_suffix(entry.name))
     return list(files), [path for path in others if path not in files]
 
 
-def read_state(path: str | Path) -> FileState | None:
-    """Return the size and the modification time of a file; None if it does not exist.
+def read_state(path: str | Path) -> tuple[int, int] | None:
+    """Return the size and modification time in ns of a file; None if it does not exist.
 
     Example:
-        >>> read_state("missing.mp4") is None
+        >>> read_state("photograph.png")[0] == len(Path("photograph.png").read_bytes())
         True
     """
-    try:
+    with contextlib.suppress(OSError):
         status = os.stat(path)
-    except OSError:
-        return None
-    return FileState(status.st_size, status.st_mtime_ns)
+        return status.st_size, status.st_mtime_ns
+    return None
 
 
 def hash_path(path: str | Path) -> str:
@@ -112,15 +106,15 @@ def extract_file(path: str | Path, options: FaceOptions) -> FileExtraction:
     Raises:
         OSError: If the file does not exist or cannot be decoded, is animated without a face in its
             first frame, or changed meanwhile.
-        ValueError: If an option is out of range.
 
     Example:
-        >>> extract_file("suspect.mp4", FaceOptions()).duration_s
-        12.4
+        >>> extract_file("video.mp4", FaceOptions(face_size=71)).duration_s
+        0.24
     """
     before = read_state(path)
     extraction = extract_faces(path, options)
-    if not extraction.faces:
+    is_image = cv2.haveImageReader(str(path))
+    if is_image and not extraction.faces:
         _refuse_animated(path)
     sha256 = sha256_of(path)
     if read_state(path) != before:
@@ -129,11 +123,12 @@ def extract_file(path: str | Path, options: FaceOptions) -> FileExtraction:
             "analysis. Try again when it is complete."
         )
     last_s = max((face.time_s for face in extraction.faces), default=0.0)
-    return FileExtraction(extraction, max(_read_duration(path), last_s), sha256)
+    duration_s = 0.0 if is_image else _read_duration(path)
+    return FileExtraction(extraction, max(duration_s, last_s), sha256)
 
 
 def extract_all(
-    paths: Iterable[Path], options: FaceOptions, num_workers: int, folder: str | Path
+    paths: Iterable[Path], options: FaceOptions, num_workers: int, folder: Path
 ) -> Iterator[tuple[Path, FileExtraction | str]]:
     """Extract the faces of many files, in several processes.
 
@@ -150,15 +145,13 @@ def extract_all(
         A file with its faces, or with the reason why there are none; in order of completion. The
         crops are deleted when the next file is requested.
 
-    Raises:
-        OSError: If a process was killed, for example because memory ran out.
-
     Example:
-        >>> for path, file in extract_all([Path("a.mp4")], FaceOptions(), 0, "crops"):
-        ...     print(path, len(file.extraction.faces))
-        a.mp4 32
+        >>> options = FaceOptions(face_size=71, frames_per_video=4)
+        >>> for path, file in extract_all([Path("video.mp4")], options, 0, Path()):
+        ...     print(path, file.extraction.faces[3].crop.shape)
+        video.mp4 (71, 71, 3)
     """
-    extract = _ExtractFile(options, Path(folder))
+    extract = functools.partial(_extract_to_folder, options=options, folder=folder)
     for path, file in run_all(extract, paths, num_workers):
         if isinstance(file, WorkerCrashed):
             file = (
@@ -168,36 +161,29 @@ def extract_all(
         try:
             yield path, file
         finally:
-            extract.crop_path(path).unlink(missing_ok=True)
+            _crops_path(folder, path).unlink(missing_ok=True)
 
 
-@dataclass(frozen=True)
-class _ExtractFile:
-    options: FaceOptions
-    folder: Path
+def _extract_to_folder(path: Path, options: FaceOptions, folder: Path) -> FileExtraction | str:
+    try:
+        file = extract_file(path, options)
+    except (OSError, cv2.error) as error:
+        return str(error)
+    crops = CropFile(_crops_path(folder, path), options.face_size)
+    faces = []
+    with open(crops.path, "wb") as stream:
+        for index, face in enumerate(file.extraction.faces):
+            stream.write(face.crop.tobytes())
+            faces.append(dataclasses.replace(face, crops=crops, crop_index=index))
+    return dataclasses.replace(file, extraction=dataclasses.replace(file.extraction, faces=faces))
 
-    def __call__(self, path: Path) -> FileExtraction | str:
-        try:
-            file = extract_file(path, self.options)
-        except (OSError, cv2.error) as error:
-            return str(error)
-        crops = CropFile(self.crop_path(path), self.options.face_size)
-        faces = []
-        with open(crops.path, "wb") as stream:
-            for position, face in enumerate(file.extraction.faces):
-                stream.write(face.crop.tobytes())
-                faces.append(dataclasses.replace(face, crops=crops, crop_index=position))
-        extraction = dataclasses.replace(file.extraction, faces=faces)
-        return dataclasses.replace(file, extraction=extraction)
 
-    def crop_path(self, path: Path) -> Path:
-        return self.folder / f"{hash_path(path)}.crops"
+def _crops_path(folder: Path, path: Path) -> Path:
+    return folder / f"{hash_path(path)}.crops"
 
 
 def _refuse_animated(path: str | Path) -> None:
     """Raise an error for an animated image, of which only the first frame is read."""
-    if not cv2.haveImageReader(str(path)):
-        return
     with Image.open(path) as image:
         num_frames = getattr(image, "n_frames", 1)
     if num_frames > 1:
@@ -209,19 +195,7 @@ def _refuse_animated(path: str | Path) -> None:
 
 
 def _read_duration(path: str | Path) -> float:
-    if cv2.haveImageReader(str(path)):
-        return 0.0
     capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
-    try:
-        fps = capture.get(cv2.CAP_PROP_FPS)
-        return max(capture.get(cv2.CAP_PROP_FRAME_COUNT) / fps, 0.0) if fps > 0 else 0.0
-    finally:
-        capture.release()
-
-
-def _is_hidden(path: Path, folder: Path) -> bool:
-    return any(name.startswith(".") for name in path.relative_to(folder).parts)
-
-
-def _is_broken_link(path: Path) -> bool:
-    return path.is_symlink() and not path.exists()
+    fps, num_frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    capture.release()
+    return max(num_frames / fps, 0.0) if fps > 0 else 0.0

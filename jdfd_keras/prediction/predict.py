@@ -48,37 +48,23 @@ MAX_SKIPPED_NAMES = 3  # on stderr
 
 @dataclass(frozen=True, eq=False)
 class TopFaces:
-    """Pixels of the top faces of one file, for a report.
+    """Pixels of the top faces of one file, in the order of the verdict's `top_faces`."""
 
-    Attributes:
-        crops: uint8[n, size, size, 3], in the order of the verdict's `top_faces`.
-        cams: float32[n, size, size], their class-activation maps in 0..1; None without maps.
-        failure: Why there are no maps; "" if there are.
-    """
-
-    crops: np.ndarray
-    cams: np.ndarray | None
-    failure: str = ""
+    crops: np.ndarray  # uint8[n, size, size, 3]
+    cams: np.ndarray | None  # float32[n, size, size], class-activation maps in 0..1
+    failure: str = ""  # why there are no maps
 
 
 @dataclass(frozen=True)
 class Predictions(Result):
-    """Verdicts on several files, each group in the order of the paths.
-
-    Attributes:
-        files: Verdicts.
-        failed: Files without a verdict.
-        paths: Paths of all files.
-        skipped: Number of files below folders without a video or image suffix.
-        provenance: Model, options and thresholds.
-        top_faces: Top faces of the most suspicious files by path, if requested; not in JSON.
-    """
+    """Verdicts on several files, each group in the order of the paths."""
 
     files: tuple[Verdict, ...]
     failed: tuple[FailedFile, ...]
-    paths: tuple[str, ...]
-    skipped: int
+    paths: tuple[str, ...]  # of all files
+    skipped: int  # files below folders without a video or image suffix
     provenance: Provenance
+    # Of the most suspicious files by path, if requested.
     top_faces: dict[str, TopFaces] = dataclasses.field(
         default_factory=dict, compare=False, repr=False, metadata={"json": False}
     )
@@ -88,6 +74,12 @@ class Predictions(Result):
         """Verdicts and failures in the order of the paths."""
         by_path = {record.path: record for record in (*self.files, *self.failed)}
         return tuple(by_path[path] for path in self.paths)
+
+    @property
+    def most_suspicious(self) -> list[Verdict]:
+        """Verdicts with a section in a report, the most suspicious first."""
+        ordered = sorted(self.files, key=lambda verdict: verdict.suspicion, reverse=True)
+        return ordered[:MAX_REPORTED]
 
 
 def predict_file(
@@ -100,16 +92,15 @@ def predict_file(
         predictor: Predictor of `load_predictor`.
         options: Threshold, frames and tracks.
 
-    Returns:
-        The verdict with every face that it is based on; `no face` if there is none.
-
     Raises:
         OSError: If the file is not a video or image, or the predictor's server cannot be reached.
         ValueError: If an option is out of range, or a score is not a number from 0 to 1.
 
     Example:
-        >>> predict_file("suspect.mp4", load_predictor("saved_models/detector")).verdict
-        'fake'
+        >>> predictor = load_predictor("saved_models/detector")
+        >>> verdict = predict_file("video.mp4", predictor, PredictOptions(frames_per_video=3))
+        >>> verdict.num_frames, len(verdict.tracks)
+        (3, 1)
     """
     options = options or PredictOptions()
     file = extract_file(path, choose_faces(predictor.metadata, options))
@@ -128,6 +119,8 @@ def predict_files(
 ) -> Predictions:
     """Return the verdict on each of several files; a file that fails does not stop the others.
 
+    The error of a failed file is also printed to stderr at once.
+
     Args:
         paths: Videos, images, and folders, which are searched at any depth.
         options: Threshold, frames and tracks.
@@ -141,9 +134,6 @@ def predict_files(
         explain: Whether to return the top faces with their class-activation maps, for
             `write_report`.
 
-    Returns:
-        The verdicts. The error of a failed file is also printed to stderr at once.
-
     Raises:
         OSError: If the model does not exist or its server becomes unreachable, or an output cannot
             be written. Verdicts made until then are kept in `out`.
@@ -151,15 +141,19 @@ def predict_files(
             model or other options, or an output would replace an input.
 
     Example:
-        >>> predictions = predict_files(["suspect.mp4"], model="saved_models/detector")
-        >>> predictions.files[0].verdict, round(predictions.files[0].score, 2)
-        ('fake', 0.97)
+        >>> predictions = predict_files(["video.mp4"], model="saved_models/detector", out="results")
+        >>> predictions.provenance.version, len(predictions.files[0].faces)
+        (1, 6)
     """
     options, runtime = options or PredictOptions(), runtime or PredictRuntime(workers=1)
     _check_numbers(options, runtime)
     files, skipped = list_files(paths)
     if annotate is not None:
-        _check_annotate(files, annotate)
+        if len(files) != 1:
+            raise ValueError(
+                f"Expected one file to annotate; got {len(files)}. Annotate them one by one."
+            )
+        check_overlay(files[0], annotate)
         options = dataclasses.replace(options, every=options.every or 1)
     check_paths(files, model=model, out=out, annotate=annotate)
     if skipped:
@@ -187,29 +181,23 @@ def predict_files(
             # Top faces are kept even with --explain 0: a later run may need them for a report.
             num_top_faces = runtime.explain or NUM_TOP_FACES
             for path, file in track(extractions, "judging files", len(remaining), "files"):
-                verdict = file
-                if isinstance(file, FileExtraction):
-                    verdict = _judge(path, file, predictor, thresholds, num_top_faces, out)
-                records[str(path)] = _keep(path, file, verdict, folder)
+                record, crops = _judge(path, file, predictor, thresholds, num_top_faces, out)
+                records[str(path)] = folder.keep(record, crops)
         ordered = tuple(_escape(records[str(path)]) for path in files)
-        verdicts = tuple(record for record in ordered if isinstance(record, Verdict))
         predictions = Predictions(
-            files=verdicts,
+            files=tuple(record for record in ordered if isinstance(record, Verdict)),
             failed=tuple(record for record in ordered if isinstance(record, FailedFile)),
             paths=tuple(record.path for record in ordered),
             skipped=len(skipped),
             provenance=_describe_provenance(predictor, faces, thresholds, options),
-            top_faces=_explain(verdicts, folder, predictor, runtime.explain) if explain else {},
         )
+        if explain:
+            top_faces = _explain(predictions.most_suspicious, folder, predictor, runtime.explain)
+            predictions = dataclasses.replace(predictions, top_faces=top_faces)
         folder.finish(ordered)
-    if annotate is not None and verdicts:
-        annotate_file(
-            files[0],
-            annotate,
-            verdicts[0],
-            every=faces.every,
-            provenance=predictions.provenance,
-        )
+    if annotate is not None and predictions.files:
+        (verdict,) = predictions.files
+        annotate_file(files[0], annotate, verdict, predictions.provenance, every=faces.every)
     return predictions
 
 
@@ -231,73 +219,56 @@ def _check_numbers(options: PredictOptions, runtime: PredictRuntime) -> None:
         check_threshold(options.threshold)
 
 
-def _check_annotate(files: list[Path], annotate: str | Path) -> None:
-    if len(files) != 1:
-        raise ValueError(
-            f"Expected one file to annotate; got {len(files)}. Annotate them one by one."
-        )
-    check_overlay(files[0], annotate)
-
-
 def _judge(
     path: Path,
-    file: FileExtraction,
+    file: FileExtraction | str,
     predictor: Predictor,
     thresholds: Calibration,
     num_top_faces: int,
     out: str | Path | None,
-) -> Verdict | str:
-    """Return the verdict on a file, or the reason why there is none.
+) -> tuple[Verdict | FailedFile, list[np.ndarray]]:
+    """Return the verdict on a file and its top faces, or the reason why there is none.
 
     Raises:
         OSError: If the predictor's server cannot be reached, which ends the run.
     """
-    try:
-        return judge(path, file, predictor, thresholds, num_top_faces)
-    except ValueError as error:
-        return str(error)
-    except OSError as error:
-        hint = (
-            "Nothing is kept without --out: pass it to be able to resume a run."
-            if out is None
-            else f"The verdicts so far are in {out}: run the same command again to resume."
-        )
-        raise OSError(f"Expected scores for {path}; got '{error}' {hint}") from error
-
-
-def _keep(
-    path: Path, file: FileExtraction | str, verdict: Verdict | str, folder: VerdictFolder
-) -> Verdict | FailedFile:
-    """Write the verdict on a file to disk, or the reason why there is none."""
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    if isinstance(verdict, Verdict):
-        crops = [file.extraction.faces[index].crop for index in verdict.top_faces]
-        return folder.keep(dataclasses.replace(verdict, analysed_at=now), crops)
-    print(printable(f"{path}: {verdict}"), file=sys.stderr)
+    reason = file
+    if isinstance(file, FileExtraction):
+        try:
+            verdict = judge(path, file, predictor, thresholds, num_top_faces)
+            crops = [file.extraction.faces[index].crop for index in verdict.top_faces]
+            return dataclasses.replace(verdict, analysed_at=now), crops
+        except ValueError as error:
+            reason = str(error)
+        except OSError as error:
+            hint = (
+                "Nothing is kept without --out: pass it to be able to resume a run."
+                if out is None
+                else f"The verdicts so far are in {out}: run the same command again to resume."
+            )
+            raise OSError(f"Expected scores for {path}; got '{error}' {hint}") from error
+    print(printable(f"{path}: {reason}"), file=sys.stderr)
     sha256 = None
     with contextlib.suppress(OSError):
         if path.is_file():
             sha256 = sha256_of(path)
-    return folder.keep(FailedFile(str(path), verdict, now, sha256))
+    return FailedFile(str(path), str(reason), now, sha256), []
 
 
 def _explain(
-    verdicts: Sequence[Verdict], folder: VerdictFolder, predictor: Predictor, count: int
+    verdicts: list[Verdict], folder: VerdictFolder, predictor: Predictor, num_faces: int
 ) -> dict[str, TopFaces]:
-    """Read the top faces of the most suspicious files, and compute their maps.
+    """Read the top faces of files, and compute their maps.
 
     After a failure, such as a server that became unreachable, no further maps are requested.
     """
-    reported = sorted(verdicts, key=lambda verdict: verdict.suspicion, reverse=True)[:MAX_REPORTED]
     failure = "" if predictor.explain else "the model has no class-activation maps"
     top_faces = {}
-    for verdict in (
-        track(reported, "explaining faces", len(reported), "files")
-        if sum(bool(verdict.faces) for verdict in reported) > 1
-        else reported
-    ):
-        crops, cams = folder.read_top_faces(verdict.path)[:count], None
-        if len(crops) and not failure:
+    count = len(verdicts)
+    for verdict in track(verdicts, "explaining faces", count, "files") if count > 1 else verdicts:
+        crops, cams = folder.read_top_faces(verdict.path)[:num_faces], None
+        if len(crops) and predictor.explain and not failure:
             try:
                 cams = predictor.explain(crops)
             except OSError as error:

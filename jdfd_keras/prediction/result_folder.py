@@ -1,12 +1,10 @@
 """Result folder of `predict`, which keeps each verdict as soon as it is made.
 
-    options.json       model, face options and thresholds; a run with others is refused
-    verdicts.jsonl     one line per file, in order of completion
-    verdicts.csv       one row per file, written at the end
-    top_faces/         crops of the top faces of the most suspicious files
-    parts/             crops that wait to be scored, and the lock of the run
-
-Independent of the computation of verdicts.
+options.json       model, face options and thresholds; a run with others is refused
+verdicts.jsonl     one line per file, in order of completion
+verdicts.csv       one row per file, written at the end
+top_faces/         crops of the top faces of the most suspicious files
+parts/             crops that wait to be scored, and the lock of the run
 """
 
 import contextlib
@@ -19,6 +17,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -33,44 +32,22 @@ from jdfd_keras.prediction.extraction import hash_path, read_state
 LINES, TABLE, TOP_FACES = "verdicts.jsonl", "verdicts.csv", "top_faces"
 MAX_REPORTED = 50  # files with a section in a report; their top faces are kept
 COLUMNS = (
-    "path",
-    "verdict",
-    "score",
-    "uncertain_from",
-    "uncertain_to",
-    "num_faces",
-    "num_tracks",
-    "num_frames",
-    "duration_s",
-    "width",
-    "height",
-    "file_bytes",
-    "sha256",
-    "top_face_time_s",
-    "reason",
-    "warnings",
-    "error",
+    *("path", "verdict", "score", "uncertain_from", "uncertain_to"),
+    *("num_faces", "num_tracks", "num_frames", "duration_s", "width", "height"),
+    *("file_bytes", "sha256", "top_face_time_s", "reason", "warnings", "error"),
 )
 FORMULA = ("=", "+", "-", "@")
 
 
 @dataclass(frozen=True)
 class FailedFile(Result):
-    """A file without a verdict.
-
-    Attributes:
-        path: Path of the file.
-        error: The reason.
-        analysed_at: UTC time of the failure in ISO format.
-        sha256: SHA-256 of the file; None if it cannot be read.
-        file_bytes: Size of the file; None if it does not exist.
-    """
+    """A file without a verdict."""
 
     path: str
-    error: str
-    analysed_at: str = ""
-    sha256: str | None = None
-    file_bytes: int | None = None
+    error: str  # the reason
+    analysed_at: str = ""  # UTC time in ISO format
+    sha256: str | None = None  # None if the file cannot be read
+    file_bytes: int | None = None  # None if it does not exist
 
 
 @dataclass(frozen=True)
@@ -90,53 +67,44 @@ def open_folder(
     """Create a result folder, or open one to resume its run.
 
     Args:
-        directory: The folder; created if missing.
+        directory: The folder.
         paths: The files to analyse.
         digest: Digest of the model.
         faces: Face options.
         thresholds: Thresholds of the verdicts.
 
     Raises:
-        OSError: If it cannot be written, or another run writes to it.
+        OSError: If another run writes to it.
         ValueError: If it was made with other options, or holds other files or damaged lines.
 
     Example:
         >>> settings = {"digest": "ab", "faces": FaceOptions(), "thresholds": Calibration()}
-        >>> with open_folder("out", [Path("a.txt")], **settings) as folder:
-        ...     record = folder.keep(FailedFile("a.txt", "not a video"))
+        >>> with open_folder("verdicts", [Path("a.txt")], **settings) as folder:
+        ...     folder.keep(FailedFile("a.txt", "not a video"))
+        FailedFile(path='a.txt', error='not a video', ...)
     """
     init_folder(directory, model=_Model(digest), faces=faces, thresholds=thresholds)
-    with exclusive_lock(LocalStore(str(directory))):
-        folder = VerdictFolder(Path(directory), paths)
-        try:
-            yield folder
-        finally:
-            folder.lines.close()
+    with exclusive_lock(LocalStore(str(directory))), open(Path(directory, LINES), "ab") as lines:
+        yield VerdictFolder(Path(directory), paths, lines)
 
 
 class VerdictFolder:
-    """An open result folder, created by `open_folder`.
+    """An open result folder, created by `open_folder`."""
 
-    Attributes:
-        done: Verdicts of earlier runs by path, of files that have not changed since.
-        parts: Folder for crops that wait to be scored.
-    """
-
-    def __init__(self, directory: Path, paths: Iterable[Path]):
+    def __init__(self, directory: Path, paths: Iterable[Path], lines: BinaryIO):
         """Read the verdicts of earlier runs, and delete the crops that a killed run left."""
-        self.directory, self.parts = directory, directory / PARTS
+        self.directory, self._lines = directory, lines
+        self.parts = directory / PARTS  # for crops that wait to be scored
         for crops in self.parts.glob("*.crops"):
             crops.unlink()
         (directory / TOP_FACES).mkdir(exist_ok=True)
-        # Before the analysis: a file that changes meanwhile is not done.
         self._states = {str(path): read_state(path) for path in paths}
-        lines = _read_lines(directory / LINES)
-        self.done: dict[str, Verdict] = {}
+        earlier = _read_lines(directory / LINES)
+        self.done: dict[str, Verdict] = {}  # by path, of files that have not changed since
         for path, state in self._states.items():
-            record, mtime_ns = lines.get(path, (None, None))
+            record, mtime_ns = earlier.get(path, (None, None))
             if isinstance(record, Verdict) and state == (record.file_bytes, mtime_ns):
                 self.done[path] = record
-        self.lines = open(directory / LINES, "ab")  # noqa: SIM115, closed by open_folder
         self._reported = [verdict.suspicion for verdict in self.done.values()]
         heapq.heapify(self._reported)
         self._delete_unreported()
@@ -144,28 +112,19 @@ class VerdictFolder:
     def keep(
         self, record: Verdict | FailedFile, crops: Sequence[np.ndarray] = ()
     ) -> Verdict | FailedFile:
-        """Write a verdict or failure to disk.
-
-        Args:
-            record: The verdict or failure.
-            crops: Top faces of a verdict, uint8[size, size, 3] each.
-
-        Returns:
-            The record with the size of the file.
-        """
+        """Write a verdict and its top faces, or a failure; return it with the file's size."""
         if isinstance(record, Verdict):
             if crops:
                 with atomic_path(self._crops_path(record.path)) as unfinished:
                     np.save(unfinished, np.stack(crops))
             heapq.heappush(self._reported, record.suspicion)
             self._delete_unreported()
-        state = self._states[record.path]
-        if state:
-            record = dataclasses.replace(record, file_bytes=state.file_bytes)
-        line = json.dumps(record.to_dict() | {"mtime_ns": state.mtime_ns if state else None})
-        self.lines.write(line.encode() + b"\n")
-        self.lines.flush()
-        os.fsync(self.lines.fileno())
+        file_bytes, mtime_ns = self._states[record.path] or (None, None)
+        record = dataclasses.replace(record, file_bytes=file_bytes)
+        line = json.dumps(record.to_dict() | {"mtime_ns": mtime_ns})
+        self._lines.write(line.encode() + b"\n")
+        self._lines.flush()
+        os.fsync(self._lines.fileno())
         return record
 
     def read_top_faces(self, path: str) -> np.ndarray:
@@ -200,14 +159,7 @@ def to_csv(records: Iterable[Verdict | FailedFile]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    for record in records:
-        path = f"./{record.path}" if record.path.startswith(FORMULA) else record.path
-        row = {"path": path, "sha256": record.sha256, "file_bytes": record.file_bytes}
-        if isinstance(record, FailedFile):
-            row["error"] = " ".join(record.error.split())
-        else:
-            row |= _to_row(record)
-        writer.writerow(row)
+    writer.writerows(map(_to_row, records))
     return text.getvalue().removesuffix("\n")
 
 
@@ -228,17 +180,19 @@ def check_paths(
         report: The page about the verdicts.
         annotate: The annotated video or image.
 
-    Raises:
-        OSError: If the folder of an output does not exist, an output is a folder, or the result
-            folder is a file.
-        ValueError: If two paths are the same, or an output is inside the model.
-
     Example:
-        >>> check_paths([Path("a.mp4")], report="report.html")
+        >>> check_paths([Path("video.mp4")], annotate="video.mp4")
+        Traceback (most recent call last):
+        ValueError: Expected an unused path to write to; got video.mp4, which is an input. ...
     """
     used = {path.resolve(): "which is an input" for path in files}
     if out is not None:
-        _check_result_folder(Path(out))
+        nearest = next(path for path in (Path(out), *Path(out).absolute().parents) if path.exists())
+        if not nearest.is_dir():
+            raise NotADirectoryError(
+                f"Expected a folder for the verdicts, or a new name; got {out}, where {nearest} is "
+                "a file. Choose another --out."
+            )
         kept = {Path(out, name).resolve() for name in (OPTIONS, LINES, TABLE)}
         used |= dict.fromkeys(kept, "which is part of the result folder")
     for path in (report, annotate):
@@ -264,19 +218,8 @@ def check_paths(
         used[resolved] = "which is another output"
 
 
-def _check_result_folder(out: Path) -> None:
-    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
-    if not nearest.is_dir():
-        raise NotADirectoryError(
-            f"Expected a folder for the verdicts, or a new name; got {out}, where {nearest} is a "
-            "file. Choose another --out."
-        )
-
-
 def _read_lines(path: Path) -> dict[str, tuple[Verdict | FailedFile, int | None]]:
     """Read the last record of every file, with its time; cut off a truncated last line."""
-    if not path.exists():
-        return {}
     content = path.read_bytes()
     end = content.rfind(b"\n") + 1
     if end < len(content):
@@ -296,20 +239,17 @@ def _read_lines(path: Path) -> dict[str, tuple[Verdict | FailedFile, int | None]
     return records
 
 
-def _to_row(verdict: Verdict) -> dict[str, object]:
-    numbers = {name: getattr(verdict, name) for name in ("score", "uncertain_from", "uncertain_to")}
-    numbers["duration_s"] = verdict.duration_s
-    if verdict.top_faces:
-        numbers["top_face_time_s"] = verdict.faces[verdict.top_faces[0]].time_s
-    worst = verdict.most_suspicious_track
-    return {
-        "verdict": verdict.verdict,
-        "reason": describe_segment(worst) if worst and worst.is_uncertain_by_segment else "",
-        "width": verdict.width,
-        "height": verdict.height,
-        "num_faces": len(verdict.faces),
-        "num_tracks": len(verdict.tracks),
-        "num_frames": verdict.num_frames,
-        "warnings": "; ".join(verdict.warnings),
-        **{name: round(value, 6) for name, value in numbers.items() if value is not None},
-    }
+def _to_row(record: Verdict | FailedFile) -> dict[str, Any]:
+    path = f"./{record.path}" if record.path.startswith(FORMULA) else record.path
+    row = {"path": path, "sha256": record.sha256, "file_bytes": record.file_bytes}
+    if isinstance(record, FailedFile):
+        return row | {"error": " ".join(record.error.split())}
+    same = ("verdict", "score", "uncertain_from", "uncertain_to", "num_frames", "duration_s")
+    row |= {name: getattr(record, name) for name in (*same, "width", "height")}
+    row |= {"num_faces": len(record.faces), "num_tracks": len(record.tracks)}
+    if record.top_faces:
+        row["top_face_time_s"] = record.faces[record.top_faces[0]].time_s
+    worst = record.most_suspicious_track
+    row["reason"] = describe_segment(worst) if worst and worst.is_uncertain_by_segment else ""
+    row["warnings"] = "; ".join(record.warnings)
+    return {name: round(v, 6) if isinstance(v, float) else v for name, v in row.items()}

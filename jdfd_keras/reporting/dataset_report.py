@@ -4,13 +4,14 @@ Takes results of `datasets.audit` and `datasets.inspection`; computes nothing.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import cv2
 
-from jdfd_keras.datasets.audit import AuditResult, DatasetStatistics
+from jdfd_keras.datasets.audit import AuditResult
 from jdfd_keras.datasets.inspection import (
     DatasetInspection,
     FileInspection,
@@ -18,17 +19,17 @@ from jdfd_keras.datasets.inspection import (
     SampledFace,
     TrackSummary,
 )
-from jdfd_keras.datasets.videos import CLASSES, SPLITS, FaceCount
+from jdfd_keras.datasets.videos import FaceCount
 from jdfd_keras.faces.overlay import check_overlay, draw_overlay, track_colour
 from jdfd_keras.io.console import plural
 from jdfd_keras.io.files import write_text_atomically
 from jdfd_keras.io.results import Result
-from jdfd_keras.reporting.contact_sheet import MAX_ROWS as MAX_SHEET_ROWS
-from jdfd_keras.reporting.contact_sheet import SheetFace, SheetRow, allocate_slots, draw_sheet
-from jdfd_keras.reporting.markdown import table
+from jdfd_keras.reporting.face_grids import MAX_ROWS as MAX_SHEET_ROWS
+from jdfd_keras.reporting.face_grids import SheetFace, SheetRow, allocate_slots, draw_sheet
+from jdfd_keras.reporting.templating import render_template
 
-MAX_ROWS = 50  # of a table of findings
 NEAR_DUPLICATES = "near-duplicates.png"
+Item = TypeVar("Item")
 
 
 def write_audit(result: AuditResult, out: str | Path) -> None:
@@ -43,15 +44,18 @@ def write_audit(result: AuditResult, out: str | Path) -> None:
         ValueError: If a shard with near-duplicates does not exist or is damaged.
 
     Example:
-        >>> write_audit(audit(["prepared"]), "report")
+        >>> from jdfd_keras.datasets.audit import audit
+        >>> write_audit(audit(["prepared"]), "audit")
+        >>> sorted(path.name for path in Path("audit").iterdir())
+        ['audit.json', 'audit.md']
     """
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    if result.near_duplicates:
-        _draw_duplicates(out / NEAR_DUPLICATES, result)
+    image = NEAR_DUPLICATES if result.near_duplicates else ""
+    if image:
+        _draw_duplicates(out / image, result)
     else:
         (out / NEAR_DUPLICATES).unlink(missing_ok=True)
-    image = NEAR_DUPLICATES if result.near_duplicates else ""
     write_text_atomically(out / "audit.json", json.dumps(result.to_dict(), indent=1) + "\n")
     write_text_atomically(out / "audit.md", render_audit(result, image=image))
 
@@ -64,152 +68,23 @@ def render_audit(result: AuditResult, *, image: str = "") -> str:
         image: File name of the near-duplicates, next to the report; none if not given.
 
     Example:
+        >>> from jdfd_keras.datasets.audit import audit
         >>> render_audit(audit(["prepared"])).splitlines()[0]
         '# Audit of prepared'
     """
-    verdict = (
-        f"**Leakage: {'; '.join(result.failed)}.**"
-        if result.failed
-        else "**No leakage**: no source and no near-duplicate face is in two splits."
-    )
-    sections = [
-        f"# Audit of {', '.join(dataset.name for dataset in result.datasets)}",
-        verdict,
-        "## Faces for training and testing",
-        _count_table(result.datasets),
-        "## Leakage",
-        *_describe_sources(result),
-        *_describe_duplicates(result, image),
-    ]
-    if len(result.datasets) > 1:
-        sections += ["## Between datasets", *_compare_datasets(result)]
-    for dataset in result.datasets:
-        sections += [f"## {dataset.name}", *_describe_dataset(dataset)]
-    return "\n\n".join(sections) + "\n"
-
-
-def _count_table(datasets: list[DatasetStatistics]) -> str:
-    """Return a table like the paper's Table 1, with validation."""
-    rows = []
-    for dataset in datasets:
-        faces = {(split, name): 0 for split in SPLITS for name in CLASSES}
-        for group in dataset.counts:
-            if group.label in CLASSES:
-                faces[group.split, group.label] += group.num_faces
-        rows.append((dataset.name, dataset.split, *faces.values()))
-    header = ["dataset", "split"]
-    header += [f"{split} {name}" for split in SPLITS for name in CLASSES]
-    return table(header, rows, "ll" + "r" * 6)
-
-
-def _describe_sources(result: AuditResult) -> Iterator[str]:
-    yield f"Sources in two splits: {result.num_shared_sources}."
-    if result.shared_sources:
-        rows = [
-            (
-                entry.source,
-                ", ".join(f"{split} ({len(videos)})" for split, videos in entry.videos.items()),
-                ", ".join(videos[0] for videos in entry.videos.values()),
-            )
-            for entry in result.shared_sources[:MAX_ROWS]
-        ]
-        yield table(("source", "splits (videos)", "examples"), rows)
-        yield from _mention_more(result.num_shared_sources)
-
-
-def _describe_duplicates(result: AuditResult, image: str) -> Iterator[str]:
-    yield (
-        "Pairs of videos with near-duplicate faces in two splits, without the sources above: "
-        f"{result.num_near_duplicates}."
-    )
-    if result.near_duplicates:
-        rows = [
-            (" / ".join(pair.splits), " / ".join(pair.videos), pair.num_faces, pair.bits)
-            for pair in result.near_duplicates[:MAX_ROWS]
-        ]
-        header = ("splits", "videos", "pairs of faces", "different bits, of 256")
-        yield table(header, rows, "llrr")
-        yield from _mention_more(result.num_near_duplicates)
-    if image:
-        yield f"![Pairs of near-duplicate faces]({image})"
-
-
-def _compare_datasets(result: AuditResult) -> Iterator[str]:
-    lines = [
-        f"- {' and '.join(common.datasets)} share {plural(common.num_sources, 'source')}, such as "
-        f"{', '.join(common.sources[:5])}."
-        for common in result.common_sources
-    ]
-    yield "\n".join(lines) or "No source is in two of the datasets."
-    if len(set(result.alignments.values())) > 1:
-        alignments = "; ".join(f"{name}: {how}" for name, how in result.alignments.items())
-        yield (
-            f"Their crops are aligned differently ({alignments}): most near-duplicates between "
-            "them are not found."
-        )
-
-
-def _describe_dataset(dataset: DatasetStatistics) -> Iterator[str]:
-    shares = ", ".join(
-        f"{split} {share:.0%}" for split, share in dataset.fake_share.items() if share is not None
-    )
-    num_without = sum(dataset.without_faces.values())
-    labels = ", ".join(f"{count} {label}" for label, count in dataset.without_faces.items())
-    by_label = f" ({labels})" if num_without else ""
-    lines = [
-        f"- {plural(dataset.num_faces, 'face')} of {plural(dataset.num_videos, 'video')}, split by "
-        f"the rule `{dataset.split}`.",
-        f"- Share of fakes: {shares or 'undefined'}.",
-        f"- Videos without a face: {num_without}{by_label}.",
-        f"- Files of the layout: {dataset.missing} missing, {dataset.unrecognized} unrecognized.",
-    ]
-    for reason, count in dataset.excluded.items():
-        lines.append(f"- Excluded: {plural(count, 'video')}, {reason}.")
-    yield "\n".join(lines)
-    yield table(
-        ("split", "label", "manipulation", "compression", "videos", "faces"),
-        [
-            (row.split, row.label, row.manipulation, row.compression, row.num_videos, row.num_faces)
-            for row in dataset.counts
-        ],
-        "llllrr",
-    )
-    yield (
-        "Properties of the files, each as the only score for fake. AUC 0.5 is chance; above, "
-        "fakes have larger values; below, smaller ones."
-    )
-    yield table(
-        ("measure", "videos", "AUC", ""),
-        [
-            (
-                row.measure,
-                row.num_videos,
-                "undefined" if row.auc is None else f"{row.auc:.3f}",
-                "a shortcut" if row.is_shortcut else "",
-            )
-            for row in dataset.shortcuts
-        ],
-        "lrrl",
-    )
-    if dataset.reasons:
-        yield table(("without a face", "reason"), list(dataset.reasons.items())[:MAX_ROWS])
-        yield from _mention_more(num_without)
-
-
-def _mention_more(count: int) -> list[str]:
-    return [f"And {count - MAX_ROWS} more, in audit.json."] if count > MAX_ROWS else []
+    return render_template("audit.md.j2", result=result, image=image)
 
 
 def _draw_duplicates(path: Path, result: AuditResult) -> None:
     pairs = result.near_duplicates[:MAX_SHEET_ROWS]
     crops = [[face.read_crop() for face in pair.faces] for pair in pairs]
-    size = crops[0][0].shape[1::-1]  # of all: datasets may have other sizes
+    height, width, _ = crops[0][0].shape  # of all: datasets may have other sizes
     rows = []
     for pair, own in zip(pairs, crops, strict=True):
         faces = [
             # The namespace on its own line: captions are as narrow as the faces.
             SheetFace(
-                cv2.resize(crop, size),
+                cv2.resize(crop, (width, height)),
                 f"{face.video_id.replace('/', chr(10), 1)}\nframe {face.frame_index}",
             )
             for crop, face in zip(own, pair.faces, strict=True)
@@ -219,25 +94,16 @@ def _draw_duplicates(path: Path, result: AuditResult) -> None:
             f"at least {pair.bits} of 256 bits differ",
         ]
         rows.append(SheetRow(" and ".join(pair.splits), notes, faces))
-    draw_sheet(
-        path,
-        rows,
-        title="Near-duplicate faces in two splits",
-        notes=[f"{len(pairs)} of {plural(result.num_near_duplicates, 'pair')} of videos"],
-    )
+    notes = [f"{len(pairs)} of {plural(result.num_near_duplicates, 'pair')} of videos"]
+    draw_sheet(path, rows, title="Near-duplicate faces in two splits", notes=notes)
 
 
 @dataclass(frozen=True)
 class InspectionFiles(Result):
-    """Files that `write_inspection` wrote.
+    """Files that `write_inspection` wrote."""
 
-    Attributes:
-        sheet: The contact sheet; None if there was no face.
-        overlay: The video or image with its faces drawn on; None if not requested.
-    """
-
-    sheet: str | None
-    overlay: str | None
+    sheet: str | None  # the contact sheet; None if there was no face
+    overlay: str | None  # the video or image with its faces drawn on; None if not requested
 
 
 def check_inspection_files(
@@ -258,7 +124,9 @@ def check_inspection_files(
             given with a dataset.
 
     Example:
-        >>> check_inspection_files("clip.mp4", "sheet.png", "annotated.mp4")
+        >>> check_inspection_files("video.mp4", "sheet.jpg")
+        Traceback (most recent call last):
+        ValueError: Expected a .png file for the contact sheet, ... Try video-faces.png.
     """
     path, out = Path(path), Path(out)
     others = {path.resolve(), Path(overlay).resolve() if overlay else None}
@@ -300,17 +168,22 @@ def write_inspection(
         ValueError: If a name is not usable (`check_inspection_files`), or a dataset is damaged.
 
     Example:
-        >>> write_inspection(inspect("clip.mp4"), "sheet.png").sheet
-        'sheet.png'
+        >>> from jdfd_keras.datasets.inspection import inspect
+        >>> write_inspection(inspect("video.mp4"), "sheet.png")
+        InspectionFiles(sheet='sheet.png', overlay=None)
     """
-    out = Path(out)
     check_inspection_files(result.path, out, overlay)
     if not result.reason:
-        if isinstance(result, FileInspection):
-            _draw_tracks(result, out, landmarks)
-        else:
-            _draw_groups(result, out, landmarks)
-    if overlay:
+        is_file = isinstance(result, FileInspection)
+        rows = _track_rows(result, landmarks) if is_file else _group_rows(result, landmarks)
+        notes = [_describe_counts(result)]
+        if is_file:
+            notes += [*result.warnings, *_describe_filtered(result)]
+        total, kind = (len(result.tracks), "tracks") if is_file else (len(result.totals), "kinds")
+        if len(rows) < total:
+            notes.append(f"{len(rows)} of {total} {kind} shown, those with the most faces")
+        draw_sheet(out, rows, title=Path(result.path).absolute().name, notes=notes)
+    if overlay and isinstance(result, FileInspection):
         draw_overlay(result.path, overlay, result.options)
     return InspectionFiles(
         sheet=None if result.reason else str(out), overlay=str(overlay) if overlay else None
@@ -325,35 +198,23 @@ def describe_inspection(result: InspectionResult, files: InspectionFiles | None 
         files: Files of `write_inspection`; not mentioned if not given.
 
     Example:
-        >>> print(describe_inspection(inspect("clip.mp4")))
-        clip.mp4: 32 frames sampled, 32 faces kept
-        track 0: 32 faces, 0.0-4.9 s, confidence 1.9, all kept
+        >>> from jdfd_keras.datasets.inspection import inspect
+        >>> print(describe_inspection(inspect("video.mp4")))
+        video.mp4: 6 frames sampled, 6 faces kept
+        track 0: 6 faces, 0.0-0.2 s, confidence ..., all kept
     """
-    if isinstance(result, FileInspection):
-        lines = [f"{result.path}: {_describe_counts(result)}"]
-        lines += [
-            f"track {track.track_id}: {', '.join(_describe_track(track))}"
-            for track in result.tracks
-        ]
-    else:
-        lines = [f"{result.path}: {_describe_counts(result)}"]
-        lines += [
-            f"{group.split:5}  {_describe_class(group)}: {_describe_counts(group)}"
-            for group in result.groups
-        ]
-        lines += [f"no face: {name}: {reason}" for name, reason in result.excluded.items()]
-    lines += [f"warning: {warning}" for warning in result.warnings]
-    lines += _describe_filtered(result.filtered)
-    if result.reason:
-        lines.append(f"{result.path}: {result.reason}; no contact sheet is written")
-    if files and files.sheet:
-        lines.append(f"sheet: {files.sheet}")
-    if files and files.overlay:
-        lines.append(f"overlay: {files.overlay}")
-    return "\n".join(lines)
+    return render_template(
+        "inspection.txt.j2",
+        result=result,
+        files=files,
+        describe_counts=_describe_counts,
+        describe_class=_describe_class,
+        describe_track=_describe_track,
+        describe_filtered=_describe_filtered,
+    ).rstrip("\n")
 
 
-def _draw_tracks(result: FileInspection, out: Path, landmarks: bool) -> None:
+def _track_rows(result: FileInspection, landmarks: bool) -> list[SheetRow]:
     tracks = _largest(result.tracks, [(t.num_kept, t.num_faces) for t in result.tracks])
     rows = []
     for track, slots in zip(tracks, allocate_slots([t.num_kept for t in tracks]), strict=True):
@@ -371,16 +232,13 @@ def _draw_tracks(result: FileInspection, out: Path, landmarks: bool) -> None:
         ]
         title = f"track {track.track_id}"
         rows.append(SheetRow(title, notes, faces, track_colour(track.track_id)))
-    notes = [_describe_counts(result), *result.warnings, *_describe_filtered(result.filtered)]
-    if len(rows) < len(result.tracks):
-        notes.append(f"{len(rows)} of {len(result.tracks)} tracks shown, those with the most faces")
-    draw_sheet(out, rows, title=Path(result.path).name, notes=notes)
+    return rows
 
 
-def _draw_groups(result: DatasetInspection, out: Path, landmarks: bool) -> None:
+def _group_rows(result: DatasetInspection, landmarks: bool) -> list[SheetRow]:
     groups = _largest(result.totals, [group.num_faces for group in result.totals])
     slots = allocate_slots([group.num_faces for group in groups])
-    keys = [(group.label, group.manipulation) for group in groups]
+    keys = [(group.label or "", group.manipulation or "") for group in groups]
     samples = result.sample(dict(zip(keys, slots, strict=True)))
     rows = []
     for group, key in zip(groups, keys, strict=True):
@@ -392,10 +250,7 @@ def _draw_groups(result: DatasetInspection, out: Path, landmarks: bool) -> None:
             for face in samples[key]
         ]
         rows.append(SheetRow(_describe_class(group), notes, faces))
-    notes = [_describe_counts(result)]
-    if len(rows) < len(result.totals):
-        notes.append(f"{len(rows)} of {len(result.totals)} kinds shown, those with the most faces")
-    draw_sheet(out, rows, title=Path(result.path).resolve().name, notes=notes)
+    return rows
 
 
 def _caption(face: SampledFace) -> str:
@@ -405,7 +260,7 @@ def _caption(face: SampledFace) -> str:
     return f"{name}\n{face.split}, frame {face.frame_index}"
 
 
-def _largest(items: Sequence, sizes: Sequence) -> list:
+def _largest(items: Sequence[Item], sizes: Sequence) -> list[Item]:
     """Choose the largest items, as many as a sheet has rows, in their order."""
     indices = sorted(range(len(items)), key=lambda index: sizes[index], reverse=True)
     return [items[index] for index in sorted(indices[:MAX_SHEET_ROWS])]
@@ -413,7 +268,7 @@ def _largest(items: Sequence, sizes: Sequence) -> list:
 
 def _describe_class(group: FaceCount) -> str:
     is_named = group.manipulation not in ("", group.label)
-    return f"{group.label} {group.manipulation}" if is_named else group.label
+    return f"{group.label} {group.manipulation}" if is_named else group.label or ""
 
 
 def _describe_counts(result: InspectionResult | FaceCount) -> str:
@@ -434,6 +289,6 @@ def _describe_track(track: TrackSummary) -> list[str]:
     ]
 
 
-def _describe_filtered(filtered: dict[str, int]) -> list[str]:
-    counts = [f"{count} ({reason})" for reason, count in filtered.items()]
+def _describe_filtered(result: InspectionResult) -> list[str]:
+    counts = [f"{count} ({reason})" for reason, count in result.filtered.items()]
     return [f"filtered: {', '.join(counts)}"] if counts else []

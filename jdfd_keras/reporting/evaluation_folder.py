@@ -12,23 +12,19 @@ Independent of models and TensorFlow.
 from pathlib import Path
 
 from jdfd_keras.datasets.videos import LABEL_NAMES
-from jdfd_keras.evaluation.calibrate import CalibrationResult, measure_reliability, weigh_by_video
+from jdfd_keras.evaluation.calibrate import CalibrationResult, measure_reliability
 from jdfd_keras.evaluation.eval_data import CALIBRATION_FACES, FaceExamples
-from jdfd_keras.evaluation.evaluate_scores import REPORT, SCORES, check_has_scores, save_report
-from jdfd_keras.evaluation.report import Report
+from jdfd_keras.evaluation.report import REPORT, SCORES, Report, check_has_scores, save_report
 from jdfd_keras.evaluation.scores import score_videos
 from jdfd_keras.io.files import write_text_atomically
-from jdfd_keras.reporting.charts import plot_histograms, plot_reliability
-from jdfd_keras.reporting.curves import Curve, plot_det, plot_precision_recall, plot_roc
-from jdfd_keras.reporting.face_grids import plot_explanations, plot_faces
-from jdfd_keras.reporting.markdown import write_page
-from jdfd_keras.reporting.render_report import render_markdown
-from jdfd_keras.reporting.report_text import title_of
+from jdfd_keras.reporting.charts import draw_histograms, draw_reliability
+from jdfd_keras.reporting.curves import Curve, draw_det, draw_precision_recall, draw_roc
+from jdfd_keras.reporting.face_grids import plot_faces
+from jdfd_keras.reporting.report_text import render_markdown, title_of
+from jdfd_keras.reporting.style import save_figure
+from jdfd_keras.reporting.templating import write_page
 
-ROC, DET, PRECISION_RECALL = "roc", "det", "precision-recall"
-HISTOGRAM, RELIABILITY = "scores", "reliability"
-FACES, ERRORS = "faces", "errors"
-FIGURES = (ROC, DET, PRECISION_RECALL, HISTOGRAM, RELIABILITY, FACES, ERRORS)
+FIGURES = ("roc", "det", "precision-recall", "scores", "reliability", "faces", "errors")
 
 
 def check_folder(out: str | Path, *tables: str | Path | None) -> None:
@@ -44,7 +40,9 @@ def check_folder(out: str | Path, *tables: str | Path | None) -> None:
             scores.parquet.
 
     Example:
-        >>> check_folder("report", "ours.csv", "theirs.csv")
+        >>> check_folder("report", "report/scores.parquet")
+        Traceback (most recent call last):
+        ValueError: Expected a folder other than that of the scores; got report: ...
     """
     out = Path(out)
     if out.exists() and not out.is_dir():
@@ -77,12 +75,17 @@ def write_evaluation(report: Report, out: str | Path) -> None:
         ValueError: If the report was loaded from JSON, and so has no scores.
 
     Example:
-        >>> write_evaluation(evaluate("run", "prepared"), "report")  # doctest: +SKIP
+        >>> from jdfd_keras.evaluation.evaluate import evaluate
+        >>> write_evaluation(evaluate(scores="report/scores.parquet"), "report-of-scores")
+        >>> sorted(path.name for path in Path("report-of-scores").glob("r*"))
+        ['reliability.png', 'reliability.svg', 'report.html', 'report.json', 'report.md', ...]
     """
     check_has_scores(report)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    _clear_folder(out)
+    figures = [f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")]
+    for name in (REPORT, "report.md", "report.html", SCORES, *figures):
+        (out / name).unlink(missing_ok=True)
     write_pages(report, out)
     save_report(report, out)
 
@@ -94,36 +97,27 @@ def write_pages(report: Report, out: Path) -> None:
         report: A report with its scores.
         out: An existing folder. report.html is written last.
 
-    Raises:
-        OSError: If a file cannot be written.
+    Example:
+        >>> from jdfd_keras.evaluation.evaluate import evaluate
+        >>> write_pages(evaluate(scores="report/scores.parquet"), Path("report"))
+        >>> "![ROC curves" in Path("report/report.md").read_text()
+        True
     """
-    _draw_faces(out, report)
-    _draw_scores(out, report)
+    if report.examples and report.errors:
+        _draw_faces(report.examples, report.errors, out)
+    _draw_scores(report, out)
     figures = [name for name in FIGURES if (out / f"{name}.png").is_file()]
     text = render_markdown(report, figures)
     write_text_atomically(out / "report.md", text)
     write_page(out / "report.html", text)
 
 
-def _clear_folder(out: Path) -> None:
-    for name in FIGURES:
-        for suffix in (".png", ".svg"):
-            (out / f"{name}{suffix}").unlink(missing_ok=True)
-    for name in (REPORT, "report.md", "report.html", SCORES):
-        (out / name).unlink(missing_ok=True)
-
-
-def _draw_faces(out: Path, report: Report) -> None:
-    examples, errors = report.examples, report.errors
-    if examples is None or errors is None:
-        return
-    plot_faces(
-        out / FACES, examples.image, _captions(examples), reconstructions=examples.reconstruction
-    )
-    numbered = [f"{n}: {caption}" for n, caption in enumerate(_captions(errors), start=1)]
-    plot_explanations(
-        out / ERRORS, errors.image, numbered, cam=errors.cam, residual=errors.residual
-    )
+def _draw_faces(examples: FaceExamples, errors: FaceExamples, out: Path) -> None:
+    maps = {"reconstruction": examples.reconstruction, "residual": examples.residual}
+    plot_faces(out / "faces", list(examples.image), _captions(examples), **maps)
+    numbered = [f"{number}: {caption}" for number, caption in enumerate(_captions(errors), start=1)]
+    maps = {"cam": errors.cam, "residual": errors.residual}
+    plot_faces(out / "errors", list(errors.image), numbered, **maps)
 
 
 def _captions(faces: FaceExamples) -> list[str]:
@@ -133,32 +127,33 @@ def _captions(faces: FaceExamples) -> list[str]:
     ]
 
 
-def _draw_scores(out: Path, report: Report) -> None:
-    protocol, scores = report.protocol, report.scores
+def _draw_scores(report: Report, out: Path) -> None:
+    protocol, scores = report.protocol, check_has_scores(report)
     label, title = scores.videos.label, title_of(protocol)
     videos = score_videos(scores, protocol.aggregation)
     calibration = protocol.used_calibration
-    plot_histograms(
-        out / HISTOGRAM,
+    histograms = draw_histograms(
         label,
         videos,
         title=f"Scores of the videos: {title}",
         threshold=protocol.threshold,
-        uncertain=calibration and (calibration.uncertain_from, calibration.uncertain_to),
+        uncertain=(calibration.uncertain_from, calibration.uncertain_to) if calibration else None,
     )
+    save_figure(histograms, out / "scores")
     levels = {
-        "faces": measure_reliability(scores.label, scores.score, weigh_by_video(scores)),
+        "faces": measure_reliability(scores.label, scores.score, scores.video),
         "videos": measure_reliability(label, videos),
     }
-    plot_reliability(out / RELIABILITY, levels, title=title)
+    save_figure(draw_reliability(levels, title=title), out / "reliability")
     if label.all() or not label.any():
         return
     curves = [
         Curve(f"{len(scores):,} faces", scores.label, scores.score),
         Curve(f"{len(label):,} videos", label, videos),
     ]
-    for name, plot in ((ROC, plot_roc), (DET, plot_det), (PRECISION_RECALL, plot_precision_recall)):
-        plot(out / name, curves, title=title)
+    save_figure(draw_roc(curves, title=title), out / "roc")
+    save_figure(draw_det(curves, title=title), out / "det")
+    save_figure(draw_precision_recall(curves, title=title), out / "precision-recall")
 
 
 def write_calibration_figures(result: CalibrationResult, folder: str | Path) -> None:
@@ -169,27 +164,24 @@ def write_calibration_figures(result: CalibrationResult, folder: str | Path) -> 
         folder: An existing folder, such as `<run>/calibration`, for reliability and scores as
             .png and .svg.
 
-    Raises:
-        OSError: If a file cannot be written.
-
     Example:
-        >>> result = calibrate("run", "prepared")  # doctest: +SKIP
-        >>> write_calibration_figures(result, "run/calibration")  # doctest: +SKIP
+        >>> from jdfd_keras.evaluation.calibrate import calibrate
+        >>> write_calibration_figures(calibrate("run", "prepared"), "run/calibration")
+        >>> sorted(path.name for path in Path("run/calibration").glob("*.png"))
+        ['reliability.png', 'scores.png']
     """
-    calibration, calibrated = result.calibration, result.calibrated_scores
-    plot_reliability(
-        Path(folder) / RELIABILITY,
-        {
-            name: measure_reliability(scores.label, scores.score, weigh_by_video(scores))
-            for name, scores in (("before", result.scores), ("after", calibrated))
-        },
-        title=f"Validation faces of {calibration.data}",
-    )
-    plot_histograms(
-        Path(folder) / HISTOGRAM,
+    calibration, calibrated, folder = result.calibration, result.calibrated_scores, Path(folder)
+    reliabilities = {
+        name: measure_reliability(scores.label, scores.score, scores.video)
+        for name, scores in (("before", result.scores), ("after", calibrated))
+    }
+    title = f"Validation faces of {calibration.data}"
+    save_figure(draw_reliability(reliabilities, title=title), folder / "reliability")
+    histograms = draw_histograms(
         calibrated.videos.label,
         score_videos(calibrated, "track"),
         title=f"Calibrated scores of the validation videos of {calibration.data}",
         threshold=calibration.threshold,
         uncertain=(calibration.uncertain_from, calibration.uncertain_to),
     )
+    save_figure(histograms, folder / "scores")

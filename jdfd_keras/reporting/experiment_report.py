@@ -1,39 +1,48 @@
 """Writing an experiment to a folder: tables in four formats, a figure, the pages of its cells.
 
-    <out>/<name>.md, .html     the page: tables, figure and notes
-    <out>/<name>.csv, .tex     the tables
-    <out>/<name>.json          the report
-    <out>/<name>.png, .svg     Fig. 2, 3 or 4 of the paper with these results
-    <out>/cells/.../report.html   one page per cell
-
-Takes the `ExperimentReport` that `experiment` returns; trains and evaluates nothing.
+NAME.md and NAME.html hold the tables, figure and protocol; NAME.csv one row per result; NAME.tex
+the table with our and the paper's values side by side; NAME.json the report; NAME.png and NAME.svg
+Fig. 2, 3 or 4 of the paper with these results; cells/.../report.html the page of one cell.
 """
 
-import csv
 import dataclasses
-import io
+import functools
 import json
+import re
+import statistics
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from jdfd_keras.datasets.videos import CLASSES, SPLITS
-from jdfd_keras.evaluation.evaluate_scores import SCORES, load_report
+from jdfd_keras.evaluation.report import SCORES, load_report
 from jdfd_keras.evaluation.scores_file import read_scores
-from jdfd_keras.experiments.cells import (
-    AucReport,
-    AucSummary,
-    ReportCell,
-)
-from jdfd_keras.experiments.plan import LETTERS, SHARES_PERCENT
+from jdfd_keras.experiments.experiment import AucReport
+from jdfd_keras.experiments.plan import LETTERS, NAMES, SHARES_PERCENT
 from jdfd_keras.experiments.sets import ExperimentReport, dataset_name
-from jdfd_keras.experiments.statistics import ALL, CountReport, DatasetCounts
+from jdfd_keras.experiments.statistics import ALL, CountReport
 from jdfd_keras.io.files import write_text_atomically
-from jdfd_keras.reporting import experiment_tables, markdown
-from jdfd_keras.reporting.experiment_tables import closing_sections, escape, latex_table
+from jdfd_keras.reporting.templating import render_template, write_page
 
 FORMATS = ("md", "html", "csv", "tex", "json")
+MISSING, NOT_RUN = "missing", "not run"
+METHOD, TRAIN_DATA, SHARE = "Method", "Train data", "Unlabelled share of each other dataset"
+ROW_LABELS = {
+    "cross-dataset": [METHOD, TRAIN_DATA],
+    "ablation": [TRAIN_DATA, METHOD],
+    "foreign-data": [TRAIN_DATA, SHARE],
+}
+MARKS = {"": "{}", "bold": "**{}**", "underlined": "*{}*"}  # Markdown cannot underline
+LATEX_MARKS = (
+    (r"\*\*(.+?)\*\*", r"\\textbf{\1}"),
+    (r"\*(.+?)\*", r"\\underline{\1}"),
+    (r"(\d\}?) \(Table \d\)", r"\1"),  # too wide for a cell; the caption has it
+)
 
 
-def write_experiment(report: ExperimentReport, out: str | Path) -> ExperimentReport:
+def write_experiment(report: AucReport | CountReport, out: str | Path) -> AucReport | CountReport:
     """Write the tables and the figure of an experiment, and the pages of its cells.
 
     Args:
@@ -48,8 +57,9 @@ def write_experiment(report: ExperimentReport, out: str | Path) -> ExperimentRep
         OSError: If a table cannot be written.
 
     Example:
-        >>> report = experiment("statistics", {"ff": "prepared"}, "out")  # doctest: +SKIP
-        >>> write_experiment(report, "out").files  # doctest: +SKIP
+        >>> from jdfd_keras.experiments.experiment import experiment
+        >>> report = experiment("statistics", {"ff": "prepared"}, "experiments")
+        >>> write_experiment(report, "experiments").files
         ('statistics.md', 'statistics.html', 'statistics.csv', 'statistics.tex', 'statistics.json')
     """
     out, name = Path(out), report.experiment
@@ -62,53 +72,47 @@ def write_experiment(report: ExperimentReport, out: str | Path) -> ExperimentRep
     except (OSError, ValueError) as error:  # the tables are still useful
         failed.append(f"figure: {error}")
     if isinstance(report, AucReport):
-        failed += write_cell_pages(report, out)
+        failed += _write_cell_pages(report, out)
     report = dataclasses.replace(
         report,
         figure=figure,
         failed=tuple(failed),
         files=tuple(f"{name}.{suffix}" for suffix in FORMATS),
     )
-    if isinstance(report, CountReport):
-        page, table, latex = count_markdown(report), count_csv(report), count_latex(report)
-    else:
-        page = experiment_tables.render_markdown(report)
-        table = experiment_tables.render_csv(report)
-        latex = experiment_tables.render_latex(report)
+    is_count = isinstance(report, CountReport)
+    page, latex = _render_counts(report) if is_count else _render_aucs(report)
     write_text_atomically(out / f"{name}.md", page)
-    markdown.write_page(out / f"{name}.html", page)
-    write_text_atomically(out / f"{name}.csv", table)
+    write_page(out / f"{name}.html", page)
+    table = _to_frame(report).convert_dtypes()
+    write_text_atomically(out / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
     write_text_atomically(out / f"{name}.tex", latex)
     text = json.dumps(report.to_dict(), indent=1, allow_nan=False)
     write_text_atomically(out / f"{name}.json", text + "\n")
     return report
 
 
-def write_cell_pages(report: AucReport, out: Path) -> list[str]:
-    """Write the page of each evaluated cell that has none.
+def _to_frame(report: AucReport | CountReport) -> pd.DataFrame:
+    return pd.DataFrame([row.to_dict() for row in report.results])
 
-    Returns:
-        One sentence for each page that could not be written.
 
-    Example:
-        >>> failed = write_cell_pages(report, Path("out"))  # doctest: +SKIP
-    """
+def _write_cell_pages(report: AucReport, out: Path) -> list[str]:
+    """Write the page of each evaluated cell that has none; return why some cannot be written."""
     from jdfd_keras.reporting.evaluation_folder import write_pages
 
     failed = []
-    for result in (r for row in report.rows for cell in row.cells.values() for r in cell.results):
-        folder = out / result.report
+    for source in dict.fromkeys(row.source for row in report.results if row.kind == "measured"):
+        folder = out / source
         if (folder / "report.html").is_file():
             continue
         try:
             scores = read_scores(folder / SCORES)
             write_pages(dataclasses.replace(load_report(folder), scores=scores), folder)
         except (OSError, ValueError) as error:
-            failed.append(f"page of {result.report}: {error}")
+            failed.append(f"page of {source}: {error}")
     return failed
 
 
-def draw_figure(report: ExperimentReport, out: Path) -> str | None:
+def draw_figure(report: AucReport | CountReport, out: Path) -> str | None:
     """Draw the figure of an experiment as .png and .svg.
 
     Args:
@@ -123,181 +127,211 @@ def draw_figure(report: ExperimentReport, out: Path) -> str | None:
         ValueError: If they are damaged.
 
     Example:
-        >>> draw_figure(experiment("cross-dataset", data, "out"), Path("out"))  # doctest: +SKIP
-        'cross-dataset.png'
+        >>> from jdfd_keras.experiments.experiment import experiment
+        >>> draw_figure(experiment("statistics", {"ff": "prepared"}, "."), Path("."))
+        'statistics.png'
     """
+    from jdfd_keras.reporting.face_grids import SheetFace, SheetRow, draw_sheet
+
+    path = out / report.experiment
     if isinstance(report, CountReport):
-        is_drawn = _draw_samples(report, out)
+        if report.samples:
+            rows = {name: list(map(SheetFace, faces)) for name, faces in report.samples.items()}
+            draw_sheet(path, [SheetRow(name, [], faces) for name, faces in rows.items()])
+        is_drawn = bool(report.samples)
     elif report.experiment == "cross-dataset":
         is_drawn = _draw_curves(report, out)
     else:
         is_drawn = report.experiment == "foreign-data" and _draw_shares(report, out)
-    return f"{report.experiment}.png" if is_drawn else None
-
-
-def _draw_samples(report: CountReport, out: Path) -> bool:
-    """Draw faces of each dataset, real ones and each manipulation, as in Fig. 2."""
-    from jdfd_keras.reporting.face_grids import plot_samples
-
-    if report.samples:
-        plot_samples(out / report.experiment, report.samples)
-    return bool(report.samples)
+    return f"{path.name}.png" if is_drawn else None
 
 
 def _draw_curves(report: AucReport, out: Path) -> bool:
-    """Draw a ROC curve for each cell, named as in Fig. 3.
+    """Draw a ROC curve for each cell, named as in Fig. 3, of the first seed that all cells have.
 
-    `(U, F)` is trained on UADFV and tested on FF++. The curves are of the first seed that all
-    cells have.
+    `(U, F)` is trained on UADFV and tested on FF++.
     """
-    from jdfd_keras.reporting.curves import Curve, plot_roc
+    from jdfd_keras.reporting.curves import Curve, draw_roc
+    from jdfd_keras.reporting.style import save_figure
 
-    by_cell = {
-        (row.training.data, test): {result.seed: result for result in cell.results}
-        for row in report.rows
-        for test, cell in row.cells.items()
-        if cell.results
-    }
-    shared = [s for s in report.protocol.seeds if all(s in results for results in by_cell.values())]
-    if not by_cell or not shared:
+    cells: dict[int | None, dict[str, str]] = {}
+    for row in report.results:
+        if row.kind == "measured":
+            name = f"({LETTERS.get(row.train, row.train)}, {LETTERS.get(row.test, row.test)})"
+            cells.setdefault(row.seed, {})[name] = row.source
+    num_cells = len({name for own in cells.values() for name in own})
+    seeds = [s for s in report.protocol.seeds if s in cells and len(cells[s]) == num_cells]
+    if not seeds:
         return False
-    seed, curves = shared[0], []
-    for (train, test), results in by_cell.items():
-        scores = read_scores(out / results[seed].report / SCORES)
-        name = f"({LETTERS.get(train, train)}, {LETTERS.get(test, test)})"
+    curves = []
+    for name, source in cells[seeds[0]].items():
+        scores = read_scores(out / source / SCORES)
         curves.append(Curve(name, scores.label, scores.score))
-    plot_roc(out / report.experiment, curves, title=f"(trained on, tested on), seed {seed}")
+    title = f"(trained on, tested on), seed {seeds[0]}"
+    save_figure(draw_roc(curves, title=title), out / report.experiment)
     return True
 
 
 def _draw_shares(report: AucReport, out: Path) -> bool:
     """Draw the AUC against the share of foreign data, and the paper's AUCs, as in Fig. 4."""
-    from jdfd_keras.reporting.charts import plot_foreign_shares
+    from jdfd_keras.reporting.charts import draw_foreign_shares
+    from jdfd_keras.reporting.style import save_figure
 
-    by_share = {row.training.share_percent: row.cells for row in report.rows}
-    series, published = {}, {}
-    for test in report.tests:
-        cells = [by_share[share][test] for share in SHARES_PERCENT]
-        ours = [_to_point(cell.frame) for cell in cells]
-        theirs = [_first_published(cell) for cell in cells]
-        if any(ours):
-            series[dataset_name(test)] = ours
-        if any(theirs):
-            published[dataset_name(test)] = theirs
-    if not series:
+    aucs: dict[str, dict[str, dict[int, list[float]]]] = {"measured": {}, "published": {}}
+    for row in report.results:
+        if row.metric == "frame_auc" and row.percent is not None:
+            line = aucs[row.kind].setdefault(dataset_name(row.test), {})
+            line.setdefault(row.share_percent, []).append(row.percent / 100)
+    if not aucs["measured"]:
         return False
-    plot_foreign_shares(
-        out / report.experiment,
-        [share / 100 for share in SHARES_PERCENT],
-        series,
-        published,
-        title=f"Trained on {dataset_name(report.rows[0].training.data)}, tested on each",
-    )
+
+    def summarize(values: list[float]) -> tuple[float, float | None]:
+        return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
+
+    series = {
+        test: [summarize(line[share]) if share in line else None for share in SHARES_PERCENT]
+        for test, line in aucs["measured"].items()
+    }
+    published = {
+        test: [line[share][0] if share in line else None for share in SHARES_PERCENT]
+        for test, line in aucs["published"].items()
+    }
+    shares = [share / 100 for share in SHARES_PERCENT]
+    title = f"Trained on {dataset_name(report.results[0].train)}, tested on each"
+    figure = draw_foreign_shares(shares, series, published, title=title)
+    save_figure(figure, out / report.experiment)
     return True
 
 
-def _to_point(auc: AucSummary | None) -> tuple[float, float | None] | None:
-    if auc is None:
-        return None
-    return auc.mean_percent / 100, None if auc.std_percent is None else auc.std_percent / 100
+def _render_aucs(report: AucReport) -> tuple[str, str]:
+    """Return the page of an experiment as Markdown, and its table as LaTeX."""
+    labels = ROW_LABELS[report.experiment]
+    rows = _to_frame(report)
+    if report.experiment != "cross-dataset":
+        rows["mark"] = ""
+    rows[METHOD], rows[TRAIN_DATA] = rows.method, rows.train.map(dataset_name)
+    rows[SHARE] = rows.share_percent.map("{} %".format)
+    rows["Test data"] = rows.test.map(dataset_name)
+    index = pd.MultiIndex.from_frame(rows.loc[:, labels].drop_duplicates())
+    write_ours = functools.partial(_format_auc, num_seeds=len(report.protocol.seeds))
+
+    def pivot(rows: pd.DataFrame, write: Callable[[pd.DataFrame], str]) -> pd.DataFrame:
+        groups = rows.groupby([*labels, "Test data"], sort=False)
+        texts = pd.Series({key: write(group) for key, group in groups}).unstack(fill_value="")
+        return texts.reindex(index=index, columns=tests, fill_value="")
+
+    tests = rows["Test data"].unique()
+    is_published, is_video = rows.kind == "published", rows.metric == "video_auc"
+    ours = pivot(rows.loc[~is_published & ~is_video], write_ours)
+    videos = pivot(rows.loc[is_video | (rows.kind == "failed")], write_ours)
+    paper = pivot(rows.loc[is_published], _format_published)
+    protocol = _describe_protocol(report)
+    caption = render_template("experiment_caption.md.j2", report=report).strip()
+    page = render_template(
+        "experiment.md.j2",
+        report=report,
+        caption=caption,
+        frames=_to_markdown(_beside(ours, paper), numbers="left"),
+        videos=_to_markdown(videos.loc[(videos != "").any(axis=1)], numbers="left"),
+        protocol=protocol,
+    )
+    return page, _to_latex(report, ours, paper, f"{report.title}. {caption}", protocol)
 
 
-def _first_published(cell: ReportCell) -> float | None:
-    return cell.published[0].percent / 100 if cell.published else None
+def _format_auc(rows: pd.DataFrame, num_seeds: int) -> str:
+    measured = rows.loc[rows.kind == "measured"]
+    aucs = measured.percent.astype(float)
+    if aucs.empty:
+        return NOT_RUN
+    text = f"{aucs.mean():.1f}"
+    if len(aucs) > 1:
+        text += f" ± {aucs.std():.1f}"
+    elif measured.low_percent.notna().all():
+        text += f" [{measured.low_percent.iloc[0]:.1f}, {measured.high_percent.iloc[0]:.1f}]"
+    if len(aucs) < num_seeds:  # the number in the caption
+        text += f" ({len(aucs)} of {num_seeds} seeds)"
+    return text
 
 
-COLUMNS = ("kind", "data", "split", "label", "manipulation", "faces", "videos", "source")
-MISSING = "missing"
+def _format_published(rows: pd.DataFrame) -> str:
+    texts = []
+    for row in rows.to_dict("records"):
+        text = "-" if np.isnan(row["percent"]) else f"{row['percent']:.1f}"
+        text = MARKS[row["mark"]].format(text)
+        texts.append(f"{text} ({row['source']})" if len(rows) > 1 else text)
+    return " / ".join(texts)
 
 
-def count_markdown(report: CountReport) -> str:
-    """Return the page of `statistics` as Markdown."""
-    rows, manipulations = [], []
-    for entry in report.sets:
-        name = dataset_name(entry.key)
-        for split in SPLITS:
-            faces = [_beside_published(entry, split, label) for label in CLASSES]
-            videos = [_num_videos(entry, split, label) for label in CLASSES]
-            rows.append((name, split, *faces, *videos))
-        for manipulation in _list_manipulations(entry):
-            faces = [_num_faces(entry, split, "fake", manipulation) for split in SPLITS]
-            manipulations.append((name, manipulation, *faces))
-    header = ("Dataset", "Split", "Real faces", "Fake faces", "Real videos", "Fake videos")
-    sections = [f"# {report.title}", markdown.table(header, rows, "llrrrr")]
-    if manipulations:
-        header = ("Dataset", "Manipulation", *SPLITS)
-        sections.append("## Fake faces by manipulation")
-        sections.append(markdown.table(header, manipulations, "llrrr"))
-    if report.figure:
-        sections.append("## Samples (the paper's Fig. 2)")
-        sections.append(f"![Faces of each dataset and manipulation]({report.figure})")
-    return "\n\n".join([*sections, *closing_sections(report)]) + "\n"
+def _render_counts(report: CountReport) -> tuple[str, str]:
+    """Return the page of `statistics` as Markdown, and its table as LaTeX."""
+    rows = _to_frame(report).rename(columns={"split": "Split", "manipulation": "Manipulation"})
+    names = [dataset_name(key) for key in report.keys]
+    rows["Dataset"] = pd.Categorical(rows.data.map(dataset_name), names)  # sorted in this order
+    index = pd.MultiIndex.from_product([names, SPLITS], names=["Dataset", "Split"])
+
+    def pivot(rows: pd.DataFrame, values: str) -> pd.DataFrame:
+        wide = rows.pivot(index=["Dataset", "Split"], columns="label", values=values)
+        wide = wide.reindex(index=index, columns=list(CLASSES)).astype("Int64").astype("string")
+        return wide.rename(columns=str.capitalize)
+
+    measured = rows.loc[rows.kind == "measured"]
+    totals = measured.loc[measured.Manipulation == ALL]
+    counted = set(measured.Dataset)
+    absent = pd.Series(["0" if name in counted else MISSING for name, _ in index], index)
+    ours, videos = (
+        pivot(totals, values).transform(lambda column: column.fillna(absent))
+        for values in ("faces", "videos")
+    )
+    paper = pivot(rows.loc[rows.kind == "published"], "faces").fillna("")
+    fakes = measured.loc[~measured.Manipulation.isin([ALL, ""])]
+    by_kind = fakes.pivot(index=["Dataset", "Manipulation"], columns="Split", values="faces")
+    by_kind = by_kind.reindex(columns=SPLITS).fillna(0).astype(int)
+    counts = _beside(ours, paper).add_suffix(" faces").join(videos.add_suffix(" videos"))
+    protocol = _describe_protocol(report)
+    page = render_template(
+        "experiment_counts.md.j2",
+        report=report,
+        counts=_to_markdown(counts, numbers="right"),
+        manipulations=_to_markdown(by_kind, numbers="right") if len(by_kind) else "",
+        protocol=protocol,
+    )
+    caption = f"{report.title}; the paper has no validation split."
+    return page, _to_latex(report, ours, paper, caption, protocol)
 
 
-def count_csv(report: CountReport) -> str:
-    """Return CSV with one row per count, per published count and per failure."""
-    file = io.StringIO()
-    writer = csv.DictWriter(file, COLUMNS, restval="", lineterminator="\n")
-    writer.writeheader()
-    for entry in report.sets:
-        for count in entry.counts or ():
-            manipulation = ALL if count.manipulation is None else count.manipulation
-            group = (entry.key, count.split, count.label, manipulation)
-            row = ("measured", *group, count.num_faces, count.num_videos)
-            writer.writerow(dict(zip(COLUMNS, row, strict=False)))
-        for split, labels in (entry.published or {}).items():
-            for label, faces in labels.items():
-                row = ("published", entry.key, split, label, ALL, faces, "", "Table 1")
-                writer.writerow(dict(zip(COLUMNS, row, strict=True)))
-    for reason in report.failed:
-        writer.writerow({"kind": "failed", "source": " ".join(reason.split())})
-    return file.getvalue()
-
-
-def count_latex(report: CountReport) -> str:
-    """Return the table of faces as LaTeX, with our and the paper's counts side by side."""
-    blocks = []
-    for entry in report.sets:
-        block = []
-        for split in SPLITS:
-            cells = [dataset_name(entry.key), split]
-            for label in CLASSES:
-                cells += [_num_faces(entry, split, label), _published(entry, split, label)]
-            block.append([escape(cell) for cell in cells])
-        blocks.append(block)
-    return latex_table(
-        [("", 1), ("", 1), ("Real", 2), ("Fake", 2)],
-        ["Dataset", "Split", *["ours", "paper"] * 2],
-        blocks,
-        caption=escape(f"{report.title}; the paper has no validation split."),
-        label=f"tab:{report.experiment}",
-        num_text=2,
-        notes=[*report.notes, *report.failed],
+def _describe_protocol(report: AucReport | CountReport) -> str:
+    return render_template(
+        "experiment_protocol.md.j2", report=report, dataset_name=dataset_name, names=list(NAMES)
     )
 
 
-def _beside_published(entry: DatasetCounts, split: str, label: str) -> str:
-    ours, published = _num_faces(entry, split, label), _published(entry, split, label)
-    return f"{ours}; paper {published}" if published else ours
+def _beside(ours: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
+    """Return both values of each cell in one text."""
+    return (ours + "; paper " + paper).where((ours != "") & (paper != ""), ours + paper)
 
 
-def _published(entry: DatasetCounts, split: str, label: str) -> str:
-    labels = (entry.published or {}).get(split)
-    return str(labels[label]) if labels else ""
+def _to_markdown(table: pd.DataFrame, *, numbers: str) -> str:
+    align = ["left"] * table.index.nlevels + [numbers] * len(table.columns)
+    return table.reset_index().to_markdown(index=False, disable_numparse=True, colalign=align)
 
 
-def _num_faces(
-    entry: DatasetCounts, split: str, label: str, manipulation: str | None = None
+def _to_latex(
+    report: ExperimentReport, ours: pd.DataFrame, paper: pd.DataFrame, caption: str, protocol: str
 ) -> str:
-    if entry.counts is None:
-        return MISSING
-    return str(entry.find(split, label, manipulation).num_faces)
-
-
-def _num_videos(entry: DatasetCounts, split: str, label: str) -> str:
-    return MISSING if entry.counts is None else str(entry.find(split, label).num_videos)
-
-
-def _list_manipulations(entry: DatasetCounts) -> list[str]:
-    fakes = [count for count in entry.counts or () if count.label == "fake"]
-    return sorted({count.manipulation for count in fakes if count.manipulation})
+    """Return a LaTeX table with two columns for each of ours; the protocol is in comments."""
+    columns = pd.MultiIndex.from_product([ours.columns, ["ours", "paper"]])
+    both = pd.concat({"ours": ours, "paper": paper}, axis=1).swaplevel(axis=1)
+    table = both.reindex(columns=columns).reset_index()
+    text = table.to_latex(
+        index=False,
+        escape=True,
+        caption=caption,
+        label=f"tab:{report.experiment}",
+        column_format="l" * ours.index.nlevels + "r" * len(columns),
+        multicolumn_format="c",
+    ).replace("±", r"$\pm$")
+    text = text.replace("\\begin{table}\n", "\\begin{table}\n\\centering\\footnotesize\n")
+    for mark, command in LATEX_MARKS:
+        text = re.sub(mark, command, text)
+    comments = [r"Needs \usepackage{booktabs}.", *protocol.splitlines(), *report.failed]
+    return "".join(f"% {' '.join(line.split())}\n" for line in comments) + text

@@ -1,52 +1,141 @@
-"""Grids of faces: samples, reconstructions with residuals, and class-activation maps.
+"""Grids of faces: contact sheets, samples, reconstructions and class-activation maps.
 
-Each `plot_...` saves the figure of the `draw_...` with the same name as PNG and SVG. Faces are not
-interpolated; maps have perceptually uniform colours, which can be read in greyscale. Faces and
-maps are checked first, since matplotlib would clip or stretch wrong ones silently.
+The Agg canvas needs no display and does not change the caller's pyplot figures.
 """
 
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import matplotlib
 import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import Rectangle
 
-from jdfd_keras.reporting.style import (
-    Canvas,
-    height_of,
-    save_figure,
-    with_own_settings,
-    wrap,
-    wrap_all,
-)
+from jdfd_keras.io.console import plural
+from jdfd_keras.io.files import atomic_path
+from jdfd_keras.reporting.style import save_figure, with_own_settings
 
-CELL, GAP, MARGIN = 1.2, 0.06, 0.1  # inches: a face, between faces, around all
-TEXT = 7  # font size in points
-BAR = 0.7  # inches: height of a colour bar with ticks and label
-MIN_WIDTH = 2.6  # inches
+COLUMNS = 8  # faces on a line, or fewer if each is followed by maps
+MAX_IMAGES = 6  # on a line, of faces with maps
+MAX_LINES = 6  # 48 faces; with more rows than that, one line each
+MAX_ROWS = 24
+# Width of a crop in pixels: smaller crops are enlarged by an integer factor, larger ones are
+# reduced, all others are unchanged.
+MIN_CELL, MAX_CELL = 150, 320
+DPI = 200  # a face of 299 pixels is 1.5 inches wide
+LANDMARK_COLOUR = "#56B4E9"  # sky blue, not a skin colour: Okabe and Ito (2008)
+# Perceptually uniform, so that maps can be read in greyscale, too.
 RESIDUAL_COLORS, CAM_COLORS = "viridis", "inferno"
 RESIDUAL = "residual: mean |face - reconstruction| over RGB, pixels in -1..1"
+CAM = "class-activation map, half transparent over the face"
 
 
-def plot_samples(
-    path: str | Path, rows: Mapping[str, Sequence[np.ndarray]], *, title: str = ""
-) -> None:
-    """Draw one row of faces per name, as in Fig. 2 of the paper.
+# Relative size and weight of text; plain text is 7.5 % of a crop's width, which is legible when the
+# whole sheet is shown on a screen.
+PLAIN, ROW_TITLE, HEADING = (0.075, "normal"), (0.09, "bold"), (0.1125, "bold")
+LINE_HEIGHT = 1.4
+Style = tuple[float, str]
 
-    Args:
-        path: Path without suffix; `.png` and `.svg` are appended and existing files replaced.
-        rows: Faces, uint8[size, size, 3] RGB, at least one, by name, such as "FF++ Deepfakes".
-        title: Title of the figure; may be empty.
 
-    Raises:
-        ValueError: If a row has no face, or one of another dtype or shape.
+@dataclass(frozen=True)
+class SheetFace:
+    """One face of a sheet."""
+
+    crop: np.ndarray  # uint8[size, size, 3], RGB
+    caption: str = ""  # lines below it; lines that are too wide are shortened in the middle
+    landmarks: np.ndarray | None = None  # float[n, 2] in pixels of the crop, drawn as dots
+    maps: dict[str, np.ndarray] | None = None  # further images by the name above them
+
+    @property
+    def images(self) -> dict[str, np.ndarray]:
+        """The crop and its maps by name; the crop alone needs none."""
+        return {"face": self.crop} | self.maps if self.maps else {"": self.crop}
+
+
+@dataclass(frozen=True)
+class SheetRow:
+    """A group of faces on a sheet, on one or more lines."""
+
+    title: str  # without any title, the sheet has no column for titles and notes
+    notes: Sequence[str]  # lines below the title
+    faces: Sequence[SheetFace]  # empty for a row with text only
+    colour: tuple[int, int, int] = (150, 150, 150)  # RGB of the bar on the left
+
+
+def allocate_slots(num_faces: Sequence[int]) -> list[int]:
+    """Allocate the slots of a sheet to its rows, line by line.
+
+    Every row has one line; each further line goes to the row that shows the smallest share of its
+    faces. At most 48 faces are shown, or one line of 8 each if there are more than 6 rows.
 
     Example:
-        >>> plot_samples("samples", {"real": [np.zeros((299, 299, 3), np.uint8)]})
+        >>> allocate_slots([100, 40, 3])
+        [24, 16, 3]
     """
-    save_figure(draw_samples(rows, title=title), path)
+    slots = [min(count, COLUMNS) for count in num_faces]
+    for _ in range(MAX_LINES - sum(count > 0 for count in num_faces)):
+        unfinished = [row for row, count in enumerate(num_faces) if slots[row] < count]
+        if unfinished:
+            row = min(unfinished, key=lambda row: slots[row] / num_faces[row])
+            slots[row] = min(num_faces[row], slots[row] + COLUMNS)
+    return slots
+
+
+@with_own_settings
+def draw_sheet(
+    path: str | Path,
+    rows: Sequence[SheetRow],
+    *,
+    title: str = "",
+    notes: Sequence[str] = (),
+    scales: Sequence[tuple[str, str, float]] = (),
+) -> None:
+    """Draw faces in rows, with titles on the left and captions below the faces.
+
+    Args:
+        path: The .png file, or a path without suffix for a .png and an .svg file; replaced if they
+            exist. Equal sheets have equal bytes.
+        rows: The rows from top to bottom, at most 24; all crops are drawn as wide as the largest.
+        title: Title of the sheet.
+        notes: Lines below the title; long ones are wrapped.
+        scales: Colour bars of the maps: label, colour map and highest value; the lowest is 0.
+
+    Raises:
+        ValueError: If there is no face, there are too many rows, or an image is not a crop.
+
+    Example:
+        >>> face = SheetFace(np.zeros((160, 160, 3), np.uint8), "frame 0")
+        >>> draw_sheet("sheet.png", [SheetRow("track 0", ["1 face"], [face])], title="clip.mp4")
+        >>> cv2.imread("sheet.png").shape
+        (276, 736, 3)
+    """
+    faces = [face for row in rows for face in row.faces]
+    if not faces or len(rows) > MAX_ROWS:
+        raise ValueError(
+            f"Expected 1 to {MAX_ROWS} rows with faces; got {plural(len(rows), 'row')} with "
+            f"{plural(len(faces), 'face')}. Choose fewer rows, or a file with faces."
+        )
+    for image in (image for face in faces for image in face.images.values()):
+        size = len(image)
+        if image.dtype != np.uint8 or image.shape != (size, size, 3) or not size:
+            raise ValueError(
+                f"Expected images uint8[size, size, 3]; got {image.dtype}{list(image.shape)}. From "
+                "-1..1, try `np.uint8(np.round((image + 1) * 127.5))`."
+            )
+    with warnings.catch_warnings():
+        # Letters that are missing in the font are drawn as boxes.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        sheet = _Sheet(rows)
+        sheet.add_heading(title, notes)
+        for row in rows:
+            sheet.add_row(row)
+        sheet.add_scales(scales)
+        sheet.save(Path(path))
 
 
 def plot_faces(
@@ -54,193 +143,55 @@ def plot_faces(
     faces: Sequence[np.ndarray],
     captions: Sequence[str],
     *,
-    reconstructions: Sequence[np.ndarray] | None = None,
-    columns: int = 6,
+    cam: np.ndarray | None = None,
+    reconstruction: np.ndarray | None = None,
+    residual: np.ndarray | None = None,
 ) -> None:
-    """Draw faces, each above its reconstruction and residual if there is one.
-
-    All residuals have one colour scale, from 0 to the largest in the figure.
+    """Draw faces, each next to its class-activation map, reconstruction and residual, if given.
 
     Args:
-        path: Path without suffix; `.png` and `.svg` are appended and existing files replaced.
+        path: Path without suffix; `.png` and `.svg` are appended.
         faces: uint8[size, size, 3] RGB each, at least one.
         captions: One per face.
-        reconstructions: float[size, size, 3] per face, pixels in -1..1; values outside are clipped
-            in the image, not in the residual.
-        columns: Maximum number of faces in a row.
-
-    Raises:
-        ValueError: If faces, captions and reconstructions do not match.
+        cam: float[n, size, size], class-activation maps in [0, 1]; see `blend_cam`.
+        reconstruction: float[n, size, size, 3], pixels in -1..1; others are clipped.
+        residual: float[n, size, size] of at least 0. All have one scale, to the largest of them.
 
     Example:
-        >>> plot_faces("faces", [np.zeros((299, 299, 3), np.uint8)], ["real, score 0.02"])
+        >>> face, cam = cv2.imread("face.png"), np.ones((1, 71, 71))
+        >>> plot_faces("faces", [face], ["real, score 0.02"], cam=cam)
+        >>> sorted(path.name for path in Path().glob("faces.*"))
+        ['faces.png', 'faces.svg']
     """
-    figure = draw_faces(faces, captions, reconstructions=reconstructions, columns=columns)
-    save_figure(figure, path)
-
-
-def plot_explanations(
-    path: str | Path,
-    faces: Sequence[np.ndarray],
-    captions: Sequence[str],
-    *,
-    cam: np.ndarray,
-    residual: np.ndarray | None = None,
-    columns: int = 2,
-) -> None:
-    """Draw faces, each next to its class-activation map and residual.
-
-    The map is blended with the face in grey; see `blend_cam`. All residuals have one colour scale,
-    from 0 to the largest in the figure.
-
-    Args:
-        path: Path without suffix; `.png` and `.svg` are appended and existing files replaced.
-        faces: uint8[size, size, 3] RGB each, at least one.
-        captions: One per face.
-        cam: float[n, size, size], class-activation maps in [0, 1].
-        residual: float[n, size, size], mean over RGB, pixels in -1..1; or None.
-        columns: Maximum number of faces in a row, each with its maps.
-
-    Raises:
-        ValueError: If faces, captions and maps do not match.
-
-    Example:
-        >>> face, cam = np.zeros((299, 299, 3), np.uint8), np.zeros((1, 299, 299))
-        >>> plot_explanations("errors", [face], ["fake, score 0.1"], cam=cam)
-    """
-    maps = {"cam": cam, "residual": residual}
-    save_figure(draw_explanations(faces, captions, columns=columns, **maps), path)
-
-
-@with_own_settings
-def draw_samples(rows: Mapping[str, Sequence[np.ndarray]], *, title: str = "") -> Figure:
-    """Return the figure that `plot_samples` saves."""
-    for name, faces in rows.items() or [("any row", [])]:
-        _check_faces(faces, f"of {name}")
-    longest = max(map(len, rows.values()))
-    names = [wrap(name, 1.4, 8) for name in rows]
-    name_width = max(len(line) for name in names for line in name.split("\n")) * 8 * 0.6 / 72
-    left = MARGIN + name_width + 0.08
-    width = max(left + _span(longest) + MARGIN, MIN_WIDTH)
-    title = wrap(title, width - 2 * MARGIN, 10)
-    top = MARGIN + (height_of(title, 10) + 0.08 if title else 0)
-    canvas = Canvas(width, top + _span(len(rows)) + MARGIN)
-    canvas.draw_text(title, width / 2, MARGIN, 10, ha="center", va="top")
-    for row, (name, faces) in enumerate(zip(names, rows.values(), strict=True)):
-        y = top + row * (CELL + GAP)
-        canvas.draw_text(name, left - 0.08, y + CELL / 2, 8, ha="right", va="center")
-        for column, face in enumerate(faces):
-            canvas.draw_image(face, left + column * (CELL + GAP), y, CELL)
-    return canvas.figure
-
-
-@with_own_settings
-def draw_faces(
-    faces: Sequence[np.ndarray],
-    captions: Sequence[str],
-    *,
-    reconstructions: Sequence[np.ndarray] | None = None,
-    columns: int = 6,
-) -> Figure:
-    """Return the figure that `plot_faces` saves."""
-    _check_captions(faces, captions, columns)
-    columns_of_images, residuals = [[face] for face in faces], []
-    if reconstructions is not None:
-        _check_reconstructions(faces, reconstructions)
-        for images, face, reconstruction in zip(
-            columns_of_images, faces, reconstructions, strict=True
-        ):
-            images.append((np.clip((reconstruction + 1) * 127.5, 0, 255)).round().astype(np.uint8))
-            residuals.append(np.abs(face / 127.5 - 1 - reconstruction).mean(axis=2))
-            images.append(residuals[-1])
-    scale = _residual_scale(residuals)
-    captions, caption_height = wrap_all(list(captions), CELL, TEXT)
-    columns, depth = min(columns, len(faces)), len(columns_of_images[0])
-    names = ("face", "reconstruction", "residual")[: depth if depth > 1 else 0]
-    left = MARGIN + (0.18 if names else 0)
-    width = max(left + _span(columns) + MARGIN, MIN_WIDTH)
-    block = caption_height + _span(depth) + 0.12
-    num_blocks = -(-len(faces) // columns)
-    canvas = Canvas(width, MARGIN + num_blocks * block + (BAR if residuals else 0))
-    left = (width - _span(columns) + left - MARGIN) / 2
-    for index, (images, caption) in enumerate(zip(columns_of_images, captions, strict=True)):
-        row, column = divmod(index, columns)
-        x, y = left + column * (CELL + GAP), MARGIN + row * block + caption_height
-        canvas.draw_text(caption, x + CELL / 2, y - 0.04, TEXT, ha="center", va="bottom")
-        for step, image in enumerate(images):
-            top = y + step * (CELL + GAP)
-            canvas.draw_image(image, x, top, CELL, **scale if image.ndim == 2 else {})
-            if column == 0 and names:
-                alignment = {"rotation": 90, "ha": "right", "va": "center"}
-                canvas.draw_text(names[step], x - 0.05, top + CELL / 2, TEXT, **alignment)
-    if residuals:
-        bar = min(width - 0.5, 3.6)
-        _draw_bar(canvas, scale, (width - bar) / 2, bar, RESIDUAL)
-    return canvas.figure
-
-
-@with_own_settings
-def draw_explanations(
-    faces: Sequence[np.ndarray],
-    captions: Sequence[str],
-    *,
-    cam: np.ndarray,
-    residual: np.ndarray | None = None,
-    columns: int = 2,
-) -> Figure:
-    """Return the figure that `plot_explanations` saves."""
-    _check_captions(faces, captions, columns)
-    _check_maps(faces, cam, "class-activation maps", highest=1)
-    images = {"face": faces, "activation map": [*map(blend_cam, faces, cam)]}
+    maps, scales = {}, []
+    if cam is not None:
+        maps["activation map"] = list(map(blend_cam, faces, cam))
+        scales.append((CAM, CAM_COLORS, 1.0))
+    if reconstruction is not None:
+        pixels = np.clip((reconstruction + 1) * 127.5, 0, 255)
+        maps["reconstruction"] = pixels.round().astype(np.uint8)
     if residual is not None:
-        _check_maps(faces, residual, "residuals", highest=np.inf)
-        images["residual"] = residual
-    scale = _residual_scale(residual)
-    group = _span(len(images))
-    captions, caption_height = wrap_all(list(captions), group, TEXT + 1)
-    heading = 0.15
-    columns, between = min(columns, len(faces)), 0.25
-    content = columns * (group + between) - between
-    width = content + 2 * MARGIN
-    block = caption_height + heading + CELL + 0.15
-    canvas = Canvas(width, MARGIN + -(-len(faces) // columns) * block + BAR)
-    for index, caption in enumerate(captions):
-        row, column = divmod(index, columns)
-        x, y = MARGIN + column * (group + between), MARGIN + row * block + caption_height
-        canvas.draw_text(caption, x + group / 2, y - 0.04, TEXT + 1, ha="center", va="bottom")
-        for name, of_name in images.items():
-            alignment = {"ha": "center", "va": "bottom"}
-            canvas.draw_text(name, x + CELL / 2, y + heading - 0.03, TEXT, **alignment)
-            shown = scale if name == "residual" else {}
-            canvas.draw_image(of_name[index], x, y + heading, CELL, **shown)
-            x += CELL + GAP
-    bar = min(content - 0.2 if residual is None else content / 2 - 0.3, 2.6)
-    cam_scale = {"cmap": CAM_COLORS, "vmax": 1}
-    _draw_bar(
-        canvas, cam_scale, MARGIN + 0.1, bar, "class-activation map, half transparent over the face"
-    )
-    if residual is not None:
-        _draw_bar(canvas, scale, width - MARGIN - 0.1 - bar, bar, RESIDUAL)
-    return canvas.figure
-
-
-def _span(count: int) -> float:
-    return count * (CELL + GAP) - GAP
+        highest = float(np.max(residual)) or 1.0  # 0..1 if all are 0
+        colors = matplotlib.colormaps[RESIDUAL_COLORS](residual / highest, bytes=True)
+        maps["residual"] = colors[..., :3]
+        scales.append((RESIDUAL, RESIDUAL_COLORS, highest))
+    sheet = [
+        SheetFace(face, caption, maps={name: of_all[index] for name, of_all in maps.items()})
+        for index, (face, caption) in enumerate(zip(faces, captions, strict=True))
+    ]
+    draw_sheet(path, [SheetRow("", (), sheet)], scales=scales)
 
 
 def blend_cam(face: np.ndarray, cam: np.ndarray) -> np.ndarray:
     """Blend a class-activation map half transparently with a face in grey.
 
     Args:
-        face: uint8[size, size, 3] RGB.
+        face: uint8[size, size, 3] RGB, as is the result.
         cam: float[height, width] in [0, 1]; resized bilinearly to the face.
 
-    Returns:
-        uint8[size, size, 3] RGB.
-
     Example:
-        >>> blend_cam(np.zeros((240, 240, 3), np.uint8), np.zeros((10, 10))).shape
-        (240, 240, 3)
+        >>> blend_cam(np.full((240, 240, 3), 100, np.uint8), np.zeros((10, 10)))[0, 0]
+        array([50, 50, 52], dtype=uint8)
     """
     if cam.shape != face.shape[:2]:
         cam = cv2.resize(cam, face.shape[1::-1], interpolation=cv2.INTER_LINEAR)
@@ -249,96 +200,138 @@ def blend_cam(face: np.ndarray, cam: np.ndarray) -> np.ndarray:
     return ((grey + colors) / 2).round().astype(np.uint8)
 
 
-def _residual_scale(residuals: Sequence[np.ndarray] | None) -> dict:
-    if residuals is None or not len(residuals):
-        return {}
-    highest = max(float(np.max(residual)) for residual in residuals)
-    return {"cmap": RESIDUAL_COLORS, "vmin": 0, "vmax": highest or 1.0}  # 0..1 if all are 0
+class _Sheet:
+    """A page that grows downwards; all lengths are in pixels."""
 
+    def __init__(self, rows: Sequence[SheetRow]) -> None:
+        faces = [face for row in rows for face in row.faces]
+        size, depth = max(len(face.crop) for face in faces), max(len(f.images) for f in faces)
+        self.cell = min(size * -(-MIN_CELL // size), MAX_CELL)
+        self.gap = round(0.05 * self.cell)
+        self.columns = COLUMNS if depth == 1 else max(MAX_IMAGES // depth, 1)
+        # A face and its maps, with a wider gap to the next face.
+        self.group = depth * (self.cell + self.gap) + (2 * self.gap if depth > 1 else 0)
+        self.label_width = round(1.1 * self.cell) if any(row.title for row in rows) else 0
+        groups = min(max(len(row.faces) for row in rows), self.columns)
+        width = max(groups * self.group, 3 * (self.cell + self.gap))
+        self.width = 7 * self.gap + self.label_width + width
+        self.height = 3.0 * self.gap
+        self.figure = Figure(dpi=DPI)
+        self.canvas = FigureCanvasAgg(self.figure)
+        self.axes = self.figure.add_axes((0, 0, 1, 1), frameon=False, xticks=(), yticks=())
 
-def _draw_bar(canvas: Canvas, scale: dict, left: float, width: float, label: str) -> None:
-    top = canvas.height - BAR + 0.02
-    canvas.draw_color_bar(scale["cmap"], scale["vmax"], left, top, width, label)
+    def add_heading(self, title: str, notes: Sequence[str]) -> None:
+        left, width = 3 * self.gap, self.width - 6 * self.gap
+        titles = [self._cut(title, width, HEADING)] if title else []
+        bottom = self._write(left, self.height, titles, HEADING)
+        bottom = self._write(left, bottom, self._wrap(notes, width, PLAIN), PLAIN)
+        self.height = bottom + (2 * self.gap if title or notes else 0)
 
-
-def _check_faces(faces: Sequence[np.ndarray], origin: str = "") -> None:
-    """Check that all faces are uint8[size, size, 3], at least one.
-
-    Args:
-        faces: The faces.
-        origin: For the message, such as "of FF++ real".
-    """
-    kinds = [_describe(face) for face in faces]
-    if not kinds:
-        raise ValueError(f"Expected at least one face {origin}; got none. Omit empty rows.")
-    for position, face in enumerate(map(np.asarray, faces)):
-        square = face.ndim == 3 and face.shape[0] == face.shape[1] > 0 and face.shape[2] == 3
-        if face.dtype != np.uint8 or not square:
-            raise ValueError(
-                f"Expected faces uint8[size, size, 3] {origin}; got {kinds[position]} at "
-                f"{position}. From -1..1, try `np.uint8(np.round((face + 1) * 127.5))`."
+    def add_row(self, row: SheetRow) -> None:
+        bar_left, top = 3 * self.gap, self.height
+        bottom, left = top, bar_left
+        if self.label_width:
+            left, width = bar_left + 2 * self.gap, self.label_width - 2 * self.gap
+            bottom = self._write(left, top, self._wrap([row.title], width, ROW_TITLE), ROW_TITLE)
+            bottom = self._write(left, bottom, self._wrap(row.notes, width, PLAIN), PLAIN)
+            left += self.label_width
+        for start in range(0, len(row.faces), self.columns):
+            line_bottom = max(
+                self._add_face(face, left + column * self.group, top)
+                for column, face in enumerate(row.faces[start : start + self.columns])
             )
+            bottom = max(bottom, line_bottom)
+            top = line_bottom + 1.5 * self.gap
+        if self.label_width:
+            bar = (bar_left, self.height), 0.7 * self.gap, bottom - self.height
+            self.axes.add_patch(Rectangle(*bar, facecolor=np.divide(row.colour, 255)))
+        self.height = bottom + 3 * self.gap
 
+    def add_scales(self, scales: Sequence[tuple[str, str, float]]) -> None:
+        left, top = 3 * self.gap + self.cell // 8, self.height
+        width, height = round(1.5 * self.cell), round(0.08 * self.cell)
+        gradient = np.linspace(0, 1, 256)[np.newaxis]
+        for label, color_map, highest in scales:
+            colors = matplotlib.colormaps[color_map](gradient)
+            self._show(colors, left, top, width, height)
+            bottom = top + height + 0.3 * self.gap
+            for share in (0, 0.5, 1):
+                tick = f"{share * highest:.2g}"
+                self._write(left + share * width, bottom, [tick], PLAIN, ha="center")
+            lines = ["", *self._wrap([label], width, PLAIN)]
+            self.height = max(self.height, self._write(left, bottom, lines, PLAIN) + self.gap)
+            left += width + self.cell // 4
 
-def _check_captions(faces: Sequence[np.ndarray], captions: Sequence[str], columns: int) -> None:
-    """Check faces, that there are as many captions, and the number of columns."""
-    _check_faces(faces)
-    if len(captions) != len(faces) or columns < 1:
-        raise ValueError(
-            f"Expected a caption for each of {len(faces)} faces and columns >= 1; got "
-            f'{len(captions)} captions, columns={columns}. Use "" for an empty caption.'
-        )
+    def save(self, path: Path) -> None:
+        height = round(self.height + self.gap)
+        # A hundredth of a pixel more, since Agg truncates sizes, and 29 / 100 * 100 is below 29.
+        self.figure.set_size_inches((self.width + 0.01) / DPI, (height + 0.01) / DPI)
+        self.axes.set(xlim=(0, self.width), ylim=(height, 0))
+        if path.suffix != ".png":
+            save_figure(self.figure, path)
+            return
+        with atomic_path(path) as unfinished:
+            self.figure.savefig(unfinished, format="png")
 
+    def _add_face(self, face: SheetFace, left: float, top: float) -> float:
+        """Add the images of a face with their names and the caption; return their bottom."""
+        names_top = top
+        top = round(top + (LINE_HEIGHT * PLAIN[0] * self.cell if face.maps else 0))
+        for position, (name, image) in enumerate(face.images.items()):
+            own_left = left + position * (self.cell + self.gap)
+            self._write(own_left + self.cell / 2, names_top, [name], PLAIN, ha="center")
+            if len(image) > self.cell:
+                image = cv2.resize(image, (self.cell, self.cell), interpolation=cv2.INTER_AREA)
+            self._show(image, own_left, top, self.cell, self.cell)
+        if face.landmarks is not None:
+            # Landmarks refer to pixel centres, and so do the markers of Agg.
+            x, y = ((face.landmarks + 0.5) * self.cell / len(face.crop) - 0.5).T
+            dot_pt = max(0.012 * self.cell, 1.5) * 72 / DPI
+            self.axes.plot(left + x, top + y, ".", ms=2 * dot_pt, mew=0, color=LANDMARK_COLOUR)
+        width = len(face.images) * (self.cell + self.gap) - self.gap
+        lines = [self._cut(line, width, PLAIN) for line in face.caption.splitlines()]
+        return self._write(left, top + self.cell + 0.3 * self.gap, lines, PLAIN)
 
-def _check_reconstructions(
-    faces: Sequence[np.ndarray], reconstructions: Sequence[np.ndarray]
-) -> None:
-    """Check number, shape, dtype and scale of reconstructions.
+    def _show(self, image: np.ndarray, left: float, top: float, width: int, height: int) -> None:
+        extent = (left, left + width, top + height, top)
+        self.axes.imshow(image, extent=extent, interpolation="none", aspect="auto")
 
-    A linear decoder may exceed -1..1 somewhat; that is allowed.
-    """
-    if len(reconstructions) != len(faces):
-        raise ValueError(
-            f"Expected a reconstruction for each of {len(faces)} faces; got "
-            f"{len(reconstructions)}. Pass those of the drawn faces."
-        )
-    for position, (face, own) in enumerate(
-        zip(faces, map(np.asarray, reconstructions), strict=True)
-    ):
-        is_float = np.issubdtype(own.dtype, np.floating)
-        # The median of an image in 0..255 is far above 2.
-        if own.shape != face.shape or not is_float or not np.median(np.abs(own)) <= 2:
-            raise ValueError(
-                f"Expected reconstructions float{list(face.shape)} in -1..1; got "
-                f"{_describe(own)} at {position}. Pass the unscaled output of the decoder."
-            )
+    def _write(
+        self, left: float, top: float, lines: Sequence[str], style: Style, ha: str = "left"
+    ) -> float:
+        """Write lines; return their bottom."""
+        size = style[0] * self.cell
+        font = {"fontproperties": self._font(style), "parse_math": False}
+        for line in lines:
+            # On the baseline: aligned at the top, lines with and without tall letters would jump.
+            self.axes.text(left, top + size, line, ha=ha, va="baseline", **font)
+            top += LINE_HEIGHT * size
+        return top
 
+    def _wrap(self, texts: Sequence[str], width: float, style: Style) -> list[str]:
+        """Wrap texts between words."""
+        lines = []
+        for words in map(str.split, texts):
+            while words:
+                count = len(words)
+                while count > 1 and self._measure(" ".join(words[:count]), style) > width:
+                    count -= 1
+                lines.append(self._cut(" ".join(words[:count]), width, style))
+                words = words[count:]
+        return lines
 
-def _check_maps(faces: Sequence[np.ndarray], maps: np.ndarray, name: str, highest: float) -> None:
-    """Check number, size and range of maps.
+    def _cut(self, text: str, width: float, style: Style) -> str:
+        """Remove letters from the middle until a text is narrow enough."""
+        kept, cut = text, text
+        while len(kept) > 2 and self._measure(cut, style) > width:
+            middle = len(kept) // 2
+            kept = kept[:middle] + kept[middle + 1 :]
+            cut = f"{kept[:middle]}…{kept[middle:]}"
+        return cut
 
-    Args:
-        faces: Checked faces.
-        maps: float[n, size, size], in [0, highest].
-        name: Name of the maps for the message.
-        highest: Highest value, up to rounding errors; infinity for no limit.
-    """
-    if len(maps) != len(faces):
-        raise ValueError(
-            f"Expected {name} of {len(faces)} faces; got {len(maps)}. Pass those of the "
-            "drawn faces."
-        )
-    for position, (face, own) in enumerate(zip(faces, map(np.asarray, maps), strict=True)):
-        inside = np.isfinite(own) & (own >= 0) & (own <= highest + 1e-5)
-        if own.shape != face.shape[:2] or not inside.all():
-            raise ValueError(
-                f"Expected {name} float{list(face.shape[:2])} in 0..{highest}; got "
-                f"{_describe(own)} at {position}. Resize and scale the map first."
-            )
+    def _measure(self, text: str, style: Style) -> float:
+        renderer = self.canvas.get_renderer()
+        return renderer.get_text_width_height_descent(text, self._font(style), False)[0]
 
-
-def _describe(pixels: np.ndarray) -> str:
-    """Return dtype, shape and range of pixels for a message."""
-    pixels = np.asarray(pixels)
-    text = f"{pixels.dtype}{list(pixels.shape)}"
-    return f"{text} in {pixels.min():.3g}..{pixels.max():.3g}" if pixels.size else text
+    def _font(self, style: Style) -> FontProperties:
+        return FontProperties(size=style[0] * self.cell * 72 / DPI, weight=style[1])

@@ -5,16 +5,18 @@ objects. Imports no TensorFlow.
 """
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from google.protobuf import text_format
-from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig, ModelType
+from tensorflow_serving.config import model_server_config_pb2
 
 from jdfd_keras.client.signatures import find_versions
 
 PLATFORM = "tensorflow"
+_protos: Any = model_server_config_pb2  # generated classes, which type checkers do not see
 
 
 @dataclass(frozen=True)
@@ -28,10 +30,6 @@ class ModelConfig:
         versions: Serve exactly these versions; overrides `latest` if not empty.
         labels: Version numbers by label, such as stable and canary. A label may name a version
             that is not served yet; requests for it fail until then.
-
-    Raises:
-        ValueError: If the name or a label is invalid in a URL, the path is not absolute, or a
-            number is negative.
 
     Example:
         >>> ModelConfig("detector", Path("/models/detector"), latest=2).choose([1, 2, 3])
@@ -71,14 +69,7 @@ class ModelConfig:
             )
 
     def choose(self, existing: Iterable[int]) -> list[int]:
-        """Choose the versions to serve.
-
-        Args:
-            existing: Existing versions, in any order.
-
-        Returns:
-            The selected versions, newest first.
-        """
+        """Choose which of the existing versions to serve, newest first."""
         newest_first = sorted(set(existing), reverse=True)
         if self.versions:
             return [version for version in newest_first if version in self.versions]
@@ -86,13 +77,7 @@ class ModelConfig:
 
 
 def configure_directory(directory: str | Path) -> ModelConfig:
-    """Configure one model to be served by its newest version, named like its folder.
-
-    Args:
-        directory: `saved_models/<name>`.
-
-    Returns:
-        Its configuration.
+    """Configure the model `saved_models/<name>` to be served by its newest version.
 
     Raises:
         ValueError: If that name is invalid in a URL.
@@ -110,9 +95,6 @@ def configure_directory(directory: str | Path) -> ModelConfig:
 def read_models_config(path: str | Path) -> tuple[ModelConfig, ...]:
     """Read TensorFlow Serving's model configuration: a `ModelServerConfig` in text format.
 
-    Args:
-        path: The file for TensorFlow Serving's flag `--model_config_file`.
-
     Returns:
         The models in the order of the file, at least one.
 
@@ -121,69 +103,42 @@ def read_models_config(path: str | Path) -> tuple[ModelConfig, ...]:
             Serving would reject; with the line if it is known.
 
     Example:
-        >>> [config.name for config in read_models_config("serving/models.config")]
-        ['detector']
+        >>> model = 'name: "m" base_path: "/models/m" model_platform: "tensorflow"'
+        >>> _ = Path("models.config").write_text(f"model_config_list {{ config {{ {model} }} }}")
+        >>> [config.name for config in read_models_config("models.config")]
+        ['m']
     """
-    path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        text = Path(path).read_text(encoding="utf-8")
+        models = text_format.Parse(text, _protos.ModelServerConfig()).model_config_list.config
+    except (OSError, UnicodeDecodeError, text_format.ParseError) as error:
         raise OSError(
-            f"Expected {path} to be a model configuration of TensorFlow Serving; got "
-            f"'{error}'. Start from serving/models.config."
+            f"Expected {path} to be a ModelServerConfig of TensorFlow Serving in protobuf's text "
+            f"format; got '{error}'. Start from serving/models.config."
         ) from error
-    try:
-        message = text_format.Parse(text, ModelServerConfig())
-    except text_format.ParseError as error:
+    if not models:
         raise OSError(
-            f"Expected {path} to be TensorFlow Serving's ModelServerConfig in protobuf's text "
-            f"format; got '{error}' (line:column before the colon). "
-            "Start from serving/models.config."
-        ) from error
-    if message.HasField("custom_model_config") or not message.model_config_list.config:
-        content = "a custom_model_config" if message.HasField("custom_model_config") else "no model"
-        raise OSError(
-            f"Expected a model_config_list with at least one config in {path}; got {content}. "
-            "Start from serving/models.config."
+            f"Expected a model_config_list with at least one config in {path}; got no model. Start "
+            "from serving/models.config."
         )
     try:
-        configs = tuple(map(_read_model, message.model_config_list.config))
-        _check_names(configs)
+        configs = tuple(map(_read_model, models))
+        names = [config.name for config in configs]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(
+                f"Expected distinct model names; got {', '.join(repeated)} more than once. "
+                "Put the versions of one model into one base_path."
+            )
     except ValueError as error:
         raise OSError(f"{error} The file is {path}.") from error
     return configs
-
-
-def write_models_config(configs: Sequence[ModelConfig]) -> str:
-    """Return configurations in TensorFlow Serving's text format.
-
-    Args:
-        configs: Models with distinct names.
-
-    Returns:
-        Text that `read_models_config` reads as equal configurations.
-    """
-    message = ModelServerConfig()
-    for config in configs:
-        model = message.model_config_list.config.add(
-            name=config.name, base_path=str(config.base_path), model_platform=PLATFORM
-        )
-        policy = model.model_version_policy
-        if config.versions:
-            policy.specific.versions.extend(config.versions)
-        elif config.latest:
-            policy.latest.num_versions = config.latest
-        else:
-            policy.all.SetInParent()
-        model.version_labels.update(config.labels)
-    return text_format.MessageToString(message)
 
 
 def _read_model(model) -> ModelConfig:
     # Older files have `model_type: TENSORFLOW` instead; TensorFlow Serving allows one of them.
     platforms = [model.model_platform] if model.model_platform else []
     if model.model_type:
-        platforms.append(ModelType.Name(model.model_type).lower())
+        platforms.append(_protos.ModelType.Name(model.model_type).lower())
     if platforms != [PLATFORM]:
         raise ValueError(
             f'Expected model_platform: "{PLATFORM}" for model {model.name!r}, given once; got '
@@ -197,20 +152,5 @@ def _read_model(model) -> ModelConfig:
             "Add for example `versions: 1`."
         )
     latest = 0 if chosen == "all" else policy.latest.num_versions or 1
-    return ModelConfig(
-        name=model.name,
-        base_path=Path(model.base_path),
-        latest=latest,
-        versions=tuple(policy.specific.versions),
-        labels=dict(model.version_labels),
-    )
-
-
-def _check_names(configs: Sequence[ModelConfig]) -> None:
-    names = [config.name for config in configs]
-    duplicates = sorted({name for name in names if names.count(name) > 1})
-    if duplicates:
-        raise ValueError(
-            f"Expected distinct model names; got {', '.join(duplicates)} more than once. "
-            "Put the versions of one model into one base_path."
-        )
+    versions, labels = tuple(policy.specific.versions), dict(model.version_labels)
+    return ModelConfig(model.name, Path(model.base_path), latest, versions, labels)

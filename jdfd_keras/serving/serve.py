@@ -1,27 +1,35 @@
 """`serve`: start TensorFlow Serving or the embedded server, with the same options.
 
-Takes an exported model or TensorFlow Serving's file of models; runs TensorFlow Serving where it is
-available, otherwise the embedded server. Imports TensorFlow only for the embedded server, and only
-when it starts.
+Takes an exported model or TensorFlow Serving's file of models. Runs TensorFlow Serving as a child
+process where its binary or Docker is available, otherwise the embedded server, which alone imports
+TensorFlow.
 """
 
+import contextlib
+import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import urllib3
 
 from jdfd_keras.client.signatures import SERVING_DEFAULT
 from jdfd_keras.io.console import import_tensorflow
+from jdfd_keras.io.files import write_text_atomically
 from jdfd_keras.options import ENGINES, ServeOptions
-from jdfd_keras.serving import tf_serving
 from jdfd_keras.serving.model_config import ModelConfig, configure_directory, read_models_config
 
 AUTO, BINARY, DOCKER, EMBEDDED = ENGINES
 DOCKER_TIMEOUT_S = 5
+PROGRAM = "tensorflow_model_server"
+IMAGE = "tensorflow/serving:2.20.0"
+ALL_ADDRESSES = ("", "0.0.0.0", "::")
+POLL_S = 0.2
 
 
 def serve(
@@ -48,25 +56,23 @@ def serve(
             unexpectedly, or an address cannot be bound.
 
     Example:
-        >>> serve("saved_models/detector", ServeOptions(engine="embedded"))
+        >>> serve()
+        Traceback (most recent call last):
+        ValueError: Expected either a model or a models_config; got None and None. ...
     """
     options = options or ServeOptions()
-    if (model_directory is None) == (models_config is None):
+    if models_config is not None and model_directory is None:
+        models_config = Path(models_config)
+        configs = read_models_config(models_config)
+    elif model_directory is not None and models_config is None:
+        configs = (configure_directory(model_directory),)
+    else:
         raise ValueError(
             f"Expected either a model or a models_config; got {model_directory} and "
             f"{models_config}. A models_config can have a single model, too."
         )
-    models_config = Path(models_config) if models_config else None
-    configs = (
-        read_models_config(models_config)
-        if models_config
-        else (configure_directory(model_directory),)
-    )
     engine, reason = choose_engine(options)
     print(f"Engine: {engine} ({reason}).", file=sys.stderr)
-    for limitation in _list_limitations(engine, options):
-        print(f"Warning: {limitation}", file=sys.stderr, flush=True)
-
     if engine == EMBEDDED:
         import_tensorflow()
         from jdfd_keras.serving.server.model_server import run_server
@@ -74,19 +80,25 @@ def serve(
         run_server(
             configs, options, lambda server: _announce(server.url, server.grpc_target, configs)
         )
-    else:
-        tf_serving.run_model_server(
-            configs,
-            options,
-            lambda url: _announce(
-                url,
-                f"{urlsplit(url).hostname}:{options.grpc_port}",
-                configs,
-                exposed=_is_exposed(engine, options),
-            ),
-            docker=engine == DOCKER,
-            models_config=models_config,
-        )
+        return
+    is_exposed = engine == BINARY and options.host not in ALL_ADDRESSES
+    _print_limitations(options, is_exposed)
+    _check_ports(options, options.host if engine == DOCKER else "")
+    with tempfile.TemporaryDirectory(prefix="jdfd-serving-") as directory:
+        flags = write_flags(Path(directory), options)
+        if models_config is not None:
+            flags["model_config_file"] = models_config.resolve()
+        else:
+            flags |= {"model_name": configs[0].name, "model_base_path": configs[0].base_path}
+        command = [PROGRAM]
+        if engine == DOCKER:
+            files = [value for value in flags.values() if isinstance(value, Path)]
+            command = _docker_run([*files, *(config.base_path for config in configs)], options)
+        command += [f"--{name}={value}" for name, value in flags.items()]
+        host = _bracket("127.0.0.1" if options.host in ALL_ADDRESSES else options.host)
+        url, grpc_target = f"http://{host}:{options.port}", f"{host}:{options.grpc_port}"
+        model_urls = [f"{url}/v1/models/{config.name}" for config in configs]
+        _run_child(command, model_urls, lambda: _announce(url, grpc_target, configs, is_exposed))
 
 
 def choose_engine(options: ServeOptions) -> tuple[str, str]:
@@ -99,7 +111,6 @@ def choose_engine(options: ServeOptions) -> tuple[str, str]:
         One of ENGINES except `auto`, and the reason.
 
     Raises:
-        ValueError: If the engine is unknown.
         OSError: If the requested engine is not available.
 
     Example:
@@ -115,15 +126,15 @@ def choose_engine(options: ServeOptions) -> tuple[str, str]:
         return EMBEDDED, "as requested"
     if requested == AUTO and 0 in (options.port, options.grpc_port):
         return EMBEDDED, "only this engine can find a free port"
-    binary = shutil.which(tf_serving.BINARY)
+    binary = shutil.which(PROGRAM)
     if binary and requested in (AUTO, BINARY):
         return BINARY, f"found {binary}"
     if requested == BINARY:
         raise OSError(
-            f"Expected {tf_serving.BINARY} on the PATH; got none. Install TensorFlow Serving, or "
+            f"Expected {PROGRAM} on the PATH; got none. Install TensorFlow Serving, or "
             "try --engine docker or --engine embedded."
         )
-    version, error = query_docker_version()
+    version, error = _query_docker()
     if version:
         return DOCKER, f"Docker {version} is running"
     if requested == DOCKER:
@@ -131,15 +142,11 @@ def choose_engine(options: ServeOptions) -> tuple[str, str]:
             f"Expected a running Docker engine; got '{error}'. Start it, check that "
             "`docker version` shows a server, or try --engine embedded."
         )
-    return EMBEDDED, f"neither {tf_serving.BINARY} nor Docker is available: {error}"
+    return EMBEDDED, f"neither {PROGRAM} nor Docker is available: {error}"
 
 
-def query_docker_version() -> tuple[str, str]:
-    """Query the version of the Docker engine.
-
-    Returns:
-        The version and "", or "" and the error.
-    """
+def _query_docker() -> tuple[str, str]:
+    """Return the version of the Docker engine and "", or "" and the error."""
     command = ["docker", "version", "--format", "{{.Server.Version}}"]
     try:
         result = subprocess.run(command, capture_output=True, text=True, timeout=DOCKER_TIMEOUT_S)
@@ -150,36 +157,26 @@ def query_docker_version() -> tuple[str, str]:
     return "", (result.stderr.strip() or f"exit code {result.returncode}").splitlines()[-1]
 
 
-def _list_limitations(engine: str, options: ServeOptions) -> list[str]:
-    """List the options that an engine does not support."""
-    if engine == EMBEDDED:
-        return []
-    limitations = [
-        "TensorFlow Serving has no limit on the size of a request: --max-body-mb must be enforced "
-        "by a proxy."
-    ]
-    if options.max_batch_size > 1:
-        limitations.append(
-            f"TensorFlow Serving rejects a request of more than {options.max_batch_size} faces "
-            "(--max-batch-size)."
-        )
-    if _is_exposed(engine, options):
-        limitations.append(
-            "TensorFlow Serving listens on all addresses of this machine, not only on "
-            f"{options.host} (--host): protect it by a firewall."
-        )
-    return limitations
-
-
-def _is_exposed(engine: str, options: ServeOptions) -> bool:
-    return engine == BINARY and options.host not in ("", "0.0.0.0", "::")
+def _print_limitations(options: ServeOptions, is_exposed: bool) -> None:
+    """Print the options that TensorFlow Serving does not support."""
+    limitations = {
+        "has no limit on the size of a request: --max-body-mb must be enforced by a proxy.": True,
+        f"rejects a request of more than {options.max_batch_size} faces (--max-batch-size).": (
+            options.max_batch_size > 1
+        ),
+        f"listens on all addresses of this machine, not only on {options.host} (--host): protect "
+        "it by a firewall.": is_exposed,
+    }
+    for text, applies in limitations.items():
+        if applies:
+            print(f"Warning: TensorFlow Serving {text}", file=sys.stderr, flush=True)
 
 
 def _announce(
-    url: str, grpc_target: str, configs: Sequence[ModelConfig], *, exposed: bool = False
+    url: str, grpc_target: str, configs: Sequence[ModelConfig], is_exposed: bool = False
 ) -> None:
-    print(write_example_call(url, configs[0].name), flush=True)
-    if exposed:  # repeated, since the log of TensorFlow Serving hides the warning at the start
+    print(_write_example_call(f"{url}/v1/models/{configs[0].name}"), flush=True)
+    if is_exposed:  # repeated, since the log of TensorFlow Serving hides the warning at the start
         print(
             "WARNING: OPEN TO THE NETWORK, in spite of --host: anyone who can reach this machine "
             "can send requests. Protect it by a firewall, or use --engine embedded.",
@@ -193,18 +190,8 @@ def _announce(
     )
 
 
-def write_example_call(url: str, name: str) -> str:
-    """Return a command line that sends an example request to a served model.
-
-    Args:
-        url: Base URL of REST.
-        name: A loaded model.
-
-    Returns:
-        A call of curl that scores `face.jpg`, or requests the metadata if the model does not
-        accept image files.
-    """
-    model_url = f"{url}/v1/models/{name}"
+def _write_example_call(model_url: str) -> str:
+    """Return a call of curl that scores a face, or one that suits a model of other inputs."""
     metadata = urllib3.request("GET", f"{model_url}/metadata", retries=False, timeout=5.0).json()
     signatures = metadata["metadata"]["signature_def"]["signature_def"]
     if "image_bytes" not in signatures.get(SERVING_DEFAULT, {}).get("inputs", {}):
@@ -214,3 +201,125 @@ def write_example_call(url: str, name: str) -> str:
         """(printf '{"instances": [{"b64": "'; base64 < face.jpg; printf '"}]}') | """
         f"curl -s {model_url}:predict -d @-"
     )
+
+
+def write_flags(directory: Path, options: ServeOptions) -> dict[str, object]:
+    """Write TensorFlow Serving's files for metrics and batching to a folder.
+
+    Returns:
+        The flags of `tensorflow_model_server`, apart from those of the model; files are absolute.
+
+    Example:
+        >>> flags = write_flags(Path("."), ServeOptions(grpc_port=9000))
+        >>> flags["port"], flags["batching_parameters_file"].name
+        (9000, 'batching_parameters_file.pbtxt')
+    """
+    path = "/monitoring/prometheus/metrics"
+    texts = {"monitoring_config_file": f'prometheus_config {{ enable: true path: "{path}" }}\n'}
+    if options.max_batch_size > 1:
+        texts["batching_parameters_file"] = (
+            f"max_batch_size {{ value: {options.max_batch_size} }}\n"
+            f"batch_timeout_micros {{ value: {round(1000 * options.batch_timeout_ms)} }}\n"
+            # In the worst case every waiting request is a separate batch.
+            f"max_enqueued_batches {{ value: {options.max_queue} }}\n"
+            f"num_batch_threads {{ value: {os.cpu_count() or 1} }}\n"
+        )
+    flags: dict[str, object] = {
+        "port": options.grpc_port,
+        "rest_api_port": options.port,
+        "rest_api_timeout_in_ms": round(1000 * options.timeout_s),
+        "allow_version_labels_for_unavailable_models": "true",
+        "enable_grpc_healthcheck_service": "true",
+        # By default a version that fails to load is retried for five minutes and, without loading
+        # threads, blocks the next version.
+        "num_load_threads": 2,
+        "max_num_load_retries": 1,
+        "file_system_poll_wait_seconds": 1,
+    }
+    if options.max_batch_size > 1:
+        flags["enable_batching"] = "true"
+    for name, text in texts.items():
+        flags[name] = file = directory.resolve() / f"{name}.pbtxt"
+        write_text_atomically(file, text)
+    return flags
+
+
+def _docker_run(paths: Sequence[Path], options: ServeOptions) -> list[str]:
+    # As process 1 of a container TensorFlow Serving would ignore SIGTERM, hence --init.
+    command = ["docker", "run", "--rm", "--init", "--entrypoint", PROGRAM]
+    for port in (options.port, options.grpc_port):
+        command += ["--publish", f"{_bracket(options.host)}:{port}:{port}"]
+    # Mounted at the same paths as outside, so that one file of models works for every engine.
+    for path in dict.fromkeys(paths):
+        command += ["--mount", f"type=bind,source={path},target={path},readonly"]
+    return [*command, IMAGE]
+
+
+def _bracket(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _check_ports(options: ServeOptions, host: str) -> None:
+    if 0 in (options.port, options.grpc_port) or options.port == options.grpc_port:
+        raise ValueError(
+            f"Expected two different ports other than 0 for TensorFlow Serving; got REST "
+            f"{options.port} and gRPC {options.grpc_port}. Choose two free ports, or use "
+            "--engine embedded, which can find free ones."
+        )
+    # If the REST port is in use, TensorFlow Serving starts without REST, and the other server
+    # would answer instead.
+    for port in (options.port, options.grpc_port):
+        try:
+            family = socket.AF_INET6 if ":" in host else socket.AF_INET
+            socket.create_server((host, port), family=family).close()
+        except (OSError, OverflowError) as error:
+            raise OSError(
+                f"Expected port {port} of {host or 'this machine'} to be free; got '{error}'. "
+                "Is another server running there? Try another --port and --grpc-port."
+            ) from error
+
+
+def _run_child(
+    command: Sequence[str], model_urls: Sequence[str], on_ready: Callable[[], None]
+) -> None:
+    """Run a command and forward signals to it; an exit without a signal is an error."""
+    print(f"Starting: {' '.join(command)}", file=sys.stderr, flush=True)
+    waiting, forwarded = list(model_urls), []
+    # Its output goes to stderr: stdout is reserved for the curl command.
+    with subprocess.Popen(command, stdout=2) as child:
+
+        def forward(number: int, _) -> None:
+            forwarded.append(number)
+            child.send_signal(number)
+
+        handlers = {
+            number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)
+        }
+        try:
+            while waiting and child.poll() is None:
+                if _is_ready(waiting[0]):
+                    waiting.pop(0)
+                else:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        child.wait(POLL_S)
+            if not waiting and not forwarded:
+                on_ready()
+            status = child.wait()
+        finally:
+            child.terminate()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+    if not forwarded:
+        raise OSError(
+            f"Expected {command[0]} to run until it is stopped; it exited with code {status}. "
+            "See its log above, or try --engine embedded, a server without it."
+        )
+
+
+def _is_ready(model_url: str) -> bool:
+    """Check once whether a model is loaded: its status is 200 even while it loads."""
+    try:
+        response = urllib3.request("GET", f"{model_url}/metadata", retries=False, timeout=2.0)
+    except urllib3.exceptions.HTTPError:
+        return False
+    return response.status == 200

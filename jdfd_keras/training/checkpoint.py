@@ -1,15 +1,14 @@
 """The complete state of a training at one step, in one file.
 
-Weights, state of the optimizer, random seeds, metric sums of the current epoch, and the history
-of the epochs before. The order of the faces, their augmentation and the learning rate need no
-state: they are functions of seed and step.
+The order of the faces, their augmentation and the learning rate need no state: they are functions
+of seed and step.
 """
 
 import json
 import os
-import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -18,38 +17,36 @@ from jdfd_keras.io.files import atomic_path
 
 CHECKPOINT = "checkpoint.npz"
 _METADATA = "metadata"  # the entry that is not a variable
+# Everything that NumPy and zipfile raise for unreadable files.
+_DAMAGED = (OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError, BadZipFile)
 
 
 @dataclass(frozen=True, eq=False)
 class Checkpoint:
-    """State of a training.
+    """State of a training."""
 
-    Attributes:
-        epoch: Number of finished epochs.
-        step: Number of finished steps of the current epoch.
-        history: One dict per finished epoch.
-        weights: Values of all variables of model and optimizer, in their order.
-        metrics: Values of the variables of the metrics; empty between epochs.
-    """
-
-    epoch: int = 0
-    step: int = 0
-    history: list[dict[str, float]] = field(default_factory=list)
+    epoch: int = 0  # number of finished epochs
+    step: int = 0  # number of finished steps of the current epoch
+    history: list[dict[str, float]] = field(default_factory=list)  # one dict per finished epoch
+    # All variables of model and optimizer in their order: weights, optimizer state, random seeds.
     weights: list[np.ndarray] = field(default_factory=list)
-    metrics: list[np.ndarray] = field(default_factory=list)
+    metrics: list[np.ndarray] = field(default_factory=list)  # their sums; empty between epochs
 
 
 def take_checkpoint(
     model: keras.Model, epoch: int, step: int, history: list[dict[str, float]]
 ) -> Checkpoint:
-    """Copy the state of a compiled model; the arguments are the fields of `Checkpoint`."""
-    return Checkpoint(
-        epoch,
-        step,
-        list(history),
-        [variable.numpy() for variable in _state_variables(model)],
-        [variable.numpy() for variable in model.metrics_variables] if step else [],
-    )
+    """Copy the state of a compiled model; the other arguments are the fields of `Checkpoint`.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        >>> model.compile("sgd")
+        >>> [value.shape for value in take_checkpoint(model, 1, 0, []).weights]
+        [(3, 2), (2,), (), ()]
+    """
+    weights = [variable.numpy() for variable in _state_variables(model)]
+    metrics = [variable.numpy() for variable in model.metrics_variables] if step else []
+    return Checkpoint(epoch, step, list(history), weights, metrics)
 
 
 def save_checkpoint(run: str | Path, checkpoint: Checkpoint) -> None:
@@ -58,33 +55,30 @@ def save_checkpoint(run: str | Path, checkpoint: Checkpoint) -> None:
     It is flushed to disk before it replaces the previous one, so one of them survives a power
     failure.
 
-    Raises:
-        OSError: If it cannot be written.
+    Example:
+        >>> save_checkpoint(".", Checkpoint(epoch=3))
+        >>> load_checkpoint(".").epoch
+        3
     """
-    metadata = {
-        "epoch": checkpoint.epoch,
-        "step": checkpoint.step,
-        "history": checkpoint.history,
-        "counts": [len(checkpoint.weights), len(checkpoint.metrics)],
-    }
+    metadata = {name: getattr(checkpoint, name) for name in ("epoch", "step", "history")}
+    metadata["counts"] = [len(checkpoint.weights), len(checkpoint.metrics)]
     arrays = {_METADATA: np.array(json.dumps(metadata))}
     for name in ("weights", "metrics"):
         values = getattr(checkpoint, name)
         arrays |= {f"{name}/{index:05d}": value for index, value in enumerate(values)}
     with atomic_path(Path(run, CHECKPOINT)) as unfinished, open(unfinished, "wb") as file:
-        np.savez(file, **arrays)
+        np.savez(file, allow_pickle=False, **arrays)
         file.flush()
         os.fsync(file.fileno())
 
 
 def load_checkpoint(run: str | Path) -> Checkpoint:
-    """Read the checkpoint of a run.
+    """Read the checkpoint of a run; an empty one at epoch 0 if the run has none yet.
 
-    Returns:
-        The checkpoint; an empty one at epoch 0 if the run has none yet.
-
-    Raises:
-        ValueError: If the file is damaged.
+    Example:
+        >>> checkpoint = load_checkpoint("run")
+        >>> checkpoint.epoch, checkpoint.step, len(checkpoint.history)
+        (1, 0, 1)
     """
     path = Path(run, CHECKPOINT)
     if not path.is_file():
@@ -96,14 +90,9 @@ def load_checkpoint(run: str | Path) -> Checkpoint:
                 [arrays[f"{name}/{index:05d}"] for index in range(count)]
                 for name, count in zip(("weights", "metrics"), metadata["counts"], strict=True)
             )
-        return Checkpoint(
-            metadata["epoch"], metadata["step"], metadata["history"], weights, metrics
-        )
-    # Everything that NumPy and zipfile raise for unreadable files.
-    except (
-        *(OSError, ValueError, KeyError, TypeError, EOFError, RuntimeError),
-        zipfile.BadZipFile,
-    ) as error:
+        epoch, step, history = (metadata[name] for name in ("epoch", "step", "history"))
+        return Checkpoint(epoch, step, history, weights, metrics)
+    except _DAMAGED as error:
         raise ValueError(
             f"Expected the state of a training in {path}; got '{error}'. The file is damaged: "
             "restore it, or remove the run folder and train again."
@@ -113,8 +102,15 @@ def load_checkpoint(run: str | Path) -> Checkpoint:
 def restore(model: keras.Model, checkpoint: Checkpoint) -> None:
     """Assign the weights, seeds and optimizer state of a checkpoint to a compiled model.
 
-    Raises:
-        ValueError: If the checkpoint is of another network or optimizer; nothing is assigned.
+    Nothing is assigned if the checkpoint is of another network or optimizer, which is an error.
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+        >>> model.compile("sgd")
+        >>> weights = [np.ones((3, 2)), np.ones(2), np.int32(9), np.float32(0.1)]
+        >>> restore(model, Checkpoint(weights=weights))
+        >>> int(model.optimizer.iterations)
+        9
     """
     variables = _state_variables(model)
     expected = [tuple(variable.shape) for variable in variables]

@@ -1,8 +1,6 @@
-"""Losses, metric and optimizer of a detector.
+"""Losses, metric and optimizer of a detector: the paper's, with a learning rate per branch."""
 
-Takes a detector and compiles it in place, with the paper's losses and an optimizer that has a
-learning rate per branch. Pure Keras; independent of files and data.
-"""
+from typing import Any, cast
 
 import keras
 
@@ -11,18 +9,16 @@ from jdfd_keras.options import LossOptions, OptimizerOptions
 
 CLASSIFICATION = "classification"
 RECONSTRUCTION = "reconstruction"
+FRAME_AUC = "classification_frame_auc"  # in the logs, for models with one output and with two
 
 
 @keras.saving.register_keras_serializable(package="jdfd_keras")
 class FaceSquaredError(keras.losses.Loss):
     """Mean squared error per face, so that each face has one sample weight.
 
+    It is averaged over the pixels, so that it does not grow with the image size.
     keras.losses.MeanSquaredError keeps height and width, to which weights of shape [n] do not
-    broadcast (3.15.1).
-
-    Reference:
-        The paper, section 3.3, equation 5; averaged over the pixels, so that it does not grow
-        with the image size.
+    broadcast (3.15.1). Reference: the paper, section 3.3, equation 5.
     """
 
     def call(self, y_true, y_pred):
@@ -34,8 +30,7 @@ class FaceSquaredError(keras.losses.Loss):
 def compile_detector(
     model: keras.Model,
     optimizer: keras.optimizers.Optimizer | None = None,
-    loss_weights: dict[str, float] | None = None,
-    label_smoothing: float | None = None,
+    loss: LossOptions | None = None,
 ) -> None:
     """Compile a detector with its losses and the frame AUC.
 
@@ -47,73 +42,59 @@ def compile_detector(
     Args:
         model: A detector from `build_detector`.
         optimizer: Any Keras optimizer; default is the paper's SGD with constant learning rates.
-        loss_weights: Weight per output of the model; default is 0.8 and 0.2.
-        label_smoothing: Label smoothing, from 0 to below 1; default is 0.
-
-    Raises:
-        ValueError: If the keys of `loss_weights` are not the outputs of the model, or
-            `label_smoothing` is out of range.
+        loss: Weights of both losses, and label smoothing.
 
     Example:
         >>> from jdfd_keras.model.network import build_detector
         >>> from jdfd_keras.options import ModelOptions
         >>> detector = build_detector(ModelOptions(image_size=71, encoder_weights="none"))
         >>> compile_detector(detector, keras.optimizers.Adam(1e-3))
+        >>> detector.compiled
+        True
 
     Reference:
         The paper, section 3.3, equations 3 to 5. Its equation 4 lacks the minus sign and sums
         its softmax over the batch; this is the intended cross-entropy.
     """
-    defaults = LossOptions()
-    if loss_weights is None:
-        paper_weights = {
-            CLASSIFICATION: defaults.classification_weight,
-            RECONSTRUCTION: defaults.reconstruction_weight,
-        }
-        loss_weights = {name: paper_weights[name] for name in model.output}
-    # If a key is misspelt, Keras matches the weights by sorted position (3.15.1): a typo would
-    # silently swap 0.8 and 0.2.
-    if set(loss_weights) != set(model.output):
+    loss = loss or LossOptions()
+    smoothing, mean = loss.label_smoothing, "mean_with_sample_weight"
+    if not 0 <= smoothing < 1:
         raise ValueError(
-            f"Expected loss weights for the outputs {sorted(model.output)}; got "
-            f"{sorted(loss_weights)}. Check the spelling."
+            f"Expected label_smoothing from 0 to below 1; got {smoothing:g}. 0.1 is usual."
         )
-    if label_smoothing is None:
-        label_smoothing = defaults.label_smoothing
-    if not 0 <= label_smoothing < 1:
-        raise ValueError(
-            f"Expected label_smoothing from 0 to below 1; got {label_smoothing:g}. 0.1 is usual."
-        )
-    if optimizer is None:
-        optimizer = build_optimizer(OptimizerOptions(decay_rate=1.0), steps_per_epoch=1)
-    losses = {
-        CLASSIFICATION: keras.losses.BinaryCrossentropy(
-            label_smoothing=label_smoothing, reduction="mean_with_sample_weight"
-        ),
-        RECONSTRUCTION: FaceSquaredError(reduction="mean_with_sample_weight"),
+    losses: dict[str, keras.losses.Loss] = {
+        CLASSIFICATION: keras.losses.BinaryCrossentropy(label_smoothing=smoothing, reduction=mean),
+        RECONSTRUCTION: FaceSquaredError(reduction=mean),
     }
+    weights = {
+        CLASSIFICATION: loss.classification_weight,
+        RECONSTRUCTION: loss.reconstruction_weight,
+    }
+    # Keras adds the name of the output to that of a metric only if there are two outputs (3.15.1).
+    outputs = cast(dict, model.output)
+    auc = "frame_auc" if len(outputs) > 1 else FRAME_AUC
     model.compile(
-        optimizer=optimizer,
-        loss={name: losses[name] for name in model.output},
-        loss_weights=loss_weights,
+        optimizer=optimizer or build_optimizer(OptimizerOptions(decay_rate=1.0), steps_per_epoch=1),
+        # The keys of both dicts must be those of the outputs: if one is misspelt, Keras matches the
+        # weights by sorted position (3.15.1), which would silently swap 0.8 and 0.2.
+        loss={name: losses[name] for name in outputs},
+        loss_weights={name: weights[name] for name in outputs},
         # "auto", the default of Keras, uses XLA only on a single GPU: on CPUs XLA made Xception
         # four times slower (0.94 against 4.4 images/s on 2 cores), and Keras does not support it
         # on several devices.
         jit_compile="auto",
-        weighted_metrics={
-            CLASSIFICATION: [keras.metrics.AUC(name="frame_auc", num_thresholds=1000)]
-        },
+        weighted_metrics={CLASSIFICATION: [keras.metrics.AUC(name=auc, num_thresholds=1000)]},
     )
 
 
-class _BranchRate:
+class _BranchOptimizer(keras.optimizers.Optimizer):
     """Mixin: the learning rate of the classifier is a fixed multiple of that of all other weights.
 
     Schedule, momentum, clipping, accumulation and state are those of the Keras optimizer that it
     is mixed into; only the learning rate of the update and of the weight decay differs.
     """
 
-    def __init__(self, *args, classifier_rate_factor: float = 1.0, **kwargs):
+    def __init__(self, *args: Any, classifier_rate_factor: float = 1.0, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.classifier_rate_factor = classifier_rate_factor
 
@@ -135,51 +116,67 @@ class _BranchRate:
     def _apply_weight_decay(self, variables):
         """Do nothing: update_step applies it at the learning rate of each variable."""
 
-    def swap_average(self) -> None:
-        """Swap the weights with their moving average; a second call swaps them back.
-
-        The swap is exact; keras.callbacks.SwapEMAWeights adds and subtracts, which rounds (3.15.1).
-        """
-        averages = self._model_variables_moving_average
-        for variable, average in zip(self._trainable_variables, averages, strict=True):
-            weight = variable.numpy()
-            variable.assign(average.numpy())
-            average.assign(weight)
-
     def get_config(self):
         return super().get_config() | {"classifier_rate_factor": self.classifier_rate_factor}
 
 
 @keras.saving.register_keras_serializable(package="jdfd_keras")
-class BranchSGD(_BranchRate, keras.optimizers.SGD):
+class BranchSGD(_BranchOptimizer, keras.optimizers.SGD):
     """SGD with a learning rate per branch (the paper, section 4.2)."""
 
 
 @keras.saving.register_keras_serializable(package="jdfd_keras")
-class BranchAdam(_BranchRate, keras.optimizers.Adam):
+class BranchAdam(_BranchOptimizer, keras.optimizers.Adam):  # pyright: ignore[reportIncompatibleMethodOverride], Keras' own names of arguments differ
     """Adam with a learning rate per branch."""
 
 
+def swap_average(model: keras.Model) -> None:
+    """Swap the weights of a model with their moving average, if it has one; again to swap back.
+
+    The swap is exact; keras.callbacks.SwapEMAWeights adds and subtracts, which rounds (3.15.1).
+
+    Example:
+        >>> model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        >>> model.compile(keras.optimizers.SGD(use_ema=True))
+        >>> model.optimizer.build(model.trainable_variables)
+        >>> _ = model.layers[0].bias.assign([5.0])
+        >>> swap_average(model)
+        >>> float(model.layers[0].bias[0])
+        0.0
+    """
+    # It wraps another one where losses are scaled for float16.
+    optimizer = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    if optimizer.use_ema:
+        averages = optimizer._model_variables_moving_average
+        for variable, average in zip(optimizer._trainable_variables, averages, strict=True):
+            weight = variable.numpy()
+            variable.assign(average.numpy())
+            average.assign(weight)
+
+
 def build_optimizer(options: OptimizerOptions, steps_per_epoch: int) -> keras.optimizers.Optimizer:
-    """Build the optimizer with its learning rate schedule.
-
-    Args:
-        options: Optimizer, learning rates and their decay, momentum and the rest.
-        steps_per_epoch: Steps per epoch, which convert `decay_epochs` to steps.
-
-    Returns:
-        An optimizer that multiplies its learning rates by `decay_rate` every `decay_epochs`
-        epochs.
-
-    Raises:
-        ValueError: If an option is out of range, or the optimizer is unknown.
+    """Build the optimizer, which multiplies its learning rates by a factor every few epochs.
 
     Example:
         >>> optimizer = build_optimizer(OptimizerOptions(), steps_per_epoch=100)
         >>> optimizer.classifier_rate_factor
         0.08
     """
-    _check_optimizer_options(options)
+    limits = {
+        "learning_rate": (options.learning_rate > 0, "above 0"),
+        "classifier_learning_rate": (options.classifier_learning_rate > 0, "above 0"),
+        "decay_rate": (options.decay_rate > 0, "above 0"),
+        "decay_epochs": (options.decay_epochs >= 1, "from 1"),
+        "accumulate": (options.accumulate >= 1, "from 1"),
+        "momentum": (0 <= options.momentum < 1, "from 0 to below 1"),
+        "average": (0 <= options.average < 1, "from 0 to below 1"),
+        "weight_decay": (options.weight_decay >= 0, "from 0"),
+        "clip_norm": (options.clip_norm >= 0, "from 0"),
+    }
+    for name, (is_valid, expected) in limits.items():
+        if not is_valid:
+            value, default = getattr(options, name), getattr(OptimizerOptions(), name)
+            raise ValueError(f"Expected {name} {expected}; got {value:g}. Try {default:g}.")
     schedule = keras.optimizers.schedules.ExponentialDecay(
         options.learning_rate,
         decay_steps=options.decay_epochs * steps_per_epoch,
@@ -202,27 +199,3 @@ def build_optimizer(options: OptimizerOptions, steps_per_epoch: int) -> keras.op
         f"Expected the optimizer 'sgd' or 'adam'; got {options.optimizer!r}. Any other Keras "
         "optimizer can be passed to compile_detector in Python."
     )
-
-
-def _check_optimizer_options(options: OptimizerOptions) -> None:
-    if min(options.learning_rate, options.classifier_learning_rate, options.decay_rate) <= 0:
-        raise ValueError(
-            "Expected learning_rate, classifier_learning_rate and decay_rate above 0; got "
-            f"{options.learning_rate}, {options.classifier_learning_rate}, {options.decay_rate}. "
-            "Try the paper's 0.005, 0.0004 and 0.2."
-        )
-    if options.decay_epochs < 1 or options.accumulate < 1:
-        raise ValueError(
-            f"Expected decay_epochs >= 1 and accumulate >= 1; got {options.decay_epochs} and "
-            f"{options.accumulate}. For constant learning rates set decay_rate to 1."
-        )
-    if not (0 <= options.momentum < 1 and 0 <= options.average < 1):
-        raise ValueError(
-            f"Expected momentum and average from 0 to below 1; got {options.momentum:g} and "
-            f"{options.average:g}. 0.9 and 0.999 are usual."
-        )
-    if min(options.weight_decay, options.clip_norm) < 0:
-        raise ValueError(
-            f"Expected weight_decay and clip_norm >= 0; got {options.weight_decay:g} and "
-            f"{options.clip_norm:g}. Try 0, which turns them off."
-        )

@@ -1,9 +1,4 @@
-"""The devices of a training: one device, all GPUs of one machine, or several machines.
-
-Takes the name of a strategy and, for several machines, TF_CONFIG; returns a `Devices`, with which
-the training code is the same for one device and for many. The last section patches the trainer
-of Keras for several machines.
-"""
+"""The devices of a training: one device, all GPUs of one machine, or several machines."""
 
 import contextlib
 import json
@@ -18,31 +13,20 @@ import tensorflow as tf
 from keras.src.backend.tensorflow import trainer
 
 # Errors that TensorFlow raises on a machine when another machine has stopped.
-WORKER_LOST = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-    tf.errors.InternalError,
-    tf.errors.FailedPreconditionError,
+_WORKER_LOST = (
+    *(tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError),
+    *(tf.errors.DeadlineExceededError, tf.errors.InternalError, tf.errors.FailedPreconditionError),
 )
 
 
 @dataclass(frozen=True)
 class Devices:
-    """The devices that a training runs on.
+    """The devices that a training runs on."""
 
-    Attributes:
-        strategy: The TensorFlow strategy; None for one device.
-        worker_index: Index of this machine, from 0. Worker 0 is the chief.
-        num_workers: Number of machines.
-        replicas: Number of devices of all machines together.
-    """
-
-    strategy: tf.distribute.Strategy | None = None
-    worker_index: int = 0
-    num_workers: int = 1
-    replicas: int = 1
+    strategy: tf.distribute.Strategy | None = None  # None for one device
+    worker_index: int = 0  # of this machine; worker 0 is the chief
+    num_workers: int = 1  # number of machines
+    replicas: int = 1  # number of devices of all machines together
 
     @property
     def is_chief(self) -> bool:
@@ -56,40 +40,32 @@ class Devices:
     def distribute(
         self, make_dataset: Callable[..., tf.data.Dataset]
     ) -> tf.data.Dataset | tf.distribute.DistributedDataset:
-        """Create the dataset of this machine.
+        """Create the dataset of this machine from the batches of one device.
 
-        Args:
-            make_dataset: Called with `worker_index`, `num_workers` and `replicas`; returns a
-                tf.data.Dataset with the batches of one device.
-
-        Returns:
-            A tf.data.Dataset, or a tf.distribute.DistributedDataset if there is a strategy.
+        `make_dataset` is called with `worker_index`, `num_workers` and `replicas`.
         """
+        worker = {"worker_index": self.worker_index, "num_workers": self.num_workers}
         if self.strategy is None:
-            return make_dataset(worker_index=0, num_workers=1, replicas=1)
+            return make_dataset(**worker, replicas=1)
         return self.strategy.distribute_datasets_from_function(
-            lambda _: make_dataset(
-                worker_index=self.worker_index,
-                num_workers=self.num_workers,
-                replicas=self.replicas,
-            )
+            lambda _: make_dataset(**worker, replicas=self.replicas)
         )
 
     def any(self, condition: bool) -> bool:
-        """Return whether a condition holds on any machine; every machine must call it, and waits.
-
-        With `any(True)` the machines wait for each other.
-        """
+        """Return whether a condition holds on any machine; all must call it, and wait."""
         if self.num_workers == 1:
             return condition
         return bool(self._count(tf.constant(condition)) > 0)
 
     @cached_property
-    def _count(self) -> Callable:
+    def _count(self) -> Callable[[tf.Tensor], tf.Tensor]:
+        strategy = self.strategy
+        assert strategy is not None  # several machines have one
+
         @tf.function
         def count(condition: tf.Tensor) -> tf.Tensor:
-            per_replica = self.strategy.run(lambda: tf.cast(condition, tf.float32))
-            return self.strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None)
+            per_replica = strategy.run(lambda: tf.cast(condition, tf.float32))
+            return strategy.reduce(tf.distribute.ReduceOp.SUM, per_replica, axis=None)
 
         return count
 
@@ -100,10 +76,7 @@ def open_devices(strategy: str) -> Devices:
     With `multiworker`, call it before any other function of TensorFlow; it waits for all machines.
 
     Args:
-        strategy: `none`, `mirrored` or `multiworker`.
-
-    Raises:
-        ValueError: If the strategy is unknown, or TF_CONFIG does not describe the machines.
+        strategy: `none`, `mirrored` or `multiworker` (of the machines in TF_CONFIG).
 
     Example:
         >>> open_devices("none")
@@ -116,7 +89,7 @@ def open_devices(strategy: str) -> Devices:
         return Devices(mirrored, replicas=mirrored.num_replicas_in_sync)
     if strategy == "multiworker":
         worker_index, num_workers = _read_cluster()
-        patch_trainer()
+        _patch_trainer()
         multiworker = tf.distribute.MultiWorkerMirroredStrategy()
         return Devices(multiworker, worker_index, num_workers, multiworker.num_replicas_in_sync)
     raise ValueError(
@@ -126,11 +99,32 @@ def open_devices(strategy: str) -> Devices:
 
 
 @contextlib.contextmanager
-def reraise_worker_loss(devices: Devices) -> Iterator[None]:
-    """Convert the errors that TensorFlow raises when another machine has stopped to an OSError."""
+def reraise_device_errors(
+    devices: Devices, *, image_size: int, batch_size: int, accumulate: int
+) -> Iterator[None]:
+    """Advise what to do if memory is insufficient, or another machine has stopped.
+
+    Example:
+        >>> with reraise_device_errors(Devices(), image_size=299, batch_size=32, accumulate=1):
+        ...     raise MemoryError
+        Traceback (most recent call last):
+            ...
+        ValueError: Expected memory for batches of 32 faces of 299 pixels; got 'MemoryError'. Try
+        --batch-size 16 --accumulate 2, which averages as many faces.
+    """
     try:
         yield
-    except WORKER_LOST as error:
+    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
+        half = batch_size // 2 // devices.replicas * devices.replicas
+        advice = f"Try --batch-size {half}" if half else "Try faces of a smaller --face-size"
+        if half and devices.replicas == 1:
+            advice += f" --accumulate {2 * accumulate}, which averages as many faces"
+        cause = re.search(r"OOM when allocating.*", str(error))
+        raise ValueError(
+            f"Expected memory for batches of {batch_size} faces of {image_size} pixels; got "
+            f"'{cause[0] if cause else type(error).__name__}'. {advice}."
+        ) from error
+    except _WORKER_LOST as error:
         if devices.num_workers == 1:
             raise
         cause = re.search(r"aborted by: (.*)", error.message)
@@ -167,32 +161,30 @@ def _read_cluster() -> tuple[int, int]:
 #
 # Under MultiWorkerMirroredStrategy, `model.fit` of Keras 3.15.1 fails in two steps of its trainer
 # (https://github.com/keras-team/keras/issues/20585). Delete this section, and the call of
-# `patch_trainer`, once tests/training/test_multiworker.py passes without it.
+# `_patch_trainer`, once tests/training/test_multiworker.py passes without it.
+#
+# - Before the first step, Keras builds losses and metrics from one batch, averaged over all
+#   devices. `Strategy.reduce` of several machines takes a tensor, not the nested structure of
+#   a batch. The batch of one device has the same shape and is used instead.
+# - After each step, Keras averages the logs of all devices over their first axis, but they are
+#   scalars. The logs of this machine's first device are used instead: at the end of an epoch
+#   Keras reads the metrics themselves, which are summed over all devices.
 
 
-def patch_trainer() -> None:
-    """Replace both steps of the Keras trainer, in this process.
-
-    - Before the first step, Keras builds losses and metrics from one batch, averaged over all
-      devices. `Strategy.reduce` of several machines takes a tensor, not the nested structure of
-      a batch. The batch of one device has the same shape and is used instead.
-    - After each step, Keras averages the logs of all devices over their first axis, but they are
-      scalars. The logs of this machine's first device are used instead: at the end of an epoch
-      Keras reads the metrics themselves, which are summed over all devices.
-    """
+def _patch_trainer() -> None:
     trainer.TensorFlowTrainer._maybe_symbolic_build = _build_from_one_batch
     trainer.reduce_per_replica = _take_first
 
 
-def _build_from_one_batch(model, iterator=None, data_batch=None) -> None:
-    strategy = model.distribute_strategy
+def _build_from_one_batch(self, iterator=None, data_batch=None) -> None:
+    strategy = self.distribute_strategy
     if iterator is not None:
         _, _, batches = next(iter(iterator))
         data_batch = keras.tree.map_structure(
             lambda value: strategy.experimental_local_results(value)[0], next(batches)
         )
     with strategy.scope():
-        model._symbolic_build(data_batch=data_batch)
+        self._symbolic_build(data_batch=data_batch)
 
 
 _reduce_per_replica = trainer.reduce_per_replica

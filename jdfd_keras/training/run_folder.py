@@ -1,16 +1,14 @@
 """The run folder: names, formats, reading and writing of the files of one training.
 
-    <run>/options.json             options of the run, facts about its dataset and its location
-    <run>/history.csv              one row of losses and metrics per epoch
-    <run>/curves.png               the same as curves
-    <run>/reconstructions.png      some validation faces above their reconstructions
-    <run>/best.keras               detector of the epoch with the best validation frame AUC
-    <run>/last.keras               detector of the last epoch
-    <run>/checkpoint.npz           complete state of the training, for resuming
-    <run>/training_faces.parquet   video, sources, hash and label of every face of the training
-    <run>/logs/                    TensorBoard
-
-Trains nothing. Imports Keras only when a model is read or written.
+<run>/options.json             options of the run, facts about its dataset and its location
+<run>/history.csv              one row of losses and metrics per epoch
+<run>/curves.png               the same as curves
+<run>/reconstructions.png      some validation faces above their reconstructions
+<run>/best.keras               detector of the epoch with the best validation frame AUC
+<run>/last.keras               detector of the last epoch
+<run>/checkpoint.npz           complete state of the training, for resuming
+<run>/training_faces.parquet   video, sources, hash and label of every face of the training
+<run>/logs/                    TensorBoard
 """
 
 import csv
@@ -18,7 +16,7 @@ import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -37,41 +35,26 @@ LAST = "last.keras"
 LOGS = "logs"
 PROVENANCE = "training_faces.parquet"
 MONITOR = "val_classification_frame_auc"  # metric that selects the best epoch
-OUTPUTS = ({"classification"}, {"classification", "reconstruction"})  # of a detector
 
 
 @dataclass(frozen=True)
 class DataFacts:
-    """Facts about the data of a run, kept in its options.json.
+    """Facts about the data of a run, kept in its options.json."""
 
-    Attributes:
-        name: Name of the dataset.
-        digest: Digest of video, hash and label of all faces, which identifies the data.
-        train_faces: Training faces, including the unlabelled ones.
-        unlabelled_faces: Training faces that train the decoder only.
-        val_faces: Labelled validation faces.
-        leakage: Leakage between the splits, as a sentence.
-    """
-
-    name: str
-    digest: str
-    train_faces: int
-    unlabelled_faces: int
-    val_faces: int
-    leakage: str
+    name: str  # of the dataset
+    digest: str  # of video, hash and label of all faces
+    train_faces: int  # including the unlabelled ones
+    unlabelled_faces: int  # training faces that train the decoder only
+    val_faces: int  # labelled ones
+    leakage: str  # between the splits, as a sentence
 
 
 @dataclass(frozen=True, eq=False)
 class TrainedModel:
-    """A trained detector.
-
-    Attributes:
-        model: The model; it computes in float32 even if it was trained in mixed precision.
-        faces: Options of the face crops it was trained on.
-    """
+    """A trained detector; it computes in float32 even if it was trained in mixed precision."""
 
     model: "keras.Model"
-    faces: FaceOptions
+    faces: FaceOptions  # of the face crops it was trained on
 
 
 def load_run_model(path: str | Path) -> TrainedModel:
@@ -84,14 +67,10 @@ def load_run_model(path: str | Path) -> TrainedModel:
         The model and its face options. For a `.keras` file outside a run folder, they are the
         default ones at the model's input size.
 
-    Raises:
-        OSError: If there is no model at `path`.
-        ValueError: If the file is damaged, its model is not a detector, or the run folder is of
-            another format version.
-
     Example:
-        >>> load_run_model("run").model.input.shape  # doctest: +SKIP
-        (None, 299, 299, 3)
+        >>> loaded = load_run_model("run")
+        >>> loaded.faces.face_size, loaded.model.count_params()
+        (71, 22783676)
     """
     path = Path(path)
     file = path / BEST if path.is_dir() else path
@@ -106,13 +85,15 @@ def load_run_model(path: str | Path) -> TrainedModel:
             f"Expected a Keras model file (.keras); got {file} ({file.stat().st_size} bytes), "
             "which is truncated or of another format. Try to copy it again."
         )
-    options, faces = file.parent / OPTIONS, None
-    if options.is_file():
+    faces = None
+    if (options := file.parent / OPTIONS).is_file():
         faces = load_options(options, "faces", FaceOptions)
     import keras
 
-    model = keras.models.load_model(file, compile=False)
-    if not isinstance(model.output, dict) or set(model.output) not in OUTPUTS:
+    model = cast(keras.Model, keras.models.load_model(file, compile=False))
+    outputs = model.output
+    names = set(outputs) if isinstance(outputs, dict) else set()
+    if names - {"reconstruction"} != {"classification"}:
         raise ValueError(
             "Expected a detector with the output 'classification' and, if it has a decoder, "
             f"'reconstruction'; got {file} with the outputs {model.output_names}. Train one with "
@@ -122,34 +103,45 @@ def load_run_model(path: str | Path) -> TrainedModel:
         # Works only before the first call: a traced graph keeps its precision (Keras 3.15.1).
         if layer.dtype_policy.name.startswith("mixed_"):
             layer.dtype_policy = "float32"
-    return TrainedModel(model, faces or FaceOptions(face_size=model.input.shape[1]))
+    return TrainedModel(model, faces or FaceOptions(face_size=model.input_shape[1]))
 
 
 def digest_model(path: str | Path) -> str:
     """Compute the SHA-256 of a model file, or of the best model of a run folder.
 
-    Raises:
-        OSError: If the file cannot be read.
+    Example:
+        >>> digest_model("run") == digest_model("run/best.keras")
+        True
     """
     path = Path(path)
     return sha256_of(path / BEST if path.is_dir() else path)
 
 
 def write_epoch(run: str | Path, model: "keras.Model", history: list[dict[str, float]]) -> None:
-    """Write the model of the last epoch, also as the best model if it is the best, and the history.
+    """Write the history, and the model of its last epoch, also as the best one if it is.
 
     The models are for inference: they have no optimizer and load without this package.
 
-    Args:
-        run: The run folder.
-        model: The model in training.
-        history: One dict per epoch, with the same keys.
-
-    Raises:
-        OSError: If a file cannot be written.
+    Example:
+        >>> import keras
+        >>> image = keras.Input((2,))
+        >>> model = keras.Model(image, keras.layers.Dense(1)(image))
+        >>> write_epoch(".", model, [{"epoch": 1, MONITOR: 0.8}])
+        >>> Path("best.keras").is_file(), read_history(".")
+        (True, [{'epoch': 1.0, 'val_classification_frame_auc': 0.8}])
     """
     run = Path(run)
-    _save_model(model, run / LAST)
+    import keras
+
+    # A new keras.Model without compile(); its arguments would otherwise be saved, too.
+    bare = keras.Model(model.input, model.output, name=model.name)
+    synchronized = [layer for layer in bare.layers if getattr(layer, "synchronized", False)]
+    for layer in synchronized:  # over devices, which an inference machine may not have
+        layer.synchronized = False
+    with atomic_path(run / LAST) as unfinished:
+        bare.save(unfinished)
+    for layer in synchronized:
+        layer.synchronized = True
     if best_epoch(history) == len(history) - 1:
         with atomic_path(run / BEST) as unfinished:
             shutil.copyfile(run / LAST, unfinished)
@@ -162,48 +154,26 @@ def write_epoch(run: str | Path, model: "keras.Model", history: list[dict[str, f
         writer.writerows(history)
 
 
-def _save_model(model: "keras.Model", path: Path) -> None:
-    import keras
-
-    # A new keras.Model without compile(); its arguments would otherwise be saved, too.
-    bare = keras.Model(model.input, model.output, name=model.name)
-    synchronized = [layer for layer in bare.layers if getattr(layer, "synchronized", False)]
-    for layer in synchronized:  # over devices, which an inference machine may not have
-        layer.synchronized = False
-    with atomic_path(path) as unfinished:
-        bare.save(unfinished)
-    for layer in synchronized:
-        layer.synchronized = True
-
-
 def write_provenance(run: str | Path, faces: pa.Table, name: str = PROVENANCE) -> None:
     """Write the table of the faces that a run was trained or validated on, for leakage checks.
 
-    Args:
-        run: The run folder.
-        faces: One row per face: the columns of `datasets.leakage.COLUMNS`, `split` and, for
-            training, `label`.
-        name: File name of the table in the folder.
+    It has the columns of `datasets.leakage.COLUMNS`, `split` and, for training, `label`.
 
-    Raises:
-        OSError: If the file cannot be written.
+    Example:
+        >>> write_provenance(".", pa.table({"video_id": ["clips/a"], "split": ["train"]}))
+        >>> read_provenance(".").to_pylist()
+        [{'video_id': 'clips/a', 'split': 'train'}]
     """
     with atomic_path(Path(run, name)) as unfinished:
         pq.write_table(faces, unfinished, compression="zstd")
 
 
 def read_provenance(path: str | Path, name: str = PROVENANCE) -> pa.Table | None:
-    """Read a table that `write_provenance` wrote.
+    """Read a table that `write_provenance` wrote; None for a model outside a run folder.
 
-    Args:
-        path: A run folder, or a `.keras` file in one.
-        name: File name of the table in the folder.
-
-    Returns:
-        The table; None for a model outside a run folder.
-
-    Raises:
-        ValueError: If the table is damaged, or the run folder is of another format version.
+    Example:
+        >>> read_provenance("run/best.keras").column_names
+        ['video_id', 'source_ids', 'phash', 'split', 'label']
     """
     path = Path(path)
     run = path if path.is_dir() else path.parent
@@ -222,18 +192,12 @@ def read_provenance(path: str | Path, name: str = PROVENANCE) -> pa.Table | None
 
 
 def read_history(run: str | Path) -> list[dict[str, float]]:
-    r"""Read the losses and metrics of a run.
-
-    Args:
-        run: A run folder.
-
-    Returns:
-        One dict per finished epoch, in order; empty if no epoch is finished.
+    """Read the losses and metrics of a run: one dict per finished epoch, in order.
 
     Example:
-        >>> _ = Path("history.csv").write_text("epoch,loss\n1,0.7\n2,0.5\n")
-        >>> read_history(".")
-        [{'epoch': 1.0, 'loss': 0.7}, {'epoch': 2.0, 'loss': 0.5}]
+        >>> history = read_history("run")
+        >>> len(history), history[0]["epoch"]
+        (1, 1.0)
     """
     path = Path(run) / HISTORY
     if not path.is_file():
@@ -243,14 +207,10 @@ def read_history(run: str | Path) -> list[dict[str, float]]:
 
 
 def best_epoch(history: list[dict[str, float]]) -> int:
-    """Find the epoch with the best validation frame AUC.
+    """Return the index of the epoch with the best validation frame AUC.
 
-    Args:
-        history: One dict per epoch; at least one.
-
-    Returns:
-        Its index, from 0. Of equal epochs it is the last, since the decoder keeps learning
-        when the classifier no longer improves.
+    Of equal epochs it is the last, since the decoder keeps learning when the classifier no longer
+    improves.
 
     Example:
         >>> best_epoch([{MONITOR: 0.8}, {MONITOR: 0.9}, {MONITOR: 0.85}])

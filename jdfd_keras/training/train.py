@@ -1,27 +1,21 @@
 """Training of a detector: from a prepared dataset to a run folder.
 
-Loads and checks the data, builds and compiles the network, fits it, and keeps the best epoch. A
-run that was interrupted at any step resumes from its last checkpoint, with the same result.
+A run that was interrupted at any step resumes from its last checkpoint, with the same result.
 """
 
-import contextlib
 import dataclasses
 import math
-import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from jdfd_keras.datasets.face_index import FaceIndex
-from jdfd_keras.datasets.pipeline import read_epoch, stream_faces
+from jdfd_keras.datasets.face_index import epoch_order
+from jdfd_keras.datasets.pipeline import check_options, read_epoch, stream_faces
 from jdfd_keras.datasets.transforms import reraise_damaged_shards
-from jdfd_keras.datasets.videos import CLASSES
-from jdfd_keras.io.files import OPTIONS, init_folder, load_groups, load_options
+from jdfd_keras.io.files import OPTIONS, init_folder, load_options
 from jdfd_keras.io.results import Result
 from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import (
@@ -37,22 +31,10 @@ from jdfd_keras.options import (
     TrainRuntime,
     UnlabelledOptions,
 )
-from jdfd_keras.training.callbacks import (
-    DrawFigures,
-    ProgressLine,
-    ResumeMetrics,
-    RunFolder,
-    StopAtNaN,
-    ValidateAverage,
-)
+from jdfd_keras.training.callbacks import ProgressLine, RunFolder, StopAtNaN
 from jdfd_keras.training.checkpoint import Checkpoint, load_checkpoint, restore
-from jdfd_keras.training.compile import (
-    CLASSIFICATION,
-    RECONSTRUCTION,
-    build_optimizer,
-    compile_detector,
-)
-from jdfd_keras.training.devices import open_devices, reraise_worker_loss
+from jdfd_keras.training.compile import build_optimizer, compile_detector
+from jdfd_keras.training.devices import Devices, open_devices, reraise_device_errors
 from jdfd_keras.training.run_folder import (
     LOGS,
     MONITOR,
@@ -62,32 +44,61 @@ from jdfd_keras.training.run_folder import (
     read_history,
     write_provenance,
 )
-from jdfd_keras.training.training_data import TrainSetup, check_setup, load_training_data
+from jdfd_keras.training.training_data import TrainingData, load_training_data
 
 VALIDATION_BATCH_SIZE = 32
-NUM_SHOWN_FACES = 8  # on the figure of reconstructions
 
 
 @dataclass(frozen=True)
 class TrainedRun(Result):
-    """A finished training.
+    """A finished training."""
 
-    Attributes:
-        directory: The run folder.
-        epochs: Number of epochs.
-        best_epoch: Number of the epoch of `best.keras`, from 1.
-        validation_frame_auc: Frame AUC of that epoch on the validation split.
-    """
-
-    directory: Path
+    directory: Path  # the run folder
     epochs: int
-    best_epoch: int
-    validation_frame_auc: float
+    best_epoch: int  # number of the epoch of `best.keras`, from 1
+    validation_frame_auc: float  # of that epoch
 
     @property
     def history(self) -> list[dict[str, float]]:
         """Losses and metrics, one dict per epoch, read from the run folder."""
         return read_history(self.directory)
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """All options of a training, its devices and its data."""
+
+    model: ModelOptions
+    optimizer: OptimizerOptions
+    loss: LossOptions
+    pipeline: PipelineOptions
+    augment: AugmentOptions
+    train: TrainOptions
+    runtime: TrainRuntime
+    devices: Devices
+    data: TrainingData
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(len(self.data.train) / self.train.batch_size)
+
+    def is_done(self, history: list[dict[str, float]]) -> bool:
+        if len(history) >= self.train.epochs:
+            return True
+        waited = len(history) - 1 - best_epoch(history) if history else 0
+        return bool(self.train.patience) and waited >= self.train.patience
+
+    def name_faces(self, epoch: int, step: int) -> list[str]:
+        faces, batch_size = self.data.train, self.train.batch_size
+        first = (epoch * self.steps_per_epoch + step) * batch_size
+        names = []
+        for index in range(first, first + batch_size):
+            data_epoch, position = divmod(index, len(faces))  # starts before its training epoch
+            order = epoch_order(
+                faces.label, seed=self.train.seed, epoch=data_epoch, balance=self.pipeline.balance
+            )
+            names.append(faces.name(int(order[position])))
+        return names
 
 
 def train(
@@ -122,73 +133,53 @@ def train(
         unlabelled: Other datasets, of which some faces train the decoder only.
         runtime: Devices and checkpoints.
 
-    Returns:
-        The run folder, its best epoch and validation AUC.
-
     Raises:
-        OSError: If `data` is not a prepared dataset, the ImageNet weights cannot be downloaded,
-            or another machine of the training stopped.
-        ValueError: If the training or validation split lacks a class, the splits share sources or
-            near-duplicate faces and `train.allow_leak` is false, an option is out of range, `out`
-            belongs to a run with other options, the loss becomes NaN or infinite, or memory is
-            insufficient.
+        OSError: If a file is missing or cannot be downloaded, or another machine stopped.
+        ValueError: If the data, an option or the memory are unsuitable, the splits share footage,
+            `out` belongs to a run with other options, or the loss becomes NaN or infinite.
 
     Example:
-        >>> run = train("prepared", "run", train=TrainOptions(epochs=10))  # doctest: +SKIP
-        >>> run.best_epoch, run.validation_frame_auc  # doctest: +SKIP
-        (7, 0.981)
+        >>> run = train(
+        ...     "prepared",
+        ...     "run",  # finished before, so that it is left unchanged
+        ...     model=ModelOptions(encoder_weights="none", latent_dim=16),
+        ...     optimizer=OptimizerOptions(optimizer="adam", learning_rate=0.0005),
+        ...     train=TrainOptions(epochs=1, batch_size=8),
+        ... )
+        >>> run.epochs, run.best_epoch
+        (1, 1)
     """
     data, out = Path(data), Path(out)
-    unlabelled = unlabelled or UnlabelledOptions()
+    model, train = model or ModelOptions(), train or TrainOptions()
+    runtime, unlabelled = runtime or TrainRuntime(), unlabelled or UnlabelledOptions()
+    if not 0 <= train.seed < 2**32:
+        raise ValueError(f"Expected a seed from 0 to {2**32 - 1}; got {train.seed}. Try 0.")
     # Absolute paths, so that the run can be resumed from another working directory.
     paths = tuple(str(Path(directory).resolve()) for directory in unlabelled.unlabelled)
     unlabelled = dataclasses.replace(unlabelled, unlabelled=paths)
-    train, runtime = train or TrainOptions(), runtime or TrainRuntime()
-    if not 0 <= train.seed < 2**32:
-        raise ValueError(f"Expected a seed from 0 to {2**32 - 1}; got {train.seed}. Try 0.")
     devices = open_devices(runtime.strategy)
-    training_data = load_training_data(
-        data, unlabelled, seed=train.seed, allow_leak=train.allow_leak
+    loaded = load_training_data(data, unlabelled, seed=train.seed, allow_leak=train.allow_leak)
+    face_options = load_options(data / OPTIONS, "faces", FaceOptions)
+    weights = "none" if model.encoder_weights is None else model.encoder_weights
+    model = dataclasses.replace(model, image_size=face_options.face_size, encoder_weights=weights)
+    setup = _Setup(
+        *(model, optimizer or OptimizerOptions(), loss or LossOptions()),
+        *(pipeline or PipelineOptions(), augment or AugmentOptions()),
+        *(train, runtime, devices, loaded),
     )
-    faces = load_options(data / OPTIONS, "faces", FaceOptions)
-    model = model or ModelOptions()
-    setup = TrainSetup(
-        model=dataclasses.replace(
-            model,
-            image_size=faces.face_size,
-            encoder_weights="none" if model.encoder_weights is None else model.encoder_weights,
-        ),
-        optimizer=optimizer or OptimizerOptions(),
-        loss=loss or LossOptions(),
-        pipeline=pipeline or PipelineOptions(),
-        augment=augment or AugmentOptions(),
-        train=train,
-        runtime=runtime,
-        devices=devices,
-        data=training_data,
-    )
-    check_setup(setup)
+    _check_setup(setup)
+    batches = {"image_size": model.image_size, "batch_size": train.batch_size}
     with (
-        reraise_worker_loss(devices),
-        reraise_damaged_shards(*training_data.directories),
-        _reraise_out_of_memory(setup),
+        reraise_device_errors(devices, **batches, accumulate=setup.optimizer.accumulate),
+        reraise_damaged_shards(*loaded.directories),
     ):
-        if (out / OPTIONS).is_file():
-            load_groups(out / OPTIONS)  # for the format version
         checkpoint = load_checkpoint(out)
         # Built before the folder is created: missing encoder weights leave no folder behind.
         detector = None if setup.is_done(checkpoint.history) else _build(setup, checkpoint)
         if devices.is_chief:
-            _init_run_folder(
-                out,
-                setup,
-                data,
-                faces=faces,
-                unlabelled=unlabelled,
-                split=load_options(data / OPTIONS, "split", SplitOptions),
-            )
+            _init_run_folder(out, setup, data, face_options, unlabelled)
         devices.any(True)  # wait until the run folder exists
-        while not setup.is_done(checkpoint.history):
+        while detector and not setup.is_done(checkpoint.history):
             if checkpoint.weights:
                 with devices.scope():
                     restore(detector, checkpoint)
@@ -200,28 +191,67 @@ def train(
     return TrainedRun(out, len(history), best + 1, history[best][MONITOR])
 
 
-def _init_run_folder(out: Path, setup: TrainSetup, data: Path, **groups: Any) -> None:
+def _check_setup(setup: _Setup) -> None:
+    options, facts, replicas = setup.train, setup.data.facts, setup.devices.replicas
+    limits = {
+        "epochs": (options.epochs, 1),
+        "batch_size": (options.batch_size, 1),
+        "patience": (options.patience, 0),
+        "checkpoint_minutes": (setup.runtime.checkpoint_minutes, 0),
+        "checkpoint_steps": (setup.runtime.checkpoint_steps, 0),
+    }
+    for name, (value, least) in limits.items():
+        if value < least:
+            raise ValueError(f"Expected {name} >= {least}; got {value:g}. Try its default.")
+    if options.batch_size % replicas:
+        nearest = replicas * max(1, round(options.batch_size / replicas))
+        raise ValueError(
+            f"Expected a batch_size that is divisible by the {replicas} devices; got "
+            f"{options.batch_size}. It counts the faces of all devices together: try {nearest}."
+        )
+    if facts.val_faces < replicas:
+        raise ValueError(
+            f"Expected at least as many validation faces as devices, {replicas}; got "
+            f"{facts.val_faces}. Add videos, or use fewer devices."
+        )
+    if replicas > 1 and (setup.optimizer.accumulate > 1 or setup.optimizer.clip_norm):
+        raise ValueError(
+            f"Expected neither accumulate nor clip_norm with {replicas} devices; got "
+            f"{setup.optimizer.accumulate} and {setup.optimizer.clip_norm:g}. Omit both: Keras "
+            "clips each device's gradient separately and cannot accumulate on several (3.15.1)."
+        )
+    learns_all = setup.model.decoder and setup.pipeline.reconstruct != "real"
+    if facts.unlabelled_faces and not learns_all:
+        raise ValueError(
+            "Expected a decoder and reconstruct 'all' with unlabelled faces, which train only the "
+            f"decoder; got decoder {setup.model.decoder} and reconstruct "
+            f"{setup.pipeline.reconstruct!r}. Omit the unlabelled faces or the other option."
+        )
+    check_options(setup.data.train, setup.pipeline)
+
+
+def _init_run_folder(
+    out: Path, setup: _Setup, data: Path, faces: FaceOptions, unlabelled: UnlabelledOptions
+) -> None:
     """Create the run folder with its options and provenance, or check that it has the same."""
+    split = load_options(data / OPTIONS, "split", SplitOptions)
+    groups = {"faces": faces, "unlabelled": unlabelled, "split": split}
     for name in ("model", "optimizer", "loss", "pipeline", "augment", "train"):
         groups[name] = getattr(setup, name)
-    groups["data"] = _keep_name(setup.data.facts, out)
-    if not (out / OPTIONS).is_file():  # a resumed run may find its dataset elsewhere
+    groups["data"] = setup.data.facts
+    if (out / OPTIONS).is_file():
+        # A resumed run may find its dataset elsewhere, under another name.
+        stored = load_options(out / OPTIONS, "data", DataFacts)
+        if stored.digest == setup.data.facts.digest:
+            groups["data"] = dataclasses.replace(setup.data.facts, name=stored.name)
+    else:
         groups["location"] = DataLocation(str(data.resolve()))
     init_folder(out, **groups)
     if not (out / PROVENANCE).is_file():
         write_provenance(out, setup.data.provenance)
 
 
-def _keep_name(facts: DataFacts, out: Path) -> DataFacts:
-    """Return the facts with the dataset name of the run folder, if the digest is the same."""
-    if (out / OPTIONS).is_file():
-        stored = load_options(out / OPTIONS, "data", DataFacts)
-        if stored.digest == facts.digest:
-            return dataclasses.replace(facts, name=stored.name)
-    return facts
-
-
-def _build(setup: TrainSetup, checkpoint: Checkpoint) -> keras.Model:
+def _build(setup: _Setup, checkpoint: Checkpoint) -> keras.Model:
     keras.utils.set_random_seed(setup.train.seed)
     options = setup.model
     if checkpoint.weights:  # they replace the initial weights
@@ -236,28 +266,20 @@ def _build(setup: TrainSetup, checkpoint: Checkpoint) -> keras.Model:
                 for layer in detector.layers:
                     if isinstance(layer, keras.layers.BatchNormalization):
                         layer.synchronized = True
-            weights = {
-                CLASSIFICATION: setup.loss.classification_weight,
-                RECONSTRUCTION: setup.loss.reconstruction_weight,
-            }
-            compile_detector(
-                detector,
-                build_optimizer(setup.optimizer, setup.steps_per_epoch),
-                {name: weights[name] for name in detector.output},
-                setup.loss.label_smoothing,
-            )
+            optimizer = build_optimizer(setup.optimizer, setup.steps_per_epoch)
+            compile_detector(detector, optimizer, setup.loss)
     finally:
         keras.config.set_dtype_policy(dtype_policy)
     return detector
 
 
-def _fit(detector: keras.Model, setup: TrainSetup, start: Checkpoint, out: Path) -> None:
+def _fit(detector: keras.Model, setup: _Setup, start: Checkpoint, out: Path) -> None:
     """Train from a checkpoint to the end, or to the end of its epoch if it is within one.
 
     Keras runs the same number of steps in every epoch of a `fit`.
     """
     steps, batch_size = setup.steps_per_epoch, setup.train.batch_size
-    data, devices = setup.data, setup.devices
+    data, devices, outputs = setup.data, setup.devices, cast(dict, detector.output)
 
     def make_train(**worker: int) -> tf.data.Dataset:
         return stream_faces(
@@ -276,18 +298,17 @@ def _fit(detector: keras.Model, setup: TrainSetup, start: Checkpoint, out: Path)
 
     def select_outputs(image, targets, *weights):
         named = (targets, *weights)
-        return image, *({name: values[name] for name in detector.output} for values in named)
+        return image, *({name: values[name] for name in outputs} for values in named)
 
-    callbacks = [StopAtNaN(start, setup.name_faces), ResumeMetrics(start)]
-    if setup.optimizer.average:
-        callbacks.append(ValidateAverage())
+    callbacks: list[keras.callbacks.Callback] = [StopAtNaN(start, setup.name_faces)]
+    faces = None
     if devices.is_chief:
+        faces = data.read_examples()
         callbacks += [
             ProgressLine(steps, batch_size, start),
             keras.callbacks.TensorBoard(str(out / LOGS), write_graph=False),
-            DrawFigures(out, out / LOGS / "figures", _select_faces(data.val), start.history),
         ]
-    callbacks.append(RunFolder(out, start, devices, setup.runtime, setup.is_done))
+    callbacks.append(RunFolder(out, start, devices, setup.runtime, setup.is_done, faces))
     detector.fit(
         devices.distribute(make_train),
         validation_data=devices.distribute(make_val),
@@ -298,36 +319,6 @@ def _fit(detector: keras.Model, setup: TrainSetup, start: Checkpoint, out: Path)
         epochs=start.epoch + 1 if start.step else setup.train.epochs,
         steps_per_epoch=steps - start.step,
         shuffle=False,  # the stream is shuffled
-        verbose=0,
+        verbose=0,  # pyright: ignore[reportArgumentType], typed as its default "auto"
         callbacks=callbacks,
     )
-
-
-def _select_faces(faces: FaceIndex) -> np.ndarray:
-    """Read some faces of each class, evenly spaced; float32[n, size, size, 3]."""
-    indices = []
-    for label in CLASSES.values():
-        members = np.flatnonzero(faces.label == label)
-        count = min(NUM_SHOWN_FACES // len(CLASSES), len(members))
-        indices += members[np.linspace(0, len(members) - 1, count).astype(int)].tolist()
-    return np.stack([faces.read(index) for index in indices]).astype(np.float32)
-
-
-@contextlib.contextmanager
-def _reraise_out_of_memory(setup: TrainSetup) -> Iterator[None]:
-    """Convert out-of-memory errors to a ValueError that suggests a smaller batch."""
-    try:
-        yield
-    except (tf.errors.ResourceExhaustedError, MemoryError) as error:
-        batch_size, replicas = setup.train.batch_size, setup.devices.replicas
-        half = batch_size // 2 // replicas * replicas
-        advice = f"Try --batch-size {half}" if half else "Try faces of a smaller --face-size"
-        if half and replicas == 1:
-            advice += (
-                f" --accumulate {2 * setup.optimizer.accumulate}, which averages as many faces"
-            )
-        cause = re.search(r"OOM when allocating.*", str(error))
-        raise ValueError(
-            f"Expected memory for batches of {batch_size} faces of {setup.model.image_size} "
-            f"pixels; got '{cause[0] if cause else type(error).__name__}'. {advice}."
-        ) from error

@@ -1,10 +1,8 @@
-import importlib
 import json
 import re
 import shlex
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
@@ -12,25 +10,28 @@ import numpy as np
 import pytest
 
 from jdfd_keras import options
-from jdfd_keras.cli.main import COMMANDS, main, parse, read_options
+from jdfd_keras.cli.main import COMMANDS, main, parse
+from jdfd_keras.cli.parser import read_options
 from jdfd_keras.options import EvaluateOptions, ModelOptions, PipelineOptions, UnlabelledOptions
 
-MODULES = [importlib.import_module(f"jdfd_keras.cli.{c.replace('-', '_')}") for c in COMMANDS]
 README = Path(__file__).parents[2] / "README.md"
 
 
-@pytest.mark.parametrize("words", [[], *([command] for command in COMMANDS)])
-def test_help_answers_at_once(words):
-    def seconds() -> float:
-        begun = time.perf_counter()
-        done = subprocess.run(
-            [sys.executable, "-m", "jdfd_keras", *words, "--help"], capture_output=True, text=True
-        )
-        assert done.returncode == 0
-        assert done.stdout.startswith("usage: jdfd-keras")
-        return time.perf_counter() - begun
-
-    assert min(seconds() for _ in range(3)) < 0.5
+def test_help_answers_at_once_and_imports_nothing_heavy():
+    code = (
+        "import sys, time; begun = time.perf_counter()\n"
+        "from jdfd_keras.cli.main import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'tensorflow', 'keras', 'pandas', 'pyarrow', 'scipy', 'cv2', 'jinja2'}\n"
+        "print(sorted(heavy & set(sys.modules)), time.perf_counter() - begun)"
+    )
+    words = [sys.executable, "-c", code, "train", "--help"]
+    answers = [subprocess.run(words, capture_output=True, text=True).stdout for _ in range(3)]
+    last_lines = [answer.splitlines()[-1].rsplit(" ", 1) for answer in answers]
+    assert answers[0].startswith("usage: jdfd-keras train")
+    assert [heavy for heavy, _ in last_lines] == ["[]"] * 3
+    assert min(float(seconds) for _, seconds in last_lines) < 0.5
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -62,7 +63,9 @@ def commands_in(text: str) -> list[str]:
     return re.findall(r"^ *(jdfd-keras .+?)(?: &)?$", text, flags=re.MULTILINE)
 
 
-@pytest.mark.parametrize("line", [line for m in MODULES for line in commands_in(m.EXAMPLES)])
+@pytest.mark.parametrize(
+    "line", [line for c in COMMANDS.values() for line in commands_in(c.run.__doc__)]
+)
 def test_examples_in_the_help_are_parsed(line):
     assert parse(shlex.split(line)[1:]).command in COMMANDS
 
@@ -94,21 +97,25 @@ def test_commands_in_the_readme_are_parsed():
         ["train", "prepared", "--out", "x", "--decoder-widths", "a"],
         ["train", "prepared", "--out", "x", "--decoder-widths", "64,"],
         ["train", "prepared", "--out", "x", "--reconstruct", "fake"],
+        ["evaluate", "--out", "x"],
+        ["evaluate", "run", "--out", "x"],
+        ["evaluate", "run", "a", "--out", "x", "--nonsense"],
         ["evaluate-scores", "--out", "x"],
         ["evaluate-scores", "scores.csv"],
-        ["predict", "clip.mp4"],
+        ["experiment", "ablation", "--data", "ff=x", "ff=y", "--out", "x"],
         ["predict", "clip.mp4", "--model", "m", "--server", "http://127.0.0.1:1/v1/models/m"],
         ["serve"],
         ["serve", "saved_models/m", "--models-config", "models.config"],
         ["serve", "saved_models/m", "--engine", "torchserve"],
-        ["export", "run", "--name", "m", "--tflite", "float64"],
+        ["export", "run", "--name", "m", "--formats", "float64"],
     ],
 )
 def test_wrong_usage_exits_with_2(words, capsys):
     with pytest.raises(SystemExit) as exit:
         main(words)
     assert exit.value.code == 2
-    assert "usage: jdfd-keras" in capsys.readouterr().err
+    command = words[0] if words and words[0] in COMMANDS else ""
+    assert capsys.readouterr().err.startswith(f"usage: jdfd-keras {command}")
 
 
 @pytest.mark.parametrize(
@@ -281,7 +288,7 @@ def done_run(prepared_set, tmp_path_factory):
     return run
 
 
-def snapshot(folder: Path) -> dict:
+def content_of(folder: Path) -> dict:
     return {
         path: (path.stat().st_mtime_ns, path.is_file() and path.read_bytes())
         for path in folder.rglob("*")
@@ -289,7 +296,7 @@ def snapshot(folder: Path) -> dict:
 
 
 def test_resuming_a_run_that_is_done_prints_it_and_changes_nothing(done_run, capfd):
-    before = snapshot(done_run)
+    before = content_of(done_run)
     assert main(["train", "--resume", str(done_run), "--format", "json"]) == 0
     result = json.loads(capfd.readouterr().out)
     assert result["directory"] == str(done_run)
@@ -300,7 +307,7 @@ def test_resuming_a_run_that_is_done_prints_it_and_changes_nothing(done_run, cap
         f"best epoch {result['best_epoch']} of 2, validation frame AUC "
         f"{result['validation_frame_auc']:.3f}\nrun: {done_run}\n"
     )
-    assert snapshot(done_run) == before
+    assert content_of(done_run) == before
 
 
 def test_a_resumed_run_keeps_its_options(done_run, prepared_set, monkeypatch):
@@ -354,17 +361,15 @@ def assert_train_refused(words: list[str], capfd, *parts: str) -> None:
     ("words", "difference"),
     [
         (["--batch-size", "3"], "batch_size 16 -> 3"),
-        (["--no-flip", "--seed", "4"], "flip True -> False"),
         (["--no-flip", "--seed", "4"], "seed 0 -> 4"),
         (["--decoder-widths", "5,9"], "decoder_widths [9, 5] -> [5, 9]"),
-        (["--learning-rate", "0.005"], "learning_rate 0.007 -> 0.005"),
     ],
 )
 def test_resuming_with_another_option_names_what_differs(done_run, capfd, words, difference):
-    before = snapshot(done_run)
+    before = content_of(done_run)
     parts = (f"the options that {done_run} was made with", difference)
     assert_train_refused(["--resume", str(done_run), *words], capfd, *parts)
-    assert snapshot(done_run) == before
+    assert content_of(done_run) == before
 
 
 def test_resuming_with_another_data_set_names_what_differs(
@@ -389,12 +394,12 @@ def test_resuming_what_is_no_run_is_one_clear_line(tmp_path, prepared_set, capfd
         assert_train_refused(["--resume", str(folder)], capfd, *parts)
     assert [path.name for path in tmp_path.rglob("*")] == ["empty"]
     # A dataset has options as well, but those of no training.
-    before = snapshot(prepared_set)
+    before = content_of(prepared_set)
     assert_train_refused(["--resume", str(prepared_set)], capfd, "to hold the group 'location'")
-    assert snapshot(prepared_set) == before
+    assert content_of(prepared_set) == before
 
 
-@pytest.mark.parametrize("group", ["location", "model", "train", "loss", "unlabelled", "augment"])
+@pytest.mark.parametrize("group", ["location", "augment"])
 def test_resuming_a_run_with_options_that_are_unknown_is_refused(done_run, tmp_path, capfd, group):
     import shutil
 
@@ -407,7 +412,7 @@ def test_resuming_a_run_with_options_that_are_unknown_is_refused(done_run, tmp_p
     assert_train_refused(["--resume", str(tmp_path / "run")], capfd, *parts)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"location": 3}', '{"location": null}'])
+@pytest.mark.parametrize("text", ["{", '{"location": null}'])
 def test_resuming_a_run_with_damaged_options_is_refused(tmp_path, capfd, text):
     (tmp_path / "options.json").write_text(text)
     assert_train_refused(["--resume", str(tmp_path)], capfd, str(tmp_path / "options.json"))
@@ -434,14 +439,6 @@ def test_evaluate_takes_a_run_and_datasets_before_or_after_flags(words, expected
     assert (str(arguments.model), [*map(str, arguments.data)]) == ("run", expected)
 
 
-@pytest.mark.parametrize("words", [["run"], [], ["run", "a", "--nonsense"], ["run", "a", "-x"]])
-def test_evaluate_without_what_it_needs_is_wrong_usage(words, capfd):
-    with pytest.raises(SystemExit) as stopped:
-        main(["evaluate", *words, "--out", "o"])
-    assert stopped.value.code == 2
-    assert capfd.readouterr().out == ""
-
-
 def test_scores_of_any_detector_are_measured_by_the_command(tmp_path, capfd):
     lines = ["video_id,label,score", "a,0,0.2", "a,0,0.4", "b,0,0.6", "c,1,0.5", "d,1,0.9"]
     (tmp_path / "scores.csv").write_text("\n".join(lines) + "\n")
@@ -451,7 +448,8 @@ def test_scores_of_any_detector_are_measured_by_the_command(tmp_path, capfd):
     # Videos .3 and .6 against .5 and .9: three of four pairs are in order.
     assert report["video"]["auc"]["value"] == 0.75
     assert report["frame"]["auc"]["value"] == pytest.approx(5 / 6)
-    assert json.loads((tmp_path / "out" / "report.json").read_text()) == report
+    written = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert written == {"format_version": 1} | report
     (tmp_path / "scores.csv").write_text("video_id,label,score\na,0,nan\n")
     assert main([*words, "--out", str(tmp_path / "other")]) == 1
     printed = capfd.readouterr()
@@ -503,7 +501,7 @@ def test_prepare_counts_faces_and_names_videos_without(clips_folder, bad_files, 
         "--frames-per-video",
         "2",
     ]
-    words += ["--face-size", "71", "--format", "json"]
+    words += ["--face-size", "71", "--format", "json", "--workers", "1"]
     assert main([*words, "--max-failed", "0.5"]) == 0
     result = json.loads(capfd.readouterr().out)
     assert "failed" not in result
@@ -511,11 +509,40 @@ def test_prepare_counts_faces_and_names_videos_without(clips_folder, bad_files, 
     assert sum(sum(count.values()) for count in result["faces"].values()) <= 2 * 16
     assert set(result["without_faces"]) >= {"videos/fake/wall", "videos/real/notes"}
     assert all(result["excluded"][name] for name in result["without_faces"])
+    assert result["paths"]["videos/fake/wall"] == "fake/wall.mp4"
 
     assert main([*words, "--max-failed", "0.1"]) == 1
     printed = capfd.readouterr()
     assert json.loads(printed.out)["failed"] == result["without_faces"]
     assert "without a face, more than --max-failed 0.1" in printed.err
+
+
+def test_a_prepared_dataset_is_described_in_lines(monkeypatch, snapshot, capsys):
+    from jdfd_keras.datasets.leakage import SharedSource
+    from jdfd_keras.datasets.prepare import PreparedDataset
+
+    faceless = [f"v/{number}" for number in range(52)]
+    prepared = PreparedDataset(
+        directory="prepared",
+        videos=60,
+        faces={split: {"real": 123, "fake": 4567} for split in ("train", "val", "test")},
+        filtered={"blurred": 3, "small": 1},
+        excluded=dict.fromkeys(faceless, "no face was found in 3 sampled frames")
+        | {"a": "shares footage with test: source 1", "b": "shares footage with test: source 2"},
+        without_faces=faceless,
+        paths={name: f"{name}.mp4" for name in faceless},
+        warnings={"v/1": "cut short"},
+        missing=[f"m{number}.mp4" for number in range(7)],
+        unrecognized=["x.mp4"],
+        shared_sources=[SharedSource("v/1", {"train": ["v/2"], "test": ["v/3"]})],
+    )
+    monkeypatch.setattr("jdfd_keras.datasets.prepare.prepare", lambda *_: prepared)
+    assert main(["prepare", "folder", "videos", "--out", "prepared", "--split", "paper"]) == 1
+    printed = capsys.readouterr()
+    lines = printed.out.splitlines()
+    assert [line for line in lines if not line.startswith("no face: v/")] == snapshot
+    assert sum(line.startswith("no face: v/") for line in lines) == 50
+    assert printed.err == snapshot
 
 
 def test_a_reader_who_has_seen_enough_is_no_failure(prepared_set):

@@ -39,8 +39,6 @@ from jdfd_keras.client import (
     ServerUnavailable,
     SignatureMissing,
     connect,
-    grpc_transport,
-    rest_transport,
 )
 from jdfd_keras.client.metadata import ModelMetadata, write_metadata
 from jdfd_keras.client.signatures import TensorInfo
@@ -248,8 +246,7 @@ def grpc_server(model, credentials=None):
 
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch):
-    monkeypatch.setattr(rest_transport, "BACKOFF_S", 0.01)
-    monkeypatch.setattr(grpc_transport, "BACKOFF_S", 0.01)
+    monkeypatch.setattr("jdfd_keras.client.client.BACKOFF_S", 0.01)
 
 
 @pytest.fixture
@@ -306,7 +303,7 @@ def test_an_invalid_face_costs_no_other_face_its_score(url, model):
     np.testing.assert_array_equal(predict_faces(url, faces), [0.25, 0.5, np.nan, 0.125, np.nan])
     np.testing.assert_array_equal(predict_faces(url, [b"bad"] * 3), [np.nan] * 3)
     model.failures = [400, 400, 400]
-    with connect(url) as client, pytest.raises(RequestRefused, match="got .*busy.*Check the faces"):
+    with connect(url) as client, pytest.raises(RequestRefused, match="busy"):
         client.explain(np.zeros((2, 71, 71, 3), np.uint8))
 
 
@@ -332,7 +329,7 @@ def test_a_request_that_is_too_large_is_split(url, model):
         maps = client.explain(faces)
     np.testing.assert_array_equal(maps[:, 0, 0], range(5))
     model.max_rows = 0
-    with pytest.raises(RequestTooLarge, match="of that size; got .*larger.*Send smaller"):
+    with pytest.raises(RequestTooLarge, match="larger"):
         predict_faces(url, FACES)
 
 
@@ -342,21 +339,21 @@ def test_a_request_to_a_busy_server_is_repeated(url, model, status):
     np.testing.assert_array_equal(predict_faces(url, FACES), SCORES)
     assert len(model.calls) == 3
     model.failures = [status] * 3
-    with pytest.raises(RequestFailed, match="Expected .*got .*busy.*log of its server"):
+    with pytest.raises(RequestFailed, match="busy"):
         predict_faces(url, FACES, retries=2)
     assert len(model.calls) == 6
 
 
 def test_a_request_that_timed_out_is_not_repeated(url, model):
     model.failures = [504]
-    with pytest.raises(RequestTimeout, match="in time; got .*busy"):
+    with pytest.raises(RequestTimeout, match="busy"):
         predict_faces(url, FACES)
     assert len(model.calls) == 1
 
 
 def test_a_request_that_failed_is_not_repeated(url, model):
     model.failures = [500]
-    with pytest.raises(RequestFailed, match="Expected .* to answer; got .*busy.*Check the name"):
+    with pytest.raises(RequestFailed, match="busy"):
         predict_faces(url, FACES)
     assert len(model.calls) == 1
 
@@ -386,7 +383,7 @@ def test_a_label_removed_during_a_call_is_not_reported_as_invalid_faces(url, mod
 @pytest.mark.parametrize("scores", [np.float32([np.nan]), np.array([b"0.5"], object)])
 def test_a_valid_face_without_a_score_is_an_error(url, model, scores):
     model.change = lambda _: {"scores": scores, "valid": np.array([True])}
-    with pytest.raises(InvalidResponse, match="as TensorFlow Serving does; got"):
+    with pytest.raises(InvalidResponse):
         predict_faces(url, FACES[:1])
 
 
@@ -402,7 +399,7 @@ def test_an_answer_that_never_ends_times_out(start_stub):
                 time.sleep(0.02)
         self.close_connection = True
 
-    with pytest.raises(RequestTimeout, match="in time; got a part of the answer in 0.1 s"):
+    with pytest.raises(RequestTimeout, match="0.1 s"):
         predict_faces(start_stub(answer), FACES[:1], timeout_s=0.1)
 
 
@@ -420,9 +417,7 @@ def test_each_request_has_the_authorization_header(start_stub, monkeypatch):
     predict_faces(url, FACES, headers={})
     assert seen == ["Bearer a", "Bearer b", None]
     monkeypatch.setenv("JDFD_AUTHORIZATION", "hidden\n")
-    with pytest.raises(
-        ValueError, match="(?s)printable ASCII; got others in Authorization(?!.*hid)"
-    ):
+    with pytest.raises(ValueError, match="(?s)in Authorization(?!.*hid)"):
         connect(url)
 
 
@@ -430,7 +425,7 @@ def test_each_request_has_the_authorization_header(start_stub, monkeypatch):
 def test_a_server_that_cannot_be_reached_is_an_error_in_three_parts(form):
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    with pytest.raises(ServerUnavailable, match="a server at .*got .*refused.* Is it running"):
+    with pytest.raises(ServerUnavailable, match="refused"):
         connect(form.format(port))
 
 
@@ -450,13 +445,14 @@ def test_a_server_that_cannot_be_reached_is_an_error_in_three_parts(form):
     ],
 )
 def test_a_url_that_is_not_of_a_model_is_refused_before_any_request(url):
-    with pytest.raises(ValueError, match="Expected the URL of a served model.*got .*prints"):
+    with pytest.raises(ValueError, match="URL of a served model") as refused:
         connect(url)
+    assert "secret" not in str(refused.value)
 
 
 @pytest.mark.parametrize("wrong", [{"timeout_s": 0}, {"retries": -1}, {"batch_size": 0}])
 def test_numbers_out_of_range_are_refused(wrong):
-    with pytest.raises(ValueError, match="Expected timeout_s > 0.*got"):
+    with pytest.raises(ValueError, match="timeout_s > 0"):
         connect("grpc://127.0.0.1:8500/tiny", **wrong)
 
 
@@ -503,19 +499,17 @@ def test_only_the_requested_outputs_are_returned(url):
         assert list(client.predict("serving_default", {"image_bytes": [b"1"]}, ["valid"])) == [
             "valid"
         ]
-        with pytest.raises(
-            SignatureMissing, match=r"have outputs \['score'\] of .*got \['scores', 'va"
-        ):
+        with pytest.raises(SignatureMissing, match=r"\['score'\] of .*got \['scores', 'va"):
             client.predict("serving_default", {"image_bytes": [b"0.5"]}, ["score"])
-        with pytest.raises(SignatureMissing, match="the signature 'classify'; got .*Export"):
+        with pytest.raises(SignatureMissing, match="'classify'; got"):
             client.predict("classify", {"inputs": [b"x"]})
 
 
 @pytest.mark.parametrize(
     ("faces", "message"),
     [
-        (np.zeros((1, 71, 71, 3), np.float32), "Expected uint8 as the input 'faces'; got float32"),
-        (np.zeros((71, 71, 3), np.uint8), "shape .None, 71, 71, 3..*got .71, 71, 3"),
+        (np.zeros((1, 71, 71, 3), np.float32), "uint8 .*'faces'; got float32"),
+        (np.zeros((71, 71, 3), np.uint8), ".None, 71, 71, 3..*got .71, 71, 3"),
         (np.zeros((1, 72, 71, 3), np.uint8), "got .1, 72, 71, 3"),
     ],
 )
@@ -527,9 +521,9 @@ def test_faces_of_another_dtype_or_shape_are_not_sent(url, model, faces, message
 
 def test_inputs_must_match_the_signature(url, model):
     with connect(url) as client:
-        with pytest.raises(ValueError, match=r"inputs \['image_bytes'\].*got \['images'\]"):
+        with pytest.raises(ValueError, match=r"\['image_bytes'\].*got \['images'\]"):
             client.predict("serving_default", {"images": [b"x"]})
-        with pytest.raises(ValueError, match="Expected string .*strings must be bytes"):
+        with pytest.raises(ValueError, match="must be bytes"):
             client.predict("serving_default", {"image_bytes": ["x"]})
     assert model.calls == []
 
@@ -546,7 +540,7 @@ def test_inputs_must_match_the_signature(url, model):
 )
 def test_an_answer_without_one_score_per_face_is_an_error(url, model, outputs):
     model.change = lambda _: outputs
-    with pytest.raises(InvalidResponse, match="as TensorFlow Serving does; got"):
+    with pytest.raises(InvalidResponse):
         predict_faces(url, FACES[:2])
 
 
@@ -565,7 +559,7 @@ def test_scores_of_files_have_their_order(url, tmp_path):
     with connect(url, batch_size=2) as client:
         np.testing.assert_array_equal(client.predict_files(paths), SCORES)
         assert client.predict_files([]).shape == (0,)
-        with pytest.raises(FileNotFoundError, match="image files of face crops; got .*9.png"):
+        with pytest.raises(FileNotFoundError, match="9.png"):
             client.predict_files([*paths, tmp_path / "9.png"])
 
 
@@ -593,7 +587,7 @@ def test_an_answer_in_another_format_is_an_error(start_stub, text):
         self.end_headers()
         self.wfile.write(text)
 
-    with pytest.raises(InvalidResponse, match="as TensorFlow Serving does; got .*Check that"):
+    with pytest.raises(InvalidResponse):
         predict_faces(start_stub(answer), [b"0.5"])
 
 
@@ -608,7 +602,7 @@ def test_metadata_in_another_format_is_an_error(text):
         def log_message(self, *_):
             pass
 
-    with rest_server(Stub) as port, pytest.raises(InvalidResponse, match="as TensorFlow Serving"):
+    with rest_server(Stub) as port, pytest.raises(InvalidResponse):
         connect(f"http://127.0.0.1:{port}/v1/models/tiny")
 
 
@@ -627,7 +621,7 @@ def test_a_request_whose_connection_broke_is_repeated(start_stub, sent):
     url = start_stub(answer)
     np.testing.assert_array_equal(predict_faces(url, FACES), SCORES)
     attempts.clear()
-    with pytest.raises(ServerUnavailable, match="Expected a server at .*got"):
+    with pytest.raises(ServerUnavailable):
         predict_faces(url, FACES, retries=1)
     assert len(attempts) == 2
 
@@ -686,7 +680,7 @@ def test_proxy_of_the_environment_is_used(model, monkeypatch):
         login = base64.b64encode(b"me:p@ss").decode()
         assert seen == [(f"{url}/metadata", f"Basic {login}")]
         monkeypatch.setenv("no_proxy", "models.invalid")
-        with pytest.raises(ServerUnavailable, match="Expected a server at .*resolve"):
+        with pytest.raises(ServerUnavailable, match="resolve"):
             connect(url, retries=0)
 
 
@@ -737,4 +731,9 @@ def test_an_error_survives_pickling():
         pickle.dumps(SignatureMissing("grpc://h:1/m", "the signature 'x'; got []"))
     )
     assert (error.url, error.reason) == ("grpc://h:1/m", "the signature 'x'; got []")
-    assert str(error).startswith("Expected grpc://h:1/m to have the signature 'x'; got []. Export")
+    assert "grpc://h:1/m" in str(error) and "'x'; got []" in str(error)
+
+
+def test_every_error_says_what_to_try(snapshot):
+    kinds = sorted(ClientError.__subclasses__(), key=lambda kind: kind.__name__)
+    assert {kind.__name__: str(kind("URL", "REASON.")) for kind in kinds} == snapshot

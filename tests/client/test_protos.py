@@ -10,6 +10,7 @@ from tensorflow.core.protobuf import meta_graph_pb2
 from tensorflow_serving.apis import get_model_metadata_pb2, model_pb2, predict_pb2
 
 from jdfd_keras.client import protos
+from jdfd_keras.client.grpc_transport import GrpcTransport
 from jdfd_keras.client.signatures import Signature, TensorInfo
 
 THEIRS = {
@@ -47,19 +48,19 @@ def tensorflow_dtypes():
 
 
 def test_fields_have_the_numbers_and_types_of_tensorflow():
-    assert set(protos.MESSAGES) == set(THEIRS)
-    for name, fields in protos.MESSAGES.items():
-        for field in fields:
-            ours = protos._classes[name].DESCRIPTOR.fields_by_name[field]
-            theirs = THEIRS[name].DESCRIPTOR.fields_by_name[field]
-            assert ours.number == theirs.number, (name, field)
-            assert ours.is_repeated == theirs.is_repeated, (name, field)
-            # An enum is an int32 on the wire.
-            kind = ours.TYPE_INT32 if theirs.type == ours.TYPE_ENUM else theirs.type
-            assert ours.type == kind, (name, field)
+    assert protos.CLASSES.keys() == THEIRS.keys()
+    for name, theirs in THEIRS.items():
+        for field, ours in protos.CLASSES[name].DESCRIPTOR.fields_by_name.items():
+            their = theirs.DESCRIPTOR.fields_by_name[field]
+            assert ours.number == their.number, (name, field)
+            assert ours.is_repeated == their.is_repeated, (name, field)
+            assert ours.type == their.type, (name, field)
 
 
 def test_dtypes_are_those_of_tensorflow():
+    ours = protos.CLASSES["TensorInfo"].DESCRIPTOR.fields_by_name["dtype"].enum_type
+    for value in ours.values:
+        assert types_pb2.DataType.Value(value.name) == value.number
     assert {name: (number, dtype.type) for name, (number, dtype, _) in protos.DTYPES.items()} == {
         name: (types_pb2.DataType.Value(f"DT_{name.upper()}"), dtype)
         for name, dtype in (tensorflow_dtypes() | {"string": np.object_}).items()
@@ -128,7 +129,7 @@ def test_an_inconsistent_message_is_an_error(tensor):
 
 
 def test_an_array_of_an_unknown_dtype_is_an_error():
-    with pytest.raises(ValueError, match="Expected an array of one of.*got complex64.*astype"):
+    with pytest.raises(ValueError, match="got complex64"):
         protos.encode_tensor(np.zeros(1, np.complex64))
 
 
@@ -145,7 +146,7 @@ def test_tensorflow_serving_parses_our_request():
     assert predict_pb2.PredictRequest.FromString(ours.SerializeToString()) == theirs
 
 
-def test_signatures_are_read_from_metadata():
+def test_signatures_are_read_from_metadata(monkeypatch):
     definitions = get_model_metadata_pb2.SignatureDefMap()
     faces = definitions.signature_def["faces"]
     faces.method_name = "tensorflow/serving/predict"
@@ -159,10 +160,12 @@ def test_signatures_are_read_from_metadata():
     theirs = get_model_metadata_pb2.GetModelMetadataResponse()
     theirs.metadata["signature_def"].Pack(definitions)
     ours = protos.GetModelMetadataResponse.FromString(theirs.SerializeToString())
-    assert protos.read_signatures(ours) == {
+    transport = GrpcTransport("grpc://localhost:1/tiny", timeout_s=1, headers={})
+    monkeypatch.setattr(transport, "_call", lambda *_: ours)
+    assert transport.read_signatures() == {
         "faces": Signature(
             "tensorflow/serving/predict",
             {"faces": TensorInfo("uint8", (None, 71, 71, 3))},
-            {"scores": TensorInfo("float", None), "other": TensorInfo("number 14", ())},
+            {"scores": TensorInfo("float", None), "other": TensorInfo("bfloat16", ())},
         )
     }

@@ -14,8 +14,9 @@ from jdfd_keras.datasets.audit import AuditResult, CommonSources, Shortcut, audi
 from jdfd_keras.datasets.manifest import (
     FaceRow,
     VideoRow,
-    read_manifest,
+    read_faces,
     read_videos,
+    to_rows,
     to_table,
     write_table,
 )
@@ -86,7 +87,7 @@ def faces_of(row, rng, **fields):
     ]
 
 
-def write_set(folder, videos, rows, suffix="parquet", listing=LISTING, **options):
+def write_set(folder, videos, rows, listing=LISTING, **options):
     """Write a prepared dataset without its shards, which only images of faces need."""
     folder.mkdir(exist_ok=True)
     groups = {
@@ -97,8 +98,8 @@ def write_set(folder, videos, rows, suffix="parquet", listing=LISTING, **options
     }
     save_options(folder / "options.json", **(groups | options))
     for name, kind, content in (("videos", VideoRow, videos), ("manifest", FaceRow, rows)):
-        with open(folder / f"{name}.{suffix}", "wb") as file:
-            write_table(file, suffix, kind, [to_table(content, kind)])
+        with open(folder / f"{name}.parquet", "wb") as file:
+            write_table(file, kind, [to_table(content, kind)])
     (folder / "listing.json").write_text(json.dumps(listing))
     return folder
 
@@ -130,15 +131,19 @@ def shortcuts_in(result, number=0):
 
 def test_counts_equal_those_of_the_rows(prepared_set):
     (found,) = audit([prepared_set]).datasets
-    faces, videos = read_manifest(prepared_set), read_videos(prepared_set)
+    faces = to_rows(read_faces(prepared_set), FaceRow)
+    videos = read_videos(prepared_set)
     names = {1: "fake", 0: "real"}
-    members = defaultdict(list)
+    members, all_videos = defaultdict(list), defaultdict(set)
     for row in faces:
         members[row.split, names[row.label], row.manipulation].append(row.video_id)
+    for row in videos:
+        all_videos[row.split, names[row.label], row.manipulation].add(row.video_id)
     assert len(found.counts) == len(members) == 6
     for group in found.counts:
-        ids = members[group.split, group.label, group.manipulation]
-        assert (group.num_videos, group.num_faces) == (len(set(ids)), len(ids))
+        key = (group.split, group.label, group.manipulation)
+        # Also the videos without a face.
+        assert (group.num_videos, group.num_faces) == (len(all_videos[key]), len(members[key]))
     splits = [group.split for group in found.counts]
     assert splits == ["train", "train", "val", "val", "test", "test"]
     assert (found.num_faces, found.num_videos) == (len(faces), 16)
@@ -152,7 +157,7 @@ def test_counts_equal_those_of_the_rows(prepared_set):
 
 
 def test_the_report_begins_with_the_faces_of_each_split(prepared_set):
-    faces = Counter((row.split, row.label) for row in read_manifest(prepared_set))
+    faces = Counter((row.split, row.label) for row in to_rows(read_faces(prepared_set), FaceRow))
     columns = [(split, label) for split in ("train", "val", "test") for label in (0, 1)]
     header = " | ".join(f"{split} {('real', 'fake')[label]}" for split, label in columns)
     counts = " | ".join(str(faces[column]) for column in columns)
@@ -245,14 +250,10 @@ def test_a_near_duplicate_in_two_splits_is_found(make_set):
     assert "| val / test | mine/a / mine/b | 2 | 3 |" in render_audit(result)
 
 
-@pytest.mark.parametrize("suffixes", [("parquet", "parquet"), ("csv", "csv"), ("parquet", "csv")])
-def test_a_source_in_training_of_one_set_and_testing_of_another_is_found(make_set, suffixes):
+def test_a_source_in_training_of_one_set_and_testing_of_another_is_found(make_set):
     one = [*clean_videos("one"), video("ffpp/real/000", "train", 0, ["000"])]
     other = [*clean_videos("other"), video("ffpp/FaceSwap/000_1", "test", 1, ["000", "001"])]
-    made = [
-        make_set(name, videos, suffix=suffix)
-        for name, videos, suffix in zip("ab", (one, other), suffixes, strict=True)
-    ]
+    made = [make_set("a", one), make_set("b", other)]
     for directory in made:
         assert audit([directory]).failed == []
     result = audit(made)
@@ -443,7 +444,7 @@ def duplicated_sets(prepared_set, tmp_path):
     shutil.copytree(prepared_set, other)
     swapped = {"train": "test", "test": "train", "val": "val"}
     for name, kind, rows in (
-        ("manifest", FaceRow, read_manifest(prepared_set)),
+        ("manifest", FaceRow, to_rows(read_faces(prepared_set), FaceRow)),
         ("videos", VideoRow, read_videos(prepared_set)),
     ):
         rows = [
@@ -453,7 +454,7 @@ def duplicated_sets(prepared_set, tmp_path):
             for row in rows
         ]
         with open(other / f"{name}.parquet", "wb") as file:
-            write_table(file, "parquet", kind, [to_table(rows, kind)])
+            write_table(file, kind, [to_table(rows, kind)])
     return [prepared_set, other]
 
 
@@ -476,7 +477,8 @@ def test_near_duplicates_are_drawn_and_those_of_an_earlier_audit_removed(duplica
     assert written == result.to_dict()
     assert AuditResult.from_dict(written) == result
     # Every training video of one dataset is a test video of the other.
-    faces = Counter(row.video_id for row in read_manifest(duplicated_sets[0]) if row.split != "val")
+    rows = to_rows(read_faces(duplicated_sets[0]), FaceRow)
+    faces = Counter(row.video_id for row in rows if row.split != "val")
     same = {}
     for pair in result.near_duplicates:
         names = [name.split("/", 1)[1] for name in pair.videos]

@@ -17,7 +17,7 @@ from jdfd_keras.datasets.face_index import (
     index_faces,
     sample_fraction,
 )
-from jdfd_keras.datasets.manifest import read_faces, read_manifest
+from jdfd_keras.datasets.manifest import FaceRow, read_faces, to_rows
 
 LABELS = np.random.default_rng(0).permutation([0] * 60 + [1] * 30 + [-1] * 10)
 
@@ -158,7 +158,6 @@ def make_index(folder, shards, shard, label):
         shard=np.array(shard),
         offset=np.arange(count) * 10,
         label=np.array(label),
-        is_hidden=np.full(count, folder == "c"),
         video_id=names,
         frame_index=np.arange(count) + 5,
     )
@@ -179,7 +178,6 @@ def test_concatenated_faces_keep_their_files_offsets_labels_and_names():
     ]
     assert both.offset.tolist() == [0, 10, 20, 0, 10, 0, 10, 20, 30]
     assert both.label.tolist() == [0, 1, 1, 1, 0, -1, -1, -1, -1]
-    assert both.is_hidden.tolist() == [False] * 5 + [True] * 4
     assert [both.name(index) for index in (0, 2, 3, 8)] == [
         "a/0 frame 5",
         "a/2 frame 7",
@@ -223,14 +221,17 @@ def test_a_face_is_read_from_its_shard_and_named_by_its_video_and_frame(sharded)
         for split in ("val", "train")
     ]
     assert len(indexes[1].shards) > 1
-    rows = [row for split in ("val", "train") for row in read_manifest(directory, split=split)]
+    rows = [
+        row
+        for split in ("val", "train")
+        for row in to_rows(read_faces(directory, split=split), FaceRow)
+    ]
     both = concat(indexes)
     for index, row in enumerate(rows):
         assert both.name(index) == f"{row.video_id} frame {row.frame_index}"
         assert Path(both.shards[both.shard[index]]).name == row.shard
         np.testing.assert_array_equal(both.read(index), crops[row.video_id, row.frame_index])
     assert both.label.tolist() == [row.label for row in rows]
-    assert not both.is_hidden.any()
     assert both.face_size == 71
 
 
@@ -244,7 +245,6 @@ def test_faces_with_hidden_labels_are_unlabelled(prepared_set):
     table = read_faces(prepared_set, split="train", columns=COLUMNS)
     hidden = index_faces(prepared_set, table, hide_labels=True)
     assert hidden.label.tolist() == [-1] * len(table)
-    assert hidden.is_hidden.all()
     np.testing.assert_array_equal(hidden.read(3), index_faces(prepared_set, table).read(3))
 
 

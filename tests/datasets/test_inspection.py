@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from jdfd_keras.datasets.inspection import inspect
-from jdfd_keras.datasets.manifest import FaceRow, VideoRow, read_manifest
+from jdfd_keras.datasets.manifest import FaceRow, VideoRow, read_faces, to_rows
 from jdfd_keras.faces.extract import extract_faces
 from jdfd_keras.options import FaceOptions, FilterOptions
 from jdfd_keras.reporting import dataset_report
@@ -183,7 +183,7 @@ def test_a_prepared_set_has_a_row_for_each_class_with_faces_of_every_video(
     result = inspect(prepared_set)
     write_inspection(result, tmp_path / "sheet.png")
     ((rows, texts),) = drawn
-    manifest = read_manifest(prepared_set)
+    manifest = to_rows(read_faces(prepared_set), FaceRow)
     crops = {}
     for split in ("train", "val", "test"):
         batches = load_faces(prepared_set, split, batch_size=64)
@@ -237,7 +237,7 @@ def test_manipulations_have_their_own_rows(prepared_set, change_table, tmp_path,
     ((rows, _),) = drawn
     assert sorted(row.title for row in rows) == ["fake", "fake Deepfakes", "real"]
     (deepfakes,) = [row for row in rows if row.title == "fake Deepfakes"]
-    own = [row for row in read_manifest(root) if row.manipulation == "Deepfakes"]
+    own = [row for row in to_rows(read_faces(root), FaceRow) if row.manipulation == "Deepfakes"]
     num_videos = len({row.video_id for row in own})
     assert 0 < len(own) == len(deepfakes.faces) <= 8
     notes = [f"{len(own)} faces", f"of {num_videos} video{'s' * (num_videos > 1)}"]

@@ -1,4 +1,3 @@
-import csv
 import dataclasses
 import json
 
@@ -10,17 +9,15 @@ from jdfd_keras.datasets.manifest import (
     FaceRow,
     ListingSummary,
     VideoRow,
-    find_table,
     read_faces,
     read_listing,
-    read_manifest,
     read_videos,
     to_rows,
     to_table,
     write_table,
 )
 from jdfd_keras.io.files import OPTIONS, save_options
-from jdfd_keras.io.storage import BeamStore, LocalStore
+from jdfd_keras.io.storage import LocalStore
 from jdfd_keras.options import FaceOptions
 
 FACE = FaceRow(
@@ -75,19 +72,18 @@ AWKWARD = [
     "[1]",
     "=1",
 ]
-NAMES = {FaceRow: "manifest", VideoRow: "videos"}
+NAMES = {FaceRow: "manifest.parquet", VideoRow: "videos.parquet"}
 
 
-@pytest.fixture(params=["parquet", "csv"])
-def suffix(request):
-    return request.param
-
-
-def write(folder, suffix, kind, *groups):
-    path = folder / f"{NAMES[kind]}.{suffix}"
+def write(folder, kind, *groups):
+    path = folder / NAMES[kind]
     with open(path, "wb") as file:
-        write_table(file, suffix, kind, (to_table(rows, kind) for rows in groups))
+        write_table(file, kind, (to_table(rows, kind) for rows in groups))
     return path
+
+
+def read_rows(directory, split=None):
+    return to_rows(read_faces(directory, split=split), FaceRow)
 
 
 def faces_in(*splits):
@@ -98,31 +94,31 @@ def faces_in(*splits):
     ]
 
 
-def test_faces_are_read_as_they_were_written(tmp_path, suffix):
+def test_faces_are_read_as_they_were_written(tmp_path):
     rows = [FACE] + [
         dataclasses.replace(
             FACE, video_id=text, manipulation=text, source_ids=(text, "x"), shard=text
         )
         for text in AWKWARD
     ]
-    write(tmp_path, suffix, FaceRow, rows)
-    assert read_manifest(tmp_path) == rows
+    write(tmp_path, FaceRow, rows)
+    assert read_rows(tmp_path) == rows
 
 
-def test_videos_are_read_as_they_were_written(tmp_path, suffix):
+def test_videos_are_read_as_they_were_written(tmp_path):
     rows = [VIDEO] + [
         dataclasses.replace(VIDEO, path=text, source_ids=(text,), filtered={text: 3}, reason=text)
         for text in AWKWARD
     ]
     rows += [dataclasses.replace(VIDEO, source_ids=(), filtered={})]
-    write(tmp_path, suffix, VideoRow, rows)
+    write(tmp_path, VideoRow, rows)
     assert read_videos(tmp_path) == rows
 
 
-def test_landmarks_are_stored_to_a_hundredth_of_a_pixel(tmp_path, suffix):
+def test_landmarks_are_stored_to_a_hundredth_of_a_pixel(tmp_path):
     landmarks = tuple(round(index * 2.1973, 2) for index in range(136))
-    write(tmp_path, suffix, FaceRow, [dataclasses.replace(FACE, landmarks=landmarks)])
-    (row,) = read_manifest(tmp_path)
+    write(tmp_path, FaceRow, [dataclasses.replace(FACE, landmarks=landmarks)])
+    (row,) = read_rows(tmp_path)
     assert row.landmarks == pytest.approx(landmarks, abs=1e-4)
 
 
@@ -131,24 +127,24 @@ def test_rows_are_converted_to_a_table_and_back():
     assert to_table(iter([VIDEO]), VideoRow)["filtered"].to_pylist() == [json.dumps(VIDEO.filtered)]
 
 
-def test_an_empty_table_has_no_rows(tmp_path, suffix):
+def test_an_empty_table_has_no_rows(tmp_path):
     for kind in (FaceRow, VideoRow):
-        write(tmp_path, suffix, kind)
-    assert read_manifest(tmp_path) == []
-    assert read_manifest(tmp_path, split="train") == []
+        write(tmp_path, kind)
+    assert read_rows(tmp_path) == []
+    assert read_rows(tmp_path, split="train") == []
     assert read_videos(tmp_path) == []
-    write(tmp_path, suffix, FaceRow, [], [])
-    assert read_manifest(tmp_path) == []
+    write(tmp_path, FaceRow, [], [])
+    assert read_rows(tmp_path) == []
 
 
-def test_tables_are_written_one_after_the_other(tmp_path, suffix):
+def test_tables_are_written_one_after_the_other(tmp_path):
     rows = faces_in(*["train"] * 9)
-    write(tmp_path, suffix, FaceRow, rows[:4], [], rows[4:5], rows[5:])
-    assert read_manifest(tmp_path) == rows
+    write(tmp_path, FaceRow, rows[:4], [], rows[4:5], rows[5:])
+    assert read_rows(tmp_path) == rows
 
 
-def test_some_columns_can_be_read(tmp_path, suffix):
-    write(tmp_path, suffix, FaceRow, faces_in("train", "val"), faces_in("test"))
+def test_some_columns_can_be_read(tmp_path):
+    write(tmp_path, FaceRow, faces_in("train", "val"), faces_in("test"))
     table = read_faces(tmp_path, columns=["frame_index", "video_id", "source_ids"])
     assert table.column_names == ["frame_index", "video_id", "source_ids"]
     assert table.to_pydict() == {
@@ -158,45 +154,19 @@ def test_some_columns_can_be_read(tmp_path, suffix):
     }
 
 
-def test_one_split_can_be_read(tmp_path, suffix):
+def test_one_split_can_be_read(tmp_path):
     rows = faces_in("train", "val", "train", "test", "val")
-    write(tmp_path, suffix, FaceRow, rows[:2], rows[2:])
-    assert read_manifest(tmp_path, split="val") == [rows[1], rows[4]]
-    assert read_manifest(tmp_path, split="") == []
+    write(tmp_path, FaceRow, rows[:2], rows[2:])
+    assert read_rows(tmp_path, split="val") == [rows[1], rows[4]]
+    assert read_rows(tmp_path, split="") == []
     for columns in (["frame_index"], ["frame_index", "split"], ["split", "frame_index"]):
         table = read_faces(tmp_path, split="val", columns=columns)
         assert table.column_names == columns
         assert table["frame_index"].to_pylist() == [1, 4]
 
 
-@pytest.mark.parametrize("kind", [LocalStore, BeamStore])
-def test_a_table_can_be_read_from_any_store(tmp_path, suffix, kind):
-    write(tmp_path, suffix, FaceRow, [FACE])
-    write(tmp_path, suffix, VideoRow, [VIDEO])
-    assert read_manifest(kind(str(tmp_path))) == [FACE]
-    assert read_videos(kind(str(tmp_path))) == [VIDEO]
-
-
-def test_a_table_is_found_in_either_format(tmp_path, suffix):
-    store = LocalStore(str(tmp_path))
-    assert find_table(store, "videos") is None
-    write(tmp_path, suffix, VideoRow, [VIDEO])
-    assert find_table(store, "videos") == f"videos.{suffix}"
-    assert find_table(store, "manifest") is None
-
-
-def test_other_programs_can_read_the_csv(tmp_path):
-    with open(write(tmp_path, "csv", VideoRow, [VIDEO]), encoding="utf-8", newline="") as file:
-        (row,) = csv.DictReader(file)
-    assert list(row) == [field.name for field in dataclasses.fields(VideoRow)]
-    assert row["video_id"] == "mine/real/cleo"
-    assert row["source_ids"] == '["cleo"]'
-    assert row["num_faces"] == "0"
-    assert json.loads(row["filtered"]) == VIDEO.filtered
-
-
 def test_other_programs_can_read_the_parquet_table(tmp_path):
-    table = pq.read_table(write(tmp_path, "parquet", FaceRow, [FACE], [FACE]))
+    table = pq.read_table(write(tmp_path, FaceRow, [FACE], [FACE]))
     assert table.column_names == [field.name for field in dataclasses.fields(FaceRow)]
     first, _ = table.to_pylist()
     assert {name: first[name] for name in ("video_id", "source_ids", "box", "sharpness")} == {
@@ -207,70 +177,15 @@ def test_other_programs_can_read_the_parquet_table(tmp_path):
     }
     assert table.schema.field("label").type == pa.int64()
     assert table.schema.field("landmarks").type.value_type == pa.float32()
-    (video,) = pq.read_table(write(tmp_path, "parquet", VideoRow, [VIDEO])).to_pylist()
+    (video,) = pq.read_table(write(tmp_path, VideoRow, [VIDEO])).to_pylist()
     assert json.loads(video["filtered"]) == VIDEO.filtered
 
 
-def damage_line_3(folder, old, new):
-    """Write a CSV table of four lines whose third has `new` instead of `old`."""
-    path = write(folder, "csv", VideoRow, [VIDEO] * 3)
-    lines = path.read_bytes().splitlines()
-    assert lines[2].count(old) == 1
-    lines[2] = lines[2].replace(old, new)
-    path.write_bytes(b"\n".join(lines) + b"\n")
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        (b",32,1,0,", b",32,one,0,"),
-        (b",no face was found in 32 sampled frames", b""),
-        (b",no face", b",extra,no face"),
-        (b'"[""cleo""]"', b"cleo"),
-        (b'"[""cleo""]"', b"7"),
-        (b'"{""sharpness', b'"[{""sharpness'),
-        (b",95,", b",9.5,"),
-    ],
-    ids=["number", "missing cell", "extra cell", "no list", "number as list", "JSON", "fraction"],
-)
-def test_a_damaged_row_is_an_error_with_its_line(tmp_path, old, new):
-    damage_line_3(tmp_path, old, new)
-    with pytest.raises(ValueError, match=r"in line 3 of .*videos\.csv.*prepare the dataset again"):
-        read_videos(tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("old", "new"),
-    [
-        (b'"[""cleo""]"', b"[1]"),
-        (b'"[""cleo""]"', b"[null]"),
-        (b",32,1,0,", b",32,1,99999999999999999999,"),
-    ],
-    ids=["number as text", "null as text", "number too large"],
-)
-def test_a_value_of_another_type_is_an_error_with_its_line(tmp_path, old, new):
-    damage_line_3(tmp_path, old, new)
-    with pytest.raises(ValueError, match=r"in line 3 of .*videos\.csv.*prepare the dataset again"):
-        read_videos(tmp_path)
-
-
-def test_a_csv_table_that_is_not_utf_8_is_an_error(tmp_path):
-    damage_line_3(tmp_path, b"cut short", b"cut \xff short")
-    with pytest.raises(ValueError, match=r"videos\.csv; got .*utf-8.*prepare the dataset again"):
-        read_videos(tmp_path)
-
-
-def test_an_unclosed_quote_is_an_error(tmp_path):
-    damage_line_3(tmp_path, b"no face was", b'"no face was')
-    with pytest.raises(ValueError, match=r"in line \d of .*videos\.csv.*prepare the dataset ag"):
-        read_videos(tmp_path)
-
-
-@pytest.mark.parametrize("content", [b"", b"video_id,path\na,b\n", b"\x80\xff\x00\n1\n"])
-def test_a_table_of_other_columns_or_none_is_an_error(tmp_path, suffix, content):
-    (tmp_path / f"manifest.{suffix}").write_bytes(content)
+@pytest.mark.parametrize("content", [b"", b"video_id,path\na,b\n"])
+def test_a_table_of_other_columns_or_none_is_an_error(tmp_path, content):
+    (tmp_path / "manifest.parquet").write_bytes(content)
     with pytest.raises(ValueError, match=r"Expected .*; got .* prepare the dataset again"):
-        read_manifest(tmp_path)
+        read_rows(tmp_path)
 
 
 def test_a_parquet_table_of_other_columns_is_an_error(tmp_path):
@@ -291,7 +206,7 @@ def test_a_parquet_table_of_other_columns_is_an_error(tmp_path):
 
 
 def test_a_truncated_parquet_table_is_an_error(tmp_path):
-    path = write(tmp_path, "parquet", VideoRow, [VIDEO])
+    path = write(tmp_path, VideoRow, [VIDEO])
     content = path.read_bytes()
     for length in range(0, len(content), len(content) // 50):
         path.write_bytes(content[:length])
@@ -304,9 +219,9 @@ def test_a_wrong_byte_in_a_parquet_table_is_an_error_or_harmless(tmp_path):
         dataclasses.replace(VIDEO, video_id=f"mine/{index}", file_bytes=1000 * index)
         for index in range(20)
     ]
-    path = write(tmp_path, "parquet", VideoRow, rows)
+    path = write(tmp_path, VideoRow, rows)
     content = path.read_bytes()
-    for position in range(0, len(content), 2):
+    for position in range(0, len(content), 11):
         damaged = bytearray(content)
         damaged[position] ^= 0x10
         path.write_bytes(damaged)
@@ -316,7 +231,7 @@ def test_a_wrong_byte_in_a_parquet_table_is_an_error_or_harmless(tmp_path):
             assert "prepare the dataset again" in str(error)
 
 
-@pytest.mark.parametrize("read", [read_faces, read_manifest, read_videos])
+@pytest.mark.parametrize("read", [read_faces, read_videos])
 @pytest.mark.parametrize("kind", [str, LocalStore])
 def test_a_folder_without_a_table_is_not_a_prepared_data_set(tmp_path, read, kind):
     with pytest.raises(OSError, match=r"Expected .*; got .*`jdfd-keras prepare`"):
@@ -325,8 +240,8 @@ def test_a_folder_without_a_table_is_not_a_prepared_data_set(tmp_path, read, kin
 
 def write_set(folder, version):
     """Write the tables, the listing and options.json with a format version."""
-    write(folder, "parquet", FaceRow, [FACE])
-    write(folder, "parquet", VideoRow, [VIDEO])
+    write(folder, FaceRow, [FACE])
+    write(folder, VideoRow, [VIDEO])
     listing = {"missing": ["a.mp4"], "unrecognized": ["b.jpg"], "excluded": {"mine/c": "why"}}
     (folder / "listing.json").write_text(json.dumps(listing))
     save_options(folder / OPTIONS, faces=FaceOptions())
@@ -334,8 +249,8 @@ def write_set(folder, version):
     (folder / OPTIONS).write_text(json.dumps(options | {"format_version": version}))
 
 
-@pytest.mark.parametrize("read", [read_faces, read_manifest, read_videos, read_listing])
-@pytest.mark.parametrize("version", [0, 2, None])
+@pytest.mark.parametrize("read", [read_faces, read_videos, read_listing])
+@pytest.mark.parametrize("version", [2, None])
 def test_a_data_set_of_another_format_version_is_an_error(tmp_path, read, version):
     write_set(tmp_path, version)
     with pytest.raises(ValueError, match=f"Expected format_version 1 in .*; got {version}"):
@@ -344,7 +259,7 @@ def test_a_data_set_of_another_format_version_is_an_error(tmp_path, read, versio
 
 def test_a_data_set_of_this_format_version_is_read(tmp_path):
     write_set(tmp_path, 1)
-    assert read_manifest(tmp_path) == [FACE]
+    assert read_rows(tmp_path) == [FACE]
     assert read_videos(tmp_path) == [VIDEO]
     assert read_listing(tmp_path) == ListingSummary(["a.mp4"], ["b.jpg"], {"mine/c": "why"})
 

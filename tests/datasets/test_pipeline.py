@@ -7,14 +7,14 @@ import pytest
 import tensorflow as tf
 
 from jdfd_keras.datasets.face_index import COLUMNS, concat, epoch_order, index_faces
-from jdfd_keras.datasets.manifest import FaceRow, read_faces, read_manifest
+from jdfd_keras.datasets.manifest import FaceRow, read_faces, to_rows
 from jdfd_keras.datasets.pipeline import load_faces, read_epoch, stream_faces
 from jdfd_keras.datasets.transforms import find_damage, reraise_damaged_shards
 from jdfd_keras.options import AugmentOptions, PipelineOptions
 
 
 def rows_of(prepared_set, split):
-    return [row for row in read_manifest(prepared_set) if row.split == split]
+    return [row for row in to_rows(read_faces(prepared_set), FaceRow) if row.split == split]
 
 
 def records_of(prepared_set, split):
@@ -137,7 +137,7 @@ def partly_labelled(clips_folder, tmp_path_factory):
 def split_with_unlabelled(directory):
     """Return a split in which some faces are labelled and some are not."""
     labels = {}
-    for row in read_manifest(directory):
+    for row in to_rows(read_faces(directory), FaceRow):
         labels.setdefault(row.split, set()).add(row.label)
     return next(split for split, found in labels.items() if {-1, 0} <= found)
 
@@ -188,7 +188,7 @@ def unbalanced(prepared_set, change_table, tmp_path_factory):
 
     out = tmp_path_factory.mktemp("unbalanced") / "set"
     shutil.copytree(prepared_set, out)
-    rows = read_manifest(out)
+    rows = to_rows(read_faces(out), FaceRow)
     fakes = [index for index, r in enumerate(rows) if (r.split, r.label) == ("train", 1)]
     removed = set(fakes[4:])
     (shard,) = (out / "shards").glob("train-*")
@@ -297,8 +297,7 @@ def flip_a_bit(path, position):
     path.write_bytes(content)
 
 
-@pytest.mark.parametrize("position", [0.0, 0.3, 0.7, 0.9999])
-@pytest.mark.parametrize("shuffle", [False, True])
+@pytest.mark.parametrize(("position", "shuffle"), [(0.0, True), (0.3, False), (0.9999, True)])
 def test_a_flipped_bit_in_a_shard_is_an_error_that_names_the_shard(
     prepared_set, tmp_path, position, shuffle
 ):
@@ -366,8 +365,9 @@ def assert_same_steps(found, expected):
             assert value.shape == wanted.shape
 
 
-@pytest.mark.parametrize("balance", [False, True])
-@pytest.mark.parametrize("batch_size", [1, 6, 17, 50])
+@pytest.mark.parametrize(
+    ("batch_size", "balance"), [(1, False), (6, True), (17, False), (50, True)]
+)
 def test_a_stream_continues_from_epoch_to_epoch_in_full_batches(
     train_faces, positions, batch_size, balance
 ):
@@ -545,9 +545,9 @@ def test_a_cached_stream_is_the_same_and_outlives_its_shards(prepared_set, train
 
 
 @pytest.mark.parametrize(
-    ("count", "max_batch_size"), [(6, 32), (17, 2), (34, 4), (34, 17), (34, 32)]
+    ("count", "max_batch_size", "workers", "devices"),
+    [(34, 17, 1, 1), (17, 2, 1, 3), (34, 4, 2, 1), (34, 32, 2, 2), (6, 32, 3, 2)],
 )
-@pytest.mark.parametrize(("workers", "devices"), [(1, 1), (1, 3), (2, 1), (2, 2), (3, 2)])
 def test_an_epoch_has_equally_many_batches_of_nearly_one_size_for_each_device(
     prepared_set, positions, count, max_batch_size, workers, devices
 ):

@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from jdfd_keras.datasets import extraction_task
-from jdfd_keras.datasets.manifest import read_manifest, read_videos
+from jdfd_keras.datasets import prepare_tasks
+from jdfd_keras.datasets.manifest import FaceRow, read_faces, read_videos, to_rows
 from jdfd_keras.datasets.prepare import prepare
 from jdfd_keras.faces.decode import read_frames
 from jdfd_keras.faces.detect import Box
@@ -62,7 +62,7 @@ def fake_extraction(monkeypatch):
         ]
         return Extraction(faces, [], 3, {"not the largest face": 2}, [])
 
-    monkeypatch.setattr(extraction_task, "extract_faces", extract)
+    monkeypatch.setattr(prepare_tasks, "extract_faces", extract)
     return extract
 
 
@@ -93,7 +93,7 @@ def test_a_prepared_set_has_tables_options_and_shards_and_nothing_else(prepared_
 
 
 def test_the_tables_of_faces_and_videos_agree(prepared_set):
-    faces, videos = read_manifest(prepared_set), read_videos(prepared_set)
+    faces, videos = to_rows(read_faces(prepared_set), FaceRow), read_videos(prepared_set)
     assert len(videos) == 16
     assert [video.video_id for video in videos] == sorted(video.video_id for video in videos)
     for video in videos:
@@ -115,7 +115,7 @@ def test_the_tables_of_faces_and_videos_agree(prepared_set):
 
 def test_no_source_is_in_two_splits_and_each_split_has_both_classes(prepared_set):
     splits, labels = {}, {}
-    for face in read_manifest(prepared_set):
+    for face in to_rows(read_faces(prepared_set), FaceRow):
         labels.setdefault(face.split, set()).add(face.label)
         for source_id in face.source_ids:
             splits.setdefault(source_id, set()).add(face.split)
@@ -190,10 +190,12 @@ def test_videos_without_a_face_are_rows_with_reasons(clips_folder, tmp_path):
     assert all(video.reason == "" for video in videos if video.num_faces)
     assert sorted(result.excluded.values()) == sorted(empty.values())
     assert result.without_faces == list(result.excluded)
-    assert "wall" not in "".join(face.path for face in read_manifest(tmp_path / "out"))
+    assert "wall" not in "".join(
+        face.path for face in to_rows(read_faces(tmp_path / "out"), FaceRow)
+    )
 
 
-@pytest.mark.parametrize("finished", [0, 1, 7, 23])
+@pytest.mark.parametrize("finished", [0, 7, 23])
 def test_a_resumed_run_ends_with_the_same_bytes(
     fake_extraction, folder, tmp_path, monkeypatch, finished
 ):
@@ -207,7 +209,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(
         seen.append(path)
         return fake_extraction(path, options, filters)
 
-    monkeypatch.setattr(extraction_task, "extract_faces", interrupted)
+    monkeypatch.setattr(prepare_tasks, "extract_faces", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(folder, tmp_path / "resumed", FACES, options)
     assert not (tmp_path / "resumed" / "manifest.parquet").exists()
@@ -216,7 +218,7 @@ def test_a_resumed_run_ends_with_the_same_bytes(
         assert path not in seen
         return fake_extraction(path, options, filters)
 
-    monkeypatch.setattr(extraction_task, "extract_faces", resumed)
+    monkeypatch.setattr(prepare_tasks, "extract_faces", resumed)
     prepare(folder, tmp_path / "resumed", FACES, options)
     assert bytes_of(tmp_path / "resumed") == bytes_of(tmp_path / "whole")
 
@@ -249,11 +251,11 @@ def test_leftovers_of_a_killed_run_are_removed_from_a_complete_set(
     fake_extraction, folder, tmp_path
 ):
     prepare(folder, tmp_path / "out", FACES)
-    for leftover in ("parts/00/0.json", ".unfinished/0"):
-        (tmp_path / "out" / leftover).parent.mkdir(parents=True)
+    for leftover in ("parts/00/0.json", "parts/unfinished-0"):
+        (tmp_path / "out" / leftover).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "out" / leftover).touch()
     prepare(folder, tmp_path / "out", FACES)
-    assert not {"parts", ".unfinished"} & {path.name for path in (tmp_path / "out").iterdir()}
+    assert not (tmp_path / "out" / "parts").exists()
 
 
 def test_a_second_run_changes_nothing(clips_folder, prepared_set, monkeypatch):
@@ -263,7 +265,7 @@ def test_a_second_run_changes_nothing(clips_folder, prepared_set, monkeypatch):
             for path in [prepared_set, *prepared_set.rglob("*")]
         }
 
-    monkeypatch.setattr(extraction_task, "extract_faces", None)
+    monkeypatch.setattr(prepare_tasks, "extract_faces", None)
     before, start = state(), time.monotonic()
     result = prepare(clips_folder, prepared_set, FACES)
     assert time.monotonic() - start < 1
@@ -286,7 +288,7 @@ def test_shards_have_whole_videos_and_about_faces_per_shard_faces(
     fake_extraction, folder, tmp_path
 ):
     prepare(folder, tmp_path / "out", FACES, PrepareOptions(faces_per_shard=10))
-    rows = read_manifest(tmp_path / "out")
+    rows = to_rows(read_faces(tmp_path / "out"), FaceRow)
     shards = {}
     for row in rows:
         shards.setdefault(row.video_id, set()).add(row.shard)
@@ -301,7 +303,9 @@ def test_shards_have_whole_videos_and_about_faces_per_shard_faces(
 
 def test_classes_are_mixed_within_a_shard(fake_extraction, folder, tmp_path):
     prepare(folder, tmp_path / "out", FACES)
-    labels = [row.label for row in read_manifest(tmp_path / "out") if row.split == "train"]
+    labels = [
+        row.label for row in to_rows(read_faces(tmp_path / "out"), FaceRow) if row.split == "train"
+    ]
     changes = np.count_nonzero(np.diff(labels))
     assert changes > 4  # 1, if all fakes came before all real ones
 
@@ -333,7 +337,7 @@ def test_splits_of_the_folder_are_kept_and_shared_sources_are_reported(
             PrepareOptions(),
             "frames_per_video 4 -> 5",
         ),
-        (FACES, PrepareOptions(manifest="csv"), "manifest 'parquet' -> 'csv'"),
+        (FACES, PrepareOptions(faces_per_shard=9), "faces_per_shard 1024 -> 9"),
     ],
 )
 def test_different_options_are_an_error_that_names_them(
@@ -387,7 +391,7 @@ def test_a_missing_class_is_an_error_before_anything_is_written(folder, tmp_path
 
 def test_fakes_without_any_face_are_an_error(fake_extraction, folder, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        extraction_task,
+        prepare_tasks,
         "extract_faces",
         lambda path, *rest: (
             Extraction([], [], 3, {}, [])
@@ -411,9 +415,9 @@ def test_an_error_of_the_machine_stops_the_run_and_is_not_a_row(
     def disk_full(path, *rest):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(extraction_task, "extract_faces", disk_full)
+    monkeypatch.setattr(prepare_tasks, "extract_faces", disk_full)
     with pytest.raises(OSError, match="No space left"):
         prepare(folder, tmp_path / "out", FACES)
-    monkeypatch.setattr(extraction_task, "extract_faces", fake_extraction)
+    monkeypatch.setattr(prepare_tasks, "extract_faces", fake_extraction)
     prepare(folder, tmp_path / "out", FACES)
     assert all(video.num_faces == 3 for video in read_videos(tmp_path / "out"))

@@ -3,7 +3,7 @@ from collections import Counter
 import cv2
 import numpy as np
 
-from jdfd_keras.datasets.manifest import read_manifest
+from jdfd_keras.datasets.manifest import FaceRow, read_faces, to_rows
 from jdfd_keras.datasets.records import choose_evenly, choose_over_videos, read_crops
 
 
@@ -31,7 +31,7 @@ def test_faces_are_chosen_from_every_video_and_evenly_within_one():
 def test_the_crops_are_those_of_the_rows(prepared_set):
     import tensorflow as tf
 
-    rows = read_manifest(prepared_set)
+    rows = to_rows(read_faces(prepared_set), FaceRow)
     wanted = [0, len(rows) // 2, len(rows) - 1]
     crops = read_crops(
         prepared_set, [row.shard for row in rows], [row.offset for row in rows], wanted

@@ -5,6 +5,8 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.special import expit, logit
 
 from jdfd_keras.client.metadata import (
@@ -19,7 +21,6 @@ from jdfd_keras.evaluation.calibrate import (
     digest_model,
     fit_calibration,
     measure_reliability,
-    weigh_by_video,
 )
 from jdfd_keras.evaluation.scores import Scores, score_videos
 from jdfd_keras.inference.backends import load_calibration
@@ -91,28 +92,21 @@ def test_a_video_has_the_same_weight_whatever_its_number_of_faces():
     assert found.ece_after == pytest.approx(once.ece_after, abs=1e-4)
 
 
-def test_the_weights_of_each_video_add_up_to_one():
-    scores = Scores.from_faces(
-        video_id=["a", "b", "a", "a", "c", "c"], label=[0, 1, 0, 0, 1, 1], score=[0.5] * 6
-    )
-    assert weigh_by_video(scores) == pytest.approx([1 / 3, 1, 1 / 3, 1 / 3, 0.5, 0.5])
-
-
-@pytest.mark.parametrize("weighed", [False, True])
-@pytest.mark.parametrize("seed", range(5))
-def test_reliability_equals_a_plain_loop(seed, weighed):
-    rng = np.random.default_rng(seed)
+@pytest.mark.parametrize("by_video", [False, True])
+def test_reliability_equals_a_plain_loop(by_video):
+    rng = np.random.default_rng(0)
     score = rng.random(200)
     # The edges of the bins; 1 is in the last bin.
     score[: BINS + 1] = [number / BINS for number in range(BINS + 1)]
     label = rng.random(200) < score**2
-    weight = rng.random(200) if weighed else np.ones(200)
+    video = rng.integers(40, size=200) if by_video else np.arange(200)
+    weight = np.array([1 / (video == owner).sum() for owner in video])
     bins = [[] for _ in range(BINS)]
     for row in range(200):
         upper = [number for number in range(BINS) if score[row] >= number / BINS]
         bins[upper[-1]].append(row)
     error = 0.0
-    found = measure_reliability(label, score, weight if weighed else None)
+    found = measure_reliability(label, score, video if by_video else None)
     for number, rows in enumerate(bins):
         total = sum(weight[row] for row in rows)
         mean = sum(weight[row] * score[row] for row in rows) / total
@@ -161,10 +155,9 @@ def test_a_temperature_of_one_changes_nothing():
     assert np.array_equal(Calibration().apply(score), score)
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.05, 0.1, 0.3])
-@pytest.mark.parametrize("seed", range(6))
-def test_the_threshold_is_the_lowest_that_keeps_the_target_rate(seed, rate):
-    num_real = int(np.random.default_rng(seed).integers(5, 60))
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 99), st.integers(5, 60), st.sampled_from([0.0, 0.05, 0.1, 0.3]))
+def test_the_threshold_is_the_lowest_that_keeps_the_target_rate(seed, num_real, rate):
     scores = draw_classes(seed, num_real, 30, separation=0.5)
     found = fit_calibration(scores, rate)
     video = score_calibrated_videos(scores, found)
@@ -176,8 +169,7 @@ def test_the_threshold_is_the_lowest_that_keeps_the_target_rate(seed, rate):
     assert not np.isin(found.threshold, video)
 
 
-@pytest.mark.parametrize("separation", [3, 6, 30])
-@pytest.mark.parametrize("rate", [0.0, 0.05, 0.1, 0.3])
+@pytest.mark.parametrize(("separation", "rate"), [(3, 0.0), (6, 0.1), (6, 0.3), (30, 0.3)])
 def test_a_threshold_between_separable_classes_keeps_both_rates(separation, rate):
     scores = draw_classes(1, 35, 30, separation)
     found = fit_calibration(scores, rate)
@@ -187,10 +179,9 @@ def test_a_threshold_between_separable_classes_keeps_both_rates(separation, rate
         assert (video[label] < found.threshold).sum() <= rate * 30 + 1e-9
 
 
-@pytest.mark.parametrize("separation", [-3, 0, 1, 3, 30])
-@pytest.mark.parametrize("seed", range(6))
-def test_neither_verdict_exceeds_the_target_rate(seed, separation):
-    rate = (0.0, 0.05, 0.2)[seed % 3]
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 99), st.floats(-3, 30), st.sampled_from([0.0, 0.05, 0.2]))
+def test_neither_verdict_exceeds_the_target_rate(seed, separation, rate):
     scores = draw_classes(seed, 40, 25, separation)
     found = fit_calibration(scores, rate)
     assert max(count_errors(scores, found)) <= rate + 1e-9

@@ -56,7 +56,7 @@ def draw(seed: int, num_rows: int = 40):
     return label, np.clip(np.round(one) / 8 + 0.5, 0, 1), np.clip(np.round(two) / 8 + 0.5, 0, 1)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(3))
 def test_it_equals_the_test_of_the_paper(seed):
     label, score, other = draw(seed)
     found = compare(label, score, other)
@@ -71,7 +71,7 @@ def test_it_equals_the_test_of_the_paper(seed):
     assert found.difference.high == pytest.approx(difference + 1.959964 * error, abs=1e-6)
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(3))
 def test_faces_are_summed_by_video_as_obuchowski_does(seed):
     label, score, other = draw(seed, 60)
     rng = np.random.default_rng(seed + 100)
@@ -83,18 +83,17 @@ def test_faces_are_summed_by_video_as_obuchowski_does(seed):
     assert found.z == pytest.approx(found.difference.value / error, rel=1e-9, abs=1e-9)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_one_face_per_video_is_delongs_test(seed):
-    label, score, other = draw(seed)
-    video = np.random.default_rng(seed).permutation(len(label))
+def test_one_face_per_video_is_delongs_test():
+    label, score, other = draw(0)
+    video = np.random.default_rng(0).permutation(len(label))
     one, two = compare(label, score, other), compare(label, score, other, video)
     assert (two.auc, two.other_auc) == (one.auc, one.other_auc)
     assert two.difference.to_dict() == pytest.approx(one.difference.to_dict(), abs=1e-12)
     assert two.p == pytest.approx(one.p, rel=1e-9)
 
 
-@pytest.mark.parametrize("times", [2, 10])
-def test_repeated_faces_do_not_lower_the_p_value(times):
+def test_repeated_faces_do_not_lower_the_p_value():
+    times = 10
     label, score, other = draw(0)
     once = compare(label, score, other)
     again = compare(

@@ -2,6 +2,8 @@
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
@@ -60,8 +62,8 @@ def bounds_of(found: Metrics, name: str) -> tuple[float | None, float | None]:
     return estimate.low, estimate.high
 
 
-@pytest.mark.parametrize("seed", range(20))
-@pytest.mark.parametrize("num_values", [3, 8, 10**6])
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 149), st.sampled_from([3, 8, 10**6]))
 def test_every_metric_equals_that_of_scikit_learn(seed, num_values):
     label, score = draw(seed, 150, num_values)
     threshold = score[seed]  # on a score, so that "at or above" counts
@@ -70,14 +72,14 @@ def test_every_metric_equals_that_of_scikit_learn(seed, num_values):
     assert (found.num_real, found.num_fake) == ((~label).sum(), label.sum())
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(2))
 def test_auc_is_the_share_of_ordered_pairs_with_ties_counted_half(seed):
     label, score = draw(seed)
     found = measure(label, score, threshold=0.5).auc.value
     assert found == pytest.approx(count_pairs(label, score), abs=1e-12)
 
 
-@pytest.mark.parametrize("num_real", [100, 300, 700, 1900])
+@pytest.mark.parametrize("num_real", [100, 700])
 def test_a_whole_number_of_allowed_false_positives_is_used(num_real):
     real = np.arange(num_real) / num_real
     one, five = num_real // 100, num_real // 20
@@ -193,7 +195,7 @@ def test_metrics_of_one_class_are_undefined_not_a_half(is_fake):
     assert (found.num_fake, found.num_real) == ((3, 0) if is_fake else (0, 3))
 
 
-@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_video_of_weight_k_counts_like_its_rows_repeated_k_times(seed):
     rng = np.random.default_rng(seed)
     label, score = draw(seed, 50)
@@ -229,9 +231,10 @@ def test_intervals_depend_on_the_seed_only():
     assert one.auc != other.auc
 
 
-@pytest.mark.parametrize("seed", range(30))
-def test_the_bounds_of_an_interval_are_ordered_and_in_range(seed):
-    label, score = draw(seed, int(np.random.default_rng(seed).integers(4, 14)), 4)
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 99), st.integers(4, 14))
+def test_the_bounds_of_an_interval_are_ordered_and_in_range(seed, num_rows):
+    label, score = draw(seed, num_rows, 4)
     found = measure(label, score, threshold=0.5, n_resamples=60, seed=seed)
     for name in MEASURED:
         low, high = bounds_of(found, name)
@@ -239,8 +242,8 @@ def test_the_bounds_of_an_interval_are_ordered_and_in_range(seed):
         assert low is None and high is None or 0 <= low < high <= 1, name
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_faces_repeated_ten_times_do_not_narrow_intervals(seed):
+def test_faces_repeated_ten_times_do_not_narrow_intervals():
+    seed = 0
     rng = np.random.default_rng(seed)
     label, score = draw(seed, 80)
     video = rng.integers(0, 10, 80) * 2 + label
@@ -344,4 +347,4 @@ def test_95_percent_of_the_intervals_cover_the_truth():
 
 
 def test_intervals_that_treat_faces_as_independent_miss_the_truth():
-    assert count_covered(60, effect=2.0, by_video=False) < 0.85
+    assert count_covered(30, effect=2.0, by_video=False) < 0.85

@@ -8,12 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from jdfd_keras.client.metadata import Calibration
 from jdfd_keras.evaluation.delong import compare, compare_scores
-from jdfd_keras.evaluation.eval_data import (
-    Excluded,
-    Protocol,
-    check_options,
-    choose_threshold,
-)
+from jdfd_keras.evaluation.eval_data import Excluded, Protocol
 from jdfd_keras.evaluation.metrics import MEASURED, measure
 from jdfd_keras.evaluation.report import Report, build_report
 from jdfd_keras.evaluation.scores import Scores
@@ -348,29 +343,6 @@ def test_metrics_of_one_class_are_undefined_and_never_a_half(name):
         assert report["by_manipulation"] == {}
     else:
         assert report["by_manipulation"][""]["video"]["auc"]["value"] is None
-
-
-def test_a_given_threshold_overrides_the_calibrated_one():
-    calibration = Calibration(threshold=0.7)
-    assert choose_threshold(EvaluateOptions(threshold=0.0), calibration) == 0
-    assert choose_threshold(EvaluateOptions(), calibration) == 0.7
-    assert choose_threshold(EvaluateOptions(), None) == 0.5
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
-        {"threshold": 1.5},
-        {"threshold": -0.1},
-        {"batch_size": 0},
-        {"seed": -1},
-        {"n_resamples": -1},
-        {"n_resamples": 99},
-    ],
-)
-def test_options_out_of_range_raise(changed):
-    with pytest.raises(ValueError, match="Expected (a threshold|batch_size|n_resamples of 100)"):
-        check_options(EvaluateOptions(**changed))
 
 
 def take(columns: dict, rows) -> Scores:

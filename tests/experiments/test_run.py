@@ -2,11 +2,9 @@
 
 import json
 
-import numpy as np
 import pytest
 
 from jdfd_keras.evaluation.metrics import Estimate
-from jdfd_keras.experiments.cells import RunSummary
 from jdfd_keras.experiments.experiment import experiment
 from jdfd_keras.options import (
     EvaluateOptions,
@@ -27,11 +25,9 @@ def run_and_write(name, sets, out, options=None):
     return write_experiment(experiment(name, sets, out, options), out)
 
 
-def find_cell(report, data, test, *, decoder=True):
-    (row,) = [
-        row for row in report.rows if row.training.data == data and row.training.decoder == decoder
-    ]
-    return row.cells[test]
+def find_rows(report, train, test, *, kind="measured", metric="frame_auc", method="JDFD"):
+    wanted = (train, test, kind, metric, method)
+    return [r for r in report.results if (r.train, r.test, r.kind, r.metric, r.method) == wanted]
 
 
 def test_each_of_nine_cells_has_the_auc_of_its_own_run_and_test_dataset(
@@ -44,16 +40,12 @@ def test_each_of_nine_cells_has_the_auc_of_its_own_run_and_test_dataset(
     assert json.loads((out / "cross-dataset.json").read_text()) == report.to_dict()
     for train in named_sets:
         for test in named_sets:
-            cell = find_cell(report, train, test)
             for level in ("frame", "video"):
                 auc = rooms.auc(out / "runs" / train / "joint/seed0", named_sets[test], level)
-                ours = getattr(cell, level)
-                assert ours.mean_percent == pytest.approx(100 * auc.value)
-                assert ours.interval_percent == pytest.approx((100 * auc.low, 100 * auc.high))
-                assert ours.std_percent is None
-    assert report.rows[0].runs == (
-        RunSummary(seed=0, run="runs/ff/joint/seed0", epochs=3, best_epoch=2),
-    )
+                (row,) = find_rows(report, train, test, metric=f"{level}_auc")
+                ours = (row.percent, row.low_percent, row.high_percent)
+                assert ours == pytest.approx((100 * auc.value, 100 * auc.low, 100 * auc.high))
+                assert (row.seed, row.source) == (0, f"cells/{train}/joint/seed0/{test}")
 
 
 def test_finished_cells_are_not_run_again(rooms, named_sets, tmp_path):
@@ -94,7 +86,7 @@ def test_the_cells_of_a_dataset_that_was_prepared_again_are_evaluated_again(
 ):
     experiment("cross-dataset", named_sets, tmp_path / "out")
     rooms.tested.clear()
-    (named_sets["uadfv"] / "manifest.csv").write_text("other faces\n")
+    (named_sets["uadfv"] / "manifest.parquet").write_text("other faces\n")
     experiment("cross-dataset", named_sets, tmp_path / "out")
     # Its column and its row: three cells each, one of them in both.
     assert len(rooms.tested) == 5
@@ -125,7 +117,7 @@ def test_an_interrupted_experiment_loses_only_the_current_cell(rooms, named_sets
     assert report.failed == ()
 
 
-def test_several_seeds_have_a_mean_and_a_sample_standard_deviation(rooms, named_sets, tmp_path):
+def test_several_seeds_have_one_row_each(rooms, named_sets, tmp_path):
     options = ExperimentOptions(seeds=(3, 0, 8))
     report = experiment("cross-dataset", named_sets, tmp_path / "out", options)
     assert sorted(call["train"].seed for call in rooms.trained) == [0, 0, 0, 3, 3, 3, 8, 8, 8]
@@ -133,11 +125,9 @@ def test_several_seeds_have_a_mean_and_a_sample_standard_deviation(rooms, named_
         assert call["out"].name == f"seed{call['train'].seed}"
     runs = [tmp_path / f"out/runs/ff/joint/seed{seed}" for seed in options.seeds]
     values = [100 * rooms.auc(run, named_sets["uadfv"], "frame").value for run in runs]
-    cell = find_cell(report, "ff", "uadfv")
-    assert cell.frame.mean_percent == pytest.approx(np.mean(values))
-    assert cell.frame.std_percent == pytest.approx(np.std(values, ddof=1))
-    assert cell.frame.interval_percent is None
-    assert [result.seed for result in cell.results] == [3, 0, 8]
+    rows = find_rows(report, "ff", "uadfv")
+    assert [row.seed for row in rows] == [3, 0, 8]
+    assert [row.percent for row in rows] == pytest.approx(values)
 
 
 def test_a_seed_can_be_added_later(rooms, named_sets, tmp_path):
@@ -146,7 +136,7 @@ def test_a_seed_can_be_added_later(rooms, named_sets, tmp_path):
     report = experiment("cross-dataset", named_sets, tmp_path / "out", ExperimentOptions((0, 1)))
     assert {call["train"].seed for call in rooms.trained} == {1}
     assert len(rooms.tested) == 9
-    assert find_cell(report, "ff", "ff").frame.num_seeds == 2
+    assert len(find_rows(report, "ff", "ff")) == 2
 
 
 def test_ablation_reuses_the_runs_and_cells_of_cross_dataset(rooms, named_sets, tmp_path):
@@ -156,12 +146,13 @@ def test_ablation_reuses_the_runs_and_cells_of_cross_dataset(rooms, named_sets, 
     assert [call["model"].decoder for call in rooms.trained] == [False] * 3
     assert len(rooms.tested) == 9
     assert {own_name(run).split("/")[1] for run, _ in rooms.tested} == {"no-decoder"}
-    joint = find_cell(report, "uadfv", "celebdf", decoder=True)
-    assert [auc.percent for auc in joint.published] == [64.9, 65.2]
+    published = find_rows(report, "uadfv", "celebdf", kind="published")
+    assert [row.percent for row in published] == [64.9, 65.2]
+    assert len(find_rows(report, "uadfv", "ff", method="Baseline (no decoder)")) == 1
 
 
 def test_foreign_data_trains_with_a_share_of_the_other_datasets(rooms, named_sets, tmp_path):
-    report = experiment("foreign-data", named_sets, tmp_path / "out")
+    report = run_and_write("foreign-data", named_sets, tmp_path / "out")
     unlabelled = [call["unlabelled"] for call in rooms.trained]
     others = (str(named_sets["uadfv"]), str(named_sets["celebdf"]))
     assert [(options.unlabelled_share, options.unlabelled) for options in unlabelled[1:]] == [
@@ -172,17 +163,18 @@ def test_foreign_data_trains_with_a_share_of_the_other_datasets(rooms, named_set
     assert unlabelled[0].unlabelled == ()
     assert {str(call["data"]) for call in rooms.trained} == {str(named_sets["ff"])}
     assert len(rooms.tested) == 12
-    assert any("drops by around 0.8%" in note for note in report.notes)
-    assert not any("not the paper's experiment" in note for note in report.notes)
+    assert report.foreign == ("uadfv", "celebdf")
+    assert "not the paper's experiment" not in (tmp_path / "out/foreign-data.md").read_text()
 
 
 def test_foreign_data_without_a_dataset_notes_that_it_differs_from_the_paper(
     rooms, named_sets, tmp_path
 ):
     del named_sets["uadfv"]
-    report = experiment("foreign-data", named_sets, tmp_path / "out")
+    report = run_and_write("foreign-data", named_sets, tmp_path / "out")
     assert len(rooms.tested) == 8
-    assert any("only from Celeb-DF, not from UADFV" in note for note in report.notes)
+    page = (tmp_path / "out/foreign-data.md").read_text()
+    assert "only from Celeb-DF, not from UADFV" in page
     assert len(report.failed) == 4
 
 
@@ -240,7 +232,7 @@ def test_without_a_dataset_the_other_cells_run_and_its_own_are_listed(rooms, nam
     assert (
         f"uadfv -> ff: dataset uadfv cannot be used: {tmp_path / 'nowhere'} does not exist" in text
     )
-    assert find_cell(report, "ff", "celebdf").frame is None
+    assert find_rows(report, "ff", "celebdf") == []
     page = (tmp_path / "out/cross-dataset.md").read_text()
     assert all(reason in page for reason in report.failed)
     # It is given later, and the finished cell stays.
@@ -251,7 +243,7 @@ def test_without_a_dataset_the_other_cells_run_and_its_own_are_listed(rooms, nam
 
 def test_a_damaged_dataset_counts_as_missing(rooms, named_sets, tmp_path):
     (named_sets["uadfv"] / "options.json").write_text("{")
-    (named_sets["celebdf"] / "manifest.csv").unlink()
+    (named_sets["celebdf"] / "manifest.parquet").unlink()
     report = experiment("cross-dataset", named_sets, tmp_path / "out")
     assert len(rooms.tested) == 1
     text = "\n".join(report.failed)
@@ -270,8 +262,7 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_tried_again(rooms, named_
     assert report.failed == (
         "ff -> uadfv: seed 0: evaluation: Expected no leakage; got source 605 in both splits.",
     )
-    cell = find_cell(report, "ff", "uadfv")
-    assert cell.frame is cell.video is None and cell.results == ()
+    assert find_rows(report, "ff", "uadfv") == []
     rooms.tested.clear()
     rooms.refuse = lambda *_: None
     report = experiment("cross-dataset", named_sets, tmp_path / "out")
@@ -299,9 +290,9 @@ def test_the_mean_without_a_failed_seed_states_the_number_of_seeds(rooms, named_
 
     rooms.refuse = refuse
     report = run_and_write("cross-dataset", named_sets, tmp_path / "out", ExperimentOptions((0, 1)))
-    cell = find_cell(report, "ff", "ff")
-    assert (cell.frame.num_seeds, cell.frame.std_percent) == (1, None)
-    assert cell.failed == ("seed 1: training: the loss is NaN",)
+    (failed,) = find_rows(report, "ff", "ff", kind="failed")
+    assert (failed.seed, failed.source) == (1, "training: the loss is NaN")
+    assert len(find_rows(report, "ff", "ff")) == 1
     assert "(1 of 2 seeds); paper" in (tmp_path / "out/cross-dataset.md").read_text()
 
 
@@ -310,8 +301,8 @@ def test_a_test_dataset_of_one_class_is_a_failure_without_an_auc(rooms, named_se
     report = experiment("cross-dataset", named_sets, tmp_path / "out")
     assert len(report.failed) == 3
     assert all("one class only" in reason for reason in report.failed)
-    assert find_cell(report, "ff", "uadfv").frame is None
-    assert find_cell(report, "ff", "ff").frame.mean_percent == 75
+    assert find_rows(report, "ff", "uadfv") == []
+    assert find_rows(report, "ff", "ff")[0].percent == 75
 
 
 def test_the_tables_are_written_when_the_figure_fails(rooms, named_sets, tmp_path, monkeypatch):

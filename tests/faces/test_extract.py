@@ -287,11 +287,10 @@ def test_a_face_in_an_8k_image_is_found(tmp_path, astronaut):
 
 def test_many_crops_are_kept_in_a_file(monkeypatch):
     monkeypatch.setattr(extract_module, "MAX_BYTES_IN_MEMORY", 1000)
-    crops = CropStore()
+    crops = CropStore(11)
     images = np.random.default_rng(0).integers(0, 256, (9, 11, 11, 3), dtype=np.uint8)
     for number, image in enumerate(images):
-        crops.append(image)
+        assert crops.append(image) == number
         np.testing.assert_array_equal(crops[number // 2], images[number // 2])
-    assert len(crops) == 9
     for number in (8, 0, 4):
         np.testing.assert_array_equal(crops[number], images[number])

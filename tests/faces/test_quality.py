@@ -3,6 +3,7 @@ import dataclasses
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings, strategies
 
 from jdfd_keras.faces.detect import Box
 from jdfd_keras.faces.landmarks import find_landmarks
@@ -169,8 +170,8 @@ def test_one_column_of_a_face_has_a_sharpness(astronaut):
     assert measure_sharpness(astronaut, Box(511, 0, 1511, 900, 1.0)) >= 0
 
 
-@pytest.mark.parametrize("pitch_deg", [-15, 0, 15])
-@pytest.mark.parametrize("yaw_deg", range(-40, 41, 10))
+@settings(deadline=None, max_examples=50)
+@given(yaw_deg=strategies.floats(-40, 40), pitch_deg=strategies.floats(-15, 15))
 def test_the_yaw_of_a_known_rotation_is_estimated(yaw_deg, pitch_deg):
     assert estimate_yaw(photograph_head(yaw_deg, pitch_deg)) == pytest.approx(yaw_deg, abs=5)
 
@@ -182,7 +183,8 @@ def test_the_estimate_increases_with_the_yaw():
     assert found[-1] > 70
 
 
-@pytest.mark.parametrize("roll_deg", [-170, -30, 45, 90])
+@settings(deadline=None, max_examples=50)
+@given(roll_deg=strategies.floats(-180, 180))
 def test_the_yaw_does_not_depend_on_roll_size_and_position(roll_deg):
     upright = estimate_yaw(photograph_head(25, 10))
     turned = 3.7 * photograph_head(25, 10, roll_deg) + (700, -80)

@@ -129,16 +129,12 @@ def test_the_client_scores_every_face_except_the_invalid_ones(
 
 def test_a_missing_model_version_or_label_of_a_real_server_is_an_error(model_url, grpc_target):
     for url in (f"grpc://{grpc_target}/none", model_url.replace("tiny", "none")):
-        with pytest.raises(
-            RequestFailed, match="Expected .*got .*Servable not found.* Check the name"
-        ):
+        with pytest.raises(RequestFailed, match="Check the name"):
             connect(url)
-    for url in (f"grpc://{grpc_target}/tiny/versions/9", f"{model_url}/versions/9"):
-        with pytest.raises(RequestFailed, match="Expected .*got .*Servable not found"):
-            connect(url)
-    for url in (f"grpc://{grpc_target}/tiny/labels/no", f"{model_url}/labels/no"):
-        with pytest.raises(RequestFailed, match="Expected .*got .*label"):
-            connect(url)
+    for kind in ("versions/9", "labels/no"):
+        for url in (f"grpc://{grpc_target}/tiny/{kind}", f"{model_url}/{kind}"):
+            with pytest.raises(RequestFailed, match="Expected .*got "):
+                connect(url)
 
 
 @pytest.mark.slow

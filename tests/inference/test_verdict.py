@@ -17,7 +17,7 @@ from jdfd_keras.inference.verdict import FileExtraction, Provenance, Verdict, ju
 from jdfd_keras.options import FaceOptions, PredictOptions
 from jdfd_keras.prediction.predict import Predictions, predict_file
 from jdfd_keras.prediction.result_folder import COLUMNS, FailedFile, to_csv
-from jdfd_keras.reporting.verdict_text import draw_time_line, summarize
+from jdfd_keras.reporting.verdict_page import summarize
 
 HALF = Calibration()
 CROP = np.zeros((2, 2, 3), np.uint8)
@@ -238,14 +238,17 @@ def test_a_summary_has_a_line_per_file_with_its_time_line_and_tracks(monkeypatch
     assert summarize(predictions).splitlines()[1] == "  0 s 0..9 1.0 s"
 
 
-def test_a_time_line_has_the_highest_score_of_each_moment():
+def test_a_time_line_has_the_highest_score_of_each_moment(monkeypatch):
     # 80 frames in 40 blocks, a frame in each half second; the second of each pair is higher.
     times = [(index / 4, 0, 0.9) for index in range(80)]
     scores = [(index // 2) / 40 - 0.01 * (index % 2 == 0) * (index > 1) for index in range(80)]
     clip = file_of(*times, num_frames=80, duration_s=20.0)
     verdict = judge("a", clip, scores_of(*scores), HALF)
-    assert draw_time_line(verdict) == "0:00 " + "".join(b * 5 for b in "▁▂▃▄▅▆▇█") + " 0:20"
-    assert draw_time_line(dataclasses.replace(verdict, duration_s=119.6))[-4:] == "2:00"
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+    blocks = "".join(block * 5 for block in "▁▂▃▄▅▆▇█")
+    assert summarize(predictions_of(verdict)).splitlines()[1] == f"  0:00 {blocks} 0:20"
+    longer = dataclasses.replace(verdict, duration_s=119.6)
+    assert summarize(predictions_of(longer)).splitlines()[1].endswith(" 2:00")
 
 
 def test_the_table_has_a_row_per_file_in_their_order():

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 
 import pytest
 
@@ -30,9 +31,33 @@ def test_a_file_is_replaced_once_the_block_succeeds(tmp_path):
         unfinished.write_text("new")
         assert path.read_text() == "old"
         assert unfinished.suffix == ".txt"
-        assert unfinished.name == ".unfinished-a.txt"
+        assert unfinished.name.startswith(".unfinished-")
     assert path.read_text() == "new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_two_writers_of_the_same_file_do_not_mix(tmp_path):
+    path = tmp_path / "a.txt"
+    with atomic_path(path) as one:
+        one.write_text("one")
+        with atomic_path(path) as other:
+            other.write_text("the other")
+        assert path.read_text() == "the other"
+        with open(one, "a") as file:
+            file.write(" and more")
+    assert path.read_text() == "one and more"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_writer_left_is_removed_an_hour_later(tmp_path):
+    old, new, other = (
+        tmp_path / f".unfinished-{name}" for name in ("0123abcd-a", "4567abcd-a", "0123abcd-b")
+    )
+    for left in (old, new, other):
+        left.write_text("half")
+        os.utime(left, times=(0, 0) if left is not new else None)
+    write_text_atomically(tmp_path / "a", "whole")
+    assert set(tmp_path.iterdir()) == {tmp_path / "a", new, other}
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
@@ -123,9 +148,9 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
 
 
 def test_a_folder_whose_creation_was_killed_is_new(tmp_path):
-    (tmp_path / f".unfinished-{OPTIONS}").write_text("{")
+    (tmp_path / f".unfinished-0-{OPTIONS}").write_text("{")
     init_folder(tmp_path, faces=FACES)
-    assert [path.name for path in tmp_path.iterdir()] == [OPTIONS]
+    assert load_options(tmp_path / OPTIONS, "faces", FaceOptions) == FACES
 
 
 @pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 0, str(FORMAT_VERSION), None, "missing"])

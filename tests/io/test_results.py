@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jdfd_keras.io.results import Result, to_plain
+from jdfd_keras.io.results import Result
 from jdfd_keras.options import FaceOptions
 
 
@@ -70,15 +70,10 @@ def test_a_nested_result_comes_back_from_json_text():
 
 
 def test_numpy_values_become_those_of_python():
-    value = {
-        "array": np.array([[1, 2]], np.int64),
-        "score": np.float32(0.5),
-        "flag": np.bool_(True),
-        7: (np.int8(3),),
-    }
-    plain = to_plain(value)
-    assert plain == {"array": [[1, 2]], "score": 0.5, "flag": True, "7": [3]}
-    assert [type(plain["score"]), type(plain["flag"])] == [float, bool]
+    plain = Interval(np.float32(0.5), {"array": np.array([[1, 2]]), 7: (np.int8(3),)}).to_dict()
+    assert plain == {"value": 0.5, "low": {"array": [[1, 2]], "7": [3]}}
+    assert type(plain["value"]) is float
+    assert type(Interval(np.bool_(True)).to_dict()["value"]) is bool
     json.dumps(plain)
 
 

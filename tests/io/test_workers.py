@@ -8,114 +8,16 @@ import time
 
 import pytest
 
-from jdfd_keras.io.storage import BeamStore
-from jdfd_keras.io.workers import (
-    WorkerCrashed,
-    call_in_subprocess,
-    count_workers,
-    read_beam_flags,
-    run_all,
-    run_on_beam,
-    stop_subprocesses,
-)
-
-# The functions of the workers are in a module of their own: a new process cannot import a test.
-FUNCTIONS = '''
-import os
-import signal
-import time
-from pathlib import Path
+from jdfd_keras.io.workers import WorkerCrashed, count_workers, run_all
 
 
-def double(number):
-    return 2 * number
-
-
-def process_id(number):
-    time.sleep(0.05)
-    return os.getpid()
-
-
-def read_threads(number):
-    return os.environ["OMP_NUM_THREADS"]
-
-
-def sleep(seconds):
-    time.sleep(seconds)
-    return seconds
-
-
-def wait_for(path):
-    while not Path(path).exists():
-        time.sleep(0.01)
-
-
-def fail_at(number):
-    if number == 3:
-        raise FileNotFoundError("no file 3")
-    time.sleep(0.2)
-    return number
-
-
-class UnpicklableError(Exception):
-    def __init__(self, one, other):
-        super().__init__(f"{one} and {other}")
-
-
-def raise_unpicklable_class(number):
-    raise UnpicklableError("this", number)
-
-
-def raise_unpicklable_argument(number):
-    raise ValueError("beyond pickling", lambda: number)
-
-
-def kill(item):
-    number, signal_name = item
-    if signal_name:
-        os.kill(os.getpid(), getattr(signal, signal_name))
-    return number
-
-
-def exit_with(code):
-    os._exit(code)
-
-
-def crash_once(path):
-    """Crash if the file does not exist, and create it."""
-    if not Path(path).exists():
-        Path(path).touch()
-        os.kill(os.getpid(), signal.SIGSEGV)
-    return "done"
-
-
-def report_process_and_sleep(item):
-    folder, seconds = item
-    Path(folder, str(os.getpid())).touch()
-    time.sleep(seconds)
-'''
-
-
-@pytest.fixture(scope="module")
-def functions(tmp_path_factory):
-    """The module above, importable by this process and its workers."""
-    folder = tmp_path_factory.mktemp("functions")
-    (folder / "worker_functions.py").write_text(FUNCTIONS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.syspath_prepend(folder)
-        import worker_functions
-
-        yield worker_functions
-    del sys.modules["worker_functions"]
-
-
-@pytest.mark.parametrize("num_workers", [0, 1, 2, 3])
+@pytest.mark.parametrize("num_workers", [0, 1, 3])
 def test_every_item_has_its_result(functions, num_workers):
     results = list(run_all(functions.double, range(20), num_workers))
     assert sorted(results) == [(number, 2 * number) for number in range(20)]
 
 
-@pytest.mark.parametrize("num_workers", [0, 1, 3])
+@pytest.mark.parametrize("num_workers", [0, 3])
 def test_fewer_items_than_workers_and_no_items_are_allowed(functions, num_workers):
     assert list(run_all(functions.double, [4], num_workers)) == [(4, 8)]
     assert list(run_all(functions.double, [], num_workers)) == []
@@ -140,7 +42,7 @@ def test_results_are_yielded_in_order_of_completion(functions, tmp_path):
     assert done == items[::-1]
 
 
-@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("num_workers", [2])
 def test_an_item_is_read_when_a_worker_is_free(functions, num_workers):
     started = []
 
@@ -162,7 +64,7 @@ def test_each_process_uses_one_thread(functions, monkeypatch):
     assert os.environ["OMP_NUM_THREADS"] == "7"
 
 
-@pytest.mark.parametrize("num_workers", [0, 1, 2])
+@pytest.mark.parametrize("num_workers", [0, 2])
 def test_an_exception_of_the_function_is_raised_and_the_other_processes_stop(
     functions, num_workers
 ):
@@ -193,7 +95,7 @@ def test_the_message_of_an_unpicklable_exception_is_kept(functions, function):
     assert multiprocessing.active_children() == []
 
 
-@pytest.mark.parametrize("fault", ["SIGSEGV", "SIGABRT", "SIGFPE", "SIGILL"])
+@pytest.mark.parametrize("fault", ["SIGSEGV", "SIGABRT"])
 def test_an_item_that_crashes_its_process_fails_alone(functions, fault):
     items = [(number, fault if number == 2 else "") for number in range(6)]
     results = dict(run_all(functions.kill, items, 2))
@@ -213,8 +115,10 @@ def test_an_item_whose_process_crashed_is_tried_again(functions, tmp_path):
 
 def test_a_killed_process_is_an_error_that_names_its_item(functions):
     items = [(number, "SIGKILL" if number == 2 else "") for number in range(50)]
-    with pytest.raises(OSError, match=r"Expected .* video 2 .*; got signal 9\. .*--workers"):
-        list(run_all(functions.kill, items, 2, name=lambda item: f"video {item[0]}"))
+    with pytest.raises(
+        OSError, match=r"Expected .*\(2, 'SIGKILL'\) .*; got signal 9\. .*--workers"
+    ):
+        list(run_all(functions.kill, items, 2))
     assert multiprocessing.active_children() == []
 
 
@@ -273,20 +177,6 @@ if __name__ == "__main__":
         parent.wait()
 
 
-def test_a_call_in_a_subprocess_keeps_the_process_and_fails_alone(functions):
-    processes = {call_in_subprocess(functions.process_id, item) for item in range(3)}
-    assert len(processes) == 1
-    assert os.getpid() not in processes
-    assert call_in_subprocess(functions.kill, (1, "SIGSEGV")) == WorkerCrashed("SIGSEGV")
-    assert call_in_subprocess(functions.kill, (2, "")) == 2
-    with pytest.raises(FileNotFoundError, match="no file 3"):
-        call_in_subprocess(functions.fail_at, 3)
-    stop_subprocesses()
-    assert multiprocessing.active_children() == []
-    assert call_in_subprocess(functions.double, 4) == 8
-    stop_subprocesses()
-
-
 def test_workers_are_at_most_one_per_item_and_by_default_one_per_core(monkeypatch):
     assert count_workers(3, num_items=10) == 3
     assert count_workers(3, num_items=2) == 2
@@ -294,33 +184,3 @@ def test_workers_are_at_most_one_per_item_and_by_default_one_per_core(monkeypatc
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5, 7}, raising=False)
     assert count_workers(0, num_items=10) == 3
     assert count_workers(0, num_items=1) == 1
-
-
-def test_an_unknown_runner_or_option_of_beam_is_refused():
-    with pytest.raises(ValueError, match="Expected an available runner.*got NoSuchRunner"):
-        read_beam_flags("NoSuchRunner", [])
-    with pytest.raises(ValueError, match="or of Apache Beam; got --no_such_option"):
-        read_beam_flags("DirectRunner", ["--no_such_option=1"])
-
-
-def test_beam_gives_every_item_its_result_and_a_crash_fails_alone(functions, tmp_path):
-    options = read_beam_flags("DirectRunner", ["--direct_running_mode=in_memory"])
-    items = [(number, "SIGSEGV" if number == 2 else "") for number in range(4)]
-    store = BeamStore(str(tmp_path))
-    results = dict(run_on_beam(functions.kill, items, options=options, store=store, folder="beam"))
-    assert results.pop((2, "SIGSEGV")) == WorkerCrashed("SIGSEGV")
-    assert results == {(number, ""): number for number in (0, 1, 3)}
-    assert multiprocessing.active_children() == []
-
-
-def test_an_exception_on_beam_is_raised_with_its_message(functions, tmp_path):
-    options = read_beam_flags("DirectRunner", ["--direct_running_mode=in_memory"])
-    store = BeamStore(str(tmp_path))
-    with pytest.raises(OSError, match="no file 3"):
-        list(run_on_beam(functions.fail_at, [3], options=options, store=store, folder="beam"))
-    assert multiprocessing.active_children() == []
-
-
-def test_workers_import_beam_only_to_run_on_it():
-    code = "import sys, jdfd_keras.io.workers; sys.exit('apache_beam' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -10,17 +10,12 @@ from jdfd_keras.reporting.charts import (
     draw_foreign_shares,
     draw_histograms,
     draw_reliability,
-    plot_foreign_shares,
-    plot_histograms,
-    plot_reliability,
+    draw_time_line,
 )
+from jdfd_keras.reporting.style import save_figure
 
 LABEL = np.array([False] * 4 + [True] * 2)
 SCORE = np.array([0.01, 0.02, 0.07, 0.61, 0.99, 1.0])
-
-
-def read_words(path) -> str:
-    return html.unescape(path.with_suffix(".svg").read_text(encoding="utf-8"))
 
 
 def make_reliability(**changes) -> Reliability:
@@ -57,11 +52,10 @@ def test_threshold_and_band_are_drawn_with_labels(tmp_path):
     assert list(axes.lines[0].get_xdata()) == [0.5, 0.5]
     (shade,) = [patch for patch in axes.patches if "uncertain" in patch.get_label()]
     assert (shade.get_x(), shade.get_x() + shade.get_width()) == pytest.approx((0.4, 0.65))
-    plot_histograms(tmp_path / "scores", LABEL, SCORE, title="$a$ b", **band)
-    words = read_words(tmp_path / "scores")
+    save_figure(draw_histograms(LABEL, SCORE, title="$a$ b", **band), tmp_path / "scores")
+    words = html.unescape((tmp_path / "scores.svg").read_text(encoding="utf-8"))
     for text in ("4 real", "2 fake", "threshold 0.5", "uncertain [0.4, 0.65)", "$a$ b"):
         assert f">{text}<" in words
-    assert (tmp_path / "scores.png").exists()
 
 
 def test_thresholds_have_three_digits():
@@ -75,26 +69,6 @@ def test_one_class_has_a_histogram():
     assert [patch.get_label() for patch in axes.patches] == ["2 fake"]
 
 
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"score": SCORE * 2},
-        {"score": SCORE * np.nan},
-        {"score": SCORE[1:]},
-        {"label": LABEL + 1},
-        {"label": [], "score": []},
-        {"threshold": 50},
-        {"uncertain": (0.6, 0.4)},
-        {"uncertain": (-0.1, 0.4)},
-    ],
-)
-def test_invalid_scores_or_thresholds_raise(tmp_path, changes):
-    given = {"label": LABEL, "score": SCORE, "threshold": 0.5} | changes
-    with pytest.raises(ValueError, match="Expected"):
-        plot_histograms(tmp_path / "scores", title="t", **given)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_reliability_has_a_point_per_filled_bin_and_the_counts_below():
     after = make_reliability(ece=0.05)
     figure = draw_reliability({"before": make_reliability(), "after": after}, title="t")
@@ -105,19 +79,6 @@ def test_reliability_has_a_point_per_filled_bin_and_the_counts_below():
     assert [0, 1] in [list(line.get_xdata()) for line in points.lines]  # the diagonal
     assert counts.patches[0].get_data().values.tolist() == [8, 0, 2, 10]
     assert len({line.get_marker() for line in points.lines[:2]}) == 2
-
-
-def test_reliability_is_written(tmp_path):
-    plot_reliability(tmp_path / "bins", {"on $5": make_reliability()}, title="t")
-    assert "on $5 (ECE 0.120)" in read_words(tmp_path / "bins")
-    assert (tmp_path / "bins.png").exists()
-
-
-def test_empty_reliability_raises():
-    empty = make_reliability(count=np.zeros(4, dtype=np.int64))
-    for given in ({}, {"before": make_reliability(), "after": empty}):
-        with pytest.raises(ValueError, match="Expected reliabilities with scores"):
-            draw_reliability(given, title="t")
 
 
 SHARES = [0, 0.1, 0.5]
@@ -152,25 +113,33 @@ def test_the_values_of_the_paper_are_hollow_and_dashed():
     assert lines["Celeb-DF, in the paper"].get_marker() != theirs.get_marker()
 
 
-def test_foreign_shares_are_written(tmp_path):
-    plot_foreign_shares(tmp_path / "shares", SHARES, SERIES, PUBLISHED, title="$t$ a")
-    words = read_words(tmp_path / "shares")
-    for text in ("FF++", "UADFV", "FF++, in the paper", "Celeb-DF, in the paper", "$t$ a"):
-        assert f">{text}<" in words
+LINES = {"track 0": ([0.0, 1.0, 2.0, 8.0, 9.0], [0.1, 0.2, 0.3, 0.9, 1.0]), "track 1": ([1], [0.5])}
 
 
-@pytest.mark.parametrize(
-    ("shares", "series", "published"),
-    [
-        (SHARES, {}, {}),
-        (SHARES, {"a": [(0.6, None)]}, {}),
-        (SHARES, {"a": [(60.0, None)] * 3}, {}),
-        (SHARES, {}, {"a": [65.0, None, None]}),
-        ([0, 10, 50], SERIES, {}),
-        ([0.5, 0.1, 0], SERIES, {}),
-        (SHARES, {"a": [(0.6, -0.1)] * 3}, {}),
-    ],
-)
-def test_invalid_shares_raise(shares, series, published):
-    with pytest.raises(ValueError, match="Expected"):
-        draw_foreign_shares(shares, series, published, title="t")
+def test_scores_are_at_their_times_and_a_pause_is_a_gap():
+    (axes,) = draw_time_line(LINES, duration_s=10.0, uncertain=(0.3, 0.8)).axes
+    lines = {line.get_label(): line for line in axes.lines}
+    times_s, scores = lines["track 0"].get_data()
+    np.testing.assert_array_equal(times_s, [0, 1, 2, np.nan, 8, 9])
+    np.testing.assert_array_equal(scores, [0.1, 0.2, 0.3, np.nan, 0.9, 1.0])
+    assert lines["track 1"].get_xydata().tolist() == [[1, 0.5]]
+    assert axes.get_xlim() == (0, 10) and axes.get_ylim() == (0, 1)
+    first, second = (lines[name] for name in LINES)
+    assert first.get_color() != second.get_color() and first.get_marker() != second.get_marker()
+
+
+def test_the_uncertain_band_is_a_band_and_a_threshold_is_a_line():
+    (axes,) = draw_time_line(LINES, duration_s=10.0, uncertain=(0.3, 0.8)).axes
+    (band,) = axes.patches
+    assert (band.get_y(), band.get_y() + band.get_height()) == pytest.approx((0.3, 0.8))
+    assert [line.get_ydata()[0] for line in axes.lines if "from" in line.get_label()] == [0.8]
+    (axes,) = draw_time_line(LINES, duration_s=10.0, uncertain=(0.6, 0.6)).axes
+    assert not axes.patches
+    assert [line.get_ydata()[0] for line in axes.lines if "from" in line.get_label()] == [0.6]
+
+
+def test_a_fake_segment_is_a_band_from_start_to_end():
+    (axes,) = draw_time_line(LINES, duration_s=10.0, uncertain=(0.6, 0.6), segment=(8.0, 9.0)).axes
+    (band,) = axes.patches
+    assert (band.get_x(), band.get_x() + band.get_width()) == (8, 9)
+    assert band.get_label() == "looks fake, 8.0 to 9.0 s"

@@ -23,7 +23,7 @@ from google.protobuf import (
 
 from jdfd_keras.options import ServeOptions
 from jdfd_keras.serving.model_config import read_models_config
-from jdfd_keras.serving.tf_serving import IMAGE, build_flags, write_files
+from jdfd_keras.serving.serve import IMAGE, write_flags
 
 SERVING = Path(__file__).parents[2] / "serving"
 MANIFESTS = sorted((SERVING / "kubernetes").glob("*.yaml"))
@@ -110,7 +110,7 @@ def test_every_label_in_models_config_is_of_a_served_version():
 
 
 def test_batching_and_monitoring_files_equal_those_of_serve(messages, tmp_path):
-    written = write_files(tmp_path, (), ServeOptions(), None)
+    written = write_flags(tmp_path, ServeOptions())
     for flag, name, kind in (
         ("batching_parameters_file", "batching.config", "BatchingParameters"),
         ("monitoring_config_file", "monitoring.config", "MonitoringConfig"),
@@ -196,9 +196,7 @@ def test_a_pod_is_probed_for_its_model_and_has_time_to_stop(pod):
 
 
 def test_compose_and_kubernetes_use_the_flags_of_serve(compose, pod, tmp_path):
-    expected = flags_of(
-        build_flags(write_files(tmp_path, (), ServeOptions(), None), ServeOptions())
-    )
+    expected = {name: str(value) for name, value in write_flags(tmp_path, ServeOptions()).items()}
     (container,) = pod["spec"]["containers"]
     service = compose["services"]["tensorflow-serving"]
     for words, image in (

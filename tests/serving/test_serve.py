@@ -14,8 +14,6 @@ import time
 from pathlib import Path
 
 import pytest
-from google.protobuf import text_format
-from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 from jdfd_keras.options import ServeOptions
 from jdfd_keras.serving import serve as serve_module
@@ -147,10 +145,9 @@ def test_options_are_passed_to_tensorflow_serving(install, model, ports, tmp_pat
         "max_num_load_retries": "1",
         "file_system_poll_wait_seconds": "1",
         "enable_batching": "true",
+        "model_name": "faces",
+        "model_base_path": str(model),
     }
-    config = text_format.Parse(call["files"]["model_config_file"], ModelServerConfig())
-    (served,) = config.model_config_list.config
-    assert (served.name, served.base_path) == ("faces", str(model))
     assert call["files"]["batching_parameters_file"].splitlines() == [
         "max_batch_size { value: 12 }",
         "batch_timeout_micros { value: 2500 }",
@@ -163,7 +160,7 @@ def test_options_are_passed_to_tensorflow_serving(install, model, ports, tmp_pat
     assert "Engine: tensorflow-model-server (found /" in printed.err
     for limitation in ("--max-body-mb", "more than 12 faces", "all addresses of this machine"):
         assert limitation in printed.err
-    assert not Path(paths["model_config_file"]).exists()
+    assert not Path(paths["monitoring_config_file"]).exists()
 
 
 def test_batch_size_1_disables_batching(install, model, ports, tmp_path):

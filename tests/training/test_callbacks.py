@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from jdfd_keras.training.callbacks import ProgressLine, RunFolder, StopAtNaN, ValidateAverage
+from jdfd_keras.training.callbacks import ProgressLine, RunFolder, StopAtNaN
 from jdfd_keras.training.checkpoint import load_checkpoint, restore
 from jdfd_keras.training.compile import BranchSGD, compile_detector
 from jdfd_keras.training.run_folder import read_history
@@ -53,7 +53,7 @@ def test_a_nan_loss_stops_any_fit(model, faces):
         model.fit(faces, epochs=3, verbose=0, callbacks=[StopAtNaN()])
 
 
-def test_the_average_is_validated_while_the_weights_go_on_training(model, faces):
+def test_the_average_is_validated_while_the_weights_go_on_training(model, faces, tmp_path):
     compile_detector(model, BranchSGD(0.1, use_ema=True, ema_momentum=0.5))
     recorded = []
 
@@ -65,24 +65,20 @@ def test_the_average_is_validated_while_the_weights_go_on_training(model, faces)
             recorded.append(self.model.get_weights()[0])
 
     initial = model.get_weights()[0]
+    # The weights are recorded after those of each epoch's only step, and while they are validated.
     model.fit(
         faces.take(1),
         validation_data=faces.take(1),
-        epochs=1,
+        epochs=2,
         verbose=0,
-        callbacks=[ValidateAverage(), RecordWeights()],
+        callbacks=[RunFolder(tmp_path), RecordWeights()],
     )
-    trained, validated = recorded
+    first, average, second, later_average = recorded
     # Keras starts the average with the weights after the first step.
-    assert not np.array_equal(trained, initial)
-    np.testing.assert_allclose(validated, trained, rtol=1e-6)
-    model.fit(
-        faces.take(1),
-        validation_data=faces.take(1),
-        verbose=0,
-        callbacks=[ValidateAverage(), RecordWeights()],
-    )
-    np.testing.assert_allclose(recorded[3], 0.5 * validated + 0.5 * recorded[2], rtol=1e-5)
+    assert not np.array_equal(first, initial)
+    np.testing.assert_allclose(average, first, rtol=1e-6)
+    np.testing.assert_allclose(later_average, 0.5 * average + 0.5 * second, rtol=1e-5)
+    assert np.abs(later_average - second).max() > 1e-6
 
 
 def test_a_checkpoint_restores_any_fit(model, faces, tmp_path):

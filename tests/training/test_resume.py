@@ -36,11 +36,12 @@ def finish(process):
 
 @pytest.fixture(scope="module")
 def runs(prepared_set, tmp_path_factory):
-    """Three runs of one seed, the third killed twice, and one of another seed."""
+    """Two runs of one seed, the second killed twice, and one of another seed."""
     root = tmp_path_factory.mktemp("runs")
-    processes = [start(prepared_set, root / name) for name in ("one", "two")]
-    assert [finish(process)[0] for process in processes] == [0, 0]
-    other = start(prepared_set, root / "other", train=CONFIG["train"] | {"seed": 4})
+    others = [
+        start(prepared_set, root / "one"),
+        start(prepared_set, root / "other", train=CONFIG["train"] | {"seed": 4}),
+    ]
     # Of 9 steps per epoch: in epoch 2, three steps after a checkpoint; then in epoch 3.
     for kill_at, epoch, step in (([0, 16], 1, 4), ([0, 11], 2, 4)):
         code, _ = finish(start(prepared_set, root / "killed", kill_at=kill_at))
@@ -48,14 +49,8 @@ def runs(prepared_set, tmp_path_factory):
         checkpoint = load_checkpoint(root / "killed")
         assert (checkpoint.epoch, checkpoint.step) == (epoch, step)
     assert finish(start(prepared_set, root / "killed"))[0] == 0
-    assert finish(other)[0] == 0
+    assert [finish(process)[0] for process in others] == [0, 0]
     return root
-
-
-def test_the_same_seed_gives_the_same_weights_bit_for_bit(runs):
-    one, two = (load_checkpoint(runs / name) for name in ("one", "two"))
-    assert all(np.array_equal(a, b) for a, b in zip(one.weights, two.weights, strict=True))
-    assert one.history == two.history
 
 
 def test_another_seed_gives_other_weights(runs):

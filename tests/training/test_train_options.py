@@ -188,27 +188,25 @@ UNLABELLED = "the prepared set"
     [
         (
             {"pipeline": PipelineOptions(reconstruct="real"), "unlabelled": UNLABELLED},
-            "reconstruct 'all' with unlabelled faces",
+            "reconstruct 'real'",
         ),
         (
             {"model": ModelOptions(decoder=False), "unlabelled": UNLABELLED},
-            "Expected a decoder, since unlabelled faces train the decoder only",
+            "got decoder False",
         ),
-        ({"train": TrainOptions(batch_size=0)}, "batch_size >= 1; got 20 and 0"),
-        ({"train": TrainOptions(batch_size=-4)}, "batch_size >= 1; got 20 and -4"),
-        ({"train": TrainOptions(patience=-1)}, "and checkpoint_steps >= 0; got -1, 10 and 0"),
-        ({"runtime": TrainRuntime(checkpoint_minutes=-0.5)}, ">= 0; got 0, -0.5 and 0"),
-        ({"runtime": TrainRuntime(checkpoint_steps=-2)}, ">= 0; got 0, 10 and -2"),
+        ({"train": TrainOptions(epochs=0)}, "epochs >= 1; got 0"),
+        ({"train": TrainOptions(batch_size=-4)}, "batch_size >= 1; got -4"),
+        ({"train": TrainOptions(patience=-1)}, "patience >= 0; got -1"),
+        ({"train": TrainOptions(seed=2**32)}, "seed from 0 to 4294967295; got 4294967296"),
+        ({"runtime": TrainRuntime(checkpoint_minutes=-0.5)}, "checkpoint_minutes >= 0; got -0.5"),
+        ({"runtime": TrainRuntime(checkpoint_steps=-2)}, "checkpoint_steps >= 0; got -2"),
         ({"loss": LossOptions(label_smoothing=1.0)}, "label_smoothing from 0 to below 1; got 1"),
         (
             {"pipeline": PipelineOptions(balance=True, class_weights=True)},
             "balance or class_weights; got both",
         ),
     ],
-    ids=[
-        *("decoder of real faces", "no decoder", "no batch", "negative batch", "negative patience"),
-        *("negative minutes", "negative steps", "label smoothing 1", "balanced twice"),
-    ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_invalid_options_are_rejected_before_anything_is_written(
     prepared_set, tmp_path, stand_in, groups, reason
@@ -227,37 +225,19 @@ def raise_in_fit(monkeypatch, error):
     monkeypatch.setattr(keras.Model, "fit", fit)
 
 
-@pytest.mark.parametrize(
-    "error",
-    [
-        tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor\nwith shape"),
-        MemoryError("OOM when allocating tensor"),
-    ],
-    ids=["device", "host"],
-)
-@pytest.mark.parametrize(
-    ("batch_size", "accumulate", "advice"),
-    [
-        (16, 1, "Try --batch-size 8 --accumulate 2, which averages as many faces."),
-        (6, 3, "Try --batch-size 3 --accumulate 6, which averages as many faces."),
-    ],
-    ids=["16", "6 by 3"],
-)
-def test_out_of_memory_suggests_a_batch_size(
-    prepared_set, tmp_path, stand_in, monkeypatch, error, batch_size, accumulate, advice
-):
-    raise_in_fit(monkeypatch, error)
+@pytest.mark.parametrize("kind", [tf.errors.ResourceExhaustedError, MemoryError])
+def test_out_of_memory_suggests_a_batch_size(prepared_set, tmp_path, stand_in, monkeypatch, kind):
+    text = "OOM when allocating tensor\nwith shape"
+    raise_in_fit(monkeypatch, kind(text) if kind is MemoryError else kind(None, None, text))
     with pytest.raises(ValueError) as raised:
         train(
             prepared_set,
             tmp_path / "run",
-            optimizer=OptimizerOptions(accumulate=accumulate),
-            train=TrainOptions(batch_size=batch_size),
+            optimizer=OptimizerOptions(accumulate=3),
+            train=TrainOptions(batch_size=6),
         )
-    assert str(raised.value) == (
-        f"Expected memory for batches of {batch_size} faces of 71 pixels; got 'OOM when allocating "
-        f"tensor'. {advice}"
-    )
+    assert "6 faces of 71 pixels; got 'OOM when allocating tensor'" in str(raised.value)
+    assert "--batch-size 3 --accumulate 6" in str(raised.value)
 
 
 def test_out_of_memory_without_a_message_is_reported_by_its_type(

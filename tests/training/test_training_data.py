@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jdfd_keras.datasets.manifest import FaceRow, read_manifest
+from jdfd_keras.datasets.manifest import FaceRow, read_faces, to_rows
 from jdfd_keras.options import UnlabelledOptions
 from jdfd_keras.training.training_data import load_training_data
 
 
 def rows_of(directory, split):
-    return [row for row in read_manifest(directory) if row.split == split]
+    return [row for row in to_rows(read_faces(directory), FaceRow) if row.split == split]
 
 
 def load(directory, *others, share=0.3, seed=0, allow_leak=False):
@@ -61,7 +61,6 @@ def test_without_unlabelled_faces_the_data_are_the_training_and_validation_split
         rows = rows_of(prepared_set, split)
         assert keys_of(faces) == [f"{row.video_id} frame {row.frame_index}" for row in rows]
         assert faces.label.tolist() == [row.label for row in rows]
-        assert not faces.is_hidden.any()
     assert (loaded.facts.train_faces, loaded.facts.unlabelled_faces) == (34, 0)
     assert loaded.facts.val_faces == len(rows_of(prepared_set, "val"))
     assert loaded.facts.name == "prepared"
@@ -76,7 +75,6 @@ def test_unlabelled_faces_are_sampled_from_the_training_split_and_their_labels_h
     train = loaded.train
     assert keys_of(train)[:count] == keys_of(load(prepared_set).train)
     assert train.label[:count].tolist() == [row.label for row in rows_of(prepared_set, "train")]
-    assert not train.is_hidden[:count].any()
 
     labels = {
         f"{row.video_id} frame {row.frame_index}": row.label for row in rows_of(foreign, "train")
@@ -86,7 +84,6 @@ def test_unlabelled_faces_are_sampled_from_the_training_split_and_their_labels_h
     assert Counter(labels[key] for key in sampled) == {0: 5, 1: 5}
     assert len(set(sampled)) == 10
     assert train.label[count:].tolist() == [-1] * 10
-    assert train.is_hidden[count:].all()
     for index in range(len(train)):
         directory = foreign if index >= count else prepared_set
         assert Path(train.shards[train.shard[index]]).parent == directory / "shards"
@@ -228,7 +225,9 @@ def test_provenance_has_all_training_and_validation_faces(prepared_set, foreign)
     loaded = load(prepared_set, foreign)
     provenance = loaded.provenance.to_pylist()
     rows = {
-        (row.video_id, row.phash): row for d in (prepared_set, foreign) for row in read_manifest(d)
+        (row.video_id, row.phash): row
+        for directory in (prepared_set, foreign)
+        for row in to_rows(read_faces(directory), FaceRow)
     }
     expected = keys_of(loaded.train) + keys_of(loaded.val)
     assert len(provenance) == len(expected) == 34 + 10 + len(loaded.val)
@@ -244,7 +243,7 @@ def test_provenance_has_all_training_and_validation_faces(prepared_set, foreign)
 def test_provenance_includes_unlabelled_validation_faces(copy_set):
     # They are not validated, but belong to the validation split of the run.
     data = copy_set("partly", lambda row, index: replace(row, label=-1) if index == 40 else row)
-    assert read_manifest(data)[40].split == "val"
+    assert to_rows(read_faces(data), FaceRow)[40].split == "val"
     loaded = load(data)
     assert len(loaded.provenance) == len(loaded.train) + len(loaded.val) + 1
 

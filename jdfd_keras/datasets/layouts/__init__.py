@@ -10,7 +10,7 @@ from jdfd_keras.datasets.layouts.celebdf import list_celebdf
 from jdfd_keras.datasets.layouts.dfdc import list_dfdc
 from jdfd_keras.datasets.layouts.faceforensics import list_faceforensics
 from jdfd_keras.datasets.layouts.folder import list_folder, list_uadfv
-from jdfd_keras.datasets.videos import Listing, read_dataset_files
+from jdfd_keras.datasets.videos import Listing, read_dataset_files, sort_videos
 from jdfd_keras.io.console import plural
 from jdfd_keras.io.storage import Store
 from jdfd_keras.options import LAYOUTS, PrepareOptions
@@ -31,40 +31,36 @@ def list_videos(
 
     Raises:
         OSError: If the folder, or a list that the layout requires, does not exist.
-        ValueError: If the layout is unknown; if the folder does not have it (the message names
-            the expected folders); if a list of the dataset is invalid; or if the options select
-            no videos.
+        ValueError: If the folder does not have the layout, a list of the dataset is invalid, or
+            the options select no videos.
 
     Example:
         >>> from jdfd_keras.io.storage import LocalStore
-        >>> listing = list_videos(
-        ...     LocalStore("videos"), PrepareOptions(layout="folder")
-        ... )  # doctest: +SKIP
-        >>> listing.videos[0].video_id  # doctest: +SKIP
-        'videos/fake/anna_bob'
+        >>> list_videos(LocalStore("videos"), PrepareOptions(layout="folder")).videos[0].video_id
+        'videos/fake/person00_person01'
     """
-    if options.layout not in LAYOUTS:
-        raise ValueError(
-            f"Expected one of the layouts {', '.join(LAYOUTS)}; got {options.layout!r}. Arrange "
-            "your own videos in the layout `folder`."
-        )
+    requested = {name.strip() for name in options.manipulations.split(",")} - {""}
     root = read_dataset_files(store, files)
     if options.layout == "faceforensics":
-        listing = list_faceforensics(root, _split_names(options.manipulations))
+        listing = list_faceforensics(root, requested)
     elif options.layout in ("celebdf", "celebdf-v1"):
         listing = list_celebdf(root, version="v1" if options.layout == "celebdf-v1" else "v2")
     elif options.layout == "uadfv":
         listing = list_uadfv(root)
     elif options.layout == "dfdc":
         listing = list_dfdc(root)
-    else:
+    elif options.layout == "folder":
         listing = list_folder(root, options.name)
-    return _select(listing, root.name, options)
+    else:
+        raise ValueError(
+            f"Expected one of the layouts {', '.join(LAYOUTS)}; got {options.layout!r}. Arrange "
+            "your own videos in the layout `folder`."
+        )
+    return _select(listing, root.name, requested, options.compression)
 
 
-def _select(listing: Listing, name: str, options: PrepareOptions) -> Listing:
+def _select(listing: Listing, name: str, requested: set[str], compression: str) -> Listing:
     """Select the requested compression and manipulations, and all real videos."""
-    requested = _split_names(options.manipulations)
     existing = {video.manipulation for video in listing.videos} - {""}
     if requested - existing:
         raise ValueError(
@@ -73,7 +69,7 @@ def _select(listing: Listing, name: str, options: PrepareOptions) -> Listing:
         )
     videos = [
         video
-        for video in listing.videos
+        for video in sort_videos(listing.videos)
         if not (requested and video.manipulation and video.manipulation not in requested)
     ]
     if not videos and listing.excluded:
@@ -83,18 +79,14 @@ def _select(listing: Listing, name: str, options: PrepareOptions) -> Listing:
             "--manipulations DeepFakeDetection."
         )
     compressions = sorted({video.compression for video in videos})
-    videos = [video for video in videos if options.compression in ("all", video.compression)]
+    videos = [video for video in videos if compression in ("all", video.compression)]
     if not videos:
         raise ValueError(
-            f"Expected videos of the compression {options.compression!r} in {name}; got only "
+            f"Expected videos of the compression {compression!r} in {name}; got only "
             f"{', '.join(map(repr, compressions))}. Omit --compression, or download that one."
         )
     missing = listing.missing
-    if options.compression != "all" or requested:  # of the selected folders only
+    if compression != "all" or requested:  # of the selected folders only
         folders = {video.path.rpartition("/")[0] for video in videos}
         missing = [path for path in missing if path.rpartition("/")[0] in folders]
     return dataclasses.replace(listing, videos=videos, missing=missing)
-
-
-def _split_names(manipulations: str) -> set[str]:
-    return {name.strip() for name in manipulations.split(",")} - {""}

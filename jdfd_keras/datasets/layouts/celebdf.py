@@ -12,14 +12,14 @@ Reference:
 
 import re
 
-from jdfd_keras.datasets.videos import DatasetFiles, Listing, Video, layout_error, sort_videos
+from jdfd_keras.datasets.videos import DatasetFiles, Listing, Video, layout_error
 
 TEST_LIST = "List_of_testing_videos.txt"
 MANIPULATION = "Celeb-synthesis"
-NAMES = {
-    "Celeb-real": re.compile(r"(id[0-9]+)_([0-9]+)"),
-    MANIPULATION: re.compile(r"(id[0-9]+)_(id[0-9]+)_([0-9]+)"),
-    "YouTube-real": re.compile(r"([0-9]+)"),
+CLIPS = {
+    "Celeb-real": re.compile(r"Celeb-real/(id[0-9]+)_([0-9]+)\.mp4"),
+    MANIPULATION: re.compile(rf"{MANIPULATION}/(id[0-9]+)_(id[0-9]+)_([0-9]+)\.mp4"),
+    "YouTube-real": re.compile(r"YouTube-real/([0-9]+)\.mp4"),
 }
 
 
@@ -36,35 +36,26 @@ def list_celebdf(root: DatasetFiles, *, version: str) -> Listing:
     Returns:
         The videos; `missing` are the listed test videos that do not exist.
 
-    Raises:
-        OSError: If the test list does not exist.
-        ValueError: If no video is in the expected folders, or the list names an invalid clip.
-
     Example:
-        >>> root = read_dataset_files(LocalStore("Celeb-DF-v2"))  # doctest: +SKIP
-        >>> list_celebdf(root, version="v2").videos[0].split  # doctest: +SKIP
-        'train'
+        >>> from jdfd_keras.io.storage import LocalStore
+        >>> with open(TEST_LIST, "w") as file:
+        ...     _ = file.write("1 Celeb-real/id0_0000.mp4")
+        >>> files = ("Celeb-real/id0_0000.mp4", "Celeb-synthesis/id0_id1_0000.mp4", TEST_LIST)
+        >>> root = DatasetFiles(LocalStore("."), "Celeb-DF-v2", files)
+        >>> listing = list_celebdf(root, version="v2")
+        >>> [(video.label, video.source_ids, video.split) for video in listing.videos]
+        [(0, ('id0_0000',), 'test'), (1, ('id0_0000',), 'train')]
     """
-    clips, unrecognized = {}, []
-    for path in root.media():
-        clip = _parse(path)
-        if clip is None:
-            unrecognized.append(path)
-        else:
-            clips[path] = clip
+    clips = {path: clip for path in root.media() if (clip := _parse(path))}
     if not clips:
-        raise layout_error(root, "Celeb-DF", [f"{folder}/" for folder in NAMES])
+        raise layout_error(root, "Celeb-DF", [f"{folder}/" for folder in CLIPS])
     test = _read_test_list(root)
     videos, subjects = [], {}
     for path, (folder, ids) in clips.items():
         video_id = f"celebdf/{version}/{path.removesuffix('.mp4')}"
-        if folder == "YouTube-real":
-            source = f"youtube{ids[0]}"
-            subjects[video_id] = (source,)
-        else:
-            source = f"{ids[0]}_{ids[-1]}"
-            subjects[video_id] = ids[:-1]
         is_fake = folder == MANIPULATION
+        source = f"youtube{ids[0]}" if folder == "YouTube-real" else f"{ids[0]}_{ids[-1]}"
+        subjects[video_id] = ids[:-1] or (source,)
         videos.append(
             Video(
                 video_id=video_id,
@@ -76,17 +67,16 @@ def list_celebdf(root: DatasetFiles, *, version: str) -> Listing:
                 split="test" if path in test else "train",
             )
         )
-    return Listing(sort_videos(videos), sorted(test - set(clips)), unrecognized, subjects)
+    unrecognized = [path for path in root.media() if path not in clips]
+    return Listing(videos, sorted(test - set(clips)), unrecognized, subjects)
 
 
 def _parse(path: str) -> tuple[str, tuple[str, ...]] | None:
     """Return the folder and the ids in a file name; None if it is not a clip of Celeb-DF."""
-    folder, _, name = path.partition("/")
-    stem, dot, suffix = name.partition(".")
-    if folder not in NAMES or (dot, suffix) != (".", "mp4"):
-        return None
-    match = NAMES[folder].fullmatch(stem)
-    return (folder, match.groups()) if match else None
+    for folder, pattern in CLIPS.items():
+        if match := pattern.fullmatch(path):
+            return folder, match.groups()
+    return None
 
 
 def _read_test_list(root: DatasetFiles) -> set[str]:
@@ -98,15 +88,13 @@ def _read_test_list(root: DatasetFiles) -> set[str]:
             "archive of Celeb-DF, where it is next to the folders of videos."
         )
     test, invalid = set(), []
-    for line in root.read(TEST_LIST).splitlines():
-        if not line.strip():
-            continue
-        label, path = [*line.split(maxsplit=1), ""][:2]
+    for line in filter(None, map(str.strip, root.read(TEST_LIST).splitlines())):
+        label, _, path = line.partition(" ")
         clip = _parse(path.strip())
-        if clip is None or label not in ("0", "1") or (label == "1") == (clip[0] == MANIPULATION):
-            invalid.append(line.strip())
-        else:
+        if clip and label == ("0" if clip[0] == MANIPULATION else "1"):
             test.add(path.strip())
+        else:
+            invalid.append(line)
     if invalid:
         raise ValueError(
             "Expected lines such as `1 YouTube-real/00170.mp4` or `0 Celeb-synthesis/"

@@ -12,19 +12,11 @@ import dataclasses
 import json
 from typing import Any
 
-from jdfd_keras.datasets.videos import (
-    UNLABELLED,
-    DatasetFiles,
-    Listing,
-    Video,
-    layout_error,
-    sort_videos,
-)
+from jdfd_keras.datasets.videos import UNLABELLED, DatasetFiles, Listing, Video, layout_error
 from jdfd_keras.io.console import plural
 
 METADATA = "metadata.json"
-LABELS = {"REAL": 0, "FAKE": 1}
-IS_FAKE = {"0": 0, "1": 1}  # of the test videos, which have no `label`
+LABELS = {"label": {"REAL": 0, "FAKE": 1}, "is_fake": {"0": 0, "1": 1}}  # test videos: the latter
 SPLITS = {"train": "train", "validation": "val", "val": "val", "test": "test"}
 
 
@@ -42,11 +34,13 @@ def list_dfdc(root: DatasetFiles) -> Listing:
         The videos; `missing` are those in the metadata that do not exist, `unrecognized` those
         that no metadata has.
 
-    Raises:
-        ValueError: If no folder has a metadata.json, or one of them is invalid.
-
     Example:
-        >>> list_dfdc(read_dataset_files(LocalStore("dfdc")))  # doctest: +SKIP
+        >>> from jdfd_keras.io.storage import LocalStore
+        >>> with open("metadata.json", "w") as file:
+        ...     _ = file.write('{"a.mp4": {"label": "FAKE", "original": "b.mp4"}}')
+        >>> root = DatasetFiles(LocalStore("."), "dfdc_train_part_0", ("a.mp4", "metadata.json"))
+        >>> [(video.video_id, video.label, video.source_ids) for video in list_dfdc(root).videos]
+        [('dfdc/dfdc_train_part_0/a', 1, ('b',))]
     """
     folders = [
         name.removesuffix(METADATA) for name in root.files if f"/{name}".endswith(f"/{METADATA}")
@@ -55,73 +49,65 @@ def list_dfdc(root: DatasetFiles) -> Listing:
         raise layout_error(
             root, f"DFDC (a {METADATA} next to the videos)", ["dfdc_train_part_0/ ..."]
         )
+    entries = {
+        (folder, name): entry
+        for folder in folders
+        for name, entry in _read_metadata(root, f"{folder}{METADATA}").items()
+    }
     media = set(root.media())
-    videos, missing, listed = [], [], set()
-    for folder in folders:
-        for name, entry in _read_metadata(root, f"{folder}{METADATA}").items():
-            path = f"{folder}{name}"
-            listed.add(path)
-            if path not in media:
-                missing.append(path)
-                continue
-            label = _parse_label(root, path, entry)
-            source = str(entry.get("original") or name)
-            videos.append(
-                Video(
-                    video_id=f"dfdc/{folder or root.name + '/'}{name.rsplit('.', 1)[0]}",
-                    path=path,
-                    label=label,
-                    manipulation="DFDC" if label == 1 else "",
-                    compression="",
-                    source_ids=(source.rsplit(".", 1)[0],),
-                    split=_parse_split(root, path, entry),
-                )
-            )
+    listed = {f"{folder}{name}" for folder, name in entries}
+    videos = [
+        _describe(root, folder, name, entry)
+        for (folder, name), entry in entries.items()
+        if f"{folder}{name}" in media
+    ]
     if not videos:
         raise ValueError(
             "Expected the videos of DFDC next to "
             f"{', '.join(f'{folder}{METADATA}' for folder in folders[:3])} in "
-            f"{root.store.location}; got none of the {plural(len(missing), 'video')} in the "
+            f"{root.store.location}; got none of the {plural(len(listed), 'video')} in the "
             "metadata. Extract the archives there."
         )
     if {video.split for video in videos} == {"train"}:
         videos = [dataclasses.replace(video, split="") for video in videos]
-    return Listing(sort_videos(videos), sorted(missing), sorted(media - listed))
+    return Listing(videos, sorted(listed - media), sorted(media - listed))
 
 
 def _read_metadata(root: DatasetFiles, name: str) -> dict[str, dict[str, Any]]:
+    text = root.read(name)
     try:
-        content = json.loads(root.read(name))
-    except json.JSONDecodeError as error:
+        content = json.loads(text)
+        if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
+            raise ValueError(f"{type(content).__name__} with other values")
+    except ValueError as error:
         raise ValueError(
-            f"Expected JSON in {root.store.location}/{name}; got '{error}'. Download it again."
+            f"Expected a JSON object for each video in {root.store.location}/{name}; got "
+            f"'{error}'. Download it again."
         ) from error
-    if not isinstance(content, dict) or not all(isinstance(v, dict) for v in content.values()):
-        raise ValueError(
-            f"Expected an object for each video in {root.store.location}/{name}; got "
-            f"{type(content).__name__} with other values. Download it again."
-        )
     return content
 
 
-def _parse_label(root: DatasetFiles, path: str, entry: dict[str, Any]) -> int:
-    key, labels = ("is_fake", IS_FAKE) if "is_fake" in entry else ("label", LABELS)
-    label = entry.get(key)
-    if label is None:
-        return UNLABELLED
-    if str(label) not in labels:
-        raise ValueError(
-            f"Expected {key} to be {' or '.join(labels)} for {path} in its {METADATA} in "
-            f"{root.store.location}; got {label!r}. Download it again."
-        )
-    return labels[str(label)]
+def _describe(root: DatasetFiles, folder: str, name: str, entry: dict[str, Any]) -> Video:
+    path = f"{folder}{name}"
 
+    def look_up(key: str, value: Any, meanings: dict[str, Any]) -> Any:
+        if str(value) not in meanings:
+            raise ValueError(
+                f"Expected {key} to be {' or '.join(meanings)} for {path} in its {METADATA} in "
+                f"{root.store.location}; got {value!r}. Download it again."
+            )
+        return meanings[str(value)]
 
-def _parse_split(root: DatasetFiles, path: str, entry: dict[str, Any]) -> str:
-    split = str(entry.get("split", "train")).lower()
-    if split not in SPLITS:
-        raise ValueError(
-            f"Expected a split of {', '.join(SPLITS)} for {path} in its {METADATA} in "
-            f"{root.store.location}; got {entry['split']!r}. Download it again."
-        )
-    return SPLITS[split]
+    key = "is_fake" if "is_fake" in entry else "label"
+    value = entry.get(key)
+    label = UNLABELLED if value is None else look_up(key, value, LABELS[key])
+    source = str(entry.get("original") or name)
+    return Video(
+        video_id=f"dfdc/{folder or root.name + '/'}{name.rsplit('.', 1)[0]}",
+        path=path,
+        label=label,
+        manipulation="DFDC" if label == 1 else "",
+        compression="",
+        source_ids=(source.rsplit(".", 1)[0],),
+        split=look_up("split", str(entry.get("split", "train")).lower(), SPLITS),
+    )

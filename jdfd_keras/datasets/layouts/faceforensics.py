@@ -13,39 +13,33 @@ Reference:
 
 import csv
 import re
+from collections import defaultdict
 from collections.abc import Collection
-from dataclasses import dataclass
 from functools import cache
 from importlib import resources
+from typing import NamedTuple
 
-from jdfd_keras.datasets.videos import DatasetFiles, Listing, Video, layout_error, sort_videos
+from jdfd_keras.datasets.videos import DatasetFiles, Listing, Video, layout_error
 
 YOUTUBE, ACTORS = "youtube", "actors"
 SWAPS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
 ACTOR_SWAPS = "DeepFakeDetection"
 NOT_REQUESTED = "not in --manipulations"
-COMPRESSIONS = ("raw", "c23", "c40")
 VIDEO_PATH = re.compile(
-    rf"(?:original_sequences/({YOUTUBE}|{ACTORS})|manipulated_sequences/"
-    rf"({'|'.join([*SWAPS, ACTOR_SWAPS])}))/({'|'.join(COMPRESSIONS)})/videos/([^/]+)\.mp4"
+    rf"(?P<folder>(?:original_sequences/(?P<real>{YOUTUBE}|{ACTORS})|manipulated_sequences/"
+    rf"(?P<fake>{'|'.join([*SWAPS, ACTOR_SWAPS])}))/(?P<compression>raw|c23|c40)/videos)/"
+    r"(?P<name>[^/]+)\.mp4"
 )
 ONE_ACTOR = re.compile(r"([0-9][0-9])__\w+")
 TWO_ACTORS = re.compile(r"([0-9][0-9])_([0-9][0-9])__\w+")
 
 
-@dataclass(frozen=True)
-class Clip:
-    """One of the thousand real clips.
+class Clip(NamedTuple):
+    """One of the thousand real clips."""
 
-    Attributes:
-        partner: The clip it is swapped with.
-        split: Its official split.
-        source: The first of the clips that were cut from the same video; usually itself.
-    """
-
-    partner: str
-    split: str
-    source: str
+    partner: str  # the clip it is swapped with
+    split: str  # its official split
+    source: str  # the first of the clips that were cut from the same video; usually itself
 
 
 @cache
@@ -56,11 +50,9 @@ def read_clips() -> dict[str, Clip]:
         >>> read_clips()["071"].partner
         '054'
     """
-    text = resources.files(__package__).joinpath("faceforensics.csv").read_text(encoding="utf-8")
-    return {
-        row["clip"]: Clip(row["partner"], row["split"], row["source"])
-        for row in csv.DictReader(text.splitlines())
-    }
+    table = resources.files("jdfd_keras.datasets.layouts").joinpath("faceforensics.csv")
+    _, *rows = csv.reader(table.read_text(encoding="utf-8").splitlines())
+    return {name: Clip(*fields) for name, *fields in rows}
 
 
 def list_faceforensics(root: DatasetFiles, manipulations: Collection[str] = ()) -> Listing:
@@ -80,11 +72,12 @@ def list_faceforensics(root: DatasetFiles, manipulations: Collection[str] = ()) 
         videos of every compression that has fakes; actors' videos have no published list, so none
         of them is missing.
 
-    Raises:
-        ValueError: If no video is in the expected folders.
-
     Example:
-        >>> list_faceforensics(read_dataset_files(LocalStore("FF++")))  # doctest: +SKIP
+        >>> from jdfd_keras.io.storage import LocalStore
+        >>> path = "manipulated_sequences/Deepfakes/c23/videos/000_003.mp4"
+        >>> listing = list_faceforensics(DatasetFiles(LocalStore("."), "FF++", (path,)))
+        >>> listing.videos[0].source_ids, listing.videos[0].split, len(listing.missing)
+        (('000', '003'), 'test', 1999)
     """
     clips = read_clips()
     swaps = {f"{name}_{clip.partner}" for name, clip in clips.items()}
@@ -94,65 +87,54 @@ def list_faceforensics(root: DatasetFiles, manipulations: Collection[str] = ()) 
     if not manipulations or set(manipulations) - {ACTOR_SWAPS}:
         requested |= {YOUTUBE, *SWAPS}
 
-    videos, unrecognized, names_by_folder, excluded = [], [], {}, {}
+    videos, unrecognized, excluded = [], [], {}
+    found = defaultdict(set)  # folder and kind to the names in it
     for path in root.media():
         match = VIDEO_PATH.fullmatch(path)
-        video = match and _describe(path, *match.groups(), expected)
-        if video and (match[1] or match[2]) not in requested:
+        video = _describe(match, expected) if match else None
+        if match is None or video is None:
+            if "/masks/" not in path:  # published beside the videos
+                unrecognized.append(path)
+            continue
+        kind = match["real"] or match["fake"]
+        if kind not in requested:
             excluded[video.video_id] = NOT_REQUESTED
-        elif video:
-            videos.append(video)
-            folder, name = path.rsplit("/", 1)
-            names_by_folder.setdefault((folder, match[1] or match[2]), set()).add(name)
-            if match[2] in SWAPS:
-                real_folder = f"original_sequences/{YOUTUBE}/{match[3]}/videos"
-                names_by_folder.setdefault((real_folder, YOUTUBE), set())
-        elif "/masks/" not in path:  # published beside the videos
-            unrecognized.append(path)
+            continue
+        videos.append(video)
+        found[match["folder"], kind].add(match["name"])
+        if kind in SWAPS:
+            _ = found[f"original_sequences/{YOUTUBE}/{match['compression']}/videos", YOUTUBE]
     if not videos and not excluded:
-        raise layout_error(
-            root,
-            "FaceForensics++",
-            [
-                *(f"original_sequences/{kind}/c23/videos" for kind in (YOUTUBE, ACTORS)),
-                *(f"manipulated_sequences/{kind}/c23/videos" for kind in (*SWAPS, ACTOR_SWAPS)),
-                "(or raw, c40)",
-            ],
-        )
+        folders = [f"original_sequences/{kind}/c23/videos" for kind in (YOUTUBE, ACTORS)]
+        folders += [f"manipulated_sequences/{kind}/c23/videos" for kind in (*SWAPS, ACTOR_SWAPS)]
+        raise layout_error(root, "FaceForensics++", [*folders, "(or raw, c40)"])
     missing = [
         f"{folder}/{name}.mp4"
-        for (folder, kind), names in sorted(names_by_folder.items())
-        for name in sorted(expected.get(kind, ()))
-        if f"{name}.mp4" not in names
+        for (folder, kind), names in sorted(found.items())
+        for name in sorted(expected.get(kind, set()) - names)
     ]
-    return Listing(sort_videos(videos), missing, unrecognized, excluded=excluded)
+    return Listing(videos, missing, unrecognized, excluded=excluded)
 
 
-def _describe(
-    path: str,
-    real: str | None,
-    manipulation: str | None,
-    compression: str,
-    name: str,
-    expected: dict[str, set[str]],
-) -> Video | None:
-    """Return the video at a path; None if the dataset has none of that name."""
-    kind = real or manipulation
+def _describe(match: re.Match[str], expected: dict[str, set[str]]) -> Video | None:
+    """Return the video at a matched path; None if the dataset has none of that name."""
+    real, fake, compression, name = match.group("real", "fake", "compression", "name")
+    kind = real or fake
     if kind in expected:
         if name not in expected[kind]:
             return None
         clips = [read_clips()[clip] for clip in name.split("_")]
         sources, split = tuple(clip.source for clip in clips), clips[0].split
     else:
-        match = (ONE_ACTOR if real else TWO_ACTORS).fullmatch(name)
-        if match is None:
+        actors = (ONE_ACTOR if real else TWO_ACTORS).fullmatch(name)
+        if actors is None:
             return None
-        sources, split = tuple(f"actor{number}" for number in match.groups()), "test"
+        sources, split = tuple(f"actor{number}" for number in actors.groups()), "test"
     return Video(
         video_id=f"ffpp/{kind}/{compression}/{name}",
-        path=path,
+        path=match.string,
         label=int(real is None),
-        manipulation=manipulation or "",
+        manipulation=fake or "",
         compression=compression,
         source_ids=sources,
         split=split,

@@ -25,12 +25,10 @@ from jdfd_keras.datasets.videos import (
     Video,
     has_suffix,
     layout_error,
-    sort_videos,
 )
 from jdfd_keras.io.console import plural
 
 UADFV_PAIRS = 49
-UADFV_NAME = re.compile(r"(?:real/([0-9]{4})|fake/([0-9]{4})_fake)\.mp4")
 LABELS = {name: label for label, name in LABEL_NAMES.items()}
 
 
@@ -52,12 +50,11 @@ def list_folder(root: DatasetFiles, name: str = "") -> Listing:
     Returns:
         The videos; `unrecognized` are those outside these folders.
 
-    Raises:
-        ValueError: If a class has no videos, only some videos have a split, or two files have the
-            same id.
-
     Example:
-        >>> list_folder(read_dataset_files(LocalStore("videos")), "mine")  # doctest: +SKIP
+        >>> from jdfd_keras.io.storage import LocalStore
+        >>> files = ("fake/anna_bob.mp4", "real/anna.mp4", "real/bob.mp4")
+        >>> list_folder(DatasetFiles(LocalStore("."), "mine", files)).videos[0].source_ids
+        ('anna', 'bob')
     """
     entries, unrecognized = [], []
     for path in root.media():
@@ -67,9 +64,7 @@ def list_folder(root: DatasetFiles, name: str = "") -> Listing:
             entries.append((path, segments[1:], split, LABELS[segments[0]]))
         else:
             unrecognized.append(path)
-    _check_classes(root, [label for *_, label in entries])
-    _check_splits(root, [split for *_, split, _ in entries])
-
+    _check_entries(root, entries)
     real_names = {_source_name(segments) for _, segments, _, label in entries if label == 0}
     videos = [
         Video(
@@ -83,7 +78,7 @@ def list_folder(root: DatasetFiles, name: str = "") -> Listing:
         )
         for path, segments, split, label in entries
     ]
-    return Listing(sort_videos(videos), [], unrecognized)
+    return Listing(videos, [], unrecognized)
 
 
 def list_uadfv(root: DatasetFiles) -> Listing:
@@ -95,40 +90,38 @@ def list_uadfv(root: DatasetFiles) -> Listing:
     Returns:
         The videos; `missing` are those of the 49 pairs that do not exist.
 
-    Raises:
-        ValueError: If no video is in the expected folders.
-
     Example:
-        >>> list_uadfv(read_dataset_files(LocalStore("UADFV")))  # doctest: +SKIP
+        >>> from jdfd_keras.io.storage import LocalStore
+        >>> listing = list_uadfv(DatasetFiles(LocalStore("."), "UADFV", ("real/0000.mp4",)))
+        >>> listing.videos[0].source_ids, len(listing.missing)
+        (('0000',), 97)
     """
-    videos, unrecognized = [], []
-    for path in root.media():
-        match = UADFV_NAME.fullmatch(path)
-        number = match and (match[1] or match[2])
-        if number is None or int(number) >= UADFV_PAIRS:
-            unrecognized.append(path)
-            continue
-        is_fake = match[2] is not None
-        videos.append(
-            Video(
-                video_id=f"uadfv/{path.removesuffix('.mp4')}",
-                path=path,
-                label=int(is_fake),
-                manipulation="FakeApp" if is_fake else "",
-                compression="",
-                source_ids=(number,),
-                split="",
-            )
+    numbers = [f"{number:04d}" for number in range(UADFV_PAIRS)]
+    expected = {f"real/{number}.mp4": number for number in numbers}
+    expected |= {f"fake/{number}_fake.mp4": number for number in numbers}
+    media = root.media()
+    videos = [
+        Video(
+            video_id=f"uadfv/{path.removesuffix('.mp4')}",
+            path=path,
+            label=int(path.startswith("fake/")),
+            manipulation="FakeApp" if path.startswith("fake/") else "",
+            compression="",
+            source_ids=(expected[path],),
+            split="",
         )
+        for path in media
+        if path in expected
+    ]
     if not videos:
         raise layout_error(root, "UADFV", ["real/ (0000.mp4)", "fake/ (0000_fake.mp4)"])
-    numbers = [f"{number:04d}" for number in range(UADFV_PAIRS)]
-    expected = {f"real/{n}.mp4" for n in numbers} | {f"fake/{n}_fake.mp4" for n in numbers}
-    missing = sorted(expected - {video.path for video in videos})
-    return Listing(sort_videos(videos), missing, unrecognized)
+    unrecognized = [path for path in media if path not in expected]
+    return Listing(videos, sorted(expected.keys() - set(media)), unrecognized)
 
 
-def _check_classes(root: DatasetFiles, labels: list[int]) -> None:
+def _check_entries(root: DatasetFiles, entries: list[tuple[str, list[str], str, int]]) -> None:
+    """Check that there are videos of both classes, and that all or none have a split."""
+    labels = [label for *_, label in entries]
     if not labels:
         folders = [f"{name}/" for name in CLASSES]
         raise layout_error(
@@ -141,17 +134,13 @@ def _check_classes(root: DatasetFiles, labels: list[int]) -> None:
                 f"in train/real/, train/fake/ and so on; got {plural(len(labels), 'file')} and no "
                 f"{name} one. Add {name} videos ({', '.join(sorted(MEDIA_SUFFIXES))}) to {name}/."
             )
-
-
-def _check_splits(root: DatasetFiles, splits: list[str]) -> None:
-    if all(splits) or not any(splits):
-        return
-    without = splits.count("")
-    raise ValueError(
-        f"Expected all videos of {root.store.location} in train/, val/ and test/, or none; got "
-        f"{len(splits) - without} in them and {without} in real/ and fake/ next to them. Move one "
-        "of both groups to another folder."
-    )
+    num_without = [split for _, _, split, _ in entries].count("")
+    if 0 < num_without < len(entries):
+        raise ValueError(
+            f"Expected all videos of {root.store.location} in train/, val/ and test/, or none; got "
+            f"{len(entries) - num_without} in them and {num_without} in real/ and fake/ next to "
+            "them. Move one of both groups to another folder."
+        )
 
 
 def _source_name(segments: list[str]) -> str:
@@ -161,17 +150,15 @@ def _source_name(segments: list[str]) -> str:
 
 
 def _find_sources(segments: list[str], real_names: set[str]) -> tuple[str, ...]:
-    """Return the real videos named by a file, or else by its folder of frames; itself if none."""
-    stem, name = segments[-1].rsplit(".", 1)[0], _source_name(segments)
-    return _find_names(stem, real_names) or _find_names(name, real_names) or (name,)
-
-
-def _find_names(text: str, real_names: set[str]) -> tuple[str, ...]:
-    """Return the names that occur in a text as whole words."""
-    words = re.split(r"([_\-. ])", text)
-    runs = {
-        "".join(words[start:stop])
-        for start in range(0, len(words), 2)
-        for stop in range(start + 1, len(words) + 1, 2)
-    }
-    return tuple(sorted(runs & real_names))
+    """Return the real videos that a file, or else its folder of frames, names; itself if none."""
+    name = _source_name(segments)
+    for text in (segments[-1].rsplit(".", 1)[0], name):
+        words = re.split(r"([_\-. ])", text)
+        whole_words = {
+            "".join(words[start:stop])
+            for start in range(0, len(words), 2)
+            for stop in range(start + 1, len(words) + 1, 2)
+        }
+        if found := whole_words & real_names:
+            return tuple(sorted(found))
+    return (name,)

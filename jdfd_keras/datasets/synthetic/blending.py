@@ -22,15 +22,19 @@ def inner_face_mask(landmarks: np.ndarray, shape: tuple[int, int], feather: floa
     Args:
         landmarks: float[68, 2], x and y in pixels.
         shape: Height and width of the mask in pixels.
-        feather: Width of the soft edge as a share of the distance between the outer eye
-            corners; 0 for a hard edge.
+        feather: Width of the soft edge as a share of the eye distance; 0 for a hard edge.
 
     Returns:
         float32[height, width], 1 inside the face and 0 outside. The soft edge is inside the
         outline, so pixels outside it are not blended.
 
     Example:
-        >>> mask = inner_face_mask(landmarks, image.shape[:2], feather=0.3)
+        >>> from skimage.data import astronaut
+        >>> from jdfd_keras.datasets.synthetic.clips import vary_portrait
+        >>> (subject,) = vary_portrait(astronaut(), 1, seed=0)
+        >>> mask = inner_face_mask(subject.landmarks, (512, 512), feather=0.3)
+        >>> mask.min(), round(float(mask.max()), 3)
+        (np.float32(0.0), 1.0)
     """
     mask = np.zeros(shape, np.float32)
     hull = cv2.convexHull(np.round(landmarks[INNER_FACE]).astype(np.int32))
@@ -61,7 +65,12 @@ def warp_onto(
         uint8[height, width, 3]; black outside the convex hull of `target`.
 
     Example:
-        >>> warped = warp_onto(source, source_landmarks, frame_landmarks, frame.shape[:2])
+        >>> from skimage.data import astronaut
+        >>> from jdfd_keras.datasets.synthetic.clips import vary_portrait
+        >>> (subject,) = vary_portrait(astronaut(), 1, seed=0)
+        >>> half = subject.landmarks / 2
+        >>> warp_onto(subject.pixels, subject.landmarks, half, (256, 256)).shape
+        (256, 256, 3)
     """
     from scipy.spatial import Delaunay
 
@@ -69,7 +78,7 @@ def warp_onto(
     target, landmarks = target.astype(np.float64), landmarks.astype(np.float64)
     for corners in Delaunay(target).simplices:
         _map_triangle(source_map, target[corners], landmarks[corners])
-    return cv2.remap(image, source_map, None, cv2.INTER_LINEAR)
+    return cv2.remap(image, source_map[..., 0], source_map[..., 1], cv2.INTER_LINEAR)
 
 
 def _map_triangle(source_map: np.ndarray, corners: np.ndarray, origins: np.ndarray) -> None:
@@ -109,7 +118,9 @@ def match_colour(image: np.ndarray, reference: np.ndarray, mask: np.ndarray) -> 
         uint8[h, w, 3], RGB; `image` itself if the mask is empty.
 
     Example:
-        >>> matched = match_colour(face, frame, inner_face_mask(landmarks, frame.shape[:2], 0.3))
+        >>> grey, white = np.full((8, 8, 3), 90, np.uint8), np.full((8, 8, 3), 255, np.uint8)
+        >>> match_colour(grey, white, np.ones((8, 8), np.float32))[0, 0].tolist()
+        [255, 255, 255]
 
     Reference:
         Reinhard et al.: "Color Transfer between Images" (2001).
@@ -147,13 +158,18 @@ def swap_face(
         frame_landmarks: float[68, 2], in pixels.
         source: uint8[h2, w2, 3], RGB, the image with the new face.
         source_landmarks: float[68, 2], in pixels.
-        feather: Width of the soft edge as a share of the distance between the outer eye corners.
+        feather: Width of the soft edge as a share of the eye distance.
 
     Returns:
         uint8[h, w, 3], RGB.
 
     Example:
-        >>> fake = swap_face(frame, frame_landmarks, source, source_landmarks)
+        >>> from skimage.data import astronaut
+        >>> from jdfd_keras.datasets.synthetic.clips import vary_portrait
+        >>> one, other = vary_portrait(astronaut(), 2, seed=0)
+        >>> fake = swap_face(one.pixels, one.landmarks, other.pixels, other.landmarks)
+        >>> bool((fake[0] == one.pixels[0]).all()), bool((fake == one.pixels).all())
+        (True, False)
     """
     shape = frame.shape[:2]
     mask = inner_face_mask(frame_landmarks, shape, feather)
@@ -163,23 +179,24 @@ def swap_face(
     return np.clip(np.round(blended), 0, 255).astype(np.uint8)
 
 
-def rerender_face(
-    image: np.ndarray, landmarks: np.ndarray, size: int
-) -> tuple[np.ndarray, np.ndarray]:
+def rerender_face(image: np.ndarray, landmarks: np.ndarray, size: int) -> np.ndarray:
     """Re-render a face at a low resolution, like a face generator of that output size.
 
     Args:
         image: uint8[h, w, 3].
-        landmarks: float[68, 2], in pixels.
+        landmarks: float[68, 2], in pixels, of the image and of the result.
         size: Distance between the outer eye corners at the low resolution, in pixels.
 
     Returns:
-        The blurred image, uint8[h, w, 3], and its landmarks, float[68, 2].
+        The blurred image, uint8[h, w, 3].
 
     Example:
-        >>> again, landmarks = rerender_face(portrait, landmarks, 14)
+        >>> from skimage.data import astronaut
+        >>> from jdfd_keras.datasets.synthetic.clips import vary_portrait
+        >>> (subject,) = vary_portrait(astronaut(), 1, seed=0)
+        >>> rerender_face(subject.pixels, subject.landmarks, 14).shape
+        (512, 512, 3)
     """
     scale = min(1.0, size / float(np.linalg.norm(landmarks[36] - landmarks[45])))
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
-    blurred = cv2.resize(small, image.shape[1::-1], interpolation=cv2.INTER_CUBIC)
-    return blurred, landmarks
+    return cv2.resize(small, image.shape[1::-1], interpolation=cv2.INTER_CUBIC)

@@ -1,11 +1,11 @@
 """Generator of short synthetic clips, real and fake, from portraits.
 
-Takes photographs; writes MPEG-4 files to `real/` and `fake/`. Real clips show a portrait under
-smooth camera motion, exposure drift and sensor noise. Fake clips are of the same kind, with the
-inner face replaced in every frame. They test the pipeline from end to end; they do not replace a
-deepfake dataset.
+Real clips show a portrait under smooth camera motion, exposure drift and sensor noise. Fake clips
+are of the same kind, with the inner face replaced in every frame. They test the pipeline from end
+to end; they do not replace a deepfake dataset.
 """
 
+import itertools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -29,17 +29,11 @@ SENSOR_NOISE = 8.0  # standard deviation in grey levels
 
 @dataclass(frozen=True)
 class Portrait:
-    """An image of a subject.
+    """An image of a subject."""
 
-    Attributes:
-        name: Name of the subject, used in the names of clips.
-        pixels: uint8[h, w, 3], RGB.
-        landmarks: float32[68, 2], in pixels.
-    """
-
-    name: str
-    pixels: np.ndarray
-    landmarks: np.ndarray
+    name: str  # of the subject, used in the names of clips
+    pixels: np.ndarray  # uint8[h, w, 3], RGB
+    landmarks: np.ndarray  # float32[68, 2], in pixels
 
 
 def read_portraits(directory: str | Path, count: int) -> list[Portrait]:
@@ -55,12 +49,9 @@ def read_portraits(directory: str | Path, count: int) -> list[Portrait]:
     Returns:
         `count` portraits, or fewer if the folder has no more.
 
-    Raises:
-        OSError: If the folder does not exist.
-
     Example:
-        >>> [portrait.name for portrait in read_portraits("photographs", 2)]
-        ['anna', 'bob']
+        >>> [portrait.name for portrait in read_portraits(".", 2)]
+        ['face', 'photograph']
     """
     directory = Path(directory)
     if not directory.is_dir():
@@ -103,15 +94,15 @@ def vary_portrait(pixels: np.ndarray, count: int, seed: int) -> list[Portrait]:
         >>> [subject.name for subject in vary_portrait(astronaut(), 2, seed=0)]
         ['person00', 'person01']
     """
-    sides = [
-        Portrait("", side, _find_face(side))
-        for side in (pixels, np.ascontiguousarray(pixels[:, ::-1]))
-    ]
-    if any(side.landmarks is None for side in sides):
-        raise ValueError(
-            f"Expected a portrait with one face; got an image of {pixels.shape[1]} x "
-            f"{pixels.shape[0]} pixels without one. Use an upright, frontal photograph."
-        )
+    sides = []
+    for side in (pixels, np.ascontiguousarray(pixels[:, ::-1])):
+        landmarks = _find_face(side)
+        if landmarks is None:
+            raise ValueError(
+                f"Expected a portrait with one face; got an image of {pixels.shape[1]} x "
+                f"{pixels.shape[0]} pixels without one. Use an upright, frontal photograph."
+            )
+        sides.append(Portrait("", side, landmarks))
     rng = np.random.default_rng(seed)
     subjects = []
     for index in range(count):
@@ -140,12 +131,11 @@ def make_clips(
     Yields:
         The path of each finished clip.
 
-    Raises:
-        OSError: If a clip cannot be written.
-
     Example:
-        >>> subjects = vary_portrait(astronaut(), 8, seed=0)
-        >>> paths = list(make_clips(subjects, "clips", num_frames=50, seed=0))
+        >>> from skimage.data import astronaut
+        >>> subjects = vary_portrait(astronaut(), 2, seed=0)
+        >>> [path.as_posix() for path in make_clips(subjects, "clips", num_frames=2, seed=0)][:2]
+        ['clips/real/person00.mp4', 'clips/fake/person00_person01.mp4']
     """
     for index, subject in enumerate(subjects):
         partner = subjects[index ^ 1] if (index ^ 1) < len(subjects) else subject
@@ -153,18 +143,13 @@ def make_clips(
         name = f"{subject.name}_{partner.name}" if is_swap else subject.name
         # One generator each, so that a clip does not depend on whether the other one existed.
         real_rng, fake_rng = (np.random.default_rng((seed, index, label)) for label in (0, 1))
-        yield _write_clip(
-            Path(directory, "real", f"{subject.name}.mp4"),
-            render_clip(subject, num_frames, real_rng),
-        )
+        real = Path(directory, "real", f"{subject.name}.mp4")
+        fake = Path(directory, "fake", f"{name}.mp4")
+        yield _write_clip(real, render_clip(subject, num_frames, real_rng))
         face = partner if is_swap else subject
-        source = Portrait(
-            face.name, *rerender_face(face.pixels, face.landmarks, GENERATOR_EYE_DISTANCE)
-        )
-        yield _write_clip(
-            Path(directory, "fake", f"{name}.mp4"),
-            render_clip(subject, num_frames, fake_rng, source),
-        )
+        rendered = rerender_face(face.pixels, face.landmarks, GENERATOR_EYE_DISTANCE)
+        source = Portrait(face.name, rendered, face.landmarks)
+        yield _write_clip(fake, render_clip(subject, num_frames, fake_rng, source))
 
 
 def render_clip(
@@ -182,8 +167,10 @@ def render_clip(
         uint8[CLIP_SIZE, CLIP_SIZE, 3], RGB.
 
     Example:
+        >>> from skimage.data import astronaut
         >>> (subject,) = vary_portrait(astronaut(), 1, seed=0)
-        >>> frames = list(render_clip(subject, 25, np.random.default_rng(0)))
+        >>> next(render_clip(subject, 25, np.random.default_rng(0))).shape
+        (160, 160, 3)
     """
     eyes = subject.landmarks[[36, 45]]
     scale = max(
@@ -198,11 +185,7 @@ def render_clip(
         matrix = cv2.getRotationMatrix2D(centre.tolist(), 5 * turn, scale * (1 + 0.06 * zoom))
         matrix[:, 2] += CLIP_SIZE / 2 - centre + 0.04 * CLIP_SIZE * np.array([x, y])
         frame = cv2.warpAffine(
-            subject.pixels,
-            matrix,
-            (CLIP_SIZE, CLIP_SIZE),
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REFLECT,
+            subject.pixels, matrix, (CLIP_SIZE, CLIP_SIZE), borderMode=cv2.BORDER_REFLECT
         )
         exposed = frame * (1 + 0.12 * light) + rng.normal(0, SENSOR_NOISE, frame.shape)
         frame = np.clip(np.round(exposed), 0, 255).astype(np.uint8)
@@ -218,7 +201,7 @@ def _write_clip(path: Path, frames: Iterator[np.ndarray]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_path(path) as unfinished:  # a hidden file, which no layout lists
         writer = cv2.VideoWriter(
-            str(unfinished), cv2.VideoWriter_fourcc(*"mp4v"), FRAMES_PER_S, (CLIP_SIZE, CLIP_SIZE)
+            str(unfinished), cv2.VideoWriter.fourcc(*"mp4v"), FRAMES_PER_S, (CLIP_SIZE, CLIP_SIZE)
         )
         if not writer.isOpened():
             raise OSError(
@@ -244,16 +227,9 @@ def _change_proportions(landmarks: np.ndarray, rng: np.random.Generator) -> np.n
     """Vary the proportions of a face, and the size and position of its features."""
     centre = landmarks.mean(axis=0)
     moved = (landmarks - centre) * rng.uniform(0.9, 1.1, 2) + centre
-    features = [
-        slice(17, 22),
-        slice(22, 27),
-        slice(27, 36),
-        slice(36, 42),
-        slice(42, 48),
-        slice(48, 68),
-    ]
     eye_distance = np.linalg.norm(landmarks[45] - landmarks[36])
-    for feature in features:
+    starts = (17, 22, 27, 36, 42, 48, 68)  # brows, nose, eyes, mouth
+    for feature in (slice(*pair) for pair in itertools.pairwise(starts)):
         feature_centre = moved[feature].mean(axis=0)
         scale = rng.uniform(0.85, 1.18, 2)
         shift = rng.uniform(-0.04, 0.04, 2) * eye_distance
@@ -276,11 +252,9 @@ def _warp_smoothly(image: np.ndarray, landmarks: np.ndarray, moved: np.ndarray) 
     x, y = np.meshgrid(np.arange(0, width + step, step), np.arange(0, height + step, step))
     coarse = spline(np.stack([x, y], axis=-1).reshape(-1, 2).astype(np.float64))
     coarse = coarse.reshape(*x.shape, 2).astype(np.float32)
-    fine_x, fine_y = np.meshgrid(
-        np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
-    )
-    source_map = cv2.remap(coarse, fine_x / step, fine_y / step, cv2.INTER_LINEAR)
-    return cv2.remap(image, source_map, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
+    fine_y, fine_x = np.indices((height, width), np.float32)
+    x, y = cv2.split(cv2.remap(coarse, fine_x / step, fine_y / step, cv2.INTER_LINEAR))
+    return cv2.remap(image, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT)
 
 
 def _change_tones(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:

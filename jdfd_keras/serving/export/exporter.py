@@ -2,15 +2,15 @@
 
 Takes a Keras model or a run folder; writes `saved_models/<name>/<version>/` with the signatures of
 `graph`, and with them alignment, calibration, warm-up requests, a model card, checksums and, on
-request, TensorFlow Lite files.
+request, files for other runtimes.
 """
 
-import contextlib
 import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -33,16 +33,10 @@ from jdfd_keras.io.files import save_options, write_text_atomically
 from jdfd_keras.io.results import Result
 from jdfd_keras.model.network import digest_weights
 from jdfd_keras.options import FaceOptions
-from jdfd_keras.serving.export.card_sections import (
-    FIGURES,
-    NO_FIGURES,
-    describe_report,
-    describe_run,
-    read_report,
-)
-from jdfd_keras.serving.export.graph import Weights, build_signatures
-from jdfd_keras.serving.export.lite import LiteCost, check_lite, describe_lite, export_all_lite
-from jdfd_keras.serving.export.model_card import list_values, write_model_card
+from jdfd_keras.reporting.model_card import read_report, write_model_card
+from jdfd_keras.reporting.templating import render_template
+from jdfd_keras.serving.export.formats import FormatCost, check_formats, export_formats
+from jdfd_keras.serving.export.graph import build_signatures
 from jdfd_keras.training.run_folder import digest_model, load_run_model
 
 
@@ -55,14 +49,14 @@ class ExportedModel(Result):
         name: The name it is served under.
         version: Its version number.
         digest: SHA-256 of the weights.
-        tflite: Size and loss of accuracy of each TensorFlow Lite file.
+        formats: Size and loss of accuracy of each file for another runtime.
     """
 
     path: Path
     name: str
     version: int
     digest: str
-    tflite: tuple[LiteCost, ...] = ()
+    formats: tuple[FormatCost, ...] = ()
 
 
 def export_detector(
@@ -74,7 +68,7 @@ def export_detector(
     card: dict[str, dict] | None = None,
     report: str | Path | None = None,
     version: int | None = None,
-    tflite: Sequence[str] = (),
+    formats: Sequence[str] = (),
     data: str | Path | None = None,
 ) -> ExportedModel:
     """Export a detector as the next version of a served model.
@@ -94,8 +88,8 @@ def export_detector(
         card: Further sections of the model card: values by name, by title.
         report: Folder of an `evaluate` report of this run; its metrics are put on the card.
         version: An unused number from 1 on; the next free one if not given.
-        tflite: TensorFlow Lite formats to write too, of `lite.KINDS`.
-        data: With `tflite`: a prepared dataset to calibrate and evaluate the formats on.
+        formats: Further formats: `float16` and `int8` for LiteRT (TensorFlow Lite), `onnx`.
+        data: With `formats`: a prepared dataset to calibrate and evaluate them on.
 
     Returns:
         The new version.
@@ -105,33 +99,35 @@ def export_detector(
             model does not run.
         ValueError: If the name is invalid in a URL, the version exists or is below 1, `faces` is
             missing or has another size than the model, the report is of another model, the model
-            returns NaN, or a TensorFlow Lite format cannot be written.
+            returns NaN, or a format cannot be written.
 
     Example:
-        >>> exported = export_detector("run", "saved_models/detector")
-        >>> exported.path
-        PosixPath('saved_models/detector/1')
+        >>> export_detector("run", "new_models/detector").path
+        PosixPath('new_models/detector/1')
     """
     directory = Path(directory)
-    _check_name(directory.name)
-    check_lite(tflite, data)
-    sections = {title: list_values(values) for title, values in (card or {}).items()}
-    if not isinstance(model, keras.Model):
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", directory.name):
+        raise ValueError(
+            "Expected a model name of letters, digits, '.', '_' and '-', since it becomes part "
+            f"of a URL; got {directory.name!r}. Try `detector`."
+        )
+    check_formats(formats, data)
+    run, evaluation = None, None
+    if isinstance(model, keras.Model):
+        detector = model
+        if faces is None or report is not None:
+            raise ValueError(
+                "Expected faces and no report with a keras.Model; got "
+                f"faces={faces}, report={report}. Give the run folder instead of its model."
+            )
+    else:
         run = Path(model)
         trained = load_run_model(run)
-        model, faces = trained.model, faces or trained.faces
+        detector, faces = trained.model, faces or trained.faces
         calibration = calibration or load_calibration(run)
-        figures = {FIGURES: NO_FIGURES}
         if report is not None:
-            figures = describe_report(read_report(Path(report), digest_model(run)))
-        sections = figures | describe_run(run) | sections
-    elif faces is None or report is not None:
-        raise ValueError(
-            "Expected faces and no report with a keras.Model; got "
-            f"faces={faces}, report={report}. Give the run folder instead of its model."
-        )
-    size = model.input.shape[1]
-    has_decoder = "reconstruction" in model.output
+            evaluation = read_report(report, digest_model(run))
+    size, has_decoder = detector.input_shape[1], "reconstruction" in detector.output
     if faces.face_size != size:
         raise ValueError(
             f"Expected faces of the model's size, {size} px; got face_size={faces.face_size}. "
@@ -139,22 +135,30 @@ def export_detector(
         )
     version = _choose_version(directory, version)
     target = directory / str(version)
-    metadata = ModelMetadata(faces, calibration, directory.name, version, digest_weights(model))
+    metadata = ModelMetadata(faces, calibration, directory.name, version, digest_weights(detector))
 
     partial = directory / f"{version}.partial"
     shutil.rmtree(partial, ignore_errors=True)
     try:
-        _write_saved_model(model, partial, metadata)
+        _write_saved_model(detector, partial, metadata)
         write_warmup(partial / WARMUP_FILE, directory.name, size, has_decoder=has_decoder)
         save_options(partial / ALIGNMENT_FILE, faces=faces)
         if calibration is not None:
             save_calibration(partial / CALIBRATION_FILE, calibration)
-        costs = []
-        if tflite:
-            costs = export_all_lite(model, partial / "assets.extra", tflite, calibration, data)
-            sections = sections | describe_lite(costs)
+        costs, extra = [], {}
+        if data is not None:
+            costs = export_formats(detector, partial / "assets.extra", formats, calibration, data)
+            extra["Other formats"] = render_template("formats.md.j2", costs=costs)
         card_file = partial / "assets.extra" / MODEL_CARD
-        write_model_card(card_file, metadata, has_decoder=has_decoder, sections=sections)
+        write_model_card(
+            card_file,
+            metadata,
+            has_decoder=has_decoder,
+            run=run,
+            report=evaluation,
+            card=card,
+            extra=extra,
+        )
         write_checksums(partial)
         _check_runs(partial)
         card_text = card_file.read_text(encoding="utf-8")
@@ -168,7 +172,11 @@ def export_detector(
 
 def _write_saved_model(model: keras.Model, directory: Path, metadata: ModelMetadata) -> None:
     signatures = build_signatures(model, metadata)
-    tf.saved_model.save(Weights(model), str(directory), signatures=signatures)
+    # Not the Keras model, which tracks a copy of each variable: every weight would be stored twice,
+    # and TensorFlow Serving would find neither (keras 19274).
+    root: Any = tf.Module()
+    root.weights = [variable.value for variable in model.variables]
+    tf.saved_model.save(root, str(directory), signatures=signatures)
     updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(directory))
     updater.replace_method_name(signature_key=CLASSIFY, method_name=CLASSIFY_METHOD, tags="serve")
     updater.save()
@@ -189,24 +197,12 @@ def _check_runs(directory: Path) -> None:
                     )
 
 
-def _check_name(name: str) -> None:
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-        raise ValueError(
-            "Expected a model name of letters, digits, '.', '_' and '-', since it becomes part "
-            f"of a URL; got {name!r}. Try `detector`."
-        )
-
-
 def _choose_version(directory: Path, version: int | None) -> int:
-    used = []
-    with contextlib.suppress(FileNotFoundError):
-        used = [int(path.name) for path in directory.iterdir() if path.name.isdecimal()]
-    next_version = max(used, default=0) + 1
-    if version is None:
-        return next_version
-    if version < 1 or version in used:
+    used = sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal())
+    next_version = used[-1] + 1 if used else 1
+    if version is not None and (version < 1 or version in used):
         raise ValueError(
             f"Expected an unused version from 1 on; got {version}, and {directory} has "
-            f"{sorted(used)}. Omit it to use {next_version}."
+            f"{used}. Omit it to use {next_version}."
         )
-    return version
+    return next_version if version is None else version

@@ -10,6 +10,7 @@ Reference:
 
 import functools
 from collections.abc import Callable
+from typing import cast
 
 import keras
 import tensorflow as tf
@@ -33,7 +34,6 @@ PNG, BMP, RIFF, WEBP = b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF", b"WEBP"
 JPEG = b"\xff\xd8\xff"
 # A BMP of fewer bits has a palette, which the decoder ignores (TensorFlow 2.21.0).
 BMP_BITS = (24, 32)
-WEBP_ANIMATED = 0x02
 # JPEG markers. Frame headers, which hold the size, are in this range except for three values.
 FRAMES, NOT_FRAMES = (0xC0, 0xCF), (0xC4, 0xC8, 0xCC)
 WITHOUT_LENGTH = (0x00, 0x01, *range(0xD0, 0xD9))
@@ -97,11 +97,15 @@ def _measure_bmp(header: tf.Tensor) -> tf.Tensor:
 
 
 def _measure_webp(encoded: tf.Tensor, header: tf.Tensor, begins) -> tf.Tensor:
-    lossy = _read_int(header, 26, 2) % 2**14 * (_read_int(header, 28, 2) % 2**14)
+    def bits(number: tf.Tensor, first: int, count: int) -> tf.Tensor:
+        return tf.math.floormod(number // 2**first, 2**count)
+
+    lossy = bits(_read_int(header, 26, 2), 0, 14) * bits(_read_int(header, 28, 2), 0, 14)
     packed = _read_int(header, 21, 4)
-    lossless = (packed % 2**14 + 1) * (packed // 2**14 % 2**14 + 1)
+    lossless = (bits(packed, 0, 14) + 1) * (bits(packed, 14, 14) + 1)
     extended = (_read_int(header, 24, 3) + 1) * (_read_int(header, 27, 3) + 1)
-    extended = tf.where(header[20] // WEBP_ANIMATED % 2 == 0, extended, 0)
+    is_still = bits(header[20], 1, 1) == 0
+    extended = tf.where(is_still, extended, 0)
     pixels = tf.where(begins(b"VP8X", 12), extended, tf.where(begins(b"VP8L", 12), lossless, lossy))
     is_complete = _read_int(header, 4, 4) + 8 <= tf.cast(tf.strings.length(encoded), tf.int64)
     return tf.where(is_complete, pixels, 0)
@@ -172,8 +176,15 @@ def build_signatures(model: keras.Model, metadata: ModelMetadata) -> dict[str, C
 
     Raises:
         ValueError: If the model is not a detector.
+
+    Example:
+        >>> from jdfd_keras.training.run_folder import load_run_model
+        >>> run = load_run_model("run")
+        >>> metadata = ModelMetadata(run.faces, None, "detector", 1, "ab" * 32)
+        >>> list(build_signatures(run.model, metadata))
+        ['serving_default', 'classify', 'faces', 'explain', 'metadata', 'reconstruct']
     """
-    size = model.input.shape[1]
+    size, outputs = model.input_shape[1], cast(dict, model.output)
     cam = make_cam_fn(model)
     face_input = tf.TensorSpec([None, size, size, 3], tf.uint8, name="faces")
 
@@ -206,8 +217,8 @@ def build_signatures(model: keras.Model, metadata: ModelMetadata) -> dict[str, C
         features = tf.io.parse_example(
             inputs, {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
         )
-        fake, _ = score_encoded(features["image/encoded"])
-        classes = tf.tile(tf.constant([CLASSES]), [tf.shape(fake)[0], 1])
+        fake, _ = score_encoded(cast(tf.Tensor, features["image/encoded"]))
+        classes = tf.tile(tf.constant([CLASSES]), tf.stack([tf.shape(fake)[0], 1]))
         return {"classes": classes, "scores": tf.stack([1 - fake, fake], axis=1)}
 
     @graph(input_signature=[face_input])
@@ -225,9 +236,9 @@ def build_signatures(model: keras.Model, metadata: ModelMetadata) -> dict[str, C
         EXPLAIN: explain,
         METADATA: _make_metadata_fn(metadata),
     }
-    if "reconstruction" not in model.output:
+    if "reconstruction" not in outputs:
         return signatures
-    reconstructor = keras.Model(model.input, model.output["reconstruction"])
+    reconstructor = keras.Model(model.input, outputs["reconstruction"])
 
     @graph(input_signature=[face_input])
     def reconstruct(faces):
@@ -239,19 +250,6 @@ def build_signatures(model: keras.Model, metadata: ModelMetadata) -> dict[str, C
     return signatures | {RECONSTRUCT: reconstruct}
 
 
-class Weights(tf.Module):
-    """The variables of a SavedModel, each once.
-
-    Must not contain the Keras model, which tracks a copy of each variable: every weight would be
-    stored twice, and TensorFlow Serving would find neither (keras 19274).
-    """
-
-    def __init__(self, model: keras.Model):
-        """Collect the variables of a model."""
-        super().__init__()
-        self.weights = [variable.value for variable in model.variables]
-
-
 def make_score_fn(model: keras.Model, calibration: Calibration) -> Callable[[tf.Tensor], tf.Tensor]:
     """Return the scoring function of a detector, for use in a graph.
 
@@ -261,6 +259,12 @@ def make_score_fn(model: keras.Model, calibration: Calibration) -> Callable[[tf.
 
     Returns:
         A function from float32[n, S, S, 3], pixel values in [0, 255], to float32[n], P(fake).
+
+    Example:
+        >>> from jdfd_keras.training.run_folder import load_run_model
+        >>> score = make_score_fn(load_run_model("run").model, Calibration())
+        >>> score(tf.zeros([2, 71, 71, 3])).shape
+        TensorShape([2])
     """
     # A model with this output only, so that the decoder is not part of the graph.
     classifier = classifier_branch(model)

@@ -1,39 +1,16 @@
-"""Errors of a request, with their gRPC code and HTTP status.
+"""Errors of a request, with their gRPC code and HTTP status. Imports no TensorFlow."""
 
-A request that cannot be answered raises `CallError` with one of the canonical codes that gRPC and
-TensorFlow share. Only this module maps codes to HTTP statuses. Imports no TensorFlow.
-"""
+from grpc import StatusCode
 
-# In numerical order, as gRPC, TensorFlow and `google.rpc.Code` define them.
-CODES = (
-    "OK",
-    "CANCELLED",
-    "UNKNOWN",
-    "INVALID_ARGUMENT",
-    "DEADLINE_EXCEEDED",
-    "NOT_FOUND",
-    "ALREADY_EXISTS",
-    "PERMISSION_DENIED",
-    "RESOURCE_EXHAUSTED",
-    "FAILED_PRECONDITION",
-    "ABORTED",
-    "OUT_OF_RANGE",
-    "UNIMPLEMENTED",
-    "INTERNAL",
-    "UNAVAILABLE",
-    "DATA_LOSS",
-    "UNAUTHENTICATED",
-)
-HTTP_STATUS = {  # all others: 500
-    "OK": 200,
-    "INVALID_ARGUMENT": 400,
-    "FAILED_PRECONDITION": 400,
-    "OUT_OF_RANGE": 400,
-    "NOT_FOUND": 404,
-    "RESOURCE_EXHAUSTED": 429,
-    "UNIMPLEMENTED": 501,
-    "UNAVAILABLE": 503,
-    "DEADLINE_EXCEEDED": 504,
+HTTP_STATUS = {  # as TensorFlow Serving; all others: 500
+    StatusCode.INVALID_ARGUMENT: 400,
+    StatusCode.FAILED_PRECONDITION: 400,
+    StatusCode.OUT_OF_RANGE: 400,
+    StatusCode.NOT_FOUND: 404,
+    StatusCode.RESOURCE_EXHAUSTED: 429,
+    StatusCode.UNIMPLEMENTED: 501,
+    StatusCode.UNAVAILABLE: 503,
+    StatusCode.DEADLINE_EXCEEDED: 504,
 }
 
 
@@ -41,28 +18,22 @@ class CallError(ValueError):
     """A request that cannot be answered.
 
     Attributes:
-        code: Name of a canonical code; gRPC's status codes have the same names.
+        code: The gRPC code.
         http_status: The corresponding HTTP status.
 
     Example:
-        >>> CallError("Servable not found", "NOT_FOUND").http_status
+        >>> CallError("no such model", StatusCode.NOT_FOUND).http_status
         404
     """
 
-    def __init__(self, message: str, code: str = "INVALID_ARGUMENT", *, http_status: int = 0):
-        """Create an error.
-
-        Args:
-            message: Text for the client.
-            code: One of `CODES`.
-            http_status: A more specific HTTP status than the default of the code.
-        """
+    def __init__(
+        self,
+        message: str,
+        code: StatusCode = StatusCode.INVALID_ARGUMENT,
+        *,
+        http_status: int | None = None,
+    ):
+        """Create an error with a text for the client; `http_status` replaces that of the code."""
         super().__init__(message)
         self.code = code
         self.http_status = http_status or HTTP_STATUS.get(code, 500)
-
-
-def from_tensorflow(error) -> CallError:
-    """Convert the `tf.errors.OpError` of a model that rejected its input to a `CallError`."""
-    message = error.message.removeprefix("Graph execution error:").strip()
-    return CallError(message, CODES[error.error_code])

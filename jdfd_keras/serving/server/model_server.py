@@ -1,22 +1,21 @@
 """A server for exported models with TensorFlow Serving's REST and gRPC interfaces.
 
-Takes the models and the options; serves until it is stopped. For machines without TensorFlow
-Serving and for trials: it has no TLS and no authentication, and by default it listens on
-127.0.0.1 only.
+For machines without TensorFlow Serving and for trials: it has no TLS and no authentication, and by
+default it listens on 127.0.0.1 only.
 """
 
 import asyncio
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from jdfd_keras.options import ServeOptions
 from jdfd_keras.serving.model_config import ModelConfig
 from jdfd_keras.serving.server.grpc_server import GrpcServer
 from jdfd_keras.serving.server.inference_service import InferenceService
-from jdfd_keras.serving.server.prometheus import ServerMetrics
-from jdfd_keras.serving.server.repository import Repository, ServedVersion
+from jdfd_keras.serving.server.repository import Repository
 from jdfd_keras.serving.server.rest_server import RestServer
 
 DRAIN_TIMEOUT_S = 30
@@ -42,22 +41,28 @@ def run_server(
         OSError: If a model cannot be loaded or an address cannot be bound.
 
     Example:
+        >>> def stop(server: ModelServer) -> None:
+        ...     print(server.url.startswith("http://127.0.0.1:"))
+        ...     signal.raise_signal(signal.SIGTERM)
         >>> from jdfd_keras.serving.model_config import configure_directory
-        >>> configs = [configure_directory("saved_models/detector")]
-        >>> run_server(configs, ServeOptions(), lambda server: print(server.url))
-        http://127.0.0.1:8501
+        >>> model = configure_directory("saved_models/detector")
+        >>> run_server([model], ServeOptions(port=0, grpc_port=0), stop)
+        True
     """
     stopped = threading.Event()
 
-    def stop(number: int, _) -> None:
+    def stop(number: int, _: object) -> None:
         signal.signal(number, signal.SIG_DFL)
         stopped.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, stop)
-    with ModelServer(configs, options) as server:
-        on_ready(server)
-        stopped.wait()
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        with ModelServer(configs, options) as server:
+            on_ready(server)
+            stopped.wait()
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class ModelServer:
@@ -72,12 +77,7 @@ class ModelServer:
     """
 
     def __init__(self, configs: Sequence[ModelConfig], options: ServeOptions):
-        """Create a server; nothing is loaded yet.
-
-        Args:
-            configs: The models.
-            options: Addresses and limits.
-        """
+        """Create a server; nothing is loaded yet."""
         self._options = options
         self._repository = Repository(configs)
         self._loop = asyncio.new_event_loop()
@@ -96,51 +96,38 @@ class ModelServer:
             self._repository.start()
             undo.callback(self._repository.close)
             self._thread.start()
-            undo.callback(self._end_thread)
-            undo.callback(lambda: self._wait_for(self._drain()))
-            self._wait_for(self._start())
+            undo.callback(self._thread.join)
+            undo.callback(self._loop.call_soon_threadsafe, self._loop.stop)
+            undo.callback(self._wait_for, self._drain)
+            self._wait_for(self._start)
             self._undo = undo.pop_all()
         return self
 
-    def __exit__(self, *_):
+    def __exit__(self, *_: object) -> None:
         self._undo.close()
-
-    def states(self, name: str) -> list[ServedVersion]:
-        """Return the versions of a model with their states, newest first.
-
-        Raises:
-            CallError: If the model does not exist.
-        """
-        return self._repository.states(name)
 
     async def _start(self) -> None:
         options = self._options
-        self._service = InferenceService(self._repository, ServerMetrics(self._repository), options)
+        self._service = InferenceService(self._repository, options)
         self._rest = RestServer(self._service)
         self._grpc = GrpcServer(self._service)
+        host = LOOPBACK.get(options.host, options.host)
+        host = f"[{host}]" if ":" in host else host
+        port = options.port
         try:
-            port = options.port
-            await self._rest.start(options.host, port)
+            self.url = f"http://{host}:{await self._rest.start(options.host, port)}"
             port = options.grpc_port
-            await self._grpc.start(options.host, port)
+            self.grpc_target = f"{host}:{await self._grpc.start(options.host, port)}"
         except (OSError, OverflowError, RuntimeError) as error:
             raise OSError(
                 f"Expected to listen on {options.host} port {port}; got '{error}'. "
                 "Is another server running there? Try --port 0 and --grpc-port 0 for free ones."
             ) from error
-        host = LOOPBACK.get(options.host, options.host)
-        host = f"[{host}]" if ":" in host else host
-        self.url = f"http://{host}:{self._rest.port}"
-        self.grpc_target = f"{host}:{self._grpc.port}"
 
     async def _drain(self) -> None:
         await self._grpc.set_not_serving()
         await asyncio.gather(self._rest.drain(DRAIN_TIMEOUT_S), self._grpc.drain(DRAIN_TIMEOUT_S))
         await self._service.close()
 
-    def _wait_for(self, coroutine):
-        return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result()
-
-    def _end_thread(self) -> None:
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
+    def _wait_for(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        asyncio.run_coroutine_threadsafe(function(), self._loop).result()

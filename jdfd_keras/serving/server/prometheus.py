@@ -4,101 +4,67 @@ A metric that TensorFlow Serving has too keeps its name, labels and unit, so tha
 works for both. Label values are bounded: names of served models, never text sent by a client.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
 
 from jdfd_keras.serving.server.repository import STATES, Repository
 
-PREFIX = ":tensorflow:serving:"
-# prometheus_client appends this to the name of a counter; TensorFlow Serving does not.
-TOTAL = "_total"
+REQUESTS = ":tensorflow:serving:request_count"
+LATENCY = ":tensorflow:serving:request_latency"
 MICROSECONDS = [10 * 1.8**power for power in range(33)]  # TensorFlow Serving's buckets
 BATCH_ROWS = [2**power for power in range(11)]
-UNKNOWN_MODEL = ""
 
 
-class ServerMetrics:
-    """The metrics of one server.
-
-    Attributes:
-        queue_length: Requests waiting for a model.
-        batch_rows: Rows of each batch.
-        in_flight: Requests being processed.
-        body_bytes: Memory held by request bodies, in bytes.
-    """
+class ServerMetrics(Collector):
+    """The metrics of one server."""
 
     def __init__(self, repository: Repository):
-        """Create all metrics at 0.
-
-        Args:
-            repository: The models to report.
-        """
-        self._models = repository.configs.keys()
+        """Create all metrics at 0, for the models of a repository."""
+        self._repository = repository
         self._registry = registry = CollectorRegistry()
         self._requests = Counter(
-            f"{PREFIX}request_count",
+            REQUESTS,
             "Requests by status; an empty model name means any model that is not served.",
             ["model_name", "status"],
             registry=registry,
         )
         self._latency = Histogram(
-            f"{PREFIX}request_latency",
+            LATENCY,
             "Latency of successful requests in microseconds, from the complete request on.",
             ["model_name", "API", "entrypoint"],
             buckets=MICROSECONDS,
             registry=registry,
         )
-        self.queue_length = Gauge(
-            "jdfd_keras_queue_length", "Requests waiting for a model.", registry=registry
-        )
-        self.in_flight = Gauge(
-            "jdfd_keras_in_flight", "Requests being processed.", registry=registry
-        )
-        self.body_bytes = Gauge(
-            "jdfd_keras_body_bytes", "Bytes held by request bodies.", registry=registry
-        )
+
+        def add_gauge(name: str, text: str) -> Gauge:
+            return Gauge(f"jdfd_keras_{name}", text, registry=registry)
+
+        self.queue_length = add_gauge("queue_length", "Requests waiting for a model.")
+        self.in_flight = add_gauge("in_flight", "Requests being processed.")
+        self.body_bytes = add_gauge("body_bytes", "Bytes held by request bodies.")
         self.batch_rows = Histogram(
-            "jdfd_keras_batch_rows",
-            "Rows of each batch.",
-            buckets=BATCH_ROWS,
-            registry=registry,
+            "jdfd_keras_batch_rows", "Rows of each batch.", buckets=BATCH_ROWS, registry=registry
         )
-        registry.register(_ModelStates(repository))
+        registry.register(self)
 
     def count(self, model: str, api: str, entrypoint: str, status: str, seconds: float) -> None:
-        """Count one request.
-
-        Args:
-            model: The requested model, as the client wrote it.
-            api: `Predict`, `Classify` and so on.
-            entrypoint: `REST` or `GRPC`.
-            status: Name of the canonical code.
-            seconds: Duration.
-        """
-        model = model if model in self._models else UNKNOWN_MODEL
+        """Count one request over `REST` or `GRPC`, for a model as the client named it."""
+        model = model if model in self._repository.configs else ""
         self._requests.labels(model, status).inc()
         if status == "OK":
             self._latency.labels(model, api, entrypoint).observe(seconds * 1e6)
 
     def expose(self) -> bytes:
         """Return all metrics in Prometheus' text format."""
+        # prometheus_client appends _total to the name of a counter; TensorFlow Serving does not.
         text = generate_latest(self._registry)
-        name = f"{PREFIX}request_count"
-        return text.replace(f"{name}{TOTAL}".encode(), name.encode())
-
-
-class _ModelStates:
-    """Reports the current state of every version at each scrape."""
-
-    def __init__(self, repository: Repository):
-        self._repository = repository
-
-    def describe(self) -> Iterable[GaugeMetricFamily]:
-        return []
+        return text.replace(f"{REQUESTS}_total".encode(), REQUESTS.encode())
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
+        """Read the state of every version; the registry calls this at each scrape."""
         family = GaugeMetricFamily(
             "jdfd_keras_model_state",
             "1 for the current state of a version, 0 for the others.",

@@ -1,6 +1,5 @@
 """TensorFlow Serving's REST interface: routes, and the HTTP server.
 
-Takes an `InferenceService` and an address; reads requests within the limits and sends responses.
 It has no TLS and no authentication: on a network, put a proxy before it.
 """
 
@@ -12,18 +11,17 @@ import logging
 import re
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
-import numpy as np
 from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
+from grpc import StatusCode
 
 from jdfd_keras.inference.saved_model import serialize_example
-from jdfd_keras.serving.server import inference_service as inference
 from jdfd_keras.serving.server import rest_codec
 from jdfd_keras.serving.server.call_errors import CallError
-from jdfd_keras.serving.server.inference_service import InferenceService
+from jdfd_keras.serving.server.inference_service import Call, InferenceService
 from jdfd_keras.serving.server.repository import MAX_VERSION, ServedVersion
 
 ROUTE = re.compile(
@@ -43,73 +41,35 @@ IDLE_TIMEOUT_S = 60  # also for request headers that never end
 LINGER_TIMEOUT_S = 5
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 MIN_ZIPPED_BYTES = 1024
-NOT_FOUND = b"<HTML><HEAD>\n<TITLE>404 Not Found</TITLE>\n</HEAD><BODY>\n<H1>Not Found</H1>\n"
-
-
-def _is_server_error(record: logging.LogRecord) -> bool:
-    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
-
 
 LOGGER = logging.getLogger(__name__)
 # Invalid HTTP is answered 400; a traceback for each request could fill the disk.
-LOGGER.addFilter(_is_server_error)
+LOGGER.addFilter(
+    lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+)
 
 
-@dataclass(frozen=True)
-class Route:
-    """A parsed path.
-
-    Attributes:
-        api: The API, named as in gRPC.
-        name: The model.
-        version: The requested version, or None.
-        label: The requested version label, or None.
-    """
-
-    api: str
-    name: str
-    version: int | None
-    label: str | None
-
-
-def parse_route(method: str, path: str) -> Route:
-    """Parse a path.
-
-    Args:
-        method: `GET`, `POST` and so on.
-        path: The raw path with its query, neither decoded nor normalized.
-
-    Returns:
-        The route.
-
-    Raises:
-        CallError: If the path is not part of the interface.
-
-    Example:
-        >>> parse_route("POST", "/v1/models/detector/labels/stable:predict")
-        Route(api='Predict', name='detector', version=None, label='stable')
-    """
+def _parse_route(method: str, path: str) -> tuple[str, str, int | None, str | None]:
+    """Return the API, the model, and the version or label of a raw, not normalized path."""
     match = ROUTE.fullmatch(path)
-    verb = match["verb"] if match else None
-    if not match or method != ("POST" if (verb or "").startswith(":") else "GET"):
-        if method == "GET" and path == "/v1/models":
-            raise CallError("Missing model name in request.")
-        raise CallError(f"Malformed request: {method} {path}")
-    version = match["version"] and int(match["version"])
-    if version and version > MAX_VERSION:
-        raise CallError(f"Failed to convert version: {version} to numeric.")
-    return Route(APIS[verb], match["name"], version, match["label"])
+    version = int(match["version"]) if match and match["version"] else None
+    if (
+        not match
+        or method != ("POST" if (match["verb"] or "").startswith(":") else "GET")
+        or (version or 0) > MAX_VERSION
+    ):
+        raise CallError(
+            "Expected a request such as GET /v1/models/NAME or POST /v1/models/NAME:predict; got "
+            f"{method} {path[:200]}."
+        )
+    return APIS[match["verb"]], match["name"], version, match["label"]
 
 
 class RestServer:
     """The HTTP server and its connections."""
 
     def __init__(self, service: InferenceService):
-        """Create a server that does not listen yet.
-
-        Args:
-            service: The models and limits.
-        """
+        """Create a server that does not listen yet."""
         self._service = service
         self._in_flight = 0
         self._idle = asyncio.Event()
@@ -127,29 +87,15 @@ class RestServer:
             ),
             shutdown_timeout=1.0,
         )
-        self.port = 0
 
-    async def start(self, host: str, port: int) -> None:
-        """Listen.
-
-        Args:
-            host: The address.
-            port: The port; 0 chooses a free one. The attribute `port` holds the actual one.
-
-        Raises:
-            OSError: If the address cannot be bound.
-        """
+    async def start(self, host: str, port: int) -> int:
+        """Listen; return the port, a free one for 0."""
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port, backlog=1024)
-        await site.start()
-        self.port = self._runner.addresses[0][1]
+        await web.TCPSite(self._runner, host, port, backlog=1024).start()
+        return self._runner.addresses[0][1]
 
     async def drain(self, timeout_s: float) -> None:
-        """Accept no new connections, complete requests in flight, and close.
-
-        Args:
-            timeout_s: Longest time to wait for requests in flight, in seconds.
-        """
+        """Accept no new connections, complete requests in flight up to a timeout, and close."""
         self._is_draining = True
         for site in self._runner.sites:
             await site.stop()
@@ -164,7 +110,7 @@ class RestServer:
             text = await self._service.run_in_thread(self._service.metrics.expose)
             return _make_response(200, text, "text/plain")
         if not path.startswith("/v1/"):
-            return _make_response(404, NOT_FOUND, "text/html")
+            return _make_response(404, b"Not Found", "text/plain")
         if request.method == "OPTIONS":
             # As TensorFlow Serving; no header allows a web page to read responses.
             status = 200 if "Origin" in request.headers else 400
@@ -184,127 +130,75 @@ class RestServer:
     async def _respond(self, request: web.BaseRequest, path: str) -> web.Response:
         service = self._service
         try:
-            with service.reserve_memory() as reserve:
-                with service.count_rejections("REST"):
-                    body = await self._read_body(request, reserve)
-                    route = parse_route(request.method, path)
-                async with service.track_request(route.name, route.api, "REST"):
-                    if request.headers.get("Content-Encoding", "").lower() == "gzip":
-                        body = await service.run_in_thread(_unzip, body, service.max_body_bytes)
-                        reserve(len(body))
-                    make_document = await _dispatch(service, route, body)
-                    del body
-                    zips = _accepts_gzip(request.headers.get("Accept-Encoding", ""))
-                    text, is_zipped = await service.run_in_thread(_write, make_document, zips)
+            async with service.handle("REST") as call:
+                body = await self._read_body(request, call)
+                api, name, version, label = _parse_route(request.method, path)
+                call.begin(name, api)
+                if request.headers.get("Content-Encoding", "").lower() == "gzip":
+                    body = await service.run_in_thread(_unzip, body, service.max_body_bytes)
+                    call.reserve(len(body))
+                if api == "GetModelStatus":  # ignores a label, even one that does not exist
+                    make_document = partial(service.repository.describe, name, version)
+                else:
+                    with service.repository.use(name, version, label) as served:
+                        make_document = await _dispatch(service, served, api, body)
+                del body
+                text = await service.run_in_thread(lambda: _encode(make_document()))
+                headers = {}
+                if len(text) >= MIN_ZIPPED_BYTES and _accepts_gzip(request):
+                    text = await service.run_in_thread(gzip.compress, text, 1)
+                    headers["Content-Encoding"] = "gzip"
+                return _make_response(200, text, "application/json", headers)
         except CallError as error:
             text = _encode({"error": str(error)})
-            response = _make_response(error.http_status, text, "application/json")
-            if error.code == "UNAVAILABLE":
-                response.headers["Retry-After"] = "1"
-            return response
-        response = _make_response(200, text, "application/json")
-        if is_zipped:
-            response.headers["Content-Encoding"] = "gzip"
-        return response
+            headers = {"Retry-After": "1"} if error.code is StatusCode.UNAVAILABLE else {}
+            return _make_response(error.http_status, text, "application/json", headers)
 
-    async def _read_body(self, request: web.BaseRequest, reserve: Callable[[int], None]) -> bytes:
+    async def _read_body(self, request: web.BaseRequest, call: Call) -> bytes:
         limit = self._service.max_body_bytes
-        if (request.content_length or 0) > limit:
-            raise _too_large(request.content_length, limit)
+        _check_size(request.content_length or 0, limit)
         if request.headers.get("Expect", "").lower() == "100-continue":
-            await request.writer.write(CONTINUE)
-            request.writer.output_size = 0  # else aiohttp assumes that a response was sent
+            writer: Any = request.writer
+            await writer.write(CONTINUE)
+            writer.output_size = 0  # else aiohttp assumes that a response was sent
         body = bytearray()
         try:
-            async with asyncio.timeout(self._service.timeout_s):
-                async for chunk in request.content.iter_any():
-                    if len(body) + len(chunk) > limit:
-                        raise _too_large(len(body) + len(chunk), limit)
-                    reserve(len(chunk))
-                    body += chunk
-        except TimeoutError:
-            raise CallError(
-                f"The body was not received within {self._service.timeout_s:.3g} seconds",
-                "DEADLINE_EXCEEDED",
-                http_status=408,
-            ) from None
+            async for chunk in request.content.iter_any():
+                _check_size(len(body) + len(chunk), limit)
+                call.reserve(len(chunk))
+                body += chunk
         except web.RequestPayloadError as error:
-            raise CallError(f"The body cannot be read: {error}") from None
+            raise CallError(f"Expected a body that can be read; got '{error}'.") from None
         return bytes(body)
 
 
-async def _dispatch(service: InferenceService, route: Route, body: bytes) -> Callable[[], dict]:
+async def _dispatch(
+    service: InferenceService, served: ServedVersion, api: str, body: bytes
+) -> Callable[[], dict[str, Any]]:
     """Process a request; return a function that creates the response document, in a thread."""
-    if route.api == "GetModelStatus":  # ignores a label, even one that does not exist
-        return partial(_status_document, service.repository.states(route.name, route.version))
-    with service.repository.use(route.name, route.version, route.label) as served:
-        if route.api == "GetModelMetadata":
-            return partial(
-                _metadata_document, served.name, served.version, served.engine.describe()
-            )
-        if route.api == "Predict":
-            request, inputs = await service.run_in_thread(_read_predict, served, body)
-            outputs = await service.run(served, request.signature_name, inputs)
-            return partial(rest_codec.encode_outputs, outputs, request.is_row)
-        method = inference.CLASSIFY if route.api == "Classify" else inference.REGRESS
-        limit = service.max_body_bytes
-        name, inputs = await service.run_in_thread(_read_examples, served, body, method, limit)
+    if api == "GetModelMetadata":
+        spec = {"name": served.name, "signature_name": "", "version": str(served.version)}
+        signatures = {"signature_def": {"signature_def": served.engine.describe()}}
+        return lambda: {"model_spec": spec, "metadata": signatures}
+    if api == "Predict":
+        decode = partial(rest_codec.decode_predict, body, served.find_signature)
+        name, is_row, inputs = await service.run_in_thread(decode)
         outputs = await service.run(served, name, inputs)
-        read = inference.read_classes if route.api == "Classify" else inference.read_values
-        return lambda: {"results": read(outputs)}
+        return lambda: rest_codec.encode_outputs(outputs, is_row=is_row)
+    name, examples = await service.run_in_thread(rest_codec.parse_examples, body)
+    rows = await service.run_examples(served, name, api, map(serialize_example, examples))
+    return lambda: {"results": rows}
 
 
-def _status_document(states: list[ServedVersion]) -> dict:
-    return {
-        "model_version_status": [
-            {
-                "version": str(served.version),
-                "state": served.state,
-                "status": {"error_code": served.error_code, "error_message": served.error},
-            }
-            for served in states
-        ]
-    }
-
-
-def _metadata_document(name: str, version: int, signatures: dict) -> dict:
-    return {
-        "model_spec": {"name": name, "signature_name": "", "version": str(version)},
-        "metadata": {"signature_def": {"signature_def": signatures}},
-    }
-
-
-def _read_predict(
-    served: ServedVersion, body: bytes
-) -> tuple[rest_codec.PredictRequest, dict[str, np.ndarray]]:
-    request = rest_codec.parse_predict(body)
-    signature = inference.find_signature(served, request.signature_name)
-    return request, rest_codec.decode_inputs(request, signature)
-
-
-def _read_examples(
-    served: ServedVersion, body: bytes, method: str, limit: int
-) -> tuple[str, dict[str, np.ndarray]]:
-    name, features = rest_codec.parse_examples(body)
-    inference.check_signature(name, served.engine.signatures.get(name), method)
-    serialized = (serialize_example(feature) for feature in features)
-    return name, {inference.INPUT: inference.stack_examples(serialized, limit)}
-
-
-def _make_response(status: int, body: bytes, content_type: str) -> web.Response:
-    headers = {"Content-Type": content_type, "Server": "jdfd-keras"}
+def _make_response(
+    status: int, body: bytes, content_type: str, headers: dict[str, str] | None = None
+) -> web.Response:
+    headers = {"Content-Type": content_type, "Server": "jdfd-keras", **(headers or {})}
     return web.Response(status=status, body=body, headers=headers)
 
 
-def _encode(document: dict) -> bytes:
+def _encode(document: dict[str, Any]) -> bytes:
     return json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace")
-
-
-def _write(make_document: Callable[[], dict], zips: bool) -> tuple[bytes, bool]:
-    text = _encode(make_document())
-    if zips and len(text) >= MIN_ZIPPED_BYTES:
-        return gzip.compress(text, compresslevel=1), True
-    return text, False
 
 
 def _unzip(body: bytes, max_bytes: int) -> bytes:
@@ -312,25 +206,24 @@ def _unzip(body: bytes, max_bytes: int) -> bytes:
     try:
         text = decompressor.decompress(body, max_bytes + 1)
     except zlib.error as error:
-        raise CallError(f"JSON Parse error: the body is not gzip: {error}") from None
-    if len(text) > max_bytes:
-        raise _too_large(f"more than {max_bytes} unpacked", max_bytes)
+        raise CallError(f"Expected a gzip body; got '{error}'.") from None
+    _check_size(len(text), max_bytes)
     if not decompressor.eof:
-        raise CallError("JSON Parse error: the gzip body is truncated")
+        raise CallError("Expected a complete gzip body; got a part of one.")
     return text
 
 
-def _too_large(size, limit: int) -> CallError:
-    return CallError(
-        f"Request body of {size} bytes is above the limit of {limit}. Send fewer faces at once.",
-        "RESOURCE_EXHAUSTED",
-        http_status=413,
-    )
+def _check_size(size: int, limit: int) -> None:
+    if size > limit:
+        raise CallError(
+            f"Expected a request body of at most {limit} bytes; got {size} or more. Send fewer "
+            "faces at once.",
+            StatusCode.RESOURCE_EXHAUSTED,
+            http_status=413,
+        )
 
 
-def _accepts_gzip(header: str) -> bool:
-    for item in header.lower().split(","):
-        name, _, quality = item.partition(";")
-        if name.strip() == "gzip":
-            return quality.replace(" ", "") not in ("q=0", "q=0.0", "q=0.00", "q=0.000")
-    return False
+def _accepts_gzip(request: web.BaseRequest) -> bool:
+    header = request.headers.get("Accept-Encoding", "").lower().replace(" ", "")
+    accepted = (item.partition(";") for item in header.split(","))
+    return any(name == "gzip" and not re.fullmatch(r"q=0(\.0*)?", q) for name, _, q in accepted)

@@ -1,6 +1,15 @@
-"""Shared fixture of the tests of layouts: a dataset of empty files."""
+"""Shared fixtures of the tests of layouts: a dataset of empty files, facts of published splits."""
+
+import json
+from pathlib import Path
 
 import pytest
+
+
+@pytest.fixture(scope="session")
+def published():
+    """Facts of the published lists, which are not part of the project."""
+    return json.loads((Path(__file__).parents[2] / "data/published_splits.json").read_text("utf-8"))
 
 
 @pytest.fixture

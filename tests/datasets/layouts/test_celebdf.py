@@ -1,6 +1,5 @@
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
@@ -8,7 +7,6 @@ from jdfd_keras.datasets.layouts import list_videos
 from jdfd_keras.io.storage import LocalStore
 from jdfd_keras.options import PrepareOptions
 
-PUBLISHED = Path(__file__).parents[3].parent / "shared/splits/celebdf_v2_List_of_testing_videos.txt"
 TEST_LIST = "List_of_testing_videos.txt"
 
 # Three test fakes of the real clips id0_0000 and id1_0003, of which only the second is listed.
@@ -117,21 +115,37 @@ def test_a_test_fake_shares_its_source_with_the_training_clip_it_was_made_from(a
     assert uncovered(listed(archive())) == [("id0_0000",), ("id0_0000",)]
 
 
-@pytest.mark.skipif(not PUBLISHED.is_file(), reason="the published list does not exist")
-def test_the_published_list_has_518_videos_and_234_fakes_of_unlisted_real_clips(folder):
-    text = PUBLISHED.read_text()
-    paths = {line.split()[1] for line in text.splitlines()}
-    below = {
-        re.sub(r"Celeb-synthesis/(id\d+)_id\d+_(\d+)", r"Celeb-real/\1_\2", path) for path in paths
-    }
-    found = listed(folder(*sorted(paths | below), texts={TEST_LIST: text}))
+def test_a_list_of_the_published_size_has_234_fakes_of_unlisted_real_clips(folder, published):
+    facts = published["celebdf_v2"]
+    num_unlisted, num_listed = facts["unlisted_clips_with_fakes"], facts["listed_clips_with_fakes"]
+    num_fakes, num_uncovered = facts["videos"]["Celeb-synthesis"], facts["fakes_of_unlisted_clips"]
+    # Clips 0 to 163 are not in the list, but fakes made from them are.
+    fakes = [f"Celeb-synthesis/id{n % num_unlisted}_id{900 + n}_0000" for n in range(num_uncovered)]
+    for n in range(num_fakes - num_uncovered):
+        fakes.append(f"Celeb-synthesis/id{500 + n % num_listed}_id{2000 + n}_0000")
+    reals = [f"Celeb-real/id{500 + n}_0000" for n in range(facts["videos"]["Celeb-real"])]
+    reals += [f"YouTube-real/{n:05d}" for n in range(facts["videos"]["YouTube-real"])]
+    lines = [f"{facts['label_of_real']} {name}.mp4" for name in reals]
+    lines += [f"{1 - facts['label_of_real']} {name}.mp4" for name in fakes]
+    paths = {f"{name}.mp4" for name in (*reals, *fakes)}
+    unlisted = {f"Celeb-real/id{n}_0000.mp4" for n in range(num_unlisted)}
+    found = listed(folder(*sorted(paths | unlisted), texts={TEST_LIST: "\n".join(lines)}))
     tested = [video for video in found.videos if video.split == "test"]
     assert {video.path for video in tested} == paths
-    assert len(paths) == 518
     assert Counter(video.label for video in tested) == {0: 178, 1: 340}
     assert len(uncovered(found)) == 234
     assert len(set(uncovered(found))) == 164
     assert (found.missing, found.unrecognized) == ([], [])
+
+
+def test_lines_of_the_published_list_are_read(folder, published):
+    lines = published["celebdf_v2"]["some_lines"]
+    paths = [line.split()[1] for line in lines]
+    found = listed(folder(*paths, texts={TEST_LIST: "\n".join(lines)}))
+    assert {video.path: 1 - video.label for video in found.videos} == {
+        path: int(line[0]) for path, line in zip(paths, lines, strict=True)
+    }
+    assert {video.split for video in found.videos} == {"test"}
 
 
 def test_listed_videos_that_do_not_exist_are_missing(archive):
@@ -153,18 +167,11 @@ def test_the_list_may_have_a_byte_order_mark_empty_lines_and_windows_line_ends(a
     [
         "1 Celeb-fake/id0_0000.mp4",
         "0 Celeb-Synthesis/id0_id1_0000.mp4",
-        "1 id0_0000.mp4",
         "1 Celeb-real/id0_id1_0000.mp4",
-        "0 Celeb-synthesis/id0_0000.mp4",
-        "1 YouTube-real/id0_0000.mp4",
         "1 YouTube-real/00170.avi",
-        "1 YouTube-real/00170",
         "0 YouTube-real/00170.mp4",
-        "0 Celeb-real/id0_0000.mp4",
         "1 Celeb-synthesis/id0_id1_0000.mp4",
         "2 YouTube-real/00170.mp4",
-        "2 Celeb-synthesis/id0_id1_0000.mp4",
-        "-1 Celeb-synthesis/id0_id1_0000.mp4",
         "YouTube-real/00170.mp4",
         "<!DOCTYPE html>",
     ],

@@ -126,7 +126,7 @@ def test_videos_without_metadata_are_unrecognized(parts):
 def test_metadata_that_is_not_json_raises_an_error(folder):
     root = folder(f"{PART}/a.mp4", texts={f"{PART}/metadata.json": '{"a.mp4": '})
     with pytest.raises(
-        ValueError, match=re.escape(f"Expected JSON in {root}/{PART}/metadata.json")
+        ValueError, match=re.escape(f"object for each video in {root}/{PART}/metadata.json")
     ):
         listed(root)
 
@@ -164,7 +164,7 @@ def test_test_videos_have_is_fake_instead_of_a_label(parts):
 
 def test_an_invalid_split_raises_an_error(parts):
     root = parts({PART: {"a.mp4": {"label": "REAL", "split": "tset"}}})
-    with pytest.raises(ValueError, match="split of train.*a.mp4.*got 'tset'"):
+    with pytest.raises(ValueError, match="split to be train.*a.mp4.*got 'tset'"):
         listed(root)
 
 

@@ -1,8 +1,7 @@
+import hashlib
 import io
-import json
 import shutil
 from collections import Counter, defaultdict
-from pathlib import Path
 
 import pytest
 
@@ -11,22 +10,7 @@ from jdfd_keras.datasets.layouts.faceforensics import ACTOR_SWAPS, read_clips
 from jdfd_keras.io.storage import LocalStore
 from jdfd_keras.options import PrepareOptions
 
-PUBLISHED = Path(__file__).parents[3].parent / "shared" / "splits"
 SWAPS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
-
-# The first pairs of the three published lists.
-PAIRS = {
-    "train": ["071 054", "087 081", "881 856", "187 234", "645 688"],
-    "val": ["720 672", "939 115", "284 263", "402 453", "820 818"],
-    "test": ["953 974", "012 026", "078 955", "623 630", "919 015"],
-}
-# All clips that were cut from the same video as another (published list of sources).
-OF_ONE_SOURCE = """
-331 332, 524 525, 566 567, 605 606, 614 615, 618 619, 639 640, 685 686 687, 755 756, 766 767,
-769 770, 787 788, 837 838, 875 876, 883 884, 937 938, 942 943, 954 955, 967 968, 973 974, 982 983,
-993 994
-"""
-OF_TWO_SPLITS = {"605 606", "639 640", "755 756", "837 838", "875 876", "954 955", "982 983"}
 
 
 class Memory:
@@ -56,64 +40,49 @@ def fakes(manipulation, compression="c23"):
     return [f"{folder}/{clip}_{of.partner}.mp4" for clip, of in read_clips().items()]
 
 
-def shared_groups():
-    return [group.split() for group in OF_ONE_SOURCE.replace("\n", " ").split(",")]
+@pytest.fixture
+def facts(published):
+    return published["faceforensics"]
 
 
-def test_the_table_pairs_every_clip_with_a_clip_of_the_same_split():
+def test_the_table_equals_the_published_lists(facts):
+    """By the digest of the rows that were made of the published lists."""
+    rows = [f"{name} {of.partner} {of.split} {of.source}\n" for name, of in read_clips().items()]
+    assert hashlib.sha256("".join(sorted(rows)).encode()).hexdigest() == facts["sha256_of_rows"]
+
+
+def test_the_table_pairs_every_clip_with_a_clip_of_the_same_split(facts):
     clips = read_clips()
     assert sorted(clips) == [f"{number:03d}" for number in range(1000)]
     for name, clip in clips.items():
         partner = clips[clip.partner]
         assert (partner.partner, partner.split) == (name, clip.split)
         assert clip.partner != name
-    assert Counter(clip.split for clip in clips.values()) == {"train": 720, "val": 140, "test": 140}
+    assert Counter(clip.split for clip in clips.values()) == facts["clips"]
 
 
-@pytest.mark.parametrize("split", PAIRS)
-def test_the_table_has_the_first_pairs_of_the_published_lists(split):
+def test_the_table_has_the_first_pairs_of_the_published_lists(facts):
     clips = read_clips()
-    for pair in PAIRS[split]:
-        one, other = pair.split()
-        assert (clips[one].partner, clips[one].split) == (other, split)
-        assert (clips[other].partner, clips[other].split) == (one, split)
+    for split, pairs in facts["first_pairs"].items():
+        for one, other in map(str.split, pairs):
+            assert (clips[one].partner, clips[one].split) == (other, split)
 
 
-def test_the_table_has_977_sources_named_after_their_first_clips():
+def test_the_table_has_977_sources_named_after_their_first_clips(facts):
     expected = {f"{number:03d}": f"{number:03d}" for number in range(1000)}
-    for group in shared_groups():
+    for group in map(str.split, facts["of_one_source"]):
         expected |= dict.fromkeys(group, group[0])
     assert {name: clip.source for name, clip in read_clips().items()} == expected
     assert len(set(expected.values())) == 977
 
 
-def test_seven_pairs_of_clips_share_a_source_across_splits():
+def test_seven_pairs_of_clips_share_a_source_across_splits(facts):
     clips = read_clips()
-    found = {
-        " ".join(group)
-        for group in shared_groups()
-        if len({clips[name].split for name in group}) > 1
-    }
-    assert found == OF_TWO_SPLITS
-
-
-@pytest.mark.skipif(not PUBLISHED.is_dir(), reason="the published lists do not exist")
-def test_the_table_equals_the_published_lists():
-    expected = {}
-    videos = {
-        clip: video.rsplit(" ", 1)[0]
-        for clip, video in json.loads((PUBLISHED / "ffpp_conversion_dict.json").read_text()).items()
-    }
-    first = {}
-    for clip in sorted(videos):
-        first.setdefault(videos[clip], clip)
-    for split in ("train", "val", "test"):
-        for one, other in json.loads((PUBLISHED / f"ffpp_{split}.json").read_text()):
-            expected[one] = (other, split, first[videos[one]])
-            expected[other] = (one, split, first[videos[other]])
-    assert len(expected) == 1000
-    found = {name: (clip.partner, clip.split, clip.source) for name, clip in read_clips().items()}
-    assert found == expected
+    assert facts["of_two_splits"] == [
+        group
+        for group in facts["of_one_source"]
+        if len({clips[name].split for name in group.split()}) > 1
+    ]
 
 
 @pytest.mark.parametrize(
@@ -207,11 +176,12 @@ def test_a_fake_has_the_sources_and_the_split_of_both_its_clips():
             assert video.split == one.split == other.split
 
 
-def test_clips_cut_from_one_video_share_a_source_in_the_listing():
+def test_clips_cut_from_one_video_share_a_source_in_the_listing(facts):
     by_source = defaultdict(list)
     for video in listed(Memory(reals())).videos:
         by_source[video.source_ids].append(video.path[-7:-4])
-    assert sorted(group for group in by_source.values() if len(group) > 1) == shared_groups()
+    shared = sorted(" ".join(group) for group in by_source.values() if len(group) > 1)
+    assert shared == facts["of_one_source"]
     assert len(by_source) == 977
 
 

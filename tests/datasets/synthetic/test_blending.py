@@ -166,9 +166,8 @@ def test_the_face_of_a_swap_is_the_source_at_the_position_in_the_frame(head, lan
 
 
 def test_a_rerendered_face_is_blurred_and_not_shifted(head, landmarks):
-    again, moved = rerender_face(head, landmarks, 16)
+    again = rerender_face(head, landmarks, 16)
     assert again.shape == head.shape
-    np.testing.assert_array_equal(moved, landmarks)
     assert cv2.Laplacian(again, cv2.CV_64F).var() < cv2.Laplacian(head, cv2.CV_64F).var() / 10
     blurred = cv2.GaussianBlur(head, (0, 0), 3).astype(np.float32)
     shift, _ = cv2.phaseCorrelate(blurred.mean(axis=2), again.mean(axis=2).astype(np.float32))
@@ -176,5 +175,5 @@ def test_a_rerendered_face_is_blurred_and_not_shifted(head, landmarks):
 
 
 def test_a_face_smaller_than_the_rendering_is_unchanged(head, landmarks):
-    again, _ = rerender_face(head, landmarks, 500)
+    again = rerender_face(head, landmarks, 500)
     np.testing.assert_array_equal(again, head)

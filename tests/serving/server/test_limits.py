@@ -123,8 +123,8 @@ def test_a_slow_model_fails_only_its_own_requests(small_model, start_server, mak
     # Without a deadline of the client, the timeout of the server applies.
     call = make_stub(server).Predict.future(make_request())
     status, document, _ = post(server)
-    assert (status, document) == (504, {"error": "No answer within 0.2 seconds"})
-    assert refusal(call) == (CODE.DEADLINE_EXCEEDED, "No answer within 0.2 seconds")
+    assert status == 504 and "within 0.2 seconds" in document["error"]
+    assert refusal(call) == (CODE.DEADLINE_EXCEEDED, document["error"])
     wait_for(server, queue_length=0, in_flight=0)
     assert gate.runs == 1  # the other request timed out in the queue
     gate.open()
@@ -140,7 +140,7 @@ def test_requests_beyond_the_queue_limit_are_told_to_retry(
         wait_for(server, queue_length=2, in_flight=3)
         status, document, retry_after = post(server, b'{"instances": [1]}')
         assert (status, retry_after) == (503, "1")
-        assert document["error"].startswith("2 requests are waiting already")
+        assert "2 waiting requests" in document["error"]
         code, details = refusal(make_stub(server).Predict.future(make_request([1.0])))
         assert (code, details) == (CODE.UNAVAILABLE, document["error"])
         gate.open()
@@ -171,7 +171,7 @@ def test_requests_beyond_the_memory_limit_are_told_to_retry(small_model, start_s
     wait_for(server, body_bytes=8 * (mebibyte - 1))
     status, document, retry_after = post(server)
     assert (status, retry_after) == (503, "1")
-    assert document["error"] == "Too many large requests at once. Try again later."
+    assert "8 times the largest size" in document["error"]
     code, details = refusal(make_stub(server).Predict.future(make_request()))
     assert (code, details) == (CODE.UNAVAILABLE, document["error"])
     for connection in unfinished:

@@ -118,24 +118,25 @@ def test_metadata_lists_the_signatures(model_url):
 @pytest.mark.parametrize(
     ("path", "body", "status", "message"),
     [
-        (":predict", b"instances = [1]", 400, "JSON Parse error"),
-        (":predict", b"", 400, "The document is empty"),
-        (":predict", {"instances": [1]}, 400, "is not of expected type: string"),
-        (":predict", {"instances": [1], "signature_name": "z"}, 400, '"z" not found'),
-        (":predict", {"signature_name": "faces", "instances": [[1]]}, 400, "expected shape"),
-        (":classify", {"examples": [{}]}, 400, "No classification inputs"),
-        (":classify", {"examples": [{}], "signature_name": "z"}, 400, "No signature was found"),
+        (":predict", b"instances = [1]", 400, "JSON"),
+        (":predict", b"", 400, "JSON"),
+        (":predict", {"instances": [1]}, 400, "string"),
+        (":predict", {"instances": [1], "signature_name": "z"}, 400, "'z'"),
+        (":predict", {"signature_name": "faces", "instances": [[1]]}, 400, "(None, 71, 71, 3)"),
+        (":predict", {"signature_name": "faces", "inputs": [[[[256, 0, 0]]]]}, 400, "256"),
+        (":classify", {"examples": [{}]}, 400, "'image_bytes'"),
+        (":classify", {"examples": [{}], "signature_name": "z"}, 400, "'z'"),
         (":classify", {"examples": [{}], "signature_name": "classify"}, 400, "image/encoded"),
-        (":regress", {"examples": [{}]}, 400, "No regression inputs"),
-        (":guess", {}, 400, "Malformed request: POST /v1/models/tiny:guess"),
-        ("/labels/nope:predict", {}, 400, "Unrecognized servable version label: nope"),
-        ("/labels/next:predict", {}, 404, "Servable not found for request: Specific(tiny, 2)"),
-        ("/versions/x:predict", {}, 400, "Malformed request"),
-        (f"/versions/{2**64}:predict", {}, 400, "Failed to convert version"),
-        ("/versions/9:predict", {}, 404, "Servable not found for request: Specific(tiny, 9)"),
-        ("2:predict", {}, 404, "Servable not found for request: Latest(tiny2)"),
-        ("/../../etc/passwd:predict", {}, 400, "Malformed request"),
-        ("/%2e%2e/passwd:predict", {}, 400, "Malformed request"),
+        (":regress", {"examples": [{}], "signature_name": "classify"}, 400, "Regress"),
+        (":guess", {}, 400, "POST /v1/models/tiny:guess"),
+        ("/labels/nope:predict", {}, 400, "'stable']; got nope"),
+        ("/labels/next:predict", {}, 404, "version 2"),
+        ("/versions/x:predict", {}, 400, "/versions/x"),
+        (f"/versions/{2**64}:predict", {}, 400, str(2**64)),
+        ("/versions/9:predict", {}, 404, "version 9"),
+        ("2:predict", {}, 404, "tiny2"),
+        ("/../../etc/passwd:predict", {}, 400, "/../../etc/passwd"),
+        ("/%2e%2e/passwd:predict", {}, 400, "/%2e%2e/passwd"),
     ],
 )
 def test_an_invalid_request_gets_an_error_with_its_cause(model_url, path, body, status, message):
@@ -156,7 +157,7 @@ def test_a_label_selects_a_version(model_url, encoded_faces, expected_scores):
 def test_a_body_above_the_limit_is_answered_413(model_url, headers):
     status, answer = post(f"{model_url}:predict", b"[" * (2 * 2**20), headers)
     assert status == 413
-    assert "above the limit of 1048576" in answer["error"]
+    assert "at most 1048576 bytes" in answer["error"]
 
 
 def connect(model_url):
@@ -193,10 +194,10 @@ def test_a_gzip_body_is_decompressed_within_the_limit(model_url, encoded_faces, 
     assert (status, answer) == (200, {"predictions": rows(expected_scores[:1])})
     for invalid in (b"no gzip", gzip.compress(body)[:-20]):
         status, answer = post(f"{model_url}:predict", invalid, headers)
-        assert (status, answer["error"][:16]) == (400, "JSON Parse error")
+        assert status == 400 and "gzip" in answer["error"]
     status, answer = post(f"{model_url}:predict", gzip.compress(b"[" * 2**26), headers)
     assert status == 413
-    assert "above the limit of 1048576" in answer["error"]
+    assert "at most 1048576 bytes" in answer["error"]
 
 
 @pytest.mark.parametrize(
@@ -251,7 +252,7 @@ def test_metrics_count_rejected_requests_and_grpc_status_requests(model_url, grp
     assert post(f"{model_url}:predict", b"[" * (2 * 2**20))[0] == 413
     assert post(f"{model_url}:guess", b"")[0] == 400
     with grpc.insecure_channel(grpc_target) as channel:
-        with pytest.raises(grpc.RpcError, match="cannot be read"):
+        with pytest.raises(grpc.RpcError, match="protobuf message"):
             predict = channel.unary_unary("/tensorflow.serving.PredictionService/Predict")
             predict(b"\xff", timeout=20)
         status = channel.unary_unary("/tensorflow.serving.ModelService/GetModelStatus")
@@ -298,13 +299,13 @@ def test_a_port_in_use_is_an_error_in_three_parts(server, small_model):
     rest = int(server.url.rsplit(":", 1)[1])
     rpc = int(server.grpc_target.rsplit(":", 1)[1])
     for port, grpc_port, used in ((rest, 0, rest), (0, rpc, rpc)):
-        message = f"Expected to listen on 127.0.0.1 port {used}; got .* Try"
+        message = f"127.0.0.1 port {used}; got .*--port 0"
         with pytest.raises(OSError, match=message):
             ModelServer(configs, ServeOptions(port=port, grpc_port=grpc_port)).__enter__()
 
 
 def test_a_wrong_model_path_is_an_error_in_three_parts(tmp_path):
-    with pytest.raises(OSError, match="Expected .* got nothing at that path.* Create one with"):
+    with pytest.raises(OSError, match="nothing at that path"):
         run_server([ModelConfig("none", tmp_path / "none")], ServeOptions(), print)
 
 

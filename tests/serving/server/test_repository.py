@@ -3,6 +3,7 @@ import shutil
 import threading
 import time
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -68,7 +69,7 @@ def test_a_new_version_replaces_the_old_one(open_repository, directory, adders):
     repository.poll()
     assert added(repository) == 2
     assert states(repository) == {2: "AVAILABLE", 1: "END"}
-    with pytest.raises(CallError, match=r"Servable not found for request: Specific\(m, 1\)"):
+    with pytest.raises(CallError, match="got m, version 1"):
         added(repository, version=1)
 
 
@@ -82,7 +83,7 @@ def test_the_old_version_stays_loaded_while_in_use(open_repository, directory, a
         assert old.engine.run("serving_default", {"x": np.zeros(1, np.float32)})["y"] == [1]
     repository.poll()
     assert states(repository)[1] == "END"
-    assert old.engine is None
+    assert old.loaded is None
 
 
 def break_weights(folder):
@@ -201,7 +202,7 @@ def warm_up_with_an_unknown_dtype(folder):
 def test_any_damage_raises_oserror(adders, tmp_path, damage):
     shutil.copytree(adders[2], tmp_path / "2")
     damage(tmp_path / "2")
-    with pytest.raises(OSError, match="(?s)^Expected .*2.* to .*; got '.+'. Export"):
+    with pytest.raises(OSError, match="(?s)2.* to .*; got '.+'"):
         load_engine(tmp_path / "2")
 
 
@@ -247,11 +248,11 @@ def test_labels_and_numbers_select_a_version(open_repository, directory, adders)
     repository = open_repository(versions=(1, 2), labels={"stable": 1, "canary": 2, "next": 3})
     assert added(repository) == added(repository, label="canary") == 2
     assert added(repository, label="stable") == added(repository, version=1) == 1
-    with pytest.raises(CallError, match="Unrecognized servable version label: nope"):
+    with pytest.raises(CallError, match=r"one of \['canary', 'next', 'stable'\]; got nope"):
         added(repository, label="nope")
-    with pytest.raises(CallError, match=r"Specific\(m, 3\)") as caught:
+    with pytest.raises(CallError, match="got m, version 3") as caught:
         added(repository, label="next")
-    assert caught.value.code == "NOT_FOUND"
+    assert caught.value.code is grpc.StatusCode.NOT_FOUND
 
 
 def test_folders_other_than_versions_are_ignored(open_repository, directory, adders):
@@ -264,11 +265,11 @@ def test_folders_other_than_versions_are_ignored(open_repository, directory, add
 
 def test_start_reports_why_a_model_cannot_be_served(directory, tmp_path):
     break_graph(directory / "1")
-    with pytest.raises(OSError, match="Expected a version of model m in .*got version 1: Expected"):
+    with pytest.raises(OSError, match="model m in .*got version 1: "):
         Repository([ModelConfig("m", directory)]).start()
-    with pytest.raises(OSError, match="got nothing at that path.*Create one with"):
+    with pytest.raises(OSError, match="nothing at that path"):
         Repository([ModelConfig("m", tmp_path / "none")]).start()
-    with pytest.raises(OSError, match="none of the configured versions"):
+    with pytest.raises(OSError, match="none of the configured"):
         Repository([ModelConfig("m", directory, versions=(7,))]).start()
 
 
@@ -300,5 +301,5 @@ def test_an_export_of_another_format_version_is_not_served(exported, tmp_path):
     (version / "SHA256SUMS").unlink()
     path = version / "assets.extra" / "alignment.json"
     path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
-    with pytest.raises(OSError, match="format_version 1 in .*alignment.json; got 2.*with this one"):
+    with pytest.raises(ValueError, match="format_version 1 in .*alignment.json; got 2"):
         load_engine(version)

@@ -1,10 +1,13 @@
 import json
+import re
 import subprocess
 import sys
 import time
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from jdfd_keras.client.signatures import Signature, TensorInfo
 from jdfd_keras.serving.server import rest_codec
@@ -18,7 +21,9 @@ def signature(**dtypes):
 
 def decode(body, **dtypes):
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return rest_codec.decode_inputs(rest_codec.parse_predict(text), signature(**dtypes))
+    name, _, inputs = rest_codec.decode_predict(text, lambda name: signature(**dtypes))
+    assert name == "serving_default"
+    return inputs
 
 
 def test_row_and_column_format_give_the_same_array():
@@ -42,20 +47,37 @@ def test_several_inputs_are_read_by_name():
         assert inputs["b"].tolist() == [True, False]
 
 
+INTEGERS = ("int8", "uint8", "int16", "int32", "uint32", "int64", "uint64")
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.sampled_from(INTEGERS), st.lists(st.integers(-(2**64), 2**65), min_size=1))
+def test_integers_are_read_exactly_or_refused(dtype, values):
+    limits = np.iinfo(dtype)
+    if limits.min <= min(values) and max(values) <= limits.max:
+        array = decode({"inputs": values}, x=dtype)["x"]
+        assert (array.dtype, array.tolist()) == (dtype, values)
+    else:
+        with pytest.raises(CallError, match=dtype):
+            decode({"inputs": values}, x=dtype)
+
+
 @pytest.mark.parametrize(
-    ("dtype", "values", "expected"),
-    [
-        ("uint8", [0, 255, 300, -1], np.array([0, 255, 44, 255], np.uint8)),
-        ("int8", [127, 128], np.array([127, -128], np.int8)),
-        ("uint32", [2**32 - 1], np.array([2**32 - 1], np.uint32)),
-        ("int64", [2**53 + 1, -1], np.array([2**53 + 1, -1], np.int64)),
-        ("uint64", [2**64 - 1], np.array([2**64 - 1], np.uint64)),
-        ("float", [1e300, 1], np.array([np.inf, 1], np.float32)),
-        ("double", [1e300, 1], np.array([1e300, 1], np.float64)),
-    ],
+    ("dtype", "values"), [("uint8", [0, 256]), ("uint8", [-1]), ("int8", [128])]
 )
-def test_numbers_get_the_dtype_of_the_input(dtype, values, expected):
-    array = decode({"inputs": values}, x=dtype)["x"]
+def test_a_wrong_pixel_does_not_become_a_valid_one(dtype, values):
+    wrong = next(value for value in values if value)
+    for body in ({"inputs": values}, {"instances": values}, {"instances": [{"x": wrong}]}):
+        with pytest.raises(CallError, match=f"{dtype} as the input 'x'; got .*{wrong}") as caught:
+            decode(body, x=dtype)
+        assert caught.value.http_status == 400
+
+
+@pytest.mark.parametrize(
+    ("dtype", "expected"), [("float", np.float32([np.inf, 1])), ("double", np.array([1e300, 1]))]
+)
+def test_large_floats_are_rounded_to_the_dtype_of_the_input(dtype, expected):
+    array = decode({"inputs": [1e300, 1]}, x=dtype)["x"]
     np.testing.assert_array_equal(array, expected)
     assert array.dtype == expected.dtype
 
@@ -69,59 +91,54 @@ def test_bytes_are_read_from_base64_or_text():
 
 
 @pytest.mark.parametrize(
-    ("body", "message"),
+    "body",
     [
-        (b"", "The document is empty"),
-        (b"instances = [1]", "JSON Parse error"),
-        (b'{"instances": [1,]}', "JSON Parse error"),
-        ('{"instances": [1]}'.encode("utf-16"), "JSON Parse error"),
-        (b"[" * 100_000, "nested too deeply"),
-        (b'{"inputs": ' + b"[" * 500 + b"]" * 500 + b"}", "500 deep; at most 32"),
-        (b'{"instances": [' + b"9" * 400 + b"]}", "too big"),
-        (b"[1]", "expected an object"),
-        ({}, "Missing 'inputs' or 'instances' key"),
-        ({"instances": [1], "inputs": [1]}, "both"),
-        ({"instances": []}, "not empty"),
-        ({"instances": 1}, "must be a list"),
-        ({"instances": [1], "signature_name": 5}, "'signature_name' must be a string"),
-        ({"instances": ["x"]}, 'element: 0 of .* "x" Type: String is not of expected type: float'),
-        ({"instances": [1, True]}, "element: 1 of .* true Type: True is not"),
-        ({"instances": [1, None]}, "null Type: Null is not"),
-        ({"instances": [[1, 2], [3]]}, "element: 1 .* Expecting tensor size: 2 but got: 1"),
-        ({"instances": [[1, 2], [[3, 4]]]}, r"Expecting shape \[2\] but got: \[1,2\]"),
-        ({"instances": [{"z": 1}]}, "element: 0 key: z .* does not have named input"),
-        ({"instances": [{"x": 1}, 2]}, "Expecting object but got list at item 1"),
-        ({"instances": [{"x": 1}, {}]}, "element: 1 .* keys must be equal to: x"),
-        ({"inputs": {"z": [1]}}, "Missing named input: x"),
-        ({"inputs": [[1, 2], [3]]}, "unexpected size: 1 at level: 1 expected size: 2"),
-        ({"inputs": [[1], 2]}, "level: 1 where a list was expected"),
-        ({"inputs": [1, [2]]}, "level: 1 where a value was expected"),
-        ({"inputs": [{"b64": "aGVsbG8="}]}, "Type: Object is not of expected type: float"),
+        b"",
+        b"instances = [1]",
+        b'{"instances": [1,]}',
+        '{"instances": [1]}'.encode("utf-16"),
+        b"[" * 100_000,
+        b'{"inputs": ' + b"[" * 500 + b"]" * 500 + b"}",
+        b'{"instances": [' + b"9" * 400 + b"]}",
+        b"[1]",
+        {},
+        {"instances": [1], "inputs": [1]},
+        {"instances": []},
+        {"instances": 1},
+        {"instances": [1], "signature_name": 5},
+        {"instances": [1, None]},
+        {"instances": [{"x": 1}, 2]},
+        {"instances": [{"x": 1}, {}]},
+        {"inputs": {"z": [1]}},
+        {"inputs": "x"},
+        {"inputs": [[1], 2]},
+        {"inputs": [1, [2]]},
+        {"inputs": [{"b64": "aGVsbG8="}]},
     ],
+    ids=lambda body: repr(body)[:40],
 )
-def test_an_invalid_body_is_answered_400(body, message):
-    with pytest.raises(CallError, match=message) as caught:
+def test_an_invalid_body_is_answered_400(body):
+    with pytest.raises(CallError, match="^Expected .*; got") as caught:
         decode(body, x="float")
     assert caught.value.http_status == 400
 
 
 @pytest.mark.parametrize(
-    ("values", "dtype", "message", "status"),
+    ("values", "dtype", "status"),
     [
-        ([1], "bool", "1 Type: Number is not of expected type: bool", 400),
-        ([1], "string", "1 Type: Number is not of expected type: string", 400),
-        ([1.5], "int32", "1.5 Type: Number is not of expected type: int32", 400),
-        ([2**31], "int32", "is not of expected type: int32", 400),
-        ([-1], "uint64", "is not of expected type: uint64", 400),
-        ([{"b64": "-_-_"}], "string", "Unable to base64 decode", 400),
-        ([{"b64": 1}], "string", "Type: Object is not", 400),
-        ([{"b64": "aGVsbG8=", "z": 1}], "string", "Type: Object is not", 400),
-        ([1.0], "half", "Conversion of JSON Value: 1.0 to type: half", 501),
-        ([1], "uint16", "Conversion of JSON Value: 1 to type: uint16", 501),
+        ([1], "bool", 400),
+        ([1], "string", 400),
+        ([1.5], "int32", 400),
+        ([True], "float", 400),
+        ([{"b64": "-_-_"}], "string", 400),
+        ([{"b64": 1}], "string", 400),
+        ([{"b64": "aGVsbG8=", "z": 1}], "string", 400),
+        ([1.0], "half", 501),
+        ([1], "uint16", 501),
     ],
 )
-def test_a_value_of_another_type_is_rejected(values, dtype, message, status):
-    with pytest.raises(CallError, match=message) as caught:
+def test_a_value_of_another_type_is_rejected(values, dtype, status):
+    with pytest.raises(CallError) as caught:
         decode({"inputs": values}, x=dtype)
     assert caught.value.http_status == status
 
@@ -146,15 +163,9 @@ def test_several_outputs_have_names_in_row_and_column_format():
     }
 
 
-@pytest.mark.parametrize(
-    ("outputs", "message"),
-    [
-        ({"s": np.array(3.0)}, "no rows"),
-        ({"a": np.zeros(1), "b": np.zeros(2)}, "unequal batch sizes"),
-    ],
-)
-def test_outputs_of_unequal_length_need_the_column_format(outputs, message):
-    with pytest.raises(CallError, match=message):
+@pytest.mark.parametrize("outputs", [{"s": np.array(3.0)}, {"a": np.zeros(1), "b": np.zeros(2)}])
+def test_outputs_of_unequal_length_need_the_column_format(outputs):
+    with pytest.raises(CallError, match="'inputs'"):
         rest_codec.encode_outputs(outputs, is_row=True)
     assert "outputs" in rest_codec.encode_outputs(outputs, is_row=False)
 
@@ -185,30 +196,34 @@ def test_examples_inherit_the_context_and_may_override_it():
 
 
 @pytest.mark.parametrize(
-    ("body", "message"),
+    "body",
     [
-        ({}, "'examples' must be a list"),
-        ({"examples": []}, "not empty"),
-        ({"examples": [1]}, "Example must be JSON object but got JSON Number"),
-        ({"context": [1]}, "Example must be JSON object but got JSON Array"),
-        ({"examples": [{"x": [1, 1.0]}]}, "Unexpected element type in feature: x .* int64"),
-        ({"examples": [{"x": [{"test": 1}]}]}, "unexpected JSON type: Object"),
-        ({"examples": [{"x": [True]}]}, "unexpected JSON type: True"),
-        ({"examples": [{"x": 2**63}]}, "Only int64_t is supported"),
+        {},
+        {"examples": []},
+        {"examples": [1]},
+        {"context": [1]},
+        {"examples": [{"x": [1, 1.0]}]},
+        {"examples": [{"x": [{"test": 1}]}]},
+        {"examples": [{"x": [True]}]},
+        {"examples": [{"x": 2**63}]},
     ],
 )
-def test_invalid_examples_are_rejected(body, message):
-    with pytest.raises(CallError, match=message):
+def test_invalid_examples_are_rejected(body):
+    with pytest.raises(CallError, match="^Expected .*example|feature|text"):
         rest_codec.parse_examples(json.dumps(body).encode())
 
 
-def test_the_invalid_row_is_named():
-    rows = [[1, 2]] * 5 + [[1, "x"]]
-    with pytest.raises(CallError, match='element: 5 of .* "x" Type: String is not'):
+@pytest.mark.parametrize(
+    ("rows", "index"),
+    [
+        ([[1, 2]] * 5 + [[1, "x"]], "[5, 1]"),
+        ([[1, 2]] * 3 + [[1, 2, 3]], "[3]"),
+        ([{"x": 1}, {"z": 1}], "instance 1"),
+    ],
+)
+def test_the_invalid_row_is_named(rows, index):
+    with pytest.raises(CallError, match=re.escape(index)):
         decode({"instances": rows}, x="float")
-    rows = [{"a": 1, "b": [True]}] * 3 + [{"a": 1, "b": [True, False]}]
-    with pytest.raises(CallError, match="element: 3 .* Expecting tensor size: 1 but got: 2"):
-        decode({"instances": rows}, a="int32", b="bool")
 
 
 def test_the_codec_imports_no_tensorflow():
@@ -219,6 +234,6 @@ def test_the_codec_imports_no_tensorflow():
 def test_an_invalid_value_after_many_rows_is_reported_quickly():
     body = b'{"instances": [' + b"1," * 400_000 + b'"x"]}'
     start = time.monotonic()
-    with pytest.raises(CallError, match="not of expected type"):
+    with pytest.raises(CallError, match="400000"):
         decode(body, v="float")
     assert time.monotonic() - start < 1

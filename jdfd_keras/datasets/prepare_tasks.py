@@ -1,0 +1,346 @@
+"""The tasks of `prepare`: extract the faces of one video, and write one shard from such videos.
+
+    parts/<name>.tfrecord    the records of a finished video
+    parts/<name>.json        its outcome and rows; written last, so it marks the video as finished
+    parts/<shard>.parquet    the rows of a shard
+
+The manifest is copied from the rows of the shards, so that neither has to fit in memory.
+"""
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import pyarrow as pa
+import pyarrow.parquet as pq
+from PIL import Image
+
+from jdfd_keras.datasets import manifest
+from jdfd_keras.datasets.hashing import hash_face
+from jdfd_keras.datasets.manifest import FaceRow, VideoOutcome, VideoRow
+from jdfd_keras.datasets.records import SHARDS, encode_face, frame_record, read_framed
+from jdfd_keras.datasets.splits import split_faces
+from jdfd_keras.datasets.videos import SPLITS, Video
+from jdfd_keras.faces.decode import UnreadableFileError
+from jdfd_keras.faces.extract import Extraction, Face, extract_faces
+from jdfd_keras.io.console import plural
+from jdfd_keras.io.results import Result
+from jdfd_keras.io.storage import PARTS, Store, local_path, read_text, write_text
+from jdfd_keras.options import FaceOptions, FilterOptions, SplitOptions
+
+RECORDS, ROWS = ".tfrecord", ".json"
+
+# Sum of the standard's quantization table for luminance, which the quality scales.
+# Reference: ITU-T T.81 (1992), table K.1; the Independent JPEG Group's jcparam.c for the scale.
+LUMINANCE_SUM = 3688
+OUT_OF_MEMORY = -4  # OpenCV's StsNoMem
+
+
+@dataclass(frozen=True)
+class ExtractedVideo(Result):
+    """A finished video, as stored in `parts/<name>.json`.
+
+    `label` is that in its records; `faces` has one dict per record, with the fields of FaceRow
+    that are not those of a Video, `shard` or `offset`.
+    """
+
+    label: int
+    outcome: VideoOutcome
+    faces: list
+
+
+@dataclass(frozen=True)
+class VideoFile:
+    """A video and the size of its file."""
+
+    video: Video
+    file_bytes: int
+
+    def __str__(self) -> str:
+        return self.video.path
+
+
+@dataclass(frozen=True)
+class ExtractVideo:
+    """Task that extracts the faces of one video of the folder `root`.
+
+    A video without a face has an outcome with the reason; an error of the machine is raised.
+    """
+
+    root: Store
+    out: Store
+    faces: FaceOptions
+    filters: FilterOptions
+
+    def __call__(self, item: VideoFile) -> VideoOutcome:
+        """Extract and write the faces of a video, unless it is finished already.
+
+        A finished video is extracted again if the size of its file or its label has changed.
+        """
+        video = item.video
+        if self.out.exists(part_name(video) + ROWS):
+            part = read_part(self.out, video)
+            if (part.outcome.file_bytes, part.label) == (item.file_bytes, video.label):
+                return part.outcome
+        with local_path(self.root, video.path) as path:
+            extraction, reason = self._extract(path, video)
+            quality = estimate_jpeg_quality(path)
+        outcome = VideoOutcome(
+            file_bytes=item.file_bytes,
+            width=extraction.width,
+            height=extraction.height,
+            jpeg_quality=quality,
+            num_frames=extraction.num_frames,
+            num_tracks=len(extraction.tracks),
+            num_faces=len(extraction.faces),
+            filtered=extraction.filtered,
+            warning=" ".join(extraction.warnings),
+            reason=reason,
+        )
+        return self._write(video, outcome, extraction.faces)
+
+    def fail(self, item: VideoFile, reason: str) -> VideoOutcome:
+        """Write the outcome of a video that crashes the process reading it."""
+        return self._write(item.video, VideoOutcome(item.file_bytes, reason=reason), [])
+
+    def _write(self, video: Video, outcome: VideoOutcome, faces: list[Face]) -> VideoOutcome:
+        rows = []
+        if faces:  # some file systems cannot store an empty file
+            with self.out.create(part_name(video) + RECORDS) as file:
+                for face in faces:
+                    crop = face.crop
+                    index, video_id = face.frame_index, video.video_id
+                    record = encode_face(
+                        crop, label=video.label, video_id=video_id, frame_index=index
+                    )
+                    file.write(frame_record(record))
+                    rows.append(_to_row(face, self.faces.detector) | {"phash": hash_face(crop)})
+        part = ExtractedVideo(video.label, outcome, rows)
+        write_text(self.out, part_name(video) + ROWS, json.dumps(part.to_dict()))
+        return outcome
+
+    def _extract(self, path: Path, video: Video) -> tuple[Extraction, str]:
+        """Extract faces; return them with the reason if there are none."""
+        try:
+            extraction = extract_faces(path, self.faces, self.filters)
+        # Only errors of the file: an error of this machine must stop the run.
+        except (UnreadableFileError, cv2.error) as error:
+            if getattr(error, "code", 0) == OUT_OF_MEMORY:
+                raise MemoryError(f"OpenCV, at {video.path}: {error}") from error
+            # The relative path, so that the tables do not depend on where the folder is.
+            reason = " ".join(str(error).replace(str(path), video.path).split())
+            return Extraction([], [], 0, {}, []), reason
+        if extraction.faces:
+            return extraction, ""
+        problem = "all faces were filtered out" if extraction.filtered else "no face was found"
+        return extraction, f"{problem} in {plural(extraction.num_frames, 'sampled frame')}"
+
+
+def part_name(video: Video) -> str:
+    """Return the name of the files of a finished video, without their suffix.
+
+    Example:
+        >>> part_name(Video("mine/a", "a.mp4", 0, "", "", ("a",), "train"))
+        'parts/67/6725cf0f44211e46f590c5ee'
+    """
+    digest = hashlib.sha256(video.video_id.encode()).hexdigest()[:24]
+    return f"{PARTS}/{digest[:2]}/{digest}"
+
+
+def read_part(store: Store, video: Video) -> ExtractedVideo:
+    """Read the outcome and the rows of a finished video.
+
+    Example:
+        >>> from jdfd_keras.io.storage import LocalStore
+        >>> folders = LocalStore("videos"), LocalStore("extracted")
+        >>> extract = ExtractVideo(*folders, FaceOptions(frames_per_video=4), FilterOptions())
+        >>> video = Video("mine/a", "real/person00.mp4", 0, "", "", ("a",), "train")
+        >>> outcome = extract(VideoFile(video, file_bytes=0))
+        >>> read_part(LocalStore("extracted"), video).outcome.num_faces
+        4
+    """
+    return ExtractedVideo.from_dict(json.loads(read_text(store, part_name(video) + ROWS)))
+
+
+def estimate_jpeg_quality(path: Path) -> int:
+    """Estimate the quality at which a JPEG was saved, 1 to 100, from its quantization table.
+
+    The scale is that of the Independent JPEG Group. Other files have 0.
+
+    Example:
+        >>> Image.open("photograph.png").save("photograph.jpg", quality=90)
+        >>> estimate_jpeg_quality(Path("photograph.jpg"))
+        90
+    """
+    try:
+        with Image.open(path) as image:
+            table = getattr(image, "quantization", {}).get(0)  # only JPEG and MPO have it
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return 0  # not an image, or a damaged one, which `extract_faces` reports
+    if table is None:
+        return 0
+    scale = 100 * sum(table) / LUMINANCE_SUM
+    quality = (200 - scale) / 2 if scale <= 100 else 5000 / scale
+    return min(max(round(quality), 1), 100)
+
+
+def _to_row(face: Face, detector: str) -> dict:
+    """Return the manifest fields of a face, without those of its video, its hash and its shard."""
+    return {
+        "frame_index": face.frame_index,
+        "time_s": round(face.time_s, 4),
+        "track_id": face.track_id,
+        "box": [int(edge) for edge in face.box[:4]],
+        "detector": detector,
+        "detector_score": round(face.box.score, 4),
+        "landmarks": [round(float(value), 2) for value in face.landmarks.ravel()],
+        "alignment_residual": round(face.alignment_residual, 5),
+        "sharpness": round(face.quality.sharpness, 2),
+        "outside": round(face.quality.outside, 4),
+        "yaw_deg": round(face.quality.yaw_deg, 1),
+    }
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The plan of one shard: `members` are videos with the positions of their faces in it."""
+
+    name: str
+    split: str
+    members: tuple[tuple[Video, tuple[int, ...]], ...]
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def rows_name(self) -> str:
+        """Name of the file of its rows, which the manifest is copied from."""
+        return f"{PARTS}/{self.name}.parquet"
+
+
+@dataclass(frozen=True)
+class WriteShard:
+    """Task that writes one shard into the prepared dataset `out`."""
+
+    out: Store
+
+    def __call__(self, shard: Shard) -> str:
+        """Write a shard, and its rows into the folder of the parts; return its name."""
+        rows, offset = [], 0
+        with self.out.create(f"{SHARDS}/{shard.name}") as file:
+            for video, positions in shard.members:
+                faces = read_part(self.out, video).faces
+                records = self._read_records(video, len(faces))
+                for position in positions:
+                    file.write(records[position])
+                    location = {"split": shard.split, "shard": shard.name, "offset": offset}
+                    rows.append(FaceRow(**video.to_dict() | faces[position] | location))
+                    offset += len(records[position])
+        with self.out.create(shard.rows_name) as file:
+            manifest.write_table(file, FaceRow, [manifest.to_table(rows, FaceRow)])
+        return shard.name
+
+    def _read_records(self, video: Video, count: int) -> list[bytes]:
+        name = part_name(video) + RECORDS
+        try:
+            with self.out.open(name) as file:
+                records = list(read_framed(file))
+            if len(records) != count:
+                raise ValueError(f"{len(records)} records")
+        except ValueError as error:
+            raise ValueError(
+                f"Expected {count} records of {video.video_id} in {self.out.location}/{name}; got "
+                f"{error}. Remove that file and the .json of the same name, and run again."
+            ) from error
+        return records
+
+
+def plan_shards(
+    videos: list[Video],
+    num_faces: Mapping[str, int],
+    *,
+    faces_per_shard: int,
+    splits: SplitOptions,
+) -> list[Shard]:
+    """Distribute the faces of each split over shards, in mixed order.
+
+    Videos are ordered by the hash of their id: deterministic, and mixed well enough that a reader
+    with a shuffle buffer of a few thousand faces sees every class.
+
+    Args:
+        videos: All videos; without a split for `--split paper`, which splits single faces.
+        num_faces: Video id to number of faces.
+        faces_per_shard: A shard is closed once it has this many faces. The faces of one video and
+            split stay together.
+        splits: Shares and seed of `--split paper`.
+
+    Example:
+        >>> video = Video("mine/a", "a.mp4", 0, "", "", ("a",), "train")
+        >>> shards = plan_shards(
+        ...     [video], {"mine/a": 2}, faces_per_shard=1024, splits=SplitOptions()
+        ... )
+        >>> shards[0].name, shards[0].members[0][1]
+        ('train-00000.tfrecord', (0, 1))
+    """
+    ordered = sorted(videos, key=lambda video: hashlib.sha256(video.video_id.encode()).digest())
+    faces = [
+        (video, position) for video in ordered for position in range(num_faces[video.video_id])
+    ]
+    assigned = [video.split for video, _ in faces]
+    if splits.split == "paper":
+        assigned = split_faces(
+            [(video.video_id, position) for video, position in faces],
+            val_share=splits.val_share,
+            test_share=splits.test_share,
+            seed=splits.seed,
+        )
+    by_split: dict[str, dict[Video, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for (video, position), split in zip(faces, assigned, strict=True):
+        by_split[split][video].append(position)
+    shards = []
+    for split in SPLITS:
+        members, filled = [], faces_per_shard
+        for video, positions in by_split[split].items():
+            if filled >= faces_per_shard:
+                members.append([])
+                filled = 0
+            members[-1].append((video, tuple(positions)))
+            filled += len(positions)
+        shards += [
+            Shard(f"{split}-{number:05d}.tfrecord", split, tuple(shard))
+            for number, shard in enumerate(members)
+        ]
+    return shards
+
+
+def write_tables(
+    out: Store, videos: list[Video], outcomes: Mapping[str, VideoOutcome], shards: list[Shard]
+) -> None:
+    """Write both tables of a dataset with its shards; the manifest last, which marks it finished.
+
+    Args:
+        out: The prepared dataset.
+        videos: Its videos.
+        outcomes: Video id to outcome.
+        shards: Its shards, in the order of SPLITS.
+
+    Example:
+        >>> from jdfd_keras.io.storage import LocalStore
+        >>> write_tables(LocalStore("empty_dataset"), [], {}, [])
+        >>> sorted(LocalStore("empty_dataset").list())
+        ['manifest.parquet', 'videos.parquet']
+    """
+    rows = [VideoRow(**video.to_dict() | outcomes[video.video_id].to_dict()) for video in videos]
+    with out.create(manifest.VIDEOS) as file:
+        manifest.write_table(file, VideoRow, [manifest.to_table(rows, VideoRow)])
+    with out.create(manifest.MANIFEST) as file:
+        manifest.write_table(file, FaceRow, (_read_rows(out, shard) for shard in shards))
+
+
+def _read_rows(out: Store, shard: Shard) -> pa.Table:
+    with out.open(shard.rows_name) as file:
+        return pq.read_table(file, schema=manifest.schema_of(FaceRow))

@@ -1,0 +1,226 @@
+"""Export of the classifier for other runtimes, with the loss of accuracy.
+
+Takes a Keras model and a prepared dataset; writes LiteRT (TensorFlow Lite) and ONNX files without
+the decoder, and the differences of their scores and AUC from the model's. OpenVINO reads the ONNX
+file, too.
+"""
+
+import importlib.util
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from jdfd_keras.client.metadata import SMALLEST, Calibration
+from jdfd_keras.datasets.face_index import COLUMNS, index_faces
+from jdfd_keras.datasets.manifest import read_faces
+from jdfd_keras.datasets.videos import UNLABELLED
+from jdfd_keras.evaluation.metrics import measure_auc
+from jdfd_keras.inference.explain import LOGIT
+from jdfd_keras.io.files import OPTIONS, load_groups, write_text_atomically
+from jdfd_keras.io.results import Result
+from jdfd_keras.serving.export.graph import make_score_fn
+
+FILES = {
+    "float16": "classifier-float16.tflite",
+    "int8": "classifier-int8.tflite",
+    "onnx": "classifier.onnx",
+}
+COSTS_FILE = "formats.json"
+ONNX_PACKAGES = ("onnx", "onnxruntime", "tf2onnx")
+CALIBRATION_SPLIT, EVALUATION_SPLIT = "train", "val"
+# Evenly spread over the split: enough for the value ranges of int8, and for an AUC.
+NUM_CALIBRATION_FACES, NUM_EVALUATION_FACES = 200, 1000
+
+
+@dataclass(frozen=True)
+class FormatCost(Result):
+    """Size and loss of accuracy of one format.
+
+    Attributes:
+        kind: Format, one of FILES.
+        file: File name, in the same folder as formats.json.
+        bytes: File size.
+        split: Split of the faces that were scored.
+        num_faces: Number of these faces.
+        auc: Frame AUC of the Keras model; None if a class is absent.
+        file_auc: Frame AUC of the file.
+        auc_loss: `auc` minus `file_auc`.
+        largest_change: Largest absolute difference between the two scores of a face.
+    """
+
+    kind: str
+    file: str
+    bytes: int
+    split: str
+    num_faces: int
+    auc: float | None
+    file_auc: float | None
+    auc_loss: float | None
+    largest_change: float
+
+
+def check_formats(kinds: Sequence[str], data: str | Path | None) -> None:
+    """Check the requested formats before anything is written.
+
+    Raises:
+        OSError: If `data` is not a prepared dataset, or a package for ONNX is not installed.
+        ValueError: If a format is unknown or repeated, or formats come without a dataset or a
+            dataset without formats.
+
+    Example:
+        >>> check_formats(["float16"], data=None)
+        Traceback (most recent call last):
+        ValueError: Expected both formats and data or neither, ...
+    """
+    if set(kinds) - set(FILES) or len(set(kinds)) < len(kinds):
+        raise ValueError(
+            f"Expected formats, each once, of {', '.join(FILES)}; got {', '.join(kinds)}. Try int8."
+        )
+    if bool(kinds) != (data is not None):
+        raise ValueError(
+            "Expected both formats and data or neither, since data calibrates int8 and measures "
+            f"the loss of AUC; got the formats {', '.join(kinds) or 'none'} and the data {data}. "
+            "Try --formats float16 int8 --data DATA."
+        )
+    if "onnx" in kinds:
+        missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
+        if missing:
+            raise OSError(
+                f"Expected the packages {', '.join(ONNX_PACKAGES)} to export ONNX; got no "
+                f"{', '.join(missing)}. Try `pip install jdfd-keras[onnx]`."
+            )
+    if data is not None:
+        load_groups(Path(data) / OPTIONS)
+
+
+def export_formats(
+    model: keras.Model,
+    directory: Path,
+    kinds: Sequence[str],
+    calibration: Calibration | None,
+    data: str | Path,
+) -> list[FormatCost]:
+    """Convert the classifier of a detector to several formats, and evaluate each.
+
+    The input of each file is `faces` uint8[n, size, size, 3], its output `scores` float32[n].
+
+    Args:
+        model: A detector from `build_detector`.
+        directory: Output folder for the FILES and formats.json.
+        kinds: Formats, of FILES.
+        calibration: Calibration of the scores, applied in the graph; none if None.
+        data: A prepared dataset: value ranges of int8 come from its training faces, all formats
+            are evaluated on its validation faces.
+
+    Returns:
+        One result per format, in the order of `kinds`.
+
+    Raises:
+        OSError: If the folder is not a prepared dataset.
+        ValueError: If a split has no labelled faces, or faces of another size.
+
+    Example:
+        >>> from jdfd_keras.training.run_folder import load_run_model
+        >>> model = load_run_model("run").model
+        >>> (cost,) = export_formats(model, Path("."), ["float16"], None, "prepared")
+        >>> cost.file, cost.num_faces, cost.largest_change < 0.001
+        ('classifier-float16.tflite', 16, True)
+    """
+    size = model.input_shape[1]
+    faces, label = _read_faces(data, EVALUATION_SPLIT, NUM_EVALUATION_FACES, size)
+    calibration = calibration or Calibration()
+    score = tf.function(make_score_fn(model, calibration))
+    scores = np.concatenate([score(tf.cast(face[None], tf.float32)) for face in faces])
+    classifier = _build_classifier(model, calibration)
+    classifier(faces[:1])  # Keras exports ONNX only of a model that was called (3.15.1)
+    auc = measure_auc(label == 1, scores.astype(np.float64))
+    costs = []
+    for kind in kinds:
+        path = directory / FILES[kind]
+        examples = None
+        if kind == "int8":
+            examples, _ = _read_faces(data, CALIBRATION_SPLIT, NUM_CALIBRATION_FACES, size)
+        _convert(classifier, path, kind, examples)
+        file_scores = _score_file(path, faces)
+        file_auc = measure_auc(label == 1, file_scores.astype(np.float64))
+        costs.append(
+            FormatCost(
+                kind=kind,
+                file=path.name,
+                bytes=path.stat().st_size,
+                split=EVALUATION_SPLIT,
+                num_faces=len(faces),
+                auc=auc,
+                file_auc=file_auc,
+                auc_loss=None if auc is None or file_auc is None else auc - file_auc,
+                largest_change=float(np.abs(file_scores - scores).max()),
+            )
+        )
+    text = json.dumps([cost.to_dict() for cost in costs], indent=2)
+    write_text_atomically(directory / COSTS_FILE, f"{text}\n")
+    return costs
+
+
+def _convert(classifier: keras.Model, path: Path, kind: str, examples: np.ndarray | None) -> None:
+    """Write a classifier in one format; int8 takes its value ranges from example faces."""
+    options: dict[str, Any] = {"format": "onnx"}
+    if kind != "onnx":
+        options = {"format": "litert", "optimizations": [tf.lite.Optimize.DEFAULT]}
+    if kind == "float16":
+        options["target_spec"] = {"supported_types": [tf.float16]}
+    if examples is not None:
+        options["representative_dataset"] = lambda: ([face[None]] for face in examples)
+    with warnings.catch_warnings():
+        # Keras looks for np.object, which is a warning of NumPy 2 (3.15.1).
+        warnings.filterwarnings("ignore", message="In the future `np.object`")
+        classifier.export(path, verbose=False, **options)
+
+
+def _build_classifier(model: keras.Model, calibration: Calibration) -> keras.Model:
+    """Return the classifier with its calibration, from uint8 crops to scores."""
+    faces = keras.Input(model.input_shape[1:], dtype="uint8", name="faces")
+    logit_model = keras.Model(model.input, model.get_layer(LOGIT).output)
+    logit = logit_model(keras.ops.cast(faces, "float32"))[:, 0]
+    # Clipped as in `Calibration`, but from the logit: in 8 bits a score is at most 255/256, and
+    # calibration cannot separate scores that were rounded to it.
+    largest = np.log((1 - SMALLEST) / SMALLEST)
+    clipped = keras.ops.clip(logit, -largest, largest)
+    scaled = keras.ops.divide(clipped, calibration.temperature)
+    return keras.Model(faces, {"scores": keras.ops.sigmoid(scaled)})
+
+
+def _score_file(path: Path, faces: np.ndarray) -> np.ndarray:
+    """Score faces with the runtime of a `.tflite` or `.onnx` file, one by one."""
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(path)
+        scores = [session.run(["scores"], {"faces": face[None]})[0] for face in faces]
+        return np.concatenate(cast("list[np.ndarray]", scores))
+    with warnings.catch_warnings():
+        # It announces its removal in TensorFlow 2.20, but 2.21.0 still has it.
+        warnings.filterwarnings("ignore", message=r"\s*Warning: tf.lite.Interpreter is deprecated")
+        run = tf.lite.Interpreter(model_path=str(path)).get_signature_runner()
+    return np.concatenate([run(faces=face[None])["scores"] for face in faces])
+
+
+def _read_faces(
+    data: str | Path, split: str, count: int, size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Read up to `count` labelled faces spread evenly over a split, and their labels."""
+    table = read_faces(data, split=split, columns=COLUMNS)
+    faces = index_faces(data, table.filter(np.asarray(table["label"]) != UNLABELLED))
+    if not len(faces) or faces.face_size != size:
+        raise ValueError(
+            f"Expected labelled faces of {size} pixels in the split {split!r} of {data}; got "
+            f"{len(faces)} of {faces.face_size}. Give the dataset that the model was trained on."
+        )
+    chosen = np.unique(np.linspace(0, len(faces) - 1, count).round().astype(int))
+    return np.stack([faces.read(index) for index in chosen]), faces.label[chosen]

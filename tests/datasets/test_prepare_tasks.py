@@ -1,0 +1,288 @@
+import dataclasses
+import io
+import json
+import pickle
+
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from skimage import data
+
+from jdfd_keras.datasets import prepare_tasks
+from jdfd_keras.datasets.hashing import hash_face
+from jdfd_keras.datasets.manifest import VideoOutcome
+from jdfd_keras.datasets.prepare_tasks import (
+    ExtractVideo,
+    VideoFile,
+    estimate_jpeg_quality,
+    part_name,
+    read_part,
+)
+from jdfd_keras.datasets.videos import Video
+from jdfd_keras.faces.detect import Box
+from jdfd_keras.faces.extract import Extraction, Face, Track
+from jdfd_keras.faces.quality import Quality
+from jdfd_keras.io.storage import LocalStore
+from jdfd_keras.options import FaceOptions, FilterOptions
+
+VIDEO = Video("mine/fake/anna_bob", "fake/anna_bob.mp4", 1, "FaceSwap", "", ("anna", "bob"), "")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "mine" / "fake").mkdir(parents=True)
+    (tmp_path / "mine" / VIDEO.path).write_bytes(b"\0" * 100)
+    return tmp_path / "mine"
+
+
+@pytest.fixture
+def task(folder, tmp_path):
+    stores = LocalStore(str(folder)), LocalStore(str(tmp_path / "out"))
+    return ExtractVideo(*stores, FaceOptions(frames_per_video=4, face_size=71), FilterOptions())
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Names and face sizes of the extracted files; each has three random faces."""
+    crops = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), dtype=np.uint8)
+    faces = [
+        Face(
+            frame_index=10 * index,
+            time_s=0.4,
+            track_id=0,
+            box=Box(-1, 2, 30, 41, 1.25),
+            landmarks=np.full((68, 2), 1.25, np.float32),
+            alignment_residual=0.0625,
+            quality=Quality(1.25, 5.5, 31, 0.25, -3.5),
+            crops=crops,
+            crop_index=index,
+        )
+        for index in range(3)
+    ]
+    seen = []
+
+    def extract(path, options, filters):
+        seen.append((path.name, options.face_size))
+        tracks = [Track(0, 3, 1.25, 31.0, 0.0, 0.4), Track(1, 2, 1.0, 9.0, 0.0, 0.4)]
+        filtered = {"not the largest face": 2}
+        return Extraction(faces, tracks, 4, filtered, ["cut short", "odd"], 160, 90)
+
+    monkeypatch.setattr(prepare_tasks, "extract_faces", extract)
+    return seen
+
+
+OUTCOME = VideoOutcome(
+    file_bytes=100,
+    width=160,
+    height=90,
+    jpeg_quality=0,
+    num_frames=4,
+    num_tracks=2,
+    num_faces=3,
+    filtered={"not the largest face": 2},
+    warning="cut short odd",
+    reason="",
+)
+
+
+def read_examples(task, video=VIDEO):
+    name = part_name(video) + ".tfrecord"
+    if not task.out.exists(name):  # a video without a face
+        return []
+    path = task.out.path(name)
+    return [
+        tf.train.Example.FromString(record.numpy()).features.feature
+        for record in tf.data.TFRecordDataset(str(path))
+    ]
+
+
+def test_a_video_has_an_outcome(task, seen):
+    assert task(VideoFile(VIDEO, 100)) == OUTCOME
+    assert seen == [("anna_bob.mp4", 71)]
+    assert read_part(task.out, VIDEO).outcome == OUTCOME
+
+
+def test_a_finished_video_has_a_record_and_a_row_for_each_face(task, seen):
+    task(VideoFile(VIDEO, 100))
+    rows, examples = read_part(task.out, VIDEO).faces, read_examples(task)
+    assert [row["frame_index"] for row in rows] == [0, 10, 20]
+    assert rows[1] == {
+        "frame_index": 10,
+        "time_s": 0.4,
+        "track_id": 0,
+        "box": [-1, 2, 30, 41],
+        "detector": "dlib",
+        "detector_score": 1.25,
+        "landmarks": [1.25] * 136,
+        "alignment_residual": 0.0625,
+        "sharpness": 5.5,
+        "outside": 0.25,
+        "yaw_deg": -3.5,
+        "phash": rows[1]["phash"],
+    }
+    crops = np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), dtype=np.uint8)
+    for row, features, crop in zip(rows, examples, crops, strict=True):
+        assert features["label"].int64_list.value == [1]
+        assert features["video_id"].bytes_list.value == [b"mine/fake/anna_bob"]
+        assert features["frame_index"].int64_list.value == [row["frame_index"]]
+        png = np.frombuffer(features["image/encoded"].bytes_list.value[0], np.uint8)
+        np.testing.assert_array_equal(cv2.imdecode(png, cv2.IMREAD_COLOR_RGB), crop)
+        assert row["phash"] == hash_face(crop)
+
+
+def test_a_finished_video_is_not_extracted_again(task, seen):
+    first = task(VideoFile(VIDEO, 100))
+    assert task(VideoFile(VIDEO, 100)) == first
+    assert pickle.loads(pickle.dumps(task))(VideoFile(VIDEO, 100)) == first
+    assert len(seen) == 1
+
+
+def test_a_video_whose_file_size_changed_is_extracted_again(task, seen):
+    task(VideoFile(VIDEO, 100))
+    assert task(VideoFile(VIDEO, 101)).file_bytes == 101
+    assert task(VideoFile(VIDEO, 101)).file_bytes == 101
+    assert len(seen) == 2
+
+
+def test_a_video_whose_rows_were_not_written_is_extracted_again(task, seen, monkeypatch):
+    def interrupt(*written):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_tasks, "write_text", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            task(VideoFile(VIDEO, 100))
+    assert task.out.exists(part_name(VIDEO) + ".tfrecord")
+    assert task(VideoFile(VIDEO, 100)).num_faces == 3
+    assert len(seen) == 2
+    assert len(read_examples(task)) == 3
+
+
+def test_a_video_whose_records_were_not_written_is_not_finished(task, seen, monkeypatch):
+    def disk_full(*face, **labels):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_tasks, "encode_face", disk_full)
+        with pytest.raises(OSError, match="No space left"):
+            task(VideoFile(VIDEO, 100))
+    assert task.out.list() == {}
+
+
+def test_an_error_of_the_machine_is_raised_and_is_not_an_outcome(task, monkeypatch):
+    def disk_full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(prepare_tasks, "extract_faces", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        task(VideoFile(VIDEO, 100))
+    assert task.out.list() == {}
+
+
+def test_a_missing_file_is_an_error_and_not_an_outcome(task, folder):
+    (folder / VIDEO.path).unlink()
+    with pytest.raises(FileNotFoundError):
+        task(VideoFile(VIDEO, 100))
+    assert task.out.list() == {}
+
+
+def test_a_text_file_with_a_video_suffix_has_an_outcome_with_the_reason(task, folder):
+    (folder / VIDEO.path).write_text("not video\n" * 27)
+    outcome = task(VideoFile(VIDEO, 270))
+    assert (outcome.num_faces, outcome.num_frames, outcome.file_bytes) == (0, 0, 270)
+    assert "got fake/anna_bob.mp4 (270 bytes), which is neither" in outcome.reason
+    assert str(folder) not in json.dumps(outcome.to_dict())
+    assert read_part(task.out, VIDEO).faces == read_examples(task) == []
+
+
+def test_an_image_without_a_face_has_the_reason(task, folder):
+    video = dataclasses.replace(VIDEO, path="fake/grey.jpg")
+    image = np.full((60, 80, 3), 128, np.uint8)
+    Image.fromarray(image).save(folder / "fake" / "grey.jpg", quality=60)
+    outcome = task(VideoFile(video, 1))
+    assert outcome.reason == "no face was found in 1 sampled frame"
+    assert (outcome.width, outcome.height) == (80, 60)
+    assert outcome.jpeg_quality == pytest.approx(60, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("filtered", "reason"),
+    [
+        ({}, "no face was found in 4 sampled frames"),
+        ({"sharpness below 40": 4}, "all faces were filtered out in 4 sampled frames"),
+    ],
+)
+def test_a_video_without_a_face_has_the_reason(task, monkeypatch, filtered, reason):
+    found = Extraction([], [], 4, filtered, [], 160, 90)
+    monkeypatch.setattr(prepare_tasks, "extract_faces", lambda *arguments: found)
+    assert task(VideoFile(VIDEO, 100)).reason == reason
+
+
+def test_a_video_that_crashes_its_process_is_finished_with_the_reason(task, seen):
+    outcome = task.fail(VideoFile(VIDEO, 100), "reading it ended the process with SIGSEGV")
+    zeros = dict.fromkeys(["width", "height", "num_frames", "num_tracks", "num_faces"], 0)
+    reason = "reading it ended the process with SIGSEGV"
+    assert outcome == dataclasses.replace(OUTCOME, **zeros, filtered={}, warning="", reason=reason)
+    assert task(VideoFile(VIDEO, 100)) == outcome
+    assert seen == []
+    assert read_part(task.out, VIDEO).faces == read_examples(task) == []
+
+
+def test_the_name_of_a_part_is_stable_and_unique():
+    # From sha256sum of the id.
+    assert part_name(VIDEO) == "parts/12/12a9b783eb70f0e3d9653303"
+    other = dataclasses.replace(VIDEO, path="elsewhere.mp4", label=0, split="test")
+    assert part_name(other) == part_name(VIDEO)  # from its id alone
+    ids = [
+        f"mine/{kind}/{number}" for kind in ("real", "fake", "Fake", "é") for number in range(99)
+    ]
+    assert len({part_name(dataclasses.replace(VIDEO, video_id=name)) for name in ids}) == 396
+
+
+@pytest.mark.parametrize(
+    ("quality", "mode"), [(30, "RGB"), (50, "L"), (75, "CMYK"), (90, "RGB"), (95, "L")]
+)
+def test_the_quality_of_a_jpeg_is_estimated(tmp_path, quality, mode):
+    image = Image.fromarray(data.astronaut()).convert(mode)
+    image.save(tmp_path / "a.jpg", quality=quality, progressive=True, subsampling=2)
+    assert estimate_jpeg_quality(tmp_path / "a.jpg") == pytest.approx(quality, abs=2)
+
+
+@pytest.mark.parametrize("quality", [1, 100])
+def test_the_quality_of_a_jpeg_is_between_1_and_100(tmp_path, quality):
+    Image.fromarray(data.astronaut()).save(tmp_path / "a.jpg", quality=quality)
+    assert 1 <= estimate_jpeg_quality(tmp_path / "a.jpg") <= 100
+
+
+def test_the_quality_of_a_jpeg_depends_neither_on_its_name_nor_on_its_end(tmp_path):
+    file = io.BytesIO()
+    Image.fromarray(data.astronaut()).save(file, "JPEG", quality=50)
+    (tmp_path / "a.png").write_bytes(file.getvalue()[:2000])
+    assert estimate_jpeg_quality(tmp_path / "a.png") == pytest.approx(50, abs=2)
+
+
+def test_the_quality_of_a_photograph_with_a_second_image_is_estimated(tmp_path):
+    # As phones save them: still a JPEG file, which Pillow calls MPO.
+    image = Image.fromarray(data.astronaut())
+    more = [image.resize((64, 64))]
+    image.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=more, quality=75)
+    assert estimate_jpeg_quality(tmp_path / "a.jpg") == pytest.approx(75, abs=2)
+
+
+def test_other_files_than_jpeg_have_quality_0(tmp_path):
+    image = data.astronaut()[:64, :64]
+    for name in ("a.png", "a.webp", "a.bmp"):
+        Image.fromarray(image).save(tmp_path / name)
+    for name, code in {"a.mp4": "mp4v", "a.avi": "MJPG"}.items():
+        fourcc = cv2.VideoWriter_fourcc(*code)
+        writer = cv2.VideoWriter(str(tmp_path / name), fourcc, 25, (64, 64))
+        writer.write(image)
+        writer.release()
+    (tmp_path / "a.jpg").write_text("a text")
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "head.jpg").write_bytes(b"\xff\xd8\xff\xe0")
+    found = {path.name: estimate_jpeg_quality(path) for path in tmp_path.iterdir()}
+    assert found == dict.fromkeys(found, 0)
+    assert len(found) == 8

@@ -1,0 +1,225 @@
+"""The model card: what was recorded, what was not, and the reading of scores."""
+
+from dataclasses import replace
+from datetime import datetime
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+import jdfd_keras
+from jdfd_keras.client.metadata import Calibration, ModelMetadata
+from jdfd_keras.evaluation.eval_data import Excluded, Protocol, TrainingProtocol
+from jdfd_keras.evaluation.metrics import Estimate
+from jdfd_keras.evaluation.report import build_report, save_report
+from jdfd_keras.evaluation.scores import Scores
+from jdfd_keras.io.files import save_options
+from jdfd_keras.options import (
+    AugmentOptions,
+    EvaluateOptions,
+    FaceOptions,
+    OptimizerOptions,
+    SplitOptions,
+    TrainOptions,
+    UnlabelledOptions,
+)
+from jdfd_keras.reporting.model_card import read_report, write_model_card
+from jdfd_keras.training.run_folder import DataFacts, write_provenance
+
+DIGEST = "a" * 64
+
+
+@pytest.fixture
+def write(tmp_path):
+    """A function that writes a card and returns its sections by title, the first one by ""."""
+
+    def write_card(calibration=None, **sections):
+        path = tmp_path / "card.md"
+        metadata = ModelMetadata(FaceOptions(), calibration, "detector", 7, "0123abcd")
+        write_model_card(path, metadata, has_decoder=True, **sections)
+        first, *others = path.read_text(encoding="utf-8").split("\n## ")
+        return {"": first} | dict(text.split("\n", 1) for text in others)
+
+    return write_card
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A run folder whose second epoch of three is the best.
+
+    It has six faces of four videos; the last one of training is from another dataset.
+    """
+    swap, real, foreign, own = "ffpp/FaceSwap/c23/0_3", "ffpp/real/c23/0", "u/1", "u/2"
+    provenance = pa.table(
+        {
+            "video_id": [swap, swap, real, foreign, own, own],
+            "split": ["train"] * 4 + ["val"] * 2,
+            "label": pa.array([1, 1, 0, -1, 1, 1], pa.int8()),
+        }
+    )
+    folder = tmp_path / "run"
+    folder.mkdir()
+    facts = DataFacts("faces32", "d", 4, 1, 2, "none that we | know")
+    optimizer = OptimizerOptions(optimizer="adam", decay_rate=0.25)
+    save_options(
+        folder / "options.json", data=facts, optimizer=optimizer, split=SplitOptions("strict")
+    )
+    write_provenance(folder, provenance)
+    (folder / "history.csv").write_text("val_classification_frame_auc\n0.6\n0.75\n0.5\n")
+    return folder
+
+
+def test_the_card_states_its_date_and_software(write):
+    before = datetime.now().astimezone().date()
+    text = write()[""]
+    after = datetime.now().astimezone().date()
+    assert text.startswith("# detector, version 7\n")
+    assert any(f"| written | {day:%Y-%m-%d} |" in text for day in (before, after))
+    assert f"| by | jdfd-keras {jdfd_keras.__version__} |" in text
+
+
+def test_a_run_adds_its_sections_after_limits_and_reading(write, run):
+    titles = ["Limits", "Reading a score", "Input", "Licences", "Figures", "Training data"]
+    titles += ["Training", "Notes", "Lite"]
+    sections = write(run=run, card={"Notes": {"a_b": "x|y"}}, extra={"Lite": "as it is"})
+    assert [title for title in sections if title in titles] == titles
+    assert sections["Notes"].strip() == "- a b: x\\|y"
+    assert sections["Lite"].strip() == "as it is"
+    assert "No test figures" in sections["Figures"]
+
+
+def test_without_a_run_its_facts_are_stated_as_missing(write, tmp_path):
+    assert "without its run" in write()["Data, training and figures"]
+    of_file = write(run=tmp_path / "model.keras")
+    assert "Figures" in of_file and "Training" not in of_file
+
+
+def test_fake_segments_are_explained_if_verdicts_can_be_uncertain(write):
+    sentence = "a quarter of that person's faces"
+    text = write(Calibration(uncertain_from=0.3, uncertain_to=0.8))["Reading a score"]
+    assert sentence in text and "| 0.3 to 0.8 | uncertain |" in text
+    text = write(Calibration())["Reading a score"]
+    assert sentence not in text and "| uncertain |" not in text
+
+
+def test_the_data_of_a_run_is_described_by_split(write, run):
+    text = write(run=run)["Training data"]
+    assert "**faces32**. Splits: strict." in text
+    assert "| split | faces | real / fake faces | videos | real / fake videos |" in text
+    assert "| training | 4 | 1 / 2 | 3 | 1 / 1 |" in text
+    assert "| validation | 2 | 0 / 2 | 1 | 0 / 1 |" in text
+    assert "FaceForensics++ (2 videos), `u`, not a published dataset (2 videos)" in text
+    assert "1 of the training faces" in text
+    assert "Leakage: none that we \\| know." in text
+
+
+@pytest.mark.parametrize(("leakage", "has_note"), [("none between all", True), ("1 pair", False)])
+def test_an_unused_permission_of_leakage_is_explained(write, tmp_path, leakage, has_note):
+    facts = DataFacts("d", "digest", 4, 0, 2, leakage)
+    save_options(tmp_path / "options.json", data=facts, train=TrainOptions(allow_leak=True))
+    text = write(run=tmp_path)["Training data"]
+    assert ("`allow leak`" in text) is has_note
+
+
+def test_the_training_of_a_run_is_described(write, run):
+    text = write(run=run)["Training"]
+    assert "epoch 2 of 3" in text and "(0.750)" in text
+    assert "| optimizer | adam | " in text and "| decay rate | 0.25 | " in text
+
+
+def test_missing_facts_are_stated_as_not_recorded(write, tmp_path):
+    save_options(tmp_path / "options.json")
+    sections = write(run=tmp_path)
+    assert (
+        "| training | not recorded | not recorded | not recorded | not recorded |"
+        in (sections["Training data"])
+    )
+    assert "Leakage: not recorded." in sections["Training data"]
+    assert "not recorded" in sections["Training"]
+
+
+@pytest.fixture(scope="module")
+def report():
+    """A report on two datasets, in which one video has no face."""
+    rng = np.random.default_rng(0)
+    num_videos = 24
+    label = np.arange(num_videos) % 2
+    scores = Scores.from_faces(
+        video_id=pa.array([f"v{video}" for video in range(num_videos)]),
+        label=label,
+        score=np.clip(0.35 + 0.15 * label + 0.2 * rng.standard_normal(num_videos), 0, 1),
+        frame_index=np.zeros(num_videos, int),
+        track_id=np.zeros(num_videos, int),
+        data=pa.array(["near"] * 12 + ["far"] * 12),
+        manipulation=pa.array(["FaceSwap" if fake else "" for fake in label]),
+        compression=pa.array(["c23"] * num_videos),
+        split=pa.array(["test"] * num_videos),
+    )
+    protocol = Protocol(
+        model="run",
+        model_digest=DIGEST,
+        training=TrainingProtocol(
+            DataFacts("faces32", "d", 4, 1, 2, "none"),
+            SplitOptions(),
+            TrainOptions(),
+            UnlabelledOptions(),
+            AugmentOptions(),
+        ),
+        split="test",
+        data={"near": None, "far": None},
+        leakage="none",
+    )
+    return build_report(
+        scores,
+        threshold=0.5,
+        options=EvaluateOptions(n_resamples=100),
+        protocol=protocol,
+        excluded=[Excluded("far", "v99", True, "no face was found", "test", "c23", "FaceSwap")],
+    )
+
+
+def test_metrics_are_listed_with_intervals_by_dataset(write, report):
+    text = write(report=report)["Figures"]
+    auc = {"all": report.video.auc}
+    auc |= {name: stratum.video.auc for name, stratum in report.by_data.items()}
+    assert auc.keys() == {"all", "near", "far"}
+    for name, counts in (("all", "12 / 12"), ("near", "6 / 6"), ("far", "6 / 6")):
+        estimate = auc[name]
+        assert estimate.low < estimate.value < estimate.high
+        assert (
+            f"| {name} | {counts} | {estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+        ) in text
+    assert "BCa bootstrap over videos within each class, 100 resamples" in text
+    assert "fewer than 20 videos of a class" in text
+    assert text.index("the smaller class has 12 videos") < text.index("| dataset |")
+    many = replace(report, video=replace(report.video, num_real=20, num_fake=20))
+    assert "few videos" not in write(report=many)["Figures"]
+
+
+def test_metrics_without_intervals_have_no_brackets(write, report):
+    bare = dict.fromkeys(("auc", "eer", "accuracy"), Estimate(1.0))
+    text = write(report=replace(report, video=replace(report.video, **bare)))["Figures"]
+    assert "| 1.000 | 1.000 | 1.000 |" in text
+    assert "brackets" not in text and "fewer than" not in text
+
+
+def test_the_evaluation_is_described_with_excluded_videos(write, report):
+    text = write(report=report)["Evaluation"]
+    assert "Split `test`, threshold 0.500, 24 faces." in text
+    assert "1 of 25 videos (no face was found: 1)" in text
+    assert "All 25 videos" in write(report=replace(report, excluded=()))["Evaluation"]
+
+
+def save(report, folder, **protocol):
+    changed = {"model_digest": "", "calibration": None} | protocol
+    save_report(replace(report, protocol=replace(report.protocol, **changed)), folder)
+    return folder
+
+
+def test_a_report_is_identified_by_the_digest_of_its_model(report, tmp_path):
+    assert read_report(save(report, tmp_path, model_digest=DIGEST), DIGEST).video == report.video
+    calibration = Calibration(model=DIGEST)
+    assert read_report(save(report, tmp_path, calibration=calibration), DIGEST)
+    for protocol in ({}, {"model_digest": "b" * 64}):
+        with pytest.raises(ValueError, match="of the exported model, with the SHA-256 aaaa"):
+            read_report(save(report, tmp_path, **protocol), DIGEST)

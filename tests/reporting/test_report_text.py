@@ -1,0 +1,383 @@
+"""The report: its sections, the notes on doubtful metrics, and escaping."""
+
+from dataclasses import replace
+
+import pytest
+
+from jdfd_keras.client.metadata import Calibration
+from jdfd_keras.evaluation.calibrate import CalibrationError, CalibrationResult
+from jdfd_keras.evaluation.delong import compare_scores
+from jdfd_keras.evaluation.eval_data import UNKNOWN, Excluded, Protocol
+from jdfd_keras.evaluation.metrics import MEASURED
+from jdfd_keras.evaluation.report import Report, build_report
+from jdfd_keras.evaluation.scores import Scores
+from jdfd_keras.options import EvaluateOptions
+from jdfd_keras.reporting.report_text import (
+    render_markdown,
+    summarize,
+    summarize_calibration,
+    title_of,
+)
+from jdfd_keras.reporting.templating import write_page
+
+PROTOCOL = {
+    "model": "run",
+    "model_digest": "ab" * 32,
+    "split": "test",
+    "data": {"clips": None},
+    "leakage": "none found",
+    "coverage": "all videos of the split in the manifest",
+}
+FACES = {
+    "every": 0,
+    "frames_per_video": 32,
+    "detector": "mtcnn",
+    "alignment": "eyes",
+    "face_size": 299,
+}
+DATA = {"faces": FACES, "split": {"split": "source"}, "filters": {}}
+TRAINING = {
+    "data": {
+        "name": "ffpp",
+        "leakage": "none",
+        "digest": "d",
+        "train_faces": 4,
+        "unlabelled_faces": 0,
+        "val_faces": 2,
+    },
+    "split": {"split": "official"},
+    "train": {"seed": 7},
+    "unlabelled": {},
+    "augment": {},
+}
+CALIBRATION = {
+    "temperature": 1.5,
+    "threshold": 0.5,
+    "num_real": 12,
+    "num_fake": 13,
+    "data": "clips",
+    "uncertain_from": 0.25,
+    "uncertain_to": 0.75,
+    "ece_before": 0.25,
+    "ece_after": 0.125,
+}
+# By descending score fake, real, fake, real: 3 of 4 pairs are in order.
+FOUR = {
+    "video_id": ["a", "b", "c", "d"],
+    "label": [0, 0, 1, 1],
+    "score": [0.25, 0.75, 0.5, 1.0],
+    "manipulation": ["", "", "Deepfakes", "Deepfakes"],
+}
+
+
+def make_report(
+    columns=None, *, protocol=None, n_resamples=0, aggregation="mean", **more
+) -> Report:
+    return build_report(
+        Scores.from_faces(**(columns or FOUR)),
+        threshold=0.5,
+        options=EvaluateOptions(n_resamples=n_resamples, aggregation=aggregation),
+        protocol=Protocol.from_dict(PROTOCOL | (protocol or {})),
+        **more,
+    )
+
+
+def render(*args, **changed) -> str:
+    return render_markdown(make_report(*args, **changed))
+
+
+def make_videos(num_real: int, num_fake: int, **changed) -> dict:
+    """Return one video per face: real ones evenly below the fakes."""
+    number = num_real + num_fake
+    return {
+        "video_id": [f"v{row}" for row in range(number)],
+        "label": [int(row >= num_real) for row in range(number)],
+        "score": [row / number for row in range(number)],
+        **changed,
+    }
+
+
+def find_section(page: str, title: str) -> str:
+    return page.split(f"## {title}\n\n")[1].split("\n\n## ")[0].strip()
+
+
+def test_the_page_has_the_metrics_and_how_they_were_measured(snapshot):
+    report = make_report(
+        FOUR | {"data": ["clips"] * 4},
+        protocol={
+            "data": {"clips": DATA},
+            "training": TRAINING,
+            "calibration": CALIBRATION,
+        },
+        excluded=[Excluded("clips", "e|f", True, "no face\nin 8 frames", manipulation="Deepfakes")],
+    )
+    figures = ("roc", "det", "precision-recall", "scores", "reliability", "faces", "errors")
+    page = render_markdown(report, figures)
+    assert "| area under the ROC curve (AUC) | 0.750 | 0.750 |" in page  # 3 of 4 pairs
+    assert page.split("## Protocol")[0] == snapshot
+
+
+def test_every_metric_has_a_row():
+    table = render().split("| real / fake |")[1].split("\n\n")[0]
+    assert len(table.splitlines()) == 1 + len(MEASURED)
+
+
+def test_every_setting_of_the_protocol_has_a_row():
+    section = find_section(render(), "Protocol")
+    names = {line.split(" | ")[0].removeprefix("| ") for line in section.splitlines()[2:]}
+    settings = make_report().protocol.to_dict()
+    assert {name.replace("_", " ") for name in settings.keys() - {"data", "versions"}} <= names
+    assert {"| split | test |", "| threshold | 0.5 |", "| calibration | none |"} <= set(
+        section.splitlines()
+    )
+
+
+def test_an_interval_is_shown_with_its_metric():
+    report = make_report(n_resamples=50)
+    low, high = f"{report.video.auc.low:.3f}", f"{report.video.auc.high:.3f}"
+    page = render_markdown(report)
+    assert f"(AUC) | 0.750 [{low}, {high}] | 0.750 [{low}, {high}] |" in page
+    assert f"**Video AUC 0.750** (95 % interval {low} to {high})" in page
+    assert "50 resamples" in find_section("## \n\n" + page, "")
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_metrics_of_one_class_are_undefined_on_the_page_and_never_a_half(label):
+    columns = {"video_id": list("abc"), "label": [label] * 3, "score": [0.1, 0.2, 0.9]}
+    page = render(columns, n_resamples=20)
+    assert f"**All 3 scored videos are {'fake' if label else 'real'}**" in page
+    assert "| area under the ROC curve (AUC) | undefined | undefined |" in page
+    assert "| equal error rate (EER) | undefined | undefined |" in page
+    assert "0.500" not in page and "![" not in page
+    assert ("There are no fake videos." in page) == (not label)
+    assert summarize(make_report(columns)).startswith("videos: AUC undefined, EER undefined")
+
+
+INVERTED = make_videos(10, 10, score=[0.2, *(1 - n / 20 + n % 7 / 70 for n in range(1, 20))])
+OVERLAPPING = make_videos(10, 10, score=[(7 * row % 20) / 20 for row in range(20)])
+ONE_SWAPPED = make_videos(10, 10, score=[*range(9), 10, 9, *range(11, 20)])
+ONE_SWAPPED["score"] = [score / 20 for score in ONE_SWAPPED["score"]]
+TIED = {**FOUR, "score": [0.5] * 4}
+RESAMPLED = {"n_resamples": 100}
+
+
+@pytest.mark.parametrize(
+    ("phrase", "given", "otherwise"),
+    [
+        ("better than chance", {"columns": OVERLAPPING} | RESAMPLED, {"columns": ONE_SWAPPED}),
+        ("worse than chance", {"columns": INVERTED} | RESAMPLED, {"columns": OVERLAPPING}),
+        (
+            "worse than chance",
+            {"columns": {**FOUR, "score": [0.9, 0.8, 0.2, 0.1]}} | RESAMPLED,
+            {"columns": TIED} | RESAMPLED,
+        ),
+        ("every resample has the same AUC", {"columns": TIED} | RESAMPLED, RESAMPLED),
+        (
+            "rests on 10 real and 8 fake videos",
+            {"columns": make_videos(10, 8)} | RESAMPLED,
+            {"columns": make_videos(10, 8)},
+        ),
+        ("needs two videos", {"columns": make_videos(1, 2)} | RESAMPLED, RESAMPLED),
+        ("bootstrap was turned off", {}, RESAMPLED),
+        ("is too narrow", {"columns": ONE_SWAPPED} | RESAMPLED, {"columns": ONE_SWAPPED}),
+        ("is too narrow", {"columns": ONE_SWAPPED} | RESAMPLED, {"columns": OVERLAPPING}),
+        ("fewer than 20 videos", {"columns": OVERLAPPING} | RESAMPLED, {"columns": OVERLAPPING}),
+        (
+            "fewer than 20 videos",
+            {"columns": OVERLAPPING} | RESAMPLED,
+            {"columns": make_videos(20, 20, score=[n * 7 % 40 / 40 for n in range(40)])}
+            | RESAMPLED,
+        ),
+        ("1 % and 5 % are less", {"columns": make_videos(19, 3)}, {"columns": make_videos(20, 3)}),
+        ("1 % is less", {"columns": make_videos(99, 3)}, {"columns": make_videos(100, 3)}),
+        ("highest mean score of its tracks", {"aggregation": "track"}, {}),
+        ("the maximum of its face scores", {"aggregation": "max"}, {}),
+        ("chosen on validation data", {"protocol": {"split": "val"}}, {}),
+        ("memorisation", {"protocol": {"split": "train"}}, {}),
+        (
+            "(detector)",
+            {
+                "protocol": {
+                    "data": {"clips": DATA},
+                    "training_faces": FACES | {"detector": "dlib"},
+                }
+            },
+            {"protocol": {"data": {"clips": DATA}, "training_faces": FACES}},
+        ),
+        (
+            "split by single faces",
+            {"protocol": {"data": {"clips": DATA | {"split": {"split": "paper"}}}}},
+            {},
+        ),
+        (
+            "one frame of 5",
+            {"protocol": {"data": {"clips": DATA | {"faces": FACES | {"every": 5}}}}},
+            {"protocol": {"data": {"clips": DATA}}},
+        ),
+        ("scores are not calibrated", {}, {"protocol": {"calibration": CALIBRATION}}),
+        ("uncalibrated output", {}, {"protocol": {"model_digest": ""}}),
+        ("calibrated is unknown", {"protocol": {"model_digest": ""}}, {}),
+        (
+            "increased on this small set",
+            {"protocol": {"calibration": CALIBRATION | {"ece_after": 0.5}}},
+            {"protocol": {"calibration": CALIBRATION}},
+        ),
+        ("pass the datasets", {"protocol": {"coverage": UNKNOWN}}, {}),
+        ("every video has a score", {}, {"excluded": [Excluded("clips", "e", True, "no face")]}),
+        ("repeats video and score", {"protocol": {"repeated_rows": 1}}, {}),
+    ],
+)
+def test_a_note_is_on_the_page_only_where_it_applies(phrase, given, otherwise):
+    assert phrase in render(**given)
+    assert phrase not in render(**otherwise)
+
+
+def test_the_summary_states_both_levels_and_excluded_videos():
+    # The ROC curve crosses FPR = 1 - TPR at (0.5, 0.5).
+    excluded = [Excluded("clips", "e", True, "no face")]
+    assert summarize(make_report(excluded=excluded)).splitlines() == [
+        "videos: AUC 0.750, EER 0.500, accuracy 0.750 (2 real, 2 fake)",
+        "faces: AUC 0.750, EER 0.500, accuracy 0.750 (2 real, 2 fake)",
+        "without a score: 1 video; see the report",
+    ]
+    assert len(summarize(make_report()).splitlines()) == 2
+
+
+def test_a_comparison_is_shown_with_interval_and_p_value():
+    first = Scores.from_faces(**FOUR)
+    second = Scores.from_faces(
+        video_id=list("abcde"), label=[0, 0, 1, 1, 1], score=[0.9, 0.1, 0.5, 0.6, 0.7]
+    )
+    comparison = compare_scores(first, second, name="other|.csv")
+    report = replace(make_report(), comparison=comparison)
+    section = find_section(render_markdown(report), "Comparison")
+    found = comparison.video
+    line = (
+        "videos: AUC 0.750 and 0.500, difference 0.250 "
+        f"[{found.difference.low:.3f}, {found.difference.high:.3f}], p = {found.p:.3g}"
+    )
+    assert line in section and line in summarize(report)
+    assert "other\\|.csv, on 4 videos" in section
+    assert "only the other has scored them: 1 video." in section
+    assert "only this detector" not in section
+
+
+def test_a_comparison_on_one_class_is_undefined():
+    only_real = Scores.from_faces(video_id=["a", "b"], label=[0, 0], score=[0.1, 0.2])
+    comparison = compare_scores(only_real, only_real, name="x.csv")
+    report = replace(make_report(), comparison=comparison)
+    section = find_section(render_markdown(report), "Comparison")
+    assert "AUC is undefined" in section and "Faces cannot be compared" in section
+    assert "undefined" in summarize(report).splitlines()[2]
+
+
+def test_each_group_has_a_table_with_its_strata():
+    columns = {
+        "video_id": [f"v{row}" for row in range(8)],
+        "label": [0, 0, 1, 1] * 2,
+        "score": [0.1, 0.1, 0.9, 0.9, 0.2, 0.2, 0.8, 0.8],
+        "data": ["x"] * 4 + ["y"] * 4,
+        "compression": ["c23", "c40"] * 4,
+        "manipulation": ["", "", "Deepfakes", "Deepfakes"] * 2,
+    }
+    page = render(columns)
+    section = find_section(page, "By dataset")
+    names = [line.split(" | ")[0][2:] for line in section.splitlines()[2:]]
+    assert names == ["x", "x / c23", "x / c40", "y", "y / c23", "y / c40"]
+    assert "| x / c40 | 1 / 1 | 0 | 2 | 1.000 | 1.000 | 0.000 |" in section
+    assert "all 4 real videos" in find_section(page, "By manipulation")
+    assert "By split" not in page
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_long_list_of_excluded_videos_is_truncated(more):
+    excluded = [Excluded("clips", f"video{n:03}", False, "no face") for n in range(50 + more)]
+    section = find_section(render(excluded=excluded), "Videos without a score")
+    assert section.count("| real | no face |") == 50
+    assert f"{50 + more} of {54 + more} videos" in section
+    assert ("1 more are listed in report.json" in section) == bool(more)
+
+
+@pytest.mark.parametrize(
+    ("mse", "mean_face_mse", "sentence"),
+    [
+        (0.05, 0.2, "explains 75.0% of the variance between faces"),
+        (0.2, 0.2, "no better than the mean face"),
+        (0.1, 0.0, "no better than the mean face"),
+    ],
+)
+def test_a_decoder_no_better_than_the_mean_face_is_flagged(mse, mean_face_mse, sentence):
+    columns = {**FOUR, "reconstruction_error": [mse] * 4}
+    section = find_section(render(columns, mean_face_mse=mean_face_mse), "Reconstruction")
+    assert sentence in section
+    assert "frame AUC of 0.500" in section  # all errors are equal
+    assert "## Reconstruction" not in render(columns)
+
+
+def test_the_calibration_error_is_stated():
+    # Four bins of one face each: (|0.25 - 0| + |0.75 - 0| + |0.5 - 1| + 0) / 4.
+    assert "Expected calibration error: 0.375 of faces" in render()
+
+
+def test_the_hardest_faces_are_only_called_errors_if_they_are():
+    section = find_section(render(), "Hardest errors")
+    assert "| 1 | real | 0.750 | b | 0 |" in section and "| 3 | fake | 0.500 | c | 0 |" in section
+    apart = render(make_videos(2, 2))
+    assert "## Hardest errors" not in apart
+    assert "correct side of 0.5" in find_section(apart, "Closest to an error")
+
+
+NASTY = "<script>alert(1)</script> | ![x](missing.png) [y](http://z) \\"
+
+
+def test_names_cannot_inject_markup(tmp_path):
+    columns = {
+        **FOUR,
+        "manipulation": ["", "", NASTY, NASTY + "2"],
+        "data": [NASTY + "3", "x", NASTY + "3", "x"],
+    }
+    report = make_report(
+        columns,
+        protocol={
+            "model": NASTY,
+            "data": {NASTY: DATA | {"split": {"split": "paper"}}},
+            "training_faces": FACES | {"face_size": 71},
+            "calibration": CALIBRATION | {"data": NASTY},
+            "training": TRAINING | {"data": TRAINING["data"] | {"name": NASTY}},
+            "leakage": NASTY,
+        },
+        excluded=[Excluded(NASTY, NASTY, True, NASTY)],
+    )
+    scores = Scores.from_faces(**columns)
+    text = render_markdown(replace(report, comparison=compare_scores(scores, scores, name=NASTY)))
+    for line in text.splitlines():
+        if line.startswith("|"):
+            bare = line.replace("\\\\", "").replace("\\|", "")
+            assert bare.count("|") in (3, 4, 5, 6, 8), line
+    write_page(tmp_path / "report.html", text)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "<script" not in html and "<img" not in html and "<a " not in html
+    assert "&lt;script&gt;alert(1)&lt;/script&gt; | ![x](missing.png) [y](http://z) \\</td>" in html
+
+
+def test_a_title_states_model_data_and_split():
+    def title(*data: str) -> str:
+        return title_of(Protocol(model="run", data=dict.fromkeys(data), leakage="none"))
+
+    assert title_of(Protocol.from_dict(PROTOCOL)) == "run on clips, split test"
+    assert title() == "run"
+    assert title("a", "b") == "run on a, b"
+    assert title(*"abcd") == "run on 4 datasets"
+
+
+def test_the_summary_of_a_calibration_notes_what_is_doubtful(snapshot):
+    calibration = Calibration(2.0, 0.5, 0.25, 0.75, 0.05, "clips", num_real=12, num_fake=1)
+    verdicts = {
+        "real": {"real": 11, "uncertain": 1, "fake": 0},
+        "fake": {"real": 0, "uncertain": 0, "fake": 1},
+    }
+    errors = CalibrationError(0.1, 0.2), CalibrationError(0.3, 0.25)
+    result = CalibrationResult(calibration, *errors, verdicts, "none", scores=None)
+    assert summarize_calibration(result) == snapshot
+    uninformative = replace(result, calibration=replace(calibration, temperature=20.0))
+    assert "no temperature is high enough" in summarize_calibration(uninformative)
