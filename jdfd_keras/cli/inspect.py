@@ -26,7 +26,7 @@ def _run(arguments: argparse.Namespace) -> Output:
     jdfd-keras inspect prepared --out sheet.png
     jdfd-keras inspect clip.mp4 --out sheet.png --overlay clip-faces.mp4 --tracks all
     """
-    # A file without any is a failure.
+    # A file without a face is a failure.
     from jdfd_keras.datasets.inspection import inspect
     from jdfd_keras.reporting.dataset_report import (
         check_inspection_files,

@@ -28,7 +28,8 @@ def _add_arguments(parser: CommandParser) -> None:
     # Not paths: with Apache Beam they can be URLs.
     parser.add_argument("root", metavar="ROOT", help="folder of the dataset")
     parser.add_argument("--out", required=True, metavar="DIR", help="prepared dataset to write")
-    parser.add_options(FaceOptions, FilterOptions, PrepareOptions, SplitOptions, PrepareRuntime)
+    groups = (FaceOptions, FilterOptions, PrepareOptions, SplitOptions, PrepareRuntime)
+    parser.add_options(*groups, skip=("layout",))
 
 
 def _run(arguments: argparse.Namespace) -> Output:

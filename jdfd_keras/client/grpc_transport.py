@@ -107,14 +107,19 @@ class GrpcTransport:
             if "message larger than max" in reason:
                 raise RequestTooLarge(self._url, f"{reason}.") from error
             kind = ERRORS.get(code, RequestFailed)
-            # A server with a full queue answers UNAVAILABLE, too. The public channel_ready_future
-            # polls in a thread, which prints a traceback if the channel is closed (grpcio 1.85.1).
-            channel: Any = self._channel
-            if code is StatusCode.UNAVAILABLE and (
-                channel._channel.check_connectivity_state(False) != READY
-            ):
+            # A server with a full queue answers UNAVAILABLE, too.
+            if code is StatusCode.UNAVAILABLE and not _is_connected(self._channel):
                 kind = ServerUnavailable
             raise kind(self._url, reason, 0 if code in BUSY else None) from error
+
+
+def _is_connected(channel: Any) -> bool:
+    # The public channel_ready_future polls in a thread, which prints a traceback if the channel is
+    # closed (grpcio 1.85.1).
+    try:
+        return channel._channel.check_connectivity_state(False) == READY
+    except AttributeError:  # another grpcio
+        return False
 
 
 def _make_channel(scheme: str, target: str, host: str) -> grpc.Channel:

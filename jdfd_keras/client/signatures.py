@@ -104,7 +104,7 @@ def find_versions(directory: str | Path) -> dict[int, Path]:
 
 
 def _read_tensor_info(info: dict[str, Any]) -> TensorInfo:
-    dtype = info["dtype"].removeprefix("DT_").lower()
+    dtype = str(info["dtype"]).removeprefix("DT_").lower()  # a number if protobuf knows no name
     shape = info.get("tensor_shape", {"dim": [], "unknown_rank": False})
     if shape["unknown_rank"]:
         return TensorInfo(dtype, None)

@@ -105,7 +105,8 @@ class DatasetInspection(Result):
         }
         selected = sorted({index for indices in chosen.values() for index in indices})
         crops = read_crops(self.path, rows["shard"], rows["offset"], selected)
-        landmarks = read_faces(self.path, columns=["landmarks"])["landmarks"].take(selected)
+        landmarks = read_faces(self.path, columns=["landmarks"])["landmarks"]
+        landmarks = landmarks.take(np.array(selected, int))
         faces = {
             index: SampledFace(
                 *(rows[name][index] for name in SHOWN),

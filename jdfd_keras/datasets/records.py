@@ -49,8 +49,8 @@ def frame_record(record: bytes) -> bytes:
     """Add the framing of a TFRecord file to a record: its length and both checksums.
 
     Example:
-        >>> len(frame_record(b"abc"))
-        19
+        >>> list(frame_record(b"abc")[:8]), frame_record(b"abc")[12:15]
+        ([3, 0, 0, 0, 0, 0, 0, 0], b'abc')
     """
     length = struct.pack("<Q", len(record))
     return length + _checksum(length) + record + _checksum(record)

@@ -8,6 +8,7 @@ machines of the same kind.
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import tensorflow as tf
@@ -25,8 +26,7 @@ MIN_SCALE = 0.25
 MAX_NOISE = 10.0  # standard deviation in grey levels
 COLOUR_RANGE = 0.2  # relative for contrast and saturation, a share of 255 for brightness
 
-# The type stubs of TensorFlow lack tf.random.experimental.
-_fold_in = tf.random.experimental.stateless_fold_in  # pyright: ignore[reportAttributeAccessIssue]
+_fold_in: Any = tf.random.fold_in  # its stub wants numbers
 
 
 def decode_face(record: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:

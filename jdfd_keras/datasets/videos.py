@@ -119,13 +119,9 @@ def count_by(
         if "label" in values:
             values["label"] = LABEL_NAMES[values["label"]]
         groups.append(FaceCount(count, num_faces[key], **values))
-    ranks = [None, *SPLITS, *LABEL_NAMES.values()]
-    groups.sort(
-        key=lambda group: (
-            *(ranks.index(group.split), ranks.index(group.label)),
-            *(group.manipulation or "", group.compression or ""),
-        )
-    )
+    rank = [None, *SPLITS, *LABEL_NAMES.values()].index
+    groups.sort(key=lambda group: (group.manipulation or "", group.compression or ""))
+    groups.sort(key=lambda group: (rank(group.split), rank(group.label)))
     return groups
 
 

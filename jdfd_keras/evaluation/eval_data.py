@@ -1,4 +1,4 @@
-"""Evaluation data: the faces and videos of a split, their scores, and the protocol of it all.
+"""Evaluation data: the faces and videos of a split, their scores, and the evaluation protocol.
 
 Reads the manifests of prepared datasets, checks that none of their faces was used for training,
 and joins scores with them. Imports TensorFlow only when a model scores faces.

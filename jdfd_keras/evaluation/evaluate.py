@@ -90,7 +90,7 @@ def evaluate(
     options = options or EvaluateOptions()
     _check_options(options)
     directories = [data] if isinstance(data, (str, Path)) else list(data)
-    sets = load_eval_sets(directories, options.split) if directories or model_path else []
+    sets = load_eval_sets(directories, options.split) if directories or scores is None else []
     other = None if compare is None else read_scores(compare)
     model = None
     if model_path is not None:

@@ -3,7 +3,7 @@
 A metric that needs both classes is None, never 0.5, where one is absent. Independent of files.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 from scipy.stats import norm
@@ -13,7 +13,6 @@ from jdfd_keras.io.results import Result
 
 # False positive rates at which the true positive rate is measured, by metric.
 FPR_ALLOWED = {"tpr_at_1_fpr": 0.01, "tpr_at_5_fpr": 0.05}
-MEASURED = ("auc", "eer", "ap", "accuracy", "tpr", "fpr", *FPR_ALLOWED)
 CONFIDENCE = 0.95
 JACKKNIFE_GROUPS = 100  # groups of videos per class in the jackknife
 
@@ -41,6 +40,9 @@ class Metrics(Result):
     fpr: Estimate  # share of real ones called fake at the threshold
     tpr_at_1_fpr: Estimate  # highest TPR of all thresholds with an FPR of at most 1 %
     tpr_at_5_fpr: Estimate  # the same for 5 %
+
+
+MEASURED = tuple(field.name for field in fields(Metrics))[2:]
 
 
 def measure(
@@ -218,7 +220,7 @@ class Ranking:
         tpr = called_fake / num_fake if num_fake else np.nan
         fpr = called_real / num_real if num_real else np.nan
         if not (num_real and num_fake):
-            return np.array([*[np.nan] * 4, tpr, fpr, *[np.nan] * len(FPR_ALLOWED)])
+            return np.array([{"tpr": tpr, "fpr": fpr}.get(name, np.nan) for name in MEASURED])
         detected = tp.take(self._fake_to)
         real = fp.take(self._real_to)
         new = np.diff(detected, prepend=0)

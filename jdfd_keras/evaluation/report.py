@@ -110,7 +110,7 @@ class Report(StratumMetrics):
 
 @dataclass(frozen=True)
 class ScoresMetadata(Result):
-    """What scores.parquet states besides the scores, to build the report again."""
+    """Metadata of scores.parquet, from which the report can be built again."""
 
     protocol: Protocol
     excluded: tuple[Excluded, ...] = ()

@@ -215,13 +215,14 @@ def _convert(name: str, column: pa.ChunkedArray, path: Path) -> pa.ChunkedArray 
             return column.cast(kind)
         if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
             numbers = _parse(name, column.to_pandas(), expected)
+            missing = numbers.isna()
         else:
             numbers = column.cast(kind).to_pandas()
+            missing = column.is_null().to_pandas()  # a NaN is a score that diverged
     except pa.ArrowException as error:
         raise ValueError(
             f"{expected}; got '{_on_one_line(error)}'. The column has another type."
         ) from error
-    missing = numbers.isna()
     if missing.any():
         row = int(missing.argmax()) + 1
         raise ValueError(f"{expected}; got none in data row {row}. Remove faces without a score.")
@@ -239,7 +240,7 @@ def _parse(name: str, column: pd.Series, expected: str) -> pd.Series:
         numbers = pd.Series(pd.to_numeric(words, errors="coerce"))
         is_integer = TYPES[name] == pa.int64()
         if is_integer:
-            numbers = numbers.where(numbers % 1 == 0)
+            numbers = numbers.where((numbers % 1 == 0) & (numbers.abs() < 2**53))
         hint = f"Write it as in {12 if is_integer else 0.5}."
     wrong = numbers.isna() & words.notna()
     if wrong.any():

@@ -102,11 +102,11 @@ def face_detector(name: str) -> FaceDetector:
         King: "Dlib-ml" (2009). Zhang et al.: "Joint Face Detection and Alignment Using
         Multitask Cascaded Convolutional Networks" (2016), https://arxiv.org/abs/1604.02878
     """
-    if name == "dlib":
-        return DlibDetector()
-    if name == "mtcnn":
-        return MtcnnDetector()
-    raise ValueError(f"Expected the detector 'dlib' or 'mtcnn'; got {name!r}. Choose one of them.")
+    detectors = {"dlib": DlibDetector, "mtcnn": MtcnnDetector}
+    if name not in detectors:
+        names = " or ".join(map(repr, detectors))
+        raise ValueError(f"Expected the detector {names}; got {name!r}. Choose one of them.")
+    return detectors[name]()
 
 
 class DlibDetector:

@@ -54,9 +54,10 @@ def explain_faces(model: keras.Model, faces: np.ndarray, *, batch_size: int = 32
 
     Example:
         >>> import jdfd_keras as jk
-        >>> model = jk.load_run_model("run").model
-        >>> explain_faces(model, np.zeros((2, 71, 71, 3), np.uint8)).cam.shape
-        (2, 71, 71)
+        >>> faces, _ = next(iter(jk.load_faces("prepared", "test", batch_size=8)))
+        >>> explanation = explain_faces(jk.load_run_model("run").model, faces.numpy())
+        >>> explanation.cam.shape, explanation.residual.shape
+        ((8, 71, 71), (8, 71, 71))
     """
     cam_fn = make_cam_fn(model, reconstruct=True)
     _check_faces(model, faces)

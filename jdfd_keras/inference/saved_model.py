@@ -176,7 +176,9 @@ class SavedModelEngine(contextlib.AbstractContextManager):
                 f"Expected {path} to be a SavedModel with the tag 'serve'; got "
                 f"'{lines[0]}'. Export it again with `jdfd-keras export`."
             ) from error
-        self._callable = functools.lru_cache(MAX_CALLABLES)(self._make_callable)
+        # Not a method: a cycle of references would keep the weights in memory after `close`.
+        make_callable = functools.partial(_make_callable, self._session, self._definitions)
+        self._callable = functools.lru_cache(MAX_CALLABLES)(make_callable)
 
     def __exit__(self, *_):
         self.close()
@@ -246,18 +248,21 @@ class SavedModelEngine(contextlib.AbstractContextManager):
                 "Export the model again with `jdfd-keras export`."
             ) from error
 
-    def _make_callable(self, name: str, requested: frozenset[str]):
-        # One callable fetches one set of outputs of a signature: the session prunes its graph to
-        # them, so that a score never runs the decoder.
-        if unknown := requested - self.signatures[name].outputs.keys():
-            raise KeyError(min(unknown))
-        definition = self._definitions[name]
-        fetched = [output for output in definition["outputs"] if output in requested]
-        function = self._session.make_callable(
-            [definition["outputs"][output]["name"] for output in fetched],
-            feed_list=[info["name"] for info in definition["inputs"].values()],
-        )
-        return function, tuple(definition["inputs"]), fetched
+
+def _make_callable(
+    session: Any, definitions: dict[str, dict], name: str, requested: frozenset[str]
+) -> tuple[Any, tuple[str, ...], list[str]]:
+    # One callable fetches one set of outputs of a signature: the session prunes its graph to
+    # them, so that a score never runs the decoder.
+    definition = definitions[name]
+    if unknown := requested - definition["outputs"].keys():
+        raise KeyError(min(unknown))
+    fetched = [output for output in definition["outputs"] if output in requested]
+    function = session.make_callable(
+        [definition["outputs"][output]["name"] for output in fetched],
+        feed_list=[info["name"] for info in definition["inputs"].values()],
+    )
+    return function, tuple(definition["inputs"]), fetched
 
 
 def _make_empty(info: TensorInfo) -> np.ndarray:

@@ -6,7 +6,6 @@ groups it was made with, so that other options are never mixed into it.
 
 import contextlib
 import dataclasses
-import glob
 import hashlib
 import json
 import os
@@ -38,11 +37,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         '{}'
     """
     path = Path(path)
-    # A name of its own, so that two writers of the same file do not mix. A killed one leaves it.
-    for left in path.parent.glob(f"{_UNFINISHED}????????-{glob.escape(path.name)}"):
-        with contextlib.suppress(FileNotFoundError):  # its writer has just finished
-            if time.time() - left.stat().st_mtime > _ABANDONED_S:
-                left.unlink()
+    # A name of its own, so that two writers of the same file do not mix.
     unfinished = path.with_name(f"{_UNFINISHED}{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         yield unfinished
@@ -96,6 +91,10 @@ def init_folder(directory: str | Path, **groups: Any) -> None:
     path = directory / OPTIONS
     if path.is_file():
         check_same_options(path.read_text(encoding="utf-8"), directory, groups)
+        for left in directory.glob(f"{_UNFINISHED}*"):  # by a killed run
+            with contextlib.suppress(FileNotFoundError):  # its writer has just finished
+                if time.time() - left.stat().st_mtime > _ABANDONED_S:
+                    left.unlink()
         return
     if directory.is_dir() and any(
         not (entry.name.startswith(_UNFINISHED) and entry.name.endswith(OPTIONS))
@@ -121,7 +120,9 @@ def check_same_options(text: str, directory: str | Path, groups: dict[str, Any])
         ValueError: If an option or the format version differs.
 
     Example:
-        >>> check_same_options('{"format_version": 1}', "run", {})
+        >>> check_same_options('{"format_version": 0}', "run", {})
+        Traceback (most recent call last):
+        ValueError: Expected format_version 1 in run/options.json; got 0. ...
     """
     stored = _parse_json(text, f"{directory}/{OPTIONS}")
     requested = _parse_json(to_json(groups), OPTIONS)
@@ -174,9 +175,10 @@ def load_options(path: str | Path, group: str, kind: type[Options]) -> Options:
         values = stored[group].items()
         return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in values})
     except (AttributeError, KeyError, TypeError) as error:
+        detail = f"'{error}' in " if group in stored else ""
         raise ValueError(
             f"Expected {path} to hold the group {group!r} with the options of {kind.__name__}; got "
-            f"{error!r} in the groups {', '.join(stored) or 'none'}. Check the path; if it was "
+            f"{detail}the groups {', '.join(stored) or 'none'}. Check the path; if it was "
             "written by another version of jdfd-keras, create it again with this one."
         ) from error
 

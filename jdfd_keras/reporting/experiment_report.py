@@ -24,7 +24,7 @@ from jdfd_keras.experiments.plan import LETTERS, NAMES, SHARES_PERCENT
 from jdfd_keras.experiments.sets import ExperimentReport, dataset_name
 from jdfd_keras.experiments.statistics import ALL, CountReport
 from jdfd_keras.io.files import write_text_atomically
-from jdfd_keras.reporting.templating import render_template, write_page
+from jdfd_keras.reporting.templating import cell, render_template, write_page
 
 FORMATS = ("md", "html", "csv", "tex", "json")
 MISSING, NOT_RUN = "missing", "not run"
@@ -312,7 +312,8 @@ def _beside(ours: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
 
 def _to_markdown(table: pd.DataFrame, *, numbers: str) -> str:
     align = ["left"] * table.index.nlevels + [numbers] * len(table.columns)
-    return table.reset_index().to_markdown(index=False, disable_numparse=True, colalign=align)
+    table = table.rename(index=cell, columns=cell).reset_index()
+    return table.to_markdown(index=False, disable_numparse=True, colalign=align)
 
 
 def _to_latex(

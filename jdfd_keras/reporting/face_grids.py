@@ -267,7 +267,7 @@ class _Sheet:
         # A hundredth of a pixel more, since Agg truncates sizes, and 29 / 100 * 100 is below 29.
         self.figure.set_size_inches((self.width + 0.01) / DPI, (height + 0.01) / DPI)
         self.axes.set(xlim=(0, self.width), ylim=(height, 0))
-        if path.suffix != ".png":
+        if path.suffix.lower() != ".png":
             save_figure(self.figure, path)
             return
         with atomic_path(path) as unfinished:

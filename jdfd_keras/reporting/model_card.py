@@ -116,7 +116,7 @@ def write_model_card(
 
 
 def _read_run(run: Path) -> dict[str, Any]:
-    """Return what a run folder has recorded, for the template."""
+    """Return the recorded facts of a run folder, for the template."""
     groups = load_groups(run / OPTIONS)
     facts, history = groups.get("data", {}), read_history(run)
     best = best_epoch(history) if history else 0

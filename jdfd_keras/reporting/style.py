@@ -73,8 +73,8 @@ def new_figure(width: float, height: float) -> Figure:
     """Return an empty figure of a size in inches that is not registered in pyplot.
 
     Example:
-        >>> new_figure(3, 2).axes
-        []
+        >>> new_figure(3, 2).get_size_inches()
+        array([3., 2.])
     """
     figure = Figure(figsize=(width, height), dpi=DPI, layout="constrained")
     FigureCanvasAgg(figure)
@@ -136,7 +136,7 @@ def curve_style(index: int) -> dict[str, Any]:
         index: Index of the curve, from 0; neighbours have markers at different positions.
 
     Example:
-        >>> curve_style(0)["markevery"]
+        >>> curve_style(0)["markevery"]  # first marker, and distance of markers, along the curve
         (0.03, 0.19)
     """
     # Not clipped, since half of a perfect curve is on the frame. Not in the layout, in which an
@@ -158,8 +158,8 @@ def add_title_and_legend(figure: Figure, axes: Axes, title: str) -> None:
         >>> axes = figure.add_subplot()
         >>> line = axes.plot([0, 1], [0, 1], label="chance")
         >>> add_title_and_legend(figure, axes, "A diagonal")
-        >>> round(float(figure.get_figheight()), 2)
-        2.44
+        >>> figure.get_suptitle(), figure.legends[0].get_texts()[0].get_text()
+        ('A diagonal', 'chance')
     """
     width, height = figure.get_size_inches()
     title = _wrap(title, width - 0.2, 10)

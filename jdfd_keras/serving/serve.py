@@ -56,9 +56,9 @@ def serve(
             unexpectedly, or an address cannot be bound.
 
     Example:
-        >>> serve()
+        >>> serve("saved_models/dectetor", ServeOptions(engine="embedded"))
         Traceback (most recent call last):
-        ValueError: Expected either a model or a models_config; got None and None. ...
+        OSError: Expected ...saved_models/dectetor to be an exported model, ...
     """
     options = options or ServeOptions()
     if models_config is not None and model_directory is None:

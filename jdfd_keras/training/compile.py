@@ -45,12 +45,12 @@ def compile_detector(
         loss: Weights of both losses, and label smoothing.
 
     Example:
-        >>> from jdfd_keras.model.network import build_detector
-        >>> from jdfd_keras.options import ModelOptions
-        >>> detector = build_detector(ModelOptions(image_size=71, encoder_weights="none"))
+        >>> import jdfd_keras as jk
+        >>> detector = jk.build_detector(jk.ModelOptions(image_size=71, encoder_weights="none"))
         >>> compile_detector(detector, keras.optimizers.Adam(1e-3))
-        >>> detector.compiled
-        True
+        >>> validation = jk.load_faces("prepared", "val", batch_size=8)
+        >>> sorted(detector.evaluate(validation, verbose=0, return_dict=True))
+        ['classification_frame_auc', 'classification_loss', 'loss', 'reconstruction_loss']
 
     Reference:
         The paper, section 3.3, equations 3 to 5. Its equation 4 lacks the minus sign and sums

@@ -15,7 +15,7 @@ import tensorflow as tf
 from jdfd_keras.datasets.face_index import epoch_order
 from jdfd_keras.datasets.pipeline import check_options, read_epoch, stream_faces
 from jdfd_keras.datasets.transforms import reraise_damaged_shards
-from jdfd_keras.io.files import OPTIONS, init_folder, load_options
+from jdfd_keras.io.files import OPTIONS, init_folder, load_groups, load_options
 from jdfd_keras.io.results import Result
 from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import (
@@ -150,6 +150,8 @@ def train(
         (1, 1)
     """
     data, out = Path(data), Path(out)
+    if (out / OPTIONS).is_file():
+        load_groups(out / OPTIONS)  # refuses another format version
     model, train = model or ModelOptions(), train or TrainOptions()
     runtime, unlabelled = runtime or TrainRuntime(), unlabelled or UnlabelledOptions()
     if not 0 <= train.seed < 2**32:
@@ -163,9 +165,15 @@ def train(
     weights = "none" if model.encoder_weights is None else model.encoder_weights
     model = dataclasses.replace(model, image_size=face_options.face_size, encoder_weights=weights)
     setup = _Setup(
-        *(model, optimizer or OptimizerOptions(), loss or LossOptions()),
-        *(pipeline or PipelineOptions(), augment or AugmentOptions()),
-        *(train, runtime, devices, loaded),
+        model=model,
+        optimizer=optimizer or OptimizerOptions(),
+        loss=loss or LossOptions(),
+        pipeline=pipeline or PipelineOptions(),
+        augment=augment or AugmentOptions(),
+        train=train,
+        runtime=runtime,
+        devices=devices,
+        data=loaded,
     )
     _check_setup(setup)
     batches = {"image_size": model.image_size, "batch_size": train.batch_size}

@@ -128,9 +128,7 @@ def test_wrong_usage_exits_with_2(words, capsys):
 def test_a_list_with_a_word_in_it_is_refused_by_what_every_list_is(words, capsys):
     with pytest.raises(SystemExit):
         main(words)
-    assert (
-        f"{words[-2]}: expected whole numbers such as 0,1,2; got '1,a'" in capsys.readouterr().err
-    )
+    assert re.search(f"{words[-2]}: .*numbers .*0,1,2; got '1,a'", capsys.readouterr().err)
 
 
 def test_widths_of_the_decoder_are_numbers_in_their_order():
@@ -423,7 +421,7 @@ def test_threshold_in_per_cent_is_refused(model_file, clips_folder, capfd):
     assert main(["predict", str(clip), "--model", str(model_file), "--threshold", "50"]) == 1
     printed = capfd.readouterr()
     assert printed.out == ""
-    assert "Expected a threshold in 0..1; got 50.0" in printed.err
+    assert "threshold in 0..1; got 50.0" in printed.err
 
 
 @pytest.mark.parametrize(
@@ -514,7 +512,7 @@ def test_prepare_counts_faces_and_names_videos_without(clips_folder, bad_files, 
     assert main([*words, "--max-failed", "0.1"]) == 1
     printed = capfd.readouterr()
     assert json.loads(printed.out)["failed"] == result["without_faces"]
-    assert "without a face, more than --max-failed 0.1" in printed.err
+    assert "more than --max-failed 0.1" in printed.err
 
 
 def test_a_prepared_dataset_is_described_in_lines(monkeypatch, snapshot, capsys):

@@ -445,7 +445,7 @@ def test_a_server_that_cannot_be_reached_is_an_error_in_three_parts(form):
     ],
 )
 def test_a_url_that_is_not_of_a_model_is_refused_before_any_request(url):
-    with pytest.raises(ValueError, match="URL of a served model") as refused:
+    with pytest.raises(ValueError, match="served model, such") as refused:
         connect(url)
     assert "secret" not in str(refused.value)
 

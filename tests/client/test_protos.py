@@ -156,6 +156,7 @@ def test_signatures_are_read_from_metadata(monkeypatch):
     faces.outputs["scores"].dtype = types_pb2.DT_FLOAT
     faces.outputs["scores"].tensor_shape.unknown_rank = True
     faces.outputs["other"].dtype = types_pb2.DT_BFLOAT16
+    faces.inputs["later"].dtype = 99  # of a later version of TensorFlow
     definitions.signature_def["__saved_model_init_op"].outputs["x"].dtype = types_pb2.DT_INVALID
     theirs = get_model_metadata_pb2.GetModelMetadataResponse()
     theirs.metadata["signature_def"].Pack(definitions)
@@ -165,7 +166,7 @@ def test_signatures_are_read_from_metadata(monkeypatch):
     assert transport.read_signatures() == {
         "faces": Signature(
             "tensorflow/serving/predict",
-            {"faces": TensorInfo("uint8", (None, 71, 71, 3))},
+            {"faces": TensorInfo("uint8", (None, 71, 71, 3)), "later": TensorInfo("99", ())},
             {"scores": TensorInfo("float", None), "other": TensorInfo("bfloat16", ())},
         )
     }

@@ -43,7 +43,7 @@ def test_a_list_that_is_written_again_is_the_same(version):
 
 def test_a_missing_file_is_named(version):
     (version / "variables" / "with space.index").unlink()
-    with pytest.raises(OSError, match=r"with space\.index with the SHA-256 .*got no such file"):
+    with pytest.raises(OSError, match=r"with space\.index with the SHA-256 .*no such"):
         verify_checksums(version)
 
 
@@ -57,7 +57,7 @@ def test_a_changed_file_is_named(version):
 
 def test_a_file_that_is_not_a_list_is_refused(version):
     (version / "SHA256SUMS").write_bytes(b"\xff\xfe not a list\n")
-    with pytest.raises(OSError, match="Expected lines in the format of `sha256sum`"):
+    with pytest.raises(OSError, match="`sha256sum` in .*SHA256SUMS; got"):
         verify_checksums(version)
 
 

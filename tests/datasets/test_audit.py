@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import re
 import shutil
 from collections import Counter, defaultdict
 
@@ -194,7 +195,7 @@ def test_missing_unrecognized_and_excluded_files_are_counted(make_set):
     }
     videos = clean_videos()
     videos[0] = dataclasses.replace(videos[0], num_faces=0, reason="no | face\nwas found")
-    made = make_set("a", videos, listing=listing, split=SplitOptions(split="strict"))
+    made = make_set("_a_", videos, listing=listing, split=SplitOptions(split="strict"))
     result = audit([made])
     (found,) = result.datasets
     assert (found.missing, found.unrecognized, found.split) == (2, 1, "strict")
@@ -203,7 +204,7 @@ def test_missing_unrecognized_and_excluded_files_are_counted(make_set):
     page = render_audit(result)
     assert "Files of the layout: 2 missing, 1 unrecognized." in page
     assert "Excluded: 2 videos, shares footage with test." in page
-    assert "| mine/0 | no \\| face was found |" in page
+    assert "| mine/0 | no \\| face was" in page and "\n## \\_a\\_\n" in page
 
 
 def test_a_clean_set_does_not_fail(prepared_set, make_set):
@@ -273,8 +274,8 @@ def test_common_sources_of_data_sets_are_listed_even_in_one_split(make_set):
     assert result.failed == []
     expected = CommonSources(("a", "b"), 3, ["ffpp/0", "ffpp/1", "ffpp/2"])
     assert result.common_sources == [expected]
-    assert "a and b share 3 sources, such as ffpp/0, ffpp/1, ffpp/2." in render_audit(result)
-    assert "No source is in two of the datasets." in render_audit(audit(made[1:]))
+    assert re.search("a and b .* 3 .*ffpp/0, ffpp/1, ffpp/2", render_audit(result))
+    assert "No source is" in render_audit(audit(made[1:]))
 
 
 def test_data_sets_with_different_alignments_are_mentioned(make_set):
@@ -283,9 +284,7 @@ def test_data_sets_with_different_alignments_are_mentioned(make_set):
     assert "aligned differently" not in render_audit(audit([one, same]))
     result = audit([one, other])
     assert result.alignments == {"a": "landmarks68, margin 1.3", "c": "box, margin 1.5"}
-    assert "aligned differently (a: landmarks68, margin 1.3; c: box, margin 1.5)" in render_audit(
-        result
-    )
+    assert "differently (a: landmarks68, margin 1.3; c: box, margin 1.5)" in render_audit(result)
 
 
 MEASURES = {
@@ -409,7 +408,7 @@ def test_findings_are_all_counted_and_the_first_are_listed(make_set, monkeypatch
     result = audit([make_set("a", videos)])
     assert result.num_shared_sources == 5
     assert len(result.shared_sources) == 2
-    assert result.failed == ["5 sources in two splits"]
+    assert [text.split()[:2] for text in result.failed] == [["5", "sources"]]
     assert result.datasets[0].without_faces == {"real": 3}
     assert len(result.datasets[0].reasons) == 2
 
@@ -419,7 +418,7 @@ def test_a_repeated_data_set_raises_an_error(make_set, tmp_path, monkeypatch):
     (tmp_path / "link").symlink_to(made)
     monkeypatch.chdir(tmp_path)
     for again in (made, str(made), tmp_path / "link", "a", "b/../a"):
-        with pytest.raises(ValueError, match=r"Expected each dataset once; got .*Omit the"):
+        with pytest.raises(ValueError, match="each dataset once; got .*/a,"):
             audit([made, other, again])
 
 
@@ -547,7 +546,7 @@ def test_the_command_reports_a_folder_that_is_not_a_prepared_data_set(tmp_path, 
     assert main(["audit", str(tmp_path)]) == 1
     captured = capsys.readouterr()
     assert captured.out == ""
-    assert "jdfd-keras audit: Expected a prepared dataset" in captured.err
+    assert re.match(f"jdfd-keras audit: .*dataset in {tmp_path};", captured.err)
 
 
 def test_compression_that_separates_the_classes_is_a_shortcut(make_set):

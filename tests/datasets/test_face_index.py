@@ -62,13 +62,13 @@ def test_with_one_class_the_whole_sample_is_of_it():
 
 @pytest.mark.parametrize("fraction", [0, -1, 1.5, float("nan")])
 def test_a_fraction_out_of_range_is_an_error(fraction):
-    with pytest.raises(ValueError, match=f"fraction above 0 and up to 1; got {fraction:g}"):
+    with pytest.raises(ValueError, match=f"fraction above 0 .* 1; got {fraction:g}"):
         sample_fraction(LABELS, fraction, seed=0)
 
 
 @pytest.mark.parametrize("labels", [np.array([0, 1] * 5), np.full(10, -1), np.array([], int)])
 def test_a_fraction_of_less_than_one_face_is_an_error(labels):
-    with pytest.raises(ValueError, match=f"one face of each class; got 0.02 of {len(labels)} "):
+    with pytest.raises(ValueError, match=f"face of each class; got 0.02 of {len(labels)} "):
         sample_fraction(labels, 0.02, seed=0)
 
 

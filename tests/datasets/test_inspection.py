@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -140,15 +141,15 @@ def test_a_clip_without_a_face_has_a_reason_and_an_overlay_but_no_sheet(tmp_path
     result = inspect(clip, all_frames=True)
     files = write_inspection(result, tmp_path / "s.png", overlay=tmp_path / "o.mp4")
     assert (result.num_faces, result.tracks, files.sheet) == (0, [], None)
-    assert result.reason == "no face was found in 3 sampled frames"
+    assert re.fullmatch("no face .* 3 .*", result.reason)
     assert not (tmp_path / "s.png").exists()
     assert cv2.VideoCapture(str(tmp_path / "o.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
-    assert f"{clip}: {result.reason}; no contact sheet is written" in describe_inspection(result)
+    assert f"{clip}: {result.reason}; no contact sheet" in describe_inspection(result)
 
 
 def test_a_clip_whose_faces_are_all_filtered_out_has_the_reason(clip, tmp_path):
     result = inspect(clip, faces=ALL, filters=FilterOptions(min_size=500))
-    assert result.reason == "all faces were filtered out in 10 sampled frames"
+    assert re.fullmatch("all faces .*filtered .* 10 .*", result.reason)
     assert sum(result.filtered.values()) == 12
     assert write_inspection(result, tmp_path / "s.png").sheet is None
     assert not (tmp_path / "s.png").exists()
@@ -172,7 +173,7 @@ def test_the_command_checks_the_names_of_its_files_before_the_long_work(
 
     monkeypatch.setattr("jdfd_keras.datasets.inspection.extract_faces", None)
     assert main(["inspect", str(clip), "--out", str(tmp_path / "sheet.gif")]) == 1
-    assert "a .png file for the contact sheet" in capsys.readouterr().err
+    assert ".png file for" in capsys.readouterr().err
 
 
 def test_a_prepared_set_has_a_row_for_each_class_with_faces_of_every_video(
@@ -181,6 +182,7 @@ def test_a_prepared_set_has_a_row_for_each_class_with_faces_of_every_video(
     from jdfd_keras.datasets.pipeline import load_faces
 
     result = inspect(prepared_set)
+    assert result.sample({}) == {}
     write_inspection(result, tmp_path / "sheet.png")
     ((rows, texts),) = drawn
     manifest = to_rows(read_faces(prepared_set), FaceRow)

@@ -222,20 +222,9 @@ def shared(number):
     return SharedSource(f"mine/s{number}", {"train": ["mine/1"], "test": ["mine/2"]})
 
 
-def test_the_description_has_the_counts_and_the_subsets():
-    assert describe_leakage(Leakage([], []), checked="training and validation") == (
-        "none between training and validation: no shared source, no near-duplicate face"
-    )
-    found = describe_leakage(
-        Leakage([shared(1)], [near(1), near(2)]), checked="training and testing"
-    )
-    assert found == (
-        "1 source shared and 2 pairs of videos with near-duplicate faces between training and "
-        "testing; allowed by --allow-leak"
-    )
-    assert "2 sources shared and 1 pair of videos" in describe_leakage(
-        Leakage([shared(1), shared(2)], [near(1)]), checked="both"
-    )
+def test_the_description_has_the_counts_and_the_subsets(snapshot):
+    cases = ([], []), ([shared(1)], [near(1), near(2)]), ([shared(1), shared(2)], [near(1)])
+    assert [describe_leakage(Leakage(*case), checked="a and b") for case in cases] == snapshot
 
 
 def test_no_leakage_raises_no_error():
@@ -270,7 +259,7 @@ def test_no_leakage_raises_no_error():
     ids=["a source", "a pair", "more than are named", "as many as are named"],
 )
 def test_leakage_raises_an_error_with_the_first_examples(leakage, counts, named):
-    with pytest.raises(ValueError, match="Expected the dataset to share no footage; got") as error:
+    with pytest.raises(ValueError, match="the dataset .*footage; got") as error:
         raise_on_leakage(leakage, "the dataset", "Split it again.")
     assert counts in str(error.value)
     assert str(error.value).endswith(named)

@@ -184,7 +184,7 @@ def test_other_programs_can_read_the_parquet_table(tmp_path):
 @pytest.mark.parametrize("content", [b"", b"video_id,path\na,b\n"])
 def test_a_table_of_other_columns_or_none_is_an_error(tmp_path, content):
     (tmp_path / "manifest.parquet").write_bytes(content)
-    with pytest.raises(ValueError, match=r"Expected .*; got .* prepare the dataset again"):
+    with pytest.raises(ValueError, match="Parquet table .*manifest.parquet; got .*prepare"):
         read_rows(tmp_path)
 
 
@@ -201,7 +201,7 @@ def test_a_parquet_table_of_other_columns_is_an_error(tmp_path):
     for other in others:
         pq.write_table(other, tmp_path / "manifest.parquet")
         for columns in (None, ["video_id"]):
-            with pytest.raises(ValueError, match=r"Expected .*; got .* prepare the dataset again"):
+            with pytest.raises(ValueError, match="Parquet table .*manifest.parquet; got .*prepare"):
                 read_faces(tmp_path, columns=columns)
 
 
@@ -210,7 +210,7 @@ def test_a_truncated_parquet_table_is_an_error(tmp_path):
     content = path.read_bytes()
     for length in range(0, len(content), len(content) // 50):
         path.write_bytes(content[:length])
-        with pytest.raises(ValueError, match=r"Expected .*; got .* prepare the dataset again"):
+        with pytest.raises(ValueError, match="Parquet table .*videos.parquet; got .*prepare"):
             read_videos(tmp_path)
 
 
@@ -228,7 +228,7 @@ def test_a_wrong_byte_in_a_parquet_table_is_an_error_or_harmless(tmp_path):
         try:
             assert read_videos(tmp_path) == rows
         except ValueError as error:
-            assert "prepare the dataset again" in str(error)
+            assert "prepare" in str(error)
 
 
 @pytest.mark.parametrize("read", [read_faces, read_videos])
@@ -268,5 +268,5 @@ def test_a_data_set_of_this_format_version_is_read(tmp_path):
 def test_a_damaged_listing_is_an_error(tmp_path, text):
     write_set(tmp_path, 1)
     (tmp_path / "listing.json").write_text(text)
-    with pytest.raises(ValueError, match="Expected missing, unrecognized and excluded as JSON"):
+    with pytest.raises(ValueError, match="missing, unrecognized and .*listing.json; got"):
         read_listing(tmp_path)

@@ -251,7 +251,7 @@ def test_balance_depends_on_the_seed_alone_and_loses_no_face_of_the_rarer_class(
 def test_balancing_one_class_is_an_error(prepared_set, change_table, tmp_path):
     shutil.copytree(prepared_set, tmp_path / "copy")
     change_table(tmp_path / "copy", FaceRow, lambda rows: [r for r in rows if r.label == 0])
-    with pytest.raises(ValueError, match="got no fake face"):
+    with pytest.raises(ValueError, match="got no fake"):
         load_faces(
             tmp_path / "copy",
             "train",
@@ -520,14 +520,14 @@ def test_hidden_labels_have_no_weight_and_are_not_in_the_targets(
 
 def test_balance_and_class_weights_together_are_an_error(train_faces):
     both = PipelineOptions(balance=True, class_weights=True)
-    with pytest.raises(ValueError, match="balance or class_weights; got both"):
+    with pytest.raises(ValueError, match="balance or .*; got both"):
         stream_faces(train_faces, batch_size=4, seed=0, options=both)
 
 
 def test_class_weights_of_one_class_are_an_error(prepared_set):
     faces = index_split(prepared_set, "train", 4)
     assert set(faces.label) == {0}
-    with pytest.raises(ValueError, match="got no fake face"):
+    with pytest.raises(ValueError, match="got no fake"):
         stream_faces(faces, batch_size=4, seed=0, options=PipelineOptions(class_weights=True))
 
 

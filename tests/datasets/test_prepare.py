@@ -352,7 +352,7 @@ def test_different_options_are_an_error_that_names_them(
 def test_different_videos_are_an_error(fake_extraction, folder, tmp_path):
     prepare(folder, tmp_path / "out", FACES)
     (folder / "real" / "new.mp4").write_bytes(b"\0")
-    with pytest.raises(ValueError, match="differs in 1 video, such as mine/real/new"):
+    with pytest.raises(ValueError, match="in 1 video, such as mine/real/new"):
         prepare(folder, tmp_path / "out", FACES)
 
 
@@ -384,7 +384,7 @@ def test_an_invalid_option_is_an_error_before_anything_is_written(
 
 def test_a_missing_class_is_an_error_before_anything_is_written(folder, tmp_path):
     shutil.rmtree(folder / "fake")
-    with pytest.raises(ValueError, match="12 files and no fake one"):
+    with pytest.raises(ValueError, match="12 files .* no fake "):
         prepare(folder, tmp_path / "out", FACES)
     assert not (tmp_path / "out").exists()
 
@@ -399,7 +399,7 @@ def test_fakes_without_any_face_are_an_error(fake_extraction, folder, tmp_path, 
             else fake_extraction(path, *rest)
         ),
     )
-    with pytest.raises(ValueError, match="at least one fake video; got none in all 12"):
+    with pytest.raises(ValueError, match="one fake video; got .* 12"):
         prepare(folder, tmp_path / "out", FACES)
     assert not (tmp_path / "out" / "manifest.parquet").exists()
 

@@ -93,7 +93,7 @@ def test_a_second_run_into_the_same_folder_is_an_error_while_the_first_is_runnin
         stderr=subprocess.DEVNULL,
     )
     wait_for_parts(out, 1)
-    with pytest.raises(OSError, match="only run that writes to .*; got another one"):
+    with pytest.raises(OSError, match=f"only run .*{out}; got"):
         prepare(clips_folder, out, FACES)
     first.communicate()
     assert first.returncode == 0
@@ -113,8 +113,8 @@ def test_a_full_disk_is_one_line_and_the_run_resumes_when_there_is_space(
     full = subprocess.run(words, capture_output=True, text=True, preexec_fn=limit_files_to_20_kb)
     assert full.returncode == 1
     last = full.stderr.strip().splitlines()[-1]
-    assert last.startswith("jdfd-keras prepare: Expected free disk space for the faces in")
-    assert "File too large" in last and "finished videos are kept" in last
+    assert last.startswith("jdfd-keras prepare: Expected free disk ")
+    assert "File too large" in last and "finished videos" in last
     assert not (out / "manifest.parquet").exists()
     assert subprocess.run(words, capture_output=True).returncode == 0
     assert bytes_of(out) == bytes_of(prepared_set)
@@ -229,7 +229,7 @@ def test_an_error_of_the_machine_stops_beam_too_and_the_run_resumes(
     full = subprocess.run(words, capture_output=True, text=True, preexec_fn=limit_files_to_20_kb)
     assert full.returncode == 1
     last = full.stderr.strip().splitlines()[-1]
-    assert "DirectRunner to finish the work" in last and "File too large" in last
+    assert "Expected DirectRunner to finish" in last and "File too large" in last
     assert subprocess.run(words, capture_output=True).returncode == 0
     assert bytes_of(tmp_path / "out") == bytes_of(prepared_set)
 
@@ -297,7 +297,7 @@ def test_a_remote_folder_needs_a_runner(tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["clips [old]", "what?", "all*"])
 def test_a_location_that_beam_would_read_as_a_pattern_is_an_error(clips_folder, tmp_path, name):
     # Beam cannot escape these characters: it would find nothing, or the files of other folders.
-    with pytest.raises(ValueError, match=r"Expected a location without .*; got .*Rename"):
+    with pytest.raises(ValueError, match=r"location without .*; got .*Rename"):
         prepare(clips_folder, tmp_path / name, runtime=PrepareRuntime(runner="DirectRunner"))
 
 
@@ -307,5 +307,5 @@ def test_a_runner_without_beam_is_an_error_that_says_how_to_install_it(
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     for name in [name for name in sys.modules if name.startswith("apache_beam.")]:
         monkeypatch.delitem(sys.modules, name)
-    with pytest.raises(OSError, match=r"got no such package. Install it with"):
+    with pytest.raises(OSError, match=r"Beam .*DirectRunner.*jdfd-keras\[beam\]"):
         prepare(clips_folder, tmp_path / "out", runtime=PrepareRuntime(runner="DirectRunner"))

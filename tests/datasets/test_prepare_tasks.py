@@ -2,6 +2,7 @@ import dataclasses
 import io
 import json
 import pickle
+import re
 
 import cv2
 import numpy as np
@@ -192,7 +193,7 @@ def test_a_text_file_with_a_video_suffix_has_an_outcome_with_the_reason(task, fo
     (folder / VIDEO.path).write_text("not video\n" * 27)
     outcome = task(VideoFile(VIDEO, 270))
     assert (outcome.num_faces, outcome.num_frames, outcome.file_bytes) == (0, 0, 270)
-    assert "got fake/anna_bob.mp4 (270 bytes), which is neither" in outcome.reason
+    assert "got fake/anna_bob.mp4 (270 bytes)" in outcome.reason
     assert str(folder) not in json.dumps(outcome.to_dict())
     assert read_part(task.out, VIDEO).faces == read_examples(task) == []
 
@@ -202,7 +203,7 @@ def test_an_image_without_a_face_has_the_reason(task, folder):
     image = np.full((60, 80, 3), 128, np.uint8)
     Image.fromarray(image).save(folder / "fake" / "grey.jpg", quality=60)
     outcome = task(VideoFile(video, 1))
-    assert outcome.reason == "no face was found in 1 sampled frame"
+    assert re.fullmatch("no face .* 1 .*frame", outcome.reason)
     assert (outcome.width, outcome.height) == (80, 60)
     assert outcome.jpeg_quality == pytest.approx(60, abs=2)
 

@@ -263,7 +263,7 @@ def test_a_video_is_scored_by_its_most_suspicious_track():
 
 @pytest.mark.parametrize("fakes", [[1.0] * 10, [0.9] * 10])
 def test_a_saturated_detector_raises(fakes):
-    with pytest.raises(ValueError, match=r"no more than 0.05 of the 10 real videos .* the highest"):
+    with pytest.raises(ValueError, match=r"0\.05 of the 10 real videos .*highest"):
         fit_calibration(one_face_each([0.0] * 8 + [1.0] * 2, fakes), 0.05)
 
 
@@ -274,13 +274,13 @@ def test_saturated_real_videos_within_the_target_rate_are_allowed():
 
 @pytest.mark.parametrize(("num_real", "num_fake"), [(0, 3), (3, 0)])
 def test_one_class_raises(num_real, num_fake):
-    with pytest.raises(ValueError, match=f"got {num_real} real and {num_fake} fake"):
+    with pytest.raises(ValueError, match=f"{num_real} real and {num_fake} fake"):
         fit_calibration(one_face_each([0.1] * num_real, [0.9] * num_fake), 0.05)
 
 
 @pytest.mark.parametrize("rate", [-0.1, 0.5, 1.0, float("nan")])
 def test_a_rate_out_of_range_raises(rate):
-    with pytest.raises(ValueError, match=r"rate from 0 to below 0\.5; got"):
+    with pytest.raises(ValueError, match=rf"rate .* 0 .* 0\.5; got {rate:g}"):
         fit_calibration(one_face_each([0.1] * 3, [0.9] * 3), rate)
 
 

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import re
 from types import SimpleNamespace
 
 import keras
@@ -194,7 +195,7 @@ def test_identical_faces_have_no_variance(model):
 
 
 def test_no_batches_raise(model):
-    with pytest.raises(ValueError, match="at least one face; got none"):
+    with pytest.raises(ValueError, match="face; got none"):
         predict_dataset(model, [])
 
 
@@ -278,7 +279,7 @@ def test_a_trained_detector_without_decoder_is_evaluated(prepared_set, tmp_path)
     assert report.protocol.model_digest == digest
 
 
-def test_a_model_is_evaluated_with_its_protocol(lend_rooms, faces, tmp_path):
+def test_a_model_is_evaluated_with_its_protocol(lend_rooms, faces, tmp_path, snapshot):
     rows = make_rows()
     rows.append(SimpleNamespace(**vars(rows[0]) | {"split": "train"}))
     videos = [
@@ -301,18 +302,7 @@ def test_a_model_is_evaluated_with_its_protocol(lend_rooms, faces, tmp_path):
     assert auc.value == pytest.approx(8 / 9)
     assert auc.low < auc.value < auc.high <= 1
     assert report.by_manipulation["FaceSwap"].video == report.video
-    assert report.excluded == (
-        Excluded("clips", "clips/real/9", False, "cut short", "test", "c23", ""),
-        Excluded(
-            "clips",
-            "clips/fake/8",
-            True,
-            "none of its faces has a score",
-            "test",
-            "c23",
-            "FaceSwap",
-        ),
-    )
+    assert report.excluded == snapshot
     assert report.coverage == Coverage(num_faces=10, num_scored=6, num_videos=8, share=0.75)
     protocol = report.protocol
     assert (list(protocol.data), protocol.split) == (["clips"], "test")
@@ -323,7 +313,7 @@ def test_a_model_is_evaluated_with_its_protocol(lend_rooms, faces, tmp_path):
     assert protocol.versions["keras"] == keras.__version__
     assert "validation" in protocol.checkpoint
     assert protocol.model_digest == DIGEST
-    assert protocol.leakage == "not checked: the training data of this model is unknown"
+    assert protocol.leakage.startswith("not checked: the training data")
 
 
 def test_one_class_has_no_auc(lend_rooms, tmp_path):
@@ -337,14 +327,14 @@ def test_one_class_has_no_auc(lend_rooms, tmp_path):
 
 def test_an_empty_split_raises(lend_rooms, tmp_path):
     lend_rooms(make_rows())
-    with pytest.raises(ValueError, match="faces in the split 'val' of .*; got none"):
+    with pytest.raises(ValueError, match="'val' of .*; got none, .* 0 videos"):
         evaluate("run", tmp_path, EvaluateOptions(split="val"))
 
 
 def test_shards_without_one_of_the_faces_raise(lend_rooms, tmp_path):
     rows = make_rows()
     lend_rooms(rows, shards=rows[:-1])
-    with pytest.raises(ValueError, match="each of the 10 faces in the manifest; the shards hold 9"):
+    with pytest.raises(ValueError, match="10 faces.*shards hold 9"):
         evaluate("run", tmp_path)
 
 
@@ -362,7 +352,7 @@ def test_truncated_shards_raise_with_the_damage(lend_rooms, monkeypatch, faces, 
     monkeypatch.setattr(
         "jdfd_keras.datasets.transforms.find_damage", lambda directory: ["train is short"]
     )
-    with pytest.raises(ValueError, match="every face.*at byte 7.*Damaged: train is short. Copy"):
+    with pytest.raises(ValueError, match="at byte 7.*: train is short"):
         evaluate("run", tmp_path)
 
 
@@ -370,7 +360,7 @@ def test_shards_in_another_order_raise(model, faces):
     rows = make_rows()
     scored = predict_dataset(model, make_batches(faces, rows[::-1]))
     sets = [EvalSet("clips", None, to_columns(rows), [])]
-    with pytest.raises(ValueError, match="frame 0 of 'clips/fake/0' is 1 in the manifest and 0"):
+    with pytest.raises(ValueError, match="frame 0 of 'clips/fake/0' is 1 .* 0"):
         join_manifest(sets, scored)
 
 
@@ -379,7 +369,7 @@ def test_a_nan_score_raises_with_the_face(model, faces):
     broken[2] = np.nan
     rows = make_rows()
     sets = [EvalSet("clips", None, to_columns(rows), [])]
-    with pytest.raises(ValueError, match="got nan for frame 0 of 'clips/fake/1'"):
+    with pytest.raises(ValueError, match="nan for frame 0 of 'clips/fake/1'"):
         join_manifest(sets, predict_dataset(model, make_batches(broken, rows)))
 
 
@@ -436,7 +426,7 @@ def test_the_validation_split_that_chose_the_epoch_may_be_evaluated(lend_rooms, 
     (tmp_path / "run").mkdir()
     write_provenance(tmp_path / "run", to_columns(rows))
     report = evaluate(tmp_path / "run", tmp_path, EvaluateOptions(split="val"))
-    assert report.protocol.leakage.startswith("none between training and evaluation")
+    assert re.match("none .*evaluation", report.protocol.leakage)
 
 
 def test_several_datasets_are_strata(lend_rooms, tmp_path, monkeypatch, faces):
@@ -562,7 +552,7 @@ def test_calibration_on_training_data_raises(lend_run, tmp_path):
 
 
 def test_a_single_model_file_cannot_be_calibrated(tmp_path):
-    with pytest.raises(NotADirectoryError, match="Expected a run folder"):
+    with pytest.raises(NotADirectoryError, match="run folder.*model.keras"):
         calibrate(tmp_path / "model.keras", tmp_path)
 
 
@@ -570,7 +560,7 @@ def test_scores_that_cannot_be_compared_raise_before_scoring(lend_rooms, tmp_pat
     lend_rooms(make_rows())
     monkeypatch.setattr(pipeline, "load_faces", lambda *_, **__: pytest.fail("faces were read"))
     (tmp_path / "other.csv").write_text("video_id,label,score\nelsewhere,0,0.5\n")
-    with pytest.raises(ValueError, match="none of them in both"):
+    with pytest.raises(ValueError, match="6 and 1 videos.*'elsewhere'"):
         evaluate("m.keras", tmp_path, compare=tmp_path / "other.csv")
 
 
@@ -708,13 +698,13 @@ def test_a_saved_report_can_be_computed_again_from_its_scores(tmp_path):
 
 def test_a_report_without_scores_cannot_be_saved(tmp_path, table):
     save_report(evaluate_table(table, OPTIONS), tmp_path)
-    with pytest.raises(ValueError, match="a report with its scores"):
+    with pytest.raises(ValueError, match="scores; got .*report.json"):
         save_report(load_report(tmp_path), tmp_path)
 
 
 def test_either_a_model_or_scores_are_evaluated(table):
     for model in (None, "run"):
-        with pytest.raises(ValueError, match="a model or a table of scores; got"):
+        with pytest.raises(ValueError, match=f"model_path={model}"):
             evaluate(model, scores=table if model else None)
 
 
@@ -776,7 +766,7 @@ def test_bad_input_raises(tmp_path, table, rows, changed, error, message):
 
 
 def test_a_missing_table_raises_an_os_error(tmp_path):
-    with pytest.raises(OSError, match="which does not exist"):
+    with pytest.raises(OSError, match="scores.csv, which"):
         evaluate_table(tmp_path / "scores.csv")
 
 
@@ -798,12 +788,13 @@ def test_videos_without_a_score_are_listed(tmp_path, prepared_set):
             data="prepared",
             video_id=rows[0][0],
             is_fake=bool(rows[0][1]),
-            reason="none of its faces has a score",
+            reason=report.excluded[0].reason,
             split="val",
             compression="",
             manipulation=rows[0][1] * "fake",
         ),
     )
+    assert report.excluded[0].reason.endswith("has a score")
     assert report.coverage.num_scored == len(rows) - 1 == 3
     assert report.coverage.share == pytest.approx(3 / 4)
     assert report.protocol.split == "val"
@@ -839,12 +830,12 @@ def test_scores_of_another_data_set_raise(tmp_path, prepared_set, change, messag
     options = EvaluateOptions(split="val")
     with pytest.raises(ValueError, match=message) as error:
         evaluate_table(tmp_path / "scores.csv", options, data=[prepared_set])
-    assert f"the val split of {prepared_set}" in str(error.value)
+    assert f"val split of {prepared_set}" in str(error.value)
 
 
 def test_scores_of_another_split_raise(tmp_path, prepared_set):
     write_table(tmp_path / "scores.csv", list_rows(prepared_set, "val"))
-    with pytest.raises(ValueError, match="the test split of .* got 4 of other videos"):
+    with pytest.raises(ValueError, match="test split of .* got 4 of"):
         evaluate_table(tmp_path / "scores.csv", data=[prepared_set])
 
 

@@ -39,7 +39,7 @@ def draw_scores(seed: int) -> tuple[Scores, dict[str, list]]:
 
 @pytest.mark.parametrize("wrong", [np.nan, -0.001, 1.001, 1.5, np.inf, -np.inf])
 def test_a_score_that_is_not_a_probability_raises_with_the_face(wrong):
-    with pytest.raises(ValueError, match=r"got .* for frame 9 of 'ff/original/000' \(2 of 3"):
+    with pytest.raises(ValueError, match=r"frame 9 of 'ff/original/000' \(2 of 3"):
         make_scores(score=[0.25, wrong, wrong])
 
 
@@ -54,26 +54,27 @@ def test_a_label_that_is_neither_real_nor_fake_raises(wrong):
 
 
 def test_two_labels_of_one_video_raise():
-    with pytest.raises(ValueError, match="one label per video_id; got several for '000'"):
+    with pytest.raises(ValueError, match="one label .*'000'"):
         make_scores(video_id=["000", "003", "000"], manipulation=[""] * 3)
 
 
 @pytest.mark.parametrize("name", GROUPS)
 def test_values_of_a_video_may_not_differ_between_its_faces(name):
-    with pytest.raises(ValueError, match=f"one {name} per video_id; got several for 'ff/original"):
+    with pytest.raises(ValueError, match=f"one {name} .*'ff/original"):
         make_scores(**{name: ["a", "b", "a"]})
 
 
 def test_a_duplicate_face_raises():
-    with pytest.raises(ValueError, match="once; got frame 9 of 'ff/original/000' more than once"):
+    with pytest.raises(ValueError, match="once; got frame 9 of 'ff/original/000'"):
         make_scores(frame_index=[9, 9, 0])
 
 
 def test_a_missing_track_id_is_suggested_for_duplicate_faces():
-    with pytest.raises(ValueError, match="once; got frame 9 .* need a track_id"):
+    with pytest.raises(ValueError, match="got frame 9 .* a track_id"):
         make_scores(frame_index=[9, 9, 0])
-    with pytest.raises(ValueError, match="once; got frame 9 .* more than once. Check whether"):
+    with pytest.raises(ValueError, match="got frame 9 ") as error:
         make_scores(frame_index=[9, 9, 0], track_id=[0, 0, 0])
+    assert "track_id" not in str(error.value)
 
 
 @pytest.mark.parametrize("wrong", ["a\0", "a\nb", "a\tb", "\x1b[31m", "\x85", "a" * 1001])
@@ -86,7 +87,7 @@ def test_a_very_long_name_or_one_with_control_characters_raises_with_its_row(wro
 
 
 def test_a_duplicate_face_far_away_raises():
-    with pytest.raises(ValueError, match="once; got frame 1 of 'a' more than once"):
+    with pytest.raises(ValueError, match="once; got frame 1 of 'a'"):
         Scores.from_faces(
             video_id=["a", "b", "a", "b", "a"],
             label=[0, 1, 0, 1, 0],
@@ -116,20 +117,20 @@ def test_two_tracks_of_a_frame_and_one_frame_of_two_videos_are_not_duplicates():
     ],
 )
 def test_columns_of_different_length_or_shape_raise(changed):
-    with pytest.raises(ValueError, match="one value per face in every column"):
+    with pytest.raises(ValueError, match="one value per face.*shape"):
         make_scores(**changed)
 
 
 def test_an_empty_table_raises():
-    with pytest.raises(ValueError, match="at least one face; got none"):
+    with pytest.raises(ValueError, match="face; got none"):
         Scores.from_faces(video_id=[], label=[], score=[])
 
 
 def test_a_face_without_video_raises():
     # All of them would else be one video.
-    with pytest.raises(ValueError, match="video_id .*; got an empty one"):
+    with pytest.raises(ValueError, match="video_id .* empty .* row 3"):
         make_scores(video_id=["ff/original/000", "ff/original/000", ""])
-    with pytest.raises(ValueError, match="video_id .*; got an empty one"):
+    with pytest.raises(ValueError, match="video_id .* empty .* row 3"):
         make_scores(video_id=pa.array(["ff/original/000", "ff/original/000", None]))
 
 

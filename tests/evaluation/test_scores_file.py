@@ -153,6 +153,7 @@ def test_numeric_names_stay_strings(write):
             "video_id,label,score,frame_index\na,0,1,0.5\n",
             "an integer for the frame_index .*0.5",
         ),
+        ("video_id,label,score,frame_index\na,0,1,1e30\n", "an integer for .*1e30"),
         ("video_id,label,score\na,0,1\nb,maybe,0.5\n", "the label .* got 'maybe' in data row 2"),
         (
             "video_id,label,score\na,0.5,0.5\n",
@@ -179,7 +180,7 @@ def test_a_wrong_csv_raises_with_its_path_and_the_reason(write, text, message):
 
 def test_a_missing_file_raises_an_os_error(tmp_path):
     for path in (tmp_path / "scores.csv", tmp_path / "scores.parquet"):
-        with pytest.raises(OSError, match="which does not exist. Check the path"):
+        with pytest.raises(OSError, match=f"{path}, which"):
             read_scores(path)
 
 
@@ -209,7 +210,7 @@ def test_a_duplicate_row_raises_if_another_column_identifies_faces(write, kind):
         table = pa.csv.read_csv(path)
         path = path.with_suffix(".parquet")
         pq.write_table(table.set_column(3, "path", table["path"].dictionary_encode()), path)
-    with pytest.raises(ValueError, match="once .*; data row 4 repeats another.* added twice") as e:
+    with pytest.raises(ValueError, match="once .* row 4 repeats .*twice") as e:
         read_scores(path)
     assert str(path) in str(e.value)
 
@@ -233,9 +234,9 @@ def test_known_columns_alone_show_no_duplicates(write):
 @pytest.mark.parametrize("name", ["scores.txt", "scores", "scores.csv.gz"])
 def test_another_file_format_raises(tmp_path, name):
     (tmp_path / name).touch()
-    with pytest.raises(ValueError, match=r"\.parquet or \.csv; got .*Use one of these"):
+    with pytest.raises(ValueError, match=rf"\.parquet or \.csv; got .*{name}"):
         read_scores(tmp_path / name)
-    with pytest.raises(ValueError, match=r"\.parquet or \.csv; got .*Use one of these"):
+    with pytest.raises(ValueError, match=rf"\.parquet or \.csv; got .*{name}"):
         write_scores(tmp_path / name, make_scores())
 
 
@@ -244,7 +245,7 @@ def test_a_duplicate_parquet_column_raises(tmp_path):
     columns = [["a", "b"], [0, 1], [0.5, 0.5], [0.25, 0.75]]
     table = pa.table(list(map(pa.array, columns)), names=["video_id", "label", "score", "score"])
     pq.write_table(table, path)
-    with pytest.raises(ValueError, match=f"each column once in {path}; got score twice"):
+    with pytest.raises(ValueError, match=f"column once in {path}; got score"):
         read_scores(path)
 
 
@@ -253,7 +254,7 @@ def test_a_truncated_parquet_file_raises_with_its_path(tmp_path, kept):
     path = tmp_path / "scores.parquet"
     write_scores(path, make_scores())
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(ValueError, match=f"(?s)table of scores at {path}; got '.*damaged"):
+    with pytest.raises(ValueError, match=f"(?s)scores at {path}; got '.*damaged"):
         read_scores(path)
 
 
@@ -303,6 +304,7 @@ def test_parquet_of_other_tools_is_read_with_any_types(tmp_path, table):
             "or 1 .fake. for the label .*; got 'unknown' in data row 2",
         ),
         ({"score": [0.5, None]}, "number for the score .* none in data row 2"),
+        ({"score": [0.5, float("nan")]}, "got nan for frame 0 of 'b' .*the training diverged"),
         ({"video_id": [["a"], ["b"]]}, "a string for the video_id .*; got '.*another type"),
         ({"video_id": ["a", None]}, "video_id .*; got an empty one for row 2"),
         ({"label": [0, 7]}, "got 7 for frame 0 of 'b'"),

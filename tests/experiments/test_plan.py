@@ -77,11 +77,11 @@ def test_foreign_data_with_a_single_dataset_blocks_all_shares():
 
 
 def test_a_missing_dataset_blocks_its_own_cells_only():
-    cells = plan_cells("cross-dataset", ("ff", "celebdf"), {"uadfv": "uadfv does not exist"})
+    cells = plan_cells("cross-dataset", ("ff", "celebdf"), {"uadfv": "no uadfv"})
     assert len(cells) == 9
     for cell in cells:
         is_blocked = "uadfv" in (cell.training.data, cell.test)
-        assert cell.blocked == ("uadfv does not exist" if is_blocked else "")
+        assert cell.blocked == ("no uadfv" if is_blocked else "")
 
 
 def test_other_datasets_are_added_to_the_papers():

@@ -1,6 +1,7 @@
 """Which cells an experiment runs, resumes and skips."""
 
 import json
+import re
 
 import pytest
 
@@ -174,7 +175,7 @@ def test_foreign_data_without_a_dataset_notes_that_it_differs_from_the_paper(
     report = run_and_write("foreign-data", named_sets, tmp_path / "out")
     assert len(rooms.tested) == 8
     page = (tmp_path / "out/foreign-data.md").read_text()
-    assert "only from Celeb-DF, not from UADFV" in page
+    assert "Celeb-DF, not from UADFV" in page
     assert len(report.failed) == 4
 
 
@@ -221,17 +222,16 @@ def test_a_folder_of_other_options_is_refused(rooms, named_sets, tmp_path, other
     assert len(rooms.trained) == 3
 
 
-def test_without_a_dataset_the_other_cells_run_and_its_own_are_listed(rooms, named_sets, tmp_path):
+def test_without_a_dataset_the_other_cells_run_and_its_own_are_listed(
+    rooms, named_sets, tmp_path, snapshot
+):
     del named_sets["celebdf"]
     named_sets["uadfv"] = tmp_path / "nowhere"
     report = run_and_write("cross-dataset", named_sets, tmp_path / "out")
     assert len(rooms.trained) == len(rooms.tested) == 1
     assert len(report.failed) == 8
     text = "\n".join(report.failed)
-    assert "ff -> celebdf: dataset celebdf is missing: celebdf=DIR was not given" in text
-    assert (
-        f"uadfv -> ff: dataset uadfv cannot be used: {tmp_path / 'nowhere'} does not exist" in text
-    )
+    assert text.replace(str(tmp_path), "DIR") == snapshot
     assert find_rows(report, "ff", "celebdf") == []
     page = (tmp_path / "out/cross-dataset.md").read_text()
     assert all(reason in page for reason in report.failed)
@@ -247,21 +247,19 @@ def test_a_damaged_dataset_counts_as_missing(rooms, named_sets, tmp_path):
     report = experiment("cross-dataset", named_sets, tmp_path / "out")
     assert len(rooms.tested) == 1
     text = "\n".join(report.failed)
-    assert "ff -> uadfv: dataset uadfv cannot be used: Expected options as JSON" in text
+    assert re.search("ff -> uadfv: .* JSON in .*uadfv/options.json", text)
     assert "has no manifest" in text
 
 
 def test_a_failed_cell_does_not_stop_the_others_and_is_tried_again(rooms, named_sets, tmp_path):
     def refuse(kind, run, data):
         if kind == "evaluate" and (own_name(run), data.name) == ("ff/joint/seed0", "uadfv"):
-            raise ValueError("Expected no leakage; got source 605 in both splits.")
+            raise ValueError("Expected no leakage.")
 
     rooms.refuse = refuse
     report = experiment("cross-dataset", named_sets, tmp_path / "out")
     assert len(rooms.tested) == 8
-    assert report.failed == (
-        "ff -> uadfv: seed 0: evaluation: Expected no leakage; got source 605 in both splits.",
-    )
+    assert report.failed == ("ff -> uadfv: seed 0: evaluation: Expected no leakage.",)
     assert find_rows(report, "ff", "uadfv") == []
     rooms.tested.clear()
     rooms.refuse = lambda *_: None
@@ -286,12 +284,12 @@ def test_only_the_cells_of_a_failed_training_are_missing(rooms, named_sets, tmp_
 def test_the_mean_without_a_failed_seed_states_the_number_of_seeds(rooms, named_sets, tmp_path):
     def refuse(kind, run, data):
         if kind == "train" and run.name == "seed1":
-            raise ValueError("the loss is NaN")
+            raise ValueError("NaN loss")
 
     rooms.refuse = refuse
     report = run_and_write("cross-dataset", named_sets, tmp_path / "out", ExperimentOptions((0, 1)))
     (failed,) = find_rows(report, "ff", "ff", kind="failed")
-    assert (failed.seed, failed.source) == (1, "training: the loss is NaN")
+    assert (failed.seed, failed.source) == (1, "training: NaN loss")
     assert len(find_rows(report, "ff", "ff")) == 1
     assert "(1 of 2 seeds); paper" in (tmp_path / "out/cross-dataset.md").read_text()
 
@@ -322,7 +320,7 @@ def test_progress_counts_cells_on_stderr(rooms, named_sets, tmp_path, capsys):
     printed = capsys.readouterr()
     assert printed.out == ""
     assert "experiment: training ff, seed 0\n" in printed.err
-    assert "experiment: cell 9 of 9: celebdf -> celebdf, seed 0: frame AUC " in printed.err
+    assert ": cell 9 of 9: celebdf -> celebdf, seed 0: frame AUC " in printed.err
 
 
 @pytest.mark.parametrize(
@@ -345,11 +343,11 @@ def test_invalid_arguments_are_refused_before_anything_is_written(
 
 @pytest.mark.parametrize("key", ["", "a/b", "..", "a b", "ä"])
 def test_a_key_that_cannot_name_a_folder_is_refused(rooms, named_sets, tmp_path, key):
-    with pytest.raises(ValueError, match="a key of letters, digits"):
+    with pytest.raises(ValueError, match=f"letters, digits.*; got '{key}'"):
         experiment("ablation", named_sets | {key: tmp_path}, tmp_path / "out")
 
 
 def test_a_folder_given_under_two_keys_is_refused(rooms, named_sets, tmp_path):
     twice = named_sets | {"mine": named_sets["ff"]}
-    with pytest.raises(ValueError, match="different folder for each.*for ff and for mine"):
+    with pytest.raises(ValueError, match="sets/ff for ff and .*mine"):
         experiment("ablation", twice, tmp_path / "out")

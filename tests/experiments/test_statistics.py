@@ -1,6 +1,7 @@
 """Counts of prepared datasets, against their manifests read row by row, and the paper's."""
 
 import csv
+import dataclasses
 import io
 import re
 import shutil
@@ -11,6 +12,7 @@ import pytest
 from jdfd_keras.datasets.manifest import FaceRow, read_faces, to_rows
 from jdfd_keras.experiments.experiment import experiment
 from jdfd_keras.experiments.plan import TABLE_1
+from jdfd_keras.experiments.statistics import CountRow
 from jdfd_keras.reporting.experiment_report import write_experiment
 
 NAMES = {"FF++": "ff", "UADFV": "uadfv", "Celeb-DF": "celebdf"}
@@ -91,14 +93,23 @@ def test_a_missing_or_damaged_dataset_is_listed_and_not_counted(three_sets, tmp_
     shutil.copytree(three_sets["uadfv"], tmp_path / "uadfv")
     table = tmp_path / "uadfv" / "manifest.parquet"
     table.write_bytes(table.read_bytes()[:-99])
-    sets = {"ff": three_sets["ff"], "uadfv": tmp_path / "uadfv", "celebdf": tmp_path / "no"}
+    sets = {"ff": three_sets["ff"], "uadfv": tmp_path / "uadfv", "celebdf": tmp_path / "no*"}
     report = write_experiment(experiment("statistics", sets, tmp_path / "out"), tmp_path / "out")
     assert len(report.failed) == 2
-    assert any("dataset uadfv cannot be read" in reason for reason in report.failed)
-    assert any(f"{tmp_path / 'no'} does not exist" in reason for reason in report.failed)
-    row = read_table((tmp_path / "out/statistics.md").read_text())["uadfv", "train"]
+    assert any("uadfv cannot be read" in reason for reason in report.failed)
+    assert any(f"{tmp_path / 'no*'} does not exist" in reason for reason in report.failed)
+    page = (tmp_path / "out/statistics.md").read_text()
+    assert r"no\* does not exist" in page
+    row = read_table(page)["uadfv", "train"]
     assert row == ["missing; paper 9881", "missing; paper 9886", "missing", "missing"]
     assert "& missing & 9881 & missing & 9886" in (tmp_path / "out/statistics.tex").read_text()
+
+
+def test_a_manipulation_is_shown_literally(written, tmp_path):
+    row = CountRow(kind="measured", data="ff", split="test", manipulation="a|_b_", faces=3)
+    report = dataclasses.replace(written[1], results=(*written[1].results, row))
+    write_experiment(report, tmp_path)
+    assert r"| a\|\_b\_ " in (tmp_path / "statistics.md").read_text()
 
 
 def test_without_any_dataset_there_is_no_figure_and_no_count(tmp_path):

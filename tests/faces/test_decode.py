@@ -1,3 +1,4 @@
+import re
 import struct
 import tracemalloc
 
@@ -490,9 +491,8 @@ def test_frames_after_damage_are_read_and_the_gap_is_reported(tmp_path, capfd, c
     gap_s = np.diff(times_s).max()
     assert NUM_FRAMES / 2 <= len(frames) < NUM_FRAMES
     assert times_s[-1] == pytest.approx(1.56)
-    assert warnings == [
-        f"damaged or with uneven frame times: no frame decodes for {gap_s:.2f} s of 1.60 s"
-    ]
+    (warning,) = warnings
+    assert re.fullmatch(rf"damaged .*no frame .* {gap_s:.2f} s of 1\.60 s", warning)
     assert capfd.readouterr() == ("", "")
 
 
@@ -541,11 +541,9 @@ def test_two_kinds_of_damage_are_one_warning(tmp_path, monkeypatch):
     for every in (0, 1):
         frames, warnings = read_and_warnings(path, NUM_FRAMES, every=every)
         num_frames = len(frames) + 1
-        assert warnings == [
-            f"cut short or damaged: {num_frames} frames decode, up to "
-            f"{(num_frames - 1) / 25:.2f} s of 1.60 s; "
-            f"damaged: 1 of {num_frames} frames cannot be converted to RGB"
-        ]
+        (warning,) = warnings
+        cut = rf"cut short .* {num_frames} frames .* {(num_frames - 1) / 25:.2f} s of 1\.60 s"
+        assert re.fullmatch(f"{cut}; damaged: 1 of {num_frames} frames .*RGB", warning)
 
 
 @pytest.mark.parametrize("every", [0, 1])

@@ -206,7 +206,7 @@ def test_an_unsuitable_name_is_refused(video, scenes, tmp_path, monkeypatch, sou
 
 
 def test_a_missing_folder_is_refused_and_named(video, tmp_path):
-    with pytest.raises(OSError, match="Expected to write .*out.mp4; got no folder .*nowhere"):
+    with pytest.raises(OSError, match="out.mp4; got no folder .*nowhere"):
         draw_overlay(video, tmp_path / "nowhere" / "out.mp4")
 
 
@@ -232,5 +232,5 @@ def test_a_missing_file_is_an_oserror(tmp_path):
 
 @pytest.mark.parametrize(("source", "out"), [("\udcff.mp4", "out.mp4"), ("a.mp4", "\udcff.mp4")])
 def test_a_name_that_is_not_utf_8_is_refused(source, out):
-    with pytest.raises(OSError, match=r"a file name in UTF-8; got \\udcff.mp4. Rename"):
+    with pytest.raises(OSError, match=r"name in UTF-8; got \\udcff.mp4"):
         check_overlay(source, out)

@@ -165,7 +165,7 @@ def test_a_calibrated_run_scores_with_its_calibration(run, face_batch, expected_
 
 
 def test_a_path_that_is_not_a_model_is_an_error(tmp_path):
-    with pytest.raises(OSError, match="Expected .* to be an exported model"):
+    with pytest.raises(OSError, match="none .*exported model"):
         load_predictor(tmp_path / "none")
     with pytest.raises(OSError, match="Expected"):
         load_predictor(tmp_path / "none.keras")
@@ -179,7 +179,5 @@ def test_an_export_without_metadata_is_refused(tmp_path):
         lambda x: {"y": x * 2}, input_signature=[tf.TensorSpec([None], name="x")]
     )
     tf.saved_model.save(module, tmp_path / "1", signatures={"serving_default": module.double})
-    with pytest.raises(
-        SignatureMissing, match="the signature 'metadata'; got .*Export the model again"
-    ):
+    with pytest.raises(SignatureMissing, match="signature 'metadata'; got .*serving_default"):
         load_predictor(tmp_path)

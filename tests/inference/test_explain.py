@@ -216,7 +216,7 @@ def test_faces_of_another_shape_are_refused(faces):
 def test_values_outside_0_to_255_are_refused(value):
     faces = draw_faces(2).astype(np.float32)
     faces[1, 2, 3, 0] = value
-    with pytest.raises(ValueError, match=r"Expected pixel values in 0\.\.255; got "):
+    with pytest.raises(ValueError, match=r"values in 0\.\.255; got "):
         explain_faces(build_stand_in(), faces)
 
 

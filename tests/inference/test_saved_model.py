@@ -1,4 +1,6 @@
+import gc
 import shutil
+import weakref
 
 import numpy as np
 import pytest
@@ -39,6 +41,19 @@ def test_only_the_requested_outputs_are_returned_in_any_order(engine, face_batch
     assert engine._callable.cache_info().currsize == num_callables + 1  # that of `error` alone
 
 
+def test_a_closed_version_is_freed_at_once(exported, face_batch):
+    engine = SavedModelEngine(exported)
+    engine.run("faces", {"faces": face_batch})
+    session = weakref.ref(engine._session)
+    engine.close()
+    gc.disable()
+    try:
+        del engine
+        assert session() is None
+    finally:
+        gc.enable()
+
+
 def test_an_example_keeps_bytes_integers_and_floats():
     example = tf.train.Example.FromString(
         serialize_example({"text": [b"\xff", b"b"], "whole": [-1, 2], "real": [0.5], "none": []})
@@ -51,7 +66,7 @@ def test_an_example_keeps_bytes_integers_and_floats():
 
 
 def test_a_folder_without_a_model_is_an_error_in_three_parts(tmp_path):
-    with pytest.raises(OSError, match="Expected .* got .* Export it again"):
+    with pytest.raises(OSError, match=f"Expected {tmp_path} .*; got .*jdfd-keras export"):
         SavedModelEngine(tmp_path)
 
 
@@ -75,5 +90,5 @@ def test_a_path_that_is_not_a_model_is_an_error_in_three_parts(exported, tmp_pat
         "file": "a file",
         "1": "a single version",
     }[name]
-    with pytest.raises(OSError, match=f"Expected .*{name}.* got {reason}.* Create one with"):
+    with pytest.raises(OSError, match=f"Expected .*{name} .*; got {reason}.*jdfd-keras export"):
         find_versions(tmp_path / name)

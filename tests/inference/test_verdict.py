@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import re
 from types import SimpleNamespace
 
 import cv2
@@ -82,10 +83,8 @@ def test_a_person_who_is_fake_for_a_quarter_of_the_clip_is_not_simply_real(thres
         reason = "because track 0 scores 0.900 from 4.0 to 6.0 s; its mean is 0.300"
     line = summarize(predictions_of(result)).splitlines()[0]
     assert line.startswith(f"a.mp4: {verdict}, {reason} (12 faces, ")
-    assert result.warnings == (
-        "track 0 is real on average, but fake from 4.0 to 6.0 s (score 0.900): only that segment "
-        "may be manipulated",
-    )
+    (warning,) = result.warnings
+    assert re.match(r"track 0 .*fake from 4\.0 to 6\.0 s \(score 0\.900\)", warning)
     # As many faces that are not consecutive are errors of the detector.
     apart = [0.9, 0.1, 0.1, 0.1] * 3
     result = judge("a.mp4", clip, scores_of(*apart), thresholds)
@@ -166,7 +165,7 @@ def test_many_faces_are_scored_in_batches():
 
 @pytest.mark.parametrize("bad", [[0.1, np.nan, 0.3, 0.4], [0.1, 1.5, 0.3, 0.4], [0.1]])
 def test_invalid_scores_return_no_verdict(bad):
-    with pytest.raises(ValueError, match="Expected 4 scores from 0 to 1.*no verdict"):
+    with pytest.raises(ValueError, match="4 scores from 0 to 1 .*clip.mp4; got"):
         judge("clip.mp4", CLIP, scores_of(*bad), HALF)
 
 
@@ -221,19 +220,12 @@ def predictions_of(*verdicts, failed=()):
     return Predictions(verdicts, tuple(failed), tuple(paths), 0, provenance)
 
 
-def test_a_summary_has_a_line_per_file_with_its_time_line_and_tracks(monkeypatch):
+def test_a_summary_has_a_line_per_file_with_its_time_line_and_tracks(monkeypatch, snapshot):
     clip = file_of((0.0, 0, 0.9), (0.0, 1, 0.1), (0.8, 0, 0.9), duration_s=1.0, warnings=["cut"])
     verdict = judge("two.mp4", clip, scores_of(0.05, 1.0, 0.95), HALF)
     predictions = predictions_of(verdict, failed=[FailedFile("z.txt", "not a video")])
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
-    assert summarize(predictions).splitlines() == [
-        "two.mp4: fake, score 0.500 (2 faces and 1 that may not be a face, fake from 0.5)",
-        "  0 s ▁··█ 1.0 s",
-        "  track 0: fake, score 0.500 (2 faces)",
-        "  track 1: fake, score 1.000 (1 face, possibly not a face)",
-        "  warning: cut",
-        "z.txt: no verdict",
-    ]
+    assert summarize(predictions) == snapshot
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     assert summarize(predictions).splitlines()[1] == "  0 s 0..9 1.0 s"
 

@@ -49,15 +49,14 @@ def test_two_writers_of_the_same_file_do_not_mix(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_a_killed_writer_left_is_removed_an_hour_later(tmp_path):
-    old, new, other = (
-        tmp_path / f".unfinished-{name}" for name in ("0123abcd-a", "4567abcd-a", "0123abcd-b")
-    )
-    for left in (old, new, other):
+def test_what_a_killed_run_left_is_removed_when_an_hour_later_another_resumes(tmp_path):
+    init_folder(tmp_path, faces=FACES)
+    old, new = tmp_path / ".unfinished-0123abcd-a", tmp_path / ".unfinished-4567abcd-a"
+    for left in (old, new):
         left.write_text("half")
-        os.utime(left, times=(0, 0) if left is not new else None)
-    write_text_atomically(tmp_path / "a", "whole")
-    assert set(tmp_path.iterdir()) == {tmp_path / "a", new, other}
+    os.utime(old, times=(0, 0))
+    init_folder(tmp_path, faces=FACES)
+    assert set(tmp_path.iterdir()) == {tmp_path / OPTIONS, new}
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
@@ -126,7 +125,7 @@ def test_a_folder_is_created_and_may_be_resumed_with_the_same_options(tmp_path):
 
 def test_a_folder_with_other_options_is_refused_and_they_are_named(tmp_path):
     init_folder(tmp_path / "run", faces=FACES)
-    with pytest.raises(ValueError, match="got different ones .face_size 71 -> 299, margin 1.3 -> "):
+    with pytest.raises(ValueError, match="face_size 71 -> 299, margin 1.3 -> "):
         init_folder(tmp_path / "run", faces=FaceOptions(margin=2.0))
 
 
@@ -136,13 +135,13 @@ def test_a_folder_with_an_option_that_no_longer_exists_is_refused(tmp_path):
     stored = json.loads(path.read_text())
     stored["faces"]["rotate"] = True
     path.write_text(json.dumps(stored))
-    with pytest.raises(ValueError, match="rotate True -> not an option here"):
+    with pytest.raises(ValueError, match="rotate True -> not"):
         init_folder(tmp_path / "run", faces=FACES)
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "holiday.mp4").touch()
-    with pytest.raises(ValueError, match="Expected a new or empty folder"):
+    with pytest.raises(ValueError, match=f"empty folder.*{tmp_path}, which holds"):
         init_folder(tmp_path, faces=FACES)
     assert [path.name for path in tmp_path.iterdir()] == ["holiday.mp4"]
 
@@ -175,9 +174,9 @@ def test_another_or_missing_format_version_is_refused(tmp_path, version):
 @pytest.mark.parametrize("text", ["", "{", "[]", "1"])
 def test_a_damaged_file_is_refused(tmp_path, text):
     (tmp_path / OPTIONS).write_text(text)
-    with pytest.raises(ValueError, match="Expected options as JSON in .*damaged"):
+    with pytest.raises(ValueError, match=f"JSON in {tmp_path / OPTIONS}.*damaged"):
         load_options(tmp_path / OPTIONS, "faces", FaceOptions)
-    with pytest.raises(ValueError, match="Expected options as JSON in .*damaged"):
+    with pytest.raises(ValueError, match=f"JSON in {tmp_path / OPTIONS}.*damaged"):
         init_folder(tmp_path, faces=FACES)
 
 
@@ -185,5 +184,5 @@ def test_a_damaged_file_is_refused(tmp_path, text):
 def test_a_missing_group_or_an_unknown_option_is_refused(tmp_path, groups):
     path = tmp_path / OPTIONS
     path.write_text(json.dumps({"format_version": FORMAT_VERSION} | groups))
-    with pytest.raises(ValueError, match="Expected .* to hold the group 'faces'"):
+    with pytest.raises(ValueError, match=f"Expected {path} .* group 'faces'"):
         load_options(path, "faces", FaceOptions)

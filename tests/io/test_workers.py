@@ -124,7 +124,7 @@ def test_a_killed_process_is_an_error_that_names_its_item(functions):
 
 @pytest.mark.parametrize("code", [0, 3])
 def test_a_process_that_exits_is_an_error_that_names_its_item(functions, code):
-    with pytest.raises(OSError, match=rf"works on {code} .*; got exit code {code}\."):
+    with pytest.raises(OSError, match=rf"on {code} .*; got exit code {code}\."):
         list(run_all(functions.exit_with, [code], 2))
 
 

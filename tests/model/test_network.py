@@ -197,8 +197,7 @@ def test_weights_of_another_network_are_refused(tmp_path, name):
     options = ModelOptions(image_size=71, latent_dim=16, encoder_weights=str(path))
     with pytest.raises(ValueError, match="Expected") as error:
         build_detector(options)
-    assert f"Expected {path} to hold the weights of Keras' Xception" in str(error.value)
-    assert "Use the published file" in str(error.value)
+    assert f"Expected {path} to hold " in str(error.value) and "Xception" in str(error.value)
 
 
 @pytest.mark.parametrize(
@@ -229,5 +228,5 @@ def test_an_image_size_below_71_is_refused():
 
 
 def test_a_missing_weights_file_is_refused():
-    with pytest.raises(OSError, match="'no-such.h5', which is not a file"):
+    with pytest.raises(OSError, match="'no-such.h5', which is not"):
         build_detector(ModelOptions(encoder_weights="no-such.h5"))

@@ -161,7 +161,7 @@ def test_the_provenance_is_below_the_image(tmp_path, written):
     texts = "; ".join(written)
     for part in ("score 0.500", "real below 0.3", "judge, version 7, 01234567", "not proof"):
         assert part in texts
-    assert "uncertain 0.50, track 0, possibly not a face" in written
+    assert "uncertain 0.50, track 0, possibly" in texts
     footer = cv2.imread(str(tmp_path / "b.png"))[HEIGHT:]
     assert is_white(footer).any(axis=1).sum() > 10
 
@@ -174,7 +174,7 @@ def test_a_fake_segment_is_stated_instead_of_the_mean(clip, tmp_path, written):
     verdict = verdict_of(*faces, verdict="uncertain", score=0.29, duration_s=1.2, segment=segment)
     annotate_file(clip, tmp_path / "out.mp4", verdict, PROVENANCE)
     reason = "track 0 scores 0.860 from 0.9 to 1.1 s"
-    assert any(reason in text and "real below 0.3, fake from 0.8" in text for text in written)
+    assert any(reason in text and "below 0.3, fake from 0.8" in text for text in written)
 
 
 def test_a_clip_without_a_face_is_labelled(clip, tmp_path):
@@ -202,5 +202,5 @@ def test_predict_draws_every_scored_frame(clips_folder, tmp_path, monkeypatch):
     options = PredictOptions(every=4)
     predict.predict_files([clip], options, model="m", annotate=out)
     assert len(read_clip(out)) == 2
-    with pytest.raises(ValueError, match="overlay of a video to end in"):
+    with pytest.raises(ValueError, match=r"video .*\.mp4, .*; got .*out\.png"):
         predict.predict_files([clip], model="m", annotate=tmp_path / "out.png")

@@ -56,7 +56,7 @@ def test_a_crashed_process_fails_its_own_file_only(clip, tmp_path, monkeypatch):
 
     monkeypatch.setattr(extraction, "run_all", run_all)
     (_, bad), (_, good) = extraction.extract_all(["bad.mp4", clip], FACES, 2, tmp_path)
-    assert "got bad.mp4, on which two processes crashed (SIGSEGV)" in bad
+    assert "bad.mp4, on" in bad and "crashed (SIGSEGV)" in bad
     assert len(good.extraction.faces) == 3
 
 
@@ -65,9 +65,7 @@ def test_an_animated_image_without_a_face_in_its_first_frame_has_no_verdict(tmp_
     grey[0].save(tmp_path / "one.webp")
     grey[0].save(tmp_path / "two.webp", save_all=True, append_images=grey[1:])
     assert extraction.extract_file(tmp_path / "one.webp", FACES).extraction.faces == []
-    with pytest.raises(
-        OSError, match="animated image without a face in its first .* Save it as a video"
-    ):
+    with pytest.raises(OSError, match="two.webp, an animated image.* 1 are not read"):
         extraction.extract_file(tmp_path / "two.webp", FACES)
 
 
@@ -80,5 +78,5 @@ def test_a_file_that_changes_during_the_analysis_is_not_judged(tmp_path, monkeyp
         return found
 
     monkeypatch.setattr(extraction, "extract_faces", extract)
-    with pytest.raises(OSError, match="does not change; got .*a.png, which was written to"):
+    with pytest.raises(OSError, match="not change; got .*a.png"):
         extraction.extract_file(tmp_path / "a.png", FACES)

@@ -82,7 +82,7 @@ def test_files_of_a_folder_are_sorted_and_selected_by_suffix(inputs):
     one = inputs / "c.mp4"
     assert list_files([one, inputs])[0] == [one, media[0], *media[2:]]  # each once
     assert list_files([inputs / "notes.txt"]) == ([inputs / "notes.txt"], [])
-    with pytest.raises(ValueError, match="videos or images below .*trash; got none"):
+    with pytest.raises(ValueError, match="images below .*trash; got none"):
         (inputs / "b" / "trash").mkdir(exist_ok=True)
         list_files([inputs / "b" / "trash"])
 
@@ -225,7 +225,7 @@ def test_only_the_top_faces_of_the_most_suspicious_files_are_kept(tmp_path, monk
 
 def test_two_runs_in_one_folder_are_refused(inputs, use, tmp_path):
     def run_again(crops):
-        with pytest.raises(OSError, match="only run that writes"):
+        with pytest.raises(OSError, match=f"only run .*{tmp_path}/out; got"):
             predict.predict_files([inputs / "sea.png"], THREE, model="red", out=tmp_path / "out")
         return redness(crops)
 
@@ -263,7 +263,7 @@ def test_a_local_and_a_served_model_return_equal_verdicts(exported, model_url, g
 
 def test_an_impossible_request_is_refused_before_a_file_is_opened(use):
     use(None)
-    with pytest.raises(ValueError, match="one file to annotate; got 2"):
+    with pytest.raises(ValueError, match="file to annotate; got 2"):
         predict.predict_files(["a.mp4", "b.mp4"], model="red", annotate="out.mp4")
     with pytest.raises(FileNotFoundError, match="Expected .*nowhere.*Create it"):
         predict.predict_files(["a.mp4"], model="red", annotate="nowhere/out.mp4")
@@ -308,7 +308,7 @@ def test_the_command_checks_the_report_before_it_loads_the_model(inputs, capsys)
     clip = inputs / "c.mp4"
     words = ["predict", str(clip), "--server", "grpc://127.0.0.1:9/m", "--report", str(clip)]
     assert main(words) == 1
-    assert "c.mp4, which is an input" in capsys.readouterr().err
+    assert "c.mp4, which is" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -322,7 +322,7 @@ def test_the_command_checks_the_report_before_it_loads_the_model(inputs, capsys)
 )
 def test_an_error_about_a_number_names_its_flag(use, options, runtime):
     use(None)
-    with pytest.raises(ValueError, match="--frames-per-video to be at least 1, and --every, --wo"):
+    with pytest.raises(ValueError, match="--frames-per-video .* 1, and --every, --wo"):
         predict.predict_files(
             ["a.mp4"], PredictOptions(**options), PredictRuntime(**runtime), model="red"
         )
@@ -358,7 +358,7 @@ def test_a_name_that_is_not_utf_8_fails_alone_and_can_be_written(inputs, use, tm
     use(predictor_of())
     predictions = predict.predict_files([tmp_path], THREE, model="red", out=tmp_path / "out")
     (failure,) = predictions.failed
-    assert failure.error.startswith("Expected a file name in UTF-8; got ")
+    assert "file name in UTF-8; got " in failure.error
     assert failure.path.endswith("bad\\udcff.png")
     json.dumps(predictions.to_dict(), ensure_ascii=False).encode()
     assert "\\udcff.png,," in (tmp_path / "out" / "verdicts.csv").read_text("utf-8")
@@ -419,7 +419,7 @@ def test_an_unreachable_server_costs_only_the_maps_and_is_asked_once(inputs, use
     first, second, _ = (predictions.top_faces[verdict.path] for verdict in predictions.files)
     for faces in (first, second):
         assert faces.crops.shape == (3, 71, 71, 3) and faces.cams is None
-        assert faces.failure == "the model could not be reached (connection refused)"
+        assert faces.failure.endswith("reached (connection refused)")
 
 
 DYING = """

@@ -65,7 +65,7 @@ def has_ink(pixels):
 
 def test_crops_are_on_the_sheet_unchanged_and_in_order(tmp_path):
     crops = make_crops(10)
-    sheet = draw(tmp_path / "sheet.png", [make_row(crops)])
+    sheet = draw(tmp_path / "sheet.PNG", [make_row(crops)])
     xs, ys, differences = zip(*(find(sheet, crop) for crop in crops), strict=True)
     assert max(differences) == 0
     assert list(xs[:8]) == sorted(set(xs[:8])) and xs[8:] == xs[:2]

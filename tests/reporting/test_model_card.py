@@ -102,15 +102,8 @@ def test_fake_segments_are_explained_if_verdicts_can_be_uncertain(write):
     assert sentence not in text and "| uncertain |" not in text
 
 
-def test_the_data_of_a_run_is_described_by_split(write, run):
-    text = write(run=run)["Training data"]
-    assert "**faces32**. Splits: strict." in text
-    assert "| split | faces | real / fake faces | videos | real / fake videos |" in text
-    assert "| training | 4 | 1 / 2 | 3 | 1 / 1 |" in text
-    assert "| validation | 2 | 0 / 2 | 1 | 0 / 1 |" in text
-    assert "FaceForensics++ (2 videos), `u`, not a published dataset (2 videos)" in text
-    assert "1 of the training faces" in text
-    assert "Leakage: none that we \\| know." in text
+def test_the_data_of_a_run_is_described_by_split(write, run, snapshot):
+    assert write(run=run)["Training data"] == snapshot
 
 
 @pytest.mark.parametrize(("leakage", "has_note"), [("none between all", True), ("1 pair", False)])
@@ -130,10 +123,7 @@ def test_the_training_of_a_run_is_described(write, run):
 def test_missing_facts_are_stated_as_not_recorded(write, tmp_path):
     save_options(tmp_path / "options.json")
     sections = write(run=tmp_path)
-    assert (
-        "| training | not recorded | not recorded | not recorded | not recorded |"
-        in (sections["Training data"])
-    )
+    assert "| training " + 4 * "| not recorded " + "|" in sections["Training data"]
     assert "Leakage: not recorded." in sections["Training data"]
     assert "not recorded" in sections["Training"]
 
@@ -189,9 +179,9 @@ def test_metrics_are_listed_with_intervals_by_dataset(write, report):
         assert (
             f"| {name} | {counts} | {estimate.value:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
         ) in text
-    assert "BCa bootstrap over videos within each class, 100 resamples" in text
-    assert "fewer than 20 videos of a class" in text
-    assert text.index("the smaller class has 12 videos") < text.index("| dataset |")
+    assert report.protocol.intervals in text and "BCa" in text and "100 resamples" in text
+    assert "fewer than 20 videos" in text
+    assert text.index("class has 12 videos") < text.index("| dataset |")
     many = replace(report, video=replace(report.video, num_real=20, num_fake=20))
     assert "few videos" not in write(report=many)["Figures"]
 
@@ -206,7 +196,7 @@ def test_metrics_without_intervals_have_no_brackets(write, report):
 def test_the_evaluation_is_described_with_excluded_videos(write, report):
     text = write(report=report)["Evaluation"]
     assert "Split `test`, threshold 0.500, 24 faces." in text
-    assert "1 of 25 videos (no face was found: 1)" in text
+    assert "1 of 25 videos (no face" in text and "found: 1)" in text
     assert "All 25 videos" in write(report=replace(report, excluded=()))["Evaluation"]
 
 
@@ -221,5 +211,5 @@ def test_a_report_is_identified_by_the_digest_of_its_model(report, tmp_path):
     calibration = Calibration(model=DIGEST)
     assert read_report(save(report, tmp_path, calibration=calibration), DIGEST)
     for protocol in ({}, {"model_digest": "b" * 64}):
-        with pytest.raises(ValueError, match="of the exported model, with the SHA-256 aaaa"):
+        with pytest.raises(ValueError, match="model, with the SHA-256 aaaa"):
             read_report(save(report, tmp_path, **protocol), DIGEST)

@@ -98,7 +98,7 @@ def test_auto_selects_the_first_available_engine(install, monkeypatch):
     install("docker")  # the command only, as with a stopped engine
     engine, reason = serve_module.choose_engine(ServeOptions())
     assert engine == "embedded"
-    assert "nor Docker is available: exit code 1" in reason
+    assert "available: exit code 1" in reason
     monkeypatch.setenv("DOCKER_VERSION", "28.2.2")
     assert serve_module.choose_engine(ServeOptions()) == ("docker", "Docker 28.2.2 is running")
     install("tensorflow_model_server")
@@ -178,7 +178,7 @@ def test_docker_runs_the_pinned_image_with_the_same_paths_and_flags(
     config = tmp_path / "models.config"
     text = f'name: "faces" base_path: "{model}" model_platform: "tensorflow"'
     config.write_text(f"model_config_list {{ config {{ {text} }} }} # mine\n", encoding="utf-8")
-    with pytest.raises(OSError, match="docker to run .* exited with code 3"):
+    with pytest.raises(OSError, match="docker .* exited with code 3"):
         serve_module.serve(options=ServeOptions(**ports), models_config=config)
     call = read_call(tmp_path)
     argv = call["argv"][1:]
@@ -221,7 +221,7 @@ def test_an_example_call_is_printed_when_ready_and_signals_are_forwarded(
         run.send_signal(signal.SIGTERM)
         assert run.stdout.read() == ""  # the output of the child went to stderr
         *_, warning, ready = run.stderr.read().splitlines()
-        assert warning.startswith("WARNING: OPEN TO THE NETWORK")
+        assert warning.startswith("WARNING: OPEN TO ")
         assert ready.startswith("Ready: faces")
         assert run.wait(10) == 0
     with pytest.raises(ConnectionRefusedError):
@@ -240,9 +240,9 @@ def test_invalid_ports_for_tensorflow_serving_are_rejected(install, model, ports
 
 
 def test_serve_needs_either_a_model_or_a_models_config(model):
-    with pytest.raises(ValueError, match="either a model or a models_config; got None and None"):
+    with pytest.raises(ValueError, match="models_config; got None and None"):
         serve_module.serve()
-    with pytest.raises(ValueError, match="either a model or"):
+    with pytest.raises(ValueError, match=f"models_config; got {model} and {model}"):
         serve_module.serve(model, models_config=model)
-    with pytest.raises(ValueError, match="an engine among auto"):
+    with pytest.raises(ValueError, match="engine among auto.*torch"):
         serve_module.serve(model, ServeOptions(engine="torch"))

@@ -174,7 +174,7 @@ def test_a_checkpoint_of_another_network_is_rejected_with_both_shapes():
     checkpoint = take_checkpoint(build_small(OPTIMIZERS["average"](), units=6), 1, 0, [])
     with pytest.raises(
         ValueError,
-        match=r"this network .*the shape \(4, 7\) of hidden/kernel; got .*the shape \(4, 6\)",
+        match=r"network .*shape \(4, 7\) of hidden/kernel; got .*shape \(4, 6\)",
     ):
         restore(build_small(OPTIMIZERS["average"](), units=7), checkpoint)
 
@@ -189,7 +189,7 @@ def test_a_checkpoint_of_another_optimizer_is_rejected_with_both_counts_and_chan
     # trainable ones, or an iteration count, the rate, and two moments and an average for each.
     with pytest.raises(
         ValueError,
-        match=r"with 16 variables .*the shape \(4, 6\) of .*momentum; got 29 variables.*shape \(\)",
+        match=r"16 variables .*shape \(4, 6\) of .*momentum; got 29 variables.*shape \(\)",
     ):
         restore(other, checkpoint)
     assert_same_arrays(values_of(other), before)
@@ -211,11 +211,8 @@ def saved(tmp_path):
 
 
 def assert_rejected(path):
-    with pytest.raises(
-        ValueError, match="The file is damaged: restore it, or remove the run"
-    ) as raised:
+    with pytest.raises(ValueError, match=f"training in {path}; got .*damaged"):
         load_checkpoint(path.parent)
-    assert f"Expected the state of a training in {path}; got " in str(raised.value)
 
 
 DAMAGED = settings(

@@ -89,9 +89,8 @@ def test_both_workers_have_the_same_weights(runs):
 def test_when_one_worker_is_killed_the_other_stops_with_a_clear_message(broken):
     code, errors = broken
     assert code == 1
-    assert "failed: Expected all 2 machines of TF_CONFIG to keep running; got '" in errors
-    assert "' on machine 0: another machine has stopped" in errors
-    assert "training resumes from the last checkpoint" in errors
+    assert "Expected all 2 machines of TF_CONFIG " in errors and "' on machine 0: " in errors
+    assert "last checkpoint" in errors
 
 
 def test_both_workers_resume_from_the_checkpoint_with_the_same_result(prepared_set, runs, broken):
@@ -119,7 +118,7 @@ def test_both_workers_resume_from_the_checkpoint_with_the_same_result(prepared_s
 )
 def test_an_invalid_cluster_description_is_rejected(monkeypatch, config):
     monkeypatch.setenv("TF_CONFIG", config)
-    with pytest.raises(ValueError, match="Expected TF_CONFIG to be.*--strategy mirrored or none"):
+    with pytest.raises(ValueError, match="Expected TF_CONFIG .*--strategy mirrored"):
         open_devices("multiworker")
 
 
@@ -139,7 +138,7 @@ def two_devices(monkeypatch):
 def test_a_batch_size_that_is_not_divisible_by_the_devices_is_rejected(
     prepared_set, tmp_path, two_devices
 ):
-    with pytest.raises(ValueError, match="divisible by the 2 devices; got 5.*try 4"):
+    with pytest.raises(ValueError, match="by the 2 devices; got 5.*try 4"):
         train(prepared_set, tmp_path / "run", train=TrainOptions(batch_size=5))
 
 
@@ -147,9 +146,7 @@ def test_a_batch_size_that_is_not_divisible_by_the_devices_is_rejected(
 def test_options_that_keras_does_not_support_on_several_devices_are_rejected(
     prepared_set, tmp_path, two_devices, options
 ):
-    with pytest.raises(
-        ValueError, match="Expected neither accumulate nor clip_norm with 2 devices"
-    ):
+    with pytest.raises(ValueError, match="neither accumulate nor clip_norm .*2 devices"):
         train(
             prepared_set,
             tmp_path / "run",

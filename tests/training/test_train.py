@@ -133,7 +133,7 @@ def test_resuming_with_other_options_is_rejected(prepared_set, finished_run):
 
 def test_a_nan_loss_stops_the_run_and_saves_no_model(prepared_set, tmp_path, stand_in):
     wild = OptimizerOptions(learning_rate=1e30, classifier_learning_rate=1e30)
-    with pytest.raises(ValueError, match="Expected a finite loss; got (nan|inf) in epoch 1"):
+    with pytest.raises(ValueError, match="loss; got (nan|inf) in epoch 1"):
         train(prepared_set, tmp_path / "run", TINY, wild, TWO_EPOCHS)
     assert [path.name for path in (tmp_path / "run").glob("*.keras")] == []
 
@@ -142,7 +142,7 @@ def test_one_class_is_rejected_before_anything_is_written(prepared_set, change_t
     data = tmp_path / "prepared"
     shutil.copytree(prepared_set, data)
     change_table(data, FaceRow, lambda rows: [row for row in rows if row.label == 0])
-    with pytest.raises(ValueError, match="real and fake faces in the train split.*and 0 fake"):
+    with pytest.raises(ValueError, match="faces in the train split.* 0 fake"):
         train(data, tmp_path / "run", TINY, ADAM, TWO_EPOCHS)
     assert not (tmp_path / "run").exists()
 
@@ -161,15 +161,15 @@ def test_a_damaged_shard_stops_the_training_with_its_name(prepared_set, tmp_path
 
 
 def test_a_folder_that_is_not_a_prepared_data_set_is_rejected(tmp_path):
-    with pytest.raises(OSError, match="Expected a prepared dataset"):
+    with pytest.raises(OSError, match=f"prepared dataset in {tmp_path};"):
         train(tmp_path, tmp_path / "run", TINY, ADAM, TWO_EPOCHS)
 
 
 def test_a_file_that_is_not_a_model_is_rejected(tmp_path):
     (tmp_path / "model.keras").write_text("hello")
-    with pytest.raises(ValueError, match="Expected a Keras model file"):
+    with pytest.raises(ValueError, match="model file.*model.keras"):
         load_run_model(tmp_path / "model.keras")
-    with pytest.raises(OSError, match="which does not exist"):
+    with pytest.raises(OSError, match="other.keras, which"):
         load_run_model(tmp_path / "other.keras")
     with pytest.raises(OSError, match="which has no best.keras"):
         load_run_model(tmp_path)
@@ -192,7 +192,7 @@ def leaking_set(prepared_set, change_table, tmp_path_factory):
 
 
 def test_leakage_is_rejected_before_anything_is_written(leaking_set, tmp_path, stand_in):
-    with pytest.raises(ValueError, match=r"share no footage; got 1 shared source.*--allow-leak"):
+    with pytest.raises(ValueError, match="got 1 shared source.*--allow-leak"):
         train(leaking_set, tmp_path / "run", TINY, ADAM, TWO_EPOCHS)
     assert not (tmp_path / "run").exists()
 

@@ -236,7 +236,7 @@ def test_out_of_memory_suggests_a_batch_size(prepared_set, tmp_path, stand_in, m
             optimizer=OptimizerOptions(accumulate=3),
             train=TrainOptions(batch_size=6),
         )
-    assert "6 faces of 71 pixels; got 'OOM when allocating tensor'" in str(raised.value)
+    assert "6 faces of 71 pixels; got 'OOM when" in str(raised.value)
     assert "--batch-size 3 --accumulate 6" in str(raised.value)
 
 
@@ -244,15 +244,15 @@ def test_out_of_memory_without_a_message_is_reported_by_its_type(
     prepared_set, tmp_path, stand_in, monkeypatch
 ):
     raise_in_fit(monkeypatch, MemoryError())
-    with pytest.raises(ValueError, match="batches of 4 faces of 71 pixels; got 'MemoryErr"):
+    with pytest.raises(ValueError, match=" 4 faces of 71 pixels; got 'MemoryErr"):
         train(prepared_set, tmp_path / "run")
 
 
 def test_other_device_errors_are_not_reported_as_out_of_memory(
     prepared_set, tmp_path, stand_in, monkeypatch
 ):
-    raise_in_fit(monkeypatch, tf.errors.InternalError(None, None, "a device is lost"))
-    with pytest.raises(tf.errors.InternalError, match="a device is lost"):
+    raise_in_fit(monkeypatch, tf.errors.InternalError(None, None, "lost device"))
+    with pytest.raises(tf.errors.InternalError, match="lost device"):
         train(prepared_set, tmp_path / "run")
 
 
@@ -269,7 +269,7 @@ def test_a_nan_loss_is_reported_with_the_faces_of_its_step_and_keeps_earlier_epo
         original(self, batch, logs | {"loss": float("nan")} if len(batches) == 6 else logs)
 
     monkeypatch.setattr(callbacks.StopAtNaN, "on_train_batch_end", set_nan)
-    with pytest.raises(ValueError, match="got nan in epoch 2, step 3, with the faces ") as raised:
+    with pytest.raises(ValueError, match="got nan in epoch 2, step 3, ") as raised:
         train(
             prepared_set,
             tmp_path / "run",
@@ -288,9 +288,7 @@ def test_a_far_too_large_learning_rate_stops_the_training_after_the_first_step(
     prepared_set, tmp_path, stand_in
 ):
     wild = OptimizerOptions(learning_rate=1e30, classifier_learning_rate=1e30)
-    with pytest.raises(
-        ValueError, match="got (nan|inf) in epoch 1, step 2, with the faces "
-    ) as raised:
+    with pytest.raises(ValueError, match="got (nan|inf) in epoch 1, step 2, ") as raised:
         train(prepared_set, tmp_path / "run", optimizer=wild, train=TrainOptions(batch_size=8))
     faces = index_faces(prepared_set, read_faces(prepared_set, split="train", columns=COLUMNS))
     order = epoch_order(faces.label, seed=0, epoch=0)

@@ -141,7 +141,7 @@ def test_one_class_is_rejected_with_the_split(copy_set, split, label, counts):
     data = copy_set(
         "one", lambda row, _: None if row.split == split and row.label == 1 - label else row
     )
-    with pytest.raises(ValueError, match=f"the {split} split of {data}; got {counts}"):
+    with pytest.raises(ValueError, match=f" {split} split of {data}; got {counts}"):
         load(data)
 
 
@@ -157,7 +157,7 @@ def test_an_unlabelled_set_without_training_faces_is_rejected_with_its_folder(
     prepared_set, copy_set
 ):
     other = copy_set("other", lambda row, _: None if row.split == "train" else row)
-    with pytest.raises(ValueError, match=f"training faces in {other}.*got none"):
+    with pytest.raises(ValueError, match=f"faces in {other}.*got none"):
         load(prepared_set, other)
 
 
@@ -169,7 +169,7 @@ def test_an_unlabelled_folder_that_is_not_a_data_set_is_rejected_with_its_path(
 
 
 def test_a_share_too_small_for_one_face_is_rejected(prepared_set, foreign):
-    with pytest.raises(ValueError, match="one face of each class; got 0.001 of 34 faces"):
+    with pytest.raises(ValueError, match="each class; got 0.001 of 34 faces"):
         load(prepared_set, foreign, share=0.001)
 
 
@@ -187,8 +187,7 @@ def test_unlabelled_faces_of_people_in_validation_or_test_are_rejected(
     )
     with pytest.raises(
         ValueError,
-        match=f"and the unlabelled faces to share no footage; got 1 shared source.*"
-        f"source clips/{person} in train and {split}.*--allow-leak",
+        match=f"unlabelled .*: source clips/{person} in train and {split}.*--allow-leak",
     ):
         load(prepared_set, other)
     allowed = load(prepared_set, other, allow_leak=True)

@@ -89,10 +89,10 @@ def _read_test_list(root: DatasetFiles) -> set[str]:
         )
     test, invalid = set(), []
     for line in filter(None, map(str.strip, root.read(TEST_LIST).splitlines())):
-        label, _, path = line.partition(" ")
-        clip = _parse(path.strip())
+        label, path = [*line.split(maxsplit=1), ""][:2]
+        clip = _parse(path)
         if clip and label == ("0" if clip[0] == MANIPULATION else "1"):
-            test.add(path.strip())
+            test.add(path)
         else:
             invalid.append(line)
     if invalid:

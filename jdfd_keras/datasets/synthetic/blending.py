@@ -194,8 +194,9 @@ def rerender_face(image: np.ndarray, landmarks: np.ndarray, size: int) -> np.nda
         >>> from skimage.data import astronaut
         >>> from jdfd_keras.datasets.synthetic.clips import vary_portrait
         >>> (subject,) = vary_portrait(astronaut(), 1, seed=0)
-        >>> rerender_face(subject.pixels, subject.landmarks, 14).shape
-        (512, 512, 3)
+        >>> blurred = rerender_face(subject.pixels, subject.landmarks, 14)
+        >>> [round(cv2.Laplacian(image, cv2.CV_64F).std()) for image in (subject.pixels, blurred)]
+        [22, 5]
     """
     scale = min(1.0, size / float(np.linalg.norm(landmarks[36] - landmarks[45])))
     small = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)

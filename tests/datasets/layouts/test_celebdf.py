@@ -178,9 +178,7 @@ def test_the_list_may_have_a_byte_order_mark_empty_lines_and_windows_line_ends(a
 )
 def test_a_line_with_an_invalid_clip_or_label_raises_an_error(archive, line):
     root = archive(text=f"{LIST}{line}\n")
-    with pytest.raises(
-        ValueError, match=re.escape("got 1 with an invalid clip or label")
-    ) as caught:
+    with pytest.raises(ValueError, match="got 1 .*invalid") as caught:
         listed(root)
     assert repr(line) in str(caught.value)
     assert f"{root}/{TEST_LIST}" in str(caught.value)
@@ -188,13 +186,13 @@ def test_a_line_with_an_invalid_clip_or_label_raises_an_error(archive, line):
 
 def test_a_list_with_inverted_labels_raises_an_error(archive):
     turned = "".join(f"{1 - int(line[0])}{line[1:]}\n" for line in LIST.splitlines())
-    with pytest.raises(ValueError, match=r"1 is real.* got 5 with an invalid clip"):
+    with pytest.raises(ValueError, match="1 is real.* got 5 .*invalid"):
         listed(archive(text=turned))
 
 
 def test_a_missing_list_raises_an_error(folder):
     root = folder("Celeb-real/id0_0000.mp4", "Celeb-synthesis/id0_id1_0000.mp4")
-    with pytest.raises(FileNotFoundError, match=re.escape(f"{root}/{TEST_LIST}; got no such file")):
+    with pytest.raises(FileNotFoundError, match=re.escape(f"{root}/{TEST_LIST}; got")):
         listed(root)
 
 
@@ -245,10 +243,10 @@ def test_a_wrong_root_raises_an_error_that_names_the_expected_folders(folder, pa
 def test_only_its_own_manipulation_can_be_selected(archive):
     root = archive()
     assert listed(root, manipulations="Celeb-synthesis") == listed(root)
-    with pytest.raises(ValueError, match="which has Celeb-synthesis; got Deepfakes"):
+    with pytest.raises(ValueError, match="has Celeb-synthesis; got Deepfakes"):
         listed(root, manipulations="Deepfakes")
 
 
 def test_a_compression_cannot_be_selected_since_none_is_stated(archive):
-    with pytest.raises(ValueError, match=r"compression 'c23' in mine; got only ''\. Omit"):
+    with pytest.raises(ValueError, match="'c23' in mine; got only ''"):
         listed(archive(), compression="c23")

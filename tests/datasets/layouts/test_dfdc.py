@@ -125,9 +125,7 @@ def test_videos_without_metadata_are_unrecognized(parts):
 
 def test_metadata_that_is_not_json_raises_an_error(folder):
     root = folder(f"{PART}/a.mp4", texts={f"{PART}/metadata.json": '{"a.mp4": '})
-    with pytest.raises(
-        ValueError, match=re.escape(f"object for each video in {root}/{PART}/metadata.json")
-    ):
+    with pytest.raises(ValueError, match=re.escape(f"video in {root}/{PART}/metadata.json")):
         listed(root)
 
 
@@ -158,7 +156,7 @@ def test_test_videos_have_is_fake_instead_of_a_label(parts):
     root = parts({PART: facts})
     assert [video.label for video in listed(root).videos] == [0, 1, 1]
     root = parts({PART: {"a.mp4": {"is_fake": 2}}})
-    with pytest.raises(ValueError, match="is_fake to be 0 or 1 for .*a.mp4.*got 2"):
+    with pytest.raises(ValueError, match="is_fake .* 0 or 1 for .*a.mp4.*got 2"):
         listed(root)
 
 
@@ -181,5 +179,5 @@ def test_a_folder_without_metadata_raises_an_error(folder):
 
 def test_metadata_without_any_of_its_videos_raises_an_error(parts):
     root = parts({PART: {"a.mp4": REAL, "b.mp4": FAKE}}, without=[f"{PART}/a.mp4", f"{PART}/b.mp4"])
-    with pytest.raises(ValueError, match=rf"next to {PART}/metadata\.json.*none of the 2 videos "):
+    with pytest.raises(ValueError, match=rf"{PART}/metadata\.json.*none of the 2 videos "):
         listed(root)

@@ -244,9 +244,7 @@ def test_videos_without_an_official_split_are_listed_only_on_request(folder):
     alone = folder("original_sequences/actors/c23/videos/01__exit_phone_room.mp4")
     for path in ("original_sequences/youtube", "manipulated_sequences"):
         shutil.rmtree(alone / path)
-    with pytest.raises(
-        ValueError, match="got only 1 video that must be requested. Try --manipulations"
-    ):
+    with pytest.raises(ValueError, match="only 1 video .*--manipulations DeepFakeDetection"):
         listed(alone)
 
 
@@ -376,7 +374,7 @@ def test_a_manipulation_that_does_not_exist_raises_an_error(several, name):
 
 
 def test_a_compression_that_does_not_exist_raises_an_error(several):
-    with pytest.raises(ValueError, match=r"compression 'c40' in mine; got only 'c23', 'raw'"):
+    with pytest.raises(ValueError, match="'c40' in mine; got only 'c23', 'raw'"):
         listed(several, compression="c40")
 
 

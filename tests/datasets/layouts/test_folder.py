@@ -184,7 +184,7 @@ def test_two_files_with_the_same_id_raise_an_error(folder):
 
 @pytest.mark.parametrize(("existing", "missing"), [("real", "fake"), ("fake", "real")])
 def test_a_data_set_with_one_class_raises_an_error(folder, existing, missing):
-    with pytest.raises(ValueError, match=f"2 files and no {missing} one"):
+    with pytest.raises(ValueError, match=f"got 2 files .* no {missing} "):
         listed(folder(f"{existing}/a.mp4", "unlabelled/b.mp4"))
 
 
@@ -201,7 +201,7 @@ def test_a_folder_without_the_known_folders_raises_an_error_with_its_content(fol
 @pytest.mark.parametrize("kind", ["real", "fake", "unlabelled"])
 def test_videos_with_and_without_a_split_raise_an_error(folder, kind):
     root = folder("train/real/a.mp4", "train/fake/a.mp4", f"{kind}/b.mp4")
-    with pytest.raises(ValueError, match="2 in them and 1 in real/ and fake/"):
+    with pytest.raises(ValueError, match="got 2 in .* 1 in real/ and fake/"):
         listed(root)
 
 

@@ -206,16 +206,14 @@ CALIBRATION = Calibration(
 
 
 def test_calibration_is_stored_with_the_model_and_on_its_card(
-    quick_export, detector, tiny_faces, tmp_path
+    quick_export, detector, tiny_faces, tmp_path, snapshot
 ):
     path = exporter.export_detector(
         detector, tmp_path / "sharp", faces=tiny_faces, calibration=CALIBRATION
     ).path
     assert read_calibration(path / "assets.extra" / "calibration.json") == CALIBRATION
     card = (path.parent / "MODEL_CARD.md").read_text()
-    assert "temperature of 0.2" in card
-    assert "0.100 before and 0.200 after. It increased" in card
-    assert "| 0.7 and above | fake |\n| 0.4 to 0.7 | uncertain |\n| below 0.4 | real |" in card
+    assert card.split("## Reading a score\n\n")[1].split("\n\n## ")[0] == snapshot
 
 
 def test_versions_count_up_and_are_never_overwritten(quick_export, detector, tiny_faces, tmp_path):
@@ -237,7 +235,7 @@ def test_an_export_that_does_not_load_creates_no_version(
     monkeypatch.setattr(
         exporter, "_write_saved_model", lambda model, directory, _: directory.mkdir(parents=True)
     )
-    with pytest.raises(OSError, match="Expected .* to be a SavedModel"):
+    with pytest.raises(OSError, match="tiny/1.* a SavedModel"):
         exporter.export_detector(detector, tmp_path / "tiny", faces=tiny_faces)
     assert list((tmp_path / "tiny").iterdir()) == []
 
@@ -257,19 +255,19 @@ def test_an_export_of_another_format_version_is_not_loaded(tiny_faces, tmp_path,
         patch.setattr(files, "FORMAT_VERSION", 2)
         signature = _make_metadata_fn(ModelMetadata(tiny_faces, None, "tiny", 1, "abc"))
     tf.saved_model.save(tf.Module(), str(tmp_path / "1"), signatures={"metadata": signature})
-    with pytest.raises(OSError, match="format_version 1; got 2. Export it again"):
+    with pytest.raises(OSError, match="format_version 1; got 2"):
         load_predictor(tmp_path)
 
 
 def test_a_keras_model_needs_faces_and_takes_no_report(detector, tiny_faces, tmp_path):
     for arguments in ({}, {"faces": tiny_faces, "report": tmp_path}):
-        with pytest.raises(ValueError, match="Expected faces and no report with a keras.Model"):
+        with pytest.raises(ValueError, match="no report with a keras.Model"):
             exporter.export_detector(detector, tmp_path / "tiny", **arguments)
 
 
 @pytest.mark.parametrize("name", ["a:b", "with space", ".hidden"])
 def test_a_name_invalid_in_a_url_is_rejected(detector, tiny_faces, tmp_path, name):
-    with pytest.raises(ValueError, match="Expected a model name"):
+    with pytest.raises(ValueError, match=f"model name .*; got '{name}'"):
         exporter.export_detector(detector, tmp_path / name, faces=tiny_faces)
 
 
@@ -310,9 +308,9 @@ def test_a_run_is_exported_with_its_training_on_the_card(quick_export, short_run
     version = exporter.export_detector(short_run, tmp_path / "saved_models" / "mine").path
     assert version == tmp_path / "saved_models" / "mine" / "1"
     card = (version.parent / "MODEL_CARD.md").read_text()
-    assert "| epochs | 2 | passes over the training faces |" in card
-    assert "epoch 2 of 3, the best by validation frame AUC (0.875)" in card
-    assert "No test figures were given" in card
+    assert "| epochs | 2 | " in card
+    assert "epoch 2 of 3" in card and "frame AUC (0.875)" in card
+    assert "No test figures" in card
     assert "jdfd-keras export RUN --report DIR" in card
 
 
@@ -322,7 +320,7 @@ def test_with_a_report_of_another_model_nothing_is_exported(
     protocol = SimpleNamespace(model_digest=hashlib.sha256(b"others").hexdigest(), calibration=None)
     report = SimpleNamespace(protocol=protocol)
     monkeypatch.setattr(model_card, "load_report", lambda folder: report)
-    with pytest.raises(ValueError, match="Expected a report of the exported model"):
+    with pytest.raises(ValueError, match="report of .* SHA-256 .*; got"):
         exporter.export_detector(short_run, tmp_path / "models" / "mine", report=tmp_path)
     assert not (tmp_path / "models").exists()
 
@@ -421,8 +419,6 @@ def test_the_model_card_states_whether_the_model_has_a_decoder(
     bare = keras.Model(detector.input, {"classification": detector.output["classification"]})
     options = FaceOptions(face_size=71)
     without = read(exporter.export_detector(bare, tmp_path / "baseline", faces=options).path)
-    assert "a decoder that reconstructs the face. It takes one aligned face of a person" in read(
-        exported
-    )
-    assert "It has no decoder" in without
+    assert "a decoder that reconstructs" in read(exported)
+    assert "has no decoder" in without
     assert "Joint" not in without

@@ -29,16 +29,16 @@ def test_unknown_or_repeated_formats_are_rejected():
 
 def test_formats_need_data_and_data_needs_formats():
     check_formats([], None)
-    with pytest.raises(ValueError, match=r"the formats float16 and the data None\. Try --formats"):
+    with pytest.raises(ValueError, match="formats float16 and .*data None"):
         check_formats(["float16"], None)
-    with pytest.raises(ValueError, match="the formats none and the data prepared"):
+    with pytest.raises(ValueError, match="formats none and .*data prepared"):
         check_formats([], "prepared")
 
 
 def test_onnx_needs_its_packages(monkeypatch):
     find_spec = "jdfd_keras.serving.export.formats.importlib.util.find_spec"
     monkeypatch.setattr(find_spec, lambda name: None if name == "tf2onnx" else name)
-    with pytest.raises(OSError, match=r"got no tf2onnx\. Try `pip install jdfd-keras\[onnx\]`"):
+    with pytest.raises(OSError, match=r"no tf2onnx.*jdfd-keras\[onnx\]"):
         check_formats(["onnx"], "prepared")
 
 
@@ -46,7 +46,7 @@ def test_data_of_another_image_size_is_rejected(prepared_set, tmp_path):
     image = keras.Input((8, 8, 3))
     logit = keras.layers.Dense(1, name="classifier_logit")(keras.layers.Flatten()(image))
     model = keras.Model(image, {"classification": keras.layers.Activation("sigmoid")(logit)})
-    with pytest.raises(ValueError, match="faces of 8 pixels .* got 16 of 71"):
+    with pytest.raises(ValueError, match="8 pixels .* got 16 of 71"):
         export_formats(model, tmp_path, ["float16"], None, prepared_set)
 
 

@@ -171,7 +171,7 @@ def test_requests_beyond_the_memory_limit_are_told_to_retry(small_model, start_s
     wait_for(server, body_bytes=8 * (mebibyte - 1))
     status, document, retry_after = post(server)
     assert (status, retry_after) == (503, "1")
-    assert "8 times the largest size" in document["error"]
+    assert "8 times the largest" in document["error"]
     code, details = refusal(make_stub(server).Predict.future(make_request()))
     assert (code, details) == (CODE.UNAVAILABLE, document["error"])
     for connection in unfinished:

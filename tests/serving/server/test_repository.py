@@ -117,7 +117,7 @@ def test_a_broken_version_is_reported_once_and_the_good_one_stays(
     assert added(repository) == 1
     assert states(repository) == {2: "END", 1: "AVAILABLE"}
     assert "Expected" in repository.states("m", 2)[0].error
-    assert capfd.readouterr().err.count("Version 2 of model m is not served: Expected") == 1
+    assert capfd.readouterr().err.count("Version 2 of model m is not served") == 1
 
     shutil.rmtree(directory / "2")
     shutil.copytree(adders[2], directory / "2")
@@ -248,7 +248,7 @@ def test_labels_and_numbers_select_a_version(open_repository, directory, adders)
     repository = open_repository(versions=(1, 2), labels={"stable": 1, "canary": 2, "next": 3})
     assert added(repository) == added(repository, label="canary") == 2
     assert added(repository, label="stable") == added(repository, version=1) == 1
-    with pytest.raises(CallError, match=r"one of \['canary', 'next', 'stable'\]; got nope"):
+    with pytest.raises(CallError, match=r"\['canary', 'next', 'stable'\]; got nope"):
         added(repository, label="nope")
     with pytest.raises(CallError, match="got m, version 3") as caught:
         added(repository, label="next")
@@ -265,11 +265,11 @@ def test_folders_other_than_versions_are_ignored(open_repository, directory, add
 
 def test_start_reports_why_a_model_cannot_be_served(directory, tmp_path):
     break_graph(directory / "1")
-    with pytest.raises(OSError, match="model m in .*got version 1: "):
+    with pytest.raises(OSError, match="model m .*got version 1: "):
         Repository([ModelConfig("m", directory)]).start()
-    with pytest.raises(OSError, match="nothing at that path"):
+    with pytest.raises(OSError, match=f"{tmp_path}/none .*nothing at"):
         Repository([ModelConfig("m", tmp_path / "none")]).start()
-    with pytest.raises(OSError, match="none of the configured"):
+    with pytest.raises(OSError, match="none of .*configured"):
         Repository([ModelConfig("m", directory, versions=(7,))]).start()
 
 
