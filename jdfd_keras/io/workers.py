@@ -114,7 +114,8 @@ class _Worker:
     def stop(self) -> None:
         self.process.kill()
         self.process.join()
-        self.pipe.close()
+        with contextlib.suppress(OSError):  # the garbage collector may have closed it before
+            self.pipe.close()
 
     def _send(self) -> None:
         self.tries += 1
@@ -125,7 +126,12 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, other = context.Pipe()
         self.process = context.Process(target=_serve, args=(other,), daemon=True)
-        self.process.start()
+        # Blocked from the start: a Ctrl-C before _serve ignores it would print a traceback.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self.process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         other.close()  # so that recv() raises EOFError once the process ends
         self.pipe.send(self.function)
 

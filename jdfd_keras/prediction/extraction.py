@@ -8,7 +8,7 @@ import dataclasses
 import functools
 import hashlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -129,7 +129,7 @@ def extract_file(path: str | Path, options: FaceOptions) -> FileExtraction:
 
 def extract_all(
     paths: Iterable[Path], options: FaceOptions, num_workers: int, folder: Path
-) -> Iterator[tuple[Path, FileExtraction | str]]:
+) -> Generator[tuple[Path, FileExtraction | str], None, None]:
     """Extract the faces of many files, in several processes.
 
     Memory does not grow with the number or the length of the files: a process that is done with a

@@ -176,6 +176,7 @@ def predict_files(
         extractions = extract_all(
             remaining, faces, num_workers if num_workers > 1 else 0, folder.parts
         )
+        stack.callback(extractions.close)  # before the folder of the crops is removed
         records: dict[str, Verdict | FailedFile] = dict(folder.done)
         if remaining:
             # Top faces are kept even with --explain 0: a later run may need them for a report.

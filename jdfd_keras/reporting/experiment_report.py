@@ -332,7 +332,10 @@ def _to_latex(
         multicolumn_format="c",
     ).replace("±", r"$\pm$")
     text = text.replace("\\begin{table}\n", "\\begin{table}\n\\centering\\footnotesize\n")
+    starts = range(ours.index.nlevels + 1, table.shape[1] + 1, 2)  # of pairs of columns, from 1
+    rules = "".join(rf"\cmidrule(lr){{{start}-{start + 1}}}" for start in starts)
+    text = text.replace("\\\\\n", f"\\\\\n{rules}\n", 1)
     for mark, command in LATEX_MARKS:
         text = re.sub(mark, command, text)
     comments = [r"Needs \usepackage{booktabs}.", *protocol.splitlines(), *report.failed]
-    return "".join(f"% {' '.join(line.split())}\n" for line in comments) + text
+    return "".join(f"% {' '.join(line.lstrip('-').split())}\n" for line in comments) + text

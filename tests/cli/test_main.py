@@ -87,6 +87,7 @@ def test_commands_in_the_readme_are_parsed():
         ["prepare", "folder", "videos", "--out", "x", "--detector", "guess"],
         ["prepare", "folder", "videos", "--out", "x", "--temp_location", "y"],
         ["prepare", "folder", "videos", "--out", "x", "--frames", "3"],
+        ["prepare", "folder", "videos", "--out", "x", "--layout", "dfdc"],
         ["audit"],
         ["train"],
         ["train", "prepared"],

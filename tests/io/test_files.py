@@ -49,6 +49,12 @@ def test_two_writers_of_the_same_file_do_not_mix(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_options_of_another_kind_of_folder_are_named(tmp_path):
+    init_folder(tmp_path, faces=FACES)
+    with pytest.raises(ValueError, match=r"got the groups? faces"):
+        load_options(tmp_path / OPTIONS, "model", ModelOptions)
+
+
 def test_what_a_killed_run_left_is_removed_when_an_hour_later_another_resumes(tmp_path):
     init_folder(tmp_path, faces=FACES)
     old, new = tmp_path / ".unfinished-0123abcd-a", tmp_path / ".unfinished-4567abcd-a"

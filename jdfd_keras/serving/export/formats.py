@@ -86,8 +86,8 @@ def check_formats(kinds: Sequence[str], data: str | Path | None) -> None:
     if bool(kinds) != (data is not None):
         raise ValueError(
             "Expected both formats and data or neither, since data calibrates int8 and measures "
-            f"the loss of AUC; got the formats {', '.join(kinds) or 'none'} and the data {data}. "
-            "Try --formats float16 int8 --data DATA."
+            f"the loss of AUC; got the formats {', '.join(kinds) or 'none'} and the data "
+            f"{data or 'none'}. Try --formats float16 int8 --data DATA."
         )
     if "onnx" in kinds:
         missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]

@@ -51,7 +51,8 @@ def decode_predict(
     name, document = _parse_object(body)
     keys = document.keys() & {"instances", "inputs"}
     if len(keys) != 1:
-        raise CallError(f"Expected either 'instances' or 'inputs'; got {sorted(document)}.")
+        given = ", ".join(sorted(document)) or "no key"
+        raise CallError(f"Expected either 'instances' or 'inputs'; got {shorten(given)}.")
     is_row = "instances" in keys
     values: Any = document["instances" if is_row else "inputs"]
     infos = find_signature(name).inputs
@@ -71,7 +72,11 @@ def decode_predict(
     elif len(infos) == 1:
         columns = dict.fromkeys(infos, values)
     if missing := infos.keys() - columns.keys():
-        raise CallError(f"Expected the inputs {sorted(infos)}; got none of {sorted(missing)}.")
+        given = ", ".join(sorted(map(str, columns))) or "no names"
+        raise CallError(
+            f"Expected the inputs {', '.join(sorted(infos))}; got {shorten(given)}, so that "
+            f"{', '.join(sorted(missing))} is missing."
+        )
     return name, is_row, {key: _decode_array(key, columns[key], infos[key]) for key in infos}
 
 

@@ -29,7 +29,7 @@ def test_unknown_or_repeated_formats_are_rejected():
 
 def test_formats_need_data_and_data_needs_formats():
     check_formats([], None)
-    with pytest.raises(ValueError, match="formats float16 and .*data None"):
+    with pytest.raises(ValueError, match="formats float16 and .*data none"):
         check_formats(["float16"], None)
     with pytest.raises(ValueError, match="formats none and .*data prepared"):
         check_formats([], "prepared")
