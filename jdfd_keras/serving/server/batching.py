@@ -65,7 +65,7 @@ class Batcher:
         self._executor = ThreadPoolExecutor(1, "model")
         self._waiting: list[_Request] = []
         self._arrived = asyncio.Event()
-        self._is_closed = False
+        self._is_closed = self._is_running = False
         self._worker = asyncio.create_task(self._run_batches())
 
     async def run(
@@ -105,7 +105,8 @@ class Batcher:
         self._executor.shutdown(wait=False)
 
     async def _enqueue(self, request: _Request) -> Arrays:
-        if len(self._waiting) >= self._max_queue:
+        # In a burst on an idle server, the first request has not left the queue yet.
+        if len(self._waiting) >= self._max_queue + (not self._is_running):
             raise CallError(
                 f"Expected a free place in the queue; got {len(self._waiting)} waiting requests, "
                 "the limit. Try again later.",
@@ -133,7 +134,9 @@ class Batcher:
                 held = contextlib.ExitStack()  # the callers may be cancelled before the model ends
                 held.enter_context(batch[0].served.hold())
                 # A task of its own, so that an unexpected error is logged and the next batch runs.
+                self._is_running = True
                 await asyncio.wait([asyncio.create_task(self._run_batch(batch, held))])
+                self._is_running = False
             else:
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._arrived.wait(), wait_s)

@@ -123,6 +123,12 @@ def test_requests_beyond_the_queue_limit_are_unavailable(engine):
     assert answers[4].http_status == 503
 
 
+def test_in_a_burst_on_an_idle_server_one_request_runs_and_the_limit_waits(engine):
+    requests = [("rows", [[i]]) for i in range(5)]
+    answers = run_together(engine, requests, max_queue=3, max_batch_size=1)
+    assert [isinstance(answer, CallError) for answer in answers] == [False] * 4 + [True]
+
+
 def test_a_cancelled_request_is_not_run(engine):
     served = ServedVersion("m", 1, "AVAILABLE", loaded=engine)
 
