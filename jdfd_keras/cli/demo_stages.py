@@ -10,6 +10,7 @@ import re
 import shlex
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -218,17 +219,22 @@ def _server(model: Path) -> Iterator[str]:
     """Serve a model in the background, yield its URL, and stop the server at the end."""
     words = ("serve", model, "--engine", "embedded", "--port", 0, "--grpc-port", 0)
     server = subprocess.Popen(_command(*words), stdout=subprocess.PIPE, text=True)
+    timer = threading.Timer(SERVER_TIMEOUT_S, server.kill)  # ends the wait for its first line
+    timer.start()
     try:
         assert server.stdout is not None
         line = server.stdout.readline()  # an example request, once it is ready
+        timer.cancel()
         _report(line.rstrip())
         ready = re.search(r"http://[^/]+", line)
         if not ready:
             raise OSError(
-                "Expected a server that starts; got one that ended. Check its message above."
+                f"Expected a server that starts within {SERVER_TIMEOUT_S} s; got none. Check its "
+                "own message above."
             )
         yield f"{ready[0]}/v1/models/{model.name}"
     finally:
+        timer.cancel()
         server.terminate()
         try:
             server.wait(timeout=SERVER_TIMEOUT_S)

@@ -42,7 +42,7 @@ class Metrics(Result):
     tpr_at_5_fpr: Estimate  # the same for 5 %
 
 
-MEASURED = tuple(field.name for field in fields(Metrics))[2:]
+MEASURED = tuple(field.name for field in fields(Metrics) if field.type is Estimate)
 
 
 def measure(

@@ -182,8 +182,8 @@ def _measure_strata(
     strata = list(_list_strata(scores, excluded))
     measured = {}  # by table: a single manipulation has the scores of the whole
     found: dict[tuple, StratumMetrics] = {}
-    total = len({id(table) for _, table, _ in strata})
-    with contextlib.closing(Progress("measuring", total, "groups")) as progress:
+    num_tables = len({id(table) for _, table, _ in strata})
+    with contextlib.closing(Progress("measuring", num_tables, "groups")) as progress:
         for path, table, without_score in strata:
             if id(table) not in measured:
                 videos = score_videos(table, options.aggregation) if len(table) else table.score
@@ -192,8 +192,8 @@ def _measure_strata(
                     "video": measure(table.videos.label, videos, **settings),
                 }
                 progress.advance()
-            scored, total = len(table.videos), len(table.videos) + len(without_score)
-            coverage = Coverage(len(table), scored, total, scored / total)
+            scored, num_videos = len(table.videos), len(table.videos) + len(without_score)
+            coverage = Coverage(len(table), scored, num_videos, scored / num_videos)
             found[path] = StratumMetrics(**measured[id(table)], coverage=coverage)
             if path:
                 *parent, (name, value) = path
