@@ -11,7 +11,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ from pathlib import Path
 import urllib3
 
 from jdfd_keras.client.signatures import SERVING_DEFAULT
-from jdfd_keras.io.console import import_tensorflow
+from jdfd_keras.io.console import import_tensorflow, print_message
 from jdfd_keras.io.files import write_text_atomically
 from jdfd_keras.options import ENGINES, ServeOptions
 from jdfd_keras.serving.model_config import ModelConfig, configure_directory, read_models_config
@@ -72,7 +71,7 @@ def serve(
             f"{models_config}. A models_config can have a single model, too."
         )
     engine, reason = choose_engine(options)
-    print(f"Engine: {engine} ({reason}).", file=sys.stderr)
+    print_message(f"Engine: {engine} ({reason}).")
     if engine == EMBEDDED:
         import_tensorflow()
         from jdfd_keras.serving.server.model_server import run_server
@@ -169,7 +168,7 @@ def _print_limitations(options: ServeOptions, is_exposed: bool) -> None:
     }
     for text, applies in limitations.items():
         if applies:
-            print(f"Warning: TensorFlow Serving {text}", file=sys.stderr, flush=True)
+            print_message(f"Warning: TensorFlow Serving {text}")
 
 
 def _announce(
@@ -177,16 +176,13 @@ def _announce(
 ) -> None:
     print(_write_example_call(f"{url}/v1/models/{configs[0].name}"), flush=True)
     if is_exposed:  # repeated, since the log of TensorFlow Serving hides the warning at the start
-        print(
+        print_message(
             "WARNING: OPEN TO THE NETWORK, in spite of --host: anyone who can reach this machine "
-            "can send requests. Protect it by a firewall, or use --engine embedded.",
-            file=sys.stderr,
+            "can send requests. Protect it by a firewall, or use --engine embedded."
         )
     names = ", ".join(config.name for config in configs)
-    print(
-        f"Ready: {names} at {url} (REST) and grpc://{grpc_target} (gRPC). Stop with Ctrl-C.",
-        file=sys.stderr,
-        flush=True,
+    print_message(
+        f"Ready: {names} at {url} (REST) and grpc://{grpc_target} (gRPC). Stop with Ctrl-C."
     )
 
 
@@ -283,7 +279,7 @@ def _run_child(
     command: Sequence[str], model_urls: Sequence[str], on_ready: Callable[[], None]
 ) -> None:
     """Run a command and forward signals to it; an exit without a signal is an error."""
-    print(f"Starting: {' '.join(command)}", file=sys.stderr, flush=True)
+    print_message(f"Starting: {' '.join(command)}")
     waiting, forwarded = list(model_urls), []
     # Its output goes to stderr: stdout is reserved for the curl command.
     with subprocess.Popen(command, stdout=2) as child:

@@ -3,14 +3,16 @@ import shutil
 from collections import Counter
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
 from jdfd_keras.datasets.face_index import COLUMNS, concat, epoch_order, index_faces
-from jdfd_keras.datasets.manifest import FaceRow, read_faces, to_rows
+from jdfd_keras.datasets.manifest import VIDEOS, FaceRow, VideoRow, read_faces, to_rows
 from jdfd_keras.datasets.pipeline import load_faces, read_epoch, stream_faces
 from jdfd_keras.datasets.transforms import find_damage, reraise_damaged_shards
-from jdfd_keras.options import AugmentOptions, PipelineOptions
+from jdfd_keras.faces.extract import extract_faces
+from jdfd_keras.options import AugmentOptions, FaceOptions, FilterOptions, PipelineOptions
 
 
 def rows_of(prepared_set, split):
@@ -49,6 +51,22 @@ def test_faces_are_in_the_order_of_the_manifest(prepared_set, split):
     np.testing.assert_array_equal(images_in(faces), np.stack([crop for _, crop in records]))
     labels = np.concatenate([targets["classification"].numpy() for _, targets in faces])
     assert labels.tolist() == [[row.label] for row in rows]
+
+
+def test_training_reads_the_crops_that_prediction_extracts(clips_folder, prepared_set):
+    rows = rows_of(prepared_set, "train")
+    faces = index_faces(prepared_set, read_faces(prepared_set, split="train", columns=COLUMNS))
+    videos = to_rows(pq.read_table(prepared_set / VIDEOS), VideoRow)
+    paths = {video.video_id: clips_folder / video.path for video in videos}
+    images = images_in(load_faces(prepared_set, "train", batch_size=8))
+    np.testing.assert_array_equal(images, [faces.read(index) for index in range(len(rows))])
+
+    video_id = rows[0].video_id
+    extracted = extract_faces(
+        paths[video_id], FaceOptions(frames_per_video=4, face_size=71), FilterOptions()
+    )
+    own = [row.video_id == video_id for row in rows]
+    np.testing.assert_array_equal(images[own], [face.crop for face in extracted.faces])
 
 
 def test_batches_have_the_inputs_and_targets_of_the_network(prepared_set):

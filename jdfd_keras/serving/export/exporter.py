@@ -1,33 +1,47 @@
 """Export of a trained detector as a SavedModel for TensorFlow Serving.
 
 Takes a Keras model or a run folder; writes `saved_models/<name>/<version>/` with the signatures of
-`graph`, and with them alignment, calibration, warm-up requests, a model card, checksums and, on
-request, files for other runtimes.
+`build_signatures`, alignment, calibration, warm-up requests, a model card, checksums and, on
+request, files for other runtimes. Reading of images and calibration are part of the graph.
 """
 
+import functools
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from jdfd_keras.client.metadata import Calibration, ModelMetadata, save_calibration
+from jdfd_keras.client.metadata import (
+    FILES,
+    Calibration,
+    ModelMetadata,
+    save_calibration,
+    write_metadata,
+)
 from jdfd_keras.client.signatures import (
     ALIGNMENT_FILE,
     CALIBRATION_FILE,
+    CLASSES,
     CLASSIFY,
     CLASSIFY_METHOD,
+    EXPLAIN,
+    FACES,
+    METADATA,
     MODEL_CARD,
+    RECONSTRUCT,
+    SERVING_DEFAULT,
     WARMUP_FILE,
     find_versions,
     write_checksums,
 )
 from jdfd_keras.inference.backends import load_calibration
+from jdfd_keras.inference.explain import make_cam_fn
 from jdfd_keras.inference.saved_model import SavedModelEngine, write_warmup
 from jdfd_keras.io.files import save_options, write_text_atomically
 from jdfd_keras.io.results import Result
@@ -35,9 +49,17 @@ from jdfd_keras.model.network import digest_weights
 from jdfd_keras.options import FaceOptions
 from jdfd_keras.reporting.model_card import read_report, write_model_card
 from jdfd_keras.reporting.templating import render_template
-from jdfd_keras.serving.export.formats import FormatCost, check_formats, export_formats
-from jdfd_keras.serving.export.graph import build_signatures
+from jdfd_keras.serving.export.formats import (
+    FormatCost,
+    check_formats,
+    export_formats,
+    make_score_fn,
+)
+from jdfd_keras.serving.export.graph import read_face
 from jdfd_keras.training.run_folder import digest_model, load_run_model
+
+# No Python control flow here depends on a tensor, so AutoGraph is not needed.
+graph = functools.partial(tf.function, autograph=False)
 
 
 @dataclass(frozen=True)
@@ -168,6 +190,120 @@ def export_detector(
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return ExportedModel(target, directory.name, version, metadata.digest, tuple(costs))
+
+
+def build_signatures(model: keras.Model, metadata: ModelMetadata) -> dict[str, Callable]:
+    """Build the signatures; n is the batch size, S the image size, scores are P(fake) in [0, 1].
+
+    `serving_default`: `image_bytes` string[n], encoded JPEG, PNG, BMP or WebP faces of any size,
+        to `scores` float32[n] and `valid` bool[n].
+    `classify`: `inputs` string[n], serialized tf.Example with `image/encoded`, to `classes`
+        string[n, 2] = real, fake and `scores` float32[n, 2].
+    `faces`: `faces` uint8[n, S, S, 3] RGB to `scores` float32[n].
+    `explain`: the same input to `cam` float32[n, height, width], evidence for fake, in [0, 1], at
+        the encoder's last convolution; see `explain_faces`.
+    `reconstruct`: the same input to `reconstruction` float32[n, S, S, 3] in [-1, 1] and `error`
+        float32[n], its mean squared error; only with a decoder.
+    `metadata`: `names` string[n] to `contents` string[n], the texts of `write_metadata`; empty for
+        other names.
+    An image rejected by `read_header` has the score NaN and `valid` False; an image that only the
+    decoder rejects fails the request. Only `reconstruct` contains operations of the decoder
+    network.
+
+    Args:
+        model: A detector from `build_detector`, with or without a decoder.
+        metadata: Metadata of the version; its calibration is applied to the scores.
+
+    Returns:
+        A tf.function per signature, by name.
+
+    Raises:
+        ValueError: If the model is not a detector.
+
+    Example:
+        >>> from jdfd_keras.training.run_folder import load_run_model
+        >>> run = load_run_model("run")
+        >>> metadata = ModelMetadata(run.faces, None, "detector", 1, "ab" * 32)
+        >>> list(build_signatures(run.model, metadata))
+        ['serving_default', 'classify', 'faces', 'explain', 'metadata', 'reconstruct']
+    """
+    size, outputs = model.input_shape[1], cast(dict, model.output)
+    cam = make_cam_fn(model)
+    face_input = tf.TensorSpec([None, size, size, 3], tf.uint8, name="faces")
+
+    # A separate function that several signatures share: traced and stored once.
+    score = graph(
+        make_score_fn(model, metadata.calibration or Calibration()),
+        input_signature=[tf.TensorSpec([None, size, size, 3])],
+    )
+
+    @graph(input_signature=[tf.TensorSpec([None], tf.string)])
+    def score_encoded(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        image, valid = tf.map_fn(
+            lambda one: read_face(one, size),
+            encoded,
+            fn_output_signature=(tf.TensorSpec([size, size, 3]), tf.TensorSpec([], tf.bool)),
+        )
+        return tf.where(valid, score(image), float("nan")), valid
+
+    def pixels(faces: tf.Tensor) -> tf.Tensor:
+        # TensorFlow Serving does not check the height and width of a request.
+        return tf.cast(tf.ensure_shape(faces, face_input.shape), tf.float32)
+
+    @graph(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def score_bytes(image_bytes):
+        scores, valid = score_encoded(image_bytes)
+        return {"scores": scores, "valid": valid}
+
+    @graph(input_signature=[tf.TensorSpec([None], tf.string, name="inputs")])
+    def classify(inputs):
+        features = tf.io.parse_example(
+            inputs, {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
+        )
+        fake, _ = score_encoded(cast(tf.Tensor, features["image/encoded"]))
+        classes = tf.tile(tf.constant([CLASSES]), tf.stack([tf.shape(fake)[0], 1]))
+        return {"classes": classes, "scores": tf.stack([1 - fake, fake], axis=1)}
+
+    @graph(input_signature=[face_input])
+    def score_faces(faces):
+        return {"scores": score(pixels(faces))}
+
+    @graph(input_signature=[face_input])
+    def explain(faces):
+        return cam(pixels(faces))
+
+    signatures = {
+        SERVING_DEFAULT: score_bytes,
+        CLASSIFY: classify,
+        FACES: score_faces,
+        EXPLAIN: explain,
+        METADATA: _make_metadata_fn(metadata),
+    }
+    if "reconstruction" not in outputs:
+        return signatures
+    reconstructor = keras.Model(model.input, outputs["reconstruction"])
+
+    @graph(input_signature=[face_input])
+    def reconstruct(faces):
+        image = pixels(faces)
+        reconstruction = reconstructor(image, training=False)
+        error = tf.reduce_mean(tf.square(reconstruction - (image / 127.5 - 1)), axis=[1, 2, 3])
+        return {"reconstruction": reconstruction, "error": error}
+
+    return signatures | {RECONSTRUCT: reconstruct}
+
+
+def _make_metadata_fn(metadata: ModelMetadata) -> Callable:
+    texts = write_metadata(metadata)
+
+    @graph(input_signature=[tf.TensorSpec([None], tf.string, name="names")])
+    def read(names):
+        contents = tf.fill(tf.shape(names), "")
+        for name in FILES:
+            contents = tf.where(names == name, texts[name], contents)
+        return {"contents": contents}
+
+    return read
 
 
 def _write_saved_model(model: keras.Model, directory: Path, metadata: ModelMetadata) -> None:

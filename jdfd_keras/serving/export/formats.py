@@ -8,7 +8,7 @@ file, too.
 import importlib.util
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -25,7 +25,7 @@ from jdfd_keras.evaluation.metrics import measure_auc
 from jdfd_keras.inference.explain import LOGIT
 from jdfd_keras.io.files import OPTIONS, load_groups, write_text_atomically
 from jdfd_keras.io.results import Result
-from jdfd_keras.serving.export.graph import make_score_fn
+from jdfd_keras.model.network import classifier_branch
 
 FILES = {
     "float16": "classifier-float16.tflite",
@@ -166,6 +166,35 @@ def export_formats(
     text = json.dumps([cost.to_dict() for cost in costs], indent=2)
     write_text_atomically(directory / COSTS_FILE, f"{text}\n")
     return costs
+
+
+def make_score_fn(model: keras.Model, calibration: Calibration) -> Callable[[tf.Tensor], tf.Tensor]:
+    """Return the scoring function of a detector, for use in a graph.
+
+    Args:
+        model: A detector.
+        calibration: Calibration of the scores.
+
+    Returns:
+        A function from float32[n, S, S, 3], pixel values in [0, 255], to float32[n], P(fake).
+
+    Example:
+        >>> from jdfd_keras.training.run_folder import load_run_model
+        >>> score = make_score_fn(load_run_model("run").model, Calibration())
+        >>> score(tf.zeros([2, 71, 71, 3])).shape
+        TensorShape([2])
+    """
+    # A model with this output only, so that the decoder is not part of the graph.
+    classifier = classifier_branch(model)
+
+    def score(image: tf.Tensor) -> tf.Tensor:
+        raw = classifier(image, training=False)[:, 0]
+        if calibration.temperature == 1:
+            return raw
+        clipped = tf.clip_by_value(raw, SMALLEST, 1 - SMALLEST)
+        return tf.sigmoid(tf.math.log(clipped / (1 - clipped)) / calibration.temperature)
+
+    return score
 
 
 def _convert(classifier: keras.Model, path: Path, kind: str, examples: np.ndarray | None) -> None:

@@ -6,7 +6,6 @@ served, replaces it, and the old one is unloaded once no request uses it.
 
 import contextlib
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -18,6 +17,7 @@ from grpc import StatusCode
 
 from jdfd_keras.client.signatures import ALIGNMENT_FILE, Signature, find_versions, verify_checksums
 from jdfd_keras.inference.saved_model import SavedModelEngine
+from jdfd_keras.io.console import print_message
 from jdfd_keras.io.files import load_groups
 from jdfd_keras.serving.model_config import ModelConfig
 from jdfd_keras.serving.server.call_errors import CallError
@@ -234,8 +234,7 @@ class Repository:
         except (OSError, ValueError) as error:
             served.error, served.state = str(error), "END"
             if before is None or before.error != served.error:
-                text = f"Version {number} of model {name} is not served: {error}"
-                print(text, file=sys.stderr, flush=True)
+                print_message(f"Version {number} of model {name} is not served: {error}")
 
     def _close_unused(self) -> int:
         """Unload versions that are no longer in use; return how many still are."""

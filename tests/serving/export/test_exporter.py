@@ -22,7 +22,7 @@ from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import FaceOptions, ModelOptions, TrainOptions
 from jdfd_keras.reporting import model_card
 from jdfd_keras.serving.export import exporter
-from jdfd_keras.serving.export.graph import _make_metadata_fn
+from jdfd_keras.serving.export.exporter import _make_metadata_fn
 from jdfd_keras.serving.model_config import ModelConfig
 from jdfd_keras.training.run_folder import TrainedModel
 
@@ -81,13 +81,6 @@ def triangles(size, new_size):
     distances = np.abs(np.arange(size) + 0.5 - middles[:, None]) / max(scale, 1)
     weights = np.maximum(0, 1 - distances)
     return weights / weights.sum(axis=1, keepdims=True)
-
-
-@pytest.mark.parametrize("extension", [".jpg", ".bmp", ".webp"])
-def test_jpeg_bmp_and_webp_are_decoded(engine, face_batch, expected_scores, extension):
-    encoded = cv2.imencode(extension, face_batch[0][..., ::-1])[1].tobytes()
-    scores = engine.run("serving_default", {"image_bytes": np.array([encoded], object)})["scores"]
-    assert scores[0] == pytest.approx(expected_scores[0], abs=0.02)
 
 
 @pytest.mark.parametrize(
