@@ -43,7 +43,7 @@ SAME_FACE_IOU = 0.5  # of a detected box and a true one
 OUTER_EYE_CORNERS = (36, 45)
 # Stages of our method: files and functions of the package, and one of this file.
 STAGES = {
-    "decode": {("decode.py", "read_frames")},
+    "decode": {("video.py", "read"), ("image.py", "read")},
     "search of whole frames": {("detect.py", "find")},
     "local search": {("detect.py", "find_near")},
     "landmarks": {("landmarks.py", "_predict")},

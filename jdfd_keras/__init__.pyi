@@ -13,6 +13,7 @@ from .io.files import load_options as load_options
 from .model.network import build_detector as build_detector
 from .options import EvaluateOptions as EvaluateOptions
 from .options import FaceOptions as FaceOptions
+from .options import LimitOptions as LimitOptions
 from .options import ModelOptions as ModelOptions
 from .options import OptimizerOptions as OptimizerOptions
 from .options import PredictOptions as PredictOptions

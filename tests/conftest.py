@@ -97,6 +97,118 @@ def prepared_set(clips_folder, tmp_path_factory):
     return out
 
 
+# A module of its own, because other processes cannot import a test or see what it replaces.
+HARMFUL = '''
+import os
+import signal
+import time
+from pathlib import Path
+
+from jdfd_keras.datasets.prepare_tasks import ExtractVideo
+from jdfd_keras.faces.extract import extract_faces
+from jdfd_keras.faces.video import VideoReader
+from jdfd_keras.prediction.extraction import extract_file
+
+read = VideoReader.read
+
+
+def read_harmfully(self, *arguments, **options):
+    name = self.file.path.stem
+    for frame in read(self, *arguments, **options):
+        if name == "changes":
+            with open(self.file.path, "ab") as file:
+                file.write(b"more")
+        if name == "raises":
+            raise IndexError("list index out of range")
+        yield frame
+
+
+def harm(path):
+    """Do what the name of a file states; nothing of it is in the file."""
+    VideoReader.read = read_harmfully
+    name = Path(path).stem
+    if name == "exits":
+        os._exit(3)
+    if name == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if name == "crashes":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    if name == "memory":
+        raise MemoryError("no memory")
+    if name == "sleeps":
+        time.sleep(60)
+    if name == "allocates":
+        memory = b"1" * 10**9
+        time.sleep(60)
+        return memory
+
+
+def extract_harmful_file(path, options, limits):
+    harm(path)
+    return extract_file(path, options, limits)
+
+
+def extract_harmful_faces(path, **options):
+    harm(path)
+    return extract_faces(path, **options)
+
+
+def annotate_harmful_file(path, **options):
+    os.kill(os.getpid(), signal.SIGSEGV)
+
+
+class ExtractHarmfulVideo(ExtractVideo):
+    def __call__(self, item):
+        harm(item.video.path)
+        return super().__call__(item)
+'''
+# File name to a part of its reason.
+REASONS = {
+    "exits": "whose process died twice (exit code 3)",
+    "killed": "whose process died twice (SIGKILL), perhaps because memory ran out",
+    "crashes": "whose process died twice (SIGSEGV)",
+    "memory": "whose process died twice (MemoryError), perhaps because memory ran out",
+    "sleeps": "whose analysis took more than 6 s. Try --max-seconds 12",
+    "allocates": "whose analysis needed more than 0.8 GB of memory. Try --max-memory 1.6",
+    "changes": "which was written to during the analysis",
+    "raises": "failed with 'IndexError: list index out of range'",
+}
+
+
+@pytest.fixture
+def harm(tmp_path, monkeypatch):
+    """Let the analysis of a file do what its name states, in `predict` and in `prepare`.
+
+    Returns names to reasons. `sleeps` needs 60 s and `allocates` 1 GB.
+    """
+    import sys
+
+    (tmp_path / "modules").mkdir()
+    (tmp_path / "modules" / "harmful_functions.py").write_text(HARMFUL)
+    monkeypatch.syspath_prepend(tmp_path / "modules")
+    import harmful_functions as functions
+
+    monkeypatch.setattr(
+        "jdfd_keras.prediction.extraction.extract_file", functions.extract_harmful_file
+    )
+    monkeypatch.setattr("jdfd_keras.datasets.prepare.ExtractVideo", functions.ExtractHarmfulVideo)
+    monkeypatch.setattr(
+        "jdfd_keras.datasets.inspection.extract_faces", functions.extract_harmful_faces
+    )
+    yield REASONS
+    del sys.modules["harmful_functions"]
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Let `prepare` work in this process, so that a test can replace its functions."""
+
+    def run_all(function, items, num_workers, limits=None):
+        return ((item, function(item)) for item in items)
+
+    monkeypatch.setattr("jdfd_keras.datasets.prepare.run_all", run_all)
+
+
 @pytest.fixture(scope="session")
 def change_table():
     """A function that changes the rows of a table of a prepared dataset."""

@@ -24,7 +24,7 @@ from jdfd_keras.datasets.videos import CLASSES
 from jdfd_keras.evaluation.report import load_report
 from jdfd_keras.faces.extract import encode_png, extract_faces
 from jdfd_keras.inference.verdict import Verdict
-from jdfd_keras.io.console import track
+from jdfd_keras.io.console import print_message, track
 from jdfd_keras.io.files import OPTIONS, init_folder, load_options, write_text_atomically
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import DemoOptions, FaceOptions, ModelOptions
@@ -65,12 +65,12 @@ def run_demo(out: str | Path, options: DemoOptions | None = None) -> DemoResult:
     videos, prepared, run, report = (out / name for name in ("videos", "prepared", "run", "report"))
     model = out / "saved_models" / NAME
 
-    _report(f"[1/9] Making {2 * len(subjects)} short clips, real and fake, in {videos}")
+    print_message(f"[1/9] Making {2 * len(subjects)} short clips, real and fake, in {videos}")
     clips = make_clips(subjects, videos, num_frames=options.frames_per_clip, seed=options.seed)
     for _ in track(clips, "making clips", 2 * len(subjects), "clips"):
         pass
 
-    _report("[2/9] Extracting faces, split by source")
+    print_message("[2/9] Extracting faces, split by source")
     _run(
         *("prepare", "folder", videos, "--out", prepared),
         *("--frames-per-video", options.frames_per_video),
@@ -79,7 +79,7 @@ def run_demo(out: str | Path, options: DemoOptions | None = None) -> DemoResult:
 
     # Subjects made from one portrait may be near-duplicates in two splits.
     allow = () if options.portraits else ("--allow-leak",)
-    _report("[3/9] Training")
+    print_message("[3/9] Training")
     _run(
         *("train", prepared, "--out", run, "--encoder-weights", _choose_weights(run)),
         *("--optimizer", "adam", "--learning-rate", LEARNING_RATE),
@@ -87,19 +87,19 @@ def run_demo(out: str | Path, options: DemoOptions | None = None) -> DemoResult:
         *("--batch-size", 8, "--epochs", options.epochs, "--seed", options.seed, *allow),
     )
 
-    _report("[4/9] Calibrating scores and thresholds on validation clips")
+    print_message("[4/9] Calibrating scores and thresholds on validation clips")
     _run("calibrate", run, prepared, *allow, unless=run / CALIBRATION)
 
-    _report("[5/9] Evaluating on test clips")
+    print_message("[5/9] Evaluating on test clips")
     evaluate = ("evaluate", run, prepared, "--out", report, "--reconstruction", *allow)
     _run(*evaluate, unless=report / "report.json")
 
-    _report("[6/9] Exporting for TensorFlow Serving")
+    print_message("[6/9] Exporting for TensorFlow Serving")
     _run("export", run, "--name", NAME, "--saved-models", model.parent, unless=model / "1")
 
-    _report("[7/9] Serving in the background")
+    print_message("[7/9] Serving in the background")
     with _server(model) as url:
-        _report("[8/9] Requesting verdicts on two test clips over REST")
+        print_message("[8/9] Requesting verdicts on two test clips over REST")
         clips = _unseen_clips(videos, prepared)
         _request(url, out / "request.json", clips[-1], options)
         _run(
@@ -107,7 +107,7 @@ def run_demo(out: str | Path, options: DemoOptions | None = None) -> DemoResult:
             *("--frames-per-video", options.frames_per_video),
             to=out / "verdicts.json",
         )
-        _report("[9/9] Stopping the server")
+        print_message("[9/9] Stopping the server")
 
     metrics, history = load_report(report), read_history(run)
     predictions = json.loads((out / "verdicts.json").read_text(encoding="utf-8"))
@@ -145,7 +145,7 @@ def _choose_weights(run: Path) -> str:
     try:
         fetch_imagenet_weights()
     except OSError:
-        _report(
+        print_message(
             "The ImageNet weights are not cached and cannot be downloaded: the encoder starts from "
             "random weights, and learns less in the same time."
         )
@@ -179,31 +179,29 @@ def _request(url: str, path: Path, clip: Path, options: DemoOptions) -> None:
     encoded = [base64.b64encode(encode_png(face.crop)).decode() for face in faces]
     body = {"instances": [{"b64": text} for text in encoded]}
     write_text_atomically(path, json.dumps(body))
-    _report(f"$ curl -d @{shlex.quote(str(path))} {url}:predict")
+    print_message(f"$ curl -d @{shlex.quote(str(path))} {url}:predict")
     try:
         answer = urllib3.request("POST", f"{url}:predict", json=body, timeout=SERVER_TIMEOUT_S)
     except urllib3.exceptions.HTTPError as error:
         raise OSError(
             f"Expected the server at {url} to answer; got '{error}'. Check its own message above."
         ) from error
-    _report(answer.data.decode())
-
-
-def _report(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    print_message(answer.data.decode())
 
 
 def _command(*words: object, to: Path | None = None) -> list[str]:
     """Print a command as the user would type it, and return the words to start it."""
     texts = [str(word) for word in words]
-    _report(f"$ {shlex.join(['jdfd-keras', *texts])}{f' > {shlex.quote(str(to))}' if to else ''}")
+    print_message(
+        f"$ {shlex.join(['jdfd-keras', *texts])}{f' > {shlex.quote(str(to))}' if to else ''}"
+    )
     return [sys.executable, "-m", "jdfd_keras", *texts]
 
 
 def _run(*words: object, to: Path | None = None, unless: Path | None = None) -> None:
     """Run a command, unless its output exists; its result goes to stderr or to a file."""
     if unless and unless.exists():
-        _report(f"Already done: {unless}")
+        print_message(f"Already done: {unless}")
         return
     with open(to, "wb") if to else contextlib.nullcontext(sys.stderr) as stdout:
         done = subprocess.run(_command(*words, to=to), stdout=stdout)
@@ -225,7 +223,7 @@ def _server(model: Path) -> Iterator[str]:
         assert server.stdout is not None
         line = server.stdout.readline()  # an example request, once it is ready
         timer.cancel()
-        _report(line.rstrip())
+        print_message(line.rstrip())
         ready = re.search(r"http://[^/]+", line)
         if not ready:
             raise OSError(

@@ -2,13 +2,12 @@
 
 import argparse
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Any
 
 from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
 from jdfd_keras.cli.train import GROUPS
-from jdfd_keras.io.console import import_tensorflow
+from jdfd_keras.io.console import import_tensorflow, print_message
 from jdfd_keras.options import EXPERIMENTS, EvaluateOptions, ExperimentOptions, TrainRuntime
 
 # The experiment itself chooses the unlabelled faces of a training.
@@ -58,7 +57,7 @@ def _run(arguments: argparse.Namespace) -> Output:
     if repeated := [key for key in keys if keys.count(key) > 1]:
         arguments.parser.error(f"--data has {repeated[0]}=DIR twice; give each key once")
     if arguments.name != "statistics":
-        print(import_tensorflow(), file=sys.stderr)
+        print_message(import_tensorflow())
     from jdfd_keras.experiments.experiment import experiment
     from jdfd_keras.reporting.experiment_report import write_experiment
 

@@ -4,7 +4,7 @@ import argparse
 
 from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
 from jdfd_keras.io.console import import_tensorflow
-from jdfd_keras.options import FaceOptions, FilterOptions
+from jdfd_keras.options import FaceOptions, FilterOptions, LimitOptions
 
 
 def _add_arguments(parser: CommandParser) -> None:
@@ -13,11 +13,11 @@ def _add_arguments(parser: CommandParser) -> None:
     parser.add_path(
         "--overlay",
         "FILE",
-        "also draw the faces on the video (.mp4, .webm, .avi) or image (.png, .jpg); analyses "
-        "every frame unless --every is given",
+        "also draw the faces on the video (.mp4, .webm, .mov, .mkv) or image (.png, .jpg); "
+        "analyses every frame unless --every is given",
     )
     parser.add_argument("--landmarks", action="store_true", help="draw the landmarks on the crops")
-    parser.add_options(FaceOptions, FilterOptions)
+    parser.add_options(FaceOptions, FilterOptions, LimitOptions)
 
 
 def _run(arguments: argparse.Namespace) -> Output:
@@ -37,10 +37,12 @@ def _run(arguments: argparse.Namespace) -> Output:
     path, out, overlay = arguments.path, arguments.out, arguments.overlay
     faces = read_options(arguments, FaceOptions)
     filters = read_options(arguments, FilterOptions)
+    limits = read_options(arguments, LimitOptions)
     if faces.detector == "mtcnn" and not path.is_dir():
         import_tensorflow()
     check_inspection_files(path, out, overlay)
-    result = inspect(path, faces=faces, filters=filters, all_frames=overlay is not None)
+    all_frames = overlay is not None
+    result = inspect(path, faces=faces, filters=filters, all_frames=all_frames, limits=limits)
     files = write_inspection(result, out, overlay=overlay, landmarks=arguments.landmarks)
     failed = [{"path": result.path, "reason": result.reason}] if result.reason else []
     return Output(

@@ -2,7 +2,8 @@
 
 Results go to stdout, progress and warnings to stderr. Exit 0: done; 1: something failed, in one
 line with the expected and the actual value and what to try; 2: wrong usage; 130: stopped by Ctrl-C.
-Nothing heavy is imported before a command runs.
+Text that is printed has no control characters and direction marks, such as those of a file name;
+JSON is exact. Nothing heavy is imported before a command runs.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from jdfd_keras.cli import (
     train,
 )
 from jdfd_keras.cli.parser import CommandParser, read_options
+from jdfd_keras.io.console import print_message, printable, printable_lines
 from jdfd_keras.options import PrepareRuntime
 
 MODULES = (
@@ -61,17 +63,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         output = command.run(arguments)
     except (OSError, ValueError) as error:
-        print(f"jdfd-keras {arguments.command}: {error}", file=sys.stderr)
+        print_message(f"jdfd-keras {arguments.command}: {printable(str(error))}")
         return 1
     except KeyboardInterrupt:
         # Verdicts are kept with --out only.
         is_kept = command.is_resumable and (arguments.out or vars(arguments).get("resume"))
         hint = " Run the same command again to resume." if is_kept else ""
-        print(f"jdfd-keras {arguments.command}: interrupted.{hint}", file=sys.stderr)
+        print_message(f"jdfd-keras {arguments.command}: interrupted.{hint}")
         return 130
     is_json = arguments.format == "json"
+    text = json.dumps(output.result, indent=2) if is_json else printable_lines(output.text)
     try:
-        print(json.dumps(output.result, indent=2) if is_json else output.text, flush=True)
+        print(text, flush=True)
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1 if output.failed else 0

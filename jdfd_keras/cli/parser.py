@@ -11,7 +11,9 @@ import typing
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
+
+from jdfd_keras.io.console import printable
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -34,6 +36,10 @@ class CommandParser(argparse.ArgumentParser):
     def __init__(self, *args: Any, show_all: bool = False, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.show_all = show_all
+
+    def error(self, message: str) -> NoReturn:
+        """Exit with the usage and a message, in which an argument is repeated."""
+        super().error(printable(message))
 
     def add_path(
         self, name: str, metavar: str, help: str, *, group: Any = None, **settings: Any

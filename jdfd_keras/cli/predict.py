@@ -5,11 +5,14 @@ from typing import Any
 
 from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
 from jdfd_keras.io.console import import_tensorflow
-from jdfd_keras.options import PredictOptions, PredictRuntime
+from jdfd_keras.options import LimitOptions, PredictOptions, PredictRuntime
 
 
 def _add_arguments(parser: CommandParser) -> None:
-    parser.add_path("files", "FILE", "videos, images, or folders of them", nargs="+")
+    # Not paths, which would make https:/ of https://
+    parser.add_argument(
+        "files", metavar="FILE", nargs="+", help="videos, images, or folders of them"
+    )
     source = parser.add_mutually_exclusive_group(required=True)
     parser.add_path("--model", "PATH", "run folder, .keras file or exported model", group=source)
     source.add_argument(
@@ -25,15 +28,15 @@ def _add_arguments(parser: CommandParser) -> None:
     parser.add_path(
         "--annotate",
         "FILE",
-        "also draw faces, scores and timeline on the video (.mp4, .webm, .avi) or image (.png, "
-        ".jpg); analyses every frame unless --every is given",
+        "also draw faces, scores and timeline on the video (.mp4, .webm, .mov, .mkv) or image "
+        "(.png, .jpg); analyses every frame unless --every is given",
     )
     parser.add_path(
         "--out",
         "DIR",
         "result folder; an interrupted run is resumed, and existing verdicts are kept",
     )
-    parser.add_options(PredictOptions, PredictRuntime)
+    parser.add_options(PredictOptions, PredictRuntime, LimitOptions)
 
 
 def _run(arguments: argparse.Namespace) -> Output:
@@ -69,6 +72,7 @@ def _run(arguments: argparse.Namespace) -> Output:
         read_options(arguments, PredictOptions),
         read_options(arguments, PredictRuntime),
         explain=bool(arguments.report),
+        limits=read_options(arguments, LimitOptions),
         **paths,
     )
     if arguments.report:
@@ -78,7 +82,8 @@ def _run(arguments: argparse.Namespace) -> Output:
     else:
         text = summarize(predictions)
         text += f"\nreport: {arguments.report}" if arguments.report else ""
-    return Output(predictions.to_dict(), text, failed=bool(predictions.failed))
+    failed = bool(predictions.failed or predictions.annotation_error)
+    return Output(predictions.to_dict(), text, failed=failed)
 
 
 COMMAND = Command(_add_arguments, _run, formats=("text", "json", "csv"), is_resumable=True)

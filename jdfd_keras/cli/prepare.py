@@ -2,15 +2,15 @@
 
 import argparse
 import shlex
-import sys
 from collections import Counter
 
 from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
-from jdfd_keras.io.console import import_tensorflow, plural
+from jdfd_keras.io.console import import_tensorflow, plural, print_message
 from jdfd_keras.options import (
     LAYOUTS,
     FaceOptions,
     FilterOptions,
+    LimitOptions,
     PrepareOptions,
     PrepareRuntime,
     SplitOptions,
@@ -28,8 +28,8 @@ def _add_arguments(parser: CommandParser) -> None:
     # Not paths: with Apache Beam they can be URLs.
     parser.add_argument("root", metavar="ROOT", help="folder of the dataset")
     parser.add_argument("--out", required=True, metavar="DIR", help="prepared dataset to write")
-    groups = (FaceOptions, FilterOptions, PrepareOptions, SplitOptions, PrepareRuntime)
-    parser.add_options(*groups, skip=("layout",))
+    parser.add_options(FaceOptions, FilterOptions, PrepareOptions, SplitOptions, skip=("layout",))
+    parser.add_options(PrepareRuntime, LimitOptions)
 
 
 def _run(arguments: argparse.Namespace) -> Output:
@@ -66,6 +66,7 @@ def _run(arguments: argparse.Namespace) -> Output:
         splits,
         runtime,
         arguments.beam_flags,
+        read_options(arguments, LimitOptions),
     )
     if prepared.shared_sources:
         _warn(
@@ -88,7 +89,7 @@ def _run(arguments: argparse.Namespace) -> Output:
 
 
 def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
+    print_message(f"warning: {text}")
 
 
 COMMAND = Command(_add_arguments, _run, is_resumable=True)

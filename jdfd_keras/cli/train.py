@@ -1,12 +1,11 @@
 """Command `train`: train a detector on a prepared dataset."""
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
 from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
-from jdfd_keras.io.console import import_tensorflow
+from jdfd_keras.io.console import import_tensorflow, print_message
 from jdfd_keras.io.files import OPTIONS, load_options
 from jdfd_keras.options import (
     AugmentOptions,
@@ -58,7 +57,7 @@ def _run(arguments: argparse.Namespace) -> Output:
     """
     if arguments.out and not arguments.data:
         arguments.parser.error("DATA is required with --out")
-    print(import_tensorflow(), file=sys.stderr)
+    print_message(import_tensorflow())
     from jdfd_keras.training.train import train
 
     stored = _read_run(arguments.resume) if arguments.resume else {}

@@ -5,7 +5,7 @@ which properties of the files, other than the faces, separate real from fake vid
 images are read only for the near-duplicates that are displayed.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, combinations
@@ -15,6 +15,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import StratifiedKFold
+from sklearn.preprocessing import TargetEncoder
 
 from jdfd_keras.datasets.leakage import (
     COLUMNS,
@@ -44,6 +46,7 @@ MAX_LISTED = 1000  # findings of each kind in a result; the counts include all
 # A property of the file is a shortcut if its AUC is this far from 0.5 and not by chance (two
 # standard errors).
 SHORTCUT_AUC = 0.7
+FOLDS = 5  # of the videos, for a property of categories
 COMPRESSIONS = {"raw": 0, "c23": 1, "c40": 2}
 LOCATION = ("frame_index", "shard", "offset")
 STATISTICS = ("label", "manipulation", "compression", "sharpness", "box")
@@ -55,8 +58,21 @@ class Shortcut(Result):
 
     measure: str
     num_videos: int  # that have the property
-    auc: float | None  # of the property as the only score; None if a class has no videos
+    auc: float | None  # of the property as the only score; None if a class has too few videos
     is_shortcut: bool  # whether a detector could use it instead of the face
+    # Of a category: the value whose number of fakes differs most from the expected one.
+    value: str | None = None
+    fake_share: float | None = None  # among the videos with this value
+
+
+@dataclass(frozen=True)
+class FormatCount(Result):
+    """Number of videos of each class in one format; those that cannot be decoded have none."""
+
+    container: str
+    codec: str
+    pixel_format: str
+    num_videos: dict[str, int]  # by class
 
 
 @dataclass(frozen=True)
@@ -75,6 +91,7 @@ class DatasetStatistics(Result):
     excluded: dict[str, int]  # reason to number of videos that the layout or the split excluded
     missing: int  # files that the lists of the dataset name and its folder lacks
     unrecognized: int  # videos and images in its folder that the layout does not list
+    formats: list[FormatCount]  # the most frequent first
     shortcuts: list[Shortcut]
 
 
@@ -233,8 +250,18 @@ def _describe_dataset(name: str, directory: Path, faces: pa.Table) -> DatasetSta
         excluded=dict(Counter(map(reason_kind, listing.excluded.values()))),
         missing=len(listing.missing),
         unrecognized=len(listing.unrecognized),
+        formats=_count_formats(videos),
         shortcuts=_measure_shortcuts(videos, faces),
     )
+
+
+def _count_formats(videos: list[VideoRow]) -> list[FormatCount]:
+    counts: dict[tuple[str, str, str], Counter[str]] = defaultdict(Counter)
+    for row in videos:
+        if row.codec:
+            counts[row.container, row.codec, row.pixel_format][LABEL_NAMES[row.label]] += 1
+    ordered = sorted(counts.items(), key=lambda item: (-item[1].total(), item[0]))
+    return [FormatCount(*names, dict(by_class)) for names, by_class in ordered]
 
 
 def _measure_shortcuts(videos: list[VideoRow], faces: pa.Table) -> list[Shortcut]:
@@ -258,22 +285,60 @@ def _measure_shortcuts(videos: list[VideoRow], faces: pa.Table) -> list[Shortcut
         "faces found per frame": table.num_faces / table.num_frames.where(table.num_frames > 0),
         "sharpness": table.sharpness_mean,
         "width of the detected face": table.face_width_mean,
+        "frame rate": table.frame_rate.where(table.frame_rate > 0),
+        "duration": table.duration_s.where(table.duration_s > 0),
+        "bit rate": table.bit_rate.where(table.bit_rate > 0),
     }
-    return [_measure_shortcut(name, values, table.label) for name, values in measures.items()]
+    is_decoded = table.codec != ""
+    categories = {
+        "codec": table.codec,
+        "pixel format": table.pixel_format,
+        "encoder": table.encoder.replace("", "not stated"),
+    }
+    return [_measure_shortcut(name, values, table.label) for name, values in measures.items()] + [
+        _measure_category(name, values[is_decoded], table.label[is_decoded])
+        for name, values in categories.items()
+    ]
 
 
 def _measure_shortcut(name: str, values: pd.Series, labels: pd.Series) -> Shortcut:
-    known = values.notna()
-    num_fake = int(labels[known].sum())
-    num_real = int(known.sum()) - num_fake
-    if not (num_fake and num_real):
-        return Shortcut(name, num_real + num_fake, auc=None, is_shortcut=False)
-    auc = float(roc_auc_score(labels[known], values[known]))
+    values = values.dropna()
+    labels = labels.loc[values.index]
+    auc = float(roc_auc_score(labels, values)) if labels.nunique() == 2 else None
+    is_shortcut = auc is not None and _is_telling(abs(auc - 0.5), labels)
+    return Shortcut(name, len(labels), auc, is_shortcut)
+
+
+def _measure_category(name: str, values: pd.Series, labels: pd.Series) -> Shortcut:
+    """Measure a property without an order by the share of fakes of each of its values.
+
+    The share is that of other videos (TargetEncoder), and only videos that share those others are
+    compared: an uninformative property, and one that differs in every video, have an AUC of 0.5.
+    """
+    num_folds = min(FOLDS, int(labels.sum()), int((1 - labels).sum()))
+    if num_folds < 2:
+        return Shortcut(name, len(labels), auc=None, is_shortcut=False)
+    table, aucs = values.to_frame(), []
+    folds = StratifiedKFold(num_folds, shuffle=True, random_state=0)
+    for others, own in folds.split(table, labels):
+        encoder = TargetEncoder(target_type="binary").fit(table.iloc[others], labels.iloc[others])
+        aucs.append(roc_auc_score(labels.iloc[own], encoder.transform(table.iloc[own])))
+    auc = float(np.mean(aucs))
+    sizes, fakes, share = Counter(values), Counter(values[labels == 1]), labels.mean()
+    shares = {value: fakes[value] / size for value, size in sizes.items()}
+    excess = {value: abs(fakes[value] - share * size) for value, size in sizes.items()}
+    value = max(sizes, key=lambda value: (round(excess[value], 6), shares[value], value))
+    # Below 0.5, fakes have values that are rare among other fakes: that identifies no class.
+    is_shortcut = _is_telling(auc - 0.5, labels)
+    return Shortcut(name, len(labels), auc, is_shortcut, value, shares[value])
+
+
+def _is_telling(distance: float, labels: pd.Series) -> bool:
+    num_fake = int(labels.sum())
+    num_real = len(labels) - num_fake
     # Of an uninformative measure (Mann and Whitney).
     standard_error = ((num_real + num_fake + 1) / (12 * num_real * num_fake)) ** 0.5
-    distance = abs(auc - 0.5)
-    is_shortcut = distance >= SHORTCUT_AUC - 0.5 and distance > 2 * standard_error
-    return Shortcut(name, num_real + num_fake, auc, is_shortcut)
+    return distance >= SHORTCUT_AUC - 0.5 and distance > 2 * standard_error
 
 
 def _find_common_sources(faces: dict[str, pa.Table]) -> list[CommonSources]:

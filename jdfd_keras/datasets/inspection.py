@@ -5,6 +5,7 @@ draws the contact sheet.
 """
 
 import dataclasses
+import functools
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,9 +17,11 @@ from jdfd_keras.datasets.manifest import count_filtered, read_faces, read_videos
 from jdfd_keras.datasets.records import choose_evenly, choose_over_videos, read_crops
 from jdfd_keras.datasets.videos import LABEL_NAMES, FaceCount, count_by
 from jdfd_keras.faces.extract import Extraction, Face, check_face_options, extract_faces
+from jdfd_keras.faces.media import MediaInfo, UnreadableFileError
 from jdfd_keras.io.console import plural
 from jdfd_keras.io.results import Result
-from jdfd_keras.options import FaceOptions, FilterOptions
+from jdfd_keras.io.workers import WorkerCrashed, check_limits, run_all
+from jdfd_keras.options import FaceOptions, FilterOptions, LimitOptions
 
 SHOWN = ("video_id", "split", "manipulation", "frame_index")  # columns of a SampledFace
 
@@ -45,8 +48,10 @@ class FileInspection(Result):
     num_faces: int  # that were not filtered out
     tracks: list[TrackSummary]  # in order of appearance, also those with all faces filtered out
     filtered: dict[str, int]  # reason to number of faces that were found and filtered out
-    warnings: list[str]  # damage to the file
+    warnings: list[str]  # sentences about the file, such as its damage
     reason: str  # why there are no faces; "" if there are some
+    media: MediaInfo
+    sha256: str  # of the file
     faces: list[Face] = field(metadata={"json": False}, repr=False)
     options: FaceOptions = field(metadata={"json": False}, repr=False)
     kind: str = "file"
@@ -127,6 +132,7 @@ def inspect(
     faces: FaceOptions | None = None,
     filters: FilterOptions | None = None,
     all_frames: bool = False,
+    limits: LimitOptions | None = None,
 ) -> InspectionResult:
     """Summarize the faces of a video or image, or those of a prepared dataset.
 
@@ -136,9 +142,10 @@ def inspect(
         filters: Face quality filters, for a video or image.
         all_frames: Sample every frame unless `faces.every` is set, as an overlay does, so that
             both have the same tracks.
+        limits: Limits of a video or image; the defaults if not given.
 
     Raises:
-        OSError: If the path does not exist or cannot be read.
+        OSError: If the path does not exist, cannot be read or is beyond a limit.
         ValueError: If an option is out of range, or the dataset is damaged.
 
     Example:
@@ -147,18 +154,22 @@ def inspect(
         [(4, 4)]
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(
-            f"Expected a video, an image or a prepared dataset; got {path}, which does not "
-            "exist. Check the path."
-        )
     if path.is_dir():
         return _inspect_dataset(path)
     faces, filters = faces or FaceOptions(), filters or FilterOptions()
+    limits = limits or LimitOptions()
     check_face_options(faces, filters)
+    check_limits(limits)
     if all_frames:
         faces = dataclasses.replace(faces, every=faces.every or 1)
-    return _summarize(path, extract_faces(path, faces, filters), faces)
+    # In another process, so that a decoder that crashes is an error.
+    extract = functools.partial(extract_faces, options=faces, filters=filters, limits=limits)
+    ((_, result),) = run_all(extract, [path], num_workers=1, limits=limits)
+    if isinstance(result, WorkerCrashed):
+        raise UnreadableFileError(
+            f"Expected a video or image that can be analysed; got {path}, {result}"
+        )
+    return _summarize(path, result, faces)
 
 
 def _summarize(path: Path, extraction: Extraction, options: FaceOptions) -> FileInspection:
@@ -186,6 +197,8 @@ def _summarize(path: Path, extraction: Extraction, options: FaceOptions) -> File
         filtered=extraction.filtered,
         warnings=extraction.warnings,
         reason=reason,
+        media=extraction.info,
+        sha256=extraction.sha256,
         faces=extraction.faces,
         options=options,
     )

@@ -10,13 +10,14 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from jdfd_keras.datasets.videos import Video
+from jdfd_keras.faces.media import MediaInfo
 from jdfd_keras.io.files import OPTIONS, check_same_options
 from jdfd_keras.io.results import Result
 from jdfd_keras.io.storage import LocalStore, Store, read_text
@@ -67,8 +68,10 @@ class VideoOutcome(Result):
 
     Attributes:
         file_bytes: Size of the file.
+        sha256: SHA-256 of its bytes, hexadecimal; "" if none decoded, as all facts below.
         width: Of its frames in pixels, as `height`; 0 if none decoded.
-        jpeg_quality: Quality at which a JPEG was saved, 1 to 100; 0 for other files.
+        container: This and the fields to `jpeg_quality` are those of `faces.media.MediaInfo`, with
+            `file_frames` as its `num_frames`; see `media_facts`.
         num_frames: Sampled frames.
         filtered: Reason to number of faces that were found and filtered out.
         warning: Damage to a file that still decoded; "" if none.
@@ -76,8 +79,21 @@ class VideoOutcome(Result):
     """
 
     file_bytes: int
+    sha256: str = ""
     width: int = 0
     height: int = 0
+    container: str = ""
+    codec: str = ""
+    pixel_format: str = ""
+    frame_rate: float = 0.0
+    file_frames: int = 0
+    duration_s: float = 0.0
+    interlaced: bool = False
+    sample_aspect_ratio: str = ""
+    orientation: str = ""
+    colour: str = ""
+    bit_rate: int = 0
+    encoder: str = ""
     jpeg_quality: int = 0
     num_frames: int = 0
     num_tracks: int = 0
@@ -106,6 +122,7 @@ Row = TypeVar("Row", FaceRow, VideoRow)
 _TYPES = {
     str: pa.string(),
     int: pa.int64(),
+    bool: pa.bool_(),
     float: pa.float64(),
     tuple[str, ...]: pa.list_(pa.string()),
     tuple[int, ...]: pa.list_(pa.int32()),
@@ -114,6 +131,22 @@ _TYPES = {
 }
 # Columns with few distinct values: dictionary-encoded in memory too.
 _REPEATED = ("video_id", "path", "manipulation", "compression", "split", "detector", "shard")
+
+
+def media_facts(info: MediaInfo) -> dict[str, Any]:
+    """Return the facts about a file that are fields of VideoOutcome, by field.
+
+    The size of its coded picture is not: the tables have that of the frames.
+
+    Example:
+        >>> facts = media_facts(MediaInfo(codec="h264", num_frames=300))
+        >>> VideoOutcome(file_bytes=9, **facts).file_frames
+        300
+    """
+    facts = info.to_dict()
+    del facts["width"], facts["height"]
+    facts["file_frames"] = facts.pop("num_frames")
+    return facts
 
 
 def schema_of(kind: type[FaceRow | VideoRow]) -> pa.Schema:

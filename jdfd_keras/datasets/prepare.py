@@ -42,10 +42,11 @@ from jdfd_keras.io.beam import read_beam_flags, run_on_beam
 from jdfd_keras.io.console import Progress, plural
 from jdfd_keras.io.files import OPTIONS, check_same_options, to_json
 from jdfd_keras.io.results import Result
-from jdfd_keras.io.workers import WorkerCrashed, count_workers, run_all
+from jdfd_keras.io.workers import WorkerCrashed, check_limits, count_workers, run_all
 from jdfd_keras.options import (
     FaceOptions,
     FilterOptions,
+    LimitOptions,
     PrepareOptions,
     PrepareRuntime,
     SplitOptions,
@@ -92,6 +93,7 @@ def prepare(
     splits: SplitOptions | None = None,
     runtime: PrepareRuntime | None = None,
     beam_flags: Sequence[str] = (),
+    limits: LimitOptions | None = None,
 ) -> PreparedDataset:
     """Prepare a dataset: extract the faces of its videos, split them, write shards and tables.
 
@@ -104,8 +106,9 @@ def prepare(
         filters: Face quality filters; none if not given.
         splits: Training, validation and test splits.
         runtime: Processes, or the Apache Beam runner, with which `root` and `out` may be on an
-            object store; only this process if not given.
+            object store; one process besides this one if not given.
         beam_flags: Further options of Beam.
+        limits: Limits of one video; a video beyond one is excluded. The defaults if not given.
 
     Raises:
         OSError: If `root` does not exist, `out` cannot be written, or another run writes to it.
@@ -120,19 +123,22 @@ def prepare(
     """
     faces, options = faces or FaceOptions(), options or PrepareOptions()
     filters, splits = filters or FilterOptions(), splits or SplitOptions()
+    runtime, limits = runtime or PrepareRuntime(workers=1), limits or LimitOptions()
     check_face_options(faces, filters)
-    _check_options(options, runtime or PrepareRuntime())
-    runner = runtime.runner if runtime else ""
+    _check_options(options, runtime)
+    check_limits(limits)
+    runner = runtime.runner
     # Beam needs its options before any use of its file systems.
     beam = read_beam_flags(runner, beam_flags) if runner else None
     source, target = _open_store(root, runner), _open_store(out, runner)
 
-    def run(task: Callable, items: list) -> Iterator[tuple[Any, Any]]:
+    def run(
+        task: Callable, items: list, limits: LimitOptions | None = None
+    ) -> Iterator[tuple[Any, Any]]:
         if beam is None:
-            workers = count_workers(runtime.workers, len(items)) if runtime else 0
-            return run_all(task, items, workers)
+            return run_all(task, items, count_workers(runtime.workers, len(items)), limits)
         folder = f"{storage.PARTS}/beam-{type(task).__name__.lower()}"
-        return run_on_beam(task, items, options=beam, store=target, folder=folder)
+        return run_on_beam(task, items, options=beam, store=target, folder=folder, limits=limits)
 
     sizes = source.list()
     listing = list_videos(source, options, sizes)
@@ -140,13 +146,15 @@ def prepare(
     videos, excluded = assign_splits(listing, splits)
     items = [VideoFile(video, sizes[video.path]) for video in videos]
     groups = {"faces": faces, "filters": filters, "prepare": options, "split": splits}
+    groups |= {"limits": limits}  # they decide which videos have faces
     if not (_is_initialized(target, groups) and target.exists(manifest.MANIFEST)):
         with _reraise_disk_full(target), storage.exclusive_lock(target):
             # Another run may have started or finished in the meantime.
             if not _is_initialized(target, groups):
                 storage.write_text(target, OPTIONS, to_json(groups))
             if not target.exists(manifest.MANIFEST):
-                outcomes = _extract_all(run, ExtractVideo(source, target, faces, filters), items)
+                task = ExtractVideo(source, target, faces, filters, limits)
+                outcomes = _extract_all(run, task, items)
                 num_faces = {video_id: outcome.num_faces for video_id, outcome in outcomes.items()}
                 _check_faces(videos, num_faces)
                 shards = plan_shards(
@@ -233,9 +241,10 @@ def _extract_all(
     outcomes, num_faces, start = {}, 0, time.monotonic()
     progress = Progress("extracting faces", len(items), "videos")
     try:
-        for item, outcome in run(task, items):
+        for item, outcome in run(task, items, task.limits):
             if isinstance(outcome, WorkerCrashed):
-                outcome = task.fail(item, f"reading it ended the process with {outcome.signal}")
+                reason = f"Expected a video that can be analysed; got {item}, {outcome}"
+                outcome = task.fail(item, reason)
             outcomes[item.video.video_id] = outcome
             num_faces += outcome.num_faces
             rate = num_faces / max(time.monotonic() - start, 1e-9)
@@ -260,9 +269,8 @@ def _write_shards(run: Callable, out: storage.Store, shards: list[Shard]) -> Non
     for shard, result in run(WriteShard(out), shards):
         if isinstance(result, WorkerCrashed):
             raise OSError(
-                f"Expected to write {shard}; got a process that crashed with {result.signal} "
-                "twice. Check the disk and the memory of this machine, and run the same command "
-                "again."
+                f"Expected a process that writes a shard; got {shard}, {result.cause}. Check the "
+                "disk and the memory of this machine, and run the same command again."
             )
 
 

@@ -14,30 +14,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import pyarrow as pa
 import pyarrow.parquet as pq
-from PIL import Image
 
 from jdfd_keras.datasets import manifest
 from jdfd_keras.datasets.hashing import hash_face
-from jdfd_keras.datasets.manifest import FaceRow, VideoOutcome, VideoRow
+from jdfd_keras.datasets.manifest import FaceRow, VideoOutcome, VideoRow, media_facts
 from jdfd_keras.datasets.records import SHARDS, encode_face, frame_record, read_framed
 from jdfd_keras.datasets.splits import split_faces
 from jdfd_keras.datasets.videos import SPLITS, Video
-from jdfd_keras.faces.decode import UnreadableFileError
 from jdfd_keras.faces.extract import Extraction, Face, extract_faces
+from jdfd_keras.faces.media import UnreadableFileError
 from jdfd_keras.io.console import plural
 from jdfd_keras.io.results import Result
 from jdfd_keras.io.storage import PARTS, Store, local_path, read_text, write_text
-from jdfd_keras.options import FaceOptions, FilterOptions, SplitOptions
+from jdfd_keras.options import FaceOptions, FilterOptions, LimitOptions, SplitOptions
 
 RECORDS, ROWS = ".tfrecord", ".json"
-
-# Sum of the standard's quantization table for luminance, which the quality scales.
-# Reference: ITU-T T.81 (1992), table K.1; the Independent JPEG Group's jcparam.c for the scale.
-LUMINANCE_SUM = 3688
-OUT_OF_MEMORY = -4  # OpenCV's StsNoMem
 
 
 @dataclass(frozen=True)
@@ -75,6 +68,7 @@ class ExtractVideo:
     out: Store
     faces: FaceOptions
     filters: FilterOptions
+    limits: LimitOptions = LimitOptions()
 
     def __call__(self, item: VideoFile) -> VideoOutcome:
         """Extract and write the faces of a video, unless it is finished already.
@@ -88,12 +82,12 @@ class ExtractVideo:
                 return part.outcome
         with local_path(self.root, video.path) as path:
             extraction, reason = self._extract(path, video)
-            quality = estimate_jpeg_quality(path)
         outcome = VideoOutcome(
             file_bytes=item.file_bytes,
+            sha256=extraction.sha256,
             width=extraction.width,
             height=extraction.height,
-            jpeg_quality=quality,
+            **media_facts(extraction.info),
             num_frames=extraction.num_frames,
             num_tracks=len(extraction.tracks),
             num_faces=len(extraction.faces),
@@ -104,7 +98,7 @@ class ExtractVideo:
         return self._write(video, outcome, extraction.faces)
 
     def fail(self, item: VideoFile, reason: str) -> VideoOutcome:
-        """Write the outcome of a video that crashes the process reading it."""
+        """Write the outcome of a video whose process dies, or is beyond a limit."""
         return self._write(item.video, VideoOutcome(item.file_bytes, reason=reason), [])
 
     def _write(self, video: Video, outcome: VideoOutcome, faces: list[Face]) -> VideoOutcome:
@@ -126,11 +120,9 @@ class ExtractVideo:
     def _extract(self, path: Path, video: Video) -> tuple[Extraction, str]:
         """Extract faces; return them with the reason if there are none."""
         try:
-            extraction = extract_faces(path, self.faces, self.filters)
+            extraction = extract_faces(path, self.faces, self.filters, self.limits)
         # Only errors of the file: an error of this machine must stop the run.
-        except (UnreadableFileError, cv2.error) as error:
-            if getattr(error, "code", 0) == OUT_OF_MEMORY:
-                raise MemoryError(f"OpenCV, at {video.path}: {error}") from error
+        except UnreadableFileError as error:
             # The relative path, so that the tables do not depend on where the folder is.
             reason = " ".join(str(error).replace(str(path), video.path).split())
             return Extraction([], [], 0, {}, []), reason
@@ -164,28 +156,6 @@ def read_part(store: Store, video: Video) -> ExtractedVideo:
         4
     """
     return ExtractedVideo.from_dict(json.loads(read_text(store, part_name(video) + ROWS)))
-
-
-def estimate_jpeg_quality(path: Path) -> int:
-    """Estimate the quality at which a JPEG was saved, 1 to 100, from its quantization table.
-
-    The scale is that of the Independent JPEG Group. Other files have 0.
-
-    Example:
-        >>> Image.open("photograph.png").save("photograph.jpg", quality=90)
-        >>> estimate_jpeg_quality(Path("photograph.jpg"))
-        90
-    """
-    try:
-        with Image.open(path) as image:
-            table = getattr(image, "quantization", {}).get(0)  # only JPEG and MPO have it
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
-        return 0  # not an image, or a damaged one, which `extract_faces` reports
-    if table is None:
-        return 0
-    scale = 100 * sum(table) / LUMINANCE_SUM
-    quality = (200 - scale) / 2 if scale <= 100 else 5000 / scale
-    return min(max(round(quality), 1), 100)
 
 
 def _to_row(face: Face, detector: str) -> dict:

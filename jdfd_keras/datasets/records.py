@@ -20,8 +20,8 @@ import cv2
 import google_crc32c
 import numpy as np
 
-from jdfd_keras.faces.decode import sample_frame_indices
 from jdfd_keras.faces.extract import encode_png
+from jdfd_keras.faces.media import sample_frame_indices
 
 SHARDS = "shards"
 

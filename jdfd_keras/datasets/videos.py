@@ -18,9 +18,17 @@ SPLITS = ("train", "val", "test")
 CLASSES = {"real": 0, "fake": 1}
 UNLABELLED = -1
 LABEL_NAMES = {label: name for name, label in CLASSES.items()} | {UNLABELLED: "unlabelled"}
-IMAGE_SUFFIXES = frozenset([".jpg", ".jpeg", ".png", ".webp", ".bmp"])
+# Names under which people keep images and videos; the content decides what a file is.
+IMAGE_SUFFIXES = frozenset(
+    [".jpg", ".jpeg", ".jfif", ".mpo", ".png", ".webp", ".bmp", ".tif", ".tiff"]
+    + [".heic", ".heif", ".hif", ".avif", ".jp2", ".j2k", ".ppm", ".pgm", ".pnm"]
+)
 MEDIA_SUFFIXES = IMAGE_SUFFIXES | frozenset(
-    [".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"]
+    [".gif", ".apng"]  # short videos
+    + [".mp4", ".m4v", ".mov", ".3gp", ".3g2", ".mkv", ".webm", ".ogv", ".avi", ".divx"]
+    + [".mpg", ".mpeg", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".wmv", ".asf", ".flv", ".f4v"]
+    + [".mxf", ".gxf", ".dv", ".wtv", ".dav", ".rm", ".rmvb", ".ogm", ".nut", ".y4m"]
+    + [".ivf", ".obu", ".av1", ".h264", ".264", ".h265", ".265", ".hevc"]
 )
 
 

@@ -9,7 +9,6 @@ import contextlib
 import dataclasses
 import json
 import shutil
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -29,6 +28,7 @@ from jdfd_keras.experiments.plan import (
 )
 from jdfd_keras.experiments.sets import ExperimentDataset, ExperimentReport, inspect_datasets
 from jdfd_keras.experiments.statistics import STATISTICS, CountReport, count_datasets
+from jdfd_keras.io.console import print_message
 from jdfd_keras.io.files import init_folder, write_text_atomically
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import (
@@ -314,4 +314,4 @@ class _CellRunner:
 
 
 def _print(text: str) -> None:
-    print(f"experiment: {text}", file=sys.stderr, flush=True)
+    print_message(f"experiment: {text}")

@@ -1,6 +1,8 @@
 """Face extraction: from a video or image to aligned face crops with their tracks."""
 
 import math
+import os
+import shutil
 import tempfile
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -10,8 +12,9 @@ import cv2
 import numpy as np
 
 from jdfd_keras.faces.align import align_face, canonical_points
-from jdfd_keras.faces.decode import Frame, read_frames, sample_frame_indices
+from jdfd_keras.faces.decode import open_media
 from jdfd_keras.faces.detect import Box, face_detector
+from jdfd_keras.faces.media import Frame, MediaInfo, sample_frame_indices
 from jdfd_keras.faces.quality import (
     Quality,
     check_filters,
@@ -21,7 +24,7 @@ from jdfd_keras.faces.quality import (
 )
 from jdfd_keras.faces.track import TrackedFace, track_faces
 from jdfd_keras.io.results import Result
-from jdfd_keras.options import FaceOptions, FilterOptions
+from jdfd_keras.options import FaceOptions, FilterOptions, LimitOptions
 
 # More crops are kept in a temporary file, so that memory does not grow with the video.
 MAX_BYTES_IN_MEMORY = 16 * 2**20
@@ -47,6 +50,25 @@ class CropStore:
         num_bytes = math.prod(self._shape)
         self._file.seek(index * num_bytes)
         return np.frombuffer(self._file.read(num_bytes), np.uint8).reshape(self._shape)
+
+    def __getstate__(self) -> tuple[tuple[int, int, int], int, bytes | str]:
+        """Return the crops for another process: the bytes, or a copy of the file."""
+        self._file.seek(0)
+        if self._count * math.prod(self._shape) <= MAX_BYTES_IN_MEMORY:
+            return self._shape, self._count, self._file.read()
+        with tempfile.NamedTemporaryFile(delete=False) as copy:
+            shutil.copyfileobj(self._file, copy)
+        return self._shape, self._count, copy.name
+
+    def __setstate__(self, state: tuple[tuple[int, int, int], int, bytes | str]) -> None:
+        """Take over the crops, and delete their file as soon as it is open."""
+        self._shape, self._count, crops = state
+        if isinstance(crops, str):
+            self._file = open(crops, "r+b")  # noqa: SIM115, as above
+            os.unlink(crops)
+        else:
+            self._file = tempfile.SpooledTemporaryFile(MAX_BYTES_IN_MEMORY)  # noqa: SIM115
+            self._file.write(crops)
 
 
 def encode_png(crop: np.ndarray) -> bytes:
@@ -104,9 +126,11 @@ class Extraction(Result):
     tracks: list[Track]  # in the order of appearance; also those with all faces filtered out
     num_frames: int  # sampled frames
     filtered: dict[str, int]  # reason to number of faces that were detected and filtered out
-    warnings: list[str]  # damage of the file
+    warnings: list[str]  # sentences about the file, such as its damage
     width: int = 0  # of the first frame in pixels
     height: int = 0
+    info: MediaInfo = field(default_factory=MediaInfo)
+    sha256: str = ""  # of the bytes that were decoded, hexadecimal
 
 
 def check_face_options(options: FaceOptions, filters: FilterOptions | None = None) -> None:
@@ -130,7 +154,10 @@ def check_face_options(options: FaceOptions, filters: FilterOptions | None = Non
 
 
 def extract_faces(
-    path: str | Path, options: FaceOptions | None = None, filters: FilterOptions | None = None
+    path: str | Path,
+    options: FaceOptions | None = None,
+    filters: FilterOptions | None = None,
+    limits: LimitOptions | None = None,
 ) -> Extraction:
     """Extract the faces of a video or image.
 
@@ -141,13 +168,15 @@ def extract_faces(
         path: The file.
         options: Sampled frames, tracks, detector and alignment.
         filters: Quality filters; none if not given.
+        limits: Limits of the file; the defaults if not given.
 
     Returns:
         The faces with their tracks, and the number of filtered faces by reason. `faces` is empty if
         no frame shows a face.
 
     Raises:
-        OSError: If the file does not exist or cannot be decoded.
+        OSError: If the file does not exist, cannot be decoded, is beyond a limit, or changes
+            meanwhile.
 
     Example:
         >>> extraction = extract_faces("video.mp4", FaceOptions(frames_per_video=4))
@@ -156,17 +185,32 @@ def extract_faces(
     """
     options, filters = options or FaceOptions(), filters or FilterOptions()
     check_face_options(options, filters)
+    limits = limits or LimitOptions()
+    detector, crops, faces = face_detector(options.detector), CropStore(options.face_size), []
+    num_frames = width = height = 0
     warnings: list[str] = []
-    frames = read_frames(path, options.frames_per_video, every=options.every, warn=warnings.append)
-    crops, faces, num_frames, width, height = CropStore(options.face_size), [], 0, 0, 0
-    for frame, tracked_faces in track_faces(frames, face_detector(options.detector)):
-        num_frames += 1
-        if num_frames == 1:
-            height, width = frame.pixels.shape[:2]
-        faces += [_crop_face(frame, tracked, options, crops) for tracked in tracked_faces]
-    tracks = _summarize_tracks(faces)
+    with open_media(path, limits) as media:
+        frames = media.read(options.frames_per_video, every=options.every)
+        tracked = track_faces(
+            frames, detector, max_faces=limits.max_faces_per_frame, warn=warnings.append
+        )
+        for frame, tracked_faces in tracked:
+            num_frames += 1
+            if num_frames == 1:
+                height, width = frame.pixels.shape[:2]
+            faces += [_crop_face(frame, face, options, crops) for face in tracked_faces]
     kept, filtered = _filter_faces(faces, options.tracks, filters)
-    return Extraction(kept, tracks, num_frames, filtered, warnings, width, height)
+    return Extraction(
+        faces=kept,
+        tracks=_summarize_tracks(faces),
+        num_frames=num_frames,
+        filtered=filtered,
+        warnings=[*media.warnings, *warnings],
+        width=width,
+        height=height,
+        info=media.info,
+        sha256=media.file.sha256,
+    )
 
 
 def _crop_face(frame: Frame, tracked: TrackedFace, options: FaceOptions, crops: CropStore) -> Face:

@@ -1,48 +1,56 @@
 """Overlays: copies of a video or image with its faces, or what a caller draws, on it.
 
-One frame is held in memory at a time.
+Each frame is decoded once and encoded once; one is held in memory at a time.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import av
+import av.error
 import cv2
 import numpy as np
+from av.video.reformatter import ColorPrimaries as Primaries
+from av.video.reformatter import ColorRange, Colorspace, ColorTrc, Interpolation, VideoReformatter
 
-from jdfd_keras.faces.decode import Frame, check_file_name, read_frames
+from jdfd_keras.faces.decode import open_media
 from jdfd_keras.faces.detect import face_detector
+from jdfd_keras.faces.media import Frame, check_file_name
 from jdfd_keras.faces.track import TrackedFace, track_faces
 from jdfd_keras.io.console import track
 from jdfd_keras.io.files import atomic_path
-from jdfd_keras.options import FaceOptions
+from jdfd_keras.options import FaceOptions, LimitOptions
 
 Colour = tuple[int, int, int]  # RGB in 0..255
-# OpenCV 5.0 warns on stderr that VP80 is not the tag of WebM files; they play nevertheless.
-CODECS = {".mp4": "mp4v", ".webm": "VP80", ".avi": "MJPG"}
+# Suffix to FFmpeg's name of the container, the codec, and the resolution of frame times per second.
+ENCODINGS = {
+    ".mp4": ("mp4", "libx264", 90_000),
+    ".webm": ("webm", "libvpx-vp9", 1000),
+    ".mov": ("mov", "libx264", 90_000),
+    ".mkv": ("matroska", "libx264", 1000),
+}
+# On a noisy clip the error of both is below that of OpenCV's MPEG-4. H.264 takes up to 1.6 times as
+# long as that, VP9 a sixth of the time of OpenCV's VP8 (FFmpeg 8.1, OpenCV 5.0).
+CODEC_OPTIONS = {
+    "libx264": {"preset": "ultrafast", "crf": "20"},
+    "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "crf": "24", "b": "0"},
+}
+MAX_TICKS = 2**31 - 1  # of 1/90000 s between two frames: MP4 stores no longer gap
+DEFAULT_FRAMES_PER_S, MIN_FRAMES_PER_S, MAX_FRAMES_PER_S = 25.0, 0.01, 1000.0
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 # Orange, sky blue, green, yellow, blue, vermilion and purple of Okabe and Ito (2008),
 # https://jfly.uni-koeln.de/color/, RGB; neighbours differ in lightness, too.
 COLOURS: tuple[Colour, ...] = (
-    (230, 159, 0),
-    (86, 180, 233),
-    (0, 158, 115),
-    (240, 228, 66),
-    (0, 114, 178),
-    (213, 94, 0),
-    (204, 121, 167),
+    *((230, 159, 0), (86, 180, 233), (0, 158, 115), (240, 228, 66)),
+    *((0, 114, 178), (213, 94, 0), (204, 121, 167)),
 )
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 CYAN = (0, 255, 255)  # unlike any skin, so that single pixels are visible
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-# Frame rate if the source has no frame times.
-DEFAULT_FRAMES_PER_S = 25.0
-MAX_FRAMES_PER_S = 120.0
-# A longer gap between two frames is shortened to this: it is more often damage than a still.
-MAX_HOLD_S = 60.0
-# Mean and median step differ by less if even frame times were rounded to milliseconds.
-ROUNDING_TOLERANCE = 0.05
 
 
 class DrawnFace(NamedTuple):
@@ -64,27 +72,22 @@ def track_colour(track_id: int) -> Colour:
     return COLOURS[track_id % len(COLOURS)]
 
 
-def check_overlay(path: str | Path, out: str | Path) -> None:
-    """Check the names of an overlay and of its source, before any file is opened.
+def check_overlay(path: str | Path, out: str | Path, limits: LimitOptions | None = None) -> None:
+    """Check the names of an overlay and of its source, and that the source is a video or image.
 
     Raises:
-        OSError: If a name is not UTF-8, or the folder of `out` does not exist.
+        OSError: If a name is not UTF-8, the folder of `out` does not exist, or the source cannot
+            be opened.
         ValueError: If the suffix of `out` does not suit the source, or both are the same file.
 
     Example:
         >>> check_overlay("video.mp4", "overlay.gif")
         Traceback (most recent call last):
-        ValueError: Expected an overlay of a video to end in .mp4, .webm, .avi; got overlay.gif....
+        ValueError: Expected an overlay of a video to end in .mp4, .webm, .mov, .mkv; got ...
     """
     path, out = Path(path), Path(out)
     check_file_name(path)
     check_file_name(out)
-    kind, suffixes = ("an image", IMAGE_SUFFIXES) if _is_image(path) else ("a video", tuple(CODECS))
-    if out.suffix.lower() not in suffixes:
-        raise ValueError(
-            f"Expected an overlay of {kind} to end in {', '.join(suffixes)}; got {out}. "
-            f"Try {out.with_suffix(suffixes[0]).name}."
-        )
     if out.resolve() == path.resolve():
         raise ValueError(
             f"Expected different files for the overlay and its source; got {out} for both. Choose "
@@ -94,9 +97,22 @@ def check_overlay(path: str | Path, out: str | Path) -> None:
         raise FileNotFoundError(
             f"Expected to write {out}; got no folder {out.parent}. Create it, or choose another."
         )
+    with open_media(path, limits) as media:
+        is_video = media.is_video
+    kind, suffixes = ("a video", ENCODINGS) if is_video else ("an image", IMAGE_SUFFIXES)
+    if out.suffix.lower() not in suffixes:
+        raise ValueError(
+            f"Expected an overlay of {kind} to end in {', '.join(suffixes)}; got {out}. "
+            f"Try {out.with_suffix(next(iter(suffixes))).name}."
+        )
 
 
-def draw_overlay(path: str | Path, out: str | Path, options: FaceOptions | None = None) -> int:
+def draw_overlay(
+    path: str | Path,
+    out: str | Path,
+    options: FaceOptions | None = None,
+    limits: LimitOptions | None = None,
+) -> int:
     """Draw the faces of a video or image on its frames.
 
     Each frame shows its index and time and, for every face, its box, its 68 landmarks and its
@@ -107,6 +123,7 @@ def draw_overlay(path: str | Path, out: str | Path, options: FaceOptions | None 
         out: The overlay, as for `write_overlay`.
         options: Detector and `every`. With `every=0` all frames are used, since an even spread
             is not a video; `extract_faces` finds the same tracks with `every=1`.
+        limits: Limits of the file; the defaults if not given.
 
     Returns:
         Number of frames drawn.
@@ -115,14 +132,15 @@ def draw_overlay(path: str | Path, out: str | Path, options: FaceOptions | None 
         >>> draw_overlay("video.mp4", "overlay.mp4")
         6
     """
-    options = options or FaceOptions()
+    options, limits = options or FaceOptions(), limits or LimitOptions()
     detector = face_detector(options.detector)
-    return write_overlay(
-        path,
-        out,
-        lambda frames: itertools.starmap(_draw_tracks, track_faces(frames, detector)),
-        every=options.every or 1,
-    )
+
+    def draw(frames: Iterator[Frame]) -> Iterator[np.ndarray]:
+        max_faces = limits.max_faces_per_frame
+        for frame, faces in track_faces(frames, detector, max_faces=max_faces):
+            yield draw_faces(frame, [_draw_track(face) for face in faces])
+
+    return write_overlay(path, out, draw, every=options.every or 1, limits=limits)
 
 
 def write_overlay(
@@ -131,27 +149,30 @@ def write_overlay(
     draw: Callable[[Iterator[Frame]], Iterator[np.ndarray]],
     *,
     every: int = 1,
+    limits: LimitOptions | None = None,
+    sha256: str = "",
 ) -> int:
     """Write a video or image with a function that draws on its frames.
 
-    The video keeps the timing of the source: with even frame times it has the frame rate of the
-    source divided by `every`; with uneven ones each frame is shown as long as in the source. It
-    has no sound.
+    Every frame of the video has the time of its source. The video has no sound.
 
     Args:
         path: A video or image file.
-        out: The overlay, replaced if it exists: .mp4 (MPEG-4), .webm (VP8) or .avi (Motion JPEG)
-            of a video; .png or .jpg of an image. Codecs need even sizes, so an odd width or height
-            of a video grows by one pixel.
-        draw: Function from the frames to one image of each, uint8[height, width, 3] RGB; all of
-            the same size, which may differ from that of the frames.
+        out: The overlay, replaced if it exists: .mp4, .mov or .mkv (H.264) or .webm (VP9) of a
+            video; .png or .jpg of an image. Codecs need even sizes, so an odd width or height of a
+            video grows by one pixel.
+        draw: Function from the frames to one image of each, uint8[height, width, 3] RGB. The video
+            has the size of the first; others are fitted by `fit_image`.
         every: Use every Nth frame of a video; at least 1.
+        limits: Limits of the file; the defaults if not given.
+        sha256: SHA-256 that the file must have, hexadecimal; any if not given.
 
     Returns:
         Number of frames drawn.
 
     Raises:
-        OSError: If the file cannot be decoded, or `out` cannot be written.
+        OSError: If the file cannot be decoded, is beyond a limit or has another SHA-256, or `out`
+            cannot be written.
 
     Example:
         >>> darken = lambda frames: (frame.pixels // 2 for frame in frames)
@@ -159,39 +180,50 @@ def write_overlay(
         2
     """
     path, out = Path(path), Path(out)
-    check_overlay(path, out)
-    if _is_image(path):
-        (image,) = draw(read_frames(path, 1))
-        _, encoded = cv2.imencode(out.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
-        with atomic_path(out) as unfinished:
+    check_overlay(path, out, limits)
+    with atomic_path(out) as unfinished, open_media(path, limits) as media:
+        if sha256 and media.file.sha256 != sha256:
+            raise OSError(
+                f"Expected the bytes of {path} that were analysed (SHA-256 {sha256[:16]}...); got "
+                f"others ({media.file.sha256[:16]}...). Analyse the file again."
+            )
+        frames = media.read(1, every=every)
+        if not media.is_video:
+            (image,) = draw(frames)
+            _, encoded = cv2.imencode(out.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
             unfinished.write_bytes(encoded.tobytes())
-        return 1
-    # A first pass reads the frame times; it takes little time compared to face detection.
-    times_s = np.array([frame.time_s for frame in read_frames(path, 1, every=every)])
-    images = track(draw(read_frames(path, 1, every=every)), "drawing faces", len(times_s), "frames")
-    _write_video(out, images, *_schedule_frames(times_s))
-    return len(times_s)
+            return 1
+        times_s: deque[float] = deque()  # of the frames that are being drawn
+        images = draw(times_s.append(frame.time_s) or frame for frame in frames)
+        images = itertools.chain([next(images)], images)  # with a frame, the facts are known
+        total = -(-media.info.num_frames // every)
+        images = track(images, "drawing faces", total, "frames")
+        timed = ((times_s.popleft(), image) for image in images)
+        try:
+            frame_rate = (media.info.frame_rate or DEFAULT_FRAMES_PER_S) / every
+            return _write_video(unfinished, timed, frame_rate)
+        except av.error.FFmpegError as error:
+            raise OSError(
+                f"Expected to encode {path} as {out}; got an error of FFmpeg: {error.strerror}. "
+                f"Try another suffix of {', '.join(ENCODINGS)}."
+            ) from error
 
 
-def _schedule_frames(times_s: np.ndarray) -> tuple[float, np.ndarray]:
-    """Return a constant frame rate, and how often to write each frame to keep its time.
+def fit_image(image: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Scale an image to fit in a size, centred between black bars; never distorted.
 
-    Frames are written once if their times are even; else at least once, so that the video is as
-    long as the source, unless many frames are closer than the median step or than 1/120 s, or more
-    than 60 s apart.
+    Example:
+        >>> fit_image(np.full((2, 4, 3), 255, np.uint8), 4, 4)[:, 0, 0]
+        array([  0, 255, 255,   0], dtype=uint8)
     """
-    steps = np.clip(np.diff(times_s), 0, MAX_HOLD_S)
-    if not steps.any():
-        # A single frame is shown for a second.
-        return (DEFAULT_FRAMES_PER_S if len(times_s) > 1 else 1.0), np.ones(len(times_s), np.int64)
-    mean, median = float(np.mean(steps)), float(np.median(steps))
-    step = mean if median <= 0 or abs(mean - median) <= ROUNDING_TOLERANCE * mean else median
-    step = max(step, 1 / MAX_FRAMES_PER_S)
-    positions = np.rint(np.cumsum([0, *steps]) / step).astype(np.int64)
-    # Frames at the same position are moved to the next free positions.
-    order = np.arange(len(positions))
-    positions = np.maximum.accumulate(positions - order) + order
-    return 1 / step, np.diff(positions, append=positions[-1] + 1)
+    if image.shape[:2] == (height, width):
+        return image
+    scale = min(width / image.shape[1], height / image.shape[0])
+    shape = max(round(image.shape[1] * scale), 1), max(round(image.shape[0] * scale), 1)
+    scaled = cv2.resize(image, shape, interpolation=cv2.INTER_AREA)
+    left, top = (width - shape[0]) // 2, (height - shape[1]) // 2
+    right, bottom = width - shape[0] - left, height - shape[1] - top
+    return cv2.copyMakeBorder(scaled, top, bottom, left, right, cv2.BORDER_CONSTANT)
 
 
 def draw_faces(frame: Frame, faces: Sequence[DrawnFace], *, has_stamp: bool = True) -> np.ndarray:
@@ -254,14 +286,9 @@ def write_label(image: np.ndarray, text: str, corner: tuple[int, int], backgroun
     cv2.putText(image, text, origin, FONT, scale, BLACK if is_light else WHITE, weight, cv2.LINE_AA)
 
 
-def _draw_tracks(frame: Frame, faces: Iterable[TrackedFace]) -> np.ndarray:
-    drawn = [
-        DrawnFace(
-            face.box[:4], f"track {face.track_id}", track_colour(face.track_id), face.landmarks
-        )
-        for face in faces
-    ]
-    return draw_faces(frame, drawn)
+def _draw_track(face: TrackedFace) -> DrawnFace:
+    colour = track_colour(face.track_id)
+    return DrawnFace(face.box[:4], f"track {face.track_id}", colour, face.landmarks)
 
 
 def _draw_landmarks(image: np.ndarray, face: DrawnFace) -> None:
@@ -279,39 +306,42 @@ def _unit(image: np.ndarray) -> float:
     return min(image.shape[:2]) / 360
 
 
-def _is_image(path: Path) -> bool:
-    return path.is_file() and cv2.haveImageReader(str(path))
-
-
-def _write_video(
-    out: Path, images: Iterator[np.ndarray], frames_per_s: float, holds: np.ndarray
-) -> None:
-    first = next(images)
-    height, width = (side + side % 2 for side in first.shape[:2])  # codecs require even sides
-    codec = cv2.VideoWriter.fourcc(*CODECS[out.suffix.lower()])
-    with atomic_path(out) as unfinished:
-        writer = cv2.VideoWriter(
-            str(unfinished), cv2.CAP_FFMPEG, codec, frames_per_s, (width, height)
-        )
-        try:
-            if not writer.isOpened():
-                raise OSError(
-                    f"Expected to write {width} x {height} pixels at {frames_per_s:.3f} frames per "
-                    f"second to {out}; got no video writer. Check that its folder is writable, or "
-                    f"try another suffix of {', '.join(CODECS)}."
-                )
-            for image, hold in zip(itertools.chain([first], images), holds.tolist(), strict=True):
-                # The writer would silently skip an image of another size.
-                fitted = cv2.cvtColor(_fit(image, width, height), cv2.COLOR_RGB2BGR)
-                for _ in range(hold):
-                    writer.write(fitted)
-        finally:
-            writer.release()
-
-
-def _fit(image: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Add a missing column or row; rescale an image of any other size."""
-    right, below = width - image.shape[1], height - image.shape[0]
-    if 0 <= right <= 1 and 0 <= below <= 1:
-        return cv2.copyMakeBorder(image, 0, below, 0, right, cv2.BORDER_REPLICATE)
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+def _write_video(path: Path, images: Iterator[tuple[float, np.ndarray]], frame_rate: float) -> int:
+    """Encode images, each with its time in seconds; return their number."""
+    container, codec, ticks_per_s = ENCODINGS[path.suffix.lower()]
+    # The header of an MP4 file is moved to its front, so that browsers play it while they load it;
+    # FFmpeg then reads the file while it writes it.
+    options = {"movflags": "faststart"} if container in ("mp4", "mov") else {}
+    with (
+        open(path, "wb", buffering=0) as file,
+        av.open(file, "w", container, options, io_open=lambda *_: path.open("rb", 0)) as output,
+    ):
+        # Of the header and of the last frame; the others have their own times.
+        rate = Fraction(min(max(frame_rate, MIN_FRAMES_PER_S), MAX_FRAMES_PER_S))
+        stream: Any = output.add_stream(codec, rate.limit_denominator(1001), CODEC_OPTIONS[codec])
+        context, to_yuv, size = stream.codec_context, VideoReformatter(), None
+        context.time_base, context.pix_fmt = Fraction(1, ticks_per_s), "yuv420p"
+        context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
+        context.color_primaries, context.color_trc = Primaries.BT709, ColorTrc.BT709
+        pts = last_ticks = 0
+        for time_s, image in images:
+            ticks = round(time_s * ticks_per_s)
+            if size is None:
+                pts, size = ticks, image.shape[1::-1]
+                context.width, context.height = (side + side % 2 for side in size)
+            else:
+                pts += min(max(ticks - last_ticks, 1), MAX_TICKS)
+            last_ticks = ticks
+            right, below = context.width - size[0], context.height - size[1]
+            fitted = fit_image(image, *size)
+            padded: Any = cv2.copyMakeBorder(fitted, 0, below, 0, right, cv2.BORDER_REPLICATE)
+            frame = to_yuv.reformat(
+                av.VideoFrame.from_numpy_buffer(padded, "rgb24"),
+                format="yuv420p",
+                dst_colorspace=Colorspace.ITU709,
+                interpolation=Interpolation.AREA,
+            )
+            frame.pts, frame.time_base = pts, context.time_base
+            output.mux(stream.encode(frame))
+        output.mux(stream.encode())
+        return stream.frames

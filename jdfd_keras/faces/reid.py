@@ -9,9 +9,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from jdfd_keras.faces.decode import Frame
 from jdfd_keras.faces.detect import Box, find_near, import_dlib, overlap
 from jdfd_keras.faces.landmarks import box_from_landmarks, find_landmarks, five_points, model_file
+from jdfd_keras.faces.media import Frame
 
 PATCH_SIZE = 24
 ROTATED_SIZE = 36  # contains a patch at any rotation

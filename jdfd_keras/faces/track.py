@@ -9,15 +9,15 @@ and a different person in the same position starts a new one.
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from jdfd_keras.faces.decode import Frame
 from jdfd_keras.faces.detect import MAX_PIXELS, Box, FaceDetector, overlap
+from jdfd_keras.faces.media import Frame
 from jdfd_keras.faces.reid import (
     MAX_EMBEDDING_DISTANCE,
     MAX_GAP_S,
@@ -26,6 +26,7 @@ from jdfd_keras.faces.reid import (
     TrackState,
     suppress_overlaps,
 )
+from jdfd_keras.io.console import plural
 
 # Interval of searches in the whole frame; shorter while no face is visible or one was lost.
 SEARCH_EVERY_S = 3.0
@@ -62,13 +63,21 @@ class _BufferedFrame(NamedTuple):
 
 
 def track_faces(
-    frames: Iterable[Frame], detector: FaceDetector
+    frames: Iterable[Frame],
+    detector: FaceDetector,
+    *,
+    max_faces: int = 0,
+    warn: Callable[[str], None] | None = None,
 ) -> Iterator[tuple[Frame, list[TrackedFace]]]:
     """Detect and track the faces of a video.
+
+    A frame whose size differs from the previous one starts a new scene, as a cut does.
 
     Args:
         frames: Frames of one file in order, all or a sample.
         detector: Face detector.
+        max_faces: Number of faces of a frame that are used, the largest; 0 for all.
+        warn: Called after the last frame if a frame has more faces than that.
 
     Yields:
         Every frame in order, with its faces in the order of their tracks. At most 192 MiB of
@@ -84,7 +93,7 @@ def track_faces(
         3 [0]
         5 [0]
     """
-    tracker = _Tracker(detector)
+    tracker = _Tracker(detector, max_faces)
     for batch in _batches(frames, detector.batch_size):
         detections: list[list[Box] | None] = [None] * len(batch)
         if not detector.supports_local_search:
@@ -92,6 +101,13 @@ def track_faces(
         for frame, boxes in zip(batch, detections, strict=True):
             yield from tracker.add(frame, boxes)
     yield from tracker.finish()
+    if tracker.crowded and warn:
+        verb = "shows" if len(tracker.crowded) == 1 else "show"
+        # Between two searches, other faces are not looked for.
+        warn(
+            f"at least {plural(len(tracker.crowded), 'frame')} {verb} more than "
+            f"{plural(max_faces, 'face')}: only the largest are used (--max-faces-per-frame)"
+        )
 
 
 def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
@@ -103,8 +119,9 @@ def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
 
 
 class _Tracker:
-    def __init__(self, detector: FaceDetector) -> None:
-        self.detector = detector
+    def __init__(self, detector: FaceDetector, max_faces: int) -> None:
+        self.detector, self.max_faces = detector, max_faces
+        self.crowded: set[int] = set()  # indices of the frames with more faces
         self.tracks: list[TrackState] = []
         # Frames since the last search, and the latest observation of each track of this scene.
         self.buffer: list[_BufferedFrame] = []
@@ -112,6 +129,7 @@ class _Tracker:
         self.searched_s = -np.inf
         self.lost_track = False
         self.time_s = 0.0
+        self.shape: tuple[int, ...] = ()
         self.thumbnail: np.ndarray | None = None
 
     def add(
@@ -140,11 +158,14 @@ class _Tracker:
     def _is_same_scene(self, frame: Frame) -> bool:
         """Return whether positions in the previous frame are comparable to those in this one."""
         previous, pixels = self.thumbnail, frame.pixels
+        is_same_size, self.shape = self.shape == pixels.shape, pixels.shape
         step = max(min(pixels.shape[:2]) // (2 * THUMBNAIL_SIZE[1]), 1)
         small = cv2.resize(pixels[::step, ::step], THUMBNAIL_SIZE, interpolation=cv2.INTER_AREA)
         thumbnail = small.mean(axis=2)
         self.thumbnail = thumbnail
-        if previous is None or not 0 <= frame.time_s - self.time_s <= MAX_GAP_S:
+        if previous is None or not is_same_size:
+            return False
+        if not 0 <= frame.time_s - self.time_s <= MAX_GAP_S:
             return False
         if np.array_equal(previous, thumbnail):
             return True
@@ -172,6 +193,7 @@ class _Tracker:
             if observation is not None and not current.contains(observation.box):
                 current.observations[track] = observation
         self.lost_track |= len(current.observations) < len(self.recent)
+        self._select_largest(current, [])
         self.recent |= current.observations
 
     def _assign_tracks(
@@ -182,11 +204,9 @@ class _Tracker:
         if boxes is None:
             (boxes,) = self.detector.find([last.frame.pixels], thorough=thorough)
         self._split_identity_switch(last)
-        detections = [
-            FaceObservation(last.frame, box)
-            for box in suppress_overlaps(boxes)
-            if not last.contains(box)
-        ]
+        boxes = [box for box in suppress_overlaps(boxes) if not last.contains(box)]
+        boxes = self._select_largest(last, boxes)
+        detections = [FaceObservation(last.frame, box) for box in boxes]
         assigned = self._match_by_position(last, detections)
         last.observations.update(assigned)
         for detection in detections:
@@ -205,6 +225,20 @@ class _Tracker:
                 del observation.pixels
                 faces.append(TrackedFace(track.track_id, observation.box, observation.landmarks))
             yield buffered.frame, sorted(faces, key=lambda face: face.track_id)
+
+    def _select_largest(self, current: _BufferedFrame, boxes: list[Box]) -> list[Box]:
+        """Remove the smallest faces beyond the limit; return the new boxes that are left."""
+        followed = [(observation.box, track) for track, observation in current.observations.items()]
+        if not self.max_faces or len(followed) + len(boxes) <= self.max_faces:
+            return boxes
+        self.crowded.add(current.frame.index)
+        faces = [*followed, *((box, None) for box in boxes)]
+        faces.sort(key=lambda face: -face[0].area)
+        for _, track in faces[self.max_faces :]:
+            if track is not None:
+                del current.observations[track]
+                self.recent.pop(track, None)
+        return [box for box, track in faces[: self.max_faces] if track is None]
 
     def _match_by_position(
         self, current: _BufferedFrame, detections: list[FaceObservation]
@@ -238,6 +272,9 @@ class _Tracker:
         for buffered in reversed(self.buffer[:-1]):
             gap_s = observation.time_s - buffered.frame.time_s
             if track in buffered.observations or gap_s > MAX_GAP_S:
+                return
+            if len(buffered.observations) == self.max_faces > 0:
+                self.crowded.add(buffered.frame.index)
                 return
             earlier = track.follow(observation, buffered.frame)
             if earlier is not None and not buffered.contains(earlier.box):

@@ -5,13 +5,14 @@ Takes the faces of a video or image and a predictor; returns a Verdict, and phra
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from jdfd_keras.client.metadata import Calibration, ModelMetadata, check_threshold
 from jdfd_keras.faces.extract import Extraction, Face, check_face_options
+from jdfd_keras.faces.media import MediaInfo
 from jdfd_keras.inference.tracks import FaceScore, TrackScore, choose_top_faces, score_tracks
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import FaceOptions, PredictOptions, PredictRuntime
@@ -21,15 +22,6 @@ VERDICTS = ("fake", "uncertain", "real", NO_FACE)  # the most suspicious first
 SUSPICION = {verdict: -index for index, verdict in enumerate(VERDICTS)}
 SCORING_BATCH = 256  # crops held in memory: 70 MB at 299 px
 NUM_TOP_FACES = PredictRuntime.explain
-
-
-@dataclass(frozen=True)
-class FileExtraction:
-    """Faces of one file."""
-
-    extraction: Extraction
-    duration_s: float  # by the header, and at least the time of the last face; 0 for an image
-    sha256: str  # of the file
 
 
 @dataclass(frozen=True)
@@ -44,7 +36,7 @@ class Verdict(Result):
     """
 
     path: str
-    sha256: str  # of the file
+    sha256: str  # of the bytes that were analysed
     verdict: str  # `fake`, `uncertain`, `real` or `no face`
     # Score of the most suspicious reliable track: one fake face makes a file fake. None without a
     # face.
@@ -52,7 +44,7 @@ class Verdict(Result):
     uncertain_from: float  # scores below it are real
     uncertain_to: float  # scores at or above it are fake; in between they are uncertain
     num_frames: int  # sampled frames
-    duration_s: float  # 0 for an image
+    duration_s: float  # at least the time of the last face; 0 for an image
     width: int  # of a frame in pixels
     height: int
     tracks: tuple[TrackScore, ...]  # in order of appearance
@@ -63,6 +55,7 @@ class Verdict(Result):
     warnings: tuple[str, ...]  # sentences about defects of the file and fake segments
     analysed_at: str = ""  # UTC time of the verdict in ISO format, if it was recorded
     file_bytes: int | None = None  # size of the file, if it was recorded
+    media: MediaInfo = field(default_factory=MediaInfo)  # facts that the file states about itself
 
     @property
     def thresholds(self) -> Calibration:
@@ -141,7 +134,7 @@ def decision_thresholds(metadata: ModelMetadata, options: PredictOptions) -> Cal
 
 def judge(
     path: str | Path,
-    file: FileExtraction,
+    extraction: Extraction,
     score: Callable[[np.ndarray], np.ndarray],
     thresholds: Calibration,
     num_top_faces: int = NUM_TOP_FACES,
@@ -150,7 +143,7 @@ def judge(
 
     Args:
         path: Path of the file.
-        file: Its faces.
+        extraction: Its faces.
         score: Function from uint8[n, size, size, 3] RGB faces to float64[n] P(fake), such as a
             Predictor. Not called without a face.
         thresholds: Scores from which a track is uncertain, and fake.
@@ -159,11 +152,9 @@ def judge(
     Example:
         >>> import jdfd_keras as jk
         >>> found = jk.extract_faces("video.mp4", FaceOptions(frames_per_video=4, face_size=71))
-        >>> file = FileExtraction(found, duration_s=1.0, sha256="ab")
-        >>> judge("video.mp4", file, lambda crops: np.full(len(crops), 0.9), Calibration()).verdict
+        >>> judge("video.mp4", found, lambda crops: np.full(len(crops), 0.9), Calibration()).verdict
         'fake'
     """
-    extraction = file.extraction
     scores = _score_faces(extraction.faces, score)
     if scores.shape != (len(extraction.faces),) or not ((scores >= 0) & (scores <= 1)).all():
         raise ValueError(
@@ -174,6 +165,8 @@ def judge(
     tracks = score_tracks(extraction.faces, scores, thresholds)
     reliable_ids = {track.track_id for track in tracks if track.is_reliable}
     worst = _find_most_suspicious(tracks)
+    # A header may state less than what the file holds.
+    duration_s = max([extraction.info.duration_s, *(face.time_s for face in extraction.faces)])
     segment_warnings = [
         f"track {track.track_id} is real on average, but fake from {track.segment.start_s:.1f} to "
         f"{track.segment.end_s:.1f} s (score {track.segment.score:.3f}): only that segment may be "
@@ -183,19 +176,20 @@ def judge(
     ]
     return Verdict(
         path=str(path),
-        sha256=file.sha256,
+        sha256=extraction.sha256,
         verdict=worst.verdict if worst else NO_FACE,
         score=worst.score if worst else None,
         uncertain_from=thresholds.uncertain_from,
         uncertain_to=thresholds.uncertain_to,
         num_frames=extraction.num_frames,
-        duration_s=file.duration_s,
+        duration_s=duration_s,
         width=extraction.width,
         height=extraction.height,
         tracks=tracks,
         faces=faces,
-        top_faces=choose_top_faces(faces, reliable_ids, file.duration_s, num_top_faces),
+        top_faces=choose_top_faces(faces, reliable_ids, duration_s, num_top_faces),
         warnings=(*extraction.warnings, *segment_warnings),
+        media=extraction.info,
     )
 
 

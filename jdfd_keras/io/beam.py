@@ -1,7 +1,7 @@
 """One function over many items, on Apache Beam (extra `beam`), which runs on clusters.
 
-As in `io.workers`, an item that crashes its process does not stop the others. Beam is imported
-only to run on it.
+As in `io.workers`, an item whose process dies, or that is beyond a limit, does not stop the others.
+Beam is imported only to run on it.
 """
 
 import base64
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from jdfd_keras.io.storage import Store, read_text, write_text
 from jdfd_keras.io.workers import run_all
+from jdfd_keras.options import LimitOptions
 
 ITEMS_PER_PROCESS = 8  # starting one takes seconds, mostly the imports of the function
 
@@ -69,6 +70,7 @@ def run_on_beam(
     options: "PipelineOptions",
     store: Store,
     folder: str,
+    limits: LimitOptions | None = None,
 ) -> Iterator[tuple[Any, Any]]:
     """Call a function on every item, as `io.workers.run_all`, on an Apache Beam runner.
 
@@ -78,6 +80,7 @@ def run_on_beam(
         options: Options of `read_beam_flags`.
         store: Storage of the items and results, which pass through files as there may be millions.
         folder: Folder of these files in the store; emptied first.
+        limits: As for `run_all`.
 
     Raises:
         OSError: If the pipeline fails.
@@ -98,7 +101,7 @@ def run_on_beam(
     store.remove(folder)
     write_text(store, f"{folder}/items", "".join(f"{_to_line(item)}\n" for item in items))
     runner, location = options.view_as(StandardOptions).runner, store.path(folder)
-    work = functools.partial(_call_on_lines, function)
+    work = functools.partial(_call_on_lines, function, limits)
     try:
         with beam.Pipeline(options=options) as pipeline:
             lines = pipeline | "items" >> ReadFromText(f"{location}/items") | beam.Reshuffle()
@@ -126,8 +129,10 @@ def _find_cause(error: Exception) -> str:
     return [*lines, *named][-1].partition(" [while running")[0]
 
 
-def _call_on_lines(function: Callable, lines: list[str]) -> Iterator[str]:
-    return map(_to_line, run_all(function, map(_from_line, lines), num_workers=1))
+def _call_on_lines(
+    function: Callable, limits: LimitOptions | None, lines: list[str]
+) -> Iterator[str]:
+    return map(_to_line, run_all(function, map(_from_line, lines), num_workers=1, limits=limits))
 
 
 def _to_line(value: Any) -> str:

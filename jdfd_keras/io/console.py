@@ -1,4 +1,4 @@
-"""Progress on stderr, so that stdout has only results; and numbers as text.
+"""Messages and progress on stderr, so that stdout has only results; and text that shows all of it.
 
 On a terminal progress is a live bar; in a file or a pipe it is a plain line every few seconds.
 """
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Item = TypeVar("Item")
 SECONDS_BETWEEN_LINES = 10
+# Begin a formula; the last four are the full-width forms, which some locales accept.
+FORMULA = tuple("=+-@\uff1d\uff0b\uff0d\uff20")
 
 
 def plural(count: int, noun: str) -> str:
@@ -29,13 +31,54 @@ def plural(count: int, noun: str) -> str:
 
 
 def printable(text: str) -> str:
-    r"""Escape characters that move the cursor or end the line, surrogates and odd spaces.
+    r"""Escape all invisible characters but the plain space, on one line.
+
+    These are control characters, line breaks, direction marks, zero-width characters, surrogates
+    and other spaces (`str.isprintable`). Letters and symbols of all scripts are unchanged, but an
+    emoji that is joined of several ones (U+200D) is shown as its parts.
 
     Example:
         >>> printable("a" + chr(10) + "b")
         'a\\nb'
+        >>> printable("a" + chr(0x202E) + "gpj.mp4")  # displayed as a4pm.jpg
+        'a\\u202egpj.mp4'
     """
+    if text.isprintable():
+        return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def printable_lines(text: str) -> str:
+    r"""Escape as `printable` does, but keep the line feeds.
+
+    Example:
+        >>> printable_lines("a" + chr(9) + "b" + chr(10) + "c")
+        'a\\tb\nc'
+    """
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def csv_text(text: str) -> str:
+    """Return a text for a cell of a CSV table: printable, and not a formula of a spreadsheet.
+
+    Reference: OWASP (2023), https://owasp.org/www-community/attacks/CSV_Injection. A tab or line
+    feed at its beginning is escaped.
+
+    Example:
+        >>> csv_text("=1+1"), csv_text("1+1")
+        ("'=1+1", '1+1')
+    """
+    text = printable(text)
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def print_message(text: str) -> None:
+    """Print lines on stderr, with invisible characters escaped.
+
+    Example:
+        >>> print_message("warning: 1 video without a face")
+    """
+    print(printable_lines(text), file=sys.stderr, flush=True)
 
 
 class Progress:
@@ -98,7 +141,7 @@ class Progress:
 
     def _print(self, *notes: str) -> None:
         parts = [f"{self.description}: {self.done}/{self.total} {self.unit}", *notes]
-        print(", ".join(filter(None, parts)), file=sys.stderr, flush=True)
+        print_message(", ".join(filter(None, parts)))
 
 
 def track(items: Iterable[Item], description: str, total: int, unit: str) -> Iterator[Item]:

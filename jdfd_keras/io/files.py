@@ -188,7 +188,7 @@ def load_groups(path: str | Path) -> dict[str, Any]:
 
     Example:
         >>> list(load_groups("prepared/options.json"))
-        ['faces', 'filters', 'prepare', 'split']
+        ['faces', 'filters', 'prepare', 'split', 'limits']
     """
     try:
         text = Path(path).read_text(encoding="utf-8")

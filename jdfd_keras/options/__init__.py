@@ -9,6 +9,7 @@ from jdfd_keras.options.data_options import AugmentOptions as AugmentOptions
 from jdfd_keras.options.data_options import DemoOptions as DemoOptions
 from jdfd_keras.options.data_options import FaceOptions as FaceOptions
 from jdfd_keras.options.data_options import FilterOptions as FilterOptions
+from jdfd_keras.options.data_options import LimitOptions as LimitOptions
 from jdfd_keras.options.data_options import PipelineOptions as PipelineOptions
 from jdfd_keras.options.data_options import PrepareOptions as PrepareOptions
 from jdfd_keras.options.data_options import PrepareRuntime as PrepareRuntime

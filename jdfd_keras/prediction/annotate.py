@@ -7,13 +7,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from jdfd_keras.faces.decode import Frame
+from jdfd_keras.faces.media import Frame
 from jdfd_keras.faces.overlay import (
     BLACK,
     FONT,
     WHITE,
     DrawnFace,
     draw_faces,
+    fit_image,
     write_label,
     write_overlay,
 )
@@ -25,6 +26,7 @@ from jdfd_keras.inference.verdict import (
     describe_verdict,
     low_confidence_note,
 )
+from jdfd_keras.options import LimitOptions
 
 # Vermilion, yellow and sky blue of Okabe and Ito (2008), RGB, which colour-blind readers can
 # distinguish.
@@ -40,7 +42,13 @@ TIME_LINE_HEIGHT, TEXT_HEIGHT = 0.15, 0.06
 
 
 def annotate_file(
-    path: str | Path, out: str | Path, verdict: Verdict, provenance: Provenance, *, every: int = 1
+    path: str | Path,
+    out: str | Path,
+    verdict: Verdict,
+    provenance: Provenance,
+    *,
+    every: int = 1,
+    limits: LimitOptions | None = None,
 ) -> int:
     """Draw the verdict on a file onto a copy of it.
 
@@ -51,14 +59,18 @@ def annotate_file(
     state the verdict and its provenance.
 
     Args:
-        path: The video or image.
+        path: The video or image, with the bytes of the verdict.
         out: The annotated video or image, as for `write_overlay`.
         verdict: The verdict on it.
         provenance: Model of the verdict.
         every: Frame step of the verdict; the same frames of a video are drawn.
+        limits: Limits of the file; the defaults if not given.
 
     Returns:
         Number of frames drawn.
+
+    Raises:
+        OSError: As `write_overlay`; also if the file has changed since the verdict.
 
     Example:
         >>> from jdfd_keras import PredictOptions, predict_files
@@ -80,17 +92,16 @@ def annotate_file(
     def draw(frames: Iterable[Frame]) -> Iterator[np.ndarray]:
         for frame in frames:
             image = draw_faces(frame, faces[frame.index], has_stamp=is_video)
+            # A video may change its size.
+            image = fit_image(image, verdict.width, verdict.height)
             # The footer has room for the reason.
             write_label(image, f"file: {verdict.verdict}", (0, 0), COLOURS[verdict.verdict])
-            strips = [footer]
+            strips = [image, footer]
             if time_line is not None:
-                strips.insert(0, _draw_cursor(time_line, frame.time_s, verdict.duration_s))
-            # A video may change its width.
-            width = image.shape[1]
-            strips = [cv2.resize(strip, (width, len(strip))) for strip in strips]
-            yield np.concatenate([image, *strips])
+                strips.insert(1, _draw_cursor(time_line, frame.time_s, verdict.duration_s))
+            yield np.concatenate(strips)
 
-    return write_overlay(path, out, draw, every=every)
+    return write_overlay(path, out, draw, every=every, limits=limits, sha256=verdict.sha256)
 
 
 def _draw_time_line(verdict: Verdict) -> np.ndarray:

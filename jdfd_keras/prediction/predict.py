@@ -1,4 +1,4 @@
-"""Verdicts on many files: faces are extracted in several processes and scored in this one.
+"""Verdicts on many files: faces are extracted in other processes and scored in this one.
 
 Takes paths and a model or the URL of one; returns Predictions. On request it keeps the verdicts in
 a result folder, so that a run can be resumed, and writes an annotated video.
@@ -6,6 +6,7 @@ a result folder, so that a run can be resumed, and writes an annotated video.
 
 import contextlib
 import dataclasses
+import functools
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -17,11 +18,11 @@ import numpy as np
 
 import jdfd_keras
 from jdfd_keras.client.metadata import Calibration, check_threshold
+from jdfd_keras.faces.extract import Extraction
 from jdfd_keras.faces.overlay import check_overlay
 from jdfd_keras.inference.backends import Predictor, load_predictor
 from jdfd_keras.inference.verdict import (
     NUM_TOP_FACES,
-    FileExtraction,
     Provenance,
     Verdict,
     choose_faces,
@@ -29,12 +30,11 @@ from jdfd_keras.inference.verdict import (
     judge,
 )
 from jdfd_keras.io.console import plural, printable, track
-from jdfd_keras.io.files import sha256_of
 from jdfd_keras.io.results import Result
-from jdfd_keras.io.workers import count_workers
-from jdfd_keras.options import FaceOptions, PredictOptions, PredictRuntime
+from jdfd_keras.io.workers import WorkerCrashed, check_limits, count_workers, run_all
+from jdfd_keras.options import FaceOptions, LimitOptions, PredictOptions, PredictRuntime
 from jdfd_keras.prediction.annotate import annotate_file
-from jdfd_keras.prediction.extraction import extract_all, extract_file, list_files
+from jdfd_keras.prediction.extraction import extract_all, list_files
 from jdfd_keras.prediction.result_folder import (
     MAX_REPORTED,
     FailedFile,
@@ -68,6 +68,10 @@ class Predictions(Result):
     top_faces: dict[str, TopFaces] = dataclasses.field(
         default_factory=dict, compare=False, repr=False, metadata={"json": False}
     )
+    # Why a requested annotated file could not be written.
+    annotation_error: str = dataclasses.field(
+        default="", compare=False, repr=False, metadata={"json": False}
+    )
 
     @property
     def records(self) -> tuple[Verdict | FailedFile, ...]:
@@ -83,17 +87,22 @@ class Predictions(Result):
 
 
 def predict_file(
-    path: str | Path, predictor: Predictor, options: PredictOptions | None = None
+    path: str | Path,
+    predictor: Predictor,
+    options: PredictOptions | None = None,
+    limits: LimitOptions | None = None,
 ) -> Verdict:
-    """Return the verdict on one video or image.
+    """Return the verdict on one video or image, whose faces are extracted in another process.
 
     Args:
         path: The file.
         predictor: Predictor of `load_predictor`.
         options: Threshold, frames and tracks.
+        limits: Limits of the file; the defaults if not given.
 
     Raises:
-        OSError: If the file is not a video or image, or the predictor's server cannot be reached.
+        OSError: If the file is not a video or image or is beyond a limit, or the predictor's server
+            cannot be reached.
         ValueError: If an option is out of range, or a score is not a number from 0 to 1.
 
     Example:
@@ -102,9 +111,14 @@ def predict_file(
         >>> verdict.num_frames, len(verdict.tracks)
         (3, 1)
     """
-    options = options or PredictOptions()
-    file = extract_file(path, choose_faces(predictor.metadata, options))
-    return judge(path, file, predictor, decision_thresholds(predictor.metadata, options))
+    options, limits = options or PredictOptions(), limits or LimitOptions()
+    check_limits(limits)
+    faces = choose_faces(predictor.metadata, options)
+    thresholds = decision_thresholds(predictor.metadata, options)
+    ((_, result),) = extract_all([Path(path)], faces, limits=limits)
+    if isinstance(result, OSError):
+        raise result
+    return judge(path, result, predictor, thresholds)
 
 
 def predict_files(
@@ -116,15 +130,17 @@ def predict_files(
     out: str | Path | None = None,
     annotate: str | Path | None = None,
     explain: bool = False,
+    limits: LimitOptions | None = None,
 ) -> Predictions:
     """Return the verdict on each of several files; a file that fails does not stop the others.
 
-    The error of a failed file is also printed to stderr at once.
+    Faces are extracted in other processes, so that a file that crashes a decoder fails alone; the
+    error of a failed file is also printed to stderr at once.
 
     Args:
         paths: Videos, images, and folders, which are searched at any depth.
         options: Threshold, frames and tracks.
-        runtime: Number of processes and of explained faces. By default this process does all.
+        runtime: Number of processes besides this one, by default one, and of explained faces.
         model: Local model or URL of a served one, as for `load_predictor`.
         out: Result folder, which keeps each verdict as soon as it is made (`verdicts.jsonl`) and
             all of them at the end (`verdicts.csv`). A second call with it does not analyse files
@@ -133,6 +149,7 @@ def predict_files(
             then sampled, unless `options.every` states otherwise.
         explain: Whether to return the top faces with their class-activation maps, for
             `write_report`.
+        limits: Limits of one file; the defaults if not given.
 
     Raises:
         OSError: If the model does not exist or its server becomes unreachable, or an output cannot
@@ -146,7 +163,9 @@ def predict_files(
         (1, 6)
     """
     options, runtime = options or PredictOptions(), runtime or PredictRuntime(workers=1)
+    limits = limits or LimitOptions()
     _check_numbers(options, runtime)
+    check_limits(limits)
     files, skipped = list_files(paths)
     if annotate is not None:
         if len(files) != 1:
@@ -163,7 +182,7 @@ def predict_files(
         stack.callback(predictor.close)
         metadata = predictor.metadata
         faces, thresholds = choose_faces(metadata, options), decision_thresholds(metadata, options)
-        # Crops need a folder also without a result folder.
+        # Top faces need a folder also without a result folder.
         directory = out or stack.enter_context(tempfile.TemporaryDirectory(prefix="jdfd-keras-"))
         folder = stack.enter_context(
             open_folder(
@@ -172,17 +191,14 @@ def predict_files(
         )
         remaining = [path for path in files if str(path) not in folder.done]
         num_workers = count_workers(runtime.workers, len(remaining))
-        # With a single process besides this one, this one would only wait.
-        extractions = extract_all(
-            remaining, faces, num_workers if num_workers > 1 else 0, folder.parts
-        )
-        stack.callback(extractions.close)  # before the folder of the crops is removed
+        extractions = extract_all(remaining, faces, num_workers, limits)
+        stack.callback(extractions.close)  # ends the processes at once if the run fails
         records: dict[str, Verdict | FailedFile] = dict(folder.done)
         if remaining:
             # Top faces are kept even with --explain 0: a later run may need them for a report.
             num_top_faces = runtime.explain or NUM_TOP_FACES
-            for path, file in track(extractions, "judging files", len(remaining), "files"):
-                record, crops = _judge(path, file, predictor, thresholds, num_top_faces, out)
+            for path, result in track(extractions, "judging files", len(remaining), "files"):
+                record, crops = _judge(path, result, predictor, thresholds, num_top_faces, out)
                 records[str(path)] = folder.keep(record, crops)
         ordered = tuple(_escape(records[str(path)]) for path in files)
         predictions = Predictions(
@@ -197,8 +213,8 @@ def predict_files(
             predictions = dataclasses.replace(predictions, top_faces=top_faces)
         folder.finish(ordered)
     if annotate is not None and predictions.files:
-        (verdict,) = predictions.files
-        annotate_file(files[0], annotate, verdict, predictions.provenance, every=faces.every)
+        error = _annotate(files[0], annotate, predictions, faces.every, limits)
+        predictions = dataclasses.replace(predictions, annotation_error=error)
     return predictions
 
 
@@ -222,7 +238,7 @@ def _check_numbers(options: PredictOptions, runtime: PredictRuntime) -> None:
 
 def _judge(
     path: Path,
-    file: FileExtraction | str,
+    result: Extraction | OSError,
     predictor: Predictor,
     thresholds: Calibration,
     num_top_faces: int,
@@ -234,14 +250,14 @@ def _judge(
         OSError: If the predictor's server cannot be reached, which ends the run.
     """
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    reason = file
-    if isinstance(file, FileExtraction):
+    reason = result
+    if isinstance(result, Extraction):
         try:
-            verdict = judge(path, file, predictor, thresholds, num_top_faces)
-            crops = [file.extraction.faces[index].crop for index in verdict.top_faces]
+            verdict = judge(path, result, predictor, thresholds, num_top_faces)
+            crops = [result.faces[index].crop for index in verdict.top_faces]
             return dataclasses.replace(verdict, analysed_at=now), crops
         except ValueError as error:
-            reason = str(error)
+            reason = error
         except OSError as error:
             hint = (
                 "Nothing is kept without --out: pass it to be able to resume a run."
@@ -249,12 +265,34 @@ def _judge(
                 else f"The verdicts so far are in {out}: run the same command again to resume."
             )
             raise OSError(f"Expected scores for {path}; got '{error}' {hint}") from error
+    reason = " ".join(str(reason).split())
     print(printable(f"{path}: {reason}"), file=sys.stderr)
-    sha256 = None
-    with contextlib.suppress(OSError):
-        if path.is_file():
-            sha256 = sha256_of(path)
-    return FailedFile(str(path), str(reason), now, sha256), []
+    return FailedFile(str(path), reason, now), []
+
+
+def _annotate(
+    path: Path, out: str | Path, predictions: Predictions, every: int, limits: LimitOptions
+) -> str:
+    """Annotate the only file in another process; return why that failed, or ""."""
+    (verdict,) = predictions.files
+    annotate = functools.partial(
+        annotate_file,
+        out=out,
+        verdict=verdict,
+        provenance=predictions.provenance,
+        every=every,
+        limits=limits,
+    )
+    try:
+        ((_, result),) = run_all(annotate, [path], 1, limits)
+    except OSError as error:
+        result = error
+    if isinstance(result, int):  # the number of frames
+        return ""
+    if isinstance(result, WorkerCrashed):
+        result = f"Expected a file that can be annotated; got {path}, {result}"
+    print(printable(f"{out}: {result}"), file=sys.stderr)
+    return str(result)
 
 
 def _explain(

@@ -4,7 +4,7 @@ options.json       model, face options and thresholds; a run with others is refu
 verdicts.jsonl     one line per file, in order of completion
 verdicts.csv       one row per file, written at the end
 top_faces/         crops of the top faces of the most suspicious files
-parts/             crops that wait to be scored, and the lock of the run
+parts/             the lock of the run
 """
 
 import contextlib
@@ -23,9 +23,16 @@ import numpy as np
 
 from jdfd_keras.client.metadata import Calibration
 from jdfd_keras.inference.verdict import Verdict, describe_segment
-from jdfd_keras.io.files import OPTIONS, atomic_path, init_folder, write_text_atomically
+from jdfd_keras.io.console import FORMULA, csv_text
+from jdfd_keras.io.files import (
+    OPTIONS,
+    atomic_path,
+    init_folder,
+    sha256_of,
+    write_text_atomically,
+)
 from jdfd_keras.io.results import Result
-from jdfd_keras.io.storage import PARTS, LocalStore, exclusive_lock
+from jdfd_keras.io.storage import LocalStore, exclusive_lock
 from jdfd_keras.options import FaceOptions
 from jdfd_keras.prediction.extraction import hash_path, read_state
 
@@ -36,7 +43,6 @@ COLUMNS = (
     *("num_faces", "num_tracks", "num_frames", "duration_s", "width", "height"),
     *("file_bytes", "sha256", "top_face_time_s", "reason", "warnings", "error"),
 )
-FORMULA = ("=", "+", "-", "@")
 
 
 @dataclass(frozen=True)
@@ -46,7 +52,7 @@ class FailedFile(Result):
     path: str
     error: str  # the reason
     analysed_at: str = ""  # UTC time in ISO format
-    sha256: str | None = None  # None if the file cannot be read
+    sha256: str | None = None  # None if the file cannot be read, or changed during the run
     file_bytes: int | None = None  # None if it does not exist
 
 
@@ -92,11 +98,8 @@ class VerdictFolder:
     """An open result folder, created by `open_folder`."""
 
     def __init__(self, directory: Path, paths: Iterable[Path], lines: BinaryIO):
-        """Read the verdicts of earlier runs, and delete the crops that a killed run left."""
+        """Read the verdicts of earlier runs."""
         self.directory, self._lines = directory, lines
-        self.parts = directory / PARTS  # for crops that wait to be scored
-        for crops in self.parts.glob("*.crops"):
-            crops.unlink()
         (directory / TOP_FACES).mkdir(exist_ok=True)
         self._states = {str(path): read_state(path) for path in paths}
         earlier = _read_lines(directory / LINES)
@@ -112,14 +115,17 @@ class VerdictFolder:
     def keep(
         self, record: Verdict | FailedFile, crops: Sequence[np.ndarray] = ()
     ) -> Verdict | FailedFile:
-        """Write a verdict and its top faces, or a failure; return it with the file's size."""
+        """Write a verdict and its top faces, or a failure; return it with facts of the file."""
         if isinstance(record, Verdict):
             if crops:
                 with atomic_path(self._crops_path(record.path)) as unfinished:
                     np.save(unfinished, np.stack(crops))
             heapq.heappush(self._reported, record.suspicion)
             self._delete_unreported()
-        file_bytes, mtime_ns = self._states[record.path] or (None, None)
+        state = self._states[record.path]
+        if isinstance(record, FailedFile):
+            record = dataclasses.replace(record, sha256=_hash_if_unchanged(record.path, state))
+        file_bytes, mtime_ns = state or (None, None)
         record = dataclasses.replace(record, file_bytes=file_bytes)
         line = json.dumps(record.to_dict() | {"mtime_ns": mtime_ns})
         self._lines.write(line.encode() + b"\n")
@@ -149,8 +155,9 @@ class VerdictFolder:
 def to_csv(records: Iterable[Verdict | FailedFile]) -> str:
     """Format verdicts and failures as a CSV table: a header, and one row per file.
 
-    Numbers are rounded to six digits; a failure has no verdict and score. A path that a
-    spreadsheet would read as a formula begins with `./`.
+    Numbers are rounded to six digits; a failure has no verdict and score. Invisible characters are
+    escaped. A path that a spreadsheet would read as a formula begins with `./`, another text with
+    an apostrophe.
 
     Example:
         >>> to_csv([FailedFile("a.txt", "not a video")]).splitlines()[1]
@@ -159,7 +166,8 @@ def to_csv(records: Iterable[Verdict | FailedFile]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(map(_to_row, records))
+    for record in records:
+        writer.writerow({name: _to_cell(value) for name, value in _to_row(record).items()})
     return text.getvalue().removesuffix("\n")
 
 
@@ -218,6 +226,15 @@ def check_paths(
         used[resolved] = "which is another output"
 
 
+def _hash_if_unchanged(path: str, state: tuple[int, int] | None) -> str | None:
+    """Return the SHA-256 of a file that is still as `read_state` found it."""
+    with contextlib.suppress(OSError):
+        if Path(path).is_file():
+            sha256 = sha256_of(path)
+            return sha256 if read_state(path) == state else None
+    return None
+
+
 def _read_lines(path: Path) -> dict[str, tuple[Verdict | FailedFile, int | None]]:
     """Read the last record of every file, with its time; cut off a truncated last line."""
     content = path.read_bytes()
@@ -252,4 +269,10 @@ def _to_row(record: Verdict | FailedFile) -> dict[str, Any]:
     worst = record.most_suspicious_track
     row["reason"] = describe_segment(worst) if worst and worst.is_uncertain_by_segment else ""
     row["warnings"] = "; ".join(record.warnings)
-    return {name: round(v, 6) if isinstance(v, float) else v for name, v in row.items()}
+    return row
+
+
+def _to_cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return csv_text(value)
+    return round(value, 6) if isinstance(value, float) else value

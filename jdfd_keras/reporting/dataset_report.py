@@ -26,6 +26,7 @@ from jdfd_keras.io.files import write_text_atomically
 from jdfd_keras.io.results import Result
 from jdfd_keras.reporting.face_grids import MAX_ROWS as MAX_SHEET_ROWS
 from jdfd_keras.reporting.face_grids import SheetFace, SheetRow, allocate_slots, draw_sheet
+from jdfd_keras.reporting.report_text import describe_media
 from jdfd_keras.reporting.templating import render_template
 
 NEAR_DUPLICATES = "near-duplicates.png"
@@ -201,6 +202,7 @@ def describe_inspection(result: InspectionResult, files: InspectionFiles | None 
         >>> from jdfd_keras.datasets.inspection import inspect
         >>> print(describe_inspection(inspect("video.mp4")))
         video.mp4: 6 frames sampled, 6 faces kept
+        file: ...
         track 0: 6 faces, 0.0-0.2 s, confidence ..., all kept
     """
     return render_template(
@@ -211,6 +213,7 @@ def describe_inspection(result: InspectionResult, files: InspectionFiles | None 
         describe_class=_describe_class,
         describe_track=_describe_track,
         describe_filtered=_describe_filtered,
+        describe_media=describe_media,
     ).rstrip("\n")
 
 

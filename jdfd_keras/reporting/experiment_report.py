@@ -23,6 +23,7 @@ from jdfd_keras.experiments.experiment import AucReport
 from jdfd_keras.experiments.plan import LETTERS, NAMES, SHARES_PERCENT
 from jdfd_keras.experiments.sets import ExperimentReport, dataset_name
 from jdfd_keras.experiments.statistics import ALL, CountReport
+from jdfd_keras.io.console import csv_text
 from jdfd_keras.io.files import write_text_atomically
 from jdfd_keras.reporting.templating import cell, render_template, write_page
 
@@ -83,7 +84,9 @@ def write_experiment(report: AucReport | CountReport, out: str | Path) -> AucRep
     page, latex = _render_counts(report) if is_count else _render_aucs(report)
     write_text_atomically(out / f"{name}.md", page)
     write_page(out / f"{name}.html", page)
-    table = _to_frame(report).convert_dtypes()
+    rows = _to_frame(report)
+    table = rows.map(lambda value: csv_text(value) if isinstance(value, str) else value)
+    table = table.convert_dtypes()
     write_text_atomically(out / f"{name}.csv", table.to_csv(index=False, lineterminator="\n"))
     write_text_atomically(out / f"{name}.tex", latex)
     text = json.dumps(report.to_dict(), indent=1, allow_nan=False)

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
 from matplotlib.patches import Rectangle
 
-from jdfd_keras.io.console import plural
+from jdfd_keras.io.console import plural, printable
 from jdfd_keras.io.files import atomic_path
 from jdfd_keras.reporting.style import save_figure, with_own_settings
 
@@ -322,7 +322,7 @@ class _Sheet:
 
     def _cut(self, text: str, width: float, style: Style) -> str:
         """Remove letters from the middle until a text is narrow enough."""
-        kept, cut = text, text
+        kept = cut = printable(text)
         while len(kept) > 2 and self._measure(cut, style) > width:
             middle = len(kept) // 2
             kept = kept[:middle] + kept[middle + 1 :]

@@ -1,6 +1,7 @@
 """An evaluation or a calibration in words: the report as Markdown, and lines for a terminal.
 
-Takes a `Report` or a `CalibrationResult`; computes nothing. The words are in the templates.
+Takes a `Report` or a `CalibrationResult`; computes nothing. The words are in the templates. The
+facts about a media file are one line of any report.
 """
 
 from collections.abc import Sequence
@@ -8,6 +9,8 @@ from collections.abc import Sequence
 from jdfd_keras.evaluation.calibrate import TEMPERATURES, CalibrationResult
 from jdfd_keras.evaluation.eval_data import Protocol
 from jdfd_keras.evaluation.report import Report
+from jdfd_keras.faces.media import MediaInfo
+from jdfd_keras.io.console import plural, printable
 from jdfd_keras.reporting.templating import render_template
 
 
@@ -50,6 +53,35 @@ def summarize_calibration(result: CalibrationResult) -> str:
     """
     values = {"result": result, "highest_temperature": TEMPERATURES[1]}
     return render_template("calibration_summary.txt.j2", **values).rstrip()
+
+
+def describe_media(info: MediaInfo) -> str:
+    """Return the facts that a file states about itself on one line; "" if it states none.
+
+    Example:
+        >>> describe_media(MediaInfo("png", "png", "RGB", 640, 360, num_frames=1))
+        'png, png RGB, 640 x 360'
+        >>> h264 = MediaInfo("mp4", "h264", "yuv420p", 640, 360, 25.0, 50, 2.0, bit_rate=912_345)
+        >>> describe_media(h264)
+        'mp4, h264 yuv420p, 640 x 360, 25 frames/s, 50 frames, 2.0 s, 912 kbit/s'
+    """
+    is_video = info.duration_s > 0
+    facts = (
+        info.container,
+        f"{info.codec} {info.pixel_format}".strip(),
+        f"JPEG quality {info.jpeg_quality}" if info.jpeg_quality else "",
+        f"{info.width} x {info.height}" if info.width else "",
+        f"pixels {info.sample_aspect_ratio}" if info.sample_aspect_ratio else "",
+        info.orientation,
+        "interlaced" if info.interlaced else "",
+        f"{info.frame_rate:.5g} frames/s" if info.frame_rate else "",
+        plural(info.num_frames, "frame") if is_video and info.num_frames else "",
+        f"{info.duration_s:.1f} s" if is_video else "",
+        info.colour.replace(",", ""),
+        f"{info.bit_rate / 1000:.0f} kbit/s" if info.bit_rate else "",
+        info.encoder,
+    )
+    return printable(", ".join(filter(None, facts)))
 
 
 def title_of(protocol: Protocol) -> str:

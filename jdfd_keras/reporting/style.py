@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from jdfd_keras.io.console import printable
 from jdfd_keras.io.files import atomic_path
 
 # From Okabe and Ito (2008), https://jfly.uni-koeln.de/color/: distinguishable for colour-blind
@@ -186,4 +187,4 @@ def add_title_and_legend(figure: Figure, axes: Axes, title: str) -> None:
 def _wrap(text: str, width: float, size: float) -> str:
     """Wrap text of a font size in points to a width in inches; its line breaks are kept."""
     characters = max(4, int(width / (CHARACTER * size)))
-    return "\n".join(textwrap.fill(line, characters) for line in text.split("\n"))
+    return "\n".join(textwrap.fill(printable(line), characters) for line in text.split("\n"))

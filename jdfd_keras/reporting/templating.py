@@ -1,6 +1,7 @@
 """Texts for people, from the Jinja2 templates in `templates/`, and Markdown as an HTML page.
 
-Takes the name of a template and its values; returns the text. Values in `*.html.j2` are escaped.
+Takes the name of a template and its values; returns the text. HTML in the values of `*.html.j2` is
+escaped, and in every text invisible characters, such as the direction marks of a file name.
 """
 
 import base64
@@ -12,7 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from jdfd_keras.evaluation.metrics import Estimate
-from jdfd_keras.io.console import plural
+from jdfd_keras.io.console import plural, printable, printable_lines
 from jdfd_keras.io.files import write_text_atomically
 
 # Code, emphasis and HTML; a link; an entity; an underscore at either end of a word.
@@ -27,13 +28,14 @@ def render_template(name: str, **values: object) -> str:
         values: Values by name; one that the template needs and does not get is an error.
 
     Returns:
-        The text, without repeated blank lines, which ends with one newline.
+        The text, without repeated blank lines, which ends with one newline. Invisible characters
+        but line feeds are escaped; a value that may have line feeds needs the filter `printable`.
 
     Example:
-        >>> render_template("page.html.j2", title="R&D", body="<p>text</p>").splitlines()[4]
+        >>> render_template("page.html.j2", title="R&D", body="<p>text</p>").splitlines()[5]
         '<title>R&amp;D</title>'
     """
-    text = _environment().get_template(name).render(values)
+    text = printable_lines(_environment().get_template(name).render(values))
     return re.sub(r"\n{3,}", "\n\n", text).strip("\n") + "\n"
 
 
@@ -83,6 +85,7 @@ def _environment() -> Environment:
         "metric": format_value,
         "estimate": format_estimate,
         "one_line": lambda text: " ".join(text.split()),
+        "printable": printable,
     }
     return environment
 

@@ -24,11 +24,12 @@ from jdfd_keras.inference.verdict import (
     describe_verdict,
     low_confidence_note,
 )
-from jdfd_keras.io.console import printable, track
+from jdfd_keras.io.console import track
 from jdfd_keras.io.files import write_text_atomically
 from jdfd_keras.prediction.predict import Predictions, TopFaces
 from jdfd_keras.reporting.charts import draw_time_line
 from jdfd_keras.reporting.face_grids import blend_cam
+from jdfd_keras.reporting.report_text import describe_media
 from jdfd_keras.reporting.style import save_figure
 from jdfd_keras.reporting.templating import render_template
 
@@ -80,6 +81,7 @@ def write_report(predictions: Predictions, path: str | Path) -> None:
         describe_verdict=describe_verdict,
         describe_thresholds=describe_thresholds,
         low_confidence_note=low_confidence_note,
+        describe_media=describe_media,
     )
     write_text_atomically(path, page)
 
@@ -89,7 +91,7 @@ def summarize(predictions: Predictions) -> str:
 
     The time line of a video shows the highest score of each moment, from the lowest block for 0 to
     a full one for 1, and a dot without a face; in tenths if stdout cannot encode blocks. Failures
-    are listed without their reasons. Control characters in a file name are escaped.
+    are listed without their reasons.
 
     Example:
         >>> from jdfd_keras import predict_files
@@ -100,7 +102,6 @@ def summarize(predictions: Predictions) -> str:
         "verdicts.txt.j2",
         predictions=predictions,
         draw_time_line=_draw_time_line,
-        printable=printable,
         describe_segment=describe_segment,
         describe_thresholds=describe_thresholds,
         low_confidence_note=low_confidence_note,

@@ -11,7 +11,7 @@ import pytest
 
 from jdfd_keras import options
 from jdfd_keras.cli.main import COMMANDS, main, parse
-from jdfd_keras.cli.parser import read_options
+from jdfd_keras.cli.parser import Output, read_options
 from jdfd_keras.options import EvaluateOptions, ModelOptions, PipelineOptions, UnlabelledOptions
 
 README = Path(__file__).parents[2] / "README.md"
@@ -565,3 +565,39 @@ def test_a_reader_who_has_seen_enough_is_no_failure(prepared_set):
 def test_limits_under_which_nothing_is_answered_are_refused(words, tmp_path, capfd):
     assert main(["serve", str(tmp_path), *words]) == 1
     assert_one_line(capfd.readouterr().err, "serve", words[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\u202egpj.mp4", r"a\u202egpj.mp4"),
+        ("b\x1b[31m.mp4", r"b\x1b[31m.mp4"),
+        ("c\n.mp4", r"c\n.mp4"),
+        ("面 שלום.mp4", "面 שלום.mp4"),
+    ],
+)
+def test_names_are_printed_without_invisible_characters(tmp_path, capfd, name, shown):
+    folder = tmp_path / name
+    assert main(["inspect", str(folder), "--out", str(tmp_path / "sheet.png")]) == 1
+    printed = capfd.readouterr()
+    assert_one_line(printed.err, "inspect", shown, "is missing")
+    assert printed.err.removesuffix("\n").isprintable()
+
+
+def test_results_are_printed_without_invisible_characters_but_json_is_exact(capfd, monkeypatch):
+    name = "a\u202egpj\x1b[31m.mp4"
+
+    def run(arguments):
+        return Output({"path": name}, f"{name}: real\nmore")
+
+    monkeypatch.setitem(COMMANDS, "audit", COMMANDS["audit"]._replace(run=run))
+    assert main(["audit", "prepared"]) == 0
+    assert capfd.readouterr().out == "a\\u202egpj\\x1b[31m.mp4: real\nmore\n"
+    assert main(["audit", "prepared", "--format", "json"]) == 0
+    assert json.loads(capfd.readouterr().out) == {"path": name}
+
+
+def test_a_file_name_that_looks_like_a_flag_is_printed_without_invisible_characters(capfd):
+    with pytest.raises(SystemExit):
+        main(["audit", "prepared", "--\x1b[31m\u202e.mp4"])
+    assert r"unrecognized arguments: --\x1b[31m\u202e.mp4" in capfd.readouterr().err

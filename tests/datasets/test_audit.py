@@ -292,7 +292,11 @@ MEASURES = {
     "frame size": lambda value: {"width": value},
     "JPEG quality": lambda value: {"jpeg_quality": value},
     "faces found per frame": lambda value: {"num_frames": 100 - value},
+    "frame rate": lambda value: {"frame_rate": value / 2},
+    "duration": lambda value: {"duration_s": value / 2},
+    "bit rate": lambda value: {"bit_rate": value},
 }
+CATEGORIES = {"codec": "codec", "pixel format": "pixel_format", "encoder": "encoder"}
 
 
 def vary(measure, step):
@@ -359,6 +363,99 @@ def test_a_shortcut_has_an_auc_of_0_7_or_more(make_set, num_more, auc, is_shortc
     found = shortcuts_in(audit([make_set("a", videos)]))["file size"]
     assert found.auc == pytest.approx(auc)
     assert found.is_shortcut is is_shortcut
+
+
+def categories(values, count=200, label=lambda number: number % 2, **others):
+    """Return videos, every second one fake, with the value of each by its number."""
+    media = {"container": "mp4", "codec": "h264", "pixel_format": "yuv420p", "encoder": "Lavf60"}
+    return [
+        video(f"mine/{n}", "train", label(n), **media | others | values(n)) for n in range(count)
+    ]
+
+
+@pytest.mark.parametrize("name", CATEGORIES)
+def test_a_value_that_only_fakes_have_is_a_shortcut(make_set, name):
+    values = ("yuv420p", "yuv444p")
+    videos = categories(lambda n: {CATEGORIES[name]: values[n % 2]})
+    result = audit([make_set("a", videos)])
+    found = shortcuts_in(result)
+    assert found[name] == Shortcut(name, 200, 1.0, True, "yuv444p", 1.0)
+    assert [key for key, row in found.items() if row.is_shortcut] == [name]
+    assert f"| {name} | 200 | 1.000 | a shortcut (yuv444p: 100% fake) |" in render_audit(result)
+
+
+def test_the_most_telling_value_is_named(make_set):
+    # Of 100 fakes 98 have yuv444p, and of 100 real videos 2.
+    def values(n):
+        return {"pixel_format": "yuv444p" if (n >= 4) == bool(n % 2) else "yuv420p"}
+
+    found = shortcuts_in(audit([make_set("a", categories(values))]))["pixel format"]
+    assert (found.value, found.is_shortcut) == ("yuv444p", True)
+    assert found.fake_share == pytest.approx(0.98)
+    # The AUC by its definition, of two values: a fake is above a real video, or equal.
+    assert found.auc == pytest.approx(0.98 * 0.98 + 0.98 * 0.02, abs=0.02)
+
+
+@pytest.mark.parametrize("name", CATEGORIES)
+@pytest.mark.parametrize("count", [12, 13, 61, 200])
+@pytest.mark.parametrize(
+    "value",
+    [
+        lambda n: "the same",
+        lambda n: f"x264 {n}",  # another one in every video
+        lambda n: f"pair {n // 2}",  # in one real and one fake video
+        lambda n: f"{n // 2 % 3}",  # three, each as frequent in both classes
+    ],
+)
+def test_a_category_that_says_nothing_about_the_class_is_no_shortcut(make_set, name, count, value):
+    videos = categories(lambda n: {CATEGORIES[name]: value(n)}, count)
+    found = shortcuts_in(audit([make_set("a", videos)]))[name]
+    assert (found.num_videos, found.is_shortcut) == (count, False)
+    assert found.auc is not None
+    if value(0) in ("the same", "x264 0"):
+        assert found.auc == 0.5
+
+
+def test_random_rare_categories_are_no_shortcut(make_set):
+    rng = np.random.default_rng(0)
+    videos = categories(lambda n: {"encoder": f"x264 {rng.integers(40)}"})
+    found = shortcuts_in(audit([make_set("a", videos)]))["encoder"]
+    assert 0.3 < found.auc < 0.65 and not found.is_shortcut
+
+
+def test_a_missing_encoder_is_a_value_and_a_file_that_cannot_be_decoded_has_none(make_set):
+    videos = categories(lambda n: {"encoder": "x264" if n % 2 else ""})
+    damaged = categories(lambda n: {}, 20, codec="", pixel_format="", encoder="", container="")
+    damaged = [dataclasses.replace(row, video_id=f"mine/no{n}") for n, row in enumerate(damaged)]
+    result = audit([make_set("a", [*videos, *damaged])])
+    found = shortcuts_in(result)["encoder"]
+    assert (found.num_videos, found.auc, found.is_shortcut) == (200, 1.0, True)
+    assert (found.value, found.fake_share) == ("x264", 1.0)
+    assert [row.to_dict() for row in result.datasets[0].formats] == [
+        {
+            "container": "mp4",
+            "codec": "h264",
+            "pixel_format": "yuv420p",
+            "num_videos": {"real": 100, "fake": 100},
+        }
+    ]
+
+
+@pytest.mark.parametrize(("num_fake", "auc"), [(0, None), (1, None), (2, 1.0)])
+def test_a_category_needs_two_videos_of_each_class(make_set, num_fake, auc):
+    videos = categories(lambda n: {"codec": f"{n < num_fake}"}, 5, lambda n: int(n < num_fake))
+    found = shortcuts_in(audit([make_set("a", videos)]))["codec"]
+    assert (found.auc, found.is_shortcut) == (auc, False)
+
+
+def test_formats_are_counted_by_class(make_set):
+    formats = ["yuv420p", "yuv420p", "a|b\u202e", "yuv420p"]
+    videos = categories(lambda n: {"pixel_format": formats[n % 4]}, 12, lambda n: n % 3 - 1)
+    page = render_audit(audit([make_set("a", videos)]))
+    header = "| container | codec | pixel format | real | fake | unlabelled |"
+    assert header in page
+    assert "| mp4 | h264 | yuv420p | 3 | 3 | 3 |\n| mp4 | h264 | a\\|b\\u202e | 1 | 1 | 1 |" in page
+    assert header not in render_audit(audit([make_set("b", clean_videos())]))
 
 
 def test_a_property_with_smaller_values_for_fakes_is_a_shortcut(make_set):

@@ -1,6 +1,7 @@
 """`inspect` and its contact sheet show the faces, tracks and classes that exist."""
 
 import dataclasses
+import hashlib
 import json
 import re
 import shutil
@@ -13,7 +14,7 @@ import pytest
 from jdfd_keras.datasets.inspection import inspect
 from jdfd_keras.datasets.manifest import FaceRow, VideoRow, read_faces, to_rows
 from jdfd_keras.faces.extract import extract_faces
-from jdfd_keras.options import FaceOptions, FilterOptions
+from jdfd_keras.options import FaceOptions, FilterOptions, LimitOptions
 from jdfd_keras.reporting import dataset_report
 from jdfd_keras.reporting.dataset_report import (
     check_inspection_files,
@@ -74,7 +75,7 @@ def contains(sheet, image):
 
 
 def test_a_clip_has_a_sheet_of_its_tracks_and_an_overlay_of_all_its_frames(clip, tmp_path):
-    out, overlay = tmp_path / "new" / "sheet.png", tmp_path / "clips" / "overlay.avi"
+    out, overlay = tmp_path / "new" / "sheet.png", tmp_path / "clips" / "overlay.mp4"
     options = FaceOptions(tracks="all", face_size=160, frames_per_video=2)
     result = inspect(clip, faces=options, all_frames=True)
     files = write_inspection(result, out, overlay=overlay)
@@ -92,7 +93,11 @@ def test_a_clip_has_a_sheet_of_its_tracks_and_an_overlay_of_all_its_frames(clip,
     assert all(contains(sheet, face.crop) for face in extract_faces(clip, ALL).faces)
     assert cv2.VideoCapture(str(overlay)).get(cv2.CAP_PROP_FRAME_COUNT) == 10
     lines = describe_inspection(result, files).splitlines()
-    assert lines[1].startswith("track 0: 8 faces, 0.0-0.4 s, confidence")
+    stated = "mp4, mpeg4 yuv420p, 600 x 340, 25 frames/s, 10 frames, 0.4 s, "
+    assert lines[1].startswith(f"file: {stated}") and lines[1].endswith(f"SHA-256 {result.sha256}")
+    assert result.sha256 == hashlib.sha256(clip.read_bytes()).hexdigest()
+    assert result.to_dict()["media"]["codec"] == "mpeg4"
+    assert lines[2].startswith("track 0: 8 faces, 0.0-0.4 s, confidence")
     assert lines[-2:] == [f"sheet: {out}", f"overlay: {overlay}"]
 
 
@@ -306,16 +311,31 @@ def files(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("path", "options", "error", "message"),
     [
-        ("none.mp4", {}, FileNotFoundError, "none.mp4, which does not exist"),
+        ("none.mp4", {}, FileNotFoundError, "none.mp4, which is missing"),
+        ("https://example.org/a.mp4", {}, FileNotFoundError, "a URL, which is not read"),
         ("folder", {}, FileNotFoundError, "Expected a prepared dataset in folder"),
         ("wall.mp4", {"faces": FaceOptions(margin=0.5)}, ValueError, "margin"),
         ("wall.mp4", {"filters": FilterOptions(max_yaw=91)}, ValueError, "max_yaw"),
         ("notes.txt", {}, OSError, "Expected a video"),
+        ("wall.png", {"limits": LimitOptions(max_seconds=-1)}, ValueError, "--max-seconds"),
+        ("wall.png", {"limits": LimitOptions(max_pixels=10)}, OSError, "--max-pixels"),
     ],
 )
 def test_what_cannot_be_inspected_is_an_error(files, path, options, error, message):
     with pytest.raises(error, match=message):
         inspect(path, **options)
+
+
+@pytest.mark.parametrize("name", ["killed", "raises"])
+def test_a_file_that_harms_its_process_is_an_error(harm, tmp_path, capsys, name):
+    from jdfd_keras.cli.main import main
+
+    clip = write_clip_without_a_face(tmp_path / f"{name}.mp4")
+    with pytest.raises(OSError, match=re.escape(harm[name])):
+        inspect(clip)
+    assert main(["inspect", str(clip), "--out", str(tmp_path / "s.png")]) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("jdfd-keras inspect: Expected ") and harm[name] in line
 
 
 @pytest.mark.parametrize(
@@ -325,7 +345,7 @@ def test_what_cannot_be_inspected_is_an_error(files, path, options, error, messa
         ("wall.mp4", "s.jpg", None, "a .png file for the contact sheet"),
         ("wall.png", "wall.png", None, "other than the inspected file"),
         ("wall.png", "o.png", "./o.png", "other than the inspected file"),
-        ("wall.mp4", "s.png", "o.gif", ".mp4, .webm, .avi"),
+        ("wall.mp4", "s.png", "o.gif", ".mp4, .webm, .mov, .mkv"),
     ],
 )
 def test_unusable_names_of_files_are_an_error_before_anything_is_written(

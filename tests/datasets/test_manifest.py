@@ -8,7 +8,9 @@ import pytest
 from jdfd_keras.datasets.manifest import (
     FaceRow,
     ListingSummary,
+    VideoOutcome,
     VideoRow,
+    media_facts,
     read_faces,
     read_listing,
     read_videos,
@@ -16,6 +18,7 @@ from jdfd_keras.datasets.manifest import (
     to_table,
     write_table,
 )
+from jdfd_keras.faces.media import MediaInfo
 from jdfd_keras.io.files import OPTIONS, save_options
 from jdfd_keras.io.storage import LocalStore
 from jdfd_keras.options import FaceOptions
@@ -52,8 +55,21 @@ VIDEO = VideoRow(
     source_ids=("cleo",),
     split="val",
     file_bytes=5_000_000_000,
+    sha256="0a" * 32,
     width=1920,
     height=1080,
+    container="mp4",
+    codec="h264",
+    pixel_format="yuv420p",
+    frame_rate=30000 / 1001,
+    file_frames=3_000_000_000,
+    duration_s=100.1,
+    interlaced=True,
+    sample_aspect_ratio="64:45",
+    orientation="mirrored",
+    colour="bt709/bt709/bt709, limited",
+    bit_rate=8_000_000_000,
+    encoder="x264 core 165 \u202e\n",
     jpeg_quality=95,
     num_frames=32,
     num_tracks=1,
@@ -113,6 +129,41 @@ def test_videos_are_read_as_they_were_written(tmp_path):
     rows += [dataclasses.replace(VIDEO, source_ids=(), filtered={})]
     write(tmp_path, VideoRow, rows)
     assert read_videos(tmp_path) == rows
+
+
+def test_the_facts_of_a_file_are_columns_of_its_video():
+    info = MediaInfo(
+        container="mp4",
+        codec="h264",
+        pixel_format="yuv420p",
+        width=720,
+        height=576,
+        frame_rate=25.0,
+        num_frames=50,
+        duration_s=2.0,
+        interlaced=True,
+        sample_aspect_ratio="64:45",
+        orientation="mirrored",
+        colour="bt709",
+        bit_rate=9,
+        encoder="x264",
+        jpeg_quality=90,
+    )
+    video = VideoOutcome(file_bytes=1, width=1024, height=576, num_frames=4, **media_facts(info))
+    assert (video.width, video.num_frames, video.file_frames) == (1024, 4, 50)
+    same = {field.name for field in dataclasses.fields(MediaInfo)} - {"width", "height"}
+    for name in same - {"num_frames"}:
+        assert getattr(video, name) == getattr(info, name) != getattr(MediaInfo(), name)
+    assert VideoOutcome(file_bytes=1, **media_facts(MediaInfo())) == VideoOutcome(file_bytes=1)
+
+
+def test_a_table_without_these_facts_is_refused(tmp_path):
+    # As an earlier version wrote it.
+    table = to_table([VIDEO], VideoRow)
+    facts = ["sha256", "codec", "pixel_format", "encoder"]
+    pq.write_table(table.drop_columns(facts), tmp_path / "videos.parquet")
+    with pytest.raises(ValueError, match="sha256.*of another version: prepare the dataset again"):
+        read_videos(tmp_path)
 
 
 def test_landmarks_are_stored_to_a_hundredth_of_a_pixel(tmp_path):

@@ -39,10 +39,10 @@ def write_clip_without_a_face(path):
 
 
 @pytest.fixture
-def fake_extraction(monkeypatch):
+def fake_extraction(monkeypatch, in_this_process):
     """Replace face extraction: fast, with three random faces that differ between videos."""
 
-    def extract(path, options, filters):
+    def extract(path, *options):
         name = f"{path.parent.name}/{path.name}"
         digest = np.frombuffer(hashlib.sha256(name.encode()).digest(), np.uint8)
         crops = [np.resize(digest + np.uint8(index), (8, 8, 3)) for index in range(3)]
@@ -203,20 +203,20 @@ def test_a_resumed_run_ends_with_the_same_bytes(
     prepare(folder, tmp_path / "whole", FACES, options)
     seen = []
 
-    def interrupted(path, options, filters):
+    def interrupted(path, *options):
         if len(seen) == finished:
             raise KeyboardInterrupt
         seen.append(path)
-        return fake_extraction(path, options, filters)
+        return fake_extraction(path, *options)
 
     monkeypatch.setattr(prepare_tasks, "extract_faces", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(folder, tmp_path / "resumed", FACES, options)
     assert not (tmp_path / "resumed" / "manifest.parquet").exists()
 
-    def resumed(path, options, filters):
+    def resumed(path, *options):
         assert path not in seen
-        return fake_extraction(path, options, filters)
+        return fake_extraction(path, *options)
 
     monkeypatch.setattr(prepare_tasks, "extract_faces", resumed)
     prepare(folder, tmp_path / "resumed", FACES, options)

@@ -13,7 +13,8 @@ import pytest
 
 from jdfd_keras.datasets.manifest import FaceRow, read_faces, read_videos, to_rows
 from jdfd_keras.datasets.prepare import prepare
-from jdfd_keras.options import FaceOptions, PrepareRuntime, SplitOptions
+from jdfd_keras.io.files import load_options
+from jdfd_keras.options import FaceOptions, LimitOptions, PrepareRuntime, SplitOptions
 
 FACES = FaceOptions(frames_per_video=4, face_size=71)
 FLAGS = ["--frames-per-video", "4", "--face-size", "71"]
@@ -35,6 +36,42 @@ def command(clips, out, *flags):
 def test_two_processes_write_the_same_bytes_as_one(clips_folder, prepared_set, tmp_path):
     prepare(clips_folder, tmp_path / "two", FACES, runtime=PrepareRuntime(workers=2))
     assert bytes_of(tmp_path / "two") == bytes_of(prepared_set)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
+def test_whatever_harms_one_video_excludes_that_video(clips_folder, harm, tmp_path, workers):
+    import shutil
+
+    root = tmp_path / "clips"
+    shutil.copytree(clips_folder, root)
+    for index, name in enumerate(harm):
+        kind = ("real", "fake")[index % 2]
+        shutil.copy(root / "real" / "person01.mp4", root / kind / f"{name}.mp4")
+    limits = LimitOptions(max_seconds=6, max_memory=0.8)
+    runtime = PrepareRuntime(workers=workers)
+    result = prepare(root, tmp_path / "out", FACES, runtime=runtime, limits=limits)
+    reasons = {path.rsplit("/", 1)[-1]: result.excluded[key] for key, path in result.paths.items()}
+    for name, reason in harm.items():
+        assert reason in reasons.pop(f"{name}.mp4")
+    assert all("no face" in reason for reason in reasons.values())  # of coarse fakes
+    videos = {video.path: video for video in read_videos(tmp_path / "out")}
+    assert len(videos) == 16 + len(harm)
+    assert videos["real/person01.mp4"].num_faces == 4
+    assert "real/exits.mp4, whose process died twice" in videos["real/exits.mp4"].reason
+    assert str(root) not in videos["fake/raises.mp4"].reason
+
+
+def test_limits_are_kept_with_the_dataset_and_negative_ones_refused(
+    clips_folder, prepared_set, tmp_path
+):
+    path = prepared_set / "options.json"
+    assert load_options(path, "limits", LimitOptions) == LimitOptions()
+    with pytest.raises(ValueError, match=r"max_memory 4.0 -> 8"):
+        prepare(clips_folder, prepared_set, FACES, limits=LimitOptions(max_memory=8))
+    with pytest.raises(ValueError, match="--max-faces-per-frame"):
+        prepare(clips_folder, tmp_path / "out", FACES, limits=LimitOptions(max_faces_per_frame=-1))
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_run_killed_at_random_moments_resumes_and_ends_with_the_same_bytes(
@@ -120,7 +157,9 @@ def test_a_full_disk_is_one_line_and_the_run_resumes_when_there_is_space(
     assert bytes_of(out) == bytes_of(prepared_set)
 
 
-def test_a_file_that_was_repaired_is_extracted_again(clips_folder, tmp_path, monkeypatch):
+def test_a_file_that_was_repaired_is_extracted_again(
+    clips_folder, tmp_path, monkeypatch, in_this_process
+):
     import shutil
 
     from jdfd_keras.datasets import prepare_tasks

@@ -1,5 +1,4 @@
 import dataclasses
-import io
 import json
 import pickle
 import re
@@ -9,7 +8,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
-from skimage import data
 
 from jdfd_keras.datasets import prepare_tasks
 from jdfd_keras.datasets.hashing import hash_face
@@ -17,18 +15,19 @@ from jdfd_keras.datasets.manifest import VideoOutcome
 from jdfd_keras.datasets.prepare_tasks import (
     ExtractVideo,
     VideoFile,
-    estimate_jpeg_quality,
     part_name,
     read_part,
 )
 from jdfd_keras.datasets.videos import Video
 from jdfd_keras.faces.detect import Box
 from jdfd_keras.faces.extract import Extraction, Face, Track
+from jdfd_keras.faces.media import MediaInfo
 from jdfd_keras.faces.quality import Quality
 from jdfd_keras.io.storage import LocalStore
 from jdfd_keras.options import FaceOptions, FilterOptions
 
 VIDEO = Video("mine/fake/anna_bob", "fake/anna_bob.mp4", 1, "FaceSwap", "", ("anna", "bob"), "")
+MEDIA = MediaInfo("mp4", "h264", "yuv420p", 90, 160, 25.0, 50, 2.0, encoder="Lavf60")
 
 
 @pytest.fixture
@@ -64,11 +63,12 @@ def seen(monkeypatch):
     ]
     seen = []
 
-    def extract(path, options, filters):
+    def extract(path, options, *others):
         seen.append((path.name, options.face_size))
         tracks = [Track(0, 3, 1.25, 31.0, 0.0, 0.4), Track(1, 2, 1.0, 9.0, 0.0, 0.4)]
         filtered = {"not the largest face": 2}
-        return Extraction(faces, tracks, 4, filtered, ["cut short", "odd"], 160, 90)
+        warnings = ["cut short", "odd"]
+        return Extraction(faces, tracks, 4, filtered, warnings, 160, 90, MEDIA, "ab" * 32)
 
     monkeypatch.setattr(prepare_tasks, "extract_faces", extract)
     return seen
@@ -76,9 +76,16 @@ def seen(monkeypatch):
 
 OUTCOME = VideoOutcome(
     file_bytes=100,
+    sha256="ab" * 32,
     width=160,
     height=90,
-    jpeg_quality=0,
+    container="mp4",
+    codec="h264",
+    pixel_format="yuv420p",
+    frame_rate=25.0,
+    file_frames=50,
+    duration_s=2.0,
+    encoder="Lavf60",
     num_frames=4,
     num_tracks=2,
     num_faces=3,
@@ -223,9 +230,8 @@ def test_a_video_without_a_face_has_the_reason(task, monkeypatch, filtered, reas
 
 def test_a_video_that_crashes_its_process_is_finished_with_the_reason(task, seen):
     outcome = task.fail(VideoFile(VIDEO, 100), "reading it ended the process with SIGSEGV")
-    zeros = dict.fromkeys(["width", "height", "num_frames", "num_tracks", "num_faces"], 0)
     reason = "reading it ended the process with SIGSEGV"
-    assert outcome == dataclasses.replace(OUTCOME, **zeros, filtered={}, warning="", reason=reason)
+    assert outcome == VideoOutcome(file_bytes=100, reason=reason)
     assert task(VideoFile(VIDEO, 100)) == outcome
     assert seen == []
     assert read_part(task.out, VIDEO).faces == read_examples(task) == []
@@ -240,50 +246,3 @@ def test_the_name_of_a_part_is_stable_and_unique():
         f"mine/{kind}/{number}" for kind in ("real", "fake", "Fake", "é") for number in range(99)
     ]
     assert len({part_name(dataclasses.replace(VIDEO, video_id=name)) for name in ids}) == 396
-
-
-@pytest.mark.parametrize(
-    ("quality", "mode"), [(30, "RGB"), (50, "L"), (75, "CMYK"), (90, "RGB"), (95, "L")]
-)
-def test_the_quality_of_a_jpeg_is_estimated(tmp_path, quality, mode):
-    image = Image.fromarray(data.astronaut()).convert(mode)
-    image.save(tmp_path / "a.jpg", quality=quality, progressive=True, subsampling=2)
-    assert estimate_jpeg_quality(tmp_path / "a.jpg") == pytest.approx(quality, abs=2)
-
-
-@pytest.mark.parametrize("quality", [1, 100])
-def test_the_quality_of_a_jpeg_is_between_1_and_100(tmp_path, quality):
-    Image.fromarray(data.astronaut()).save(tmp_path / "a.jpg", quality=quality)
-    assert 1 <= estimate_jpeg_quality(tmp_path / "a.jpg") <= 100
-
-
-def test_the_quality_of_a_jpeg_depends_neither_on_its_name_nor_on_its_end(tmp_path):
-    file = io.BytesIO()
-    Image.fromarray(data.astronaut()).save(file, "JPEG", quality=50)
-    (tmp_path / "a.png").write_bytes(file.getvalue()[:2000])
-    assert estimate_jpeg_quality(tmp_path / "a.png") == pytest.approx(50, abs=2)
-
-
-def test_the_quality_of_a_photograph_with_a_second_image_is_estimated(tmp_path):
-    # As phones save them: still a JPEG file, which Pillow calls MPO.
-    image = Image.fromarray(data.astronaut())
-    more = [image.resize((64, 64))]
-    image.save(tmp_path / "a.jpg", "MPO", save_all=True, append_images=more, quality=75)
-    assert estimate_jpeg_quality(tmp_path / "a.jpg") == pytest.approx(75, abs=2)
-
-
-def test_other_files_than_jpeg_have_quality_0(tmp_path):
-    image = data.astronaut()[:64, :64]
-    for name in ("a.png", "a.webp", "a.bmp"):
-        Image.fromarray(image).save(tmp_path / name)
-    for name, code in {"a.mp4": "mp4v", "a.avi": "MJPG"}.items():
-        fourcc = cv2.VideoWriter_fourcc(*code)
-        writer = cv2.VideoWriter(str(tmp_path / name), fourcc, 25, (64, 64))
-        writer.write(image)
-        writer.release()
-    (tmp_path / "a.jpg").write_text("a text")
-    (tmp_path / "empty.jpg").write_bytes(b"")
-    (tmp_path / "head.jpg").write_bytes(b"\xff\xd8\xff\xe0")
-    found = {path.name: estimate_jpeg_quality(path) for path in tmp_path.iterdir()}
-    assert found == dict.fromkeys(found, 0)
-    assert len(found) == 8

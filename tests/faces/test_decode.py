@@ -80,37 +80,6 @@ def read_and_warnings(path, count=4, **options):
     return list(read_frames(path, count, warn=warnings.append, **options)), warnings
 
 
-def tiff(*, channels, bits, kind, is_planar=False):
-    """Return a TIFF of 5 x 4 pixels with the values 40000, 20000, 10000 or 0.5."""
-    values = [40000, 20000, 10000, 500][:channels] if kind == "u" else [0.5] * channels
-    pixels = np.broadcast_to(np.array(values), (4, 5, channels)).astype(f"<{kind}{bits // 8}")
-    planes = list(np.moveaxis(pixels, 2, 0)) if is_planar else [pixels]
-    sizes = [plane.nbytes for plane in planes]
-    tags = {
-        256: [5],
-        257: [4],
-        258: [bits] * channels,
-        259: [1],
-        262: [2 if channels > 2 else 1],
-        273: [1024 + sum(sizes[:index]) for index in range(len(sizes))],
-        277: [channels],
-        278: [4],
-        279: sizes,
-        284: [2 if is_planar else 1],
-        **({338: [2]} if channels in (2, 4) else {}),
-        339: [{"u": 1, "f": 3}[kind]] * channels,
-    }
-    entries, rest = b"", b""
-    for tag, numbers in tags.items():
-        data = struct.pack(f"<{len(numbers)}H", *numbers)
-        if len(data) > 4:
-            offset = 8 + 2 + 12 * len(tags) + 4 + len(rest)
-            rest, data = rest + data, struct.pack("<I", offset)
-        entries += struct.pack("<HHI4s", tag, 3, len(numbers), data)
-    head = b"II*\0" + struct.pack("<IH", 8, len(tags)) + entries + bytes(4) + rest
-    return head.ljust(1024, b"\0") + b"".join(plane.tobytes() for plane in planes)
-
-
 def check_frames(frames, indices):
     assert [frame.index for frame in frames] == indices
     for frame in frames:
@@ -180,19 +149,6 @@ def test_every_nth_frame_is_read(tmp_path, name, codec, every):
     check_frames(frames, list(range(0, NUM_FRAMES, every)))
     assert [frame.time_s for frame in frames] == pytest.approx(np.arange(0, 40, every) / 25)
     assert warnings == []
-
-
-def test_an_even_spread_decodes_twice_and_every_nth_frame_once(tmp_path, monkeypatch):
-    path = write_clip(tmp_path / "clip.mp4")
-    opened = []
-    open_video = cv2.VideoCapture
-    monkeypatch.setattr(
-        cv2, "VideoCapture", lambda *arguments: opened.append(path) or open_video(*arguments)
-    )
-    assert len(list(read_frames(path, 5, every=1))) == NUM_FRAMES
-    assert len(opened) == 1
-    assert len(list(read_frames(path, 5))) == 5
-    assert len(opened) == 1 + 2
 
 
 def test_frames_of_a_video_are_rgb(tmp_path):
@@ -293,20 +249,6 @@ def test_a_video_rotated_by_its_header_is_upright(tmp_path, turn_header):
         assert next(read_frames(path, 1, every=every)).pixels.shape == (WIDTH, HEIGHT, 3)
 
 
-def test_a_frame_of_8k_is_copied_few_times(tmp_path):
-    width, height = 7680, 4320
-    Image.new("RGB", (width, height), (1, 2, 3)).save(tmp_path / "8k.jpg")
-    tracemalloc.start()
-    try:
-        pixels = next(read_frames(tmp_path / "8k.jpg", 1)).pixels
-        _, peak = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert pixels.shape == (height, width, 3)
-    # Without the memory of Pillow itself: one copy, of four bytes per pixel.
-    assert peak < 2.5 * pixels.nbytes
-
-
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tiff", ".gif"])
 def test_an_image_is_one_frame(tmp_path, suffix):
     pixels = np.zeros((30, 50, 3), np.uint8)
@@ -320,98 +262,17 @@ def test_an_image_is_one_frame(tmp_path, suffix):
     np.testing.assert_allclose(frames[0].pixels[15, 5], [0, 0, 0], atol=3)
 
 
-@pytest.mark.parametrize(
-    ("mode", "colour"), [("L", 77), ("LA", (77, 9)), ("RGBA", (77, 77, 77, 9)), ("1", 1), ("P", 0)]
-)
-def test_images_of_other_modes_become_rgb(tmp_path, mode, colour):
-    Image.new(mode, (5, 4), colour).save(tmp_path / "image.png")
-    pixels = next(read_frames(tmp_path / "image.png", 1)).pixels
-    assert pixels.shape == (4, 5, 3)
-    assert np.unique(pixels).tolist() == [{"1": 255, "P": 0}.get(mode, 77)]
-
-
-@pytest.mark.parametrize("size", [(33, 47), (1, 1)])
-@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "P", "I;16"])
-def test_images_of_odd_sizes_are_decoded_completely(tmp_path, size, mode):
-    Image.new(mode, size, 0).save(tmp_path / "image.png")
-    assert next(read_frames(tmp_path / "image.png", 1)).pixels.shape == (size[1], size[0], 3)
-
-
-@pytest.mark.parametrize("suffix", [".png", ".tiff"])
-@pytest.mark.parametrize("channels", [1, 3, 4])
-def test_16_bits_are_scaled_to_8(tmp_path, suffix, channels):
-    stored = np.zeros((64, 64, channels), np.uint16)
-    ramp = np.linspace(0, 65535, 64 * 64).astype(np.uint16).reshape(64, 64)
-    stored[..., 0] = ramp  # OpenCV writes blue first, and alpha last
-    stored[..., 1:] = 40000
-    cv2.imwrite(str(tmp_path / f"scan{suffix}"), stored)
-    pixels = next(read_frames(tmp_path / f"scan{suffix}", 1)).pixels
-    assert pixels.shape == (64, 64, 3)
-    assert pixels.dtype == np.uint8
-    assert (pixels[0, 0, 2], pixels[-1, -1, 2]) == (0, 255)
-    np.testing.assert_allclose(pixels[..., 2], ramp / 257, atol=1)
-    other = np.repeat(ramp[..., None] / 257, 2, axis=2) if channels == 1 else 40000 / 257
-    np.testing.assert_allclose(pixels[..., :2], other, atol=1)
-
-
-def test_16_bit_grey_images_are_rotated_by_their_exif_flag(tmp_path):
-    image = Image.fromarray(np.full((20, 40), 40000, np.uint16))
-    exif = image.getexif()
-    exif[0x0112] = 6
-    image.save(tmp_path / "scan.png", exif=exif)
-    pixels = next(read_frames(tmp_path / "scan.png", 1)).pixels
-    assert pixels.shape == (40, 20, 3)
-    np.testing.assert_allclose(pixels, 40000 / 257, atol=1)
-
-
-def test_the_tiff_of_these_tests_is_read(tmp_path):
-    for channels in (1, 3, 4):  # otherwise the refusals below could be due to a broken file
-        (tmp_path / "scan.tiff").write_bytes(tiff(channels=channels, bits=16, kind="u"))
-        pixels = next(read_frames(tmp_path / "scan.tiff", 1)).pixels
-        np.testing.assert_allclose(pixels[0, 0], [156, 78, 39] if channels > 1 else 156, atol=1)
-
-
-@pytest.mark.parametrize(
-    "layout",
-    [
-        {"channels": 1, "bits": 32, "kind": "u"},
-        {"channels": 1, "bits": 32, "kind": "f"},
-        {"channels": 3, "bits": 32, "kind": "f"},
-        {"channels": 2, "bits": 16, "kind": "u"},
-        {"channels": 3, "bits": 16, "kind": "u", "is_planar": True},
-    ],
-    ids=["integers", "floats", "float colours", "grey and alpha", "planes"],
-)
-def test_an_image_of_another_depth_is_refused_in_one_line(tmp_path, capfd, layout):
-    (tmp_path / "scan.tiff").write_bytes(tiff(**layout))
-    assert "8 or 16 bits" in first_error(tmp_path / "scan.tiff")
-    assert capfd.readouterr() == ("", "")
-
-
-def test_a_photograph_rotated_by_its_exif_flag_is_upright(tmp_path):
-    stored = np.zeros((20, 40, 3), np.uint8)
-    stored[:, :8] = 255  # the left of the stored image is the top of the photograph
-    image = Image.fromarray(stored)
-    exif = image.getexif()
-    exif[0x0112] = 6
-    image.save(tmp_path / "photo.png", exif=exif)
-    pixels = next(read_frames(tmp_path / "photo.png", 1)).pixels
-    assert pixels.shape == (40, 20, 3)
-    assert pixels[:8].min() == 255
-    assert pixels[8:].max() == 0
-
-
 def test_a_missing_file_and_a_folder_have_different_errors(tmp_path):
     assert "missing" in first_error(tmp_path / "nothing.mp4")
     assert "a folder" in first_error(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["notes.mp4", "notes.jpg", "notes.txt"])
+@pytest.mark.parametrize("name", ["notes.mp4", "notes.jpg", "notes.txt", "notes.h264"])
 @pytest.mark.parametrize("content", [b"", b"Dear diary,\n" * 500], ids=["empty", "text"])
 def test_a_file_that_is_not_a_video_is_refused_in_one_line(tmp_path, capfd, name, content):
     (tmp_path / name).write_bytes(content)
     message = first_error(tmp_path / name)
-    assert "neither" in message
+    assert ("neither" if content else "empty") in message
     assert f"({len(content)} bytes)" in message
     assert capfd.readouterr() == ("", "")
 
@@ -468,8 +329,9 @@ def test_a_truncated_video_is_read_as_far_as_it_decodes_with_a_warning(
     assert warnings == [sentence]
 
     spread, warnings = read_and_warnings(path, 3)
-    expected = sample_frame_indices(len(frames), 3).tolist()
-    assert [frame.index for frame in spread] == expected
+    expected = sample_frame_indices(len(frames), 3)
+    # The packet of the last frame, which is incomplete, counts as one.
+    np.testing.assert_allclose([frame.index for frame in spread], expected, atol=1)
     for frame in spread:
         np.testing.assert_array_equal(frame.pixels, frames[frame.index].pixels)
     assert warnings == [sentence]
@@ -492,76 +354,7 @@ def test_frames_after_damage_are_read_and_the_gap_is_reported(tmp_path, capfd, c
     assert NUM_FRAMES / 2 <= len(frames) < NUM_FRAMES
     assert times_s[-1] == pytest.approx(1.56)
     (warning,) = warnings
-    assert re.fullmatch(rf"damaged .*no frame .* {gap_s:.2f} s of 1\.60 s", warning)
-    assert capfd.readouterr() == ("", "")
-
-
-def break_conversion(monkeypatch, indices):
-    """Make frames fail in the conversion to RGB, as an unsupported pixel format does."""
-
-    open_video = cv2.VideoCapture
-
-    class Capture:  # OpenCV 5.0 crashes when an instance of a subclass is freed
-        def __init__(self, *arguments):
-            self.capture = open_video(*arguments)
-            self.num_grabbed = 0
-            self.get, self.release = self.capture.get, self.capture.release
-
-        def grab(self):
-            self.num_grabbed += 1
-            return self.capture.grab()
-
-        def retrieve(self):
-            return (False, None) if self.num_grabbed - 1 in indices else self.capture.retrieve()
-
-    monkeypatch.setattr(cv2, "VideoCapture", Capture)
-
-
-@pytest.mark.parametrize(
-    ("every", "indices", "sentence"),
-    [
-        (0, [4, 28, 36], "damaged: 2 of 5 frames cannot be converted to RGB"),
-        (10, [0, 10, 30], "damaged: 1 of 4 frames cannot be converted to RGB"),
-        (7, [0, 7, 14, 21, 28, 35], None),
-    ],
-)
-def test_a_frame_that_cannot_be_converted_is_skipped_and_reported(
-    tmp_path, monkeypatch, every, indices, sentence
-):
-    path = write_clip(tmp_path / "clip.mp4")
-    break_conversion(monkeypatch, {12, 20})
-    frames, warnings = read_and_warnings(path, 5, every=every)
-    check_frames(frames, indices)
-    assert warnings == ([sentence] if sentence else [])
-
-
-def test_two_kinds_of_damage_are_one_warning(tmp_path, monkeypatch):
-    path = write_truncated(tmp_path / "cut.avi", write_noise(tmp_path / "whole.avi", "MJPG"), 0.5)
-    break_conversion(monkeypatch, {3})
-    for every in (0, 1):
-        frames, warnings = read_and_warnings(path, NUM_FRAMES, every=every)
-        num_frames = len(frames) + 1
-        (warning,) = warnings
-        cut = rf"cut short .* {num_frames} frames .* {(num_frames - 1) / 25:.2f} s of 1\.60 s"
-        assert re.fullmatch(f"{cut}; damaged: 1 of {num_frames} frames .*RGB", warning)
-
-
-@pytest.mark.parametrize("every", [0, 1])
-def test_a_video_whose_frames_cannot_be_converted_is_refused(tmp_path, monkeypatch, every):
-    path = write_clip(tmp_path / "clip.mp4")
-    break_conversion(monkeypatch, range(NUM_FRAMES))
-    warnings = []
-    with pytest.raises(OSError, match="clip.mp4.*pixel format"):
-        list(read_frames(path, 5, every=every, warn=warnings.append))
-    assert warnings == []
-
-
-@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp"])
-def test_a_truncated_image_is_refused_in_one_line(tmp_path, capfd, suffix):
-    noise = np.random.default_rng(0).integers(0, 256, (100, 80, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(tmp_path / f"whole{suffix}")
-    path = write_truncated(tmp_path / f"cut{suffix}", tmp_path / f"whole{suffix}", 0.6)
-    assert "cut short" in first_error(path)
+    assert re.fullmatch(rf"damaged: no frame .* {gap_s:.2f} s of 1\.60 s", warning)
     assert capfd.readouterr() == ("", "")
 
 
@@ -570,17 +363,6 @@ def test_a_count_of_0_is_refused_for_videos_and_images(tmp_path):
     for path in (tmp_path / "image.png", write_clip(tmp_path / "clip.mp4", num_frames=2)):
         with pytest.raises(ValueError, match="count=0"):
             next(read_frames(path, 0))
-
-
-def test_only_the_first_frame_of_an_animated_image_is_read_with_a_warning(tmp_path):
-    images = [Image.new("RGB", (8, 8), (40 * index, 0, 0)) for index in range(4)]
-    path = tmp_path / "moving.gif"
-    images[0].save(path, save_all=True, append_images=images[1:], duration=100)
-    warnings = []
-    (frame,) = read_frames(path, 32, warn=warnings.append)
-    assert frame.pixels.max() == 0
-    assert len(warnings) == 1
-    assert "4 frames" in warnings[0]
 
 
 def test_a_name_that_is_not_utf_8_is_refused(tmp_path):

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 
 import cv2
@@ -7,9 +8,10 @@ import pytest
 
 from jdfd_keras.faces import extract as extract_module
 from jdfd_keras.faces.align import canonical_points
+from jdfd_keras.faces.detect import Box
 from jdfd_keras.faces.extract import CropStore, Track, extract_faces
 from jdfd_keras.faces.landmarks import five_points
-from jdfd_keras.options import FaceOptions, FilterOptions
+from jdfd_keras.options import FaceOptions, FilterOptions, LimitOptions
 
 
 @pytest.fixture(scope="module")
@@ -154,7 +156,10 @@ def test_an_extraction_becomes_json_without_pixels(pair):
     found = extract_faces(pair, FaceOptions(frames_per_video=2, tracks="all"))
     values = json.loads(json.dumps(found.to_dict()))
     assert [set(values), len(values["faces"])] == [
-        {"faces", "tracks", "num_frames", "filtered", "warnings", "width", "height"},
+        {
+            *("faces", "tracks", "num_frames", "filtered", "warnings", "width", "height"),
+            *("info", "sha256"),
+        },
         len(found.faces),
     ]
     face, stored = found.faces[0], values["faces"][0]
@@ -241,10 +246,10 @@ def test_a_truncated_video_is_extracted_as_far_as_it_decodes_with_a_warning(
     assert "cut short" in found.warnings[0]
 
 
-@pytest.mark.parametrize("content", [b"", b"\0" * 100], ids=["empty", "zeros"])
-def test_a_file_without_frames_is_an_error(tmp_path, content):
+@pytest.mark.parametrize(("content", "fault"), [(b"", "empty"), (b"\0" * 100, "neither")])
+def test_a_file_without_frames_is_an_error(tmp_path, content, fault):
     (tmp_path / "video.mp4").write_bytes(content)
-    with pytest.raises(OSError, match="neither"):
+    with pytest.raises(OSError, match=fault):
         extract_faces(tmp_path / "video.mp4")
 
 
@@ -294,3 +299,81 @@ def test_many_crops_are_kept_in_a_file(monkeypatch):
         np.testing.assert_array_equal(crops[number // 2], images[number // 2])
     for number in (8, 0, 4):
         np.testing.assert_array_equal(crops[number], images[number])
+
+
+def test_the_bytes_and_the_facts_of_the_file_are_stated(tmp_path, head, pair):
+    found = extract_faces(pair, FaceOptions(frames_per_video=2))
+    assert found.sha256 == hashlib.sha256(pair.read_bytes()).hexdigest()
+    assert (found.info.container, found.info.codec) == ("mp4", "mpeg4")
+    assert (found.info.width, found.info.height, found.info.num_frames) == (400, 240, 8)
+    assert found.info.duration_s == pytest.approx(8 / 25)
+    image = extract_faces(write_image(tmp_path / "head.png", head))
+    assert (image.info.codec, image.info.width, image.info.num_frames) == ("png", 200, 1)
+    assert image.sha256 == hashlib.sha256((tmp_path / "head.png").read_bytes()).hexdigest()
+
+
+def test_a_file_that_changes_meanwhile_is_refused(tmp_path, head, monkeypatch):
+    path = write_clip(tmp_path / "clip.mp4", [head] * 4)
+    track = extract_module.track_faces
+
+    def change(*arguments, **options):
+        yield from track(*arguments, **options)
+        with open(path, "ab") as file:
+            file.write(b"more")
+
+    monkeypatch.setattr(extract_module, "track_faces", change)
+    with pytest.raises(OSError, match=r"clip\.mp4, which was written to during the analysis"):
+        extract_faces(path)
+
+
+def test_faces_beyond_the_limit_are_told_and_the_largest_are_kept(pair):
+    options = FaceOptions(every=1, face_size=71, tracks="all")
+    found = extract_faces(pair, options, limits=LimitOptions(max_faces_per_frame=1))
+    assert found.num_frames == len(found.faces) == 8
+    assert [face.box.center[0] > 200 for face in found.faces] == [True] * 6 + [False] * 2
+    (warning,) = found.warnings
+    # The first frame and the last of the six, in which the detector searches.
+    assert warning.startswith("at least 2 frames show more than 1 face")
+
+
+@pytest.mark.parametrize("detector", ["dlib", "mtcnn"])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 2), (1, 2000), (3000, 1), (5, 40)])
+def test_an_image_of_an_absurd_size_has_no_face(tmp_path, detector, shape):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    found = extract_faces(
+        write_image(tmp_path / "tiny.png", pixels), FaceOptions(detector=detector, tracks="all")
+    )
+    assert (found.faces, found.num_frames) == ([], 1)
+    assert (found.height, found.width) == shape
+
+
+@pytest.mark.parametrize("mode", ["landmarks68", "deepfakebench", "box"])
+@pytest.mark.parametrize("corner", [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_a_face_at_the_edge_of_the_frame_is_cropped_with_black(
+    tmp_path, astronaut, monkeypatch, mode, corner
+):
+    # The face ends at the corner of the frame; the detector finds it there.
+    left, top, right, bottom = 179, 83, 266, 170
+    pixels = astronaut[
+        slice(top, 400) if corner[1] else slice(0, bottom),
+        slice(left, 400) if corner[0] else slice(0, right),
+    ]
+    shift = np.array([left * corner[0], top * corner[1]] * 2)
+    box = Box(*(np.array([left, top, right, bottom]) - shift).tolist(), 1.0)
+
+    class Stub:
+        batch_size, supports_local_search = 1, True
+
+        def find(self, frames, *, thorough=True):
+            return [[box] for _ in frames]
+
+    monkeypatch.setattr(extract_module, "face_detector", lambda name: Stub())
+    monkeypatch.setattr(extract_module, "check_face_options", lambda *_: None)
+    path = write_image(tmp_path / "edge.png", pixels)
+    (face,) = extract_faces(path, FaceOptions(face_size=120, margin=1.6, alignment=mode)).faces
+    assert 0.1 < face.quality.outside < 0.6
+    assert np.isfinite(face.landmarks).all()
+    columns, rows = face.crop.any(axis=(0, 2)), face.crop.any(axis=(1, 2))
+    assert not (columns[-3:] if corner[0] == 0 else columns[:3]).any()
+    assert not (rows[-3:] if corner[1] == 0 else rows[:3]).any()
+    assert columns[50:75].all() and rows[50:75].all()

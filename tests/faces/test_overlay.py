@@ -4,10 +4,20 @@ import cv2
 import numpy as np
 import pytest
 
-from jdfd_keras.faces import overlay
+from jdfd_keras.faces import decode
 from jdfd_keras.faces.decode import read_frames
-from jdfd_keras.faces.overlay import COLOURS, check_overlay, draw_overlay, track_colour
+from jdfd_keras.faces.media import UnreadableFileError
+from jdfd_keras.faces.overlay import (
+    COLOURS,
+    ENCODINGS,
+    check_overlay,
+    draw_overlay,
+    fit_image,
+    track_colour,
+    write_overlay,
+)
 from jdfd_keras.options import FaceOptions
+from tests.faces.media_files import decode_with_ffmpeg, make_clip, run_ffmpeg
 
 COLLINS_AT, HOPPER_AT, WIDTH = (110, 120), (290, 120), 80
 NUM_FRAMES = 8
@@ -103,7 +113,7 @@ def test_every_nth_frame_keeps_the_timing_of_the_source(video, tmp_path):
         np.testing.assert_allclose(image[:30], before[index][:30], atol=40)
 
 
-@pytest.mark.parametrize("suffix", [".mp4", ".webm", ".avi", ".MP4"])
+@pytest.mark.parametrize("suffix", [*ENCODINGS, ".MP4"])
 def test_odd_sizes_grow_by_a_pixel_in_every_format(tmp_path, suffix):
     # OpenCV writes no video of odd size: a grey YUV4MPEG2 file is simple to write by hand.
     source = tmp_path / "odd.y4m"
@@ -157,39 +167,178 @@ def test_neighbouring_tracks_have_different_colours():
     assert colours[:2] == [(0xE6, 0x9F, 0x00), (0x56, 0xB4, 0xE9)]
 
 
-@pytest.mark.parametrize(
-    ("times_s", "rate", "holds"),
-    [
-        ([0, 0.04, 0.08, 0.12], 25, [1, 1, 1, 1]),
-        ([5, 5.5, 6, 6.5], 2, [1, 1, 1, 1]),  # relative to the first
-        ([0, 0.033, 0.067, 0.1, 0.133, 0.167], 5 / 0.167, [1] * 6),  # rounded to milliseconds
-        ([0, 0.1, 0.2, 0.5, 0.6], 10, [1, 1, 3, 1, 1]),  # a longer frame
-        ([0, 0.1, 0.2, 0.25, 0.3, 0.4, 0.5], 10, [1] * 7),  # two closer ones: no frame is lost
-        ([0, 0.1, 0.2, 3600.2], 10, [1, 1, 600, 1]),  # damage
-        ([0, 0, 0], 25, [1, 1, 1]),  # no times
-        ([0], 1, [1]),
-    ],
-)
-def test_frames_are_repeated_to_keep_their_durations(times_s, rate, holds):
-    frames_per_s, counts = overlay._schedule_frames(np.array(times_s, float))
-    assert frames_per_s == pytest.approx(rate)
-    assert counts.tolist() == holds
+def times_of(path):
+    """Return the times of the frames by ffmpeg, without decoding."""
+    listed = run_ffmpeg("-i", f"file:{path}", "-c", "copy", "-copyts", "-f", "framecrc", "-")
+    lines = listed.decode().splitlines()
+    (tick,) = (line.split(": ")[1].split("/") for line in lines if line.startswith("#tb"))
+    ticks = sorted(int(line.split(",")[2]) for line in lines if not line.startswith("#"))
+    return [number * int(tick[0]) / int(tick[1]) for number in ticks]
 
 
-def test_a_video_keeps_uneven_times():
-    rng = np.random.default_rng(0)
-    times_s = np.cumsum(rng.choice([1 / 30, 1 / 15], 600, p=[0.8, 0.2]))  # as phones record
-    rate, holds = overlay._schedule_frames(times_s)
-    shown_s = np.cumsum([0, *holds[:-1]]) / rate
-    assert rate == pytest.approx(30)
-    np.testing.assert_allclose(shown_s, times_s - times_s[0], atol=0.5 / 30 + 1e-9)
+def keep_pixels(frames):
+    return (frame.pixels for frame in frames)
+
+
+@pytest.mark.parametrize("suffix", ENCODINGS)
+def test_each_frame_is_written_once_and_keeps_its_time(tmp_path, suffix):
+    # Uneven times as of phones and screen recordings, and an hour without a frame.
+    times_s = [0, 0.033, 0.067, 0.5, 0.52, 3600, 3600.04]
+    steps = "+".join(f"eq(N,{index})*{time_s}/TB" for index, time_s in enumerate(times_s))
+    source = make_clip(
+        tmp_path / "source.mkv",
+        *("-vf", f"settb=1/1000,setpts='{steps}'", "-fps_mode", "passthrough"),
+        *("-enc_time_base", "1:1000", "-c:v", "libx264"),
+        source=np.stack([np.full((48, 64, 3), 30 * index, np.uint8) for index in range(7)]),
+    )
+    assert times_of(source) == pytest.approx(times_s)
+    out = tmp_path / f"out{suffix}"
+    assert write_overlay(source, out, keep_pixels) == len(times_s)
+    assert times_of(out) == pytest.approx(times_s, abs=1e-5)
+    levels = decode_with_ffmpeg(out).mean(axis=(1, 2, 3))
+    np.testing.assert_allclose(levels, [30 * index for index in range(7)], atol=3)
+
+
+@pytest.mark.parametrize("suffix", ENCODINGS)
+def test_drawn_colours_are_those_that_players_show(tmp_path, suffix):
+    colours = [*COLOURS, (0, 255, 255), (255, 255, 255), (0, 0, 0), (200, 150, 130)]
+    patches = np.repeat(np.uint8([colours]), 32, axis=1).repeat(64, axis=0)
+    source = make_clip(tmp_path / "source.mkv", "-c:v", "ffv1", source=patches[None].repeat(3, 0))
+    write_overlay(source, tmp_path / f"out{suffix}", lambda frames: (patches for _ in frames))
+    # ffmpeg converts by the matrix and the range that the file states.
+    shown = decode_with_ffmpeg(tmp_path / f"out{suffix}")[-1]
+    for index, colour in enumerate(colours):
+        middle = shown[16:48, 32 * index + 10 : 32 * index + 22].reshape(-1, 3)
+        np.testing.assert_allclose(middle.mean(axis=0), colour, atol=4)
+
+
+@pytest.mark.parametrize("suffix", ENCODINGS)
+def test_a_frame_of_another_size_is_fitted_and_not_distorted(video, tmp_path, suffix):
+    def discs(frames):
+        for frame in frames:
+            wide = frame.index % 2 == 0
+            image = np.full((90, 160, 3) if wide else (160, 90, 3), 128, np.uint8)
+            yield cv2.circle(image, (image.shape[1] // 2, image.shape[0] // 2), 40, (255,) * 3, -1)
+
+    out = tmp_path / f"out{suffix}"
+    assert write_overlay(video, out, discs) == NUM_FRAMES
+    images = decode_with_ffmpeg(out).astype(int)
+    assert images.shape == (NUM_FRAMES, 90, 160, 3)
+    for index, image in enumerate(images):
+        rows, columns = np.nonzero(image.min(axis=2) > 190)
+        height, width = np.ptp(rows) + 1, np.ptp(columns) + 1
+        expected = 81 if index % 2 == 0 else 81 * 90 / 160
+        assert (height, width) == pytest.approx((expected, expected), abs=3)
+        bars = image[:, [*range(50), *range(110, 160)]]
+        assert bars.mean() < 10 if index % 2 else bars.mean() > 100
+
+
+@pytest.mark.parametrize("suffix", ENCODINGS)
+def test_an_odd_size_is_padded_and_not_scaled(video, tmp_path, suffix):
+    stripes = np.zeros((75, 101, 3), np.uint8)
+    stripes[:, np.arange(101) % 4 < 2] = 200
+    write_overlay(video, tmp_path / f"out{suffix}", lambda frames: (stripes for _ in frames))
+    shown = decode_with_ffmpeg(tmp_path / f"out{suffix}")[-1].astype(int)
+    assert shown.shape == (76, 102, 3)
+    assert np.abs(shown[:75, :101] - stripes).mean() < 8
+    # The new pixels continue the last ones.
+    assert np.abs(shown[:75, 101] - shown[:75, 100]).mean() < 8
+    assert np.abs(shown[75] - shown[74]).mean() < 8
+
+
+def test_an_image_is_fitted_between_black_bars():
+    image = np.random.default_rng(0).integers(1, 256, (30, 40, 3), dtype=np.uint8)
+    assert fit_image(image, 40, 30) is image
+    fitted = fit_image(image, 40, 50)
+    np.testing.assert_array_equal(fitted[10:40], image)
+    assert not fitted[:10].any() and not fitted[40:].any()
+    assert fit_image(image, 80, 60).shape == (60, 80, 3)
+    assert fit_image(np.zeros((1, 3000, 3), np.uint8), 64, 64).shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_the_video_plays_in_browsers_before_it_is_loaded(video, tmp_path, suffix):
+    draw_overlay(video, tmp_path / f"out{suffix}")
+    content = (tmp_path / f"out{suffix}").read_bytes()
+    assert 0 < content.index(b"moov") < content.index(b"mdat")
+    assert b"avc1" in content  # H.264
+
+
+def test_every_frame_is_decoded_once(video, tmp_path, monkeypatch):
+    decoded = []
+
+    class Spy(decode.VideoReader):
+        def read(self, count, *, every=0):
+            for frame in super().read(count, every=every):
+                decoded.append(frame.index)
+                yield frame
+
+    monkeypatch.setattr(decode, "VideoReader", Spy)
+    draw_overlay(video, tmp_path / "out.mp4")
+    assert decoded == list(range(NUM_FRAMES))
+
+
+def test_progress_counts_the_drawn_frames(video, tmp_path, capsys):
+    draw_overlay(video, tmp_path / "out.mp4", FaceOptions(every=3))
+    assert "drawing faces: 3/3 frames" in capsys.readouterr().err
+
+
+def test_a_name_with_a_colon_is_a_file(video, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    video.rename("concat:call.mp4")
+    for out in ("Zoom: call.mp4", "file:faces.webm"):
+        assert draw_overlay("concat:call.mp4", out) == NUM_FRAMES
+        assert len(decode_with_ffmpeg(tmp_path / out)) == NUM_FRAMES
+
+
+def test_an_animated_image_becomes_a_video(scenes, tmp_path):
+    source = tmp_path / "animated.gif"
+    make_clip(source, source=np.stack(scenes))
+    with pytest.raises(ValueError, match=r"of a video to end in \.mp4"):
+        check_overlay(source, tmp_path / "out.png")
+    assert draw_overlay(source, tmp_path / "out.mp4") == NUM_FRAMES
+    assert len(decode_with_ffmpeg(tmp_path / "out.mp4")) == NUM_FRAMES
+
+
+def test_an_unreadable_source_is_named(tmp_path):
+    (tmp_path / "notes.mp4").write_text("no video\n" * 100)
+    with pytest.raises(UnreadableFileError, match=r"notes\.mp4"):
+        draw_overlay(tmp_path / "notes.mp4", tmp_path / "out.mp4")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.mp4"]
+
+
+def test_other_bytes_than_expected_are_refused(video, tmp_path):
+    with pytest.raises(OSError, match=r"bytes of .*video\.mp4 that were analysed \(SHA-256 abab"):
+        write_overlay(video, tmp_path / "out.mp4", keep_pixels, sha256="ab" * 32)
+    assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"]
+
+
+def test_a_size_that_no_encoder_takes_is_named(video, tmp_path):
+    with pytest.raises(OSError, match=r"encode .*video\.mp4 as .*out\.mp4; got an error of FFmpeg"):
+        write_overlay(
+            video,
+            tmp_path / "out.mp4",
+            lambda frames: (np.zeros((2, 20_000, 3), np.uint8) for _ in frames),
+        )
+    assert [path.name for path in tmp_path.iterdir()] == ["video.mp4"]
+
+
+@pytest.mark.parametrize("suffix", ENCODINGS)
+@pytest.mark.parametrize("shape", [(1, 1), (2, 300), (300, 1)])
+def test_tiny_videos_are_drawn(tmp_path, suffix, shape):
+    frames = np.full((3, *shape, 3), 127, np.uint8)
+    source = make_clip(tmp_path / "tiny.mkv", "-c:v", "png", source=frames)
+    assert draw_overlay(source, tmp_path / f"out{suffix}") == 3
+    even = [side + side % 2 for side in shape]
+    assert decode_with_ffmpeg(tmp_path / f"out{suffix}").shape == (3, *even, 3)
 
 
 @pytest.mark.parametrize(
     ("source", "out", "named"),
     [
-        ("video.mp4", "out.gif", r"a video to end in \.mp4, \.webm, \.avi; got out.gif"),
-        ("video.mp4", "out", r"\.mp4, \.webm, \.avi"),
+        ("video.mp4", "out.gif", r"a video to end in \.mp4, \.webm, \.mov, \.mkv; got out.gif"),
+        ("video.mp4", "out", r"\.mp4, \.webm, \.mov"),
+        ("video.mp4", "out.avi", r"got out\.avi\. Try out\.mp4"),
         ("photo.png", "out.mp4", r"an image to end in \.png, \.jpg, \.jpeg"),
         ("video.mp4", "video.mp4", "different files"),
     ],
@@ -214,7 +363,7 @@ def test_an_interrupted_overlay_keeps_the_old_file(video, tmp_path, monkeypatch)
     out = tmp_path / "out.mp4"
     out.write_bytes(b"old")
 
-    def interrupt(frames, detector):
+    def interrupt(frames, detector, **options):
         yield next(iter(frames)), []
         raise KeyboardInterrupt
 

@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from jdfd_keras.faces import track as track_module
-from jdfd_keras.faces.decode import Frame
-from jdfd_keras.faces.detect import Box, DlibDetector
+from jdfd_keras.faces.detect import Box, DlibDetector, face_detector
+from jdfd_keras.faces.media import Frame
+from jdfd_keras.faces.reid import FaceObservation
 from jdfd_keras.faces.track import track_faces
 
 
@@ -278,3 +279,134 @@ def test_two_boxes_in_a_frame_are_two_tracks(wall, collins):
 
     images = [collins.place(wall, 100, 120)] * 4
     assert all(sorted(seen) == [0, 1] for seen in track(images, detector=Two()))
+
+
+class ManyBoxes:
+    """Finds 200 boxes of different sizes in every frame."""
+
+    batch_size = 1
+
+    def __init__(self, supports_local_search):
+        self.supports_local_search = supports_local_search
+        sizes = np.random.default_rng(0).permutation(200) + 10
+        self.boxes = [
+            Box(x, y, x + int(size), y + int(size), 0.5)
+            for size, (y, x) in zip(sizes, np.ndindex(10, 20), strict=True)
+            for y, x in [(300 * y, 300 * x)]
+        ]
+
+    def find(self, frames, *, thorough=True):
+        return [self.boxes for _ in frames]
+
+
+@pytest.mark.parametrize("supports_local_search", [False, True])
+def test_only_the_largest_of_many_faces_are_used(monkeypatch, supports_local_search):
+    observed, warned = [], []
+
+    class Spy(FaceObservation):
+        def __init__(self, frame, box, *rest):
+            observed.append(box)
+            super().__init__(frame, box, *rest)
+
+    monkeypatch.setattr(track_module, "FaceObservation", Spy)
+    noise = np.random.default_rng(1).integers(0, 256, (150, 300, 3), dtype=np.uint8)
+    pixels = cv2.resize(noise, (6000, 3000), interpolation=cv2.INTER_NEAREST)
+    detector = ManyBoxes(supports_local_search)
+    frames = [Frame(index, 10.0 * index, pixels) for index in range(3)]
+    found = list(track_faces(frames, detector, max_faces=7, warn=warned.append))
+    largest = sorted(detector.boxes, key=lambda box: -box.width)[:7]
+    for _, faces in found:
+        assert sorted(face.box for face in faces) == sorted(largest)
+    assert len(observed) == 21  # landmarks of the others are not computed
+    (sentence,) = warned
+    assert sentence.startswith("at least 3 frames show more than 7 faces")
+    assert "--max-faces-per-frame" in sentence
+
+
+def test_up_to_the_limit_all_faces_are_used_without_a_word(collins, hopper, wall):
+    warned = []
+    both = hopper.place(collins.place(wall, 100, 120), 300, 120, 80)
+    for limit in (0, 2):
+        frames = to_frames([both] * 4)
+        found = track_faces(frames, CountingDetector(), max_faces=limit, warn=warned.append)
+        assert [len(faces) for _, faces in found] == [2] * 4
+    assert warned == []
+
+
+def test_a_larger_newcomer_replaces_a_tracked_face_at_the_limit(collins, hopper, room):
+    warned = []
+    alone = collins.place(room, 100, 120, 60)
+    clip = to_frames([alone] * 4 + [hopper.place(alone, 290, 120, 100)] * 8)
+    found = list(track_faces(clip, CountingDetector(), max_faces=1, warn=warned.append))
+    assert all(len(faces) == 1 for _, faces in found)
+    assert found[0][1][0].box.center[0] == pytest.approx(100, abs=12)
+    assert found[-1][1][0].box.center[0] == pytest.approx(290, abs=12)
+    assert len(warned) == 1
+
+
+def test_a_returning_face_counts_among_the_faces_of_the_limit(collins, hopper, room):
+    room = cv2.resize(room, None, fx=2, fy=2)  # so large that no change is a cut
+    gone = hopper.place(room, 600, 240, 60)
+    clip = [collins.place(room, 200, 240, 90)] * 6 + [gone] * 15
+    clip += [collins.place(gone, 200, 240, 90)] * 6
+    found = list(track_faces(to_frames(clip), CountingDetector(), max_faces=1))
+    assert max(len(faces) for _, faces in found) == 1
+    x = [round(faces[0].box.center[0]) for _, faces in found if faces]
+    assert (x[0], x[-1]) == pytest.approx((200, 200), abs=12)  # the larger one
+    assert max(x) == pytest.approx(600, abs=12)
+
+
+@pytest.mark.slow
+def test_a_crowd_is_limited_in_each_of_its_frames(astronaut):
+    """One hundred real faces, which are tracked from frame to frame."""
+    head = cv2.resize(astronaut[40:240, 120:320], (110, 110), interpolation=cv2.INTER_AREA)
+    crowd, warned = np.tile(head, (10, 10, 1)), []
+    frames = [Frame(index, index / 25, np.roll(crowd, index, axis=1)) for index in range(4)]
+    unlimited = list(track_faces(frames[:1], DlibDetector()))
+    assert len(unlimited[0][1]) > 90
+    found = list(track_faces(frames, DlibDetector(), max_faces=20, warn=warned.append))
+    assert [len(faces) for _, faces in found] == [20] * 4
+    (sentence,) = warned
+    assert "more than 20 faces" in sentence
+
+
+@pytest.mark.parametrize("gap_s", [0.04, 30])
+def test_a_frame_of_another_size_starts_a_scene_and_people_keep_their_tracks(
+    collins, hopper, wall, gap_s
+):
+    upright = cv2.resize(wall, (240, 400))
+    clip = [hopper.place(collins.place(wall, 110, 120), 300, 120, 80)] * 4
+    # The phone is turned: each person is where the other one was.
+    clip += [collins.place(hopper.place(upright, 110, 120, 80), 120, 300)] * 4
+    clip += [cv2.resize(clip[0], None, fx=2, fy=2)] * 4
+    detector = CountingDetector()
+    frames = [
+        Frame(index, index * gap_s, np.clip(image, 0, 255).astype(np.uint8))
+        for index, image in enumerate(clip)
+    ]
+    found = [faces for _, faces in track_faces(frames, detector)]
+    collins_at = [(110, 120)] * 4 + [(120, 300)] * 4 + [(220, 240)] * 4
+    hopper_at = [(300, 120)] * 4 + [(110, 120)] * 4 + [(600, 240)] * 4
+    names = ["collins", "hopper"] if found[0][0].box.center[0] < 200 else ["hopper", "collins"]
+    for faces, *places in zip(found, collins_at, hopper_at, strict=True):
+        assert [face.track_id for face in faces] == [0, 1]
+        expected = dict(zip(["collins", "hopper"], places, strict=True))
+        for face, name in zip(faces, names, strict=True):
+            assert face.box.center == pytest.approx(expected[name], abs=25)
+
+
+@pytest.mark.parametrize("name", ["dlib", "mtcnn"])
+def test_frames_of_alternating_sizes_are_tracked_with_each_detector(collins, wall, name):
+    image = collins.place(wall, 200, 120, 90)
+    large = cv2.resize(image, None, fx=1.5, fy=1.5)
+    images = [image, large, large, image, image[:, 100:320]]
+    found = track(images, detector=face_detector(name))
+    assert [list(seen) for seen in found] == [[0]] * 5
+
+
+@pytest.mark.parametrize("name", ["dlib", "mtcnn"])
+def test_frames_of_absurd_sizes_have_no_face(name):
+    shapes = [(1, 1), (1, 1), (2, 2), (1, 2000), (3000, 1), (1, 7), (3, 3000), (12, 12), (1, 1)]
+    rng = np.random.default_rng(2)
+    images = [rng.integers(0, 256, (*shape, 3)) for shape in shapes]
+    assert track(images, detector=face_detector(name)) == [{}] * len(shapes)

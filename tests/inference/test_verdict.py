@@ -12,9 +12,10 @@ import pytest
 
 from jdfd_keras.client.metadata import Calibration, ModelMetadata
 from jdfd_keras.faces.extract import Extraction
+from jdfd_keras.faces.media import MediaInfo
 from jdfd_keras.inference.backends import Predictor
 from jdfd_keras.inference.tracks import FaceScore, Segment, TrackScore
-from jdfd_keras.inference.verdict import FileExtraction, Provenance, Verdict, judge
+from jdfd_keras.inference.verdict import Provenance, Verdict, judge
 from jdfd_keras.options import FaceOptions, PredictOptions
 from jdfd_keras.prediction.predict import Predictions, predict_file
 from jdfd_keras.prediction.result_folder import COLUMNS, FailedFile, to_csv
@@ -36,9 +37,8 @@ def file_of(*faces, num_frames=4, duration_s=1.0, warnings=()):
         )
         for time_s, track_id, confidence in faces
     ]
-    return FileExtraction(
-        Extraction(found, [], num_frames, {}, list(warnings), 64, 48), duration_s, "ab"
-    )
+    info = MediaInfo(duration_s=duration_s)
+    return Extraction(found, [], num_frames, {}, list(warnings), 64, 48, info, "ab")
 
 
 def scores_of(*scores):
@@ -244,7 +244,7 @@ def test_a_time_line_has_the_highest_score_of_each_moment(monkeypatch):
 
 
 def test_the_table_has_a_row_per_file_in_their_order():
-    clip = file_of((0.0, 0, 0.9), (0.5, 1, 0.9), duration_s=1 / 3, warnings=["cut, short", "grey"])
+    clip = file_of((0.0, 0, 0.9), (0.5, 1, 0.9), duration_s=2 / 3, warnings=["cut, short", "grey"])
     thresholds = Calibration(uncertain_from=0.25, uncertain_to=0.75)
     predictions = predictions_of(
         judge("b.mp4", clip, scores_of(0.1, 2 / 3), thresholds),
@@ -258,7 +258,7 @@ def test_the_table_has_a_row_per_file_in_their_order():
         "path,verdict,score,uncertain_from,uncertain_to,num_faces,num_tracks,num_frames,"
         "duration_s,width,height,file_bytes,sha256,top_face_time_s,reason,warnings,error\n"
         "a.mp4,,,,,,,,,,,7,cd,,,,Expected a video\n"
-        'b.mp4,uncertain,0.666667,0.25,0.75,2,2,4,0.333333,64,48,,ab,0.5,,"cut, short; grey",\n'
+        'b.mp4,uncertain,0.666667,0.25,0.75,2,2,4,0.666667,64,48,,ab,0.5,,"cut, short; grey",\n'
         "c.mp4,,,,,,,,,,,,,,,,x\n"
         "d.jpg,no face,,0.25,0.75,0,0,1,0.0,64,48,,ab,,,,"
     )

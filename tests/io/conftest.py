@@ -66,6 +66,53 @@ def exit_with(code):
     os._exit(code)
 
 
+def run_out_of_memory(item):
+    number, is_bad = item
+    if is_bad:
+        raise MemoryError("no memory for it")
+    return number
+
+
+def die_by_name(name):
+    """Do what the name of an item says, and return the process for any other name."""
+    causes = {
+        "exit": lambda: os._exit(3),
+        "kill": lambda: os.kill(os.getpid(), signal.SIGKILL),
+        "memory": lambda: run_out_of_memory((0, True)),
+        "sleep": lambda: time.sleep(60),
+        "allocate": lambda: allocate(2 * 10**8),
+    }
+    causes.get(name, lambda: None)()
+    return os.getpid()
+
+
+def allocate(num_bytes):
+    memory = b"1" * num_bytes
+    time.sleep(60)
+    return memory
+
+
+def record_overlap(item):
+    """Kill this process if `item` is bad, after writing down whether another item is running."""
+    folder, number, is_bad = item
+    (Path(folder) / f"running-{number}").touch()
+    time.sleep(0.1)
+    running = len(list(Path(folder).glob("running-*")))
+    with open(Path(folder) / f"tries-{number}", "a") as file:
+        print(running, file=file)
+    (Path(folder) / f"running-{number}").unlink()
+    if is_bad:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return number
+
+
+def leave_a_temporary_file(number):
+    import tempfile
+
+    with tempfile.NamedTemporaryFile(delete=False) as file:
+        return file.name
+
+
 def crash_once(path):
     """Crash if the file does not exist, and create it."""
     if not Path(path).exists():

@@ -1,12 +1,13 @@
-import multiprocessing
 import subprocess
 import sys
 
+import psutil
 import pytest
 
 from jdfd_keras.io.beam import read_beam_flags, run_on_beam
 from jdfd_keras.io.storage import LocalStore
-from jdfd_keras.io.workers import WorkerCrashed
+from jdfd_keras.io.workers import LimitExceeded, WorkerCrashed
+from jdfd_keras.options import LimitOptions
 
 
 def test_an_unknown_runner_or_option_of_beam_is_refused():
@@ -21,9 +22,22 @@ def test_beam_gives_every_item_its_result_and_a_crash_fails_alone(functions, tmp
     items = [(number, "SIGSEGV" if number == 2 else "") for number in range(20)]
     store = LocalStore(str(tmp_path))
     results = dict(run_on_beam(functions.kill, items, options=options, store=store, folder="beam"))
-    assert results.pop((2, "SIGSEGV")) == WorkerCrashed("SIGSEGV")
+    crashed = results.pop((2, "SIGSEGV"))
+    assert isinstance(crashed, WorkerCrashed) and "twice (SIGSEGV)" in str(crashed)
     assert results == {(number, ""): number for number in range(20) if number != 2}
-    assert multiprocessing.active_children() == []
+    assert psutil.Process().children() == []
+
+
+def test_an_item_beyond_a_limit_fails_alone_on_beam_too(functions, tmp_path):
+    options = read_beam_flags("DirectRunner", ["--direct_running_mode=in_memory"])
+    store, limits = LocalStore(str(tmp_path)), LimitOptions(max_seconds=0.5, max_memory=0)
+    results = dict(
+        run_on_beam(
+            functions.sleep, [0, 60], options=options, store=store, folder="beam", limits=limits
+        )
+    )
+    assert results.pop(0) == 0
+    assert isinstance(results.pop(60), LimitExceeded)
 
 
 def test_an_exception_on_beam_is_raised_with_its_message(functions, tmp_path):
@@ -31,7 +45,7 @@ def test_an_exception_on_beam_is_raised_with_its_message(functions, tmp_path):
     store = LocalStore(str(tmp_path))
     with pytest.raises(OSError, match="no file 3"):
         list(run_on_beam(functions.fail_at, [3], options=options, store=store, folder="beam"))
-    assert multiprocessing.active_children() == []
+    assert psutil.Process().children() == []
 
 
 def test_beam_is_imported_only_to_run_on_it():

@@ -1,33 +1,49 @@
 import contextlib
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from pathlib import Path
 
+import psutil
 import pytest
 
-from jdfd_keras.io.workers import WorkerCrashed, count_workers, run_all
+from jdfd_keras.io.workers import (
+    LimitExceeded,
+    WorkerCrashed,
+    check_limits,
+    count_workers,
+    run_all,
+)
+from jdfd_keras.options import LimitOptions
+
+NO_LIMITS = LimitOptions(max_seconds=0, max_memory=0)
 
 
-@pytest.mark.parametrize("num_workers", [0, 1, 3])
+def children():
+    return psutil.Process().children(recursive=True)
+
+
+@pytest.mark.parametrize("num_workers", [1, 3])
 def test_every_item_has_its_result(functions, num_workers):
     results = list(run_all(functions.double, range(20), num_workers))
     assert sorted(results) == [(number, 2 * number) for number in range(20)]
 
 
-@pytest.mark.parametrize("num_workers", [0, 3])
+@pytest.mark.parametrize("num_workers", [1, 3])
 def test_fewer_items_than_workers_and_no_items_are_allowed(functions, num_workers):
     assert list(run_all(functions.double, [4], num_workers)) == [(4, 8)]
     assert list(run_all(functions.double, [], num_workers)) == []
 
 
-def test_zero_workers_run_in_this_process_and_others_in_their_own(functions):
-    assert dict(run_all(functions.process_id, [1, 2], 0)) == dict.fromkeys([1, 2], os.getpid())
+def test_the_work_is_done_in_other_processes(functions):
     (alone,) = {process for _, process in run_all(functions.process_id, [1, 2], 1)}
     assert alone != os.getpid()
-    processes = {process for _, process in run_all(functions.process_id, range(20), 2)}
+    (single,) = {process for _, process in run_all(functions.process_id, [1], 1)}
+    assert single != os.getpid()
+    processes = {process for _, process in run_all(functions.process_id, range(40), 2)}
     assert len(processes) == 2
     assert os.getpid() not in processes
 
@@ -64,7 +80,7 @@ def test_each_process_uses_one_thread(functions, monkeypatch):
     assert os.environ["OMP_NUM_THREADS"] == "7"
 
 
-@pytest.mark.parametrize("num_workers", [0, 2])
+@pytest.mark.parametrize("num_workers", [1, 2])
 def test_an_exception_of_the_function_is_raised_and_the_other_processes_stop(
     functions, num_workers
 ):
@@ -72,40 +88,72 @@ def test_an_exception_of_the_function_is_raised_and_the_other_processes_stop(
     with pytest.raises(FileNotFoundError, match="no file 3"):
         results.extend(run_all(functions.fail_at, range(500), num_workers))
     assert time.monotonic() - start < 10
-    assert multiprocessing.active_children() == []
+    assert children() == []
 
 
 def test_processes_end_when_the_iterator_is_closed(functions):
     results = run_all(functions.sleep, [0, 60, 60, 60], 2)
     assert next(results) == (0, 0)
-    assert len(multiprocessing.active_children()) == 2
+    assert len(children()) == 2
     results.close()
-    assert multiprocessing.active_children() == []
+    assert children() == []
 
 
 def test_processes_end_with_the_last_item(functions):
     list(run_all(functions.double, range(3), 2))
-    assert multiprocessing.active_children() == []
+    assert children() == []
 
 
 @pytest.mark.parametrize("function", ["raise_unpicklable_class", "raise_unpicklable_argument"])
 def test_the_message_of_an_unpicklable_exception_is_kept(functions, function):
     with pytest.raises(Exception, match="this and 1|beyond pickling"):
         list(run_all(getattr(functions, function), [1], 2))
-    assert multiprocessing.active_children() == []
+    assert children() == []
 
 
-@pytest.mark.parametrize("fault", ["SIGSEGV", "SIGABRT"])
-def test_an_item_that_crashes_its_process_fails_alone(functions, fault):
+@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize("fault", ["SIGSEGV", "SIGABRT", "SIGKILL"])
+def test_an_item_that_ends_its_process_fails_alone(functions, fault, num_workers):
     items = [(number, fault if number == 2 else "") for number in range(6)]
-    results = dict(run_all(functions.kill, items, 2))
-    assert results.pop((2, fault)) == WorkerCrashed(fault)
+    results = dict(run_all(functions.kill, items, num_workers))
+    crashed = results.pop((2, fault))
+    assert type(crashed) is WorkerCrashed and f"twice ({fault})" in str(crashed)
+    assert ("memory" in str(crashed)) == (fault == "SIGKILL")
     assert results == {(number, ""): number for number in (0, 1, 3, 4, 5)}
+    assert children() == []
+
+
+@pytest.mark.parametrize("code", [0, 3])
+def test_a_process_that_exits_costs_its_item(functions, code):
+    ((item, crashed),) = run_all(functions.exit_with, [code], 1)
+    assert item == code and f"died twice (exit code {code})" in str(crashed)
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_memory_error_costs_its_item(functions, num_workers):
+    items = [(number, number == 1) for number in range(4)]
+    results = dict(run_all(functions.run_out_of_memory, items, num_workers))
+    reason = str(results.pop((1, True)))
+    assert "twice (MemoryError), perhaps because memory ran out" in reason
+    assert results == {(number, False): number for number in (0, 2, 3)}
 
 
 def test_every_item_may_crash_its_process(functions):
     items = [(number, "SIGSEGV") for number in range(3)]
-    assert dict(run_all(functions.kill, items, 2)) == dict.fromkeys(items, WorkerCrashed("SIGSEGV"))
+    results = dict(run_all(functions.kill, items, 2))
+    assert sorted(results) == items
+    assert {type(result) for result in results.values()} == {WorkerCrashed}
+
+
+def test_an_item_that_ended_its_process_is_tried_again_once_and_alone(functions, tmp_path):
+    items = [(str(tmp_path), number, number in (0, 3)) for number in range(8)]
+    results = list(run_all(functions.record_overlap, items, 3))
+    assert sorted(number for (_, number, _), _ in results[-2:]) == [0, 3]
+    for number in range(8):
+        tries = (tmp_path / f"tries-{number}").read_text().split()
+        assert len(tries) == (2 if number in (0, 3) else 1)
+        if number in (0, 3):
+            assert tries[1] == "1"
 
 
 def test_an_item_whose_process_crashed_is_tried_again(functions, tmp_path):
@@ -113,24 +161,114 @@ def test_an_item_whose_process_crashed_is_tried_again(functions, tmp_path):
     assert dict(run_all(functions.crash_once, items, 2)) == dict.fromkeys(items, "done")
 
 
-def test_a_killed_process_is_an_error_that_names_its_item(functions):
-    items = [(number, "SIGKILL" if number == 2 else "") for number in range(50)]
-    with pytest.raises(
-        OSError, match=r"Expected .*\(2, 'SIGKILL'\) .*; got signal 9\. .*--workers"
-    ):
-        list(run_all(functions.kill, items, 2))
-    assert multiprocessing.active_children() == []
+@pytest.mark.parametrize("num_workers", [1, 2])
+@pytest.mark.parametrize(
+    ("item", "limits", "reason"),
+    [
+        ("sleep", {"max_seconds": 0.5}, "took more than 0.5 s. Try --max-seconds 1, or 0"),
+        ("allocate", {"max_memory": 0.1}, "more than 0.1 GB of memory. Try --max-memory 0.2, or 0"),
+    ],
+)
+def test_an_item_beyond_a_limit_is_stopped_and_not_tried_again(
+    functions, num_workers, item, limits, reason
+):
+    limits = LimitOptions(**{"max_seconds": 0, "max_memory": 0} | limits)
+    start = time.monotonic()
+    results = dict(run_all(functions.die_by_name, ["a", item, "b", "c"], num_workers, limits))
+    assert time.monotonic() - start < 10
+    exceeded = results.pop(item)
+    assert isinstance(exceeded, LimitExceeded) and reason in str(exceeded)
+    assert set(results) == {"a", "b", "c"}
+    assert children() == []
 
 
-@pytest.mark.parametrize("code", [0, 3])
-def test_a_process_that_exits_is_an_error_that_names_its_item(functions, code):
-    with pytest.raises(OSError, match=rf"on {code} .*; got exit code {code}\."):
-        list(run_all(functions.exit_with, [code], 2))
+def test_a_limit_is_kept_while_the_caller_does_other_work(functions):
+    results = run_all(
+        functions.die_by_name, ["a", "sleep"], 2, LimitOptions(max_seconds=0.5, max_memory=0)
+    )
+    assert next(results)[0] == "a"
+    time.sleep(2)
+    assert [child.status() for child in children()].count(psutil.STATUS_ZOMBIE) == 1
+    ((item, exceeded),) = results
+    assert item == "sleep" and isinstance(exceeded, LimitExceeded)
+
+
+def test_the_time_until_the_caller_takes_a_result_does_not_count(functions):
+    limits = LimitOptions(max_seconds=0.5, max_memory=0)
+    results = run_all(functions.double, ["a", "b" * 10**6], 2, limits)  # more than a pipe holds
+    first = next(results)
+    time.sleep(1.5)
+    assert dict([first, *results]) == {"a": "aa", "b" * 10**6: "b" * 2 * 10**6}
+
+
+def test_the_start_of_a_process_does_not_count(functions, monkeypatch, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import time\ntime.sleep(1)\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    limits = LimitOptions(max_seconds=0.5, max_memory=0)
+    start = time.monotonic()
+    assert list(run_all(functions.double, [1], 1, limits)) == [(1, 2)]
+    assert time.monotonic() - start > 1
+
+
+def test_0_is_no_limit(functions):
+    assert list(run_all(functions.sleep, [0.5], 1, NO_LIMITS)) == [(0.5, 0.5)]
+    threads = threading.active_count()
+    assert list(run_all(functions.sleep, [0.5], 1, LimitOptions())) == [(0.5, 0.5)]
+    assert threading.active_count() == threads
+
+
+@pytest.mark.parametrize("name", ["max_seconds", "max_pixels", "max_memory", "max_faces_per_frame"])
+@pytest.mark.parametrize("value", [-1, float("nan")])
+def test_a_negative_limit_is_an_error_that_names_its_flag(name, value):
+    with pytest.raises(ValueError, match=rf"--{name.replace('_', '-')}\b.* 0; got .*{value}"):
+        check_limits(LimitOptions(**{name: value}))
+
+
+def test_a_process_that_cannot_start_ends_the_run(functions, monkeypatch, tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import os\nos._exit(7)\n")
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(tmp_path))
+        with pytest.raises(OSError, match=r"can start to work; got one that ended \(exit code 7"):
+            list(run_all(functions.double, range(9), 2))
+    gone = tmp_path / "vanishing.py"
+    gone.write_text("def double(number):\n    return 2 * number\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    import vanishing
+
+    gone.unlink()
+    with pytest.raises(OSError, match="can start to work; got ModuleNotFoundError: .*'vanishing'"):
+        list(run_all(vanishing.double, range(9), 2))
+    del sys.modules["vanishing"]
+    assert children() == []
+
+
+def test_temporary_files_of_a_process_are_deleted(functions):
+    results = list(run_all(functions.leave_a_temporary_file, range(2), 1))
+    assert [name for _, name in results if Path(name).exists()] == []
 
 
 def test_a_worker_ignores_an_interrupt(functions):
     items = [(number, "SIGINT") for number in range(4)]
     assert sorted(run_all(functions.kill, items, 2)) == [(item, item[0]) for item in items]
+
+
+UNGUARDED = """
+import sys
+sys.path.insert(0, {folder!r})
+print("once")
+from jdfd_keras.io.workers import run_all
+from worker_functions import double
+print(sorted(run_all(double, [1, 2, 3], 2)))
+"""
+
+
+@pytest.mark.parametrize("is_file", [True, False], ids=["a file", "the standard input"])
+def test_a_script_needs_no_guard(functions, tmp_path, is_file):
+    text = UNGUARDED.format(folder=os.path.dirname(functions.__file__))
+    (tmp_path / "script.py").write_text(text)
+    words = [sys.executable, str(tmp_path / "script.py") if is_file else "-"]
+    done = subprocess.run(words, input=text, capture_output=True, text=True, timeout=60)
+    assert (done.stdout, done.stderr) == ("once\n[(1, 2), (2, 4), (3, 6)]\n", "")
 
 
 def is_alive(process):
@@ -150,10 +288,9 @@ import sys
 sys.path.insert(0, {os.path.dirname(functions.__file__)!r})
 from jdfd_keras.io.workers import run_all
 from worker_functions import report_process_and_sleep
-if __name__ == "__main__":
-    items = (({str(tmp_path / "processes")!r}, {seconds}) for _ in range(10_000))
-    for _ in run_all(report_process_and_sleep, items, 2):
-        pass
+items = (({str(tmp_path / "processes")!r}, {seconds}) for _ in range(10_000))
+for _ in run_all(report_process_and_sleep, items, 2):
+    pass
 """)
     (tmp_path / "processes").mkdir()
     parent = subprocess.Popen([sys.executable, str(program)])

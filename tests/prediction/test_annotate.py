@@ -1,15 +1,19 @@
 """The annotated video shows the verdict, tested in its pixels."""
 
+import dataclasses
+import hashlib
+
 import cv2
 import numpy as np
 import pytest
 
 from jdfd_keras.client.metadata import Calibration, ModelMetadata
+from jdfd_keras.faces.media import Frame
 from jdfd_keras.inference.backends import Predictor
 from jdfd_keras.inference.tracks import FaceScore, Segment, TrackScore
 from jdfd_keras.inference.verdict import Provenance, Verdict
 from jdfd_keras.options import FaceOptions, PredictOptions
-from jdfd_keras.prediction import predict
+from jdfd_keras.prediction import annotate, predict
 from jdfd_keras.prediction.annotate import annotate_file
 
 # Vermilion, yellow and sky blue from the page of Okabe and Ito.
@@ -25,7 +29,9 @@ def face(frame_index, score, track_id=0, box=(100, 80, 180, 160)):
     return FaceScore(frame_index, frame_index / 10, track_id, box, score)
 
 
-def verdict_of(*faces, duration_s=1.0, verdict="fake", score=0.9, reliable=(0, 1), segment=None):
+def verdict_of(
+    path, *faces, duration_s=1.0, verdict="fake", score=0.9, reliable=(0, 1), segment=None
+):
     tracks = tuple(
         TrackScore(
             track_id=track_id,
@@ -42,8 +48,8 @@ def verdict_of(*faces, duration_s=1.0, verdict="fake", score=0.9, reliable=(0, 1
         if any(face.track_id == track_id for face in faces)
     )
     return Verdict(
-        path="a",
-        sha256="ab",
+        path=str(path),
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
         verdict=verdict,
         score=score,
         uncertain_from=0.3,
@@ -94,7 +100,7 @@ def is_white(pixels):
 def test_boxes_have_the_colour_of_their_score_and_are_in_their_frame_only(clip, tmp_path):
     beside = (220, 80, 300, 160)
     faces = [face(0, 0.1), face(3, 0.5), face(6, 0.8), face(6, 0.2, 1, beside)]
-    assert annotate_file(clip, tmp_path / "out.mp4", verdict_of(*faces), PROVENANCE) == 10
+    assert annotate_file(clip, tmp_path / "out.mp4", verdict_of(clip, *faces), PROVENANCE) == 10
     frames = read_clip(tmp_path / "out.mp4")
     assert frames.shape == (10, HEIGHT + STRIP + FOOTER, WIDTH, 3)
     edge = frames[:, 85:155, 96:103].mean(axis=(1, 2))  # the left edge, with its dark sides
@@ -112,7 +118,7 @@ def test_boxes_have_the_colour_of_their_score_and_are_in_their_frame_only(clip, 
 
 def test_the_time_line_shows_the_scores_and_the_cursor_moves(clip, tmp_path):
     faces = [face(index, score) for index, score in enumerate([0.1] * 5 + [0.5, 0.5] + [1.0] * 3)]
-    annotate_file(clip, tmp_path / "out.mp4", verdict_of(*faces), PROVENANCE)
+    annotate_file(clip, tmp_path / "out.mp4", verdict_of(clip, *faces), PROVENANCE)
     strip = read_clip(tmp_path / "out.mp4")[:, HEIGHT : HEIGHT + STRIP]
     at = {index: int((index + 0.5) * WIDTH / 10) for index in range(10)}
     for index, colour, height in [(2, REAL, 0.1), (5, UNCERTAIN, 0.5), (8, FAKE, 1.0)]:
@@ -127,7 +133,7 @@ def test_the_time_line_shows_the_scores_and_the_cursor_moves(clip, tmp_path):
 
 def test_a_track_that_may_not_be_a_face_is_not_in_the_time_line(clip, tmp_path):
     faces = [face(4, 1.0, 1), face(8, 0.1, 0)]
-    annotate_file(clip, tmp_path / "out.mp4", verdict_of(*faces, reliable=(0,)), PROVENANCE)
+    annotate_file(clip, tmp_path / "out.mp4", verdict_of(clip, *faces, reliable=(0,)), PROVENANCE)
     frames = read_clip(tmp_path / "out.mp4")
     assert not is_like(frames[0, HEIGHT : HEIGHT + STRIP], FAKE).any()
     assert is_like(frames[4, 90:150, 96:103], FAKE).any(axis=1).mean() > 0.9
@@ -135,7 +141,9 @@ def test_a_track_that_may_not_be_a_face_is_not_in_the_time_line(clip, tmp_path):
 
 def test_an_annotated_image_has_no_time_line(tmp_path):
     cv2.imwrite(str(tmp_path / "a.png"), np.full((HEIGHT, WIDTH, 3), 128, np.uint8))
-    verdict = verdict_of(face(0, 0.5), duration_s=0.0, verdict="uncertain", score=0.5)
+    verdict = verdict_of(
+        tmp_path / "a.png", face(0, 0.5), duration_s=0.0, verdict="uncertain", score=0.5
+    )
     assert annotate_file(tmp_path / "a.png", tmp_path / "b.png", verdict, PROVENANCE) == 1
     image = cv2.imread(str(tmp_path / "b.png"))[..., ::-1]
     assert image.shape == (HEIGHT + FOOTER, WIDTH, 3)
@@ -156,7 +164,14 @@ def written(monkeypatch):
 
 def test_the_provenance_is_below_the_image(tmp_path, written):
     cv2.imwrite(str(tmp_path / "a.png"), np.full((HEIGHT, WIDTH, 3), 128, np.uint8))
-    verdict = verdict_of(face(0, 0.5), duration_s=0.0, verdict="uncertain", score=0.5, reliable=())
+    verdict = verdict_of(
+        tmp_path / "a.png",
+        face(0, 0.5),
+        duration_s=0.0,
+        verdict="uncertain",
+        score=0.5,
+        reliable=(),
+    )
     annotate_file(tmp_path / "a.png", tmp_path / "b.png", verdict, PROVENANCE)
     texts = "; ".join(written)
     for part in ("score 0.500", "real below 0.3", "judge, version 7, 01234567", "not proof"):
@@ -171,14 +186,16 @@ def test_a_fake_segment_is_stated_instead_of_the_mean(clip, tmp_path, written):
     scores = [0.1] * 9 + [0.8, 0.9, 0.88]
     faces = [face(index, score) for index, score in enumerate(scores)]
     segment = Segment(0.9, 1.1, 0.86)
-    verdict = verdict_of(*faces, verdict="uncertain", score=0.29, duration_s=1.2, segment=segment)
+    verdict = verdict_of(
+        clip, *faces, verdict="uncertain", score=0.29, duration_s=1.2, segment=segment
+    )
     annotate_file(clip, tmp_path / "out.mp4", verdict, PROVENANCE)
     reason = "track 0 scores 0.860 from 0.9 to 1.1 s"
     assert any(reason in text and "below 0.3, fake from 0.8" in text for text in written)
 
 
 def test_a_clip_without_a_face_is_labelled(clip, tmp_path):
-    verdict = verdict_of(verdict="no face", score=None)
+    verdict = verdict_of(clip, verdict="no face", score=None)
     assert annotate_file(clip, tmp_path / "out.mp4", verdict, PROVENANCE) == 10
     frames = read_clip(tmp_path / "out.mp4")
     assert is_white(frames[5, :14, 2:60]).mean() > 0.3
@@ -204,3 +221,54 @@ def test_predict_draws_every_scored_frame(clips_folder, tmp_path, monkeypatch):
     assert len(read_clip(out)) == 2
     with pytest.raises(ValueError, match=r"video .*\.mp4, .*; got .*out\.png"):
         predict.predict_files([clip], model="m", annotate=tmp_path / "out.png")
+
+
+def test_other_bytes_than_were_judged_are_refused(clip, tmp_path):
+    verdict = verdict_of(clip, face(0, 0.5))
+    with open(clip, "ab") as file:
+        file.write(b"x")
+    with pytest.raises(OSError, match=r"Expected the bytes of .*clip\.mp4 that were analysed"):
+        annotate_file(clip, tmp_path / "out.mp4", verdict, PROVENANCE)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+def test_frames_of_another_size_have_their_boxes_and_the_same_strips(tmp_path, monkeypatch):
+    clip = tmp_path / "turned.mp4"
+    clip.write_bytes(b"stands for a video whose size changes")
+    sizes = [(HEIGHT, WIDTH), (HEIGHT, WIDTH), (WIDTH, HEIGHT), (120, 160)]
+
+    def write(path, out, draw, **options):
+        frames = (
+            Frame(index, index / 10, np.full((*size, 3), 128, np.uint8))
+            for index, size in enumerate(sizes)
+        )
+        images.extend(draw(frames))
+        return len(images)
+
+    images = []
+    monkeypatch.setattr(annotate, "write_overlay", write)
+    verdict = verdict_of(clip, *(face(i, 0.9, box=(60, 40, 100, 80)) for i in range(4)))
+    assert annotate_file(clip, tmp_path / "out.mp4", verdict, PROVENANCE) == 4
+    assert {image.shape for image in images} == {(HEIGHT + STRIP + FOOTER, WIDTH, 3)}
+    for image in images:
+        np.testing.assert_array_equal(image[HEIGHT + STRIP :], images[0][HEIGHT + STRIP :])
+        assert is_like(image[:14, 2:90], FAKE).mean() > 0.3
+    scale = HEIGHT / WIDTH  # of the upright frame, between bars
+    left = (WIDTH - HEIGHT * scale) / 2
+    for image, x, y in ((images[0], 60, 60), (images[2], left + 60 * scale, 60 * scale)):
+        column = image[round(y) - 8 : round(y) + 8, round(x) - 4 : round(x) + 3]
+        assert is_like(column, FAKE).any(axis=1).all()
+    assert not images[2][20:HEIGHT, : round(left) - 2].any()
+    assert is_like(images[3][100:140, 116:123], FAKE).any(axis=1).all()  # twice as large
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (2, 300), (300, 1)])
+def test_tiny_images_are_annotated(tmp_path, shape):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((*shape, 3), 128, np.uint8))
+    verdict = dataclasses.replace(
+        verdict_of(tmp_path / "a.png", duration_s=0.0, verdict="no face", score=None),
+        height=shape[0],
+        width=shape[1],
+    )
+    assert annotate_file(tmp_path / "a.png", tmp_path / "b.png", verdict, PROVENANCE) == 1
+    assert cv2.imread(str(tmp_path / "b.png")).shape == (shape[0] + 28, shape[1], 3)

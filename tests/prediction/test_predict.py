@@ -23,7 +23,7 @@ from jdfd_keras.client.metadata import Calibration, ModelMetadata
 from jdfd_keras.faces.extract import extract_faces
 from jdfd_keras.inference.backends import Predictor
 from jdfd_keras.inference.verdict import Verdict
-from jdfd_keras.options import FaceOptions, PredictOptions, PredictRuntime
+from jdfd_keras.options import FaceOptions, LimitOptions, PredictOptions, PredictRuntime
 from jdfd_keras.prediction import predict, result_folder
 from jdfd_keras.prediction.extraction import list_files
 from jdfd_keras.prediction.result_folder import check_paths, open_folder
@@ -74,6 +74,81 @@ def inputs(clips_folder, tmp_path_factory):
 def rows_of(out):
     with open(out / "verdicts.csv", newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_a_file_that_harms_its_process_fails_alone(inputs, use, harm, tmp_path, capsys):
+    use(predictor_of())
+    for name in ("killed", "changes"):
+        shutil.copy(inputs / "c.mp4", tmp_path / f"{name}.mp4")
+    files = [tmp_path / "killed.mp4", inputs / "sea.png", tmp_path / "changes.mp4"]
+    predictions = predict.predict_files(files, THREE, model="red", out=tmp_path / "out")
+    assert [verdict.path for verdict in predictions.files] == [str(inputs / "sea.png")]
+    killed, changed = predictions.failed
+    assert harm["killed"] in killed.error and harm["changes"] in changed.error
+    content = (inputs / "c.mp4").read_bytes()
+    assert killed.sha256 == hashlib.sha256(content).hexdigest()
+    assert changed.sha256 is None  # of which bytes?
+    assert f"{files[0]}: Expected a video or image" in capsys.readouterr().err
+    with pytest.raises(OSError, match=r"killed.mp4, whose process died twice \(SIGKILL\)"):
+        predict.predict_file(files[0], predictor_of(), THREE)
+
+
+def test_an_annotation_that_crashes_costs_no_verdict(inputs, use, harm, tmp_path, capsys):
+    import harmful_functions
+
+    use(predictor_of())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(predict, "annotate_file", harmful_functions.annotate_harmful_file)
+        predictions = predict.predict_files(
+            [inputs / "sea.png"], model="red", annotate=tmp_path / "b.png"
+        )
+        assert [verdict.verdict for verdict in predictions.files] == ["no face"]
+        reason = "sea.png, whose process died twice (SIGSEGV)"
+        assert reason in predictions.annotation_error and reason in capsys.readouterr().err
+        words = ["predict", str(inputs / "sea.png"), "--server", "http://red"]
+        assert main([*words, "--annotate", str(tmp_path / "b.png")]) == 1
+    assert "no face" in capsys.readouterr().out
+    assert main([*words, "--annotate", str(tmp_path / "b.png")]) == 0
+    assert (tmp_path / "b.png").is_file()
+
+
+def test_a_script_without_a_guard_has_its_verdict(inputs, tmp_path):
+    """Processes of `multiprocessing` would run it once more in every one of them."""
+    shutil.copy(__file__, tmp_path / "tests_of_predict.py")
+    (tmp_path / "script.py").write_text(f"""
+from tests_of_predict import predictor_of
+from jdfd_keras.prediction import predict
+print("once")
+predict.load_predictor = lambda path: predictor_of()
+print(predict.predict_files([{str(inputs / "c.mp4")!r}], model="red").files[0].verdict)
+""")
+    done = subprocess.run(
+        [sys.executable, tmp_path / "script.py"],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.splitlines() == ["once", "real"], done.stderr
+
+
+@pytest.mark.parametrize("name", ["max_seconds", "max_pixels", "max_memory"])
+def test_a_negative_limit_is_refused_before_a_file_is_opened(use, name):
+    use(None)
+    limits = LimitOptions(**{name: -1})
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')}"):
+        predict.predict_files(["a.mp4"], model="red", limits=limits)
+    with pytest.raises(ValueError, match=f"--{name.replace('_', '-')}"):
+        predict.predict_file("a.mp4", predictor_of(), limits=limits)
+
+
+def test_the_limits_of_the_command_reach_the_decoder(inputs, use, capsys):
+    use(predictor_of())
+    words = ["predict", str(inputs / "sea.png"), "--server", "http://red", "--max-pixels", "10000"]
+    assert main(words) == 1  # it has 10,800
+    assert "--max-pixels" in capsys.readouterr().err
+    assert main(["predict", "https://example.org/a.mp4", "--server", "http://red"]) == 1
+    assert "got https://example.org/a.mp4, which is a URL" in capsys.readouterr().err
 
 
 def test_files_of_a_folder_are_sorted_and_selected_by_suffix(inputs):
@@ -187,7 +262,6 @@ def test_an_interrupted_run_is_resumed_and_a_truncated_line_is_repaired(inputs, 
     lines = (out / "verdicts.jsonl").read_bytes()
     assert lines.count(b"\n") == 1 and not (out / "verdicts.csv").exists()
     (out / "verdicts.jsonl").write_bytes(lines + lines[:100])
-    (out / "parts" / "left.crops").write_bytes(b"left by a killed run")
 
     scored = []
     use(predictor_of(lambda crops: scored.append(len(crops)) or redness(crops)))
@@ -429,17 +503,16 @@ from tests_of_predict import predictor_of, redness, THREE
 from jdfd_keras.options import PredictRuntime
 from jdfd_keras.prediction import predict
 
-if __name__ == "__main__":
-    calls = []
-    def score(crops):
-        calls.append(1)
-        if len(calls) > int(sys.argv[3]):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return redness(crops)
-    predict.load_predictor = lambda path: predictor_of(score)
-    predict.predict_files(
-        [sys.argv[1]], THREE, PredictRuntime(workers=2), model="red", out=sys.argv[2]
-    )
+calls = []
+def score(crops):
+    calls.append(1)
+    if len(calls) > int(sys.argv[3]):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return redness(crops)
+predict.load_predictor = lambda path: predictor_of(score)
+predict.predict_files(
+    [sys.argv[1]], THREE, PredictRuntime(workers=2), model="red", out=sys.argv[2]
+)
 """
 
 

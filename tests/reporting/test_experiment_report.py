@@ -1,6 +1,7 @@
 """Files of an experiment read back: every AUC is in its own cell and figure, beside the paper's."""
 
 import csv
+import dataclasses
 import json
 import re
 
@@ -268,6 +269,18 @@ def test_csv_lists_failures_without_an_auc(written):
     assert len(failed) == 10
     assert all(row["percent"] == "" and "uadfv=DIR" in row["source"] for row in failed)
     assert {row["decoder"] for row in failed} == {"True", "False"}
+
+
+def test_no_csv_cell_is_a_formula_or_moves_the_cursor(rooms, tmp_path):
+    report = experiment("cross-dataset", {}, tmp_path)
+    changed = {"source": "=1+1 \x1b[31m", "percent": -0.5}
+    results = tuple(
+        dataclasses.replace(row, **changed) if row.kind == "failed" else row
+        for row in report.results
+    )
+    write_experiment(dataclasses.replace(report, results=results), tmp_path)
+    rows = [row for row in read_csv(tmp_path / "cross-dataset") if row["kind"] == "failed"]
+    assert {(row["source"], row["percent"]) for row in rows} == {("'=1+1 \\x1b[31m", "-0.5")}
 
 
 @pytest.mark.parametrize("name", ["cross-dataset", "ablation", "foreign-data"])

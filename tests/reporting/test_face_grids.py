@@ -265,3 +265,12 @@ def test_a_smaller_map_is_resized_to_the_face():
     assert (blended.shape, blended.dtype) == ((8, 8, 3), np.uint8)
     np.testing.assert_allclose(blended[0, 0], (50, 50, 52), atol=1)
     np.testing.assert_allclose(blended[-1, -1], (176, 178, 132), atol=1)
+
+
+def test_invisible_characters_of_names_are_escaped_on_a_sheet(tmp_path):
+    def draw(name):
+        face = SheetFace(np.full((80, 80, 3), 90, np.uint8), name)
+        draw_sheet(tmp_path / "s.png", [SheetRow(name, [name], [face])], title=name, notes=[name])
+        return (tmp_path / "s.png").read_bytes()
+
+    assert draw("a\u202egpj") == draw(r"a\u202egpj") != draw("agpj")

@@ -11,8 +11,10 @@ from jdfd_keras.evaluation.eval_data import UNKNOWN, Excluded, Protocol
 from jdfd_keras.evaluation.metrics import MEASURED
 from jdfd_keras.evaluation.report import Report, build_report
 from jdfd_keras.evaluation.scores import Scores
+from jdfd_keras.faces.media import MediaInfo
 from jdfd_keras.options import EvaluateOptions
 from jdfd_keras.reporting.report_text import (
+    describe_media,
     render_markdown,
     summarize,
     summarize_calibration,
@@ -377,3 +379,38 @@ def test_the_summary_of_a_calibration_notes_what_is_doubtful(snapshot):
     assert summarize_calibration(result) == snapshot
     uninformative = replace(result, calibration=replace(calibration, temperature=20.0))
     assert "no temperature is" in summarize_calibration(uninformative)
+
+
+def test_the_facts_about_a_file_are_one_line_without_those_it_does_not_state():
+    video = MediaInfo(
+        container="mp4",
+        codec="h264",
+        pixel_format="yuv420p",
+        width=720,
+        height=576,
+        frame_rate=30000 / 1001,
+        num_frames=60,
+        duration_s=2.002,
+        interlaced=True,
+        sample_aspect_ratio="64:45",
+        orientation="mirrored",
+        colour="bt709, limited",
+        bit_rate=1_234_567,
+        encoder="x264 core 165",
+    )
+    assert describe_media(video) == (
+        "mp4, h264 yuv420p, 720 x 576, pixels 64:45, mirrored, interlaced, 29.97 frames/s, "
+        "60 frames, 2.0 s, bt709 limited, 1235 kbit/s, x264 core 165"
+    )
+    bare = replace(video, sample_aspect_ratio="", orientation="", interlaced=False, colour="")
+    assert describe_media(replace(bare, bit_rate=0, encoder="")) == (
+        "mp4, h264 yuv420p, 720 x 576, 29.97 frames/s, 60 frames, 2.0 s"
+    )
+    image = MediaInfo("jpeg", "jpeg", "RGB", 640, 480, num_frames=1, jpeg_quality=90)
+    assert describe_media(image) == "jpeg, jpeg RGB, JPEG quality 90, 640 x 480"
+    assert describe_media(MediaInfo()) == ""
+
+
+def test_the_facts_about_a_file_stay_on_one_line_whatever_it_states():
+    info = MediaInfo("mp4", encoder="Lavf\n\x1b[31m\u202e60")
+    assert describe_media(info) == r"mp4, Lavf\n\x1b[31m\u202e60"

@@ -84,3 +84,12 @@ def test_long_words_of_title_and_legend_are_wrapped_to_the_width():
     for text in (figure._suptitle, *figure.legends[0].get_texts()):
         assert text.get_window_extent(renderer).width < 3 * figure.dpi
     assert figure.get_figheight() > 2.5
+
+
+def test_invisible_characters_of_names_are_escaped_in_a_figure():
+    figure = new_figure(6, 2)
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], label="b\x1b[31m")
+    add_title_and_legend(figure, axes, "a\u202egpj 面\nof 2 videos")
+    assert figure.get_suptitle() == "a\\u202egpj 面\nof 2 videos"
+    assert figure.legends[0].get_texts()[0].get_text() == "b\\x1b[31m"

@@ -5,11 +5,15 @@ import html
 import io
 import re
 from html.parser import HTMLParser
+from importlib import resources
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from jinja2 import UndefinedError
 from PIL import Image
 
+import jdfd_keras
 from jdfd_keras.evaluation.metrics import Estimate
 from jdfd_keras.reporting.templating import (
     cell,
@@ -19,6 +23,15 @@ from jdfd_keras.reporting.templating import (
     write_page,
 )
 
+# Names that end a line, colour a terminal, begin a formula, or are displayed as another name.
+NAMES = {
+    "a\u202egpj.mp4": r"a\u202egpj.mp4",
+    "b\x1b[31m.mp4": r"b\x1b[31m.mp4",
+    "c\u2066d\u2069\u200f\u061c\u200b\ufeff.mp4": r"c\u2066d\u2069\u200f\u061c\u200b\ufeff.mp4",
+    "e\x00\x7f\x85\ud800.mp4": r"e\x00\x7f\x85\ud800.mp4",
+    "\u202b=1+1\u202c.mp4": r"\u202b=1+1\u202c.mp4",
+}
+READABLE = ["面.mp4", "анна.mp4", "שלום.mp4", "مرحبا.mp4", "é ñ.mp4", "🙂.mp4", "हिन्दी.mp4"]
 NASTY = [
     "a|b",
     "a\\|b",
@@ -35,6 +48,14 @@ NASTY = [
     "_x_ __init__.py (_y_) a_b_c foo_ bar_ _",
     "\\*a\\_b_ \\`c\\&lt;",
 ]
+
+
+def prepared(name):
+    """Return the values of prepared.txt.j2 of an empty dataset."""
+    empty = dict.fromkeys(("filtered", "excluded", "warnings", "paths"), {})
+    lists = dict.fromkeys(("missing", "unrecognized", "without_faces"), [])
+    values = empty | lists | {"videos": 0, "faces": {"train": {}}, "directory": name}
+    return {"prepared": SimpleNamespace(**values), "excluded": {}}
 
 
 class Page(HTMLParser):
@@ -92,6 +113,34 @@ def test_a_cell_is_shown_literally(tmp_path, text):
     shown = " ".join(text.split())
     assert page.cells == ["before", shown, shown, "after"]
     assert not {"script", "img", "a", "em", "strong", "code"} & {tag for tag, _ in page.tags}
+
+
+@pytest.mark.parametrize("name", [*NAMES, *READABLE])
+def test_invisible_characters_are_escaped_in_pages(tmp_path, name):
+    lines = [f"# {cell(name)}", "", f"| {cell(name)} | after |", "| --- | --- |"]
+    write_page(tmp_path / "page.html", "\n".join(lines))
+    page = Page(tmp_path / "page.html")
+    shown = NAMES.get(name, name)
+    if "\x85" not in name:  # a line break, of which a cell has none
+        assert page.cells == [shown, "after"]
+        assert f"<title>{shown}</title>" in (tmp_path / "page.html").read_text("utf-8")
+    assert all(line.isprintable() for line in (tmp_path / "page.html").read_text().split("\n"))
+
+
+@pytest.mark.parametrize("name", [*NAMES, *READABLE])
+@pytest.mark.parametrize("template", ["page.html.j2", "demo.txt.j2"])
+def test_invisible_characters_are_escaped_in_every_template(template, name):
+    class Result:
+        verdicts, validation_frame_auc, test_frame_auc, test_video_auc = (), 0.5, 0.5, 0.5
+        roc = report = model = disclaimer = name
+
+    text = render_template(template, title=name, body=name, result=Result)
+    assert NAMES.get(name, name) in text
+    assert all(line.isprintable() for line in text.split("\n"))
+
+
+def test_a_line_feed_can_be_escaped_too():
+    assert render_template("prepared.txt.j2", **prepared("a\nb")).endswith("dataset: a\\nb\n")
 
 
 @pytest.mark.parametrize(
@@ -162,11 +211,40 @@ def test_a_page_is_self_contained(tmp_path):
     (tmp_path / "roc.png").write_bytes(PNG)
     write_page(tmp_path / "page.html", "# Title\n\ntext\n\n![a](roc.png) ![b](roc.png)\n")
     text = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "http" not in text and "url(" not in text and "@import" not in text
+    assert "://" not in text and "url(" not in text and "@import" not in text
     assert text.startswith("<!doctype html>") and '<meta charset="utf-8">' in text
     page = Page(tmp_path / "page.html")
     assert not page.get("link") and not page.get("script")
     assert re.findall(r"src=\"(.{5})", text) == ["data:", "data:"]
+
+
+def test_a_page_has_a_policy_that_lets_a_browser_load_nothing(tmp_path):
+    write_page(tmp_path / "page.html", "# Title\n")
+    page = Page(tmp_path / "page.html")
+    policy = page.get("meta")[1]  # before anything that it applies to
+    assert policy["http-equiv"] == "Content-Security-Policy"
+    rules = dict(rule.split(maxsplit=1) for rule in policy["content"].split(";"))
+    assert rules == {
+        "default-src": "'none'",
+        "img-src": "data:",
+        "style-src": "'unsafe-inline'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+
+
+def test_every_page_of_the_project_has_that_policy():
+    folder = resources.files("jdfd_keras.reporting") / "templates"
+    pages = {
+        path.name: path.read_text("utf-8") for path in folder.iterdir() if ".html" in path.name
+    }
+    assert "Content-Security-Policy" in pages.pop("base.html.j2")
+    assert len(pages) >= 2
+    for text in pages.values():
+        assert '{% extends "base.html.j2" %}' in text
+    package = Path(jdfd_keras.__file__).parent
+    others = [path for path in package.rglob("*.py") if "<html" in path.read_text("utf-8").lower()]
+    assert others == []
 
 
 def test_a_missing_image_raises_and_writes_no_page(tmp_path):

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from jdfd_keras.client.metadata import Calibration, ModelMetadata
+from jdfd_keras.faces.media import MediaInfo
 from jdfd_keras.inference.backends import Predictor
 from jdfd_keras.inference.tracks import FaceScore, Segment, TrackScore
 from jdfd_keras.inference.verdict import Provenance, Verdict
@@ -18,7 +19,7 @@ from jdfd_keras.io import files
 from jdfd_keras.options import FaceOptions, PredictOptions, PredictRuntime
 from jdfd_keras.prediction import predict
 from jdfd_keras.prediction.predict import Predictions, TopFaces
-from jdfd_keras.reporting.verdict_page import write_report
+from jdfd_keras.reporting.verdict_page import summarize, write_report
 
 CALIBRATION = Calibration(
     temperature=1.5,
@@ -117,7 +118,7 @@ def test_the_page_refers_to_no_other_file_and_its_images_are_valid(inputs, expla
             assert cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR).std() > 10
         else:
             assert data.startswith(b"<?xml")
-    assert "http" not in re.sub(r'src="[^"]+"', "", page)
+    assert "://" not in re.sub(r'src="[^"]+"', "", page)
 
 
 def test_a_later_report_explains_the_kept_faces(inputs, explained, tmp_path):
@@ -125,7 +126,9 @@ def test_a_later_report_explains_the_kept_faces(inputs, explained, tmp_path):
     first = predict.predict_files([inputs], None, runtime, model="m", out=out)
     assert explained == [] and first.top_faces == {}
     again = predict.predict_files([inputs], model="m", out=out, explain=True)
-    assert again == first
+    # A failed file is tried again, at another time.
+    assert again.files == first.files
+    assert [file.path for file in again.failed] == [file.path for file in first.failed]
     (crops,) = explained
     assert len(crops) == 2
     write_report(again, tmp_path / "page.html")
@@ -141,7 +144,7 @@ def test_without_faces_to_explain_the_time_line_is_the_only_image(inputs, explai
     assert explained == []
 
 
-def verdict_of(*scores, path="a.mp4", verdict="real", duration_s=0.0, segment=None, warnings=()):
+def verdict_of(*scores, path="a.mp4", verdict="real", duration_s=0.0, segment=None, **facts):
     """Make a verdict on one person with a face for each score, a tenth of a second apart."""
     mean = float(np.mean(scores))
     track = TrackScore(0, len(scores), 1.0, True, 0.0, duration_s, mean, verdict, segment)
@@ -162,7 +165,7 @@ def verdict_of(*scores, path="a.mp4", verdict="real", duration_s=0.0, segment=No
             for index, score in enumerate(scores)
         ),
         top_faces=(int(np.argmax(scores)),),
-        warnings=warnings,
+        **{"warnings": ()} | facts,
     )
 
 
@@ -230,6 +233,47 @@ def test_the_page_states_why_there_are_no_maps(tmp_path):
     text = write(tmp_path / "page.html", *verdicts, failure=failure)
     assert text.count(f"without maps: {failure}") == 2
     assert (tmp_path / "page.html").read_text().count("<img ") == 2
+
+
+def test_the_page_states_the_facts_about_each_file_and_its_warnings(tmp_path):
+    media = MediaInfo("mp4", "h264", "yuv420p", 640, 360, 25.0, 50, 2.0, encoder="x264 core 165")
+    warnings = ("it was deinterlaced", "the 3 smallest of 67 faces were omitted")
+    video = verdict_of(0.2, 0.2, duration_s=2.0, media=media, warnings=warnings)
+    text = write(tmp_path / "page.html", dataclasses.replace(video, file_bytes=1_500_000))
+    assert (
+        "File: 9 x 9 pixels, 2.0 s, 1.5 MB, SHA-256 ab . The file states: mp4, h264 yuv420p, "
+        "640 x 360, 25 frames/s, 50 frames, 2.0 s, x264 core 165." in text
+    )
+    assert "Warning: it was deinterlaced." in text and f"Warning: {warnings[1]}." in text
+    assert "The file states" not in write(tmp_path / "page.html", verdict_of(0.2))
+
+
+def test_names_and_metadata_cannot_change_the_page(tmp_path):
+    names = ["a\u202egpj.mp4", "b\x1b[31m.mp4", "=1+1.mp4", "\t=1.mp4", "<b>面 שלום</b>.mp4"]
+    media = MediaInfo("mp4", encoder="<script>\u2066\x07")
+    verdicts = [verdict_of(0.1, path=name, media=media, warnings=(name,)) for name in names]
+    text = write(tmp_path / "page.html", *verdicts)
+    shown = [r"a\u202egpj.mp4", r"b\x1b[31m.mp4", "=1+1.mp4", r"\t=1.mp4", names[-1]]
+    for name in shown:
+        assert f"{name} real 0.100" in text and f"Warning: {name}." in text
+    assert text.count(r"states: mp4, <script>\u2066\x07.") == len(names)
+    page = (tmp_path / "page.html").read_text()
+    assert all(line.isprintable() for line in page.split("\n"))
+    assert "<script" not in page and "Content-Security-Policy" in page
+    assert set(re.findall(r'(?:src|href)="(.{5})', page)) == {"data:"}
+
+
+def test_a_terminal_shows_names_as_they_are(tmp_path):
+    verdicts = tuple(
+        verdict_of(0.1, path=name, warnings=(name,))
+        for name in ("a\u202egpj.mp4", "b\n\x1b[31m", "面")
+    )
+    provenance = Provenance("judge", 1, DIGEST, "m", "0", FaceOptions(), 0.3, 0.8, "0.5")
+    paths = tuple(verdict.path for verdict in verdicts)
+    lines = summarize(Predictions(verdicts, (), paths, 0, provenance)).split("\n")
+    assert len(lines) == 2 * 3 and all(line.isprintable() for line in lines)
+    assert lines[0].startswith(r"a\u202egpj.mp4: real") and lines[1] == r"  warning: a\u202egpj.mp4"
+    assert lines[2].startswith(r"b\n\x1b[31m: real") and lines[4].startswith("面: real")
 
 
 def test_files_beside_the_page_stay_and_a_failure_leaves_nothing(tmp_path, monkeypatch):

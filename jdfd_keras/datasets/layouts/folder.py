@@ -18,7 +18,6 @@ from jdfd_keras.datasets.videos import (
     CLASSES,
     IMAGE_SUFFIXES,
     LABEL_NAMES,
-    MEDIA_SUFFIXES,
     SPLITS,
     DatasetFiles,
     Listing,
@@ -39,8 +38,8 @@ def list_folder(root: DatasetFiles, name: str = "") -> Listing:
     names that occur in its name: `fake/anna_bob.mp4` shows `real/anna.mp4` and `real/bob.mp4`, and
     `fake/0000_fake.mp4` shows `real/0000.mp4`. Files with the same name, without the suffix,
     share their source. Images in a subfolder, such as the frames of one video, take its name:
-    `real/anna/0001.png` shows `anna`. Hidden files and folders are ignored. Videos in
-    `unlabelled/` have no class.
+    `real/anna/0001.png` shows `anna`. GIF and APNG files are videos. Hidden files and folders are
+    ignored. Videos in `unlabelled/` have no class.
 
     Args:
         root: The folder.
@@ -132,7 +131,7 @@ def _check_entries(root: DatasetFiles, entries: list[tuple[str, list[str], str, 
             raise ValueError(
                 f"Expected videos of both classes in {root.store.location}, in real/ and fake/ or "
                 f"in train/real/, train/fake/ and so on; got {plural(len(labels), 'file')} and no "
-                f"{name} one. Add {name} videos ({', '.join(sorted(MEDIA_SUFFIXES))}) to {name}/."
+                f"{name} one. Add {name} videos or images to {name}/."
             )
     num_without = [split for _, _, split, _ in entries].count("")
     if 0 < num_without < len(entries):

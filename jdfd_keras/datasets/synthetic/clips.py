@@ -6,7 +6,6 @@ to end; they do not replace a deepfake dataset.
 """
 
 import itertools
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,10 @@ import cv2
 import numpy as np
 
 from jdfd_keras.datasets.synthetic.blending import rerender_face, swap_face
-from jdfd_keras.faces.decode import read_frames
+from jdfd_keras.faces.decode import open_media
 from jdfd_keras.faces.detect import face_detector
 from jdfd_keras.faces.landmarks import find_landmarks, transform_points
+from jdfd_keras.io.console import print_message
 from jdfd_keras.io.files import atomic_path
 
 CLIP_SIZE = 160
@@ -61,18 +61,21 @@ def read_portraits(directory: str | Path, count: int) -> list[Portrait]:
         )
     portraits: dict[str, Portrait] = {}
     for path in sorted(directory.iterdir()):
-        if path.stem in portraits or not path.is_file() or not cv2.haveImageReader(str(path)):
+        if path.stem in portraits or not path.is_file():
             continue
         if len(portraits) == count:
             break
         try:
-            pixels = next(read_frames(path, 1)).pixels
+            with open_media(path) as media:
+                if media.is_video:
+                    continue
+                pixels = next(media.read(1)).pixels
         except OSError as error:
-            print(f"skipped: {error}", file=sys.stderr)
+            print_message(f"skipped: {error}")
             continue
         landmarks = _find_face(pixels)
         if landmarks is None:
-            print(f"skipped: {path} shows no face", file=sys.stderr)
+            print_message(f"skipped: {path} shows no face")
         else:
             portraits[path.stem] = Portrait(path.stem, pixels, landmarks)
     return list(portraits.values())

@@ -118,6 +118,16 @@ def test_images_in_a_subfolder_are_frames_of_one_source(folder):
     assert found["fake/anna_bob/01.png"] == ("anna", "bob")
 
 
+def test_images_in_a_subfolder_are_frames_but_short_videos_are_not(folder):
+    root = folder("real/anna/1.HEIC", "real/anna/2.tiff", "real/anna/wave.gif", "fake/b.mp4")
+    assert sources(root) == {
+        "real/anna/1.HEIC": ("anna",),
+        "real/anna/2.tiff": ("anna",),
+        "real/anna/wave.gif": ("wave",),
+        "fake/b.mp4": ("b",),
+    }
+
+
 def test_only_visible_media_files_are_listed(folder):
     root = folder(
         "real/a.MP4",

@@ -1,6 +1,8 @@
 import cv2
 import numpy as np
+import pillow_heif
 import pytest
+from PIL import Image
 
 from jdfd_keras.datasets.layouts import list_videos
 from jdfd_keras.datasets.synthetic.clips import (
@@ -17,6 +19,7 @@ from jdfd_keras.faces.detect import face_detector
 from jdfd_keras.faces.landmarks import find_landmarks
 from jdfd_keras.io.storage import LocalStore
 from jdfd_keras.options import PrepareOptions
+from tests.faces.media_files import make_clip
 
 
 def list_all(root):
@@ -165,7 +168,7 @@ def test_an_image_without_a_face_is_an_error():
 
 @pytest.fixture(scope="module")
 def photographs(astronaut, tmp_path_factory):
-    """Three photographs, two of them with a face, one of these in two formats, and a text file."""
+    """Three photographs, two of them with a face, one of these in two formats, and other files."""
     folder = tmp_path_factory.mktemp("photographs")
     pixels = cv2.cvtColor(astronaut, cv2.COLOR_RGB2BGR)[:300, 60:360]
     cv2.imwrite(str(folder / "b.png"), pixels)
@@ -173,14 +176,29 @@ def photographs(astronaut, tmp_path_factory):
     cv2.imwrite(str(folder / "a wall.png"), np.full((90, 90, 3), 90, np.uint8))
     cv2.imwrite(str(folder / "c.jpg"), np.ascontiguousarray(pixels[:, ::-1]))
     (folder / "notes.txt").write_text("b and c")
+    make_clip(folder / "a clip.gif")
+    make_clip(folder / "a clip.mp4")
     return folder
 
 
-def test_portraits_are_the_photographs_with_a_face(photographs):
+def test_portraits_are_the_photographs_with_a_face(photographs, capsys):
     portraits = read_portraits(photographs, 2)
     assert [portrait.name for portrait in portraits] == ["b", "c"]
     assert all(isinstance(portrait, Portrait) for portrait in portraits)
     assert [portrait.landmarks.shape for portrait in portraits] == [(68, 2)] * 2
+    assert "a wall.png shows no face" in capsys.readouterr().err
+
+
+def test_heic_photographs_and_names_with_a_colon_are_read(astronaut, tmp_path):
+    pillow_heif.from_pillow(Image.fromarray(astronaut)).save(tmp_path / "IMG: 1.heic")
+    (portrait,) = read_portraits(tmp_path, 9)
+    assert portrait.name == "IMG: 1"
+    assert portrait.pixels.shape == astronaut.shape
+
+
+def test_videos_and_other_files_are_not_portraits(photographs, capsys):
+    assert len(read_portraits(photographs, 9)) == 2
+    assert "clip" not in capsys.readouterr().err
 
 
 def test_unusable_images_are_skipped_with_a_note(photographs, capsys):

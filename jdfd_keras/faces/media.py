@@ -1,0 +1,170 @@
+"""One video or image file: the bytes that are hashed and decoded, and facts about them.
+
+Independent of the decoders, which read from the open handle.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BufferedReader
+from pathlib import Path
+
+import numpy as np
+
+from jdfd_keras.io.results import Result
+
+URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # Path("https://a") is https:/a
+
+
+class UnreadableFileError(OSError):
+    """A file that exists but cannot be analysed, because of its content or its name."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One decoded frame."""
+
+    index: int  # position among the decodable frames of the file, from 0
+    time_s: float  # presentation time from the start of the file; 0 for an image
+    pixels: np.ndarray  # uint8[height, width, 3], RGB, upright and with square pixels
+
+
+@dataclass(frozen=True)
+class MediaInfo(Result):
+    """Facts that a file states about itself; "" or 0 where it states none.
+
+    They describe the file as stored: `width` and `height` are those of the coded picture, before
+    rotation and before its pixels are made square.
+    """
+
+    container: str = ""  # such as mp4, matroska, mpegts, png, heif
+    codec: str = ""  # such as h264, hevc, av1, mpeg2video, png
+    pixel_format: str = (
+        ""  # FFmpeg's name, such as yuv420p; Pillow's mode for an image, such as RGB
+    )
+    width: int = 0
+    height: int = 0
+    frame_rate: float = 0.0  # average, in frames per second; 0 for an image
+    num_frames: int = 0  # in the file, counted without decoding; 1 for an image
+    duration_s: float = 0.0  # 0 for an image
+    interlaced: bool = False
+    sample_aspect_ratio: str = ""  # such as 64:45; "" for square pixels
+    orientation: str = ""  # such as "rotated by 90 degrees", "mirrored"; "" if stored upright
+    colour: str = ""  # matrix, primaries, transfer and range, such as "bt709/bt709/bt709, limited"
+    bit_rate: int = 0  # of the whole file, in bits per second; 0 for an image
+    jpeg_quality: int = 0  # estimated quality at which a JPEG was saved, 1 to 100
+    encoder: str = ""  # program that wrote it, as it states, such as "x264 core 165", "Lavf60.16"
+
+
+class MediaFile:
+    """An open file; create it with `open_file`.
+
+    Attributes:
+        path: The path that was given.
+        handle: Binary handle, which hash and decoder share.
+        size: Size in bytes when it was opened.
+        sha256: SHA-256 of its bytes when it was opened, hexadecimal.
+    """
+
+    def __init__(self, path: Path, handle: BufferedReader):
+        self.path, self.handle = path, handle
+        self._state = self._read_state()
+        self.size = self._state[0]
+        self.sha256 = self._hash()
+
+    def check_unchanged(self) -> None:
+        """Raise an UnreadableFileError if the bytes have changed since the file was opened."""
+        state = self._read_state()
+        # The times also change if the file is renamed, or its permissions are.
+        if state != self._state and (state[0] != self.size or self._hash() != self.sha256):
+            raise UnreadableFileError(
+                f"Expected a file that does not change; got {self.path}, which was written to "
+                "during the analysis. Try again when it is complete."
+            )
+
+    def _read_state(self) -> tuple[int, int, int]:
+        status = os.fstat(self.handle.fileno())
+        return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+    def _hash(self) -> str:
+        self.handle.seek(0)
+        digest = hashlib.file_digest(self.handle, "sha256").hexdigest()
+        self.handle.seek(0)
+        return digest
+
+
+@contextlib.contextmanager
+def open_file(path: str | Path) -> Iterator[MediaFile]:
+    """Open a file once, so that the bytes that are hashed are those that are decoded.
+
+    Raises:
+        OSError: If the file does not exist, is a folder or a URL, or cannot be read; an
+            UnreadableFileError if it is empty, or its name is not UTF-8.
+
+    Example:
+        >>> with open_file("video.mp4") as file:
+        ...     file.size == Path("video.mp4").stat().st_size, len(file.sha256)
+        (True, 64)
+    """
+    path = Path(path)
+    check_file_name(path)
+    if not path.is_file():
+        found = "a folder" if path.is_dir() else "not a file" if path.exists() else "missing"
+        hint = "Check the path."
+        if not path.exists() and URL.match(str(path)):
+            found = "a URL, which is not read"
+            hint = "Download it first, for example with `curl -LO URL` or `yt-dlp URL`."
+        raise FileNotFoundError(
+            f"Expected a video or image file; got {path}, which is {found}. {hint}"
+        )
+    with open(path, "rb") as handle:
+        file = MediaFile(path, handle)
+        if not file.size:
+            raise UnreadableFileError(
+                f"Expected a video or image; got {path}, which is empty (0 bytes). Copy it again."
+            )
+        yield file
+
+
+def check_file_name(path: str | Path) -> None:
+    r"""Check that a path is valid UTF-8, which tables and pages require.
+
+    Example:
+        >>> check_file_name("\udcff.mp4")
+        Traceback (most recent call last):
+            ...
+        jdfd_keras.faces.media.UnreadableFileError: Expected a file name in UTF-8; got ...
+    """
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as error:
+        shown = str(path).encode("utf-8", "backslashreplace").decode()
+        raise UnreadableFileError(
+            f"Expected a file name in UTF-8; got {shown}. Rename the file, or its folder."
+        ) from error
+
+
+def sample_frame_indices(num_frames: int, count: int) -> np.ndarray:
+    """Choose frames spread evenly over a whole video: the middle frames of `count` equal spans.
+
+    Args:
+        num_frames: Number of frames in the video; at least 1.
+        count: Number of frames to choose; at least 1. Of a shorter video all frames are chosen.
+
+    Returns:
+        int64[min(count, num_frames)], strictly increasing, within [0, num_frames).
+
+    Example:
+        >>> sample_frame_indices(10, 4).tolist()
+        [1, 3, 6, 8]
+    """
+    if num_frames < 1 or count < 1:
+        raise ValueError(
+            f"Expected num_frames >= 1 and count >= 1; got num_frames={num_frames}, "
+            f"count={count}. Choose one frame or more of a video that has frames."
+        )
+    count = min(count, num_frames)
+    return (2 * np.arange(count, dtype=np.int64) + 1) * num_frames // (2 * count)

@@ -1,0 +1,72 @@
+"""The table of verdicts as CSV; the folder is tested with `predict_files` in test_predict.py."""
+
+import csv
+import dataclasses
+import io
+
+import pytest
+
+from jdfd_keras.inference.tracks import TrackScore
+from jdfd_keras.inference.verdict import Verdict
+from jdfd_keras.prediction.result_folder import COLUMNS, FailedFile, to_csv
+
+VERDICT = Verdict(
+    path="a.mp4",
+    sha256="ab",
+    verdict="real",
+    score=0.1234567,
+    uncertain_from=0.3,
+    uncertain_to=0.8,
+    num_frames=4,
+    duration_s=2.0,
+    width=9,
+    height=9,
+    tracks=(TrackScore(0, 4, 1.0, True, 0.0, 2.0, 0.1234567, "real"),),
+    faces=(),
+    top_faces=(),
+    warnings=(),
+)
+
+
+def read_cells(*records):
+    text = to_csv(records)
+    rows = list(csv.DictReader(io.StringIO(text)))
+    assert len(rows) == len(records) and list(rows[0]) == list(COLUMNS)
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("a\u202egpj.mp4", r"a\u202egpj.mp4"),
+        ("b\x1b[31m.mp4", r"b\x1b[31m.mp4"),
+        ("=1+1.mp4", "./=1+1.mp4"),
+        ("-a.mp4", "./-a.mp4"),
+        ("@a.mp4", "./@a.mp4"),
+        ("\uff1d1.mp4", "./\uff1d1.mp4"),
+        ("\t=1.mp4", r"\t=1.mp4"),
+        ("\r=1\n.mp4", r"\r=1\n.mp4"),
+        ("folder/=1+1.mp4", "folder/=1+1.mp4"),
+        ('面 שלום, "x".mp4', '面 שלום, "x".mp4'),
+    ],
+)
+def test_a_path_in_the_table_is_no_formula_and_can_be_read(path, shown):
+    verdict, failure = read_cells(
+        dataclasses.replace(VERDICT, path=path), FailedFile(path, "damaged")
+    )
+    assert verdict["path"] == failure["path"] == shown
+
+
+@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@a", "\t=1", "\u202e=1"])
+def test_no_other_text_in_the_table_is_a_formula(text):
+    verdict, failure = read_cells(
+        dataclasses.replace(VERDICT, warnings=(text, text)), FailedFile("a.mp4", text)
+    )
+    for cell in (verdict["warnings"], failure["error"]):
+        assert cell[0] not in "=+-@\t\r" and cell.isprintable()
+        assert cell.endswith(text.lstrip("\t\u202e"))
+
+
+def test_numbers_are_rounded_and_stay_numbers():
+    (row,) = read_cells(dataclasses.replace(VERDICT, score=-0.5, duration_s=1 / 3))
+    assert (row["score"], row["duration_s"], row["width"]) == ("-0.5", "0.333333", "9")
