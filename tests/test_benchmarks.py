@@ -138,8 +138,10 @@ def test_face_targets_include_the_slowest_kind_of_clip():
     usual = dict.fromkeys(("usual_s", "usual_cpu_s", "usual_each_s"), 20.0)
     rest = {"frames": 10, "tracks": 1, "usual_boxes": 10, "our_boxes": 10}
     rest |= {"difference": [0.004], "noise": [0.003]} | usual
+    rest |= {"opencv_sampling_s": 3.0, "our_sampling_s": 2.0}
     slow, fast = (rest | {"our_s": s, "our_cpu_s": s} for s in (2.0, 0.5))
     rows = {"slow": summarize([slow]), "fast": summarize([fast]), "all": summarize([slow, fast])}
+    assert rows["all"]["sampling_speedup"] == 1.5
     overall, each, median, *_ = compare_with_targets(rows)
     assert (overall["measured"], overall["met"]) == ("16.0", True)
     assert (each["measured"], each["met"]) == ("at least 10.0", False)
