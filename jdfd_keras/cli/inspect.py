@@ -40,7 +40,7 @@ def _run(arguments: argparse.Namespace) -> Output:
     limits = read_options(arguments, LimitOptions)
     if faces.detector == "mtcnn" and not path.is_dir():
         import_tensorflow()
-    check_inspection_files(path, out, overlay)
+    check_inspection_files(path, out, overlay, limits)
     all_frames = overlay is not None
     result = inspect(path, faces=faces, filters=filters, all_frames=all_frames, limits=limits)
     files = write_inspection(result, out, overlay=overlay, landmarks=arguments.landmarks)

@@ -54,6 +54,7 @@ class FileInspection(Result):
     sha256: str  # of the file
     faces: list[Face] = field(metadata={"json": False}, repr=False)
     options: FaceOptions = field(metadata={"json": False}, repr=False)
+    limits: LimitOptions = field(metadata={"json": False}, repr=False)
     kind: str = "file"
 
     def sample(self, track_id: int, count: int) -> list[Face]:
@@ -169,10 +170,12 @@ def inspect(
         raise UnreadableFileError(
             f"Expected a video or image that can be analysed; got {path}, {result}"
         )
-    return _summarize(path, result, faces)
+    return _summarize(path, result, faces, limits)
 
 
-def _summarize(path: Path, extraction: Extraction, options: FaceOptions) -> FileInspection:
+def _summarize(
+    path: Path, extraction: Extraction, options: FaceOptions, limits: LimitOptions
+) -> FileInspection:
     kept = Counter(face.track_id for face in extraction.faces)
     reason = ""
     if not extraction.faces:
@@ -201,6 +204,7 @@ def _summarize(path: Path, extraction: Extraction, options: FaceOptions) -> File
         sha256=extraction.sha256,
         faces=extraction.faces,
         options=options,
+        limits=limits,
     )
 
 

@@ -8,11 +8,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from jdfd_keras.io.results import Result
 from jdfd_keras.io.storage import LocalStore, Store, read_text
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SPLITS = ("train", "val", "test")
 CLASSES = {"real": 0, "fake": 1}
@@ -94,7 +96,7 @@ class FaceCount(Result):
 
 
 def count_by(
-    table: pa.Table, *columns: str, without_faces: Iterable[Video] = ()
+    table: "pa.Table", *columns: str, without_faces: Iterable[Video] = ()
 ) -> list[FaceCount]:
     """Count the faces and videos of each group of a manifest.
 
@@ -107,6 +109,7 @@ def count_by(
         One entry per group that is not empty, sorted by split, class, manipulation and compression.
 
     Example:
+        >>> import pyarrow as pa
         >>> table = pa.table({"video_id": ["a", "a", "b"], "label": [0, 0, 1]})
         >>> [(group.label, group.num_videos, group.num_faces) for group in count_by(table, "label")]
         [('real', 1, 2), ('fake', 1, 1)]

@@ -131,6 +131,7 @@ class Extraction(Result):
     height: int = 0
     info: MediaInfo = field(default_factory=MediaInfo)
     sha256: str = ""  # of the bytes that were decoded, hexadecimal
+    file_bytes: int | None = None  # their number
 
 
 def check_face_options(options: FaceOptions, filters: FilterOptions | None = None) -> None:
@@ -210,6 +211,7 @@ def extract_faces(
         height=height,
         info=media.info,
         sha256=media.file.sha256,
+        file_bytes=media.file.size,
     )
 
 

@@ -113,12 +113,13 @@ def open_file(path: str | Path) -> Iterator[MediaFile]:
     check_file_name(path)
     if not path.is_file():
         found = "a folder" if path.is_dir() else "not a file" if path.exists() else "missing"
-        hint = "Check the path."
+        shown, hint = str(path), "Check the path."
         if not path.exists() and URL.match(str(path)):
-            found = "a URL, which is not read"
+            found = "a URL, and URLs are not read"
+            shown = re.sub(":/+", "://", shown, count=1)
             hint = "Download it first, for example with `curl -LO URL` or `yt-dlp URL`."
         raise FileNotFoundError(
-            f"Expected a video or image file; got {path}, which is {found}. {hint}"
+            f"Expected a video or image file; got {shown}, which is {found}. {hint}"
         )
     with open(path, "rb") as handle:
         file = MediaFile(path, handle)

@@ -4,6 +4,7 @@ Each frame is decoded once and encoded once; one is held in memory at a time.
 """
 
 import itertools
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
@@ -88,7 +89,7 @@ def check_overlay(path: str | Path, out: str | Path, limits: LimitOptions | None
     path, out = Path(path), Path(out)
     check_file_name(path)
     check_file_name(out)
-    if out.resolve() == path.resolve():
+    if os.path.realpath(out) == os.path.realpath(path):
         raise ValueError(
             f"Expected different files for the overlay and its source; got {out} for both. Choose "
             "another name."
@@ -112,6 +113,7 @@ def draw_overlay(
     out: str | Path,
     options: FaceOptions | None = None,
     limits: LimitOptions | None = None,
+    sha256: str = "",
 ) -> int:
     """Draw the faces of a video or image on its frames.
 
@@ -124,6 +126,7 @@ def draw_overlay(
         options: Detector and `every`. With `every=0` all frames are used, since an even spread
             is not a video; `extract_faces` finds the same tracks with `every=1`.
         limits: Limits of the file; the defaults if not given.
+        sha256: As for `write_overlay`.
 
     Returns:
         Number of frames drawn.
@@ -140,7 +143,7 @@ def draw_overlay(
         for frame, faces in track_faces(frames, detector, max_faces=max_faces):
             yield draw_faces(frame, [_draw_track(face) for face in faces])
 
-    return write_overlay(path, out, draw, every=options.every or 1, limits=limits)
+    return write_overlay(path, out, draw, every=options.every or 1, limits=limits, sha256=sha256)
 
 
 def write_overlay(

@@ -21,6 +21,8 @@ from jdfd_keras.io.console import plural
 
 # Demuxers whose durations are those of the packets: nothing is stated in a header.
 WITHOUT_HEADER = ("mpeg", "mpegts")
+# Demuxers whose duration begins at time 0, not at the first packet.
+FROM_ZERO = ("matroska,webm", "nut", "asf")
 # Written into the video itself: by x264 and x265 as a message, by MPEG-4 encoders as user data.
 ENCODERS = re.compile(rb"x264 - core \d+|x265 \(build \d+\)|XviD\d+|DivX[\w.]+")
 # Tags of programs and devices; the last one is often only the library that wrote the container.
@@ -108,7 +110,8 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> Scan:
         >>> [scan.seconds(key) for key in scan.keys], scan.end_s
         ([0.0, 0.04, 0.08, 0.12, 0.16, 0.2], 0.24)
     """
-    scan, times, num_frames, last_dts, in_order = Scan(), set(), 0, None, True
+    scan, times, last_dts, in_order = Scan(), set(), None, True
+    num_frames = num_times = 0
     ends: dict[int, tuple[int, int]] = {}  # stream to the times of its last packet and of its end
     position, hole = 0, MAX_MISSING_SHARE / 2 * container.size
     for packet in read_packets(container):
@@ -128,13 +131,15 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> Scan:
             last_dts = packet.dts
         if not packet.is_discard:  # by an edit list; the decoder does not show it
             num_frames += 1
-            times.add(packet.pts)
-            if is_after_hole and packet.pts is not None:
-                scan.after_holes.add(packet.pts)
-    times.discard(None)
+            if packet.pts is not None:
+                num_times += 1
+                times.add(packet.pts)
+                if is_after_hole:
+                    scan.after_holes.add(packet.pts)
     # AVI states the order of decoding only: times of reordered frames are guesses.
     is_guessed = container.format.name == "avi" and stream.codec_context.has_b_frames
-    if in_order and times and not is_guessed and stream.time_base:
+    is_distinct = 2 * len(times) >= num_times  # the two fields of a frame may share a time
+    if in_order and times and is_distinct and not is_guessed and stream.time_base:
         scan.is_timed, scan.keys, scan.tick = True, sorted(times), stream.time_base
         first = scan.keys[0] * scan.tick
         start = container.start_time
@@ -161,7 +166,8 @@ def _header_end_s(
     if container.format.name in WITHOUT_HEADER:
         return 0.0
     if stream.duration and stream.time_base:
-        first = stream.start_time or 0 if scan.is_timed else 0
+        is_from_zero = container.format.name in FROM_ZERO or not scan.is_timed
+        first = 0 if is_from_zero else stream.start_time or 0
         duration = stream.duration
         if container.format.name == "avi":
             # FFmpeg adapts the duration to the size of the file, but not the number of frames.
@@ -173,8 +179,14 @@ def _header_end_s(
     if stated:
         hours, minutes, seconds = map(float, stated.groups())
         return 3600 * hours + 60 * minutes + seconds - float(scan.start)
-    total_s = (container.duration or 0) / av.time_base
+    total_s = _total_s(container, scan)
     return total_s if others_s < (1 - MAX_MISSING_SHARE) * total_s else 0.0
+
+
+def _total_s(container: InputContainer, scan: Scan) -> float:
+    """Return the stated duration of the file, from the start of the presentation."""
+    total_s = (container.duration or 0) / av.time_base
+    return total_s - (float(scan.start) if container.format.name in FROM_ZERO else 0.0)
 
 
 def describe_video(
@@ -196,7 +208,7 @@ def describe_video(
     """
     duration_s = max(scan.end_s, scan.header_end_s)
     if container.format.name != "avi":  # others may end later
-        duration_s = max((container.duration or 0) / av.time_base, duration_s)
+        duration_s = max(_total_s(container, scan), duration_s)
     rate = float(stream.average_rate or stream.guessed_rate or 0)
     span_s = float((scan.keys[-1] - scan.keys[0]) * scan.tick) if scan.keys else 0.0
     measured = (len(scan.keys) - 1) / span_s if span_s else rate

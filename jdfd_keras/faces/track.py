@@ -14,7 +14,6 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from jdfd_keras.faces.detect import MAX_PIXELS, Box, FaceDetector, overlap
 from jdfd_keras.faces.media import Frame
@@ -247,6 +246,9 @@ class _Tracker:
         tracks = [track for track in self.recent if track not in current.observations]
         if not tracks or not detections:
             return {}
+        # Takes half of the time in which a process starts, and few videos need it.
+        from scipy.optimize import linear_sum_assignment
+
         cost = np.array([[d.matching_cost(self.recent[t]) for t in tracks] for d in detections])
         return {
             tracks[column]: detections[row]

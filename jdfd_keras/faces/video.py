@@ -5,6 +5,7 @@ once and converts the sampled ones (`pixels.py`).
 """
 
 import collections
+import contextlib
 import errno
 import itertools
 import os
@@ -12,15 +13,18 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from typing import cast
 
 import av
 import cv2
 import numpy as np
 from av import error as av_error
 from av import logging as av_logging
-from av.codec.context import Flags
+from av.codec.context import CodecContext, Flags
 from av.container import InputContainer
+from av.packet import Packet
 from av.stream import Disposition
+from av.video.codeccontext import VideoCodecContext
 from av.video.frame import VideoFrame
 from av.video.stream import VideoStream
 
@@ -56,6 +60,7 @@ FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,av1,obu,ivf,flv,"
     "asf,dv,mxf,gxf,ogg,rm,nut,wtv,dhav,yuv4mpegpipe,mp3,flac,wav,aac"
 )
+PADDING = 2**20  # pixels around a small frame that decoders count, too
 PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
@@ -122,14 +127,16 @@ class VideoReader:
             stream = self._choose_stream(container)
             yield from self._sample(container, stream, scan, count, every)
 
-    def _open(self) -> InputContainer:
+    def _open(self, probing: dict[str, str] | None = None) -> InputContainer:
         self.file.handle.seek(0)
         options = {"format_whitelist": FORMATS, "protocol_whitelist": ""}
+        # The pixel limit holds also while FFmpeg decodes to find the facts of the streams.
+        options |= self._pixel_limit() if probing is None else probing
         try:
             return av.open(
                 _BytesOnly(self.file),
                 "r",
-                options=options | self._pixel_limit(),  # also for the probing of streams
+                options=options,
                 metadata_errors="replace",
                 buffer_size=1 << 20,
                 io_open=_refuse_other_files,
@@ -142,7 +149,9 @@ class VideoReader:
             ) from error
 
     def _pixel_limit(self) -> dict[str, str]:
-        return {"max_pixels": str(self.limits.max_pixels)} if self.limits.max_pixels else {}
+        # Decoders also count what fills whole blocks and lies around them; `_check_size` is exact.
+        limit = 2 * self.limits.max_pixels + PADDING
+        return {"max_pixels": str(limit)} if self.limits.max_pixels else {}
 
     def _choose_stream(self, container: InputContainer) -> VideoStream:
         """Return the video stream that is analysed, ready to decode."""
@@ -158,7 +167,8 @@ class VideoReader:
         context = stream.codec_context
         if context is None:
             raise self._refuse(f"has a codec without a decoder: {_codec_name(container, stream)}")
-        self._check_size(context.width, context.height)
+        size = context.width, context.height
+        self._check_size(*(size if all(size) else self._stated_size(stream.index)))
         context.options = self._pixel_limit()
         context.thread_count = cv2.getNumThreads()
         context.thread_type = "AUTO"
@@ -167,6 +177,15 @@ class VideoReader:
             number = streams.index(stream) + 1
             self._warn(f"{len(streams)} video streams: only number {number} is analysed")
         return stream
+
+    def _stated_size(self, index: int) -> tuple[int, int]:
+        """Return the size of a stream whose decoder forgot it when it was beyond the limit."""
+        position = self.file.handle.tell()  # FFmpeg is reading
+        with self._open({"skip_frame": "all"}) as container:
+            context = cast(VideoStream, container.streams[index]).codec_context
+            size = (context.width, context.height) if context else (0, 0)
+        self.file.handle.seek(position)
+        return size
 
     def _check_size(self, width: int, height: int) -> None:
         pixels, limit = width * height, self.limits.max_pixels
@@ -238,13 +257,17 @@ class VideoReader:
         # That of the header has priority, as in FFmpeg; PyAV gives it or else that of the codec.
         stated = stream.sample_aspect_ratio
         stated = None if stated == context.sample_aspect_ratio else stated
+        key = None
         for packet in itertools.chain(read_packets(container, stream), [None]):
+            key = packet if packet and packet.is_keyframe else key
             try:
                 frames = stream.decode(packet)
             except MemoryError:
                 raise
             except av_error.FFmpegError as error:
-                self._check_size(context.width, context.height)  # the decoder keeps the limit too
+                # The decoder keeps the limit, too; some then forget the size.
+                size = context.width, context.height
+                self._check_size(*(size if all(size) else _size_of_key(context, key)))
                 decoded.failed += decoded.frames > 0
                 decoded.error = error
                 continue
@@ -267,6 +290,15 @@ class VideoReader:
             self._warn(f"HDR video ({HDR[shown.color_trc]}): converted to SDR")
         self._check_size(*square_size(shown.width, shown.height, checked))
         return converter.convert(shown, checked)
+
+
+def _size_of_key(context: VideoCodecContext, key: Packet | None) -> tuple[int, int]:
+    """Return the size that a key frame states, without decoding it; (0, 0) if unknown."""
+    fresh = cast(VideoCodecContext, CodecContext.create(context.codec.name, "r"))
+    fresh.extradata, fresh.options = context.extradata, {"skip_frame": "all"}
+    with contextlib.suppress(av_error.FFmpegError):
+        fresh.decode(key)
+    return fresh.width, fresh.height
 
 
 def _codec_name(container: InputContainer, stream: VideoStream) -> str:

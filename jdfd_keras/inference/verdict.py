@@ -54,7 +54,7 @@ class Verdict(Result):
     top_faces: tuple[int, ...]
     warnings: tuple[str, ...]  # sentences about defects of the file and fake segments
     analysed_at: str = ""  # UTC time of the verdict in ISO format, if it was recorded
-    file_bytes: int | None = None  # size of the file, if it was recorded
+    file_bytes: int | None = None  # number of these bytes, if it was recorded
     media: MediaInfo = field(default_factory=MediaInfo)  # facts that the file states about itself
 
     @property
@@ -189,6 +189,7 @@ def judge(
         faces=faces,
         top_faces=choose_top_faces(faces, reliable_ids, duration_s, num_top_faces),
         warnings=(*extraction.warnings, *segment_warnings),
+        file_bytes=extraction.file_bytes,
         media=extraction.info,
     )
 

@@ -5,6 +5,7 @@ On a terminal progress is a live bar; in a file or a pipe it is a plain line eve
 
 import atexit
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -104,7 +105,9 @@ class Progress:
         self.started = self.last_line = time.monotonic()
         self.warm = None  # time and count after the first step, which may compile or load
         self.stopped = None
-        self.bar = _start_bar(description, total, unit) if sys.stderr.isatty() else None
+        # A worker ignores Ctrl-C and is killed: it could not show the cursor again.
+        has_bar = sys.stderr.isatty() and signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+        self.bar = _start_bar(description, total, unit) if has_bar else None
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count units as done and show `note` next to them."""

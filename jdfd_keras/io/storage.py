@@ -47,9 +47,10 @@ class LocalStore:
             # The same one of two links to one folder is followed on every machine.
             folders[:] = [] if real in visited else sorted(folders)
             for name in names if real not in visited else []:
-                with contextlib.suppress(FileNotFoundError):  # a broken link, or just removed
-                    path = Path(directory, name)
-                    sizes[path.relative_to(self.location).as_posix()] = path.stat().st_size
+                path = Path(directory, name)
+                if path.is_file():  # no broken link, pipe or device
+                    with contextlib.suppress(FileNotFoundError):  # just removed
+                        sizes[path.relative_to(self.location).as_posix()] = path.stat().st_size
             visited.add(real)
         return sizes
 

@@ -172,7 +172,9 @@ def predict_files(
             raise ValueError(
                 f"Expected one file to annotate; got {len(files)}. Annotate them one by one."
             )
-        check_overlay(files[0], annotate)
+        # In another process, as it decodes; if that crashes, so does the analysis, which names it.
+        check = functools.partial(check_overlay, out=annotate, limits=limits)
+        list(run_all(check, files, 1, limits))
         options = dataclasses.replace(options, every=options.every or 1)
     check_paths(files, model=model, out=out, annotate=annotate)
     if skipped:

@@ -123,10 +123,10 @@ class VerdictFolder:
             heapq.heappush(self._reported, record.suspicion)
             self._delete_unreported()
         state = self._states[record.path]
-        if isinstance(record, FailedFile):
-            record = dataclasses.replace(record, sha256=_hash_if_unchanged(record.path, state))
         file_bytes, mtime_ns = state or (None, None)
-        record = dataclasses.replace(record, file_bytes=file_bytes)
+        if isinstance(record, FailedFile):
+            sha256 = _hash_if_unchanged(record.path, state)
+            record = dataclasses.replace(record, sha256=sha256, file_bytes=file_bytes)
         line = json.dumps(record.to_dict() | {"mtime_ns": mtime_ns})
         self._lines.write(line.encode() + b"\n")
         self._lines.flush()
@@ -193,7 +193,8 @@ def check_paths(
         Traceback (most recent call last):
         ValueError: Expected an unused path to write to; got video.mp4, which is an input. ...
     """
-    used = {path.resolve(): "which is an input" for path in files}
+    # Not Path.resolve, which raises a RuntimeError for a link to itself (Python 3.11).
+    used = {Path(os.path.realpath(path)): "which is an input" for path in files}
     if out is not None:
         nearest = next(path for path in (Path(out), *Path(out).absolute().parents) if path.exists())
         if not nearest.is_dir():

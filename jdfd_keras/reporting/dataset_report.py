@@ -3,6 +3,7 @@
 Takes results of `datasets.audit` and `datasets.inspection`; computes nothing.
 """
 
+import functools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,10 +21,13 @@ from jdfd_keras.datasets.inspection import (
     TrackSummary,
 )
 from jdfd_keras.datasets.videos import FaceCount
+from jdfd_keras.faces.media import UnreadableFileError
 from jdfd_keras.faces.overlay import check_overlay, draw_overlay, track_colour
 from jdfd_keras.io.console import plural
 from jdfd_keras.io.files import write_text_atomically
 from jdfd_keras.io.results import Result
+from jdfd_keras.io.workers import WorkerCrashed, run_all
+from jdfd_keras.options import LimitOptions
 from jdfd_keras.reporting.face_grids import MAX_ROWS as MAX_SHEET_ROWS
 from jdfd_keras.reporting.face_grids import SheetFace, SheetRow, allocate_slots, draw_sheet
 from jdfd_keras.reporting.report_text import describe_media
@@ -108,7 +112,10 @@ class InspectionFiles(Result):
 
 
 def check_inspection_files(
-    path: str | Path, out: str | Path, overlay: str | Path | None = None
+    path: str | Path,
+    out: str | Path,
+    overlay: str | Path | None = None,
+    limits: LimitOptions | None = None,
 ) -> None:
     """Check the files that `write_inspection` will write, and create their folders.
 
@@ -118,9 +125,10 @@ def check_inspection_files(
         path: The video, image or prepared dataset.
         out: The contact sheet.
         overlay: The video or image with its faces drawn on.
+        limits: Limits of the inspected file; the defaults if not given.
 
     Raises:
-        OSError: If a folder cannot be created.
+        OSError: If a folder cannot be created, or the file to draw on cannot be opened.
         ValueError: If a name has the wrong suffix or is that of another file, or `overlay` is
             given with a dataset.
 
@@ -143,8 +151,9 @@ def check_inspection_files(
         )
     for file in filter(None, (out, overlay)):
         Path(file).parent.mkdir(parents=True, exist_ok=True)
-    if overlay:
-        check_overlay(path, overlay)
+    if overlay:  # in another process, as it decodes; a crash is named when faces are drawn
+        check = functools.partial(check_overlay, out=overlay, limits=limits)
+        list(run_all(check, [path], 1, limits or LimitOptions()))
 
 
 def write_inspection(
@@ -173,9 +182,9 @@ def write_inspection(
         >>> write_inspection(inspect("video.mp4"), "sheet.png")
         InspectionFiles(sheet='sheet.png', overlay=None)
     """
-    check_inspection_files(result.path, out, overlay)
+    is_file = isinstance(result, FileInspection)
+    check_inspection_files(result.path, out, overlay, result.limits if is_file else None)
     if not result.reason:
-        is_file = isinstance(result, FileInspection)
         rows = _track_rows(result, landmarks) if is_file else _group_rows(result, landmarks)
         notes = [_describe_counts(result)]
         if is_file:
@@ -184,11 +193,25 @@ def write_inspection(
         if len(rows) < total:
             notes.append(f"{len(rows)} of {total} {kind} shown, those with the most faces")
         draw_sheet(out, rows, title=Path(result.path).absolute().name, notes=notes)
-    if overlay and isinstance(result, FileInspection):
-        draw_overlay(result.path, overlay, result.options)
+    if overlay and is_file:
+        _draw_overlay(result, overlay)
     return InspectionFiles(
         sheet=None if result.reason else str(out), overlay=str(overlay) if overlay else None
     )
+
+
+def _draw_overlay(result: FileInspection, overlay: str | Path) -> None:
+    """Draw the faces of a file in another process, within the limits of its inspection."""
+    draw = functools.partial(
+        draw_overlay,
+        out=overlay,
+        options=result.options,
+        limits=result.limits,
+        sha256=result.sha256,
+    )
+    ((path, drawn),) = run_all(draw, [result.path], 1, result.limits)
+    if isinstance(drawn, WorkerCrashed):
+        raise UnreadableFileError(f"Expected a file to draw faces on; got {path}, {drawn}")
 
 
 def describe_inspection(result: InspectionResult, files: InspectionFiles | None = None) -> str:

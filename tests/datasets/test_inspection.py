@@ -14,6 +14,7 @@ import pytest
 from jdfd_keras.datasets.inspection import inspect
 from jdfd_keras.datasets.manifest import FaceRow, VideoRow, read_faces, to_rows
 from jdfd_keras.faces.extract import extract_faces
+from jdfd_keras.faces.overlay import track_colour
 from jdfd_keras.options import FaceOptions, FilterOptions, LimitOptions
 from jdfd_keras.reporting import dataset_report
 from jdfd_keras.reporting.dataset_report import (
@@ -139,6 +140,31 @@ def test_an_image_can_be_inspected(tmp_path, astronaut):
     assert (result.num_frames, result.num_faces) == (1, 1)
     assert (tmp_path / "s.png").is_file() and (tmp_path / "o.jpg").is_file()
     assert "1 frame sampled, 1 face kept" in describe_inspection(result)
+
+
+def test_an_overlay_has_the_limits_of_its_inspection(tmp_path, astronaut):
+    image, overlay = tmp_path / "two.png", tmp_path / "o.png"
+    cv2.imwrite(str(image), cv2.cvtColor(np.hstack([astronaut] * 2), cv2.COLOR_RGB2BGR))
+    second = {}
+    for max_faces in (2, 1):
+        result = inspect(image, faces=ALL, limits=LimitOptions(max_faces_per_frame=max_faces))
+        write_inspection(result, tmp_path / "s.png", overlay=overlay)
+        drawn = cv2.cvtColor(cv2.imread(str(overlay)), cv2.COLOR_BGR2RGB)
+        second[len(result.tracks)] = (drawn == track_colour(1)).all(axis=2).any()
+    assert second == {2: True, 1: False}
+    cv2.imwrite(str(image), np.zeros((9, 9, 3), np.uint8))
+    with pytest.raises(OSError, match="Expected the bytes of .*two.png that were analysed"):
+        write_inspection(result, tmp_path / "s.png", overlay=overlay)
+
+
+def test_an_overlay_is_checked_with_the_limits_of_its_inspection(tmp_path):
+    from PIL import Image
+
+    image, out, overlay = (tmp_path / name for name in ("large.png", "s.png", "o.png"))
+    Image.new("1", (15_000, 14_000)).save(image)
+    with pytest.raises(OSError, match="--max-pixels 210000000"):
+        check_inspection_files(image, out, overlay)
+    check_inspection_files(image, out, overlay, LimitOptions(max_pixels=0))
 
 
 def test_a_clip_without_a_face_has_a_reason_and_an_overlay_but_no_sheet(tmp_path):
@@ -312,7 +338,7 @@ def files(tmp_path, monkeypatch):
     ("path", "options", "error", "message"),
     [
         ("none.mp4", {}, FileNotFoundError, "none.mp4, which is missing"),
-        ("https://example.org/a.mp4", {}, FileNotFoundError, "a URL, which is not read"),
+        ("https://example.org/a.mp4", {}, FileNotFoundError, "got https://example.org/a.mp4, wh"),
         ("folder", {}, FileNotFoundError, "Expected a prepared dataset in folder"),
         ("wall.mp4", {"faces": FaceOptions(margin=0.5)}, ValueError, "margin"),
         ("wall.mp4", {"filters": FilterOptions(max_yaw=91)}, ValueError, "max_yaw"),

@@ -158,7 +158,7 @@ def test_an_extraction_becomes_json_without_pixels(pair):
     assert [set(values), len(values["faces"])] == [
         {
             *("faces", "tracks", "num_frames", "filtered", "warnings", "width", "height"),
-            *("info", "sha256"),
+            *("info", "sha256", "file_bytes"),
         },
         len(found.faces),
     ]
@@ -304,6 +304,7 @@ def test_many_crops_are_kept_in_a_file(monkeypatch):
 def test_the_bytes_and_the_facts_of_the_file_are_stated(tmp_path, head, pair):
     found = extract_faces(pair, FaceOptions(frames_per_video=2))
     assert found.sha256 == hashlib.sha256(pair.read_bytes()).hexdigest()
+    assert found.file_bytes == len(pair.read_bytes())
     assert (found.info.container, found.info.codec) == ("mp4", "mpeg4")
     assert (found.info.width, found.info.height, found.info.num_frames) == (400, 240, 8)
     assert found.info.duration_s == pytest.approx(8 / 25)

@@ -325,6 +325,27 @@ def test_each_frame_has_its_own_size(tmp_path, name):
 # --- times and damage
 
 
+def test_frames_that_all_have_the_same_time_are_all_sampled(tmp_path):
+    whole = make_clip(tmp_path / "whole.mkv", "-c:v", "mpeg4", source=SHORT)
+    path = make_clip(tmp_path / "a.mkv", *COPY, "-bsf:v", "setts=ts=0", source=whole)
+    frames, info, warnings = read(path)
+    check_pixels(frames, decode(whole))
+    assert [frame.time_s for frame in frames] == pytest.approx(np.arange(10) / 25)
+    assert info.num_frames == 10
+    assert warnings == ["no usable frame times: computed from 25 frames per second"]
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "nut", "wmv"])
+def test_the_time_before_a_late_start_is_not_a_part_of_the_duration(tmp_path, suffix):
+    late = make_clip(
+        tmp_path / f"late.{suffix}", "-c:v", "mpeg4", "-output_ts_offset", 30, source=SECOND
+    )
+    frames, info, warnings = read(late)
+    assert [frame.time_s for frame in frames] == pytest.approx(np.arange(25) / 25, abs=0.002)
+    assert info.duration_s == pytest.approx(1, abs=0.05)
+    assert warnings == []
+
+
 @pytest.mark.parametrize("suffix", ["mov", "mp4", "mkv", "ts"])
 def test_a_losslessly_trimmed_clip_is_whole_and_starts_at_0(tmp_path, suffix):
     path = make_clip(tmp_path / "whole.mp4", *X264, "-g", 20, source=SECOND)
@@ -611,9 +632,51 @@ def test_frames_beyond_the_pixel_limit_are_refused_also_in_mid_video(
     assert len(read(both, max_pixels=76800)[0]) == len(read(both, max_pixels=0)[0]) == 20
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.webm", ("-c:v", "libvpx-vp9")),
+        ("a.avi", ("-c:v", "mjpeg", "-pix_fmt", "yuvj420p")),
+        ("a.mkv", ("-c:v", "mpeg4")),
+        ("a.wmv", ("-c:v", "wmv2")),
+        ("a.ogv", ("-c:v", "libtheora")),
+        ("a.mov", ("-c:v", "qtrle")),
+    ],
+)
+def test_decoders_that_forget_a_size_beyond_the_limit_are_refused_by_number(
+    tmp_path, name, options
+):
+    large = "testsrc2=size=1280x1024:rate=25:duration=0.08"
+    path = make_clip(tmp_path / name, *options, source=large)
+    for limit in (30000, 1310719):
+        assert error_of(path, max_pixels=limit).endswith(
+            "which has 1280 x 1024 (1310720). Try a smaller copy, or --max-pixels 1310720."
+        )
+    assert len(read(path, max_pixels=1310720)[0]) == 2
+    small = make_clip(tmp_path / f"small-{name}", *options, source=SHORT)
+    assert len(read(small, max_pixels=19200)[0]) == 10
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("codec", ["libvpx-vp9", "mjpeg"])
+def test_a_size_that_a_decoder_forgets_in_mid_video_is_refused_by_number(
+    tmp_path, monkeypatch, codec, threads
+):
+    monkeypatch.setattr(video.cv2, "getNumThreads", lambda: threads)
+    for name, size in (("small.mkv", "160x120"), ("large.mkv", "1280x1024")):
+        source = f"testsrc2=size={size}:rate=25:duration=0.08"
+        make_clip(tmp_path / name, "-c:v", codec, "-pix_fmt", "yuvj420p", source=source)
+    (tmp_path / "list.txt").write_text("file small.mkv\nfile large.mkv\n")
+    both = make_clip(
+        tmp_path / "both.mkv", *COPY, source=tmp_path / "list.txt", before=("-f", "concat")
+    )
+    assert "which has 1280 x 1024 (1310720)." in error_of(both, max_pixels=30000)
+    assert len(read(both, max_pixels=1310720)[0]) == 4
+
+
 def test_the_decoder_itself_keeps_the_pixel_limit(tmp_path, monkeypatch):
     monkeypatch.setattr(video.VideoReader, "_check_size", lambda *_: None)
-    large = "testsrc2=size=320x240:rate=25:duration=0.4"
+    large = "testsrc2=size=1280x1024:rate=25:duration=0.08"  # decoders have some room
     both = tmp_path / "both.h264"
     small = make_clip(tmp_path / "a.h264", *X264, source=SHORT).read_bytes()
     both.write_bytes(small + make_clip(tmp_path / "b.h264", *X264, source=large).read_bytes())

@@ -1,3 +1,4 @@
+import signal
 import time
 
 import pytest
@@ -90,3 +91,15 @@ def test_no_csv_text_is_a_formula(text):
 def test_other_csv_text_is_unchanged():
     for text in ("a=1", "'=1", "1-2", "", "./=1"):
         assert csv_text(text) == text
+
+
+def test_a_process_that_ignores_interrupts_shows_no_bar(monkeypatch, capsys):
+    """It is killed on Ctrl-C, and a bar would leave the terminal without a cursor."""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        assert list(track("ab", "spelling", 2, "letters")) == ["a", "b"]
+    finally:
+        signal.signal(signal.SIGINT, before)
+    lines = capsys.readouterr().err
+    assert "\x1b" not in lines and lines.startswith("spelling: 2/2 letters")

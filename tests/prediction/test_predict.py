@@ -142,11 +142,14 @@ def test_a_negative_limit_is_refused_before_a_file_is_opened(use, name):
         predict.predict_file("a.mp4", predictor_of(), limits=limits)
 
 
-def test_the_limits_of_the_command_reach_the_decoder(inputs, use, capsys):
+def test_the_limits_of_the_command_reach_the_decoder(inputs, use, tmp_path, capsys):
     use(predictor_of())
     words = ["predict", str(inputs / "sea.png"), "--server", "http://red", "--max-pixels", "10000"]
     assert main(words) == 1  # it has 10,800
     assert "--max-pixels" in capsys.readouterr().err
+    limits, out = LimitOptions(max_pixels=10_000), tmp_path / "out.png"
+    with pytest.raises(OSError, match="--max-pixels"):  # before the model is loaded
+        predict.predict_files([inputs / "sea.png"], model="red", annotate=out, limits=limits)
     assert main(["predict", "https://example.org/a.mp4", "--server", "http://red"]) == 1
     assert "got https://example.org/a.mp4, which is a URL" in capsys.readouterr().err
 
@@ -242,6 +245,27 @@ def test_another_model_or_other_options_are_refused(
     (tmp_path / "other" / "mine.txt").write_text("mine")
     with pytest.raises(ValueError, match="holds other files"):
         predict.predict_files([sea], options, model="red", out=tmp_path / "other")
+
+
+def test_hash_and_size_are_those_of_the_analysed_bytes(inputs, use, tmp_path, monkeypatch):
+    use(predictor_of())
+    path, extract_all = tmp_path / "a.mp4", predict.extract_all
+    shutil.copy(inputs / "c.mp4", path)
+
+    def change_before(*arguments):
+        with open(path, "ab") as file:
+            file.write(b"more")
+        return extract_all(*arguments)
+
+    monkeypatch.setattr(predict, "extract_all", change_before)
+    (verdict,) = predict.predict_files([path], THREE, model="red", out=tmp_path / "out").files
+    content = path.read_bytes()
+    assert verdict.sha256 == hashlib.sha256(content).hexdigest()
+    assert verdict.file_bytes == len(content)
+    monkeypatch.setattr(predict, "extract_all", extract_all)
+    (again,) = predict.predict_files([path], THREE, model="red", out=tmp_path / "out").files
+    assert again == verdict
+    assert len((tmp_path / "out" / "verdicts.jsonl").read_text().splitlines()) == 2
 
 
 def test_an_interrupted_run_is_resumed_and_a_truncated_line_is_repaired(inputs, use, tmp_path):
