@@ -5,6 +5,7 @@ Takes results of `datasets.audit` and `datasets.inspection`; computes nothing.
 
 import functools
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,8 +139,8 @@ def check_inspection_files(
         ValueError: Expected a .png file for the contact sheet, ... Try video-faces.png.
     """
     path, out = Path(path), Path(out)
-    others = {path.resolve(), Path(overlay).resolve() if overlay else None}
-    if out.suffix.lower() != ".png" or out.resolve() in others:
+    others = {os.path.realpath(file) for file in filter(None, (path, overlay))}
+    if out.suffix.lower() != ".png" or os.path.realpath(out) in others:
         raise ValueError(
             "Expected a .png file for the contact sheet, other than the inspected file and its "
             f"overlay; got {out}. Try {path.stem}-faces.png."

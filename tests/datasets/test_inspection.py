@@ -157,6 +157,14 @@ def test_an_overlay_has_the_limits_of_its_inspection(tmp_path, astronaut):
         write_inspection(result, tmp_path / "s.png", overlay=overlay)
 
 
+def test_a_link_to_itself_is_missing(tmp_path):
+    link = tmp_path / "link.mp4"
+    link.symlink_to(link)
+    check_inspection_files(link, tmp_path / "s.png")
+    with pytest.raises(FileNotFoundError, match="link.mp4, which is missing"):
+        check_inspection_files(link, tmp_path / "s.png", tmp_path / "o.mp4")
+
+
 def test_an_overlay_is_checked_with_the_limits_of_its_inspection(tmp_path):
     from PIL import Image
 

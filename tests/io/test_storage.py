@@ -143,6 +143,9 @@ def test_files_of_other_programs_are_listed(tmp_path):
     (tmp_path / "set" / "real" / ".hidden [1].mp4").write_bytes(b"12")
     (tmp_path / "set" / "empty folder").mkdir()
     os.symlink(tmp_path / "nowhere", tmp_path / "set" / "broken link")
+    os.symlink("itself", tmp_path / "set" / "itself")
+    os.symlink("/dev/null", tmp_path / "set" / "device")
+    os.mkfifo(tmp_path / "set" / "pipe")
     assert local_store.list() == {"real/.hidden [1].mp4": 2}
     assert read(local_store, "real/.hidden [1].mp4") == b"12"
 

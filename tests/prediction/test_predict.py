@@ -488,11 +488,14 @@ def test_the_predictions_state_their_provenance_and_skipped_files(inputs, use, c
     assert predict.predict_files(sea, model="red").provenance.thresholds == "0.5"
 
 
-def test_a_broken_link_is_a_failure(tmp_path, use):
+@pytest.mark.parametrize("target", ["nothing.mp4", "gone.mp4"])
+def test_a_broken_link_or_one_to_itself_is_a_failure(tmp_path, use, target):
     use(predictor_of())
-    (tmp_path / "gone.mp4").symlink_to(tmp_path / "nothing.mp4")
+    (tmp_path / "gone.mp4").symlink_to(tmp_path / target)
     (failure,) = predict.predict_files([tmp_path], model="red").failed
     assert "gone.mp4" in failure.error and (failure.sha256, failure.file_bytes) == (None, None)
+    with pytest.raises(FileNotFoundError, match="gone.mp4, which is missing"):
+        predict.predict_files([tmp_path], model="red", annotate=tmp_path / "out.mp4")
 
 
 def test_top_faces_are_kept_for_a_later_report_and_the_predictor_is_closed(inputs, use, tmp_path):
