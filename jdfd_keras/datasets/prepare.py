@@ -182,8 +182,8 @@ def _open_store(location: str | Path, runner: str) -> storage.Store:
         return storage.LocalStore(str(Path(location).resolve() if runner else location))
     if not runner:
         raise ValueError(
-            f"Expected a folder on this machine; got {location}. Give --runner, such as "
-            "DirectRunner, to read and write it with Apache Beam."
+            f"Expected a folder on this machine; got {location}. Download its files first; or, if "
+            "it is an object store, give --runner, such as DirectRunner, to use Apache Beam."
         )
     return storage.BeamStore(str(location))
 

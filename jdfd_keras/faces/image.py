@@ -35,6 +35,7 @@ from jdfd_keras.faces.media import (
     MediaFile,
     MediaInfo,
     UnreadableFileError,
+    check_size,
     sample_frame_indices,
 )
 from jdfd_keras.options import LimitOptions
@@ -116,7 +117,7 @@ class ImageReader:
 
     def __init__(self, file: MediaFile, limits: LimitOptions):
         self.file, self.warnings = file, []
-        self._max_pixels = limits.max_pixels
+        self._limits = limits
         container = _identify(file)
         with _decoding(file.path):
             if container == "tiff" and _is_camera_raw(file):
@@ -131,7 +132,7 @@ class ImageReader:
                 _check_boxes(file)
             file.handle.seek(0)
             self._image = image = decoder(file.handle)
-            self._check_size()
+            check_size(file.path, image.size, limits)
             num_pictures = getattr(image, "n_frames", 1)
             # The default image of an animated PNG is for viewers that show only stills.
             self._first = image.tell() + getattr(image, "default_image", False)
@@ -169,7 +170,8 @@ class ImageReader:
         for index in range(num_frames):
             with _decoding(self.file.path):
                 image.seek(self._first + index)
-                self._check_size()  # a frame of a GIF can enlarge it
+                # A frame of a GIF can enlarge it.
+                check_size(self.file.path, image.size, self._limits)
                 _check_mode(image)
                 image.load()
                 if index == 0:
@@ -184,15 +186,6 @@ class ImageReader:
         if self.is_video:
             rate = 1000 * num_frames / time_ms
             self.info = replace(self.info, duration_s=time_ms / 1000, frame_rate=rate)
-
-    def _check_size(self) -> None:
-        width, height = self._image.size
-        if self._max_pixels and width * height > self._max_pixels:
-            raise UnreadableFileError(
-                f"Expected at most {self._max_pixels} pixels per frame; got {self.file.path}, "
-                f"which has {width} x {height} ({width * height}). Try a smaller copy, or "
-                f"--max-pixels {width * height}."
-            )
 
     def _read_metadata(self) -> int:
         """Complete `info`; return the EXIF orientation that the decoder has not applied."""

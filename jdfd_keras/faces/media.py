@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from jdfd_keras.io.results import Result
+from jdfd_keras.options import LimitOptions
 
+URL_ADVICE = "Download it first, for example with `curl -LO URL` or `yt-dlp URL`."
 URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # Path("https://a") is https:/a
 
 
@@ -117,7 +119,7 @@ def open_file(path: str | Path) -> Iterator[MediaFile]:
         if not path.exists() and URL.match(str(path)):
             found = "a URL, and URLs are not read"
             shown = re.sub(":/+", "://", shown, count=1)
-            hint = "Download it first, for example with `curl -LO URL` or `yt-dlp URL`."
+            hint = URL_ADVICE
         raise FileNotFoundError(
             f"Expected a video or image file; got {shown}, which is {found}. {hint}"
         )
@@ -128,6 +130,24 @@ def open_file(path: str | Path) -> Iterator[MediaFile]:
                 f"Expected a video or image; got {path}, which is empty (0 bytes). Copy it again."
             )
         yield file
+
+
+def check_size(path: str | Path, size: tuple[int, int], limits: LimitOptions) -> None:
+    """Check width and height of a frame or image, which are known before it is decoded.
+
+    Example:
+        >>> check_size("a.png", (2000, 1000), LimitOptions(max_pixels=1_000_000))
+        Traceback (most recent call last):
+            ...
+        jdfd_keras.faces.media.UnreadableFileError: Expected at most 1000000 pixels per frame; ...
+    """
+    width, height = size
+    pixels, limit = width * height, limits.max_pixels
+    if limit and pixels > limit:
+        raise UnreadableFileError(
+            f"Expected at most {limit} pixels per frame; got {path}, which has "
+            f"{width} x {height} ({pixels}). Try a smaller copy, or --max-pixels {pixels}."
+        )
 
 
 def check_file_name(path: str | Path) -> None:

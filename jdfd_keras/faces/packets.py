@@ -49,6 +49,7 @@ class Scan:
     is_timed: bool = False  # whether keys are times
     assumed_rate: float = 0.0  # frames per second, if times are computed from it and not stated
     end_s: float = 0.0  # of the last frame
+    dts_end: int = 0  # of the last frame in order of decoding, in units of the stream
     header_end_s: float = 0.0  # of the video according to the header; 0 if not stated
     after_holes: set[int] = field(default_factory=set)  # keys behind an unread part of the file
     first: bytes = b""  # data of the first packet
@@ -129,6 +130,7 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> Scan:
         if packet.dts is not None:
             in_order = in_order and (last_dts is None or packet.dts >= last_dts)
             last_dts = packet.dts
+            scan.dts_end = max(scan.dts_end, packet.dts + (packet.duration or 0))
         if not packet.is_discard:  # by an edit list; the decoder does not show it
             num_frames += 1
             if packet.pts is not None:
@@ -174,6 +176,8 @@ def _header_end_s(
             duration = max(duration, stream.frames)
             if duration >= UNKNOWN_FRAMES:
                 return 0.0
+            if not scan.is_timed:  # the header also counts frames that are stored as repetitions
+                return scan.end_s + float((duration - scan.dts_end) * stream.time_base)
         return float((first + duration) * stream.time_base - scan.start)
     stated = re.match(r"(\d+):(\d+):(\d+\.\d+)", stream.metadata.get("DURATION", ""))  # Matroska
     if stated:

@@ -33,6 +33,7 @@ from jdfd_keras.faces.media import (
     MediaFile,
     MediaInfo,
     UnreadableFileError,
+    check_size,
     sample_frame_indices,
 )
 from jdfd_keras.faces.packets import (
@@ -58,7 +59,7 @@ from jdfd_keras.options import LimitOptions
 # an audio file is called one.
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,m4v,h264,hevc,av1,obu,ivf,flv,"
-    "asf,dv,mxf,gxf,ogg,rm,nut,wtv,dhav,yuv4mpegpipe,mp3,flac,wav,aac"
+    "asf,dv,mxf,gxf,ogg,rm,nut,wtv,dhav,yuv4mpegpipe,mp3,flac,wav,aac,ac3,eac3,aiff,amr,ape"
 )
 PADDING = 2**20  # pixels around a small frame that decoders count, too
 PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
@@ -168,7 +169,7 @@ class VideoReader:
         if context is None:
             raise self._refuse(f"has a codec without a decoder: {_codec_name(container, stream)}")
         size = context.width, context.height
-        self._check_size(*(size if all(size) else self._stated_size(stream.index)))
+        self._check_size(size if all(size) else self._stated_size(stream.index))
         context.options = self._pixel_limit()
         context.thread_count = cv2.getNumThreads()
         context.thread_type = "AUTO"
@@ -187,13 +188,8 @@ class VideoReader:
         self.file.handle.seek(position)
         return size
 
-    def _check_size(self, width: int, height: int) -> None:
-        pixels, limit = width * height, self.limits.max_pixels
-        if limit and pixels > limit:
-            raise UnreadableFileError(
-                f"Expected at most {limit} pixels per frame; got {self.file.path}, which has "
-                f"{width} x {height} ({pixels}). Try a smaller copy, or --max-pixels {pixels}."
-            )
+    def _check_size(self, size: tuple[int, int]) -> None:
+        check_size(self.file.path, size, self.limits)
 
     def _refuse(self, fault: str, advice: str = "") -> UnreadableFileError:
         convert = f"convert it with `ffmpeg -i {self.file.path.name} converted.mp4`"
@@ -267,7 +263,7 @@ class VideoReader:
             except av_error.FFmpegError as error:
                 # The decoder keeps the limit, too; some then forget the size.
                 size = context.width, context.height
-                self._check_size(*(size if all(size) else _size_of_key(context, key)))
+                self._check_size(size if all(size) else _size_of_key(context, key))
                 decoded.failed += decoded.frames > 0
                 decoded.error = error
                 continue
@@ -288,7 +284,7 @@ class VideoReader:
             checked = Fraction(1)
         if shown.color_trc in HDR:
             self._warn(f"HDR video ({HDR[shown.color_trc]}): converted to SDR")
-        self._check_size(*square_size(shown.width, shown.height, checked))
+        self._check_size(square_size(shown.width, shown.height, checked))
         return converter.convert(shown, checked)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jdfd_keras.datasets.videos import has_suffix
 from jdfd_keras.faces.extract import Extraction, extract_faces
-from jdfd_keras.faces.media import URL, UnreadableFileError
+from jdfd_keras.faces.media import URL, URL_ADVICE, UnreadableFileError
 from jdfd_keras.io.workers import WorkerCrashed, run_all
 from jdfd_keras.options import FaceOptions, LimitOptions
 
@@ -39,7 +39,7 @@ def list_files(paths: Iterable[str | Path]) -> tuple[list[Path], list[Path]]:
         if URL.match(str(given)) and not path.exists():
             raise ValueError(
                 f"Expected files and folders; got {given}, which is a URL, and URLs are not read. "
-                "Download it first, for example with `curl -LO URL` or `yt-dlp URL`."
+                f"{URL_ADVICE}"
             )
         if not path.is_dir():
             files[path] = None

@@ -493,6 +493,8 @@ REFUSED = {
     "sound, wav": (sound("wav"), "an audio file"),
     "sound, mp3": (sound("mp3"), "an audio file"),
     "sound, m4a": (sound("m4a"), "an audio file"),
+    "sound, ac3": (sound("ac3"), "an audio file"),
+    "sound, aiff": (sound("aiff"), "an audio file"),
     "sound, mkv": (sound("mkv"), "an audio file"),
     "song with a cover": (make_song_with_cover, "cover picture is not analysed"),
     "encrypted": (make_encrypted, "encrypted"),

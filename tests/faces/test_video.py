@@ -346,6 +346,15 @@ def test_the_time_before_a_late_start_is_not_a_part_of_the_duration(tmp_path, su
     assert warnings == []
 
 
+def test_repeated_frames_of_an_avi_file_are_not_missing(tmp_path):
+    whole = make_clip(tmp_path / "whole.mp4", *X264, "-bf", 2, source=SECOND)
+    late = make_clip(tmp_path / "late.avi", *COPY, "-output_ts_offset", 10, source=whole)
+    frames, _, warnings = read(late)
+    assert len(frames) == 25 and warnings == []
+    late.write_bytes(late.read_bytes()[: late.stat().st_size * 3 // 10])
+    assert "cut short or damaged" in read(late)[2][0]
+
+
 @pytest.mark.parametrize("suffix", ["mov", "mp4", "mkv", "ts"])
 def test_a_losslessly_trimmed_clip_is_whole_and_starts_at_0(tmp_path, suffix):
     path = make_clip(tmp_path / "whole.mp4", *X264, "-g", 20, source=SECOND)
