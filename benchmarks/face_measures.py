@@ -38,6 +38,7 @@ from jdfd_keras.faces.extract import Extraction, encode_png, extract_faces
 from jdfd_keras.faces.landmarks import model_file
 from jdfd_keras.faces.media import sample_frame_indices
 from jdfd_keras.faces.track import TrackedFace, track_faces
+from jdfd_keras.io.workers import ENVIRONMENT
 from jdfd_keras.options import FaceOptions
 
 PACKAGE_ROOT = Path(__file__).parents[1]
@@ -74,6 +75,12 @@ class Stopwatch:
     def __exit__(self, *error) -> None:
         self.wall_s += time.perf_counter() - self._start[0]
         self.cpu_s += time.process_time() - self._start[1]
+
+
+def work_as_worker() -> None:
+    """Start this program again with the environment of the processes of `prepare`."""
+    if os.environ | ENVIRONMENT != dict(os.environ):
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | ENVIRONMENT)
 
 
 def use_one_core() -> None:
@@ -203,7 +210,7 @@ def measure_memory(path: Path) -> dict:
     """Extract all faces of a clip in another process and return its peak memory."""
     code = "import sys, face_measures; face_measures.report_memory(sys.argv[1])"
     folders = os.pathsep.join(str(folder) for folder in (Path(__file__).parent, PACKAGE_ROOT))
-    environment = os.environ | {"PYTHONPATH": folders}
+    environment = os.environ | ENVIRONMENT | {"PYTHONPATH": folders}
     command = [sys.executable, "-c", code, str(path)]
     output = subprocess.run(command, env=environment, stdout=subprocess.PIPE, check=True).stdout
     return json.loads(output)

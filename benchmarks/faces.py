@@ -36,6 +36,7 @@ from face_measures import (
     measure_memory,
     profile_ours,
     use_one_core,
+    work_as_worker,
 )
 from face_report import (
     MAX_MEMORY_MB,
@@ -55,6 +56,7 @@ VIDEO_SUFFIXES = {".avi", ".mkv", ".mov", ".mp4", ".webm"}
 def main() -> None:
     """Run the selected part and write its report."""
     arguments = _parse()
+    work_as_worker()
     use_one_core()
     out = Path(arguments.out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -133,7 +135,9 @@ def _clips(
 
 
 def _warm_up(arguments: argparse.Namespace, directory: Path) -> None:
-    """Load the trained files of our method; UsualMethod loads its own."""
+    """Load what our method loads at its first use; UsualMethod loads its own."""
+    import scipy.optimize  # noqa: F401
+
     if not arguments.clips:
         extract_and_write(_portraits(arguments, directory)[0])
 

@@ -24,12 +24,13 @@ import psutil
 
 from jdfd_keras.options import LimitOptions
 
-# Each process has one core; the threads of these libraries would compete for the other cores.
-THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
+# One core each, so no threads; the memory of a frame is kept for the next (glibc, in bytes).
+ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+ENVIRONMENT |= {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
 SECONDS_BETWEEN_CHECKS = 0.2  # of the limits
 BYTES_PER_GB = 10**9
-# Not with multiprocessing, which imports the script of the user again: without a guard such as
-# `if __name__ == "__main__"` every process would start the whole work once more (Python 3.11).
+# Not with multiprocessing, which imports the script of the user again: one without the guard
+# `if __name__ == "__main__"` would start the whole work in every process (Python 3.11).
 PROGRAM = (
     "import sys; sys.path[:] = sys.argv[2:]; "
     "from jdfd_keras.io.workers import _serve; _serve(int(sys.argv[1]))"
@@ -257,14 +258,13 @@ class _Worker:
     def _start_process(self) -> None:
         self.pipe, other = multiprocessing.Pipe()
         command = [sys.executable, "-c", PROGRAM, str(other.fileno()), *map(str, sys.path)]
-        settings = dict.fromkeys(THREADS, "1") | {"TMPDIR": self.folder}
         # Blocked from the start: a Ctrl-C before _serve ignores it would print a traceback.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             with other:  # so that recv_bytes() raises EOFError once the process ends
                 self.process = subprocess.Popen(
                     command,
-                    env=os.environ | settings,
+                    env=os.environ | ENVIRONMENT | {"TMPDIR": self.folder},
                     stdin=subprocess.PIPE,  # closed when this process ends, even if it is killed
                     pass_fds=[other.fileno()],
                 )
