@@ -3,6 +3,7 @@ from .client import connect as connect
 from .datasets.audit import audit as audit
 from .datasets.pipeline import load_faces as load_faces
 from .datasets.prepare import prepare as prepare
+from .datasets.split_dataset import split_dataset as split_dataset
 from .evaluation.calibrate import calibrate as calibrate
 from .evaluation.evaluate import evaluate as evaluate
 from .experiments.experiment import experiment as experiment

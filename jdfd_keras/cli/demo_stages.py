@@ -74,7 +74,7 @@ def run_demo(out: str | Path, options: DemoOptions | None = None) -> DemoResult:
     _run(
         *("prepare", "folder", videos, "--out", prepared),
         *("--frames-per-video", options.frames_per_video),
-        *("--face-size", options.face_size, "--seed", options.seed),
+        *("--face-size", options.face_size),
     )
 
     # Subjects made from one portrait may be near-duplicates in two splits.
@@ -157,7 +157,7 @@ def _unseen_clips(videos: Path, prepared: Path) -> list[Path]:
     """Return the first real and the first fake test clip with a face."""
     clips = []
     for name, label in CLASSES.items():
-        tested = [r for r in read_videos(prepared) if (r.split, r.label) == ("test", label)]
+        tested = [r for r in read_videos(prepared, split_table=OFFICIAL) if (r.split, r.label) == ("test", label)]
         shown = [row for row in tested if row.num_faces]
         if not shown:
             raise ValueError(

@@ -27,6 +27,7 @@ from jdfd_keras.cli import (
     predict,
     prepare,
     serve,
+    split,
     train,
 )
 from jdfd_keras.cli.parser import CommandParser, read_options
@@ -36,6 +37,7 @@ from jdfd_keras.options import PrepareRuntime
 MODULES = (
     demo,
     prepare,
+    split,
     audit,
     inspect,
     train,

@@ -15,6 +15,7 @@ import numpy as np
 
 from jdfd_keras.datasets.manifest import count_filtered, read_faces, read_videos
 from jdfd_keras.datasets.records import choose_evenly, choose_over_videos, read_crops
+from jdfd_keras.datasets.split_tables import OFFICIAL, list_split_tables
 from jdfd_keras.datasets.videos import LABEL_NAMES, FaceCount, count_by
 from jdfd_keras.faces.extract import Extraction, Face, check_face_options, extract_faces
 from jdfd_keras.faces.media import MediaInfo, UnreadableFileError
@@ -87,6 +88,7 @@ class DatasetInspection(Result):
     excluded: dict[str, str]  # video id to reason, of the videos without a face
     warnings: list[str]  # damage to videos that still decoded, with their paths
     reason: str  # why there are no faces; "" if there are some
+    split_table: str  # that has the splits; "" if the dataset has not been split
     kind: str = "dataset"
 
     def sample(
@@ -101,7 +103,7 @@ class DatasetInspection(Result):
             Label and manipulation to faces, in the order of their video ids.
         """
         columns = ["label", "manipulation", "video_id", "split", "frame_index", "shard", "offset"]
-        rows = read_faces(self.path, columns=columns).to_pydict()
+        rows = read_faces(self.path, split_table=self.split_table, columns=columns).to_pydict()
         members: dict[tuple[str, str], list[int]] = defaultdict(list)
         for index, label in enumerate(rows["label"]):
             members[LABEL_NAMES[label], rows["manipulation"][index]].append(index)
@@ -210,17 +212,19 @@ def _summarize(
 
 def _inspect_dataset(directory: Path) -> DatasetInspection:
     columns = ["split", "label", "manipulation", "video_id"]
-    faces, videos = read_faces(directory, columns=columns), read_videos(directory)
+    table = OFFICIAL if OFFICIAL in list_split_tables(directory) else ""
+    faces = read_faces(directory, split_table=table, columns=columns)
+    videos = read_videos(directory, split_table=table)
     without_faces = [video for video in videos if not video.num_faces]
     return DatasetInspection(
         path=str(directory),
         num_videos=len(videos),
         num_faces=len(faces),
-        # A face has its own split with `--split paper`.
         groups=count_by(faces, "split", "label", "manipulation", without_faces=without_faces),
         totals=count_by(faces, "label", "manipulation"),
         filtered=count_filtered(videos),
         excluded={video.video_id: video.reason for video in without_faces},
         warnings=[f"{video.path}: {video.warning}" for video in videos if video.warning],
         reason="" if len(faces) else "the dataset has no face",
+        split_table=table,
     )

@@ -4,6 +4,7 @@ Parquet files, read as PyArrow tables, which scale to millions of faces, or as d
 Independent of pixels and TensorFlow.
 """
 
+import dataclasses
 import json
 import typing
 from collections import Counter
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from jdfd_keras.datasets.split_tables import FACE_KEY, OFFICIAL, read_split_table
 from jdfd_keras.datasets.videos import Video
 from jdfd_keras.faces.media import MediaInfo
 from jdfd_keras.io.files import OPTIONS, check_same_options
@@ -31,8 +33,8 @@ LISTING = "listing.json"
 class FaceRow(Video):
     """One face of a prepared dataset: the fields of its video, then its own.
 
-    With `--split paper`, `split` is that of the face, not of its video. See `faces.extract.Face`
-    for what the measured fields mean.
+    See `faces.extract.Face` for what the measured fields mean. `split` is the published one;
+    `read_faces` replaces it by that of a split table.
 
     Attributes:
         frame_index: Position of the frame in the video, from 0.
@@ -105,16 +107,25 @@ class VideoOutcome(Result):
 
 @dataclass(frozen=True)
 class VideoRow(VideoOutcome, Video):
-    """One video of a prepared dataset, with or without faces."""
+    """One video of a prepared dataset, with or without faces.
+
+    Attributes:
+        subjects: Ids of the subjects in it, where one subject is in several sources; else empty.
+        frames: Its image files in order, if it is stored as images, relative to the dataset's root.
+    """
+
+    subjects: tuple[str, ...] = ()
+    frames: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ListingSummary(Result):
-    """Files and videos of the source folder that are not in a prepared dataset; see Listing."""
+    """What a listing states beyond the videos of a prepared dataset; see Listing."""
 
     missing: list[str]
     unrecognized: list[str]
     excluded: dict[str, str]
+    notes: list[str]
 
 
 Row = TypeVar("Row", FaceRow, VideoRow)
@@ -205,18 +216,25 @@ def write_table(file: BinaryIO, kind: type[FaceRow | VideoRow], tables: Iterable
 
 
 def read_faces(
-    directory: str | Path | Store, *, split: str | None = None, columns: Sequence[str] | None = None
+    directory: str | Path | Store,
+    *,
+    split: str | None = None,
+    split_table: str = OFFICIAL,
+    columns: Sequence[str] | None = None,
 ) -> pa.Table:
     """Read the faces of a prepared dataset as a table, in the order of its shards.
 
     Args:
         directory: The prepared dataset.
-        split: Read only this split.
+        split: Read only this split; all faces if it is None or `all`.
+        split_table: Name of the split table that states the column `split`, or the path of one. If
+            it is "", the column has the published split.
         columns: Read only these fields of FaceRow.
 
     Raises:
-        OSError: If the folder is not a prepared dataset.
-        ValueError: If its table is damaged, or it has another format version.
+        OSError: If the folder is not a prepared dataset, or has no such split table.
+        ValueError: If its table is damaged, it has another format version, or the split table is
+            of another dataset.
 
     Example:
         >>> faces = read_faces("prepared", split="test", columns=["video_id", "label"])
@@ -224,22 +242,42 @@ def read_faces(
         (['video_id', 'label'], [0, 0, 0, 0])
     """
     names = list(columns) if columns is not None else schema_of(FaceRow).names
-    needed = list(dict.fromkeys([*names, "split"])) if split is not None else names
-    table = _read_table(directory, MANIFEST, FaceRow, needed)
-    if split is not None:
+    selects = split not in (None, "all")
+    needed = list(dict.fromkeys([*names, *(["split"] if selects else [])]))
+    if split_table and "split" in needed:
+        splits = read_split_table(directory, split_table)
+        videos = _read_table(directory, VIDEOS, VideoRow, ["video_id"])["video_id"]
+        splits.check_videos(videos.to_pylist(), is_all=True)
+        needed = list(dict.fromkeys([*needed, *(FACE_KEY if splits.of_faces else FACE_KEY[:1])]))
+        table = _read_table(directory, MANIFEST, FaceRow, needed)
+        assigned = pa.array(splits.assign(table), pa.string()).dictionary_encode()
+        table = table.set_column(table.column_names.index("split"), "split", assigned)
+    else:
+        table = _read_table(directory, MANIFEST, FaceRow, needed)
+    if selects:
         table = table.filter(pc.field("split") == split)
     return table.select(names)
 
 
-def read_videos(directory: str | Path | Store) -> list[VideoRow]:
-    """Read the videos of a prepared dataset, including those without a face, as `read_faces`.
+def read_videos(directory: str | Path | Store, *, split_table: str = "") -> list[VideoRow]:
+    """Read the videos of a prepared dataset, including those without a face.
+
+    Args:
+        directory: The prepared dataset.
+        split_table: As for `read_faces`; by default, videos have their published split. With a
+            table that splits faces, they have none.
 
     Example:
         >>> videos = read_videos("prepared")
         >>> len(videos), videos[-1].video_id, videos[-1].num_frames
         (16, 'videos/real/person07', 4)
     """
-    return to_rows(_read_table(directory, VIDEOS, VideoRow, schema_of(VideoRow).names), VideoRow)
+    rows = to_rows(_read_table(directory, VIDEOS, VideoRow, schema_of(VideoRow).names), VideoRow)
+    if not split_table:
+        return rows
+    splits = read_split_table(directory, split_table)
+    splits.check_videos([row.video_id for row in rows], is_all=True)
+    return [dataclasses.replace(row, split=splits.split_of[row.video_id]) for row in rows]
 
 
 def read_listing(directory: str | Path | Store) -> ListingSummary:

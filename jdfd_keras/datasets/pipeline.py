@@ -11,6 +11,7 @@ import tensorflow as tf
 from jdfd_keras.datasets.face_index import COLUMNS, FaceIndex, epoch_order, index_faces
 from jdfd_keras.datasets.manifest import read_faces
 from jdfd_keras.datasets.records import read_record
+from jdfd_keras.datasets.split_tables import OFFICIAL
 from jdfd_keras.datasets.transforms import augment_face, decode_face
 from jdfd_keras.datasets.videos import CLASSES, UNLABELLED
 from jdfd_keras.options import AugmentOptions, PipelineOptions
@@ -24,6 +25,7 @@ def load_faces(
     shuffle: bool = False,
     seed: int = 0,
     labelled_only: bool = False,
+    split_table: str = OFFICIAL,
     options: PipelineOptions | None = None,
     augment: AugmentOptions | None = None,
 ) -> tf.data.Dataset:
@@ -31,11 +33,12 @@ def load_faces(
 
     Args:
         directory: The prepared dataset.
-        split: `train`, `val` or `test`.
+        split: `train`, `val` or `test`; `all` for every face.
         batch_size: Faces per batch; the last batch may be smaller.
         shuffle: Shuffle the faces again in every epoch; otherwise they are in manifest order.
         seed: Seed of the order and of the augmentation in every epoch.
         labelled_only: Omit unlabelled faces.
+        split_table: Name of the split table that states the splits, or the path of one.
         options: Class balance (requires `shuffle`), weights and caching; none if not given.
         augment: Random augmentations; none if not given.
 
@@ -48,7 +51,7 @@ def load_faces(
         that the decoder must not learn. The cardinality of the dataset is known.
 
     Raises:
-        OSError: If the folder is not a prepared dataset.
+        OSError: If the folder is not a prepared dataset, or has no such split table.
         ValueError: If the split is empty or lacks a class to balance.
 
     Example:
@@ -56,13 +59,13 @@ def load_faces(
         >>> image.shape, targets["classification"].shape
         (TensorShape([8, 71, 71, 3]), TensorShape([8, 1]))
     """
-    table = read_faces(directory, split=split, columns=COLUMNS)
+    table = read_faces(directory, split=split, split_table=split_table, columns=COLUMNS)
     if labelled_only:
         table = table.filter(np.asarray(table["label"]) != UNLABELLED)
     if not len(table):
         raise ValueError(
             f"Expected faces in the {split} split of {directory}; got none. The splits are train, "
-            "val and test: see the manifest for those that have faces."
+            "val and test: see the split table for those that have faces."
         )
     faces = index_faces(directory, table)
     options = options or PipelineOptions()

@@ -1,13 +1,15 @@
-"""Preparation of a dataset of videos: face extraction, splits, shards, tables and options.
+"""Preparation of a dataset of videos: face extraction, shards, tables, options, official split.
 
 The entry point of this room, on one machine or on a cluster. Videos are finished one by one, so
-an interrupted run resumes and ends with the same bytes.
+an interrupted run resumes and ends with the same bytes. Faces are stored without splits: those are
+tables (`datasets.split_dataset`), of which this writes the official one where it can.
 
     <out>/options.json        options it was prepared with
     <out>/manifest.parquet    one row per face (`datasets.manifest.FaceRow`)
     <out>/videos.parquet      one row per video (`datasets.manifest.VideoRow`)
     <out>/listing.json        missing, unrecognized and excluded files of the source folder
-    <out>/shards/             train-00000.tfrecord, ...
+    <out>/splits/             official.csv, and the tables of `split_dataset`
+    <out>/shards/             00000.tfrecord, ...
     <out>/parts/              finished videos, until the run is complete
 """
 
@@ -20,11 +22,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pyarrow as pa
 
 from jdfd_keras.datasets import manifest
 from jdfd_keras.datasets.layouts import list_videos
-from jdfd_keras.datasets.leakage import SharedSource, by_split, find_shared_sources
+from jdfd_keras.datasets.leakage import SharedSource
 from jdfd_keras.datasets.prepare_tasks import (
     ExtractVideo,
     Shard,
@@ -34,12 +37,18 @@ from jdfd_keras.datasets.prepare_tasks import (
     write_tables,
 )
 from jdfd_keras.datasets.records import SHARDS
-from jdfd_keras.datasets.splits import assign_splits
-from jdfd_keras.datasets.videos import CLASSES, LABEL_NAMES, SPLITS, Video, count_by
+from jdfd_keras.datasets.split_dataset import assign_rows, find_shared_splits
+from jdfd_keras.datasets.split_tables import (
+    OFFICIAL,
+    list_split_tables,
+    read_split_table,
+    write_split_table,
+)
+from jdfd_keras.datasets.videos import CLASSES, LABEL_NAMES, SPLITS, Listing, Video, count_by
 from jdfd_keras.faces.extract import check_face_options
 from jdfd_keras.io import storage
 from jdfd_keras.io.beam import read_beam_flags, run_on_beam
-from jdfd_keras.io.console import Progress, plural
+from jdfd_keras.io.console import Progress, plural, print_message
 from jdfd_keras.io.files import OPTIONS, check_same_options, to_json
 from jdfd_keras.io.results import Result
 from jdfd_keras.io.workers import WorkerCrashed, check_limits, count_workers, run_all
@@ -50,6 +59,7 @@ from jdfd_keras.options import (
     PrepareOptions,
     PrepareRuntime,
     SplitOptions,
+    default_faces,
 )
 
 
@@ -59,21 +69,27 @@ class PreparedDataset(Result):
 
     Attributes:
         videos: Number of its videos, with or without faces.
-        faces: Split to class (`real`, `fake` and, if any, `unlabelled`) to number of faces.
+        faces: Class (`real`, `fake` and, if any, `unlabelled`) to number of faces.
+        splits: The same by split, of the official split table; empty if there is none.
+        not_split: Why there is no official split table; "" if there is one.
         filtered: Reason to number of faces that were found and filtered out.
-        excluded: Video id to reason, of the videos that the layout or the split excluded, and of
-            those without a face.
+        excluded: Video id to reason, of the videos that the layout or the official split excluded,
+            and of those without a face.
         without_faces: Ids of the excluded videos without a face.
         paths: Video id to path in the source folder, of these.
         warnings: Video id to warning, of the damaged videos that still decoded.
         missing: Files that the lists of the dataset name and its folder lacks.
-        unrecognized: Videos and images in the folder that the layout does not list.
-        shared_sources: Sources that are in two splits; `audit` compares the faces too.
+        unrecognized: Files in the folder that the layout does not use.
+        notes: Sentences on what is uncertain about the layout, such as how files were grouped.
+        shared_sources: Sources in two official splits; `audit` compares the faces too.
+        unknown_sources: Number of videos of unknown source, which may share footage.
     """
 
     directory: str
     videos: int
-    faces: dict[str, dict[str, int]]
+    faces: dict[str, int]
+    splits: dict[str, dict[str, int]]
+    not_split: str
     filtered: dict[str, int]
     excluded: dict[str, str]
     without_faces: list[str]
@@ -81,7 +97,9 @@ class PreparedDataset(Result):
     warnings: dict[str, str]
     missing: list[str]
     unrecognized: list[str]
+    notes: list[str]
     shared_sources: list[SharedSource]
+    unknown_sources: int
 
 
 def prepare(
@@ -90,12 +108,14 @@ def prepare(
     faces: FaceOptions | None = None,
     options: PrepareOptions | None = None,
     filters: FilterOptions | None = None,
-    splits: SplitOptions | None = None,
     runtime: PrepareRuntime | None = None,
     beam_flags: Sequence[str] = (),
     limits: LimitOptions | None = None,
 ) -> PreparedDataset:
-    """Prepare a dataset: extract the faces of its videos, split them, write shards and tables.
+    """Prepare a dataset: extract the faces of its videos, write shards, tables and its split.
+
+    A dataset that cannot be split, such as one of few videos or of one class, has no official split
+    table; all of it can be evaluated.
 
     Args:
         root: Folder of the videos, in the layout `options.layout` (`datasets.layouts`).
@@ -104,7 +124,6 @@ def prepare(
         faces: Face extraction.
         options: Selection of the videos, and storage.
         filters: Face quality filters; none if not given.
-        splits: Training, validation and test splits.
         runtime: Processes, or the Apache Beam runner, with which `root` and `out` may be on an
             object store; one process besides this one if not given.
         beam_flags: Further options of Beam.
@@ -112,17 +131,17 @@ def prepare(
 
     Raises:
         OSError: If `root` does not exist, `out` cannot be written, or another run writes to it.
-        ValueError: If an option is out of range, `root` has another layout or lacks a class, or
+        ValueError: If an option is out of range, `root` has another layout, no video has a face, or
             `out` has other videos, options or format version.
 
     Example:
         >>> faces = FaceOptions(frames_per_video=1, face_size=71)
         >>> result = prepare("videos", "new_dataset", faces, runtime=PrepareRuntime(workers=2))
-        >>> result.videos, result.faces["test"]
-        (16, {'real': 1, 'fake': 1})
+        >>> result.videos, result.splits["test"]
+        (16, {'real': 2, 'fake': 2})
     """
-    faces, options = faces or FaceOptions(), options or PrepareOptions()
-    filters, splits = filters or FilterOptions(), splits or SplitOptions()
+    options, filters = options or PrepareOptions(), filters or FilterOptions()
+    faces = faces or default_faces(options.layout)
     runtime, limits = runtime or PrepareRuntime(workers=1), limits or LimitOptions()
     check_face_options(faces, filters)
     _check_options(options, runtime)
@@ -130,7 +149,7 @@ def prepare(
     runner = runtime.runner
     # Beam needs its options before any use of its file systems.
     beam = read_beam_flags(runner, beam_flags) if runner else None
-    source, target = _open_store(root, runner), _open_store(out, runner)
+    source, target = storage.open_store(root, runner), storage.open_store(out, runner)
 
     def run(
         task: Callable, items: list, limits: LimitOptions | None = None
@@ -142,11 +161,11 @@ def prepare(
 
     sizes = source.list()
     listing = list_videos(source, options, sizes)
-    _check_classes(source, listing.videos)
-    videos, excluded = assign_splits(listing, splits)
-    items = [VideoFile(video, sizes[video.path]) for video in videos]
-    groups = {"faces": faces, "filters": filters, "prepare": options, "split": splits}
-    groups |= {"limits": limits}  # they decide which videos have faces
+    for note in listing.notes:
+        print_message(f"note: {note}")
+    table, not_split = _split_officially(listing)
+    items = [_describe_file(video, listing, sizes) for video in listing.videos]
+    groups = {"faces": faces, "filters": filters, "prepare": options, "limits": limits}
     if not (_is_initialized(target, groups) and target.exists(manifest.MANIFEST)):
         with _reraise_disk_full(target), storage.exclusive_lock(target):
             # Another run may have started or finished in the meantime.
@@ -156,36 +175,49 @@ def prepare(
                 task = ExtractVideo(source, target, faces, filters, limits)
                 outcomes = _extract_all(run, task, items)
                 num_faces = {video_id: outcome.num_faces for video_id, outcome in outcomes.items()}
-                _check_faces(videos, num_faces)
+                _check_faces(num_faces)
                 shards = plan_shards(
-                    videos, num_faces, faces_per_shard=options.faces_per_shard, splits=splits
+                    listing.videos, num_faces, faces_per_shard=options.faces_per_shard
                 )
                 _write_shards(run, target, shards)
                 summary = manifest.ListingSummary(
-                    listing.missing, listing.unrecognized, listing.excluded | excluded
+                    listing.missing, listing.unrecognized, listing.excluded, listing.notes
                 )
                 text = json.dumps(summary.to_dict(), indent=1) + "\n"
                 storage.write_text(target, manifest.LISTING, text)
-                write_tables(target, videos, outcomes, shards)
+                if table is not None:
+                    write_split_table(target, OFFICIAL, table, SplitOptions())
+                write_tables(target, listing, outcomes, shards)
     target.remove(storage.PARTS)
-    return _summarize(target, items)
+    return _summarize(target, items, not_split)
 
 
-def _open_store(location: str | Path, runner: str) -> storage.Store:
-    if runner and set(str(location)) & set("*?["):
-        raise ValueError(
-            "Expected a location without *, ? and [, which Beam reads as patterns; got "
-            f"{location}. Rename the folder."
+def _split_officially(listing: Listing) -> tuple[pd.DataFrame | None, str]:
+    """Return the official split table, or why there is none; warn at once if its splits leak."""
+    try:
+        table = assign_rows(listing, SplitOptions())
+    except ValueError as error:
+        print_message(f"warning: not split. {error}")
+        return None, str(error)
+    if shared := find_shared_splits(table, listing.videos):
+        sources = plural(len(shared), "source")
+        print_message(
+            f"warning: the official split shares footage: {sources} in two splits, such as "
+            f"{shared[0].source}, which a detector may memorise. `jdfd-keras split --strategy "
+            "strict` excludes such videos from training"
         )
-    if "://" not in str(location):
-        # Beam workers have their own working directories, so the path must be absolute.
-        return storage.LocalStore(str(Path(location).resolve() if runner else location))
-    if not runner:
-        raise ValueError(
-            f"Expected a folder on this machine; got {location}. Download its files first; or, if "
-            "it is an object store, give --runner, such as DirectRunner, to use Apache Beam."
-        )
-    return storage.BeamStore(str(location))
+    return table, ""
+
+
+def _describe_file(video: Video, listing: Listing, sizes: Mapping[str, int]) -> VideoFile:
+    frames = listing.frames.get(video.video_id, ())
+    return VideoFile(
+        video,
+        sum(sizes[name] for name in frames or (video.path,)),
+        frames=frames,
+        landmarks=listing.landmarks.get(video.video_id, ()),
+        mask=listing.masks.get(video.video_id, ""),
+    )
 
 
 def _check_options(options: PrepareOptions, runtime: PrepareRuntime) -> None:
@@ -195,16 +227,6 @@ def _check_options(options: PrepareOptions, runtime: PrepareRuntime) -> None:
             f"{options.faces_per_shard}, {runtime.workers} and {runtime.max_failed}. Try the "
             "defaults, 1024, 0 and 0.1."
         )
-
-
-def _check_classes(root: storage.Store, videos: list[Video]) -> None:
-    for name, label in CLASSES.items():
-        if all(video.label != label for video in videos):
-            raise ValueError(
-                f"Expected real and fake videos in {root.location}; got "
-                f"{plural(len(videos), 'video')} and no {name} one. Add some, or choose other "
-                "--manipulations or another --compression."
-            )
 
 
 def _is_initialized(out: storage.Store, groups: dict) -> bool:
@@ -254,14 +276,13 @@ def _extract_all(
     return outcomes
 
 
-def _check_faces(videos: list[Video], num_faces: Mapping[str, int]) -> None:
-    for name, label in CLASSES.items():
-        counts = [num_faces[video.video_id] for video in videos if video.label == label]
-        if counts and not any(counts):
-            raise ValueError(
-                f"Expected a face in at least one {name} video; got none in all {len(counts)}. "
-                "Check that they show upright faces of 40 pixels or more, or try --detector mtcnn."
-            )
+def _check_faces(num_faces: Mapping[str, int]) -> None:
+    if not any(num_faces.values()):
+        raise ValueError(
+            f"Expected a face in at least one video; got none in all {len(num_faces)}. Check that "
+            "they show upright faces of 40 pixels or more, or try --detector mtcnn; for images "
+            "that are face crops already, --detector none."
+        )
 
 
 def _write_shards(run: Callable, out: storage.Store, shards: list[Shard]) -> None:
@@ -274,7 +295,7 @@ def _write_shards(run: Callable, out: storage.Store, shards: list[Shard]) -> Non
             )
 
 
-def _summarize(out: storage.Store, items: list[VideoFile]) -> PreparedDataset:
+def _summarize(out: storage.Store, items: list[VideoFile], not_split: str) -> PreparedDataset:
     """Read a prepared dataset back and check that it has these videos and all its shards."""
     rows, listing = manifest.read_videos(out), manifest.read_listing(out)
     stored = {(row.video_id, row.file_bytes) for row in rows}
@@ -284,7 +305,9 @@ def _summarize(out: storage.Store, items: list[VideoFile]) -> PreparedDataset:
             f"Expected the videos that {out.location} was prepared from; got a folder that differs "
             f"in {plural(len(names), 'video')}, such as {names[0]}. Prepare it into another --out."
         )
-    faces = manifest.read_faces(out, columns=["video_id", "source_ids", "split", "label", "shard"])
+    is_split = OFFICIAL in list_split_tables(out)
+    columns = ["video_id", "label", "shard", *(["split"] if is_split else [])]
+    faces = manifest.read_faces(out, columns=columns)
     existing = {name.rsplit("/", 1)[-1] for name in out.list(SHARDS)}
     if absent := sorted(set(faces["shard"].cast(pa.string()).unique().to_pylist()) - existing):
         raise ValueError(
@@ -292,22 +315,27 @@ def _summarize(out: storage.Store, items: list[VideoFile]) -> PreparedDataset:
             f"({len(absent)} missing). Copy the dataset again, or prepare it into another --out."
         )
     reasons = {row.video_id: row.reason for row in rows if not row.num_faces}
+    table = read_split_table(out, OFFICIAL) if is_split else None
+    counts = {group.label or "": group.num_faces for group in count_by(faces, "label")}
+    classes = [name for name in LABEL_NAMES.values() if name in CLASSES or name in counts]
+    by_split = {(g.split, g.label): g.num_faces for g in count_by(faces, *columns[3:], "label")}
     return PreparedDataset(
         directory=out.location,
         videos=len(rows),
-        faces=_count_faces(faces),
+        faces={name: counts.get(name, 0) for name in classes},
+        splits={
+            split: {name: by_split.get((split, name), 0) for name in classes}
+            for split in (SPLITS if is_split else ())
+        },
+        not_split="" if is_split else not_split,
         filtered=manifest.count_filtered(rows),
-        excluded=listing.excluded | reasons,
+        excluded=listing.excluded | (table.excluded if table else {}) | reasons,
         without_faces=list(reasons),
         paths={row.video_id: row.path for row in rows if not row.num_faces},
         warnings={row.video_id: row.warning for row in rows if row.warning},
         missing=listing.missing,
         unrecognized=listing.unrecognized,
-        shared_sources=find_shared_sources(by_split(faces)),
+        notes=listing.notes,
+        shared_sources=find_shared_splits(table.rows, rows) if table else [],
+        unknown_sources=sum(not row.source_ids for row in rows),
     )
-
-
-def _count_faces(faces: pa.Table) -> dict[str, dict[str, int]]:
-    counts = {(g.split, g.label): g.num_faces for g in count_by(faces, "split", "label")}
-    classes = [n for n in LABEL_NAMES.values() if n in CLASSES or any(n in key for key in counts)]
-    return {split: {name: counts.get((split, name), 0) for name in classes} for split in SPLITS}

@@ -9,7 +9,6 @@ The manifest is copied from the rows of the shards, so that neither has to fit i
 
 import hashlib
 import json
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +20,13 @@ from jdfd_keras.datasets import manifest
 from jdfd_keras.datasets.hashing import hash_face
 from jdfd_keras.datasets.manifest import FaceRow, VideoOutcome, VideoRow, media_facts
 from jdfd_keras.datasets.records import SHARDS, encode_face, frame_record, read_framed
-from jdfd_keras.datasets.splits import split_faces
-from jdfd_keras.datasets.videos import SPLITS, Video
+from jdfd_keras.datasets.videos import Listing, Video
 from jdfd_keras.faces.extract import Extraction, Face, extract_faces
 from jdfd_keras.faces.media import UnreadableFileError
 from jdfd_keras.io.console import plural
 from jdfd_keras.io.results import Result
 from jdfd_keras.io.storage import PARTS, Store, local_path, read_text, write_text
-from jdfd_keras.options import FaceOptions, FilterOptions, LimitOptions, SplitOptions
+from jdfd_keras.options import FaceOptions, FilterOptions, LimitOptions
 
 RECORDS, ROWS = ".tfrecord", ".json"
 
@@ -48,10 +46,13 @@ class ExtractedVideo(Result):
 
 @dataclass(frozen=True)
 class VideoFile:
-    """A video and the size of its file."""
+    """A video, the size of its file or files, and files beside it; see Listing."""
 
     video: Video
     file_bytes: int
+    frames: tuple[str, ...] = ()
+    landmarks: tuple[str, ...] = ()
+    mask: str = ""
 
     def __str__(self) -> str:
         return self.video.path
@@ -177,11 +178,10 @@ def _to_row(face: Face, detector: str) -> dict:
 
 @dataclass(frozen=True)
 class Shard:
-    """The plan of one shard: `members` are videos with the positions of their faces in it."""
+    """The plan of one shard: `videos` are those whose faces are in it."""
 
     name: str
-    split: str
-    members: tuple[tuple[Video, tuple[int, ...]], ...]
+    videos: tuple[Video, ...]
 
     def __str__(self) -> str:
         return self.name
@@ -202,14 +202,13 @@ class WriteShard:
         """Write a shard, and its rows into the folder of the parts; return its name."""
         rows, offset = [], 0
         with self.out.create(f"{SHARDS}/{shard.name}") as file:
-            for video, positions in shard.members:
+            for video in shard.videos:
                 faces = read_part(self.out, video).faces
-                records = self._read_records(video, len(faces))
-                for position in positions:
-                    file.write(records[position])
-                    location = {"split": shard.split, "shard": shard.name, "offset": offset}
-                    rows.append(FaceRow(**video.to_dict() | faces[position] | location))
-                    offset += len(records[position])
+                for face, record in zip(faces, self._read_records(video, len(faces)), strict=True):
+                    file.write(record)
+                    location = {"shard": shard.name, "offset": offset}
+                    rows.append(FaceRow(**video.to_dict() | face | location))
+                    offset += len(record)
         with self.out.create(shard.rows_name) as file:
             manifest.write_table(file, FaceRow, [manifest.to_table(rows, FaceRow)])
         return shard.name
@@ -230,81 +229,60 @@ class WriteShard:
 
 
 def plan_shards(
-    videos: list[Video],
-    num_faces: Mapping[str, int],
-    *,
-    faces_per_shard: int,
-    splits: SplitOptions,
+    videos: list[Video], num_faces: Mapping[str, int], *, faces_per_shard: int
 ) -> list[Shard]:
-    """Distribute the faces of each split over shards, in mixed order.
+    """Distribute videos over shards, in mixed order.
 
     Videos are ordered by the hash of their id: deterministic, and mixed well enough that a reader
     with a shuffle buffer of a few thousand faces sees every class.
 
     Args:
-        videos: All videos; without a split for `--split paper`, which splits single faces.
+        videos: All videos.
         num_faces: Video id to number of faces.
-        faces_per_shard: A shard is closed once it has this many faces. The faces of one video and
-            split stay together.
-        splits: Shares and seed of `--split paper`.
+        faces_per_shard: A shard is closed once it has this many faces. The faces of one video stay
+            together.
 
     Example:
         >>> video = Video("mine/a", "a.mp4", 0, "", "", ("a",), "train")
-        >>> shards = plan_shards(
-        ...     [video], {"mine/a": 2}, faces_per_shard=1024, splits=SplitOptions()
-        ... )
-        >>> shards[0].name, shards[0].members[0][1]
-        ('train-00000.tfrecord', (0, 1))
+        >>> plan_shards([video], {"mine/a": 2}, faces_per_shard=1024)[0].name
+        '00000.tfrecord'
     """
     ordered = sorted(videos, key=lambda video: hashlib.sha256(video.video_id.encode()).digest())
-    faces = [
-        (video, position) for video in ordered for position in range(num_faces[video.video_id])
-    ]
-    assigned = [video.split for video, _ in faces]
-    if splits.split == "paper":
-        assigned = split_faces(
-            [(video.video_id, position) for video, position in faces],
-            val_share=splits.val_share,
-            test_share=splits.test_share,
-            seed=splits.seed,
-        )
-    by_split: dict[str, dict[Video, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for (video, position), split in zip(faces, assigned, strict=True):
-        by_split[split][video].append(position)
-    shards = []
-    for split in SPLITS:
-        members, filled = [], faces_per_shard
-        for video, positions in by_split[split].items():
-            if filled >= faces_per_shard:
-                members.append([])
-                filled = 0
-            members[-1].append((video, tuple(positions)))
-            filled += len(positions)
-        shards += [
-            Shard(f"{split}-{number:05d}.tfrecord", split, tuple(shard))
-            for number, shard in enumerate(members)
-        ]
-    return shards
+    members, filled = [], faces_per_shard
+    for video in (video for video in ordered if num_faces[video.video_id]):
+        if filled >= faces_per_shard:
+            members.append([])
+            filled = 0
+        members[-1].append(video)
+        filled += num_faces[video.video_id]
+    return [Shard(f"{number:05d}.tfrecord", tuple(shard)) for number, shard in enumerate(members)]
 
 
 def write_tables(
-    out: Store, videos: list[Video], outcomes: Mapping[str, VideoOutcome], shards: list[Shard]
+    out: Store, listing: Listing, outcomes: Mapping[str, VideoOutcome], shards: list[Shard]
 ) -> None:
     """Write both tables of a dataset with its shards; the manifest last, which marks it finished.
 
     Args:
         out: The prepared dataset.
-        videos: Its videos.
+        listing: Its videos.
         outcomes: Video id to outcome.
-        shards: Its shards, in the order of SPLITS.
+        shards: Its shards.
 
     Example:
         >>> from jdfd_keras.io.storage import LocalStore
-        >>> write_tables(LocalStore("empty_dataset"), [], {}, [])
+        >>> write_tables(LocalStore("empty_dataset"), Listing([]), {}, [])
         >>> sorted(LocalStore("empty_dataset").list())
         ['manifest.parquet', 'videos.parquet']
     """
-    rows = [VideoRow(**video.to_dict() | outcomes[video.video_id].to_dict()) for video in videos]
+    rows = []
+    for video in listing.videos:
+        lists = {
+            "subjects": listing.subjects.get(video.video_id, ()),
+            "frames": listing.frames.get(video.video_id, ()),
+        }
+        outcome = outcomes[video.video_id].to_dict()
+        rows.append(VideoRow(**video.to_dict() | outcome | lists))
     with out.create(manifest.VIDEOS) as file:
         manifest.write_table(file, VideoRow, [manifest.to_table(rows, VideoRow)])
     with out.create(manifest.MANIFEST) as file:

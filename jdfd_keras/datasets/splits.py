@@ -1,20 +1,30 @@
-"""Training, validation and test splits.
+"""Rules of training, validation and test splits.
 
 Assigns a split to every video of a listing. Except with the paper's rule, which exists for
-comparison, splits share no sources where possible; `datasets.leakage` finds the exceptions.
+comparison, splits share no sources where possible; `datasets.leakage` finds the exceptions. Videos
+of unknown source are assumed to share none.
 """
 
 import dataclasses
 import hashlib
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from jdfd_keras.datasets.videos import CLASSES, LABEL_NAMES, SPLITS, UNLABELLED, Listing, Video
+from jdfd_keras.datasets.videos import (
+    CLASSES,
+    LABEL_NAMES,
+    SPLITS,
+    UNLABELLED,
+    Listing,
+    Video,
+    qualified_sources,
+)
 from jdfd_keras.io.console import plural
 from jdfd_keras.options import SplitOptions
 
+STRATEGIES = ("official", "strict", "kfold", "paper", "leave-one-out")
 MAX_DRAWS = 20  # of one number of validation subjects, until both splits have both classes
 BOTH_SPLITS = "shows people from both training and validation"
 
@@ -26,15 +36,16 @@ def assign_splits(listing: Listing, options: SplitOptions) -> tuple[list[Video],
     training by subject. Without a published split, sources are split at random.
 
     Args:
-        listing: The videos of a dataset.
-        options: The rule, its shares and seed.
+        listing: The videos of a dataset, with their published split.
+        options: The rule, its shares and seed; `kfold` and `leave-one-out` need a fold.
 
     Returns:
         The videos that are used, in the same order; with `paper` they have no split, since
         `split_faces` splits their faces. And the ids of the excluded videos, with the reason.
 
     Raises:
-        ValueError: If an option is out of range, or a split would lack a class.
+        ValueError: If an option is out of range, or a split that this rule creates would lack a
+            class.
 
     Example:
         >>> from jdfd_keras.datasets.layouts import list_videos
@@ -47,10 +58,11 @@ def assign_splits(listing: Listing, options: SplitOptions) -> tuple[list[Video],
     """
     _check_options(options)
     videos, excluded = listing.videos, {}
-    if options.split == "paper":
+    if options.strategy == "paper":
         return [dataclasses.replace(video, split="") for video in videos], {}
-    if options.split == "kfold":
-        names = {options.fold: "test", (options.fold + 1) % options.folds: "val"}
+    if options.strategy == "kfold":
+        fold = _check_fold(options, options.folds)
+        names = {fold: "test", (fold + 1) % options.folds: "val"}
         return _split_groups(
             videos, options.seed, lambda rank, _: names.get(rank % options.folds, "train")
         ), {}
@@ -58,19 +70,44 @@ def assign_splits(listing: Listing, options: SplitOptions) -> tuple[list[Video],
     if "" in published:
         videos = _split_by_source(videos, options)
     elif "train" in published and "val" not in published:
-        subjects = {video.video_id: video.source_ids for video in videos} | listing.subjects
-        videos, excluded = _split_validation(videos, subjects, options)
-    if options.split == "strict":
-        before = {(video.split, video.label) for video in videos}
-        videos, overlapping = _remove_overlap(videos)
+        # A video of unknown source is assumed to show subjects of its own.
+        subjects = {v.video_id: qualified_sources(v) or (v.video_id,) for v in videos}
+        videos, excluded = _split_validation(videos, subjects | listing.subjects, options)
+    if options.strategy == "strict":
+        videos, overlapping = _without_losing_a_class(videos, _remove_overlap)
         excluded |= overlapping
-        for split, label in sorted(before - {(video.split, video.label) for video in videos}):
-            raise ValueError(
-                f"Expected {LABEL_NAMES[label]} videos in {split} that share no source with a "
-                "later split; got none: all do. Add more of the dataset, or use --split "
-                "official and check `jdfd-keras audit`."
-            )
+    elif options.strategy == "leave-one-out":
+        manipulations = list_manipulations(videos)
+        held_out = manipulations[_check_fold(options, len(manipulations))]
+        videos, others = _without_losing_a_class(
+            videos, lambda videos: _leave_out(videos, held_out)
+        )
+        excluded |= others
     return videos, excluded
+
+
+def list_folds(listing: Listing, options: SplitOptions) -> list[int | None]:
+    """List the folds of a rule: those of kfold, the manipulations of leave-one-out, else one.
+
+    Example:
+        >>> list_folds(Listing([]), SplitOptions(strategy="kfold", folds=3))
+        [0, 1, 2]
+    """
+    if options.fold is not None or options.strategy not in ("kfold", "leave-one-out"):
+        return [options.fold]
+    is_kfold = options.strategy == "kfold"
+    count = options.folds if is_kfold else len(list_manipulations(listing.videos))
+    return list(range(max(count, 1)))
+
+
+def list_manipulations(videos: Iterable[Video]) -> list[str]:
+    """List the manipulations of fake videos, sorted by name.
+
+    Example:
+        >>> list_manipulations([Video("mine/a", "a.mp4", 1, "FaceSwap", "", (), "")])
+        ['FaceSwap']
+    """
+    return sorted({video.manipulation for video in videos if video.label == CLASSES["fake"]})
 
 
 def reason_kind(reason: str) -> str:
@@ -118,22 +155,68 @@ def split_faces(
 
 
 def _check_options(options: SplitOptions) -> None:
-    if options.split not in ("official", "strict", "kfold", "paper"):
+    if options.strategy not in STRATEGIES:
         raise ValueError(
-            f"Expected a split of official, strict, kfold or paper; got {options.split!r}. Try "
-            "the default, official."
+            f"Expected a strategy of {', '.join(STRATEGIES)}; got {options.strategy!r}. Try the "
+            "default, official."
         )
-    val_share, test_share = options.val_share, options.test_share
-    if not (0 < val_share < 1 and 0 < test_share < 1 and val_share + test_share < 1):
+    shares = (options.val_share, options.test_share)
+    if not (min(shares) > 0 and sum(shares) < 1):
         raise ValueError(
             "Expected val_share and test_share above 0 with a sum below 1; got "
-            f"val_share={val_share}, test_share={test_share}. Try the default, 0.15 each."
+            f"{shares[0]} and {shares[1]}. Try the default, 0.15 each."
         )
-    if not (options.folds >= 3 and 0 <= options.fold < options.folds):
+    if options.folds < 3:
         raise ValueError(
-            f"Expected folds >= 3 and fold from 0 to folds - 1; got folds={options.folds}, "
-            f"fold={options.fold}. Try 5 folds: one is for testing, one for validation."
+            f"Expected folds >= 3; got {options.folds}. Try 5: one is for testing, one for "
+            "validation."
         )
+
+
+def _check_fold(options: SplitOptions, count: int) -> int:
+    """Return the fold, after a check that there are so many."""
+    if count < 2:  # of leave-one-out
+        raise ValueError(
+            f"Expected fakes of two or more manipulations for leave-one-out; got {count}. Try "
+            "another strategy, or prepare more manipulations."
+        )
+    if options.fold is None or not 0 <= options.fold < count:
+        raise ValueError(
+            f"Expected fold from 0 to {count - 1} with the strategy {options.strategy}; got "
+            f"{options.fold}. Try 0."
+        )
+    return options.fold
+
+
+def _without_losing_a_class(
+    videos: list[Video], exclude: Callable[[list[Video]], tuple[list[Video], dict[str, str]]]
+) -> tuple[list[Video], dict[str, str]]:
+    """Exclude videos, but raise if a split loses a class by it."""
+    before = {(video.split, video.label) for video in videos}
+    kept, excluded = exclude(videos)
+    for split, label in sorted(before - {(video.split, video.label) for video in kept}):
+        gone = [v.video_id for v in videos if (v.split, v.label) == (split, label)]
+        raise ValueError(
+            f"Expected {LABEL_NAMES[label]} videos that remain in {split}; got none: all "
+            f"{len(gone)} are excluded, such as {gone[0]} ({excluded[gone[0]]}). Add more of the "
+            "dataset, or use the strategy official and check `jdfd-keras audit`."
+        )
+    return kept, excluded
+
+
+def _leave_out(videos: list[Video], held_out: str) -> tuple[list[Video], dict[str, str]]:
+    """Exclude one manipulation from training and validation, and all others from testing."""
+    excluded = {}
+    for video in videos:
+        if video.label == CLASSES["fake"] and (video.split == "test") != (
+            video.manipulation == held_out
+        ):
+            excluded[video.video_id] = (
+                f"held out for testing: {held_out}"
+                if video.manipulation == held_out
+                else f"only {held_out} is tested: {video.manipulation}"
+            )
+    return [video for video in videos if video.video_id not in excluded], excluded
 
 
 def _remove_overlap(videos: list[Video]) -> tuple[list[Video], dict[str, str]]:
@@ -143,13 +226,13 @@ def _remove_overlap(videos: list[Video]) -> tuple[list[Video], dict[str, str]]:
     for split in reversed(SPLITS):
         members = [video for video in videos if video.split == split]
         for video in members:
-            shared = [source for source in video.source_ids if source in split_of]
-            if shared:
-                excluded[video.video_id] = (
-                    f"shares footage with {split_of[shared[0]]}: source {shared[0]}"
-                )
+            for source in qualified_sources(video):
+                if source in split_of:
+                    name = source.split("/", 1)[1]
+                    reason = f"shares footage with {split_of[source]}: source {name}"
+                    excluded.setdefault(video.video_id, reason)
         # Excluded ones too: training must not overlap with any published validation video.
-        split_of = {source: split for v in members for source in v.source_ids} | split_of
+        split_of = {source: split for v in members for source in qualified_sources(v)} | split_of
     return [video for video in videos if video.video_id not in excluded], excluded
 
 
@@ -231,13 +314,21 @@ def _split_groups(videos: list[Video], seed: int, choose: Callable[[int, int], s
                 for index in members[position]:
                     splits[index] = choose(rank, len(members))
     assigned = {(split, video.label) for split, video in zip(splits, videos, strict=True)}
-    if any((split, label) not in assigned for split in SPLITS for label in CLASSES.values()):
+    lacking = [
+        f"{name} videos in {split}"
+        for split in SPLITS
+        for name, label in CLASSES.items()
+        if (split, label) not in assigned
+    ]
+    if lacking:
+        counts = Counter(video.label for video in videos)
+        found = ", ".join(f"{counts[label]} {name}" for name, label in CLASSES.items())
         raise ValueError(
-            "Expected enough videos for a training, a validation and a test split that share "
-            f"no source, each with both classes; got {plural(len(videos), 'video')} in "
-            f"{plural(len(groups), 'group')} that share sources by their names (images in one "
-            "folder count as frames of one video). Add videos, or sort them into train/, val/ "
-            "and test/ yourself."
+            "Expected enough videos for a training, a validation and a test split that share no "
+            f"source, each with real and fake videos; got {plural(len(videos), 'video')} ({found}) "
+            f"in {plural(len(groups), 'group')} that share sources by their names, which leaves no "
+            f"{', no '.join(lacking)}. Add videos, sort them into train/, val/ and test/ yourself, "
+            "or evaluate on all of them with --split all."
         )
     return [
         dataclasses.replace(video, split=split) for video, split in zip(videos, splits, strict=True)
@@ -253,9 +344,9 @@ def _group_by_source(videos: list[Video]) -> list[list[int]]:
     edges = [
         (index, first.setdefault(source, index))
         for index, video in enumerate(videos)
-        for source in video.source_ids
+        for source in qualified_sources(video)
     ]
-    rows, columns = np.array(edges).reshape(-1, 2).T
+    rows, columns = np.array(edges, int).reshape(-1, 2).T
     graph = coo_array((np.ones(len(edges)), (rows, columns)), (len(videos), len(videos)))
     _, labels = connected_components(graph, directed=False)
     groups = defaultdict(list)

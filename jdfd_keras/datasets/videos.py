@@ -42,12 +42,13 @@ class Video(Result):
         video_id: Unique across datasets, such as `ffpp/Deepfakes/c23/000_003`. The text before
             the first `/` is its namespace: within one namespace, equal source ids mean the same
             footage.
-        path: Path of the file, relative to the root of the dataset.
+        path: Path of the file, relative to the root of the dataset; of a video that is stored as
+            image files, their folder, or the start of their names.
         label: 1 fake, 0 real, -1 unlabelled.
         manipulation: Name of the manipulation if the layout states it; "" for real videos.
         compression: `raw`, `c23`, `c40`, or "" if not stated.
-        source_ids: Ids of the footage that it shows.
-        split: `train`, `val`, `test`, or "" if the layout assigns none.
+        source_ids: Ids of the footage that it shows; empty if unknown.
+        split: Published split, `train`, `val` or `test`; "" if there is none.
     """
 
     video_id: str
@@ -69,7 +70,11 @@ class Listing(Result):
         unrecognized: Videos and images in the folder that the layout does not list.
         subjects: Video id to the subjects in it, where one subject is in several sources; the
             subjects of other videos are their sources.
-        excluded: Video id to reason, of the videos that the layout or the split excluded.
+        excluded: Video id to reason, of the videos that the layout excluded.
+        frames: Video id to its image files in order, of the videos that are stored as images.
+        landmarks: Video id to files of landmarks in the order of its `frames`; "" for no file.
+        masks: Video id to the mask video that marks its manipulated pixels.
+        notes: Sentences on what is uncertain, such as how files were grouped.
     """
 
     videos: list[Video]
@@ -77,6 +82,10 @@ class Listing(Result):
     unrecognized: list[str] = field(default_factory=list)
     subjects: dict[str, tuple[str, ...]] = field(default_factory=dict)
     excluded: dict[str, str] = field(default_factory=dict)
+    frames: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    landmarks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    masks: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -103,7 +112,7 @@ def count_by(
     Args:
         table: One row per face, with the column `video_id` and those to group by.
         *columns: Some of `split`, `label`, `manipulation` and `compression`.
-        without_faces: Videos without a face to count too, where they have a split.
+        without_faces: Videos without a face to count too.
 
     Returns:
         One entry per group that is not empty, sorted by split, class, manipulation and compression.
@@ -121,16 +130,14 @@ def count_by(
     for group in aggregated.to_pylist():
         key = tuple(group[name] for name in columns)
         num_videos[key], num_faces[key] = group["video_id_count_distinct"], group["video_id_count"]
-    num_videos.update(
-        tuple(getattr(video, name) for name in columns) for video in without_faces if video.split
-    )
+    num_videos.update(tuple(getattr(video, name) for name in columns) for video in without_faces)
     groups = []
     for key, count in num_videos.items():
         values = dict(zip(columns, key, strict=True))
         if "label" in values:
             values["label"] = LABEL_NAMES[values["label"]]
         groups.append(FaceCount(count, num_faces[key], **values))
-    rank = [None, *SPLITS, *LABEL_NAMES.values()].index
+    rank = [None, *SPLITS, "", *LABEL_NAMES.values()].index
     groups.sort(key=lambda group: (group.manipulation or "", group.compression or ""))
     groups.sort(key=lambda group: (rank(group.split), rank(group.label)))
     return groups
@@ -154,6 +161,16 @@ def dataset_namespace(video_id: str) -> str:
         'ffpp'
     """
     return video_id.split("/", 1)[0]
+
+
+def qualified_sources(video: Video) -> tuple[str, ...]:
+    """Return the sources of a video with their namespace; none if they are unknown.
+
+    Example:
+        >>> qualified_sources(Video("ffpp/youtube/c23/000", "000.mp4", 0, "", "c23", ("000",), ""))
+        ('ffpp/000',)
+    """
+    return tuple(f"{dataset_namespace(video.video_id)}/{source}" for source in video.source_ids)
 
 
 @dataclass(frozen=True)

@@ -264,10 +264,11 @@ def calibrate(
         )
     options = options or CalibrateOptions()
     _check_rate(options.fpr)
-    sets = load_eval_sets([data] if isinstance(data, (str, Path)) else data, SPLIT)
+    directories = [data] if isinstance(data, (str, Path)) else data
+    sets = load_eval_sets(directories, SPLIT, options.split_table)
     leakage = check_leakage(run, sets, SPLIT, allow_leak=options.allow_leak)
     model = load_run_model(run).model
-    scores = join_manifest(sets, score_sets(model, sets, SPLIT, options.batch_size))
+    scores = join_manifest(sets, score_sets(model, sets, options.batch_size))
     names = {"data": ", ".join(one.name for one in sets), "model": digest_model(run)}
     calibration = fit_calibration(scores, options.fpr, **names)
     (run / FOLDER).mkdir(exist_ok=True)

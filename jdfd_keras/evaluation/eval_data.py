@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from jdfd_keras.client.metadata import Calibration
 from jdfd_keras.datasets.leakage import COLUMNS, describe_leakage, find_leakage, raise_on_leakage
 from jdfd_keras.datasets.manifest import VideoRow, read_faces, read_videos
+from jdfd_keras.datasets.split_tables import OFFICIAL
 from jdfd_keras.datasets.videos import UNLABELLED
 from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.inference.backends import FacePredictions, load_calibration, predict_dataset
@@ -59,9 +60,10 @@ class Excluded(Result):
 
 @dataclass(frozen=True)
 class DataProtocol(Result):
-    """The options that an evaluated dataset was prepared with."""
+    """The options that an evaluated dataset was prepared and split with."""
 
-    split: SplitOptions
+    split: SplitOptions | None  # None if all of it was evaluated
+    split_table: str
     faces: FaceOptions
     filters: FilterOptions
 
@@ -112,6 +114,8 @@ class EvalSet:
 
     name: str  # in the report
     directory: Path
+    split: str  # `train`, `val`, `test` or `all`
+    split_table: str
     rows: pa.Table  # labelled faces with READ_COLUMNS, in the order of the manifest
     videos: list[VideoRow]  # labelled videos, with or without a face
 
@@ -134,12 +138,15 @@ class FaceExamples:
         return FaceExamples(**columns)
 
 
-def load_eval_sets(directories: Sequence[str | Path], split: str) -> list[EvalSet]:
+def load_eval_sets(
+    directories: Sequence[str | Path], split: str, split_table: str = OFFICIAL
+) -> list[EvalSet]:
     """Load one split of prepared datasets, each of which must have faces in it.
 
     Args:
         directories: Prepared datasets, each once.
-        split: `train`, `val` or `test`.
+        split: `train`, `val` or `test`; `all` for every face, which needs no split table.
+        split_table: Name of the split table of all datasets, or the path of one.
 
     Example:
         >>> [(one.name, len(one.rows)) for one in load_eval_sets(["prepared"], "test")]
@@ -156,14 +163,14 @@ def load_eval_sets(directories: Sequence[str | Path], split: str) -> list[EvalSe
     names = short if len(set(short)) == len(short) else [str(path) for path in directories]
     sets = []
     for name, directory in zip(names, map(Path, directories), strict=True):
-        rows = read_faces(directory, split=split, columns=READ_COLUMNS)
+        table = "" if split == "all" else split_table
+        rows = read_faces(directory, split=split, split_table=table, columns=READ_COLUMNS)
         rows = rows.filter(pc.field("label") != UNLABELLED)
         videos = [
             video
-            for video in read_videos(directory)
+            for video in read_videos(directory, split_table=table)
             if video.label != UNLABELLED
-            # With --split paper, which splits single faces, a video without faces has no split.
-            and (video.split == split or (not video.split and not video.num_faces))
+            and (split in ("all", video.split) or (not video.split and not video.num_faces))
         ]
         if not len(rows):
             raise ValueError(
@@ -171,7 +178,7 @@ def load_eval_sets(directories: Sequence[str | Path], split: str) -> list[EvalSe
                 f"{plural(len(videos), 'video')} without a face. Try another split, or "
                 "prepare more videos."
             )
-        sets.append(EvalSet(name, directory, rows, videos))
+        sets.append(EvalSet(name, directory, split, split_table, rows, videos))
     return sets
 
 
@@ -219,7 +226,6 @@ def check_leakage(
 def score_sets(
     model: "keras.Model",
     sets: Sequence[EvalSet],
-    split: str,
     batch_size: int = EvaluateOptions.batch_size,
     *,
     reconstruct: bool = False,
@@ -229,14 +235,13 @@ def score_sets(
     Args:
         model: A detector.
         sets: The datasets, as `load_eval_sets` loads them.
-        split: Their split.
         batch_size: Faces per batch.
         reconstruct: Measure the error of the decoder as well.
 
     Example:
         >>> import jdfd_keras as jk
         >>> sets = load_eval_sets(["prepared"], "val")
-        >>> score_sets(jk.load_run_model("run").model, sets, "val").score.shape
+        >>> score_sets(jk.load_run_model("run").model, sets).score.shape
         (16,)
     """
     import tensorflow as tf
@@ -247,7 +252,13 @@ def score_sets(
     progress = Progress("scoring", sum(len(one.rows) for one in sets), "faces")
 
     def read(one: EvalSet) -> Iterator:
-        dataset = load_faces(one.directory, split, batch_size=batch_size, labelled_only=True)
+        dataset = load_faces(
+            one.directory,
+            one.split,
+            batch_size=batch_size,
+            labelled_only=True,
+            split_table="" if one.split == "all" else one.split_table,
+        )
         with reraise_damaged_shards(one.directory):
             for image, targets in dataset:
                 yield image, targets

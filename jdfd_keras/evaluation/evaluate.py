@@ -15,6 +15,7 @@ import pyarrow as pa
 import jdfd_keras
 from jdfd_keras.client.metadata import Calibration, check_threshold
 from jdfd_keras.datasets.records import read_crops
+from jdfd_keras.datasets.split_tables import read_split_table
 from jdfd_keras.datasets.videos import CLASSES
 from jdfd_keras.evaluation.delong import compare_scores
 from jdfd_keras.evaluation.eval_data import (
@@ -37,7 +38,7 @@ from jdfd_keras.inference.backends import FacePredictions, load_calibration
 from jdfd_keras.io.console import plural
 from jdfd_keras.io.files import OPTIONS, load_options
 from jdfd_keras.io.results import Result
-from jdfd_keras.options import EvaluateOptions
+from jdfd_keras.options import EvaluateOptions, FaceOptions, FilterOptions
 from jdfd_keras.training.run_folder import digest_model, load_run_model
 
 if typing.TYPE_CHECKING:
@@ -90,7 +91,9 @@ def evaluate(
     options = options or EvaluateOptions()
     _check_options(options)
     directories = [data] if isinstance(data, (str, Path)) else list(data)
-    sets = load_eval_sets(directories, options.split) if directories or scores is None else []
+    sets = []
+    if directories or scores is None:
+        sets = load_eval_sets(directories, options.split, options.split_table)
     other = None if compare is None else read_scores(compare)
     model = None
     if model_path is not None:
@@ -150,17 +153,30 @@ def _score_model(
         training_faces=loaded.faces,
         calibration=calibration,
         split=options.split,
-        data={one.name: _load_groups(one.directory / OPTIONS, DataProtocol) for one in sets},
+        data={one.name: _describe_data(one) for one in sets},
         coverage="all videos of the split in the manifest",
         leakage=leakage,
         versions={one.__name__: one.__version__ for one in (jdfd_keras, keras, tf)},
     )
     predictions = score_sets(
-        loaded.model, sets, options.split, options.batch_size, reconstruct=options.reconstruction
+        loaded.model, sets, options.batch_size, reconstruct=options.reconstruction
     )
     table = join_manifest(sets, predictions, calibration)
     excluded = _find_excluded(sets, table)
     return loaded.model, table, ScoresMetadata(protocol, excluded, predictions.mean_face_mse)
+
+
+def _describe_data(one: EvalSet) -> DataProtocol:
+    table = None
+    if one.split != "all":
+        table = read_split_table(one.directory, one.split_table)
+    path = one.directory / OPTIONS
+    return DataProtocol(
+        split=table.options if table else None,
+        split_table=table.name if table else "",
+        faces=load_options(path, "faces", FaceOptions),
+        filters=load_options(path, "filters", FilterOptions),
+    )
 
 
 def _load_groups(path: Path, kind: type[Protocols]) -> Protocols:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 OPTIONS = "options.json"
-FORMAT_VERSION = 1  # of run, data, result and export folders; raised when one changes
+FORMAT_VERSION = 2  # of run, data, result and export folders; raised when one changes
 _VERSION_KEY = "format_version"
 _UNFINISHED = ".unfinished-"  # hidden, so that no dataset layout lists it
 _ABANDONED_S = 3600  # no file takes longer to write than this after its last byte
@@ -122,7 +122,7 @@ def check_same_options(text: str, directory: str | Path, groups: dict[str, Any])
     Example:
         >>> check_same_options('{"format_version": 0}', "run", {})
         Traceback (most recent call last):
-        ValueError: Expected format_version 1 in run/options.json; got 0. ...
+        ValueError: Expected format_version 2 in run/options.json; got 0. ...
     """
     stored = _parse_json(text, f"{directory}/{OPTIONS}")
     requested = _parse_json(to_json(groups), OPTIONS)
@@ -188,7 +188,7 @@ def load_groups(path: str | Path) -> dict[str, Any]:
 
     Example:
         >>> list(load_groups("prepared/options.json"))
-        ['faces', 'filters', 'prepare', 'split', 'limits']
+        ['faces', 'filters', 'prepare', 'limits']
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
@@ -205,7 +205,7 @@ def to_json(groups: dict[str, Any]) -> str:
 
     Example:
         >>> to_json({})
-        '{\n  "format_version": 1\n}\n'
+        '{\n  "format_version": 2\n}\n'
     """
     plain = {name: dataclasses.asdict(group) for name, group in groups.items()}
     return json.dumps({_VERSION_KEY: FORMAT_VERSION} | plain, indent=2) + "\n"

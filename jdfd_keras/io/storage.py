@@ -129,6 +129,29 @@ class BeamStore:
 Store = LocalStore | BeamStore
 
 
+def open_store(location: str | Path, runner: str = "") -> Store:
+    """Open a folder; one beyond this machine needs an Apache Beam runner.
+
+    Example:
+        >>> open_store("videos")
+        LocalStore(location='videos')
+    """
+    if runner and set(str(location)) & set("*?["):
+        raise ValueError(
+            "Expected a location without *, ? and [, which Beam reads as patterns; got "
+            f"{location}. Rename the folder."
+        )
+    if "://" not in str(location):
+        # Beam workers have their own working directories, so the path must be absolute.
+        return LocalStore(str(Path(location).resolve() if runner else location))
+    if not runner:
+        raise ValueError(
+            f"Expected a folder on this machine; got {location}. Download its files first; or, if "
+            "it is an object store, give --runner, such as DirectRunner, to use Apache Beam."
+        )
+    return BeamStore(str(location))
+
+
 def read_text(store: Store, name: str) -> str:
     """Read a UTF-8 text file, without its byte order mark.
 

@@ -14,6 +14,7 @@ from jdfd_keras.options.data_options import PipelineOptions as PipelineOptions
 from jdfd_keras.options.data_options import PrepareOptions as PrepareOptions
 from jdfd_keras.options.data_options import PrepareRuntime as PrepareRuntime
 from jdfd_keras.options.data_options import SplitOptions as SplitOptions
+from jdfd_keras.options.data_options import default_faces as default_faces
 from jdfd_keras.options.detector_options import ENGINES as ENGINES
 from jdfd_keras.options.detector_options import EXPERIMENTS as EXPERIMENTS
 from jdfd_keras.options.detector_options import CalibrateOptions as CalibrateOptions

@@ -4,7 +4,11 @@ import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
-LAYOUTS = ("folder", "faceforensics", "celebdf", "celebdf-v1", "uadfv", "dfdc")
+LAYOUTS = (
+    *("folder", "table", "faceforensics", "dfd", "celebdf", "celebdf-v1", "celebdf++"),
+    *("uadfv", "dfdc", "deepfakebench", "df40"),
+)
+CROPPED = ("deepfakebench", "df40")  # of these, layouts of faces that are cropped already
 
 
 def setting(default: Any, help: str, choices: tuple[str, ...] = (), common: bool = False) -> Any:
@@ -28,7 +32,12 @@ def setting(default: Any, help: str, choices: tuple[str, ...] = (), common: bool
 class FaceOptions:
     """Face extraction; stored with every prepared dataset and exported model."""
 
-    detector: str = setting("dlib", "face detector", choices=("dlib", "mtcnn"), common=True)
+    detector: str = setting(
+        "dlib",
+        "face detector; none: images are face crops already, to be resized only",
+        choices=("dlib", "mtcnn", "none"),
+        common=True,
+    )
     frames_per_video: int = setting(
         32, "frames sampled evenly per video; the paper uses 300", common=True
     )
@@ -48,6 +57,16 @@ class FaceOptions:
         299, "width and height of a face crop in pixels; the paper uses 299", common=True
     )
     margin: float = setting(1.3, "width of the crop divided by the width of the tight face")
+
+
+def default_faces(layout: str) -> FaceOptions:
+    """Return the default face options of a layout: published crops are used as they are.
+
+    Example:
+        >>> default_faces("deepfakebench").detector
+        'none'
+    """
+    return FaceOptions(detector="none" if layout in CROPPED else "dlib")
 
 
 @dataclass(frozen=True)
@@ -88,20 +107,30 @@ class PrepareOptions:
         "has no official split",
         common=True,
     )
+    table: str = setting("", "table of the layout `table`, a CSV file")
     faces_per_shard: int = setting(1024, "approximate number of faces per TFRecord file")
 
 
 @dataclass(frozen=True)
 class SplitOptions:
-    """Training, validation and test splits; stored in the prepared dataset."""
+    """Training, validation and test splits; stored with every split table."""
 
-    split: str = setting(
+    strategy: str = setting(
         "official",
         "official: as published, or random by source where no split is published; strict: official "
         "without videos that share footage with a later split; kfold: by source, one fold for "
         "testing; paper: 85:15 over single faces, validation from the 85, so that each video is on "
-        "both sides",
-        choices=("official", "strict", "kfold", "paper"),
+        "both sides; leave-one-out: official, but one manipulation is for testing only",
+        choices=("official", "strict", "kfold", "paper", "leave-one-out"),
+        common=True,
+    )
+    folds: int = setting(
+        5, "kfold: number of folds; the one after the test fold is validation", common=True
+    )
+    fold: int | None = setting(
+        None,
+        "kfold: test fold, from 0; leave-one-out: index of the manipulation; default: a table for "
+        "each of them",
         common=True,
     )
     val_share: float = setting(
@@ -110,9 +139,7 @@ class SplitOptions:
     test_share: float = setting(
         0.15, "test share where no split is published, of sources (paper: faces)"
     )
-    folds: int = setting(5, "kfold: number of folds; the one after the test fold is validation")
-    fold: int = setting(0, "kfold: test fold, from 0")
-    seed: int = setting(0, "random seed of the split")
+    seed: int = setting(0, "random seed of the split", common=True)
 
 
 @dataclass(frozen=True)
@@ -172,4 +199,4 @@ class DemoOptions:
     frames_per_video: int = setting(6, "frames sampled per clip", common=True)
     face_size: int = setting(96, "width and height of a face crop in pixels", common=True)
     epochs: int = setting(5, "training epochs", common=True)
-    seed: int = setting(0, "random seed of clips, split and training", common=True)
+    seed: int = setting(0, "random seed of clips and training", common=True)

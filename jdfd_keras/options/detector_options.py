@@ -102,6 +102,9 @@ class TrainOptions:
     patience: int = setting(
         0, "epochs without improvement before training stops; 0: no early stopping"
     )
+    split_table: str = setting(
+        "official", "split table of the dataset, its name or the path of a CSV file", common=True
+    )
     seed: int = setting(0, "random seed of weights, order and augmentation", common=True)
     allow_leak: bool = setting(
         False,
@@ -140,7 +143,15 @@ class DataLocation:
 class EvaluateOptions:
     """Evaluation; stored in the report."""
 
-    split: str = setting("test", "split to evaluate", choices=("train", "val", "test"), common=True)
+    split: str = setting(
+        "test",
+        "split to evaluate; all: every face, whatever its split",
+        choices=("train", "val", "test", "all"),
+        common=True,
+    )
+    split_table: str = setting(
+        "official", "split table of the datasets, its name or the path of a CSV file", common=True
+    )
     threshold: float | None = setting(
         None,
         "lowest score that is called fake; default: the calibrated threshold, else 0.5",
@@ -177,6 +188,9 @@ class CalibrateOptions:
         common=True,
     )
     batch_size: int = setting(32, "faces per batch", common=True)
+    split_table: str = setting(
+        "official", "split table of the datasets, its name or the path of a CSV file", common=True
+    )
     allow_leak: bool = setting(
         False, "calibrate in spite of leakage from the training data", common=True
     )

@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from jdfd_keras.datasets.face_index import epoch_order
 from jdfd_keras.datasets.pipeline import check_options, read_epoch, stream_faces
+from jdfd_keras.datasets.split_tables import read_split_table
 from jdfd_keras.datasets.transforms import reraise_damaged_shards
 from jdfd_keras.io.files import OPTIONS, init_folder, load_groups, load_options
 from jdfd_keras.io.results import Result
@@ -26,7 +27,6 @@ from jdfd_keras.options import (
     ModelOptions,
     OptimizerOptions,
     PipelineOptions,
-    SplitOptions,
     TrainOptions,
     TrainRuntime,
     UnlabelledOptions,
@@ -160,7 +160,13 @@ def train(
     paths = tuple(str(Path(directory).resolve()) for directory in unlabelled.unlabelled)
     unlabelled = dataclasses.replace(unlabelled, unlabelled=paths)
     devices = open_devices(runtime.strategy)
-    loaded = load_training_data(data, unlabelled, seed=train.seed, allow_leak=train.allow_leak)
+    loaded = load_training_data(
+        data,
+        unlabelled,
+        seed=train.seed,
+        allow_leak=train.allow_leak,
+        split_table=train.split_table,
+    )
     face_options = load_options(data / OPTIONS, "faces", FaceOptions)
     weights = "none" if model.encoder_weights is None else model.encoder_weights
     model = dataclasses.replace(model, image_size=face_options.face_size, encoder_weights=weights)
@@ -242,7 +248,7 @@ def _init_run_folder(
     out: Path, setup: _Setup, data: Path, faces: FaceOptions, unlabelled: UnlabelledOptions
 ) -> None:
     """Create the run folder with its options and provenance, or check that it has the same."""
-    split = load_options(data / OPTIONS, "split", SplitOptions)
+    split = read_split_table(data, setup.train.split_table).options
     groups = {"faces": faces, "unlabelled": unlabelled, "split": split}
     for name in ("model", "optimizer", "loss", "pipeline", "augment", "train"):
         groups[name] = getattr(setup, name)

@@ -10,6 +10,7 @@ import pyarrow as pa
 from jdfd_keras.datasets import leakage
 from jdfd_keras.datasets.face_index import COLUMNS, FaceIndex, concat, index_faces, sample_fraction
 from jdfd_keras.datasets.manifest import read_faces
+from jdfd_keras.datasets.split_tables import OFFICIAL
 from jdfd_keras.datasets.videos import CLASSES, UNLABELLED
 from jdfd_keras.options import UnlabelledOptions
 from jdfd_keras.training.run_folder import DataFacts
@@ -40,7 +41,12 @@ class TrainingData:
 
 
 def load_training_data(
-    directory: str | Path, unlabelled: UnlabelledOptions, *, seed: int, allow_leak: bool
+    directory: str | Path,
+    unlabelled: UnlabelledOptions,
+    *,
+    seed: int,
+    allow_leak: bool,
+    split_table: str = OFFICIAL,
 ) -> TrainingData:
     """Load the faces of a training, and check that a detector can learn from them.
 
@@ -50,6 +56,7 @@ def load_training_data(
             labels. Their validation and test faces are not read.
         seed: Seed of the sample of unlabelled faces.
         allow_leak: Accept splits that share sources or near-duplicate faces.
+        split_table: Name of the split table of all these datasets, or the path of one.
 
     Example:
         >>> data = load_training_data("prepared", UnlabelledOptions(), seed=0, allow_leak=False)
@@ -58,7 +65,8 @@ def load_training_data(
     """
     directory = Path(directory)
     columns = list(dict.fromkeys([*COLUMNS, *leakage.COLUMNS, "split"]))
-    splits = leakage.by_split(read_faces(directory, columns=columns))
+    faces = read_faces(directory, split_table=split_table, columns=columns)
+    splits = leakage.by_split(faces)
     for split in ("train", "val"):
         labels = splits[split]["label"].to_numpy()
         counts = {name: int((labels == label).sum()) for name, label in CLASSES.items()}
@@ -66,11 +74,12 @@ def load_training_data(
             raise ValueError(
                 f"Expected real and fake faces in the {split} split of {directory}; got "
                 f"{counts['real']} real and {counts['fake']} fake. A detector cannot be trained or "
-                "validated on one class: add videos and prepare the dataset again."
+                "validated on one class: add videos and prepare the dataset again, or choose "
+                "another --split-table."
             )
     tables, indexes = [splits["train"]], [index_faces(directory, splits["train"])]
     for other in unlabelled.unlabelled:
-        table = read_faces(other, split="train", columns=columns)
+        table = read_faces(other, split="train", split_table=split_table, columns=columns)
         if not len(table):
             raise ValueError(
                 f"Expected training faces in {other}, to use as unlabelled faces; got none. Its "
@@ -86,7 +95,8 @@ def load_training_data(
         subject = f"the splits of {directory}"
         subject += " and the unlabelled faces" * bool(unlabelled.unlabelled)
         advice = (
-            "Prepare it with --split strict, check it with `jdfd-keras audit`, or use --allow-leak."
+            "Split it with `jdfd-keras split --strategy strict` and train with --split-table "
+            "strict, check it with `jdfd-keras audit`, or use --allow-leak."
         )
         leakage.raise_on_leakage(shared, subject, advice)
     val_labels = splits["val"]["label"].to_numpy()

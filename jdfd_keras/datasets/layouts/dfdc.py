@@ -31,8 +31,8 @@ def list_dfdc(root: DatasetFiles) -> Listing:
         root: The folder that contains the published folders, or one of these.
 
     Returns:
-        The videos; `missing` are those in the metadata that do not exist, `unrecognized` those
-        that no metadata has.
+        The videos; `missing` are those in the metadata that do not exist, `unrecognized` the
+        files that no metadata has.
 
     Example:
         >>> from jdfd_keras.io.storage import LocalStore
@@ -52,14 +52,14 @@ def list_dfdc(root: DatasetFiles) -> Listing:
     entries = {
         (folder, name): entry
         for folder in folders
-        for name, entry in _read_metadata(root, f"{folder}{METADATA}").items()
+        for name, entry in read_metadata(root, f"{folder}{METADATA}").items()
     }
-    media = set(root.media())
+    files = set(root.files) - {f"{folder}{METADATA}" for folder in folders}
     listed = {f"{folder}{name}" for folder, name in entries}
     videos = [
-        _describe(root, folder, name, entry)
+        describe_entry(root, f"{folder}{name}", entry)
         for (folder, name), entry in entries.items()
-        if f"{folder}{name}" in media
+        if f"{folder}{name}" in files
     ]
     if not videos:
         raise ValueError(
@@ -70,10 +70,19 @@ def list_dfdc(root: DatasetFiles) -> Listing:
         )
     if {video.split for video in videos} == {"train"}:
         videos = [dataclasses.replace(video, split="") for video in videos]
-    return Listing(videos, sorted(listed - media), sorted(media - listed))
+    return Listing(videos, sorted(listed - files), sorted(files - listed))
 
 
-def _read_metadata(root: DatasetFiles, name: str) -> dict[str, dict[str, Any]]:
+def read_metadata(root: DatasetFiles, name: str) -> dict[str, dict[str, Any]]:
+    """Read the metadata of a folder, by file name; raise ValueError if it is invalid.
+
+    Example:
+        >>> from jdfd_keras.io.storage import LocalStore
+        >>> with open("metadata.json", "w") as file:
+        ...     _ = file.write('{"a.mp4": {"label": "REAL"}}')
+        >>> read_metadata(DatasetFiles(LocalStore("."), "part", ()), "metadata.json")
+        {'a.mp4': {'label': 'REAL'}}
+    """
     text = root.read(name)
     try:
         content = json.loads(text)
@@ -87,8 +96,16 @@ def _read_metadata(root: DatasetFiles, name: str) -> dict[str, dict[str, Any]]:
     return content
 
 
-def _describe(root: DatasetFiles, folder: str, name: str, entry: dict[str, Any]) -> Video:
-    path = f"{folder}{name}"
+def describe_entry(root: DatasetFiles, path: str, entry: dict[str, Any]) -> Video:
+    """Describe a video from its metadata; raise ValueError if a value is unknown.
+
+    Example:
+        >>> from jdfd_keras.io.storage import LocalStore
+        >>> root = DatasetFiles(LocalStore("."), "part", ())
+        >>> describe_entry(root, "a.mp4", {"label": "FAKE", "original": "b.mp4"}).source_ids
+        ('b',)
+    """
+    folder, _, name = path.rpartition("/")
 
     def look_up(key: str, value: Any, meanings: dict[str, Any]) -> Any:
         if str(value) not in meanings:
@@ -103,7 +120,7 @@ def _describe(root: DatasetFiles, folder: str, name: str, entry: dict[str, Any])
     label = UNLABELLED if value is None else look_up(key, value, LABELS[key])
     source = str(entry.get("original") or name)
     return Video(
-        video_id=f"dfdc/{folder or root.name + '/'}{name.rsplit('.', 1)[0]}",
+        video_id=f"dfdc/{folder or root.name}/{name.rsplit('.', 1)[0]}",
         path=path,
         label=label,
         manipulation="DFDC" if label == 1 else "",

@@ -1,0 +1,218 @@
+"""Split tables: the split of every video, or face, of a prepared dataset, as a small CSV file.
+
+    <dataset>/splits/NAME.csv     video_id,split,reason; an excluded video has no split
+    <dataset>/splits/NAME.json    the options that the table was made with
+
+A dataset has as many as needed, since its faces are stored without their splits. A table of your
+own is a CSV file with the columns video_id and split.
+"""
+
+import functools
+import io
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from jdfd_keras.datasets.videos import SPLITS
+from jdfd_keras.io.files import load_options, to_json
+from jdfd_keras.io.results import Result
+from jdfd_keras.io.storage import LocalStore, Store, local_path, write_text
+from jdfd_keras.options import SplitOptions
+
+FOLDER = "splits"
+OFFICIAL = "official"  # the table that `prepare` writes
+OWN = "own table"  # strategy of a table without options
+FACE_KEY = ("video_id", "frame_index", "track_id")
+_LISTED = 5
+
+
+@dataclass(frozen=True, eq=False)
+class SplitTable(Result):
+    """A split of a prepared dataset.
+
+    Attributes:
+        name: Its name, or the path of a file that is not in the dataset.
+        path: Path of the file.
+        options: Options it was made with.
+        rows: Columns `video_id`, `split` (`train`, `val`, `test` or "", if excluded) and `reason`;
+            one row per video or, if it also has `frame_index` and `track_id`, per face.
+    """
+
+    name: str
+    path: str
+    options: SplitOptions
+    rows: pd.DataFrame = field(repr=False, metadata={"json": False})
+
+    @property
+    def of_faces(self) -> bool:
+        """Whether it splits single faces instead of videos."""
+        return "frame_index" in self.rows
+
+    @functools.cached_property
+    def split_of(self) -> dict[str, str]:
+        """Video id to split; "" for all videos if the table splits faces."""
+        rows = self.rows.drop_duplicates("video_id")
+        splits = [""] * len(rows) if self.of_faces else rows["split"]
+        return dict(zip(rows["video_id"], splits, strict=True))
+
+    @property
+    def excluded(self) -> dict[str, str]:
+        """Excluded video to the reason, "" if the table states none."""
+        rows = self.rows[self.rows["split"] == ""]
+        return dict(zip(rows["video_id"], rows["reason"], strict=True))
+
+    def assign(self, faces: pa.Table) -> np.ndarray:
+        """Return the split of each face: object[n], "" for those of excluded videos.
+
+        Args:
+            faces: A table with the columns FACE_KEY.
+
+        Raises:
+            ValueError: If the table is of another dataset.
+        """
+        video_ids = faces["video_id"].cast(pa.string()).combine_chunks().dictionary_encode()
+        names = video_ids.dictionary.to_pylist()
+        self.check_videos(names)
+        if not self.of_faces:
+            splits = np.array([self.split_of[name] for name in names], object)
+            return splits[video_ids.indices.to_numpy()]
+        keys = pd.DataFrame({name: faces[name].to_pandas() for name in FACE_KEY})
+        keys["video_id"] = keys["video_id"].astype(object)
+        rows = self.rows.astype({"frame_index": np.int64, "track_id": np.int64})
+        merged = keys.merge(rows, on=list(FACE_KEY), how="left")["split"]
+        if merged.isna().any():
+            face = keys[merged.isna().to_numpy()].iloc[0]
+            raise self._other_dataset(
+                f"no row for frame {face.frame_index}, track {face.track_id} of {face.video_id}"
+            )
+        return merged.to_numpy(object)
+
+    def check_videos(self, video_ids: Iterable[str], *, is_all: bool = False) -> None:
+        """Check that the table has these videos and, if they are all, no others."""
+        video_ids = set(video_ids)
+        if absent := sorted(video_ids - self.split_of.keys()):
+            raise self._other_dataset(f"no row for {_name_some(absent)}")
+        if is_all and (others := sorted(self.split_of.keys() - video_ids)):
+            raise self._other_dataset(f"rows for other videos, {_name_some(others)}")
+
+    def _other_dataset(self, problem: str) -> ValueError:
+        return ValueError(
+            f"Expected a split table of this dataset, with its videos and no others; got "
+            f"{self.path}, which has {problem}. It is of another dataset: create one with "
+            "`jdfd-keras split`."
+        )
+
+
+def write_split_table(
+    store: Store, name: str, rows: pd.DataFrame, options: SplitOptions
+) -> SplitTable:
+    """Write a split table of a prepared dataset, first its options, so that it is never half-made.
+
+    Example:
+        >>> rows = pd.DataFrame({"video_id": ["a/1"], "split": ["test"], "reason": [""]})
+        >>> write_split_table(LocalStore("tables"), "mine", rows, SplitOptions()).excluded
+        {}
+    """
+    write_text(store, f"{FOLDER}/{name}.json", to_json({"split": options}))
+    text = rows.to_csv(index=False, lineterminator="\n")
+    write_text(store, f"{FOLDER}/{name}.csv", text)
+    return SplitTable(name, f"{store.location}/{FOLDER}/{name}.csv", options, rows)
+
+
+def read_split_table(directory: str | Path | Store, name: str) -> SplitTable:
+    """Read a split table.
+
+    Args:
+        directory: The prepared dataset.
+        name: Name of one of its tables, or the path of a CSV file.
+
+    Raises:
+        OSError: If there is no such table.
+        ValueError: If it is damaged; lines are named.
+
+    Example:
+        >>> read_split_table("prepared", "official").rows["split"].value_counts()["train"]
+        np.int64(10)
+    """
+    if name.endswith(".csv"):
+        store, stem = LocalStore(str(Path(name).parent)), Path(name).stem
+        path = name
+    else:
+        store, stem = _open(directory), f"{FOLDER}/{name}"
+        path = f"{store.location}/{stem}.csv"
+    if not store.exists(f"{stem}.csv"):
+        names = ", ".join(list_split_tables(directory)) or "none, as it has not been split"
+        raise FileNotFoundError(
+            f"Expected the split table {name!r} of {_open(directory).location}; got {names}. "
+            "Create it with `jdfd-keras split`."
+        )
+    with store.open(f"{stem}.csv") as file:
+        rows = _parse(file.read(), path)
+    options = SplitOptions(strategy=OWN)
+    if store.exists(f"{stem}.json"):
+        with local_path(store, f"{stem}.json") as copy:
+            options = load_options(copy, "split", SplitOptions)
+    return SplitTable(name, path, options, rows)
+
+
+def list_split_tables(directory: str | Path | Store) -> list[str]:
+    """List the names of the split tables of a prepared dataset.
+
+    Example:
+        >>> list_split_tables("prepared")
+        ['official']
+    """
+    names = (name.rsplit("/", 1)[-1] for name in _open(directory).list(FOLDER))
+    return sorted(name.removesuffix(".csv") for name in names if name.endswith(".csv"))
+
+
+def _open(directory: str | Path | Store) -> Store:
+    return LocalStore(str(directory)) if isinstance(directory, str | Path) else directory
+
+
+def _name_some(names: list[str]) -> str:
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return f"{', '.join(names[:_LISTED])}{more}"
+
+
+def _parse(content: bytes, path: str) -> pd.DataFrame:
+    """Parse the text of a table; raise ValueError with the lines of invalid rows."""
+    try:
+        rows = pd.read_csv(
+            io.BytesIO(content), dtype=str, keep_default_na=False, encoding="utf-8-sig"
+        )
+    except (ValueError, pd.errors.ParserError) as error:  # also of the encoding
+        raise ValueError(
+            f"Expected a CSV file with the columns video_id and split at {path}; got '{error}'. "
+            "Create it again with `jdfd-keras split`."
+        ) from error
+    is_face = "frame_index" in rows or "track_id" in rows
+    needed = [*(FACE_KEY if is_face else FACE_KEY[:1]), "split"]
+    if absent := [name for name in needed if name not in rows]:
+        raise ValueError(
+            f"Expected the columns {', '.join(needed)} in {path}; got no {', '.join(absent)}. Add "
+            "them, or create the table with `jdfd-keras split`."
+        )
+    if "reason" not in rows:
+        rows["reason"] = ""
+    invalid = Counter()
+    for index in np.flatnonzero(~rows["split"].isin([*SPLITS, ""])):
+        invalid[f"line {index + 2}: split {rows['split'][index]!r}"] += 1
+    for name in needed[1:-1]:
+        for index in np.flatnonzero(~rows[name].str.fullmatch("[0-9]+")):
+            invalid[f"line {index + 2}: {name} {rows[name][index]!r}"] += 1
+    key = list(FACE_KEY) if is_face else ["video_id"]
+    for index in np.flatnonzero(rows.duplicated(key)):
+        invalid[f"line {index + 2}: a second row for {rows['video_id'][index]}"] += 1
+    if invalid:
+        raise ValueError(
+            f"Expected one row per {'face' if is_face else 'video'}, with the split train, val, "
+            f"test or none, in {path}; got {len(invalid)} invalid: {_name_some(list(invalid))}. "
+            "Correct these lines, or create the table with `jdfd-keras split`."
+        )
+    return rows
