@@ -243,12 +243,13 @@ def read_faces(
     """
     names = list(columns) if columns is not None else schema_of(FaceRow).names
     selects = split not in (None, "all")
-    needed = list(dict.fromkeys([*names, *(["split"] if selects else [])]))
+    needed = [*names, *({"split"} - set(names) if selects else ())]
     if split_table and "split" in needed:
         splits = read_split_table(directory, split_table)
         videos = _read_table(directory, VIDEOS, VideoRow, ["video_id"])["video_id"]
         splits.check_videos(videos.to_pylist(), is_all=True)
-        needed = list(dict.fromkeys([*needed, *(FACE_KEY if splits.of_faces else FACE_KEY[:1])]))
+        keys = FACE_KEY if splits.of_faces else FACE_KEY[:1]
+        needed += [name for name in keys if name not in needed]
         table = _read_table(directory, MANIFEST, FaceRow, needed)
         assigned = pa.array(splits.assign(table), pa.string()).dictionary_encode()
         table = table.set_column(table.column_names.index("split"), "split", assigned)

@@ -138,7 +138,7 @@ def prepare(
         >>> faces = FaceOptions(frames_per_video=1, face_size=71)
         >>> result = prepare("videos", "new_dataset", faces, runtime=PrepareRuntime(workers=2))
         >>> result.videos, result.splits["test"]
-        (16, {'real': 2, 'fake': 2})
+        (16, {'real': 1, 'fake': 1})
     """
     options, filters = options or PrepareOptions(), filters or FilterOptions()
     faces = faces or default_faces(options.layout)

@@ -277,12 +277,10 @@ def write_tables(
     """
     rows = []
     for video in listing.videos:
-        lists = {
-            "subjects": listing.subjects.get(video.video_id, ()),
-            "frames": listing.frames.get(video.video_id, ()),
-        }
-        outcome = outcomes[video.video_id].to_dict()
-        rows.append(VideoRow(**video.to_dict() | outcome | lists))
+        values = video.to_dict() | outcomes[video.video_id].to_dict()
+        values["subjects"] = listing.subjects.get(video.video_id, ())
+        values["frames"] = listing.frames.get(video.video_id, ())
+        rows.append(VideoRow(**values))
     with out.create(manifest.VIDEOS) as file:
         manifest.write_table(file, VideoRow, [manifest.to_table(rows, VideoRow)])
     with out.create(manifest.MANIFEST) as file:

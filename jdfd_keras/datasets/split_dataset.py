@@ -126,7 +126,7 @@ def assign_rows(listing: Listing, options: SplitOptions) -> pd.DataFrame:
     Example:
         >>> rows = assign_rows(list_rows(read_videos("prepared")), SplitOptions())
         >>> rows["split"].value_counts().to_dict()
-        {'train': 10, 'test': 4, 'val': 2}
+        {'train': 10, 'val': 4, 'test': 2}
     """
     used, excluded = assign_splits(listing, options)
     split = {video.video_id: video.split for video in used}
@@ -176,7 +176,7 @@ def find_shared_splits(rows: pd.DataFrame, videos: Sequence[Video]) -> list[Shar
     sources = {video.video_id: list(video.source_ids) for video in videos}
     subsets = {}
     for name in SPLITS:
-        names = rows["video_id"][rows["split"] == name].drop_duplicates().tolist()
+        names = rows.loc[rows["split"] == name, "video_id"].unique().tolist()
         columns = {"video_id": names, "source_ids": [sources[video_id] for video_id in names]}
         subsets[name] = pa.table(columns, schema=_SOURCES)
     return find_shared_sources(subsets)

@@ -51,7 +51,7 @@ class SplitTable(Result):
     @property
     def of_faces(self) -> bool:
         """Whether it splits single faces instead of videos."""
-        return "frame_index" in self.rows
+        return "frame_index" in self.rows.columns
 
     @functools.cached_property
     def split_of(self) -> dict[str, str]:
@@ -85,8 +85,9 @@ class SplitTable(Result):
         keys["video_id"] = keys["video_id"].astype(object)
         rows = self.rows.astype({"frame_index": np.int64, "track_id": np.int64})
         merged = keys.merge(rows, on=list(FACE_KEY), how="left")["split"]
-        if merged.isna().any():
-            face = keys[merged.isna().to_numpy()].iloc[0]
+        absent = merged.isna().to_numpy()
+        if absent.any():
+            face = keys[absent].iloc[0]
             raise self._other_dataset(
                 f"no row for frame {face.frame_index}, track {face.track_id} of {face.video_id}"
             )
