@@ -129,6 +129,22 @@ def check_threshold(threshold: float) -> None:
         )
 
 
+def round_score(score: np.ndarray | float) -> np.ndarray:
+    """Round mean scores to 1e-12, so that means that differ by the rounding of floats are equal.
+
+    The mean of 0.2 and 0.4 is 0.30000000000000004 in floats, that of 0.3 and 0.3 is 0.3. Every
+    score that is a mean is rounded before it is ranked or compared with a threshold.
+
+    Example:
+        >>> round_score(np.array([(0.2 + 0.4) / 2, (0.3 + 0.3) / 2])).tolist()
+        [0.3, 0.3]
+    """
+    # First to a multiple of 2**-40: many means of decimal scores lie exactly between two multiples
+    # of 1e-12, such as those of 32 scores of 8 digits, but none between two multiples of 2**-40
+    # where floats round. The second rounding gives decimals of up to 12 digits back.
+    return np.round(np.rint(np.asarray(score) * 2.0**40) / 2.0**40, 12)
+
+
 def to_logit(score: np.ndarray) -> np.ndarray:
     """Compute the logits of scores; scores of 0 and 1 are clipped to keep them finite.
 

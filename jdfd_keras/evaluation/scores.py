@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
+from jdfd_keras.client.metadata import round_score
+
 AGGREGATIONS = ("mean", "median", "max", "track")
 # Properties of a video besides its id and label; "" where unknown.
 GROUPS = ("data", "split", "compression", "manipulation")
@@ -171,7 +173,8 @@ def score_videos(scores: Scores, aggregation: str = "mean") -> np.ndarray:
             same, but ignores unreliable tracks.
 
     Returns:
-        float64[v], in the order of `scores.videos`.
+        float64[v], in the order of `scores.videos`, rounded to 1e-12: scores that are equal but
+        for the rounding of floats are ties.
 
     Example:
         >>> score_videos(Scores.from_faces(video_id=["a", "a"], label=[1, 1], score=[0.5, 0.75]))
@@ -183,18 +186,17 @@ def score_videos(scores: Scores, aggregation: str = "mean") -> np.ndarray:
             "mean."
         )
     if aggregation == "mean":
-        return _average(scores.video, scores.score)
+        return round_score(_average(scores.video, scores.score))
     if aggregation == "track":
         keys = np.stack([scores.video, scores.track_id], axis=1)
         tracks, owner = np.unique(keys, axis=0, return_inverse=True)
         highest = np.zeros(len(scores.videos))
         np.maximum.at(highest, tracks[:, 0], _average(owner.ravel(), scores.score))
-        return highest
-    return pd.Series(scores.score).groupby(scores.video).agg(aggregation).to_numpy()
+        return round_score(highest)
+    return round_score(pd.Series(scores.score).groupby(scores.video).agg(aggregation).to_numpy())
 
 
 def _average(owner: np.ndarray, score: np.ndarray) -> np.ndarray:
-    # Not the mean of pandas, whose compensated sum differs in the last bit.
     return np.bincount(owner, weights=score) / np.bincount(owner)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jdfd_keras.client.metadata import Calibration
+from jdfd_keras.client.metadata import Calibration, round_score
 from jdfd_keras.faces.extract import Face
 from jdfd_keras.io.results import Result
 
@@ -50,8 +50,10 @@ class TrackScore(Result):
 
     track_id: int  # in the file, from 0
     num_faces: int
-    confidence: float  # mean detector score, on its own scale; near 0 it may not be a face
-    # Whether the file's verdict uses the track: its confidence, or that of none, is high enough.
+    # Mean detector score, on its own scale; near 0 it may not be a face. NaN without detector.
+    confidence: float
+    # Whether the file's verdict uses the track: its confidence, or that of none, is high enough. An
+    # image that was taken as it is was given as a face.
     is_reliable: bool
     start_s: float  # time of the first face
     end_s: float  # time of the last face
@@ -86,16 +88,16 @@ def find_fake_segment(time_s: np.ndarray, scores: np.ndarray, limit: float) -> S
     size = len(scores) // SEGMENT_FRACTION
     if size < MIN_SEGMENT_FACES:
         return None
-    sums = np.convolve(scores, np.ones(size), mode="valid")
-    start = int(np.argmax(sums))
+    means = round_score(np.convolve(scores, np.ones(size), mode="valid") / size)
+    start = int(np.argmax(means))
     end = start + size
-    if scores[start:end].mean() < limit:
+    if means[start] < limit:
         return None
     while start > 0 and scores[start - 1] >= limit:
         start -= 1
     while end < len(scores) and scores[end] >= limit:
         end += 1
-    score = float(scores[start:end].mean())
+    score = float(round_score(scores[start:end].mean()))
     return Segment(float(time_s[start]), float(time_s[end - 1]), score)
 
 
@@ -123,7 +125,7 @@ def score_tracks(
     all_count = max(confidence.values(), default=0.0) < MIN_TRACK_CONFIDENCE
     tracks = []
     for track_id, mask in masks.items():
-        score = float(scores[mask].mean())
+        score = float(round_score(scores[mask].mean()))
         verdict, segment = thresholds.judge(score), None
         if verdict == "real":
             segment = find_fake_segment(time_s[mask], scores[mask], thresholds.uncertain_to)
@@ -134,7 +136,7 @@ def score_tracks(
                 track_id=track_id,
                 num_faces=int(mask.sum()),
                 confidence=confidence[track_id],
-                is_reliable=all_count or confidence[track_id] >= MIN_TRACK_CONFIDENCE,
+                is_reliable=all_count or not confidence[track_id] < MIN_TRACK_CONFIDENCE,
                 start_s=float(time_s[mask].min()),
                 end_s=float(time_s[mask].max()),
                 score=score,

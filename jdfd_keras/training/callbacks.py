@@ -72,7 +72,10 @@ class StopAtNaN(_Callback):
 
 
 class ProgressLine(_Callback):
-    """Show the number of faces, the loss so far and, after each epoch, the validation metrics."""
+    """Show the number of faces, the loss so far and, after each epoch, the validation metrics.
+
+    Put it after Validation, which computes them.
+    """
 
     def __init__(self, steps: int, batch_size: int, start: Checkpoint | None = None) -> None:
         super().__init__(start)
@@ -86,9 +89,8 @@ class ProgressLine(_Callback):
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         self.progress.advance(self.batch_size, f"loss {logs['loss']:.3f}")
-
-    def on_test_begin(self, logs: Any = None) -> None:
-        self.progress.stop_clock("validating")
+        if self.finished_steps(batch) == self.steps:
+            self.progress.stop_clock("validating")
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         self.progress.close(
@@ -100,9 +102,10 @@ class ProgressLine(_Callback):
 class RunFolder(_Callback):
     """Write checkpoints, the models of the best and the last epoch, the history and figures.
 
-    If the optimizer keeps a moving average of the weights, it is validated and saved. The
-    checkpoint is written last and decides where a training resumes: if the process is killed
-    between two files, the epoch is repeated with the same result.
+    Put it after Validation, whose exact AUC selects the best epoch. If the optimizer keeps a moving
+    average of the weights, that average is saved. The checkpoint is written last and decides where
+    a training resumes: if the process is killed between two files, the epoch is repeated with the
+    same result.
 
     Args:
         directory: The run folder.
@@ -140,12 +143,17 @@ class RunFolder(_Callback):
             self._save(take_checkpoint(self.detector, self.epoch, step, self.history))
 
     def on_test_begin(self, logs: Any = None) -> None:
-        swap_average(self.detector)
-
-    def on_test_end(self, logs: Any = None) -> None:
-        swap_average(self.detector)
+        raise ValueError(
+            "Expected the callback Validation in `fit`; got validation_data, whose AUC is too "
+            "coarse to select the best epoch. Replace it with Validation(faces), before RunFolder."
+        )
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        if MONITOR not in logs:
+            raise ValueError(
+                f"Expected {MONITOR} in the logs of an epoch; got {', '.join(logs)}. Put the "
+                "callback Validation(faces) before RunFolder."
+            )
         row = {key: float(value) for key, value in logs.items()}
         self.history.append({"epoch": epoch + 1, **row})
         checkpoint = take_checkpoint(self.detector, epoch + 1, 0, self.history)

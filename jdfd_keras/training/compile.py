@@ -83,6 +83,8 @@ def compile_detector(
         # four times slower (0.94 against 4.4 images/s on 2 cores), and Keras does not support it
         # on several devices.
         jit_compile="auto",
+        # Only to show progress on training faces: its thresholds are evenly spaced, so that
+        # confident scores tie. The AUC that selects an epoch is that of training/validation.py.
         weighted_metrics={CLASSIFICATION: [keras.metrics.AUC(name=auc, num_thresholds=1000)]},
     )
 

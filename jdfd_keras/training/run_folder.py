@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from jdfd_keras.io.files import OPTIONS, atomic_path, load_groups, load_options, sha256_of
-from jdfd_keras.options import FaceOptions
+from jdfd_keras.options import FaceOptions, TrainOptions
 
 if TYPE_CHECKING:
     import keras
@@ -34,7 +34,7 @@ BEST = "best.keras"
 LAST = "last.keras"
 LOGS = "logs"
 PROVENANCE = "training_faces.parquet"
-MONITOR = "val_classification_frame_auc"  # metric that selects the best epoch
+MONITOR = "val_classification_frame_auc"  # exact; it selects the best epoch
 
 
 @dataclass(frozen=True)
@@ -126,9 +126,9 @@ def write_epoch(run: str | Path, model: "keras.Model", history: list[dict[str, f
         >>> import keras
         >>> image = keras.Input((2,))
         >>> model = keras.Model(image, keras.layers.Dense(1)(image))
-        >>> write_epoch(".", model, [{"epoch": 1, MONITOR: 0.8}])
+        >>> write_epoch(".", model, [{"epoch": 1, MONITOR: 0.8, "val_loss": 0.5}])
         >>> Path("best.keras").is_file(), read_history(".")
-        (True, [{'epoch': 1.0, 'val_classification_frame_auc': 0.8}])
+        (True, [{'epoch': 1.0, 'val_classification_frame_auc': 0.8, 'val_loss': 0.5}])
     """
     run = Path(run)
     import keras
@@ -191,6 +191,21 @@ def read_provenance(path: str | Path, name: str = PROVENANCE) -> pa.Table | None
         ) from error
 
 
+def find_split_table(path: str | Path) -> str:
+    """Return the split table that a model was trained with; "" for one outside a run folder.
+
+    Args:
+        path: A run folder or a `.keras` file.
+
+    Example:
+        >>> find_split_table("run/best.keras")
+        'official'
+    """
+    path = Path(path)
+    options = (path if path.is_dir() else path.parent) / OPTIONS
+    return load_options(options, "train", TrainOptions).split_table if options.is_file() else ""
+
+
 def read_history(run: str | Path) -> list[dict[str, float]]:
     """Read the losses and metrics of a run: one dict per finished epoch, in order.
 
@@ -209,12 +224,17 @@ def read_history(run: str | Path) -> list[dict[str, float]]:
 def best_epoch(history: list[dict[str, float]]) -> int:
     """Return the index of the epoch with the best validation frame AUC.
 
-    Of equal epochs it is the last, since the decoder keeps learning when the classifier no longer
-    improves.
+    Of epochs with the same AUC it is the one with the lowest validation loss, and of those the
+    last.
 
     Example:
-        >>> best_epoch([{MONITOR: 0.8}, {MONITOR: 0.9}, {MONITOR: 0.85}])
+        >>> best_epoch([{MONITOR: auc, "val_loss": 0.5} for auc in (0.8, 0.9, 0.85)])
+        1
+        >>> best_epoch([{MONITOR: 1.0, "val_loss": loss} for loss in (0.3, 0.2, 0.4)])
         1
     """
-    # Rounded, since Keras sums areas in float32 and may return 1.0000001.
-    return max(range(len(history)), key=lambda epoch: (round(history[epoch][MONITOR], 6), epoch))
+
+    def rank(epoch: int) -> tuple[float, float, int]:
+        return history[epoch][MONITOR], -history[epoch]["val_loss"], epoch
+
+    return max(range(len(history)), key=rank)

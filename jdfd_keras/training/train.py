@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from jdfd_keras.datasets.face_index import epoch_order
 from jdfd_keras.datasets.pipeline import check_options, read_epoch, stream_faces
-from jdfd_keras.datasets.split_tables import read_split_table
+from jdfd_keras.datasets.split_tables import absolute_name, read_split_table
 from jdfd_keras.datasets.transforms import reraise_damaged_shards
 from jdfd_keras.io.files import OPTIONS, init_folder, load_groups, load_options
 from jdfd_keras.io.results import Result
@@ -45,6 +45,7 @@ from jdfd_keras.training.run_folder import (
     write_provenance,
 )
 from jdfd_keras.training.training_data import TrainingData, load_training_data
+from jdfd_keras.training.validation import Validation
 
 VALIDATION_BATCH_SIZE = 32
 
@@ -157,6 +158,7 @@ def train(
     if not 0 <= train.seed < 2**32:
         raise ValueError(f"Expected a seed from 0 to {2**32 - 1}; got {train.seed}. Try 0.")
     # Absolute paths, so that the run can be resumed from another working directory.
+    train = dataclasses.replace(train, split_table=absolute_name(train.split_table))
     paths = tuple(str(Path(directory).resolve()) for directory in unlabelled.unlabelled)
     unlabelled = dataclasses.replace(unlabelled, unlabelled=paths)
     devices = open_devices(runtime.strategy)
@@ -308,13 +310,16 @@ def _fit(detector: keras.Model, setup: _Setup, start: Checkpoint, out: Path) -> 
 
     def make_val(**worker: int) -> tf.data.Dataset:
         batches = read_epoch(data.val, max_batch_size=VALIDATION_BATCH_SIZE, **worker)
-        return batches.map(select_outputs).repeat()
+        return batches.map(select_outputs)
 
     def select_outputs(image, targets, *weights):
         named = (targets, *weights)
         return image, *({name: values[name] for name in outputs} for values in named)
 
-    callbacks: list[keras.callbacks.Callback] = [StopAtNaN(start, setup.name_faces)]
+    callbacks: list[keras.callbacks.Callback] = [
+        StopAtNaN(start, setup.name_faces),
+        Validation(devices.distribute(make_val)),  # before the callbacks that use its results
+    ]
     faces = None
     if devices.is_chief:
         faces = data.read_examples()
@@ -325,10 +330,6 @@ def _fit(detector: keras.Model, setup: _Setup, start: Checkpoint, out: Path) -> 
     callbacks.append(RunFolder(out, start, devices, setup.runtime, setup.is_done, faces))
     detector.fit(
         devices.distribute(make_train),
-        validation_data=devices.distribute(make_val),
-        # Given, and the dataset repeated: at the end of a dataset Keras runs one more step on some
-        # devices, which counts in the means (3.15.1). Every validation starts a new iterator.
-        validation_steps=math.ceil(len(data.val) / (VALIDATION_BATCH_SIZE * devices.replicas)),
         initial_epoch=start.epoch,
         epochs=start.epoch + 1 if start.step else setup.train.epochs,
         steps_per_epoch=steps - start.step,

@@ -1,10 +1,25 @@
+import numpy as np
 import pytest
 
 from jdfd_keras.client import InvalidMetadata
-from jdfd_keras.client.metadata import Calibration, ModelMetadata, read_metadata, write_metadata
+from jdfd_keras.client.metadata import (
+    Calibration,
+    ModelMetadata,
+    read_metadata,
+    round_score,
+    write_metadata,
+)
 from jdfd_keras.options import FaceOptions
 
 FACES = FaceOptions(face_size=96, alignment="box", margin=1.7)
+
+
+@pytest.mark.parametrize("digits", [1, 8, 12])
+def test_rounded_scores_are_the_decimals_they_were(digits):
+    rng = np.random.default_rng(digits)
+    decimals = rng.integers(0, 10**digits, 1000) / 10**digits
+    np.testing.assert_array_equal(round_score(decimals * (1 + 1e-16)), decimals)
+    np.testing.assert_array_equal(round_score(np.nextafter(decimals, 1)), decimals)
 
 
 def answer(texts):
@@ -22,7 +37,7 @@ def test_written_metadata_is_read_back(calibration):
     [
         {"alignment.json": ""},
         {"alignment.json": "[]"},
-        {"alignment.json": '{"format_version": 1, "faces": {"size": 3}}'},
+        {"alignment.json": '{"format_version": 2, "faces": {"size": 3}}'},
         {"calibration.json": '{"calibration": {"temperatures": 2}}'},
         {"model.json": "{}"},
         {"model.json": "3"},
@@ -41,9 +56,9 @@ def test_invalid_texts_are_an_error(wrong):
 def test_a_model_of_another_format_version_is_rejected_with_a_way_out():
     texts = write_metadata(ModelMetadata(FACES, None, "detector", 3, "abc"))
     texts["alignment.json"] = texts["alignment.json"].replace(
-        '"format_version": 1', '"format_version": 2'
+        '"format_version": 2', '"format_version": 3'
     )
-    with pytest.raises(InvalidMetadata, match="format_version 1; got 2"):
+    with pytest.raises(InvalidMetadata, match="format_version 2; got 3"):
         read_metadata(answer(texts), "model")
 
 

@@ -1,11 +1,13 @@
 """The table of scores: its checks, and how face scores are aggregated."""
 
 import statistics
+from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from jdfd_keras.evaluation.metrics import measure_auc
 from jdfd_keras.evaluation.scores import AGGREGATIONS, GROUPS, Scores, score_videos
 
 FACES = {
@@ -218,7 +220,48 @@ def test_aggregation_equals_a_plain_loop_over_faces(aggregation):
             }[aggregation]
         )
     assert scores.videos.video_id.tolist() == list(videos)
-    assert score_videos(scores, aggregation) == pytest.approx(expected, abs=1e-15)
+    assert score_videos(scores, aggregation) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("aggregation", ["mean", "median", "track"])
+def test_video_scores_that_differ_by_the_rounding_of_floats_are_ties(aggregation):
+    scores = Scores.from_faces(
+        video_id=["a", "a", "b", "b"], label=[0, 0, 1, 1], score=[0.2, 0.4, 0.3, 0.3]
+    )
+    assert (0.2 + 0.4) / 2 != 0.3
+    assert score_videos(scores, aggregation).tolist() == [0.3, 0.3]
+
+
+@pytest.mark.parametrize(("digits", "count"), [(1, 2), (2, 3), (1, 7), (4, 16), (8, 32)])
+def test_the_auc_of_videos_is_that_of_exact_fractions(digits, count):
+    """Also where means lie exactly between two multiples of 1e-12, as of 32 scores of 8 digits."""
+    rng = np.random.default_rng(digits)
+    base = 10**digits
+    differing = 0
+    for _ in range(30):
+        # Scores in tenths, say, whose sums are equal for many videos but in another order.
+        sums = rng.integers(count * base // 4, count * base // 4 + 3, 14)
+        faces = []
+        for total in sums:
+            row = rng.multinomial(total, np.full(count, 1 / count))
+            faces.append(np.minimum(row, base))
+        exact = [Fraction(int(row.sum()), base * count) for row in faces]
+        label = np.arange(len(faces)) % 2 == 1
+        pairs = [(fake, real) for fake in np.flatnonzero(label) for real in np.flatnonzero(~label)]
+        wins = sum(
+            Fraction(int(exact[fake] > exact[real])) + Fraction(int(exact[fake] == exact[real]), 2)
+            for fake, real in pairs
+        )
+        scores = Scores.from_faces(
+            video_id=np.repeat([f"v{index}" for index in range(len(faces))], count),
+            label=np.repeat(label, count),
+            score=np.concatenate(faces) / base,
+        )
+        plain = np.array([sum((row / base).tolist()) / count for row in faces])
+        differing += measure_auc(label, plain) != pytest.approx(float(wins / len(pairs)), abs=1e-9)
+        measured = measure_auc(label, score_videos(scores))
+        assert measured == pytest.approx(float(wins / len(pairs)), abs=1e-12)
+    assert differing, "the test would pass without rounding"
 
 
 def test_only_the_aggregation_track_finds_one_fake_person_of_two():

@@ -1,9 +1,13 @@
 """A fake segment of a video is not hidden by the mean of the whole."""
 
+import math
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
-from jdfd_keras.inference.tracks import Segment, find_fake_segment
+from jdfd_keras.client.metadata import Calibration
+from jdfd_keras.inference.tracks import Segment, find_fake_segment, score_tracks
 
 
 def test_the_segment_is_the_quarter_with_the_highest_mean():
@@ -32,3 +36,26 @@ def test_the_segment_extends_over_all_neighbours_that_look_fake():
 
 def test_few_faces_have_no_segment():
     assert find_fake_segment(np.arange(11.0), np.ones(11), 0.5) is None
+
+
+def test_a_track_that_no_detector_found_is_reliable():
+    crop = SimpleNamespace(track_id=0, time_s=0.0, box=(0, 0, 9, 9, math.nan))
+    (track,) = score_tracks([crop], np.array([0.9]), Calibration())
+    assert (track.is_reliable, track.verdict) == (True, "fake")
+    assert math.isnan(track.confidence)
+
+
+def test_a_track_on_a_threshold_is_judged_by_its_exact_mean():
+    """The floats of 0.1 and 0.7 have a mean below that of 0.4."""
+    crop = SimpleNamespace(track_id=0, time_s=0.0, box=(0, 0, 9, 9, 1.0))
+    scores = np.array([0.1, 0.7])
+    assert scores.mean() < 0.4
+    (track,) = score_tracks([crop] * 2, scores, Calibration(uncertain_from=0.4, uncertain_to=0.4))
+    assert (track.score, track.verdict) == (0.4, "fake")
+
+
+def test_of_windows_that_differ_by_the_rounding_of_floats_the_first_is_taken():
+    scores = np.zeros(12)
+    scores[:3], scores[6:9] = [0.3, 0.3, 0.3], [0.1, 0.2, 0.6]
+    assert scores[6:9].sum() > scores[:3].sum()
+    assert find_fake_segment(np.arange(12.0), scores, 0.3).start_s == 0.0

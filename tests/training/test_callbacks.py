@@ -7,8 +7,9 @@ import tensorflow as tf
 
 from jdfd_keras.training.callbacks import ProgressLine, RunFolder, StopAtNaN
 from jdfd_keras.training.checkpoint import load_checkpoint, restore
-from jdfd_keras.training.compile import BranchSGD, compile_detector
+from jdfd_keras.training.compile import compile_detector
 from jdfd_keras.training.run_folder import read_history
+from jdfd_keras.training.validation import Validation
 
 
 @pytest.fixture
@@ -38,8 +39,8 @@ def faces():
 
 def test_callbacks_show_progress_and_write_a_run_folder_in_any_fit(model, faces, tmp_path, capsys):
     compile_detector(model)
-    callbacks = [StopAtNaN(), ProgressLine(steps=2, batch_size=4), RunFolder(tmp_path)]
-    model.fit(faces, validation_data=faces, epochs=2, verbose=0, callbacks=callbacks)
+    callbacks = [Validation(faces), ProgressLine(steps=2, batch_size=4), RunFolder(tmp_path)]
+    model.fit(faces, epochs=2, verbose=0, callbacks=[StopAtNaN(), *callbacks])
     assert "epoch 2/2: 8/8 faces" in capsys.readouterr().err
     assert [row["epoch"] for row in read_history(tmp_path)] == [1, 2]
     loaded = keras.models.load_model(tmp_path / "last.keras")
@@ -53,37 +54,23 @@ def test_a_nan_loss_stops_any_fit(model, faces):
         model.fit(faces, epochs=3, verbose=0, callbacks=[StopAtNaN()])
 
 
-def test_the_average_is_validated_while_the_weights_go_on_training(model, faces, tmp_path):
-    compile_detector(model, BranchSGD(0.1, use_ema=True, ema_momentum=0.5))
-    recorded = []
-
-    class RecordWeights(keras.callbacks.Callback):
-        def on_test_batch_end(self, batch, logs=None):
-            recorded.append(self.model.get_weights()[0])
-
-        def on_train_batch_end(self, batch, logs=None):
-            recorded.append(self.model.get_weights()[0])
-
-    initial = model.get_weights()[0]
-    # The weights are recorded after those of each epoch's only step, and while they are validated.
-    model.fit(
-        faces.take(1),
-        validation_data=faces.take(1),
-        epochs=2,
-        verbose=0,
-        callbacks=[RunFolder(tmp_path), RecordWeights()],
-    )
-    first, average, second, later_average = recorded
-    # Keras starts the average with the weights after the first step.
-    assert not np.array_equal(first, initial)
-    np.testing.assert_allclose(average, first, rtol=1e-6)
-    np.testing.assert_allclose(later_average, 0.5 * average + 0.5 * second, rtol=1e-5)
-    assert np.abs(later_average - second).max() > 1e-6
+@pytest.mark.parametrize(
+    ("callbacks", "message"),
+    [([], "coarse .*Validation"), ([Validation], "val_classification_frame_auc.*before RunFolder")],
+    ids=["with validation_data", "after RunFolder"],
+)
+def test_a_run_folder_takes_only_the_exact_auc(model, faces, tmp_path, callbacks, message):
+    compile_detector(model)
+    data = None if callbacks else faces
+    callbacks = [RunFolder(tmp_path), *(callback(faces) for callback in callbacks)]
+    with pytest.raises(ValueError, match=message):
+        model.fit(faces, validation_data=data, verbose=0, callbacks=callbacks)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_checkpoint_restores_any_fit(model, faces, tmp_path):
     compile_detector(model)
-    model.fit(faces, validation_data=faces, verbose=0, callbacks=[RunFolder(tmp_path)])
+    model.fit(faces, verbose=0, callbacks=[Validation(faces), RunFolder(tmp_path)])
     saved = model.get_weights()
     model.fit(faces, verbose=0)
     assert not np.array_equal(model.get_weights()[0], saved[0])

@@ -90,11 +90,21 @@ def test_encoder_weights_of_none_mean_random_weights(prepared_set, finished_run)
 
 
 @pytest.mark.parametrize(
-    ("aucs", "best"),
-    [([0.6, 0.9, 0.8], 1), ([0.7, 0.7], 1), ([1.0000001, 1.0], 1), ([0.9, 0.8999], 0)],
+    ("aucs", "losses", "best"),
+    [
+        ([0.6, 0.9, 0.8], [0.1, 0.9, 0.1], 1),
+        ([0.9, 0.9 - 1e-9], [0.5, 0.1], 0),
+        ([0.7, 0.7, 0.7], [0.5, 0.3, 0.4], 1),
+        ([0.7, 0.7, 0.6], [0.5, 0.5, 0.1], 1),
+    ],
+    ids=["AUC", "a small difference", "loss", "later"],
 )
-def test_the_last_of_equal_epochs_is_the_best(aucs, best):
-    assert best_epoch([{"val_classification_frame_auc": auc} for auc in aucs]) == best
+def test_the_best_epoch_has_the_highest_auc_then_the_lowest_loss_then_is_the_last(
+    aucs, losses, best
+):
+    rows = zip(aucs, losses, strict=True)
+    history = [{"val_classification_frame_auc": auc, "val_loss": loss} for auc, loss in rows]
+    assert best_epoch(history) == best
 
 
 def test_the_run_folder_has_the_options_of_the_run(finished_run):
