@@ -25,6 +25,7 @@ def _run(arguments: argparse.Namespace) -> Output:
 
     jdfd-keras inspect prepared --out sheet.png
     jdfd-keras inspect clip.mp4 --out sheet.png --overlay clip-faces.mp4 --tracks all
+    jdfd-keras inspect crop.png --out sheet.png --detector none
     """
     # A file without a face is a failure.
     from jdfd_keras.datasets.inspection import inspect

@@ -45,6 +45,7 @@ def _run(arguments: argparse.Namespace) -> Output:
     jdfd-keras predict clip.mp4 --model saved_models/detector
     jdfd-keras predict clip.mp4 --model run --report clip.html --annotate clip-annotated.mp4
     jdfd-keras predict *.mp4 --server http://127.0.0.1:8501/v1/models/detector --format json
+    jdfd-keras predict crops/ --model run --detector none
     jdfd-keras predict uploads/ --server grpc://127.0.0.1:8500/detector --out verdicts --workers 16
     """
     # A file that cannot be scored is a failure.

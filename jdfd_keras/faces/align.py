@@ -1,12 +1,25 @@
-"""Alignment: a face in a frame to a centred crop of fixed size, upright in two of three modes."""
+"""Alignment: a face in a frame to a centred crop of fixed size, upright in two of three modes.
 
+An image that is a crop already is only resized. `describe_framing` compares the crops of two sets.
+"""
+
+import math
+from collections import Counter
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from jdfd_keras.faces.detect import Box
-from jdfd_keras.faces.landmarks import FRONTAL_FACE, fit_similarity, five_points, transform_points
+from jdfd_keras.faces.landmarks import (
+    FRONTAL_FACE,
+    NUM_LANDMARKS,
+    fit_similarity,
+    five_points,
+    transform_points,
+)
+from jdfd_keras.io.console import plural
 from jdfd_keras.options import FaceOptions
 
 # The five landmarks that DeepfakeBench fits, and their template at 112 pixels, before x + 8. With
@@ -18,17 +31,19 @@ _DEEPFAKEBENCH_X = [30.2946, 65.5318, 48.0252, 33.5493, 62.7299]
 _DEEPFAKEBENCH_Y = [51.6963, 51.5014, 71.7366, 92.3655, 92.2041]
 _DEEPFAKEBENCH_FACE = np.array([_DEEPFAKEBENCH_X, _DEEPFAKEBENCH_Y]).T
 
+OTHER_DOMAIN = "another domain, in which the model's error rates are unknown"
+
 
 class Alignment(NamedTuple):
     """A face cut out of a frame.
 
     The residual is the root mean square distance of the five points from their canonical positions,
     divided by the crop's width: 0 to about 0.03 for frontal faces, more for turned ones. With `box`
-    it includes the rotation and the shift of the face.
+    it includes the rotation and the shift of the face. It is NaN for an image that is only resized.
     """
 
     crop: np.ndarray  # uint8[size, size, 3], RGB; black outside the frame
-    landmarks: np.ndarray  # float32[68, 2] in pixels of the crop
+    landmarks: np.ndarray  # float32[68, 2] in pixels of the crop; float32[0, 2] if unknown
     residual: float
     outside: float  # share of the crop's area outside the frame
 
@@ -105,6 +120,107 @@ def align_face(
         landmarks=transform_points(matrix, landmarks).astype(np.float32),
         residual=float(residual / size),
         outside=_share_outside(corners.tolist(), *pixels.shape[:2]),
+    )
+
+
+def resize_crop(pixels: np.ndarray, size: int, landmarks: np.ndarray | None = None) -> Alignment:
+    """Resize an image that is a face crop already; one of the same size is not changed.
+
+    The interpolation is bilinear with antialiasing, as in the exported model, so that a crop gets
+    the same score from a file, here and in a request (up to rounding to whole grey levels).
+
+    Args:
+        pixels: uint8[height, width, 3], RGB; distorted if it is not square.
+        size: Width and height of the crop.
+        landmarks: float[k, 2], k >= 68, in pixels of the image; the first 68 are dlib's.
+
+    Returns:
+        The crop; without landmarks it has none. Its residual is unknown: NaN.
+
+    Example:
+        >>> resize_crop(np.full((64, 48, 3), 127, np.uint8), 96).crop.shape
+        (96, 96, 3)
+    """
+    height, width = pixels.shape[:2]
+    points = np.empty((0, 2)) if landmarks is None else landmarks[:NUM_LANDMARKS]
+    scale = size / np.array([width, height])
+    return Alignment(
+        crop=np.array(Image.fromarray(pixels).resize((size, size), Image.Resampling.BILINEAR)),
+        landmarks=((points + 0.5) * scale - 0.5).astype(np.float32),
+        residual=math.nan,
+        outside=0.0,
+    )
+
+
+def describe_distortion(shapes: Counter[tuple[int, ...]], size: int) -> list[str]:
+    """Describe images that `resize_crop` distorts, in one sentence or none.
+
+    Args:
+        shapes: Height and width to number of images.
+        size: Width and height of the crops.
+
+    Example:
+        >>> describe_distortion(Counter({(64, 64): 7, (64, 48): 1}), 96)
+        ['1 of 8 images is not square, such as 48 x 64: resized to 96 x 96, which distorts faces']
+    """
+    distorted = {shape: count for shape, count in shapes.items() if shape[0] != shape[1]}
+    if not distorted:
+        return []
+    (height, width), count = next(iter(distorted)), sum(distorted.values())
+    are = "is" if count == 1 else "are"
+    return [
+        f"{count} of {plural(shapes.total(), 'image')} {are} not square, such as {width} x "
+        f"{height}: resized to {size} x {size}, which distorts faces"
+    ]
+
+
+def describe_crops(options: FaceOptions) -> str:
+    """Describe how crops are framed.
+
+    Example:
+        >>> describe_crops(FaceOptions()), describe_crops(FaceOptions(detector="none"))
+        ('faces aligned with landmarks68, margin 1.3', 'images taken as they are')
+    """
+    if options.detector == "none":
+        return "images taken as they are"
+    return f"faces aligned with {options.alignment}, margin {options.margin:g}"
+
+
+def describe_framing(data_faces: FaceOptions, model_faces: FaceOptions | None = None) -> str:
+    """Describe in a sentence how the framing of crops differs from that of a model's training.
+
+    Args:
+        data_faces: Options of the crops.
+        model_faces: Options of the crops that the model was trained on; any model if not given.
+
+    Returns:
+        The sentence; "" if the framing is the same. That of images taken as they are is unknown,
+        so it is never the same.
+
+    Example:
+        >>> describe_framing(FaceOptions(detector="none"))
+        "Images are taken as they are: crops of another framing than those ... are unknown."
+        >>> describe_framing(FaceOptions(margin=1.5), FaceOptions())
+        "The model was trained on faces aligned with landmarks68, margin 1.3, and these are...
+    """
+    if model_faces is None:
+        if data_faces.detector != "none":
+            return ""
+        return (
+            "Images are taken as they are: crops of another framing than those that a model was "
+            f"trained on are {OTHER_DOMAIN}."
+        )
+    trained, given = describe_crops(model_faces), describe_crops(data_faces)
+    if trained != given:
+        return (
+            f"The model was trained on {trained}, and these are {given}: crops of another framing "
+            f"are {OTHER_DOMAIN}."
+        )
+    if data_faces.detector != "none":
+        return ""
+    return (
+        f"The model was trained on {trained}, and so are these: if their framing differs, they are "
+        f"{OTHER_DOMAIN}."
     )
 
 

@@ -22,7 +22,8 @@ class Box(NamedTuple):
     """A detected face: edges in pixels of the frame, as dlib defines them, and detector score.
 
     It may extend beyond the frame. With either detector it is the square from the eyebrows to
-    below the lips on which the landmark predictor was trained.
+    below the lips on which the landmark predictor was trained. Of an image that is taken as it is,
+    it is the whole image, which need not be a square, and the score is NaN.
     """
 
     left: int
@@ -33,7 +34,7 @@ class Box(NamedTuple):
 
     @property
     def width(self) -> int:
-        """Width of the square, equal to its height."""
+        """Width, which equals the height of a detected face."""
         return self.right - self.left
 
     @property
@@ -43,7 +44,7 @@ class Box(NamedTuple):
 
     @property
     def area(self) -> int:
-        """Area of the square in pixels."""
+        """Area in pixels."""
         return (self.right - self.left) * (self.bottom - self.top)
 
     def resize(self, width: float, shift: tuple[float, float] = (0.0, 0.0)) -> "Box":
@@ -105,7 +106,10 @@ def face_detector(name: str) -> FaceDetector:
     detectors = {"dlib": DlibDetector, "mtcnn": MtcnnDetector}
     if name not in detectors:
         names = " or ".join(map(repr, detectors))
-        raise ValueError(f"Expected the detector {names}; got {name!r}. Choose one of them.")
+        raise ValueError(
+            f"Expected the detector {names}, or 'none' for images of faces; got {name!r}. Choose "
+            "one of them."
+        )
     return detectors[name]()
 
 

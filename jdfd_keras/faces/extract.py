@@ -1,33 +1,46 @@
-"""Face extraction: from a video or image to aligned face crops with their tracks."""
+"""Face extraction: from a video or image to aligned face crops with their tracks.
+
+With the detector `none`, images are crops already and are only resized.
+"""
 
 import math
 import os
 import shutil
 import tempfile
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from jdfd_keras.faces.align import align_face, canonical_points
+from jdfd_keras.faces.align import (
+    align_face,
+    canonical_points,
+    describe_distortion,
+    resize_crop,
+)
 from jdfd_keras.faces.decode import open_media
 from jdfd_keras.faces.detect import Box, face_detector
-from jdfd_keras.faces.media import Frame, MediaInfo, sample_frame_indices
+from jdfd_keras.faces.landmarks import read_landmarks
+from jdfd_keras.faces.media import Frame, MediaInfo, UnreadableFileError, sample_frame_indices
 from jdfd_keras.faces.quality import (
     Quality,
     check_filters,
     estimate_yaw,
     filter_reason,
+    find_marked_track,
     measure_sharpness,
 )
 from jdfd_keras.faces.track import TrackedFace, track_faces
+from jdfd_keras.io.console import plural
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import FaceOptions, FilterOptions, LimitOptions
 
 # More crops are kept in a temporary file, so that memory does not grow with the video.
 MAX_BYTES_IN_MEMORY = 16 * 2**20
+NO_TRACK = -1
 
 
 class CropStore:
@@ -91,11 +104,11 @@ class Face(Result):
     """One face of one frame; `to_dict` has no pixels."""
 
     frame_index: int  # position of the frame in the file, from 0
-    time_s: float  # presentation time of the frame
+    time_s: float  # presentation time of the frame; 0 for images, also of a video of image files
     track_id: int  # id of the track in this file, from 0
     box: Box  # of the detector in pixels of the frame, with its score
-    landmarks: np.ndarray  # float32[68, 2] in pixels of the crop
-    alignment_residual: float  # as a share of the crop's width, by `align_face`
+    landmarks: np.ndarray  # float32[68, 2] in pixels of the crop; float32[0, 2] if unknown
+    alignment_residual: float  # as a share of the crop's width, by `align_face`; NaN if unknown
     quality: Quality
     crops: CropStore = field(repr=False, metadata={"json": False})
     crop_index: int = field(repr=False, metadata={"json": False})
@@ -112,7 +125,7 @@ class Track(Result):
 
     track_id: int  # from 0
     num_faces: int  # sampled frames in which the face was detected
-    confidence: float  # mean score of the detector, on its own scale
+    confidence: float  # mean score of the detector, on its own scale; NaN if unknown
     width: float  # mean width of the box in pixels of the frame
     start_s: float  # time of the first and last of these frames
     end_s: float
@@ -130,8 +143,10 @@ class Extraction(Result):
     width: int = 0  # of the first frame in pixels
     height: int = 0
     info: MediaInfo = field(default_factory=MediaInfo)
-    sha256: str = ""  # of the bytes that were decoded, hexadecimal
-    file_bytes: int | None = None  # their number
+    # Of the bytes that were decoded, hexadecimal; of a video that is stored as image files, of the
+    # SHA-256 digests of the decoded files in their order.
+    sha256: str = ""
+    file_bytes: int | None = None  # number of these bytes
 
 
 def check_face_options(options: FaceOptions, filters: FilterOptions | None = None) -> None:
@@ -141,9 +156,11 @@ def check_face_options(options: FaceOptions, filters: FilterOptions | None = Non
         >>> check_face_options(FaceOptions(detector="retina"))
         Traceback (most recent call last):
             ...
-        ValueError: Expected the detector 'dlib' or 'mtcnn'; got 'retina'. Choose one of them.
+        ValueError: Expected the detector 'dlib' or 'mtcnn', or 'none' for images of faces; got ...
     """
-    face_detector(options.detector)
+    has_detector = options.detector != "none"
+    if has_detector:
+        face_detector(options.detector)
     canonical_points(options.face_size, options.margin, options.alignment)
     sample_frame_indices(1, options.frames_per_video)
     if options.every < 0 or options.tracks not in ("largest", "all"):
@@ -151,14 +168,16 @@ def check_face_options(options: FaceOptions, filters: FilterOptions | None = Non
             f"Expected every >= 0 and tracks 'largest' or 'all'; got every={options.every} and "
             f"tracks={options.tracks!r}. Try the defaults, 0 and 'largest'."
         )
-    check_filters(filters or FilterOptions())
+    check_filters(filters or FilterOptions(), has_detector=has_detector)
 
 
 def extract_faces(
-    path: str | Path,
+    path: str | Path | Sequence[str | Path],
     options: FaceOptions | None = None,
     filters: FilterOptions | None = None,
     limits: LimitOptions | None = None,
+    landmarks: Sequence[str | Path] = (),
+    mask: str | Path | None = None,
 ) -> Extraction:
     """Extract the faces of a video or image.
 
@@ -166,10 +185,18 @@ def extract_faces(
     file as long as the result exists.
 
     Args:
-        path: The file.
-        options: Sampled frames, tracks, detector and alignment.
+        path: The file; or the image files of a video in the order of its frames, of which only the
+            sampled ones are read. Frames of image files have the time 0, since theirs is unknown.
+        options: Sampled frames, tracks, detector and alignment. With the detector `none`, every
+            frame is a face of track 0.
         filters: Quality filters; none if not given.
         limits: Limits of the file; the defaults if not given.
+        landmarks: With the detector `none`, a .npy file for each of the image files in `path`,
+            float[k, 2] with k >= 68 in pixels of the image, of which the first 68 are dlib's; ""
+            for none.
+        mask: Video or image that marks the manipulated pixels. The face that it marks is extracted
+            in place of the largest or of all, as by `find_marked_track`. Not used with the
+            detector `none`.
 
     Returns:
         The faces with their tracks, and the number of filtered faces by reason. `faces` is empty if
@@ -187,9 +214,12 @@ def extract_faces(
     options, filters = options or FaceOptions(), filters or FilterOptions()
     check_face_options(options, filters)
     limits = limits or LimitOptions()
-    detector, crops, faces = face_detector(options.detector), CropStore(options.face_size), []
+    detector = face_detector(options.detector) if options.detector != "none" else None
+    crops, faces = CropStore(options.face_size), []
     num_frames = width = height = 0
     warnings: list[str] = []
+    shapes: Counter[tuple[int, ...]] = Counter()
+    damaged: list[str] = []  # files of landmarks
     with open_media(path, limits) as media:
         frames = media.read(options.frames_per_video, every=options.every)
         tracked = track_faces(
@@ -199,8 +229,36 @@ def extract_faces(
             num_frames += 1
             if num_frames == 1:
                 height, width = frame.pixels.shape[:2]
+            shapes[frame.pixels.shape[:2]] += 1
+            if detector is None and landmarks and str(landmarks[frame.index]):
+                try:
+                    points = read_landmarks(landmarks[frame.index])
+                    tracked_faces = [tracked_faces[0]._replace(landmarks=points)]
+                except ValueError:
+                    damaged.append(Path(landmarks[frame.index]).name)
             faces += [_crop_face(frame, face, options, crops) for face in tracked_faces]
-    kept, filtered = _filter_faces(faces, options.tracks, filters)
+    if detector is None:
+        warnings += describe_distortion(shapes, options.face_size)
+    if damaged:
+        files = plural(len(damaged), "file")
+        warnings.append(f"{files} of landmarks could not be read, such as {damaged[0]}")
+    track_id, reason = _find_largest(faces), "not the largest face"
+    if options.tracks == "all":
+        track_id = None
+    if mask and faces and detector is not None:
+        try:
+            boxes = [(face.frame_index, face.track_id, face.box) for face in faces]
+            marked, notes = find_marked_track(
+                mask, boxes, media.info.num_frames, (width, height), limits
+            )
+            warnings += notes
+            track_id, reason = marked, "not the manipulated face"
+            if marked is None:
+                track_id, reason = NO_TRACK, "the mask marks none of the faces"
+        except UnreadableFileError:
+            faces_are = "all faces were" if track_id is None else "the largest face was"
+            warnings.append(f"the mask {Path(mask).name} could not be read: {faces_are} taken")
+    kept, filtered = _filter_faces(faces, track_id, reason, filters)
     return Extraction(
         faces=kept,
         tracks=_summarize_tracks(faces),
@@ -216,11 +274,14 @@ def extract_faces(
 
 
 def _crop_face(frame: Frame, tracked: TrackedFace, options: FaceOptions, crops: CropStore) -> Face:
-    box = tracked.box
-    aligned = align_face(frame.pixels, tracked.landmarks, box, options)
+    box, is_whole = tracked.box, options.detector == "none"
+    if is_whole:
+        aligned = resize_crop(frame.pixels, options.face_size, tracked.landmarks)
+    else:
+        aligned = align_face(frame.pixels, tracked.landmarks, box, options)
     return Face(
         frame_index=frame.index,
-        time_s=frame.time_s,
+        time_s=0.0 if math.isnan(frame.time_s) else frame.time_s,
         track_id=tracked.track_id,
         box=box,
         landmarks=aligned.landmarks,
@@ -230,7 +291,7 @@ def _crop_face(frame: Frame, tracked: TrackedFace, options: FaceOptions, crops: 
             sharpness=measure_sharpness(frame.pixels, box),
             size_px=box.width,
             outside=aligned.outside,
-            yaw_deg=estimate_yaw(tracked.landmarks),
+            yaw_deg=math.nan if is_whole else estimate_yaw(tracked.landmarks),
         ),
         crops=crops,
         crop_index=crops.append(aligned.crop),
@@ -254,19 +315,24 @@ def _summarize_tracks(faces: list[Face]) -> list[Track]:
     ]
 
 
-def _filter_faces(
-    faces: list[Face], tracks: str, filters: FilterOptions
-) -> tuple[list[Face], dict[str, int]]:
+def _find_largest(faces: list[Face]) -> int | None:
+    """Return the track that fills most of the video."""
     presence: dict[int, float] = defaultdict(float)
     for face in faces:
         # False positives of dlib have scores near 0, so they have little weight.
         presence[face.track_id] += face.box.area * min(max(face.box.score, 0.0), 1.0)
-    largest = max(presence, key=lambda track_id: presence[track_id], default=None)
+    return max(presence, key=lambda track_id: presence[track_id], default=None)
+
+
+def _filter_faces(
+    faces: list[Face], track_id: int | None, other_reason: str, filters: FilterOptions
+) -> tuple[list[Face], dict[str, int]]:
+    """Keep the faces of a track, or of all with None, that no filter removes."""
     kept: list[Face] = []
     filtered: Counter[str] = Counter()
     for face in faces:
-        if tracks == "largest" and face.track_id != largest:
-            reason = "not the largest face"
+        if track_id is not None and face.track_id != track_id:
+            reason = other_reason
         else:
             reason = filter_reason(face.quality, filters)
         if reason:

@@ -36,7 +36,7 @@ from jdfd_keras.faces.media import (
     MediaInfo,
     UnreadableFileError,
     check_size,
-    sample_frame_indices,
+    choose_frames,
 )
 from jdfd_keras.options import LimitOptions
 
@@ -164,8 +164,7 @@ class ImageReader:
         All frames are decoded, up to the last, so that a truncated animation is refused.
         """
         num_frames, image = self.info.num_frames, self._image
-        spread = sample_frame_indices(num_frames, count).tolist()
-        sampled = range(0, num_frames, every) if every else set(spread)
+        sampled = set(choose_frames(num_frames, count, every))
         orientation, time_ms = 1, 0.0
         for index in range(num_frames):
             with _decoding(self.file.path):

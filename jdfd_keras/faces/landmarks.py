@@ -68,6 +68,7 @@ def transform_points(matrix: np.ndarray, points: np.ndarray) -> np.ndarray:
     return points @ matrix[:, :2].T + matrix[:, 2]
 
 
+NUM_LANDMARKS = 68
 # Indices from 0. Left and right are those of the image.
 LEFT_EYE = slice(36, 42)
 RIGHT_EYE = slice(42, 48)
@@ -176,6 +177,44 @@ def five_points(landmarks: np.ndarray) -> np.ndarray:
     """
     left_eye, right_eye = landmarks[LEFT_EYE].mean(axis=0), landmarks[RIGHT_EYE].mean(axis=0)
     return np.stack([left_eye, right_eye, *landmarks[[NOSE_TIP, MOUTH_LEFT, MOUTH_RIGHT]]])
+
+
+def read_landmarks(path: str | Path) -> np.ndarray:
+    """Read the landmarks of an image that are stored as a NumPy array, float[k, 2] with k >= 68.
+
+    Returns:
+        float32[68, 2], x and y in pixels of the image: the first 68 points, as other sets with
+        more points begin with those of dlib.
+
+    Raises:
+        OSError: If the file does not exist.
+        ValueError: If it is not such an array.
+
+    Example:
+        >>> np.save("landmarks.npy", np.ones((81, 2)))
+        >>> read_landmarks("landmarks.npy").shape
+        (68, 2)
+    """
+    try:
+        # A memory map, since it checks that the file is as long as its header states.
+        stored = np.load(path, mmap_mode="r", allow_pickle=False)
+        with np.errstate(over="ignore"):  # becomes infinite, which is refused
+            points = np.array(stored[:NUM_LANDMARKS], np.float32)
+    except (OSError, MemoryError):
+        raise
+    # NumPy 2.4 raises other types than ValueError for a damaged header, such as TokenError.
+    except Exception as error:
+        raise ValueError(_damaged(path, f"{type(error).__name__}: {error}")) from error
+    if points.shape != (NUM_LANDMARKS, 2) or not np.isfinite(points).all():
+        raise ValueError(_damaged(path, f"{stored.dtype}{list(stored.shape)}"))
+    return points
+
+
+def _damaged(path: str | Path, found: str) -> str:
+    return (
+        f"Expected finite numbers, float[{NUM_LANDMARKS}, 2] or more rows, in {path}; got "
+        f"{found}. Copy the file again."
+    )
 
 
 def model_file(name: str) -> str:

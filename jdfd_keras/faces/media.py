@@ -30,7 +30,8 @@ class Frame:
     """One decoded frame."""
 
     index: int  # position among the decodable frames of the file, from 0
-    time_s: float  # presentation time from the start of the file; 0 for an image
+    # Presentation time from the start of the file; 0 for an image, NaN for one of several files.
+    time_s: float
     pixels: np.ndarray  # uint8[height, width, 3], RGB, upright and with square pixels
 
 
@@ -189,3 +190,20 @@ def sample_frame_indices(num_frames: int, count: int) -> np.ndarray:
         )
     count = min(count, num_frames)
     return (2 * np.arange(count, dtype=np.int64) + 1) * num_frames // (2 * count)
+
+
+def choose_frames(num_frames: int, count: int, every: int) -> list[int]:
+    """Choose frames as the options `frames_per_video` and `every` state.
+
+    Args:
+        num_frames: Number of frames in the video; at least 1.
+        count: As for `sample_frame_indices`; ignored with `every`.
+        every: 0 for `count` frames spread evenly; N >= 1 for the frames 0, N, 2N, ...
+
+    Example:
+        >>> choose_frames(10, 4, every=0), choose_frames(10, 4, every=5)
+        ([1, 3, 6, 8], [0, 5])
+    """
+    if every:
+        return list(range(0, num_frames, every))
+    return sample_frame_indices(num_frames, count).tolist()

@@ -117,8 +117,7 @@ def draw_overlay(
 ) -> int:
     """Draw the faces of a video or image on its frames.
 
-    Each frame shows its index and time and, for every face, its box, its 68 landmarks and its
-    track id.
+    Each frame shows its index and time and, for every face, its box, landmarks and track id.
 
     Args:
         path: A video or image file.
@@ -136,7 +135,7 @@ def draw_overlay(
         6
     """
     options, limits = options or FaceOptions(), limits or LimitOptions()
-    detector = face_detector(options.detector)
+    detector = face_detector(options.detector) if options.detector != "none" else None
 
     def draw(frames: Iterator[Frame]) -> Iterator[np.ndarray]:
         max_faces = limits.max_faces_per_frame
@@ -246,8 +245,9 @@ def draw_faces(frame: Frame, faces: Sequence[DrawnFace], *, has_stamp: bool = Tr
     line = max(round(1.5 * _unit(image)), 2)
     for face in faces:
         left, top, right, bottom = face.box
-        # One pixel at a time, since OpenCV 5.0 draws a line of width 3 with 5 pixels. The black
-        # edges separate the box from a background of the same colour.
+        if face.box == (0, 0, *image.shape[1::-1]):  # of a whole image: inside, to be visible
+            left, top, right, bottom = line, line, right - line - 1, bottom - line - 1
+        # One pixel at a time: OpenCV 5.0 draws a width of 3 with 5. Black edges contrast.
         for out in range(-line, 2 * line):
             edge = face.colour if 0 <= out < line else BLACK
             cv2.rectangle(image, (left - out, top - out), (right + out, bottom + out), edge, 1)

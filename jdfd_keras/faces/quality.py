@@ -1,14 +1,19 @@
-"""Quality measures of a face, and the filters on them."""
+"""Quality measures of a face, the filters on them, and the choice of the face that a mask marks."""
 
 import math
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from jdfd_keras.faces.decode import open_media
 from jdfd_keras.faces.detect import Box
+from jdfd_keras.io.console import plural
 from jdfd_keras.io.results import Result
-from jdfd_keras.options import FilterOptions
+from jdfd_keras.options import FilterOptions, LimitOptions
 
 # Faces are scaled to this width before sharpness is measured, and smoothed with this sigma.
 # Without the Gaussian the result depends on resampling: halving a photograph's size reduced it by
@@ -35,6 +40,14 @@ MEAN_FACE = {
     48: (-26, 74, -6),  # corners of the mouth
     54: (26, 74, -6),
 }
+# A pixel of a mask is marked if a channel is this bright; codecs brighten black a little.
+MARKED = 64
+# A frame of a mask with fewer marked pixels marks nothing.
+MIN_MARKED_SHARE = 1e-4
+# Mean share of the marked pixels that the boxes of the manipulated face contain, at least: dlib's
+# square contains more than half of a mask of the face from chin to forehead.
+MIN_MASK_OVERLAP = 0.2
+
 _INDICES = list(MEAN_FACE)
 _POINTS = np.array([MEAN_FACE[index] for index in _INDICES], dtype=np.float64)
 _SOLVE = np.linalg.pinv(_POINTS - _POINTS.mean(axis=0))
@@ -48,12 +61,13 @@ class Quality(Result):
     width of an upright crop with margin 1.3.
     """
 
-    # On the scale of the detector; slightly below 0 for a face that was tracked to another frame.
+    # On the scale of the detector; slightly below 0 for a face that was tracked to another frame,
+    # NaN for an image that is taken as it is.
     detector_score: float
     sharpness: float  # by `measure_sharpness`
     size_px: int  # width of the detected box in pixels of the frame
     outside: float  # share of the crop outside the frame
-    yaw_deg: float  # by `estimate_yaw`
+    yaw_deg: float  # by `estimate_yaw`; NaN if unknown
 
 
 def measure_sharpness(pixels: np.ndarray, box: Box) -> float:
@@ -129,8 +143,13 @@ def estimate_yaw(landmarks: np.ndarray) -> float:
     return float(np.degrees(np.arctan2(-x, abs(z))))
 
 
-def check_filters(filters: FilterOptions) -> None:
+def check_filters(filters: FilterOptions, *, has_detector: bool = True) -> None:
     """Check that the limits of the filters are within their ranges.
+
+    Args:
+        filters: The filters.
+        has_detector: Whether faces are detected; otherwise, their score, yaw and area outside the
+            frame are unknown, and a filter by one of them is an error.
 
     Example:
         >>> check_filters(FilterOptions(max_yaw=120))
@@ -143,6 +162,12 @@ def check_filters(filters: FilterOptions) -> None:
         if not 0 <= value <= high:
             raise ValueError(
                 f"Expected {name} from 0 to {high}; got {value}. The default filters out no face."
+            )
+        is_measured = has_detector or name in ("min_sharpness", "min_size")
+        if not is_measured and value != getattr(FilterOptions, name):
+            raise ValueError(
+                f"Expected no {name} with the detector 'none', which measures neither score nor "
+                f"yaw of a face; got {value:g}. Omit it, or filter by sharpness or size."
             )
 
 
@@ -168,3 +193,82 @@ def filter_reason(quality: Quality, filters: FilterOptions) -> str:
     if quality.sharpness < filters.min_sharpness:
         return f"sharpness below {filters.min_sharpness:g}"
     return ""
+
+
+def find_marked_track(
+    mask: str | Path,
+    boxes: Iterable[tuple[int, int, Box]],
+    num_frames: int,
+    size: tuple[int, int],
+    limits: LimitOptions | None = None,
+) -> tuple[int | None, list[str]]:
+    """Find the track that a mask marks, such as the manipulated person among several.
+
+    The share of the marked pixels in the box of a track is averaged over the frames in which the
+    mask marks pixels and some face was found; the track with the highest mean is the marked one.
+
+    Args:
+        mask: Video or image of the same scene: black but for the marked pixels.
+        boxes: Index of a frame, track and box in it, of every face.
+        num_frames: Frames of the video. A mask with another number is matched by relative position.
+        size: Width and height of the frames in pixels; those of the mask may differ.
+        limits: Limits of the mask; the defaults if not given.
+
+    Returns:
+        The track, None if the mask marks none; and warnings about the mask.
+
+    Raises:
+        OSError: If the mask cannot be read.
+
+    Example:
+        >>> mask = np.zeros((60, 80), np.uint8)
+        >>> mask[20:40, 50:70] = 255
+        >>> _ = cv2.imwrite("mask.png", mask)
+        >>> boxes = [(0, 0, Box(5, 20, 25, 40, 1.0)), (0, 1, Box(50, 20, 70, 40, 1.0))]
+        >>> find_marked_track("mask.png", boxes, num_frames=1, size=(80, 60))
+        (1, [])
+    """
+    overlap: dict[int, float] = defaultdict(float)
+    warnings: list[str] = []
+    num_marked, by_position = 0, None
+    with open_media(mask, limits) as media:
+        for frame in media.read(1, every=1):
+            if by_position is None:
+                own_frames = max(media.info.num_frames, 1)
+                by_position = _group_by_position(boxes, own_frames / max(num_frames, 1))
+                if own_frames not in (1, num_frames):
+                    warnings.append(
+                        f"the mask {media.file.path.name} has {plural(own_frames, 'frame')} and "
+                        f"the video {num_frames}: they are matched by relative position"
+                    )
+            found = by_position.get(frame.index, [])
+            marked = frame.pixels.max(axis=2) >= MARKED if found else np.zeros((1, 1), bool)
+            total = np.count_nonzero(marked)
+            if total >= max(MIN_MARKED_SHARE * marked.size, 1):
+                num_marked += 1
+                for track_id, box in found:
+                    overlap[track_id] += _count_inside(marked, box, size) / total
+            if frame.index >= max(by_position, default=0):
+                break
+    best = max(overlap, key=lambda track_id: overlap[track_id], default=None)
+    if best is None or overlap[best] < MIN_MASK_OVERLAP * num_marked:
+        return None, warnings
+    return best, warnings
+
+
+def _group_by_position(
+    boxes: Iterable[tuple[int, int, Box]], scale: float
+) -> dict[int, list[tuple[int, Box]]]:
+    """Group tracks and boxes by the frame of the mask, which has `scale` times as many frames."""
+    by_position: dict[int, list[tuple[int, Box]]] = defaultdict(list)
+    for index, track_id, box in boxes:
+        by_position[int((index + 0.5) * scale)].append((track_id, box))
+    return by_position
+
+
+def _count_inside(marked: np.ndarray, box: Box, size: tuple[int, int]) -> int:
+    """Count the marked pixels in a box, which is in pixels of frames of another size."""
+    height, width = marked.shape
+    edges = np.array(box[:4]) * np.array([width, height, width, height]) / (*size, *size)
+    left, top, right, bottom = np.maximum(np.rint(edges).astype(int), 0).tolist()
+    return int(np.count_nonzero(marked[top:bottom, left:right]))

@@ -42,7 +42,8 @@ class TrackedFace(NamedTuple):
     """One face in one frame.
 
     The box is detected, its width averaged over some detections, or predicted from the landmarks
-    between two detections. The landmarks are float32[68, 2] in pixels of the frame.
+    between two detections. The landmarks are float32[68, 2] in pixels of the frame; of a whole
+    image there are none, float32[0, 2].
     """
 
     track_id: int  # from 0, in the order of detection
@@ -63,7 +64,7 @@ class _BufferedFrame(NamedTuple):
 
 def track_faces(
     frames: Iterable[Frame],
-    detector: FaceDetector,
+    detector: FaceDetector | None,
     *,
     max_faces: int = 0,
     warn: Callable[[str], None] | None = None,
@@ -74,7 +75,7 @@ def track_faces(
 
     Args:
         frames: Frames of one file in order, all or a sample.
-        detector: Face detector.
+        detector: Face detector; None to take each frame as one face, all of track 0.
         max_faces: Number of faces of a frame that are used, the largest; 0 for all.
         warn: Called after the last frame if a frame has more faces than that.
 
@@ -92,6 +93,9 @@ def track_faces(
         3 [0]
         5 [0]
     """
+    if detector is None:
+        yield from ((frame, [_take_whole(frame)]) for frame in frames)
+        return
     tracker = _Tracker(detector, max_faces)
     for batch in _batches(frames, detector.batch_size):
         detections: list[list[Box] | None] = [None] * len(batch)
@@ -107,6 +111,11 @@ def track_faces(
             f"at least {plural(len(tracker.crowded), 'frame')} {verb} more than "
             f"{plural(max_faces, 'face')}: only the largest are used (--max-faces-per-frame)"
         )
+
+
+def _take_whole(frame: Frame) -> TrackedFace:
+    height, width = frame.pixels.shape[:2]
+    return TrackedFace(0, Box(0, 0, width, height, math.nan), np.empty((0, 2), np.float32))
 
 
 def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
@@ -164,6 +173,7 @@ class _Tracker:
         self.thumbnail = thumbnail
         if previous is None or not is_same_size:
             return False
+        # The times of image files are NaN: they may be any time apart.
         if not 0 <= frame.time_s - self.time_s <= MAX_GAP_S:
             return False
         if np.array_equal(previous, thumbnail):

@@ -99,17 +99,31 @@ class Provenance(Result):
     uncertain_to: float  # scores at or above it are fake
     thresholds: str  # their source: `calibrated`, a given `threshold`, or `0.5`, the default
     calibration: Calibration | None = None  # of the model, if it has one
+    # How the framing of the faces differs from that of the model's training; "" if it does not.
+    framing: str = ""
 
 
 def choose_faces(metadata: ModelMetadata, options: PredictOptions) -> FaceOptions:
-    """Return the face options of the model with the requested frames and tracks.
+    """Return the face options of the model with the requested detector, frames and tracks.
+
+    Raises:
+        ValueError: If the model was trained on images that were taken as they are, and no detector
+            is requested: whether the files are face crops is then unknown.
 
     Example:
         >>> metadata = ModelMetadata(FaceOptions(face_size=71), None, "detector", 1, "ab")
         >>> choose_faces(metadata, PredictOptions(frames_per_video=8)).frames_per_video
         8
     """
+    if metadata.faces.detector == "none" and options.detector is None:
+        raise ValueError(
+            f"Expected a detector, since the model {metadata.name} was trained on images of faces "
+            "that were taken as they are, and a whole frame is no face; got none. Pass --detector "
+            "none for face crops, or --detector dlib to find faces, whose framing is another one."
+        )
     requested = {name: getattr(options, name) for name in ("frames_per_video", "every", "tracks")}
+    if options.detector is not None:
+        requested["detector"] = options.detector
     faces = dataclasses.replace(metadata.faces, **requested)
     check_face_options(faces)
     return faces

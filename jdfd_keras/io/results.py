@@ -5,6 +5,7 @@ A stage returns frozen dataclasses that inherit `Result`. Independent of the con
 
 import dataclasses
 import functools
+import math
 import types
 import typing
 from pathlib import Path
@@ -28,7 +29,7 @@ class Result:
     """
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as values for `json.dumps`.
+        """Return the fields as values for `json.dumps`; None for NaN, which JSON does not have.
 
         A field with `metadata={"json": False}`, such as an array of pixels, is omitted.
         """
@@ -63,7 +64,8 @@ def _to_plain(value: Any) -> Any:
         return [_to_plain(entry) for entry in value]
     if isinstance(value, Path):
         return str(value)
-    return value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+    value = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 # Cached, since files hold thousands of results of the same few classes.
@@ -89,4 +91,6 @@ def _restore(hint: Any, value: Any) -> Any:
         return origin(_restore(arguments[0], entry) for entry in value)
     if origin is dict:
         return {_restore(arguments[0], key): _restore(arguments[1], e) for key, e in value.items()}
+    if hint is float and value is None:
+        return math.nan
     return hint(value) if hint in (int, Path) and isinstance(value, str) else value

@@ -18,6 +18,7 @@ import numpy as np
 
 import jdfd_keras
 from jdfd_keras.client.metadata import Calibration, check_threshold
+from jdfd_keras.faces.align import describe_framing
 from jdfd_keras.faces.extract import Extraction
 from jdfd_keras.faces.overlay import check_overlay
 from jdfd_keras.inference.backends import Predictor, load_predictor
@@ -139,7 +140,8 @@ def predict_files(
 
     Args:
         paths: Videos, images, and folders, which are searched at any depth.
-        options: Threshold, frames and tracks.
+        options: Threshold, frames, tracks and detector; with the detector `none`, images are taken
+            as they are.
         runtime: Number of processes besides this one, by default one, and of explained faces.
         model: Local model or URL of a served one, as for `load_predictor`.
         out: Result folder, which keeps each verdict as soon as it is made (`verdicts.jsonl`) and
@@ -334,6 +336,7 @@ def _describe_provenance(
         uncertain_to=thresholds.uncertain_to,
         thresholds=source if options.threshold is None else "threshold",
         calibration=metadata.calibration,
+        framing=describe_framing(faces, metadata.faces),
     )
 
 

@@ -4,7 +4,13 @@ import pytest
 from scipy.ndimage import gaussian_filter
 from skimage.transform import SimilarityTransform, warp
 
-from jdfd_keras.faces.align import align_face, canonical_points
+from jdfd_keras.faces.align import (
+    OTHER_DOMAIN,
+    align_face,
+    canonical_points,
+    describe_framing,
+    resize_crop,
+)
 from jdfd_keras.faces.detect import Box, face_detector
 from jdfd_keras.faces.landmarks import find_landmarks, fit_similarity, five_points, transform_points
 from jdfd_keras.options import FaceOptions
@@ -416,3 +422,69 @@ def test_no_crop_is_tilted(person, request):
         middle = canonical_points(299, 1.3)[:2].mean(axis=0) / 299
         np.testing.assert_allclose(corners[[0, 3]].mean(axis=0), middle, atol=0.025)
     assert np.mean(slopes) == pytest.approx(0, abs=0.003)
+
+
+def smooth_image(height, width):
+    coarse = np.random.default_rng(3).integers(0, 256, (8, 6, 3), dtype=np.uint8)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def test_a_crop_of_the_right_size_is_not_changed():
+    pixels = np.random.default_rng(0).integers(0, 256, (71, 71, 3), dtype=np.uint8)
+    aligned = resize_crop(pixels, 71)
+    np.testing.assert_array_equal(aligned.crop, pixels)
+    assert aligned.landmarks.shape == (0, 2)
+    assert aligned.outside == 0 and np.isnan(aligned.residual)
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (40, 40), (120, 60), (60, 300)])
+def test_a_crop_is_resized_as_the_exported_model_resizes(shape):
+    import tensorflow as tf
+
+    pixels = smooth_image(*shape)
+    expected = tf.image.resize(pixels, (96, 96), antialias=True).numpy()
+    crop = resize_crop(pixels, 96).crop
+    assert (crop.shape, crop.dtype) == ((96, 96, 3), np.uint8)
+    np.testing.assert_allclose(crop, expected, atol=1.01)
+
+
+def test_a_crop_of_noise_is_smoothed_and_not_sampled_when_it_shrinks():
+    noise = np.random.default_rng(0).integers(0, 256, (600, 600, 3), dtype=np.uint8)
+    crop = resize_crop(noise, 60).crop
+    # Averages of about 100 pixels or more; a sampled pixel has a deviation of 74.
+    assert crop.std() < 10
+    assert crop.mean() == pytest.approx(127.5, abs=2)
+
+
+def test_the_landmarks_of_a_crop_stay_at_their_pixels():
+    pixels = np.zeros((80, 160, 3), np.uint8)
+    points = np.tile([[30.0, 20.0]], (81, 1))
+    points[1] = 100.5, 59.5
+    for x, y in points[:2]:
+        pixels[int(y - 3.5) : int(y + 4.5), int(x - 3.5) : int(x + 4.5)] = 255
+    aligned = resize_crop(pixels, 320, points)
+    assert aligned.landmarks.shape == (68, 2)
+    assert aligned.landmarks.dtype == np.float32
+    # Columns are twice, rows four times as wide; the centre of the first pixel is (0, 0).
+    np.testing.assert_allclose(aligned.landmarks[0], [60.5, 81.5])
+    rows, columns = np.nonzero(aligned.crop[:, 130:, 0] > 127)
+    np.testing.assert_allclose(aligned.landmarks[1], [columns.mean() + 130, rows.mean()], atol=0.6)
+
+
+def test_the_framing_differs_by_alignment_margin_and_detector():
+    model = FaceOptions()
+    same = FaceOptions(detector="mtcnn", face_size=96, frames_per_video=4, tracks="all")
+    assert describe_framing(same, model) == describe_framing(model) == ""
+    for other in (
+        FaceOptions(margin=1.5),
+        FaceOptions(alignment="box"),
+        FaceOptions(detector="none"),
+    ):
+        assert "and these are" in describe_framing(other, model)
+        assert OTHER_DOMAIN in describe_framing(other, model)
+        assert OTHER_DOMAIN in describe_framing(model, other)
+    # Two sets of crops may be framed differently; alignment and margin have no effect on them.
+    none, unused = FaceOptions(detector="none"), FaceOptions(detector="none", margin=2.0)
+    for data, trained in ((none, none), (none, unused)):
+        assert "if their framing differs" in describe_framing(data, trained)
+    assert "as they are" in describe_framing(none)

@@ -1,3 +1,4 @@
+import hashlib
 import re
 import struct
 import tracemalloc
@@ -7,7 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jdfd_keras.faces.decode import read_frames, sample_frame_indices
+from jdfd_keras.faces.decode import open_media, read_frames, sample_frame_indices
+from jdfd_keras.faces.media import UnreadableFileError, choose_frames
+from jdfd_keras.options import LimitOptions
 
 WIDTH, HEIGHT, FRAMES_PER_S = 64, 48, 25
 NUM_FRAMES = 40
@@ -370,3 +373,91 @@ def test_a_name_that_is_not_utf_8_is_refused(tmp_path):
     path = tmp_path / "\udcff.png"
     expected = f"Expected a file name in UTF-8; got {tmp_path}/\\udcff.png. Rename the file"
     assert first_error(path).startswith(expected)
+
+
+def write_images(folder, num_frames=10):
+    """Write images whose brightness identifies their index."""
+    folder.mkdir()
+    paths = [folder / f"{index:03}.png" for index in range(num_frames)]
+    for index, path in enumerate(paths):
+        cv2.imwrite(str(path), np.full((HEIGHT, WIDTH, 3), brightness(index), np.uint8))
+    return paths
+
+
+@pytest.mark.parametrize(
+    ("count", "every", "indices"), [(4, 0, [1, 3, 6, 8]), (99, 0, range(10)), (4, 3, [0, 3, 6, 9])]
+)
+def test_only_sampled_image_files_are_read(tmp_path, count, every, indices):
+    paths = write_images(tmp_path / "clip")
+    assert choose_frames(10, count, every) == list(indices)
+    for index in set(range(10)) - set(indices):
+        paths[index].unlink()
+    with open_media(paths) as media:
+        frames = list(media.read(count, every=every))
+    assert [frame.index for frame in frames] == list(indices)
+    assert [frame.pixels[0, 0, 0] for frame in frames] == [brightness(index) for index in indices]
+    assert all(np.isnan(frame.time_s) for frame in frames)
+    assert media.warnings == []
+
+
+def test_the_hash_of_image_files_is_that_of_their_digests(tmp_path):
+    paths = write_images(tmp_path / "clip")
+    with open_media(paths) as media:
+        list(media.read(4))
+    decoded = [paths[index].read_bytes() for index in (1, 3, 6, 8)]
+    digests = b"".join(hashlib.sha256(content).digest() for content in decoded)
+    assert media.file.sha256 == hashlib.sha256(digests).hexdigest()
+    assert media.file.size == sum(map(len, decoded))
+    assert (media.info.codec, media.info.width, media.info.num_frames) == ("png", WIDTH, 10)
+    assert (media.is_video, media.info.duration_s) == (False, 0.0)
+
+
+def test_a_damaged_image_file_is_skipped_and_named(tmp_path):
+    paths = write_images(tmp_path / "clip")
+    paths[0].write_bytes(paths[0].read_bytes()[:60])
+    paths[3].write_bytes(b"")
+    paths[5].write_text("no image")
+    write_clip(paths[7])
+    warnings = []
+    frames = list(read_frames(paths, 99, warn=warnings.append))
+    assert [frame.index for frame in frames] == [1, 2, 4, 6, 8, 9]
+    assert warnings == [
+        "damaged: 4 of 10 sampled image files cannot be decoded (000.png, 003.png, 005.png, ...)"
+    ]
+
+
+def test_an_image_file_of_another_size_is_read_and_named(tmp_path):
+    paths = write_images(tmp_path / "clip")
+    cv2.imwrite(str(paths[4]), np.zeros((20, 30, 3), np.uint8))
+    warnings = []
+    frames = list(read_frames(paths, 99, warn=warnings.append))
+    assert [frame.pixels.shape[:2] for frame in frames].count((20, 30)) == 1
+    assert len(frames) == 10
+    [warning] = warnings
+    assert "1 of 10 sampled image files" in warning and "64 x 48 (004.png)" in warning
+
+
+def test_image_files_of_which_none_decodes_are_an_error_that_names_their_folder(tmp_path):
+    paths = write_images(tmp_path / "clip")
+    for path in paths:
+        path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(UnreadableFileError, match=r"clip; got 4 sampled files.*001\.png"):
+        list(read_frames(paths, 4))
+    with pytest.raises(UnreadableFileError, match=r"at most 9 pixels"):
+        list(read_frames(write_images(tmp_path / "b"), 4, limits=LimitOptions(max_pixels=9)))
+
+
+def test_a_missing_image_file_is_an_error(tmp_path):
+    paths = write_images(tmp_path / "clip")
+    paths[4].unlink()
+    with pytest.raises(FileNotFoundError, match=r"004\.png"):
+        list(read_frames(paths, 99))
+    with pytest.raises(ValueError, match="image files of a video; got none"):
+        list(read_frames([], 4))
+
+
+def test_of_an_animated_image_file_the_first_frame_is_read(tmp_path):
+    paths = write_images(tmp_path / "clip", 2)
+    frames = [Image.new("RGB", (WIDTH, HEIGHT), (level,) * 3) for level in (50, 100, 150)]
+    frames[0].save(paths[1], save_all=True, append_images=frames[1:])
+    assert [frame.pixels[0, 0, 0] for frame in read_frames(paths, 2)] == [brightness(0), 50]

@@ -378,3 +378,157 @@ def test_a_face_at_the_edge_of_the_frame_is_cropped_with_black(
     assert not (columns[-3:] if corner[0] == 0 else columns[:3]).any()
     assert not (rows[-3:] if corner[1] == 0 else rows[:3]).any()
     assert columns[50:75].all() and rows[50:75].all()
+
+
+NONE = FaceOptions(detector="none", face_size=71, every=1)
+
+
+def crops_of(extraction):
+    return np.stack([face.crop for face in extraction.faces])
+
+
+def test_without_a_detector_an_image_is_one_face(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (71, 71, 3), dtype=np.uint8)
+    found = extract_faces(write_image(tmp_path / "crop.png", pixels), NONE)
+    (face,) = found.faces
+    np.testing.assert_array_equal(face.crop, pixels)
+    assert face.box[:4] == (0, 0, 71, 71)
+    assert face.landmarks.shape == (0, 2) and face.landmarks.dtype == np.float32
+    unknown = (face.box.score, face.alignment_residual, face.quality.yaw_deg)
+    assert np.isnan([*unknown, face.quality.detector_score, found.tracks[0].confidence]).all()
+    assert (face.quality.size_px, face.quality.outside) == (71, 0.0)
+    assert (found.warnings, found.filtered, len(found.tracks)) == ([], {}, 1)
+
+
+def test_what_is_unknown_is_null_in_json(tmp_path, head):
+    found = extract_faces(write_image(tmp_path / "crop.png", head), NONE)
+    values = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    (face,) = values["faces"]
+    assert face["box"] == [0, 0, 200, 200, None]
+    assert (face["landmarks"], face["alignment_residual"]) == ([], None)
+    assert (face["quality"]["yaw_deg"], face["quality"]["detector_score"]) == (None, None)
+    assert values["tracks"][0]["confidence"] is None
+    assert np.isnan(Track.from_dict(values["tracks"][0]).confidence)
+
+
+def test_without_a_detector_every_frame_of_a_video_is_a_face_of_one_track(tmp_path, head):
+    empty = np.full_like(head, 90)
+    path = write_clip(tmp_path / "clip.mp4", [head, empty, empty, head])
+    found = extract_faces(path, NONE)
+    assert [(face.frame_index, face.track_id) for face in found.faces] == [(i, 0) for i in range(4)]
+    assert [face.time_s for face in found.faces] == pytest.approx([0, 0.04, 0.08, 0.12])
+    assert crops_of(found)[1].std() < 3 < crops_of(found)[0].std()
+
+
+def test_an_image_that_is_not_square_is_resized_with_a_warning(tmp_path, head):
+    found = extract_faces(write_image(tmp_path / "tall.png", head[:, :100]), NONE)
+    assert found.faces[0].crop.shape == (71, 71, 3)
+    assert found.faces[0].box[:4] == (0, 0, 100, 200)
+    assert found.warnings == [
+        "1 of 1 image is not square, such as 100 x 200: resized to 71 x 71, which distorts faces"
+    ]
+
+
+def test_filters_that_need_a_detector_are_refused_without_one(tmp_path, head):
+    path = write_image(tmp_path / "crop.png", head)
+    with pytest.raises(ValueError, match="no max_yaw with the detector 'none'"):
+        extract_faces(path, NONE, FilterOptions(max_yaw=30))
+    found = extract_faces(path, NONE, FilterOptions(min_size=201))
+    assert (found.faces, found.filtered) == ([], {"smaller than 201 px": 1})
+
+
+def write_sequence(folder, frames):
+    folder.mkdir()
+    return [write_image(folder / f"{i:03}.png", frame) for i, frame in enumerate(frames)]
+
+
+def test_landmarks_of_image_files_are_scaled_to_the_crop(tmp_path, head):
+    paths = write_sequence(tmp_path / "clip", [head] * 4)
+    points = np.random.default_rng(0).uniform(0, 200, (81, 2))
+    files = [tmp_path / "0.npy", "", tmp_path / "2.npy", tmp_path / "3.npy"]
+    np.save(files[0], points)
+    np.save(files[2], points[:60])
+    np.save(files[3], np.array([{"a": 1}]), allow_pickle=True)
+    options = dataclasses.replace(NONE, face_size=100)
+    found = extract_faces(paths, options, landmarks=files)
+    sizes = [len(face.landmarks) for face in found.faces]
+    assert sizes == [68, 0, 0, 0]
+    # Half the size: the centre of the first pixel moves from 0 to -0.25.
+    expected = points[:68] / 2 - 0.25
+    np.testing.assert_allclose(found.faces[0].landmarks, expected, atol=1e-4)
+    assert found.warnings == ["2 files of landmarks could not be read, such as 2.npy"]
+
+
+def test_a_video_of_image_files_has_the_faces_and_tracks_of_the_video(tmp_path, collins):
+    """Distances between two files are unknown: people jump, and every face is searched for."""
+    places = [(90, 120), (600, 300), (150, 350), (610, 130), (400, 240)]
+    texture = np.random.default_rng(0).integers(0, 256, (12, 20, 3), dtype=np.uint8)
+    wall = cv2.resize(texture, (800, 480), interpolation=cv2.INTER_CUBIC)
+    frames = [collins.place(wall, x, y, 50).clip(0, 255).astype(np.uint8) for x, y in places]
+    found = extract_faces(write_sequence(tmp_path / "clip", frames), FaceOptions(every=1))
+    assert [face.frame_index for face in found.faces] == list(range(5))
+    assert {face.track_id for face in found.faces} == {0}
+    assert {face.time_s for face in found.faces} == {0.0}
+    centers = [face.box.center for face in found.faces]
+    np.testing.assert_allclose(centers, places, atol=12)
+    assert (found.info.num_frames, found.num_frames, found.width) == (5, 5, 800)
+    json.dumps(found.to_dict(), allow_nan=False)
+
+
+def write_mask(path, center, num_frames=8, size=(400, 240)):
+    frames = np.zeros((num_frames, size[1], size[0], 3), np.uint8)
+    for frame in frames if center else ():
+        cv2.ellipse(frame, center, (40, 55), 0, 0, 360, (255, 255, 255), cv2.FILLED)
+    return write_clip(path, frames)
+
+
+@pytest.mark.parametrize("tracks", ["largest", "all"])
+def test_the_face_that_the_mask_marks_is_extracted(tmp_path, pair, tracks):
+    options = FaceOptions(every=1, face_size=71, tracks=tracks)
+    small = extract_faces(pair, options, mask=write_mask(tmp_path / "small.mp4", (93, 125)))
+    assert [face.frame_index for face in small.faces] == list(range(8))
+    assert all(face.box.center[0] < 200 for face in small.faces)
+    assert (small.filtered, small.warnings) == ({"not the manipulated face": 6}, [])
+    large = extract_faces(pair, options, mask=write_mask(tmp_path / "large.mp4", (290, 125)))
+    assert all(face.box.center[0] > 200 for face in large.faces)
+    assert (len(large.faces), large.filtered) == (6, {"not the manipulated face": 8})
+
+
+def test_frames_of_a_mask_are_those_of_the_sampled_frames(tmp_path, pair):
+    """The mask marks the small face only in the frames that are not sampled."""
+    masks = [write_mask(tmp_path / f"{x}.mp4", (x, 125)) for x in (93, 290)]
+    frames = [cv2.VideoCapture(str(mask)).read()[1][..., ::-1] for mask in masks]
+    mixed = write_clip(tmp_path / "mixed.mp4", [frames[index % 4 == 1] for index in range(8)])
+    options = FaceOptions(frames_per_video=2, face_size=71)  # the frames 2 and 6
+    assert extract_faces(pair, options, mask=mixed).faces[0].box.center[0] < 200
+    mixed = write_clip(tmp_path / "other.mp4", [frames[index % 4 == 2] for index in range(8)])
+    assert extract_faces(pair, options, mask=mixed).faces[0].box.center[0] > 200
+
+
+def test_a_mask_that_marks_no_face_filters_all(tmp_path, pair):
+    found = extract_faces(pair, FaceOptions(every=1), mask=write_mask(tmp_path / "mask.mp4", None))
+    assert (found.faces, len(found.tracks)) == ([], 2)
+    assert found.filtered == {"the mask marks none of the faces": 14}
+
+
+def test_without_a_readable_mask_the_largest_face_is_extracted_with_a_warning(tmp_path, pair):
+    (tmp_path / "mask.mp4").write_bytes(b"no video" * 99)
+    options = FaceOptions(every=1, face_size=71)
+    found, plain = (
+        extract_faces(pair, options, mask=tmp_path / "mask.mp4"),
+        extract_faces(pair, options),
+    )
+    assert found.warnings == ["the mask mask.mp4 could not be read: the largest face was taken"]
+    assert found.filtered == plain.filtered
+    np.testing.assert_array_equal(crops_of(found), crops_of(plain))
+
+
+def test_a_video_of_one_person_is_the_same_with_a_mask(tmp_path, collins, wall):
+    frames = [
+        collins.place(wall, 180 + 3 * i, 120, 80).clip(0, 255).astype(np.uint8) for i in range(6)
+    ]
+    path = write_clip(tmp_path / "one.mp4", frames)
+    mask = write_mask(tmp_path / "mask.mp4", (188, 125), 6)
+    plain, masked = extract_faces(path), extract_faces(path, mask=mask)
+    np.testing.assert_array_equal(crops_of(plain), crops_of(masked))
+    assert plain.to_dict() == masked.to_dict()

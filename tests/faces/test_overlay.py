@@ -383,3 +383,21 @@ def test_a_missing_file_is_an_oserror(tmp_path):
 def test_a_name_that_is_not_utf_8_is_refused(source, out):
     with pytest.raises(OSError, match=r"name in UTF-8; got \\udcff.mp4"):
         check_overlay(source, out)
+
+
+def test_the_box_of_a_whole_image_is_visible(tmp_path):
+    grey = np.full((300, 400, 3), 127, np.uint8)
+    cv2.imwrite(str(tmp_path / "crop.png"), grey)
+    assert (
+        draw_overlay(tmp_path / "crop.png", tmp_path / "out.png", FaceOptions(detector="none")) == 1
+    )
+    drawn = cv2.imread(str(tmp_path / "out.png"), cv2.IMREAD_COLOR_RGB)
+    colour = (drawn == track_colour(0)).all(axis=2)
+    for edge in (
+        colour[:6, 200:390],
+        colour[-6:, 200:390],
+        colour[50:250, :6].T,
+        colour[50:250, -6:].T,
+    ):
+        assert edge.any(axis=0).all()
+    assert (drawn[50:250, 20:380] == 127).all()

@@ -12,9 +12,11 @@ from jdfd_keras.faces.quality import (
     check_filters,
     estimate_yaw,
     filter_reason,
+    find_marked_track,
     measure_sharpness,
 )
 from jdfd_keras.options import FilterOptions
+from tests.faces.media_files import make_clip
 
 FACE = Box(179, 83, 266, 170, 1.0)  # of the astronaut
 GOOD = Quality(detector_score=1.2, sharpness=60.0, size_px=120, outside=0.0, yaw_deg=5.0)
@@ -257,3 +259,79 @@ def test_limits_out_of_range_are_refused_and_named(limit):
     ((name, value),) = limit.items()
     with pytest.raises(ValueError, match=f"{name} from .*got {value}"):
         check_filters(FilterOptions(**limit))
+
+
+@pytest.mark.parametrize("name", ["min_score", "max_outside", "max_yaw"])
+def test_without_a_detector_a_filter_by_what_it_measures_is_an_error(name):
+    filters = FilterOptions(**{name: 0.5})
+    check_filters(filters)
+    with pytest.raises(ValueError, match=f"no {name} with the detector 'none'.*got 0.5"):
+        check_filters(filters, has_detector=False)
+    check_filters(FilterOptions(min_sharpness=5, min_size=40), has_detector=False)
+
+
+LEFT, RIGHT = Box(10, 20, 50, 60, 1.0), Box(90, 20, 130, 60, 1.0)  # in frames of 160 x 90
+
+
+def write_mask(path, regions, size=(160, 90), colour=(255, 255, 255)):
+    """Write a mask of which each frame marks a region (left, top, right, bottom) or None."""
+    frames = np.zeros((len(regions), size[1], size[0], 3), np.uint8)
+    for frame, region in zip(frames, regions, strict=True):
+        if region:
+            left, top, right, bottom = region
+            frame[top:bottom, left:right] = colour
+    if path.suffix == ".png":
+        cv2.imwrite(str(path), frames[0][..., ::-1])
+        return path
+    return make_clip(path, "-c:v", "libx264", "-crf", "23", source=frames)
+
+
+def both(num_frames):
+    return [
+        (index, track, box)
+        for index in range(num_frames)
+        for track, box in enumerate((LEFT, RIGHT))
+    ]
+
+
+@pytest.mark.parametrize("colour", [(255, 255, 255), (255, 0, 0), (0, 255, 0), (90, 90, 90)])
+@pytest.mark.parametrize(("region", "track"), [((12, 10, 48, 64), 0), ((92, 10, 128, 64), 1)])
+def test_a_mask_marks_the_track_whose_boxes_contain_it(tmp_path, region, track, colour):
+    mask = write_mask(tmp_path / "mask.mp4", [region] * 8, colour=colour)
+    assert find_marked_track(mask, both(8), 8, (160, 90)) == (track, [])
+
+
+def test_a_mask_of_another_size_and_an_image_mark_the_same(tmp_path):
+    small = write_mask(tmp_path / "small.mp4", [(46, 5, 64, 32)] * 8, size=(80, 46))
+    assert find_marked_track(small, both(8), 8, (160, 90)) == (1, [])
+    image = write_mask(tmp_path / "mask.png", [(12, 10, 48, 64)])
+    assert find_marked_track(image, both(8), 8, (160, 90)) == (0, [])
+
+
+def test_a_mask_with_fewer_frames_is_matched_by_relative_position_with_a_warning(tmp_path):
+    # The mask marks the right face at its start only, and the left one later.
+    mask = write_mask(tmp_path / "mask.mp4", [(92, 10, 128, 64)] + [(12, 10, 48, 64)] * 3)
+    late = [(index, track, box) for index, track, box in both(8) if index >= 2]
+    early = [(index, track, box) for index, track, box in both(8) if index < 2]
+    for boxes, track in ((late, 0), (early, 1)):
+        found, [warning] = find_marked_track(mask, boxes, 8, (160, 90))
+        assert found == track
+        assert "mask.mp4 has 4 frames and the video 8" in warning
+
+
+def test_a_mask_that_marks_no_face_marks_none(tmp_path):
+    elsewhere = write_mask(tmp_path / "elsewhere.mp4", [(60, 70, 80, 88)] * 4)
+    empty = write_mask(tmp_path / "empty.mp4", [None] * 4)
+    for mask in (elsewhere, empty):
+        assert find_marked_track(mask, both(4), 4, (160, 90)) == (None, [])
+    # Of a mask over the whole scene, a box of a seventh of it contains a seventh.
+    whole = write_mask(tmp_path / "whole.mp4", [(0, 0, 160, 90)] * 4)
+    assert find_marked_track(whole, both(4), 4, (160, 90)) == (None, [])
+
+
+def test_a_track_that_is_seldom_there_is_not_the_marked_one(tmp_path):
+    # Track 2 is a double detection of the left face in one frame of eight.
+    mask = write_mask(tmp_path / "mask.mp4", [(20, 30, 40, 50)] * 8)
+    boxes = [*both(8), (3, 2, LEFT)]
+    assert find_marked_track(mask, boxes, 8, (160, 90)) == (0, [])
+    assert find_marked_track(mask, [*boxes[1::2], (3, 2, LEFT)], 8, (160, 90)) == (None, [])

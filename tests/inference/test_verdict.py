@@ -15,7 +15,7 @@ from jdfd_keras.faces.extract import Extraction
 from jdfd_keras.faces.media import MediaInfo
 from jdfd_keras.inference.backends import Predictor
 from jdfd_keras.inference.tracks import FaceScore, Segment, TrackScore
-from jdfd_keras.inference.verdict import Provenance, Verdict, judge
+from jdfd_keras.inference.verdict import Provenance, Verdict, choose_faces, judge
 from jdfd_keras.options import FaceOptions, PredictOptions
 from jdfd_keras.prediction.predict import Predictions, predict_file
 from jdfd_keras.prediction.result_folder import COLUMNS, FailedFile, to_csv
@@ -204,7 +204,8 @@ def test_predict_file_extracts_faces_with_the_options_of_the_model(tmp_path, ast
     assert (verdict.width, verdict.height) == (512, 512)
     (face,) = verdict.faces
     left, top, right, bottom = face.box
-    assert 0.2 < face.score == verdict.score < 0.8
+    assert 0.2 < verdict.score < 0.8
+    assert face.score == pytest.approx(verdict.score, abs=1e-12)
     assert abs(left - 179) < 15 and abs(bottom - 170) < 15
     # With a single threshold nothing is uncertain.
     options = PredictOptions(threshold=verdict.score)
@@ -275,3 +276,22 @@ def test_a_path_is_never_a_formula_and_never_moves_the_cursor():
 def test_a_video_of_one_frame_has_no_time_line():
     clip = file_of((0.0, 0, 0.9), num_frames=1, duration_s=0.04)
     assert summarize(predictions_of(judge("a.mp4", clip, scores_of(0.2), HALF))).count("\n") == 0
+
+
+def model_of(**options):
+    return ModelMetadata(FaceOptions(face_size=71, **options), None, "judge", 1, "ab")
+
+
+def test_the_requested_detector_replaces_that_of_the_model():
+    model = model_of(detector="mtcnn", margin=1.5)
+    assert choose_faces(model, PredictOptions()).detector == "mtcnn"
+    chosen = choose_faces(model, PredictOptions(detector="none"))
+    assert (chosen.detector, chosen.face_size, chosen.margin) == ("none", 71, 1.5)
+
+
+def test_a_model_of_crops_needs_a_detector_to_be_stated():
+    model = model_of(detector="none")
+    with pytest.raises(ValueError, match=r"--detector none .* --detector dlib"):
+        choose_faces(model, PredictOptions())
+    for detector in ("none", "dlib"):
+        assert choose_faces(model, PredictOptions(detector=detector)).detector == detector

@@ -91,3 +91,13 @@ def test_a_damaged_field_of_an_inner_result_is_refused():
     values = REPORT.to_dict() | {"overall": {"low": 0.5}}
     with pytest.raises(ValueError, match="fields of Interval; got "):
         Report.from_dict(values)
+
+
+def test_nan_is_null_in_json_and_nan_again():
+    values = json.loads(
+        json.dumps(Interval(float("nan"), np.float32("nan")).to_dict(), allow_nan=False)
+    )
+    assert values == {"value": None, "low": None}
+    restored = Interval.from_dict(values)
+    assert np.isnan(restored.value)
+    assert restored.low is None  # None is a value of its own there

@@ -584,3 +584,78 @@ def test_every_frame_of_a_long_clip_needs_little_memory(clips_folder, use, tmp_p
     assert len(verdict.faces) == 1200
     grown_mb = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
     assert grown_mb < 256  # a batch of 256 crops, with room for its mean
+
+
+@pytest.fixture
+def crops(tmp_path):
+    """A folder of a square crop, a wide one and a clip of crops, all without a face."""
+    folder = tmp_path / "crops"
+    folder.mkdir()
+    cv2.imwrite(str(folder / "a.png"), np.full((71, 71, 3), (0, 0, 204), np.uint8))
+    cv2.imwrite(str(folder / "b.png"), np.full((60, 90, 3), (0, 0, 51), np.uint8))
+    writer = cv2.VideoWriter(str(folder / "c.mp4"), cv2.VideoWriter_fourcc(*"mp4v"), 25, (80, 80))
+    for _ in range(6):
+        writer.write(np.full((80, 80, 3), 102, np.uint8))
+    writer.release()
+    return folder
+
+
+def test_crops_are_judged_as_they_are_and_their_framing_is_stated(crops, use, tmp_path):
+    use(predictor_of())
+    options = PredictOptions(frames_per_video=3, detector="none")
+    found = predict.predict_files([crops], options, model="red", out=tmp_path / "out")
+    scores = [verdict.score for verdict in found.files]
+    assert scores == [0.8, 0.2, pytest.approx(0.4, abs=0.02)]
+    assert [len(verdict.faces) for verdict in found.files] == [1, 1, 3]
+    assert found.files[1].warnings == (
+        "1 of 1 image is not square, such as 90 x 60: resized to 71 x 71, which distorts faces",
+    )
+    assert found.provenance.faces.detector == "none"
+    assert "and these are images taken as they are" in found.provenance.framing
+    json.loads(json.dumps(found.to_dict()), parse_constant=pytest.fail)
+    for line in (tmp_path / "out" / "verdicts.jsonl").read_text().splitlines():
+        json.loads(line, parse_constant=pytest.fail)
+    assert f"note: {found.provenance.framing}" in summarize(found)
+    again = predict.predict_files([crops], options, model="red", out=tmp_path / "out")
+    assert json.dumps(again.to_dict()) == json.dumps(found.to_dict())
+    with pytest.raises(ValueError, match="detector"):
+        predict.predict_files([crops], THREE, model="red", out=tmp_path / "out")
+
+
+def test_faces_that_are_found_as_those_of_the_model_have_its_framing(inputs, use):
+    use(predictor_of())
+    found = predict.predict_files([inputs / "c.mp4"], THREE, model="red")
+    assert found.provenance.framing == ""
+    assert "framing" not in summarize(found)
+
+
+def test_a_model_of_crops_refuses_files_without_a_stated_detector(crops, use):
+    metadata = ModelMetadata(
+        dataclasses.replace(FACES, detector="none", margin=2.0), None, "red", 1, "one"
+    )
+    predictor = Predictor("red", metadata, redness, None)
+    use(predictor)
+    with pytest.raises(ValueError, match=r"--detector none for face crops, or --detector dlib"):
+        predict.predict_files([crops], model="red")
+    with pytest.raises(ValueError, match="--detector none"):
+        predict.predict_file(crops / "a.png", predictor)
+    options = PredictOptions(detector="none")
+    assert predict.predict_file(crops / "a.png", predictor, options).score == 0.8
+    found = predict.predict_files([crops / "a.png"], options, model="red")
+    assert "if their framing differs" in found.provenance.framing
+
+
+def test_the_command_judges_and_annotates_a_crop(crops, use, tmp_path, capsys, monkeypatch):
+    use(predictor_of())
+    monkeypatch.setattr("jdfd_keras.cli.predict.import_tensorflow", lambda: None)
+    page, marked = tmp_path / "page.html", tmp_path / "marked.png"
+    command = ["predict", crops / "a.png", "--model", "red", "--detector", "none"]
+    command += ["--report", page, "--annotate", marked]
+    assert main([*map(str, command), "--format", "json"]) == 0
+    values = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert values["files"][0]["tracks"][0]["confidence"] is None
+    assert "another domain" in values["provenance"]["framing"]
+    text = page.read_text()
+    assert "images taken as they are: crops of another framing" in text
+    assert "nan" not in text.split("<h2>Basis")[0].split("</style>")[-1]
+    assert marked.stat().st_size > 0
