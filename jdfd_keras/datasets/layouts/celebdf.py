@@ -27,10 +27,8 @@ MANIPULATION = "Celeb-synthesis"
 PLUS_PLUS = "++"
 FACE_SWAP = "FaceSwap"
 FAKE_NAME = re.compile(r"(id[0-9]+)_id[0-9]+_([0-9]+)")
-REALS = {
-    "Celeb-real": re.compile(r"Celeb-real/(?P<name>id[0-9]+_[0-9]+)\.mp4"),
-    "YouTube-real": re.compile(r"YouTube-real/(?P<name>[0-9]+)\.mp4"),
-}
+CELEB_REALS = re.compile(r"Celeb-real/(?P<name>id[0-9]+_[0-9]+)\.mp4")
+YOUTUBE_REALS = re.compile(r"YouTube-real/(?P<name>[0-9]+)\.mp4")
 FAKES = re.compile(rf"{MANIPULATION}/(?P<name>id[0-9]+_id[0-9]+_[0-9]+)\.mp4")
 FAKES_OF_METHODS = re.compile(
     rf"{MANIPULATION}/(?P<scenario>{FACE_SWAP}|FaceReenact|TalkingFace)/(?P<method>[^/]+)/"
@@ -72,7 +70,7 @@ def list_celebdf(root: DatasetFiles, *, version: str) -> Listing:
     clips = {path: clip for path in root.files if (clip := parse_clip(path, version=version))}
     if not clips:
         below = f"{FACE_SWAP}/<method>/" if version == PLUS_PLUS else ""
-        folders = [*(f"{folder}/" for folder in REALS), f"{MANIPULATION}/{below}"]
+        folders = ["Celeb-real/", f"{MANIPULATION}/{below}", "YouTube-real/"]
         raise layout_error(root, f"Celeb-DF{'++' * (version == PLUS_PLUS)}", folders)
     if TEST_LIST not in root.files:
         raise FileNotFoundError(
@@ -94,7 +92,7 @@ def list_celebdf(root: DatasetFiles, *, version: str) -> Listing:
 
 
 def parse_clip(path: str, *, version: str) -> Clip | None:
-    """Return what the path of a video tells, relative to the archive; None if it is not of Celeb-DF.
+    """Return what the path of a video in the archive tells; None if it is not of Celeb-DF.
 
     Example:
         >>> clip = parse_clip("Celeb-synthesis/id0_id1_0002.mp4", version="v2")
@@ -102,7 +100,8 @@ def parse_clip(path: str, *, version: str) -> Clip | None:
         (('id0_0002',), ('id0', 'id1'))
     """
     fakes = FAKES_OF_METHODS if version == PLUS_PLUS else FAKES
-    match = next(filter(None, (form.fullmatch(path) for form in (*REALS.values(), fakes))), None)
+    forms = (CELEB_REALS, YOUTUBE_REALS, fakes)
+    match = next(filter(None, (form.fullmatch(path) for form in forms)), None)
     if match is None:
         return None
     name, manipulation = match["name"], ""

@@ -4,6 +4,8 @@ from collections import Counter
 import pytest
 
 from jdfd_keras.datasets.layouts import list_videos
+from jdfd_keras.datasets.layouts.celebdf import list_celebdf
+from jdfd_keras.datasets.videos import read_dataset_files
 from jdfd_keras.io.storage import LocalStore
 from jdfd_keras.options import PrepareOptions
 
@@ -250,3 +252,80 @@ def test_only_its_own_manipulation_can_be_selected(archive):
 def test_a_compression_cannot_be_selected_since_none_is_stated(archive):
     with pytest.raises(ValueError, match="'c23' in mine; got only ''"):
         listed(archive(), compression="c23")
+
+
+PLUS_LIST = """\
+1 YouTube-real/00170.mp4
+0 Celeb-synthesis/FaceSwap/BlendFace/id1_id0_0007.mp4
+0 Celeb-synthesis/TalkingFace/SadTalker/id0_0001_en.mp4
+"""
+PLUS_FILES = (
+    "YouTube-real/00170.mp4",
+    "Celeb-real/id1_0007.mp4",
+    "Celeb-synthesis/FaceSwap/Celeb-DF/id1_id0_0007.mp4",
+    "Celeb-synthesis/FaceSwap/BlendFace/id1_id0_0007.mp4",
+    "Celeb-synthesis/FaceReenact/LIA/id1_id0_0007.mp4",
+    "Celeb-synthesis/TalkingFace/SadTalker/id0_0001_en.mp4",
+)
+
+
+def plus(root):
+    return list_celebdf(read_dataset_files(LocalStore(str(root))), version="++")
+
+
+def test_celeb_df_plus_plus_has_methods_in_folders(folder):
+    found = plus(folder(*PLUS_FILES, texts={TEST_LIST: PLUS_LIST}))
+    fakes = "celebdf/++/Celeb-synthesis"
+    assert {
+        video.video_id: (video.label, video.manipulation, video.source_ids, video.split)
+        for video in found.videos
+    } == {
+        "celebdf/++/YouTube-real/00170": (0, "", ("youtube00170",), "test"),
+        "celebdf/++/Celeb-real/id1_0007": (0, "", ("id1_0007",), "train"),
+        f"{fakes}/FaceSwap/Celeb-DF/id1_id0_0007": (1, "Celeb-DF", ("id1_0007",), "train"),
+        f"{fakes}/FaceSwap/BlendFace/id1_id0_0007": (1, "BlendFace", ("id1_0007",), "test"),
+        f"{fakes}/FaceReenact/LIA/id1_id0_0007": (1, "LIA", (), "train"),
+        f"{fakes}/TalkingFace/SadTalker/id0_0001_en": (1, "SadTalker", (), "test"),
+    }
+    assert (found.missing, found.unrecognized) == ([], [])
+
+
+def test_fakes_of_celeb_df_plus_plus_without_a_known_source_have_subjects_and_are_said(folder):
+    found = plus(folder(*PLUS_FILES, texts={TEST_LIST: PLUS_LIST}))
+    fakes = "celebdf/++/Celeb-synthesis"
+    assert found.subjects[f"{fakes}/FaceReenact/LIA/id1_id0_0007"] == ("id1", "id0")
+    assert found.subjects[f"{fakes}/TalkingFace/SadTalker/id0_0001_en"] == ("id0",)
+    (note,) = found.notes
+    assert note.startswith("2 fakes of Celeb-DF++ have no known source")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "Celeb-synthesis/id1_id0_0007.mp4",
+        "Celeb-synthesis/SimSwap/id1_id0_0007.mp4",
+        "Celeb-synthesis/FaceSwap/id1_id0_0007.mp4",
+        "Celeb-synthesis/Editing/X/id1_id0_0007.mp4",
+        "readme.pdf",
+    ],
+)
+def test_other_files_of_celeb_df_plus_plus_are_unrecognized(folder, path):
+    assert plus(folder(*PLUS_FILES, path, texts={TEST_LIST: PLUS_LIST})).unrecognized == [path]
+
+
+@pytest.mark.parametrize("line", ["1 " + PLUS_FILES[3], "0 Celeb-synthesis/id1_id0_0007.mp4"])
+def test_a_line_of_another_version_raises_an_error(folder, line):
+    with pytest.raises(
+        ValueError, match=re.escape(f"got 1 with an invalid clip or label: '{line}'")
+    ):
+        plus(folder(*PLUS_FILES, texts={TEST_LIST: line}))
+
+
+def test_methods_in_folders_are_not_of_version_2(archive):
+    path = "Celeb-synthesis/FaceSwap/BlendFace/id1_id0_0007.mp4"
+    assert listed(archive(path)).unrecognized == [path]
+
+
+def test_a_wrong_root_names_the_folders_of_celeb_df_plus_plus(folder):
+    with pytest.raises(ValueError, match=r"Expected Celeb-DF\+\+ in .*FaceSwap/<method>/"):
+        plus(folder("a.mp4"))

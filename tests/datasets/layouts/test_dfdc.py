@@ -116,9 +116,10 @@ def test_a_fake_keeps_its_source_if_its_original_is_missing(parts):
     assert [entry[3] for entry in found.values()] == [("owner",), ("owner",)]
 
 
-def test_videos_without_metadata_are_unrecognized(parts):
+def test_files_without_metadata_are_unrecognized(parts):
     others = [f"{PART}/z.mp4", f"{PART}/below/a.mp4", "other/a.mp4", "a.mp4", f"{PART}/a.png"]
-    found = listed(parts({PART: {"a.mp4": REAL}}, *others, f"{PART}/notes.txt"))
+    others.append(f"{PART}/notes.txt")
+    found = listed(parts({PART: {"a.mp4": REAL}}, *others))
     assert sorted(found.unrecognized) == sorted(others)
     assert [video.path for video in found.videos] == [f"{PART}/a.mp4"]
 

@@ -6,7 +6,13 @@ from collections import Counter, defaultdict
 import pytest
 
 from jdfd_keras.datasets.layouts import list_videos
-from jdfd_keras.datasets.layouts.faceforensics import ACTOR_SWAPS, read_clips
+from jdfd_keras.datasets.layouts.faceforensics import (
+    ACTOR_SWAPS,
+    list_dfd,
+    list_faceforensics,
+    read_clips,
+)
+from jdfd_keras.datasets.videos import DatasetFiles
 from jdfd_keras.io.storage import LocalStore
 from jdfd_keras.options import PrepareOptions
 
@@ -281,7 +287,7 @@ def test_a_file_of_another_form_is_unrecognized(folder, path):
     assert [video.path for video in found.videos] == [known]
 
 
-def test_masks_and_files_that_are_not_media_are_ignored(folder):
+def test_masks_and_lists_are_known(folder):
     known = "original_sequences/youtube/raw/videos/000.mp4"
     root = folder(
         known,
@@ -407,3 +413,68 @@ def test_links_to_folders_are_followed_and_loops_are_not(folder, tmp_path):
     (disk / "videos" / "back").symlink_to(root)
     listing = list_videos(LocalStore(str(root)), PrepareOptions(layout="faceforensics"))
     assert [video.video_id for video in listing.videos] == ["ffpp/youtube/c23/000"]
+
+
+DFD_FAKES = "manipulated_sequences/DeepFakeDetection"
+DFD_NAMES = ("01_02__exit_phone_room__YVGY8LOK", "27_13__hugging_happy__A1OSUJE9")
+DFD_FILES = (
+    "original_sequences/actors/c23/videos/01__exit_phone_room.mp4",
+    *(f"{DFD_FAKES}/c23/videos/{name}.mp4" for name in DFD_NAMES),
+    f"{DFD_FAKES}/masks/videos/{DFD_NAMES[0]}.mp4",
+)
+
+
+def dfd(*files):
+    return list_dfd(DatasetFiles(LocalStore("/data/dfd"), "dfd", tuple(sorted(files))))
+
+
+def test_dfd_has_the_videos_of_actors_for_testing_with_masks():
+    found = dfd(*DFD_FILES)
+    fakes = "ffpp/DeepFakeDetection/c23"
+    assert {video.video_id: (video.label, video.source_ids) for video in found.videos} == {
+        "ffpp/actors/c23/01__exit_phone_room": (0, ("actor01",)),
+        f"{fakes}/{DFD_NAMES[0]}": (1, ("actor01", "actor02")),
+        f"{fakes}/{DFD_NAMES[1]}": (1, ("actor27", "actor13")),
+    }
+    assert {video.split for video in found.videos} == {"test"}
+    assert found.masks == {
+        f"{fakes}/{DFD_NAMES[0]}": f"{DFD_FAKES}/masks/videos/{DFD_NAMES[0]}.mp4"
+    }
+    assert (found.missing, found.unrecognized) == ([], [])
+
+
+def test_dfd_says_which_fakes_have_no_mask_and_that_it_has_no_split():
+    split, masks = dfd(*DFD_FILES).notes
+    assert "no published split" in split
+    assert masks.startswith("1 of 2 fakes have no mask")
+    assert DFD_NAMES[1] in masks
+    assert len(dfd(*DFD_FILES[:2], DFD_FILES[3]).notes) == 1
+
+
+def test_dfd_agrees_with_faceforensics_but_for_the_masks():
+    root = DatasetFiles(LocalStore("/data/dfd"), "dfd", DFD_FILES)
+    requested = list_faceforensics(root, [ACTOR_SWAPS])
+    assert list_dfd(root).videos == requested.videos
+    assert requested.masks == {}
+
+
+def test_dfd_excludes_faceforensics_and_names_other_files():
+    real = "original_sequences/youtube/c23/videos/071.mp4"
+    found = dfd(*DFD_FILES, real, "notes.txt")
+    assert found.excluded == {"ffpp/youtube/c23/071": "not of DeepFakeDetection"}
+    assert (found.missing, found.unrecognized) == ([], ["notes.txt"])
+    with pytest.raises(ValueError, match="Expected DeepFakeDetection in /data/dfd"):
+        dfd(real)
+
+
+def test_files_that_are_not_media_are_unrecognized_unless_they_are_published():
+    known = "original_sequences/youtube/raw/videos/000.mp4"
+    published = [
+        "splits/train.json",
+        "conversion_dict.json",
+        "original_sequences/downloaded_videos.zip",
+    ]
+    published.append("manipulated_sequences/Deepfakes/models/000_003/decoder_A.h5")
+    others = ["notes.txt", "original_sequences/youtube/raw/videos/000.mp4.part"]
+    root = DatasetFiles(LocalStore("."), "FF++", (known, *published, *others))
+    assert list_faceforensics(root).unrecognized == others
