@@ -175,11 +175,12 @@ def qualified_sources(video: Video) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class DatasetFiles:
-    """The file names of a dataset: relative to its folder, sorted, without hidden files."""
+    """The file names of a dataset: relative to its folder, sorted, hidden ones by themselves."""
 
     store: Store
     name: str
     files: tuple[str, ...]
+    hidden: tuple[str, ...] = ()  # those that begin with a dot, or are in such a folder
 
     def media(self) -> list[str]:
         """Return the names of the videos and images."""
@@ -216,14 +217,16 @@ def read_dataset_files(store: Store, files: Iterable[str] | None = None) -> Data
             )
         path = str(Path(path).resolve())  # so that `.` has a name
     names = store.list() if files is None else files
-    files = sorted(name for name in names if not re.search(r"(^|/)\.", name))
+    hidden = {name for name in names if re.search(r"(^|/)\.", name)}
+    files = sorted(set(names) - hidden)
     for name in files:
         # Bytes of a name that are not UTF-8 become surrogates.
         if has_suffix(name) and re.search("[\ud800-\udfff]", name):
             raise ValueError(
                 f"Expected file names in UTF-8 in {path}; got {name!r}. Rename that file."
             )
-    return DatasetFiles(store, path.rstrip("/").rsplit("/", 1)[-1], tuple(files))
+    name = path.rstrip("/").rsplit("/", 1)[-1]
+    return DatasetFiles(store, name, tuple(files), tuple(sorted(hidden)))
 
 
 def layout_error(root: DatasetFiles, layout: str, folders: Iterable[str]) -> ValueError:

@@ -1,10 +1,19 @@
+import dataclasses
 from collections import defaultdict
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from jdfd_keras.datasets.videos import LABEL_NAMES, SPLITS, count_by
+from jdfd_keras.datasets.videos import (
+    LABEL_NAMES,
+    SPLITS,
+    Video,
+    count_by,
+    qualified_sources,
+    read_dataset_files,
+)
+from jdfd_keras.io.storage import LocalStore
 
 COLUMNS = ("split", "label", "manipulation", "compression")
 
@@ -47,7 +56,26 @@ def test_counts_equal_those_of_a_loop_over_the_faces(faces, columns, is_encoded)
     assert found == {key: (len(set(ids)), len(ids)) for key, ids in members.items()}
 
 
+def test_faces_without_a_split_are_counted_after_the_others():
+    rows = {"video_id": ["a", "b", "b", "c"], "split": ["", "test", "test", "train"]}
+    found = [(group.split, group.num_faces) for group in count_by(pa.table(rows), "split")]
+    assert found == [("train", 1), ("test", 2), ("", 1)]
+
+
+def test_sources_have_the_namespace_of_their_video_and_are_none_if_unknown():
+    one = Video("ffpp/a/b", "b.mp4", 0, "", "", ("b", "c"), "")
+    assert qualified_sources(one) == ("ffpp/b", "ffpp/c")
+    assert qualified_sources(dataclasses.replace(one, source_ids=())) == ()
+
+
 def test_groups_are_sorted_by_split_and_class(faces):
     found = [(group.split, group.label) for group in count_by(pa.table(faces), "label", "split")]
     labels = ("real", "fake", "unlabelled")
     assert found == [(split, label) for split in SPLITS for label in labels]
+
+
+def test_hidden_files_are_listed_by_themselves(tmp_path):
+    names = ["a.mp4", "b/.c/d.mp4", "b/.hidden", ".git/x", "b/e.f.txt"]
+    root = read_dataset_files(LocalStore(str(tmp_path)), names)
+    assert root.files == ("a.mp4", "b/e.f.txt")
+    assert root.hidden == (".git/x", "b/.c/d.mp4", "b/.hidden")

@@ -1,19 +1,27 @@
 """Layouts of datasets on disk: lists of their videos with labels, sources and splits.
 
-One module per layout, each a function of the file names of a dataset. Opens no video.
+One module per layout, each a function of the file names of a dataset. Opens no video, except to
+probe files of unknown suffixes.
 """
 
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from typing import TypeVar
 
 from jdfd_keras.datasets.layouts.celebdf import list_celebdf
+from jdfd_keras.datasets.layouts.deepfakebench import list_deepfakebench
+from jdfd_keras.datasets.layouts.df40 import list_df40
 from jdfd_keras.datasets.layouts.dfdc import list_dfdc
-from jdfd_keras.datasets.layouts.faceforensics import list_faceforensics
+from jdfd_keras.datasets.layouts.faceforensics import list_dfd, list_faceforensics
 from jdfd_keras.datasets.layouts.folder import list_folder, list_uadfv
-from jdfd_keras.datasets.videos import Listing, read_dataset_files, sort_videos
+from jdfd_keras.datasets.layouts.table import list_table
+from jdfd_keras.datasets.videos import DatasetFiles, Listing, read_dataset_files, sort_videos
 from jdfd_keras.io.console import plural
 from jdfd_keras.io.storage import Store
 from jdfd_keras.options import LAYOUTS, PrepareOptions
+
+CELEBDF_VERSIONS = {"celebdf": "v2", "celebdf-v1": "v1", "celebdf++": "++"}
+Value = TypeVar("Value")
 
 
 def list_videos(
@@ -23,11 +31,11 @@ def list_videos(
 
     Args:
         store: Root of the dataset.
-        options: Layout and, for datasets with several, compression and manipulations.
+        options: Layout, its table, and, for datasets with several, compression and manipulations.
         files: Its file names, if they were listed before.
 
     Returns:
-        The videos sorted by id, with the missing and the unrecognized files.
+        The videos sorted by id, with the missing and the unrecognized files, and notes.
 
     Raises:
         OSError: If the folder, or a list that the layout requires, does not exist.
@@ -41,22 +49,49 @@ def list_videos(
     """
     requested = {name.strip() for name in options.manipulations.split(",")} - {""}
     root = read_dataset_files(store, files)
-    if options.layout == "faceforensics":
-        listing = list_faceforensics(root, requested)
-    elif options.layout in ("celebdf", "celebdf-v1"):
-        listing = list_celebdf(root, version="v1" if options.layout == "celebdf-v1" else "v2")
-    elif options.layout == "uadfv":
-        listing = list_uadfv(root)
-    elif options.layout == "dfdc":
-        listing = list_dfdc(root)
-    elif options.layout == "folder":
-        listing = list_folder(root, options.name)
-    else:
-        raise ValueError(
-            f"Expected one of the layouts {', '.join(LAYOUTS)}; got {options.layout!r}. Arrange "
-            "your own videos in the layout `folder`."
+    listing = _select(
+        _list_layout(root, options, requested), root.name, requested, options.compression
+    )
+    if root.hidden:
+        are = "is" if len(root.hidden) == 1 else "are"
+        listing.notes.append(
+            f"{plural(len(root.hidden), 'hidden file')} in {root.store.location} {are} not listed, "
+            f"such as {root.hidden[0]}."
         )
-    return _select(listing, root.name, requested, options.compression)
+    return listing
+
+
+def _list_layout(
+    root: DatasetFiles, options: PrepareOptions, manipulations: Collection[str]
+) -> Listing:
+    """List all videos of a dataset, as its layout has them."""
+    match options.layout:
+        case "folder":
+            return list_folder(root, options.name)
+        case "table" if options.table:
+            return list_table(root, options.table, options.name)
+        case "table":
+            raise ValueError(
+                "Expected a table for the layout table; got none. Give the path of a CSV file."
+            )
+        case "faceforensics":
+            return list_faceforensics(root, manipulations)
+        case "dfd":
+            return list_dfd(root)
+        case "celebdf" | "celebdf-v1" | "celebdf++":
+            return list_celebdf(root, version=CELEBDF_VERSIONS[options.layout])
+        case "uadfv":
+            return list_uadfv(root)
+        case "dfdc":
+            return list_dfdc(root)
+        case "deepfakebench":
+            return list_deepfakebench(root, options.name, manipulations)
+        case "df40":
+            return list_df40(root, manipulations)
+    raise ValueError(
+        f"Expected one of the layouts {', '.join(LAYOUTS)}; got {options.layout!r}. Arrange your "
+        "own videos in the layout `folder`, or list them in a table."
+    )
 
 
 def _select(listing: Listing, name: str, requested: set[str], compression: str) -> Listing:
@@ -87,6 +122,19 @@ def _select(listing: Listing, name: str, requested: set[str], compression: str) 
         )
     missing = listing.missing
     if compression != "all" or requested:  # of the selected folders only
-        folders = {video.path.rpartition("/")[0] for video in videos}
+        folders = {path for v in videos for path in (v.path, v.path.rpartition("/")[0])}
         missing = [path for path in missing if path.rpartition("/")[0] in folders]
-    return dataclasses.replace(listing, videos=videos, missing=missing)
+    ids = {video.video_id for video in videos}
+
+    def keep(values: dict[str, Value]) -> dict[str, Value]:
+        return {video_id: value for video_id, value in values.items() if video_id in ids}
+
+    return dataclasses.replace(
+        listing,
+        videos=videos,
+        missing=missing,
+        subjects=keep(listing.subjects),
+        frames=keep(listing.frames),
+        landmarks=keep(listing.landmarks),
+        masks=keep(listing.masks),
+    )

@@ -71,6 +71,8 @@ def test_with_one_video_all_others_are_missing(folder):
         "real/more/0000.mp4",
         "frames/0000.png",
         "0000.mp4",
+        "readme.txt",
+        "real/0000.json",
     ],
 )
 def test_a_file_of_another_form_is_unrecognized(folder, path):
