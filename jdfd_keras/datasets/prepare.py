@@ -14,6 +14,7 @@ tables (`datasets.split_dataset`), of which this writes the official one where i
 """
 
 import contextlib
+import dataclasses
 import errno
 import json
 import time
@@ -45,6 +46,7 @@ from jdfd_keras.datasets.split_tables import (
     write_split_table,
 )
 from jdfd_keras.datasets.videos import CLASSES, LABEL_NAMES, SPLITS, Listing, Video, count_by
+from jdfd_keras.faces.align import describe_framing
 from jdfd_keras.faces.extract import check_face_options
 from jdfd_keras.io import storage
 from jdfd_keras.io.beam import read_beam_flags, run_on_beam
@@ -161,7 +163,7 @@ def prepare(
 
     sizes = source.list()
     listing = list_videos(source, options, sizes)
-    for note in listing.notes:
+    for note in filter(None, [*listing.notes, describe_framing(faces)]):
         print_message(f"note: {note}")
     table, not_split = _split_officially(listing)
     items = [_describe_file(video, listing, sizes) for video in listing.videos]
@@ -298,12 +300,15 @@ def _write_shards(run: Callable, out: storage.Store, shards: list[Shard]) -> Non
 def _summarize(out: storage.Store, items: list[VideoFile], not_split: str) -> PreparedDataset:
     """Read a prepared dataset back and check that it has these videos and all its shards."""
     rows, listing = manifest.read_videos(out), manifest.read_listing(out)
-    stored = {(row.video_id, row.file_bytes) for row in rows}
-    difference = stored ^ {(item.video.video_id, item.file_bytes) for item in items}
-    if names := sorted({video_id for video_id, _ in difference}):
+    # Also their labels, sources and published splits, which a table may state otherwise now.
+    names = [field.name for field in dataclasses.fields(Video)]
+    stored = {(row.file_bytes, Video(*(getattr(row, name) for name in names))) for row in rows}
+    difference = stored ^ {(item.file_bytes, item.video) for item in items}
+    if changed := sorted({video.video_id for _, video in difference}):
         raise ValueError(
-            f"Expected the videos that {out.location} was prepared from; got a folder that differs "
-            f"in {plural(len(names), 'video')}, such as {names[0]}. Prepare it into another --out."
+            f"Expected the videos that {out.location} was prepared from, with their labels and "
+            f"published splits; got a difference in {plural(len(changed), 'video')}, such as "
+            f"{changed[0]}. Prepare it into another --out."
         )
     is_split = OFFICIAL in list_split_tables(out)
     columns = ["video_id", "label", "shard", *(["split"] if is_split else [])]
