@@ -10,19 +10,26 @@ def _add_arguments(parser: CommandParser) -> None:
     parser.add_path(
         "--out", "DIR", "also write audit.md, audit.json and images of near-duplicates there"
     )
+    parser.add_argument(
+        "--split-table",
+        default="official",
+        metavar="NAME",
+        help="split table of the datasets, or the path of a .csv (default: official)",
+    )
 
 
 def _run(arguments: argparse.Namespace) -> Output:
     """Find leakage and shortcuts in prepared datasets.
 
     jdfd-keras audit prepared
+    jdfd-keras audit prepared --split-table kfold-0-of-5
     jdfd-keras audit ffpp celebdf --out audit
     """
-    # Leakage is a failure.
+    # Leakage is a failure; leakage that is only not ruled out is none.
     from jdfd_keras.datasets.audit import audit
     from jdfd_keras.reporting.dataset_report import render_audit, write_audit
 
-    result = audit(arguments.data)
+    result = audit(arguments.data, arguments.split_table)
     text = render_audit(result)
     if arguments.out:
         write_audit(result, arguments.out)

@@ -1,10 +1,12 @@
 """Audit of prepared datasets: statistics, leakage and shortcuts.
 
 Counts faces, finds sources and near-duplicate faces shared by splits and datasets, and measures
-which properties of the files, other than the faces, separate real from fake videos. Reads tables;
-images are read only for the near-duplicates that are displayed.
+which properties of the files, other than the faces, separate real from fake videos. Leakage is
+ruled out only if all faces are split and their sources are known. Reads tables; images are read
+only for the near-duplicates that are displayed.
 """
 
+import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,11 +14,7 @@ from itertools import chain, combinations
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
-from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import StratifiedKFold
-from sklearn.preprocessing import TargetEncoder
 
 from jdfd_keras.datasets.leakage import (
     COLUMNS,
@@ -35,34 +33,23 @@ from jdfd_keras.datasets.manifest import (
     schema_of,
 )
 from jdfd_keras.datasets.records import SHARDS, read_crop
+from jdfd_keras.datasets.shortcuts import Shortcut, measure_shortcuts
+from jdfd_keras.datasets.split_tables import (
+    OFFICIAL,
+    SplitTable,
+    list_split_tables,
+    read_split_table,
+)
 from jdfd_keras.datasets.splits import reason_kind
-from jdfd_keras.datasets.videos import CLASSES, LABEL_NAMES, SPLITS, FaceCount, count_by
+from jdfd_keras.datasets.videos import LABEL_NAMES, SPLITS, FaceCount, count_by
 from jdfd_keras.io.console import plural
 from jdfd_keras.io.files import OPTIONS, load_options
 from jdfd_keras.io.results import Result
-from jdfd_keras.options import FaceOptions, SplitOptions
+from jdfd_keras.options import FaceOptions
 
 MAX_LISTED = 1000  # findings of each kind in a result; the counts include all
-# A property of the file is a shortcut if its AUC is this far from 0.5 and not by chance (two
-# standard errors).
-SHORTCUT_AUC = 0.7
-FOLDS = 5  # of the videos, for a property of categories
-COMPRESSIONS = {"raw": 0, "c23": 1, "c40": 2}
 LOCATION = ("frame_index", "shard", "offset")
 STATISTICS = ("label", "manipulation", "compression", "sharpness", "box")
-
-
-@dataclass(frozen=True)
-class Shortcut(Result):
-    """Separation of fake from real videos by a property of the files, not of the faces."""
-
-    measure: str
-    num_videos: int  # that have the property
-    auc: float | None  # of the property as the only score; None if a class has too few videos
-    is_shortcut: bool  # whether a detector could use it instead of the face
-    # Of a category: the value whose number of fakes differs most from the expected one.
-    value: str | None = None
-    fake_share: float | None = None  # among the videos with this value
 
 
 @dataclass(frozen=True)
@@ -81,16 +68,22 @@ class DatasetStatistics(Result):
 
     name: str  # of the folder; its path if several have this name
     directory: str
-    split: str  # rule of the splits
+    split_table: str  # "" if it is not split; then the split of all faces is ""
+    other_tables: list[str]  # names of its other split tables
+    strategy: str  # of the split table; "" if it is not split
     num_videos: int  # with or without faces, as in `counts`
     num_faces: int
-    counts: list[FaceCount]  # by split, class, manipulation and compression
+    unknown_sources: int  # number of videos of unknown source
+    # By split, class, manipulation and compression; the split of excluded videos is "".
+    counts: list[FaceCount]
     fake_share: dict[str, float | None]  # of the labelled faces of a split; None if it has none
     without_faces: dict[str, int]  # class to number of videos without a face
     reasons: dict[str, str]  # video id to reason, of the first MAX_LISTED of these
-    excluded: dict[str, int]  # reason to number of videos that the layout or the split excluded
+    excluded: dict[str, int]  # reason to number of videos that the layout excluded
+    excluded_by_split: dict[str, int]  # the same of the split table; "" for no stated reason
     missing: int  # files that the lists of the dataset name and its folder lacks
     unrecognized: int  # videos and images in its folder that the layout does not list
+    notes: list[str]  # sentences on what is uncertain, such as how files were grouped
     formats: list[FormatCount]  # the most frequent first
     shortcuts: list[Shortcut]
 
@@ -147,18 +140,23 @@ class AuditResult(Result):
     # not found.
     alignments: dict[str, str]
     failed: list[str]  # one sentence per kind of leakage
+    uncertain: list[str]  # why there may be leakage that was not found, one sentence per reason
+    leakage: str  # `found`, `not ruled out` (if some of it is uncertain) or `none`
 
 
-def audit(directories: Sequence[str | Path]) -> AuditResult:
+def audit(directories: Sequence[str | Path], split_table: str = OFFICIAL) -> AuditResult:
     """Audit one or more prepared datasets.
 
     Args:
         directories: The datasets. Sources and faces in the training split of one and the test
             split of another are leakage too.
+        split_table: Name of the split table of all datasets, or the path of one. The faces of a
+            dataset without the official table are not split, and are not compared.
 
     Raises:
-        OSError: If a folder is not a prepared dataset.
-        ValueError: If one is damaged, given twice, or has another format version.
+        OSError: If a folder is not a prepared dataset, or has no such split table.
+        ValueError: If one is damaged, given twice, or has another format version; or the split
+            table is damaged or of another dataset.
 
     Example:
         >>> result = audit(["prepared"])
@@ -166,9 +164,12 @@ def audit(directories: Sequence[str | Path]) -> AuditResult:
         (16, 0)
     """
     named = _name_datasets([Path(directory) for directory in directories])
+    split_tables = {name: _read_table(path, split_table) for name, path in named.items()}
     compared = [*COLUMNS, "split", *LOCATION]
-    columns = [*compared, *STATISTICS]
-    faces = {name: read_faces(directory, columns=columns) for name, directory in named.items()}
+    faces = {
+        name: _read_faces(directory, split_tables[name], [*compared, *STATISTICS])
+        for name, directory in named.items()
+    }
     plain = pa.schema([schema_of(FaceRow).field(name) for name in compared])
     tables = [
         table.select(compared)
@@ -185,9 +186,13 @@ def audit(directories: Sequence[str | Path]) -> AuditResult:
     if duplicates:
         pairs = plural(len(duplicates), "pair")
         failed.append(f"{pairs} of videos with near-duplicate faces in two splits")
+    not_split = [f"{name} is not split" for name, table in split_tables.items() if table is None]
+    uncertain = [f"{leakage.unknown}: footage may be in two splits"] if leakage.unknown else []
+    uncertain += [f"{reason}: its faces are not compared" for reason in not_split]
     return AuditResult(
         datasets=[
-            _describe_dataset(name, directory, faces[name]) for name, directory in named.items()
+            _describe_dataset(name, directory, split_tables[name], faces[name])
+            for name, directory in named.items()
         ],
         num_shared_sources=len(sources),
         shared_sources=sources[:MAX_LISTED],
@@ -200,7 +205,24 @@ def audit(directories: Sequence[str | Path]) -> AuditResult:
             for options in [load_options(directory / OPTIONS, "faces", FaceOptions)]
         },
         failed=failed,
+        uncertain=uncertain,
+        leakage="found" if failed else "not ruled out" if uncertain else "none",
     )
+
+
+def _read_table(directory: Path, name: str) -> SplitTable | None:
+    """Read a split table; None if it is the official one, which some datasets do not have."""
+    if name == OFFICIAL and OFFICIAL not in list_split_tables(directory):
+        return None
+    return read_split_table(directory, name)
+
+
+def _read_faces(directory: Path, table: SplitTable | None, columns: list[str]) -> pa.Table:
+    if table:
+        return read_faces(directory, split_table=table.name, columns=columns)
+    faces = read_faces(directory, split_table="", columns=columns)
+    splits = pa.repeat("", len(faces)).dictionary_encode()  # instead of the published ones
+    return faces.set_column(faces.column_names.index("split"), "split", splits)
 
 
 def _name_datasets(directories: list[Path]) -> dict[str, Path]:
@@ -226,20 +248,33 @@ def _locate_faces(pair: NearDuplicate, splits: dict[str, pa.Table]) -> Duplicate
     return DuplicatePair(pair.subsets, pair.videos, pair.num_faces, pair.bits, (one, other))
 
 
-def _describe_dataset(name: str, directory: Path, faces: pa.Table) -> DatasetStatistics:
+def _describe_dataset(
+    name: str, directory: Path, table: SplitTable | None, faces: pa.Table
+) -> DatasetStatistics:
     videos, listing = read_videos(directory), read_listing(directory)
-    without = [row for row in videos if not row.num_faces]
+    split_of, excluded = (table.split_of, table.excluded) if table else ({}, {})
+    without = [
+        dataclasses.replace(row, split=split_of.get(row.video_id, ""))
+        for row in videos
+        if not row.num_faces
+    ]
     counts = count_by(faces, "split", "label", "manipulation", "compression", without_faces=without)
     num_faces: Counter[tuple] = Counter()
     for group in counts:
         num_faces[group.split, group.label] += group.num_faces
-    num_labelled = {split: num_faces[split, "fake"] + num_faces[split, "real"] for split in SPLITS}
+    num_labelled = {
+        split: num_faces[split, "fake"] + num_faces[split, "real"]
+        for split in (SPLITS if table else ("",))
+    }
     return DatasetStatistics(
         name=name,
         directory=str(directory),
-        split=load_options(directory / OPTIONS, "split", SplitOptions).split,
+        split_table=table.name if table else "",
+        other_tables=[n for n in list_split_tables(directory) if not table or n != table.name],
+        strategy=table.options.strategy if table else "",
         num_videos=len(videos),
         num_faces=len(faces),
+        unknown_sources=sum(not row.source_ids for row in videos),
         counts=counts,
         fake_share={
             split: num_faces[split, "fake"] / total if total else None
@@ -248,10 +283,12 @@ def _describe_dataset(name: str, directory: Path, faces: pa.Table) -> DatasetSta
         without_faces=dict(Counter(LABEL_NAMES[row.label] for row in without)),
         reasons={row.video_id: row.reason for row in without[:MAX_LISTED]},
         excluded=dict(Counter(map(reason_kind, listing.excluded.values()))),
+        excluded_by_split=dict(Counter(map(reason_kind, excluded.values()))),
         missing=len(listing.missing),
         unrecognized=len(listing.unrecognized),
+        notes=listing.notes,
         formats=_count_formats(videos),
-        shortcuts=_measure_shortcuts(videos, faces),
+        shortcuts=measure_shortcuts(videos, faces),
     )
 
 
@@ -262,83 +299,6 @@ def _count_formats(videos: list[VideoRow]) -> list[FormatCount]:
             counts[row.container, row.codec, row.pixel_format][LABEL_NAMES[row.label]] += 1
     ordered = sorted(counts.items(), key=lambda item: (-item[1].total(), item[0]))
     return [FormatCount(*names, dict(by_class)) for names, by_class in ordered]
-
-
-def _measure_shortcuts(videos: list[VideoRow], faces: pa.Table) -> list[Shortcut]:
-    """Measure how well each property separates fake from real videos."""
-    boxes = faces["box"].combine_chunks().flatten().to_numpy().reshape(-1, 4)
-    means = (
-        faces.select(["video_id", "sharpness"])
-        .append_column("face_width", [boxes[:, 2] - boxes[:, 0]])
-        .group_by("video_id")
-        .aggregate([("sharpness", "mean"), ("face_width", "mean")])
-        .to_pandas()
-        .set_index("video_id")
-    )
-    table = pd.DataFrame(map(vars, videos)).join(means, on="video_id")
-    table = table[table.label.isin(CLASSES.values())]
-    measures = {
-        "file size": table.file_bytes,
-        "frame size": (table.width * table.height).where(table.width > 0),
-        "compression (raw, c23, c40)": table.compression.map(COMPRESSIONS),
-        "JPEG quality": table.jpeg_quality.where(table.jpeg_quality > 0),
-        "faces found per frame": table.num_faces / table.num_frames.where(table.num_frames > 0),
-        "sharpness": table.sharpness_mean,
-        "width of the detected face": table.face_width_mean,
-        "frame rate": table.frame_rate.where(table.frame_rate > 0),
-        "duration": table.duration_s.where(table.duration_s > 0),
-        "bit rate": table.bit_rate.where(table.bit_rate > 0),
-    }
-    is_decoded = table.codec != ""
-    categories = {
-        "codec": table.codec,
-        "pixel format": table.pixel_format,
-        "encoder": table.encoder.replace("", "not stated"),
-    }
-    return [_measure_shortcut(name, values, table.label) for name, values in measures.items()] + [
-        _measure_category(name, values[is_decoded], table.label[is_decoded])
-        for name, values in categories.items()
-    ]
-
-
-def _measure_shortcut(name: str, values: pd.Series, labels: pd.Series) -> Shortcut:
-    values = values.dropna()
-    labels = labels.loc[values.index]
-    auc = float(roc_auc_score(labels, values)) if labels.nunique() == 2 else None
-    is_shortcut = auc is not None and _is_telling(abs(auc - 0.5), labels)
-    return Shortcut(name, len(labels), auc, is_shortcut)
-
-
-def _measure_category(name: str, values: pd.Series, labels: pd.Series) -> Shortcut:
-    """Measure a property without an order by the share of fakes of each of its values.
-
-    The share is that of other videos (TargetEncoder), and only videos that share those others are
-    compared: an uninformative property, and one that differs in every video, have an AUC of 0.5.
-    """
-    num_folds = min(FOLDS, int(labels.sum()), int((1 - labels).sum()))
-    if num_folds < 2:
-        return Shortcut(name, len(labels), auc=None, is_shortcut=False)
-    table, aucs = values.to_frame(), []
-    folds = StratifiedKFold(num_folds, shuffle=True, random_state=0)
-    for others, own in folds.split(table, labels):
-        encoder = TargetEncoder(target_type="binary").fit(table.iloc[others], labels.iloc[others])
-        aucs.append(roc_auc_score(labels.iloc[own], encoder.transform(table.iloc[own])))
-    auc = float(np.mean(aucs))
-    sizes, fakes, share = Counter(values), Counter(values[labels == 1]), labels.mean()
-    shares = {value: fakes[value] / size for value, size in sizes.items()}
-    excess = {value: abs(fakes[value] - share * size) for value, size in sizes.items()}
-    value = max(sizes, key=lambda value: (round(excess[value], 6), shares[value], value))
-    # Below 0.5, fakes have values that are rare among other fakes: that identifies no class.
-    is_shortcut = _is_telling(auc - 0.5, labels)
-    return Shortcut(name, len(labels), auc, is_shortcut, value, shares[value])
-
-
-def _is_telling(distance: float, labels: pd.Series) -> bool:
-    num_fake = int(labels.sum())
-    num_real = len(labels) - num_fake
-    # Of an uninformative measure (Mann and Whitney).
-    standard_error = ((num_real + num_fake + 1) / (12 * num_real * num_fake)) ** 0.5
-    return distance >= SHORTCUT_AUC - 0.5 and distance > 2 * standard_error
 
 
 def _find_common_sources(faces: dict[str, pa.Table]) -> list[CommonSources]:

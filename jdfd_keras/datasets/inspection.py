@@ -68,10 +68,10 @@ class SampledFace:
     """One face of a prepared dataset with its crop."""
 
     video_id: str
-    split: str
+    split: str  # "" if the split table excludes its video, or there is none
     manipulation: str
     frame_index: int
-    landmarks: np.ndarray  # float[68, 2], in pixels of the crop
+    landmarks: np.ndarray  # float[68, 2], in pixels of the crop; float[0, 2] if it has none
     crop: np.ndarray  # uint8[size, size, 3], RGB
 
 
@@ -88,7 +88,7 @@ class DatasetInspection(Result):
     excluded: dict[str, str]  # video id to reason, of the videos without a face
     warnings: list[str]  # damage to videos that still decoded, with their paths
     reason: str  # why there are no faces; "" if there are some
-    split_table: str  # that has the splits; "" if the dataset has not been split
+    split_table: str  # that has the splits; "" if there is none: these are the published ones
     kind: str = "dataset"
 
     def sample(
@@ -113,7 +113,7 @@ class DatasetInspection(Result):
         }
         selected = sorted({index for indices in chosen.values() for index in indices})
         crops = read_crops(self.path, rows["shard"], rows["offset"], selected)
-        landmarks = read_faces(self.path, columns=["landmarks"])["landmarks"]
+        landmarks = read_faces(self.path, split_table="", columns=["landmarks"])["landmarks"]
         landmarks = landmarks.take(np.array(selected, int))
         faces = {
             index: SampledFace(

@@ -1,7 +1,8 @@
 """Leakage: sources and near-duplicate faces that two subsets of the data share.
 
 Takes columns of manifests, by subset: the splits of a dataset, or training and evaluation faces.
-Reads no images.
+Reads no images. A video of unknown source shares footage with none by its ids, so that leakage is
+not ruled out by them.
 """
 
 from collections import defaultdict
@@ -25,7 +26,7 @@ MAX_EXAMPLES = 3
 class SharedSource(Result):
     """Footage in two or more subsets."""
 
-    source: str  # its namespace and id, such as `ffpp/605`
+    source: str  # its namespace and id, such as `ffpp/605`; `video ID` if its source is unknown
     videos: dict[str, list[str]]  # name of a subset to the ids of the videos there that show it
 
 
@@ -42,19 +43,30 @@ class NearDuplicate(Result):
 
 @dataclass(frozen=True)
 class Leakage(Result):
-    """Sources and faces that subsets share; false if there are none."""
+    """Sources and faces that subsets share; false if none was found."""
 
     shared_sources: list[SharedSource]  # sorted by name
     near_duplicates: list[NearDuplicate]  # those with the most faces first
+    num_videos: int = 0  # compared ones
+    unknown_sources: int = 0  # of these, whose source is unknown
 
     def __bool__(self) -> bool:
         return bool(self.shared_sources or self.near_duplicates)
+
+    @property
+    def unknown(self) -> str:
+        """A part of a sentence on the videos of unknown source; "" if there are none."""
+        if not self.unknown_sources:
+            return ""
+        videos = plural(self.num_videos, "video")
+        return f"the sources of {self.unknown_sources} of {videos} are unknown"
 
 
 def find_leakage(subsets: Mapping[str, pa.Table]) -> Leakage:
     """Find the sources and near-duplicate faces that are in more than one subset.
 
-    Faces of shared sources are not compared: they are expected to be similar.
+    Faces of shared sources are not compared: they are expected to be similar. Without a second
+    subset there is nothing to compare.
 
     Args:
         subsets: Name to a table with the columns COLUMNS, one row per face.
@@ -76,11 +88,17 @@ def find_leakage(subsets: Mapping[str, pa.Table]) -> Leakage:
         pair for names in combinations(faces, 2) for pair in _find_near_duplicates(names, faces)
     ]
     near.sort(key=lambda pair: (-pair.num_faces, pair.bits, pair.videos))
-    return Leakage(shared_sources, near)
+    if len(subsets) < 2:
+        return Leakage([], [])
+    sources = {name: ids for table in subsets.values() for name, ids in read_sources(table).items()}
+    num_unknown = sum(not ids for ids in sources.values())
+    return Leakage(shared_sources, near, len(sources), num_unknown)
 
 
 def find_shared_sources(subsets: Mapping[str, pa.Table]) -> list[SharedSource]:
     """Find the sources in more than one subset, by their ids only.
+
+    A video of unknown source is in two subsets only if its faces are.
 
     Args:
         subsets: Name to a table with the columns `video_id` and `source_ids`, one row per face.
@@ -93,7 +111,7 @@ def find_shared_sources(subsets: Mapping[str, pa.Table]) -> list[SharedSource]:
     videos: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
     for name, table in subsets.items():
         for video_id, sources in sorted(read_sources(table).items()):
-            for source in sources:
+            for source in sources or [_own_source(video_id)]:
                 videos[source][name].append(video_id)
     return [
         SharedSource(source, dict(by_subset))
@@ -143,13 +161,19 @@ def describe_leakage(leakage: Leakage, *, checked: str) -> str:
         >>> describe_leakage(Leakage([], []), checked="training and validation")
         'none between training and validation: no shared source, no near-duplicate face'
     """
-    if not leakage:
-        return f"none between {checked}: no shared source, no near-duplicate face"
-    return (
-        f"{plural(len(leakage.shared_sources), 'source')} shared and "
-        f"{plural(len(leakage.near_duplicates), 'pair')} of videos with near-duplicate faces "
-        f"between {checked}; allowed by --allow-leak"
-    )
+    if leakage:
+        sentence = (
+            f"{plural(len(leakage.shared_sources), 'source')} shared and "
+            f"{plural(len(leakage.near_duplicates), 'pair')} of videos with near-duplicate faces "
+            f"between {checked}; allowed by --allow-leak"
+        )
+        return f"{sentence}; {leakage.unknown}" if leakage.unknown else sentence
+    if leakage.unknown:
+        return (
+            f"not ruled out between {checked}: no shared source and no near-duplicate face was "
+            f"found, but {leakage.unknown}"
+        )
+    return f"none between {checked}: no shared source, no near-duplicate face"
 
 
 def raise_on_leakage(leakage: Leakage, subject: str, advice: str) -> None:
@@ -162,7 +186,7 @@ def raise_on_leakage(leakage: Leakage, subject: str, advice: str) -> None:
 
     Example:
         >>> shared = SharedSource("a/anna", {"train": ["a/1"], "test": ["a/2"]})
-        >>> raise_on_leakage(Leakage([shared], []), "the splits", "Try --split strict.")
+        >>> raise_on_leakage(Leakage([shared], []), "the splits", "Try the strategy strict.")
         Traceback (most recent call last):
         ValueError: Expected the splits to share no footage; got 1 shared source and 0 pairs of...
     """
@@ -183,10 +207,19 @@ def raise_on_leakage(leakage: Leakage, subject: str, advice: str) -> None:
     )
 
 
+def _own_source(video_id: str) -> str:
+    """Return the name of the source of a video of unknown source, which no other video has."""
+    return f"video {video_id}"
+
+
 def _select_faces(table: pa.Table, shared: set[str]) -> tuple[np.ndarray, list[str], np.ndarray]:
     """Return the rows of videos without shared sources, with their video ids and hashes."""
     video_ids = table["video_id"].cast(pa.string())
-    compared = [name for name, ids in read_sources(table).items() if shared.isdisjoint(ids)]
+    compared = [
+        name
+        for name, ids in read_sources(table).items()
+        if shared.isdisjoint(ids or [_own_source(name)])
+    ]
     rows = np.flatnonzero(video_ids.to_pandas().isin(compared))
     hashes = unpack_hashes(table["phash"].take(rows).to_pylist())
     return rows, video_ids.take(rows).to_pylist(), hashes

@@ -38,10 +38,11 @@ class FaceRow(Video):
 
     Attributes:
         frame_index: Position of the frame in the video, from 0.
-        time_s: Presentation time of the frame.
+        time_s: Presentation time of the frame; 0 of a video that is stored as image files.
         track_id: Track of the person in the video, from 0.
         box: Left, top, right and bottom of the detection in pixels of the frame.
-        landmarks: 68 pairs of x and y in pixels of the crop.
+        detector_score: Null in the table without a detector, as alignment_residual and yaw_deg.
+        landmarks: 68 pairs of x and y in pixels of the crop; none if they are unknown.
         outside: Share of the crop outside the frame, 0 to 1.
         phash: Perceptual hash from `datasets.hashing.hash_face`.
         shard: Name of the file in `shards/` that holds the crop.
@@ -245,8 +246,8 @@ def read_faces(
     selects = split not in (None, "all")
     needed = [*names, *({"split"} - set(names) if selects else ())]
     if split_table and "split" in needed:
-        splits = read_split_table(directory, split_table)
         videos = _read_table(directory, VIDEOS, VideoRow, ["video_id"])["video_id"]
+        splits = read_split_table(directory, split_table)
         splits.check_videos(videos.to_pylist(), is_all=True)
         keys = FACE_KEY if splits.of_faces else FACE_KEY[:1]
         needed += [name for name in keys if name not in needed]
@@ -278,7 +279,7 @@ def read_videos(directory: str | Path | Store, *, split_table: str = "") -> list
         return rows
     splits = read_split_table(directory, split_table)
     splits.check_videos([row.video_id for row in rows], is_all=True)
-    return [dataclasses.replace(row, split=splits.split_of[row.video_id]) for row in rows]
+    return [dataclasses.replace(row, split=splits.split_of.get(row.video_id, "")) for row in rows]
 
 
 def read_listing(directory: str | Path | Store) -> ListingSummary:

@@ -7,6 +7,7 @@
 The manifest is copied from the rows of the shards, so that neither has to fit in memory.
 """
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Mapping
@@ -22,7 +23,7 @@ from jdfd_keras.datasets.manifest import FaceRow, VideoOutcome, VideoRow, media_
 from jdfd_keras.datasets.records import SHARDS, encode_face, frame_record, read_framed
 from jdfd_keras.datasets.videos import Listing, Video
 from jdfd_keras.faces.extract import Extraction, Face, extract_faces
-from jdfd_keras.faces.media import UnreadableFileError
+from jdfd_keras.faces.media import UnreadableFileError, choose_frames
 from jdfd_keras.io.console import plural
 from jdfd_keras.io.results import Result
 from jdfd_keras.io.storage import PARTS, Store, local_path, read_text, write_text
@@ -81,8 +82,7 @@ class ExtractVideo:
             part = read_part(self.out, video)
             if (part.outcome.file_bytes, part.label) == (item.file_bytes, video.label):
                 return part.outcome
-        with local_path(self.root, video.path) as path:
-            extraction, reason = self._extract(path, video)
+        extraction, reason = self._extract(item)
         outcome = VideoOutcome(
             file_bytes=item.file_bytes,
             sha256=extraction.sha256,
@@ -118,15 +118,43 @@ class ExtractVideo:
         write_text(self.out, part_name(video) + ROWS, json.dumps(part.to_dict()))
         return outcome
 
-    def _extract(self, path: Path, video: Video) -> tuple[Extraction, str]:
+    def _extract(self, item: VideoFile) -> tuple[Extraction, str]:
         """Extract faces; return them with the reason if there are none."""
-        try:
-            extraction = extract_faces(path, self.faces, self.filters, self.limits)
-        # Only errors of the file: an error of this machine must stop the run.
-        except UnreadableFileError as error:
-            # The relative path, so that the tables do not depend on where the folder is.
-            reason = " ".join(str(error).replace(str(path), video.path).split())
-            return Extraction([], [], 0, {}, []), reason
+        with contextlib.ExitStack() as stack:
+
+            def fetch(name: str) -> Path:
+                return stack.enter_context(local_path(self.root, name))
+
+            names = item.frames or (item.video.path,)
+            count, every = self.faces.frames_per_video, self.faces.every
+            # The other files are not opened.
+            paths = {
+                index: fetch(names[index]) for index in choose_frames(len(names), count, every)
+            }
+            landmarks = [
+                fetch(name) if name and index in paths else ""
+                for index, name in enumerate(item.landmarks)
+            ]
+            try:
+                files = [paths.get(index, name) for index, name in enumerate(names)]
+                extraction = extract_faces(
+                    files if item.frames else paths[0],
+                    self.faces,
+                    self.filters,
+                    self.limits,
+                    landmarks,
+                    fetch(item.mask) if item.mask else None,
+                )
+            # Only errors of the file: an error of this machine must stop the run.
+            except UnreadableFileError as error:
+                # Relative paths, so that the tables do not depend on where the folder is.
+                reason = " ".join(str(error).split())
+                for index, path in paths.items():
+                    reason = reason.replace(str(path), names[index])
+                if item.frames:
+                    folder = next(iter(paths.values())).parent
+                    reason = reason.replace(str(folder), item.video.path)
+                return Extraction([], [], 0, {}, []), reason
         if extraction.faces:
             return extraction, ""
         problem = "all faces were filtered out" if extraction.filtered else "no face was found"

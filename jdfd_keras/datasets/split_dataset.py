@@ -102,9 +102,14 @@ def split_dataset(
         is_paper = own.strategy == "paper"
         table = _assign_faces(directory, own) if is_paper else assign_rows(listing, own)
         tables.append((table_name, table, own))
-    store = LocalStore(str(directory))
+    store, existing = LocalStore(str(directory)), list_split_tables(directory)
     return [
-        summarize_split(write_split_table(store, table_name, table, own), rows)
+        summarize_split(
+            read_split_table(store, table_name)
+            if table_name in existing
+            else write_split_table(store, table_name, table, own),
+            rows,
+        )
         for table_name, table, own in tables
     ]
 

@@ -7,9 +7,10 @@ A dataset has as many as needed, since its faces are stored without their splits
 own is a CSV file with the columns video_id and split.
 """
 
+import csv
 import functools
 import io
-from collections import Counter
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +20,7 @@ import pandas as pd
 import pyarrow as pa
 
 from jdfd_keras.datasets.videos import SPLITS
+from jdfd_keras.io.console import plural
 from jdfd_keras.io.files import load_options, to_json
 from jdfd_keras.io.results import Result
 from jdfd_keras.io.storage import LocalStore, Store, local_path, write_text
@@ -70,20 +72,22 @@ class SplitTable(Result):
         """Return the split of each face: object[n], "" for those of excluded videos.
 
         Args:
-            faces: A table with the columns FACE_KEY.
+            faces: All faces of the dataset, with the columns FACE_KEY.
 
         Raises:
             ValueError: If the table is of another dataset.
         """
         video_ids = faces["video_id"].cast(pa.string()).combine_chunks().dictionary_encode()
-        names = video_ids.dictionary.to_pylist()
-        self.check_videos(names)
         if not self.of_faces:
+            names = video_ids.dictionary.to_pylist()
+            self.check_videos(names)
             splits = np.array([self.split_of[name] for name in names], object)
             return splits[video_ids.indices.to_numpy()]
         keys = pd.DataFrame({name: faces[name].to_pandas() for name in FACE_KEY})
         keys["video_id"] = keys["video_id"].astype(object)
         rows = self.rows.astype({"frame_index": np.int64, "track_id": np.int64})
+        if len(rows) > len(keys):
+            raise self._other_dataset(f"rows for {plural(len(rows) - len(keys), 'other face')}")
         merged = keys.merge(rows, on=list(FACE_KEY), how="left")["split"]
         absent = merged.isna().to_numpy()
         if absent.any():
@@ -94,9 +98,13 @@ class SplitTable(Result):
         return merged.to_numpy(object)
 
     def check_videos(self, video_ids: Iterable[str], *, is_all: bool = False) -> None:
-        """Check that the table has these videos and, if they are all, no others."""
+        """Check that the table has these videos and, if they are all, no others.
+
+        A table that splits faces has no row for a video without a face: `assign` checks its rows.
+        """
         video_ids = set(video_ids)
-        if absent := sorted(video_ids - self.split_of.keys()):
+        absent = sorted(video_ids - self.split_of.keys())
+        if absent and not self.of_faces:
             raise self._other_dataset(f"no row for {_name_some(absent)}")
         if is_all and (others := sorted(self.split_of.keys() - video_ids)):
             raise self._other_dataset(f"rows for other videos, {_name_some(others)}")
@@ -150,7 +158,7 @@ def read_split_table(directory: str | Path | Store, name: str) -> SplitTable:
         names = ", ".join(list_split_tables(directory)) or "none, as it has not been split"
         raise FileNotFoundError(
             f"Expected the split table {name!r} of {_open(directory).location}; got {names}. "
-            "Create it with `jdfd-keras split`."
+            "Create it with `jdfd-keras split`; to evaluate all faces, --split all needs none."
         )
     with store.open(f"{stem}.csv") as file:
         rows = _parse(file.read(), path)
@@ -159,6 +167,16 @@ def read_split_table(directory: str | Path | Store, name: str) -> SplitTable:
         with local_path(store, f"{stem}.json") as copy:
             options = load_options(copy, "split", SplitOptions)
     return SplitTable(name, path, options, rows)
+
+
+def absolute_name(name: str) -> str:
+    """Return the name of a split table, or the absolute path if it is a file.
+
+    Example:
+        >>> absolute_name("official"), absolute_name("/data/mine.csv")
+        ('official', '/data/mine.csv')
+    """
+    return str(Path(name).resolve()) if name.endswith(".csv") else name
 
 
 def list_split_tables(directory: str | Path | Store) -> list[str]:
@@ -183,15 +201,7 @@ def _name_some(names: list[str]) -> str:
 
 def _parse(content: bytes, path: str) -> pd.DataFrame:
     """Parse the text of a table; raise ValueError with the lines of invalid rows."""
-    try:
-        rows = pd.read_csv(
-            io.BytesIO(content), dtype=str, keep_default_na=False, encoding="utf-8-sig"
-        )
-    except (ValueError, pd.errors.ParserError) as error:  # also of the encoding
-        raise ValueError(
-            f"Expected a CSV file with the columns video_id and split at {path}; got '{error}'. "
-            "Create it again with `jdfd-keras split`."
-        ) from error
+    rows = _read_csv(content, path)
     is_face = "frame_index" in rows or "track_id" in rows
     needed = [*(FACE_KEY if is_face else FACE_KEY[:1]), "split"]
     if absent := [name for name in needed if name not in rows]:
@@ -201,19 +211,41 @@ def _parse(content: bytes, path: str) -> pd.DataFrame:
         )
     if "reason" not in rows:
         rows["reason"] = ""
-    invalid = Counter()
-    for index in np.flatnonzero(~rows["split"].isin([*SPLITS, ""])):
-        invalid[f"line {index + 2}: split {rows['split'][index]!r}"] += 1
-    for name in needed[1:-1]:
-        for index in np.flatnonzero(~rows[name].str.fullmatch("[0-9]+")):
-            invalid[f"line {index + 2}: {name} {rows[name][index]!r}"] += 1
-    key = list(FACE_KEY) if is_face else ["video_id"]
-    for index in np.flatnonzero(rows.duplicated(key)):
-        invalid[f"line {index + 2}: a second row for {rows['video_id'][index]}"] += 1
+    allowed = {"split": f"({'|'.join(SPLITS)})?"} | dict.fromkeys(needed[1:-1], "[0-9]{1,18}")
+    invalid = [
+        f"line {line}: {name} {value!r}"
+        for name, pattern in allowed.items()
+        for line, value in zip(rows.index, rows[name].tolist(), strict=True)
+        if not re.fullmatch(pattern, value)
+    ]
+    for line in rows.index[rows.duplicated(list(needed[:-1]))]:
+        invalid.append(f"line {line}: a second row for {rows['video_id'][line]}")
     if invalid:
         raise ValueError(
             f"Expected one row per {'face' if is_face else 'video'}, with the split train, val, "
-            f"test or none, in {path}; got {len(invalid)} invalid: {_name_some(list(invalid))}. "
+            f"test or none, in {path}; got {len(invalid)} invalid: {_name_some(invalid)}. "
             "Correct these lines, or create the table with `jdfd-keras split`."
         )
-    return rows
+    return rows.reset_index(drop=True)
+
+
+def _read_csv(content: bytes, path: str) -> pd.DataFrame:
+    """Read the columns of a CSV file as text; the index has the line of each row."""
+    try:
+        reader = csv.reader(io.StringIO(content.decode("utf-8-sig"), newline=""), strict=True)
+        columns = next(reader, [])
+        if len(set(columns)) < len(columns):
+            raise ValueError(f"line 1: {', '.join(columns)}")
+        lines, rows = [], []
+        for row in reader:
+            if row and len(row) != len(columns):
+                raise ValueError(f"line {reader.line_num}: {plural(len(row), 'field')}")
+            if row:
+                lines.append(reader.line_num)
+                rows.append(row)
+    except (ValueError, csv.Error) as error:  # also of the encoding
+        raise ValueError(
+            f"Expected a CSV file with the columns video_id and split at {path}, and as many "
+            f"fields in each line; got '{error}'. Create it again with `jdfd-keras split`."
+        ) from error
+    return pd.DataFrame(rows, pd.Index(lines), columns, dtype=object)

@@ -79,9 +79,7 @@ def assign_splits(listing: Listing, options: SplitOptions) -> tuple[list[Video],
     elif options.strategy == "leave-one-out":
         manipulations = list_manipulations(videos)
         held_out = manipulations[_check_fold(options, len(manipulations))]
-        videos, others = _without_losing_a_class(
-            videos, lambda videos: _leave_out(videos, held_out)
-        )
+        videos, others = _without_losing_a_class(videos, lambda used: _leave_out(used, held_out))
         excluded |= others
     return videos, excluded
 
@@ -95,9 +93,9 @@ def list_folds(listing: Listing, options: SplitOptions) -> list[int | None]:
     """
     if options.fold is not None or options.strategy not in ("kfold", "leave-one-out"):
         return [options.fold]
-    is_kfold = options.strategy == "kfold"
-    count = options.folds if is_kfold else len(list_manipulations(listing.videos))
-    return list(range(max(count, 1)))
+    if options.strategy == "kfold":
+        return list(range(options.folds)) or [0]
+    return list(range(len(list_manipulations(listing.videos)))) or [0]
 
 
 def list_manipulations(videos: Iterable[Video]) -> list[str]:
@@ -163,13 +161,12 @@ def _check_options(options: SplitOptions) -> None:
     shares = (options.val_share, options.test_share)
     if not (min(shares) > 0 and sum(shares) < 1):
         raise ValueError(
-            "Expected val_share and test_share above 0 with a sum below 1; got "
-            f"{shares[0]} and {shares[1]}. Try the default, 0.15 each."
+            f"Expected val_share and test_share above 0 with a sum below 1; got {shares[0]} and "
+            f"{shares[1]}. Try the default, 0.15 each."
         )
     if options.folds < 3:
         raise ValueError(
-            f"Expected folds >= 3; got {options.folds}. Try 5: one is for testing, one for "
-            "validation."
+            f"Expected 3 or more folds; got {options.folds}. Try 5: one tests, one validates."
         )
 
 
@@ -194,12 +191,13 @@ def _without_losing_a_class(
     """Exclude videos, but raise if a split loses a class by it."""
     before = {(video.split, video.label) for video in videos}
     kept, excluded = exclude(videos)
-    for split, label in sorted(before - {(video.split, video.label) for video in kept}):
+    if lost := sorted(before - {(video.split, video.label) for video in kept}):
+        split, label = lost[0]
         gone = [v.video_id for v in videos if (v.split, v.label) == (split, label)]
         raise ValueError(
-            f"Expected {LABEL_NAMES[label]} videos that remain in {split}; got none: all "
-            f"{len(gone)} are excluded, such as {gone[0]} ({excluded[gone[0]]}). Add more of the "
-            "dataset, or use the strategy official and check `jdfd-keras audit`."
+            f"Expected {LABEL_NAMES[label]} videos that remain in {split}; got none of "
+            f"{plural(len(gone), 'video')}, such as {gone[0]} ({excluded[gone[0]]}). Add more of "
+            "the dataset, or use the strategy official and check `jdfd-keras audit`."
         )
     return kept, excluded
 
@@ -208,12 +206,11 @@ def _leave_out(videos: list[Video], held_out: str) -> tuple[list[Video], dict[st
     """Exclude one manipulation from training and validation, and all others from testing."""
     excluded = {}
     for video in videos:
-        if video.label == CLASSES["fake"] and (video.split == "test") != (
-            video.manipulation == held_out
-        ):
+        is_held_out = video.manipulation == held_out
+        if video.label == CLASSES["fake"] and (video.split == "test") != is_held_out:
             excluded[video.video_id] = (
                 f"held out for testing: {held_out}"
-                if video.manipulation == held_out
+                if is_held_out
                 else f"only {held_out} is tested: {video.manipulation}"
             )
     return [video for video in videos if video.video_id not in excluded], excluded
@@ -315,20 +312,18 @@ def _split_groups(videos: list[Video], seed: int, choose: Callable[[int, int], s
                     splits[index] = choose(rank, len(members))
     assigned = {(split, video.label) for split, video in zip(splits, videos, strict=True)}
     lacking = [
-        f"{name} videos in {split}"
-        for split in SPLITS
+        f"no {name} videos in {' or '.join(absent)}"
         for name, label in CLASSES.items()
-        if (split, label) not in assigned
+        if (absent := [split for split in SPLITS if (split, label) not in assigned])
     ]
     if lacking:
         counts = Counter(video.label for video in videos)
-        found = ", ".join(f"{counts[label]} {name}" for name, label in CLASSES.items())
+        found = " and ".join(f"{counts[label]} {name}" for name, label in CLASSES.items())
         raise ValueError(
-            "Expected enough videos for a training, a validation and a test split that share no "
-            f"source, each with real and fake videos; got {plural(len(videos), 'video')} ({found}) "
-            f"in {plural(len(groups), 'group')} that share sources by their names, which leaves no "
-            f"{', no '.join(lacking)}. Add videos, sort them into train/, val/ and test/ yourself, "
-            "or evaluate on all of them with --split all."
+            "Expected enough videos for train, val and test splits that share no source, each with "
+            f"real and fake videos; got {found} in {plural(len(groups), 'group')} by source, which "
+            f"leaves {', '.join(lacking)}. Add videos, state their splits in folders or in a table "
+            "of your own, or evaluate on all of them with --split all."
         )
     return [
         dataclasses.replace(video, split=split) for video, split in zip(videos, splits, strict=True)

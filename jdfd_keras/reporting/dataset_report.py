@@ -5,6 +5,7 @@ Takes results of `datasets.audit` and `datasets.inspection`; computes nothing.
 
 import functools
 import json
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -284,7 +285,8 @@ def _caption(face: SampledFace) -> str:
     # The end of the video id: the row names dataset, class and manipulation.
     names = [name for name in face.video_id.split("/")[2:] if name != face.manipulation]
     name = "/".join(names[-2:]) or face.video_id
-    return f"{name}\n{face.split}, frame {face.frame_index}"
+    frame = f"frame {face.frame_index}"
+    return f"{name}\n{face.split}, {frame}" if face.split else f"{name}\n{frame}"
 
 
 def _largest(items: Sequence[Item], sizes: Sequence) -> list[Item]:
@@ -308,10 +310,11 @@ def _describe_counts(result: InspectionResult | FaceCount) -> str:
 def _describe_track(track: TrackSummary) -> list[str]:
     start, end = f"{track.start_s:.1f}", f"{track.end_s:.1f}"
     is_all = track.num_kept == track.num_faces
+    is_detected = not math.isnan(track.confidence)
     return [
         plural(track.num_faces, "face"),
         f"{start}-{end} s" if start != end else f"at {start} s",
-        f"confidence {track.confidence:.1f}",
+        f"confidence {track.confidence:.1f}" if is_detected else "not detected, taken as it is",
         "all kept" if is_all else f"{track.num_kept or 'none'} kept",
     ]
 

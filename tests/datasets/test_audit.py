@@ -6,12 +6,14 @@ from collections import Counter, defaultdict
 
 import cv2
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
 from jdfd_keras.cli.main import main
 from jdfd_keras.datasets import audit as audit_module
-from jdfd_keras.datasets.audit import AuditResult, CommonSources, Shortcut, audit
+from jdfd_keras.datasets.audit import AuditResult, CommonSources, audit
+from jdfd_keras.datasets.leakage import COLUMNS, describe_leakage, find_leakage
 from jdfd_keras.datasets.manifest import (
     FaceRow,
     VideoRow,
@@ -21,13 +23,16 @@ from jdfd_keras.datasets.manifest import (
     to_table,
     write_table,
 )
+from jdfd_keras.datasets.shortcuts import Shortcut
+from jdfd_keras.datasets.split_tables import read_split_table, write_split_table
 from jdfd_keras.datasets.videos import FaceCount
 from jdfd_keras.io.files import save_options
+from jdfd_keras.io.storage import LocalStore
 from jdfd_keras.options import FaceOptions, FilterOptions, PrepareOptions, SplitOptions
 from jdfd_keras.reporting import dataset_report
 from jdfd_keras.reporting.dataset_report import NEAR_DUPLICATES, render_audit, write_audit
 
-LISTING = {"missing": [], "unrecognized": [], "excluded": {}}
+LISTING = {"missing": [], "unrecognized": [], "excluded": {}, "notes": []}
 
 
 def video(video_id, split="train", label=0, sources=None, **fields):
@@ -38,7 +43,7 @@ def video(video_id, split="train", label=0, sources=None, **fields):
         label=label,
         manipulation="FaceSwap" if label == 1 else "",
         compression="c23",
-        source_ids=tuple(sources or [video_id.rsplit("/", 1)[-1]]),
+        source_ids=tuple([video_id.rsplit("/", 1)[-1]] if sources is None else sources),
         split=split,
         file_bytes=1000,
         width=640,
@@ -75,7 +80,7 @@ def faces_of(row, rng, **fields):
         outside=0.0,
         yaw_deg=0.0,
         phash="",
-        shard=f"{row.split}-00000.tfrecord",
+        shard="00000.tfrecord",
         offset=0,
     )
     fields = {name: [value] * row.num_faces for name, value in fields.items()}
@@ -88,20 +93,27 @@ def faces_of(row, rng, **fields):
     ]
 
 
-def write_set(folder, videos, rows, listing=LISTING, **options):
+def write_split(folder, videos, name="official", options=None, reasons=None):
+    """Write a split table with the splits of the videos; "" for excluded ones."""
+    rows = {"video_id": [], "split": [], "reason": []}
+    for row in videos:
+        rows["video_id"].append(row.video_id)
+        rows["split"].append(row.split)
+        rows["reason"].append((reasons or {}).get(row.video_id, ""))
+    write_split_table(LocalStore(str(folder)), name, pd.DataFrame(rows), options or SplitOptions())
+
+
+def write_set(folder, videos, rows, listing=LISTING, is_split=True, **options):
     """Write a prepared dataset without its shards, which only images of faces need."""
     folder.mkdir(exist_ok=True)
-    groups = {
-        "faces": FaceOptions(),
-        "filters": FilterOptions(),
-        "prepare": PrepareOptions(),
-        "split": SplitOptions(),
-    }
+    groups = {"faces": FaceOptions(), "filters": FilterOptions(), "prepare": PrepareOptions()}
     save_options(folder / "options.json", **(groups | options))
     for name, kind, content in (("videos", VideoRow, videos), ("manifest", FaceRow, rows)):
         with open(folder / f"{name}.parquet", "wb") as file:
             write_table(file, kind, [to_table(content, kind)])
     (folder / "listing.json").write_text(json.dumps(listing))
+    if is_split:
+        write_split(folder, videos)
     return folder
 
 
@@ -110,9 +122,9 @@ def make_set(tmp_path):
     """Return a function that writes a dataset of videos with two different faces each."""
     rng = np.random.default_rng(0)
 
-    def make(name, videos, *more_faces, **written):
+    def make(name, videos, **written):
         faces = [face for row in videos for face in faces_of(row, rng)]
-        return write_set(tmp_path / name, videos, [*faces, *more_faces], **written)
+        return write_set(tmp_path / name, videos, faces, **written)
 
     return make
 
@@ -133,7 +145,7 @@ def shortcuts_in(result, number=0):
 def test_counts_equal_those_of_the_rows(prepared_set):
     (found,) = audit([prepared_set]).datasets
     faces = to_rows(read_faces(prepared_set), FaceRow)
-    videos = read_videos(prepared_set)
+    videos = read_videos(prepared_set, split_table="official")
     names = {1: "fake", 0: "real"}
     members, all_videos = defaultdict(list), defaultdict(set)
     for row in faces:
@@ -163,15 +175,15 @@ def test_the_report_begins_with_the_faces_of_each_split(prepared_set):
     header = " | ".join(f"{split} {('real', 'fake')[label]}" for split, label in columns)
     counts = " | ".join(str(faces[column]) for column in columns)
     page = render_audit(audit([prepared_set]))
-    assert page.index(f"| dataset | split | {header} |") < page.index("## Leakage")
-    assert f"| prepared | official | {counts} |" in page
+    assert page.index(f"| dataset | split table | strategy | {header} |") < page.index("## Leakage")
+    assert f"| prepared | official | official | {counts} |" in page
 
 
 def test_the_first_table_sums_all_manipulations(make_set):
     names = ["Deepfakes", "FaceSwap", "FaceSwap", "NeuralTextures"]
     fakes = [video(f"mine/f{n}", "val", 1, manipulation=name) for n, name in enumerate(names)]
     result = audit([make_set("a", [video("mine/real", "train"), *fakes])])
-    assert "| a | official | 2 | 0 | 0 | 8 | 0 | 0 |" in render_audit(result)
+    assert "| a | official | official | 2 | 0 | 0 | 8 | 0 | 0 |" in render_audit(result)
     assert "| val | fake | FaceSwap | c23 | 2 | 4 |" in render_audit(result)
 
 
@@ -188,22 +200,23 @@ def test_missing_unrecognized_and_excluded_files_are_counted(make_set):
         "missing": ["real/1.mp4", "real/2.mp4"],
         "unrecognized": ["notes.mp4"],
         "excluded": {
-            "mine/x": "shares footage with test: source 3",
-            "mine/y": "shares footage with test: source 4",
+            "mine/x": "no label: a",
+            "mine/y": "no label: b",
             "mine/z": "another reason",
         },
+        "notes": ["frames are grouped by the text before their last number"],
     }
     videos = clean_videos()
     videos[0] = dataclasses.replace(videos[0], num_faces=0, reason="no | face\nwas found")
-    made = make_set("_a_", videos, listing=listing, split=SplitOptions(split="strict"))
-    result = audit([made])
+    result = audit([make_set("_a_", videos, listing=listing)])
     (found,) = result.datasets
-    assert (found.missing, found.unrecognized, found.split) == (2, 1, "strict")
-    assert sorted(found.excluded.values()) == [1, 2]
+    assert (found.missing, found.unrecognized) == (2, 1)
+    assert found.excluded == {"no label": 2, "another reason": 1}
     assert found.without_faces == {"real": 1}
     page = render_audit(result)
     assert "Files of the layout: 2 missing, 1 unrecognized." in page
-    assert "Excluded: 2 videos, shares footage with test." in page
+    assert "Excluded by the layout: 2 videos, no label." in page
+    assert "- Note: frames are grouped by the text before their last number\n" in page
     assert "| mine/0 | no \\| face was" in page and "\n## \\_a\\_\n" in page
 
 
@@ -231,17 +244,18 @@ def test_a_source_in_two_splits_is_found(make_set):
     assert "| mine/anna | train (1), test (1) | mine/a, mine/b |" in page
 
 
-def test_a_near_duplicate_in_two_splits_is_found(make_set):
+def test_a_near_duplicate_in_two_splits_is_found(tmp_path):
     rng = np.random.default_rng(1)
     one, other = video("mine/a", "val"), video("mine/b", "test", 1)
     phash = rng.bytes(32).hex()
     near = f"{int(phash, 16) ^ 0b10110:064x}"
     faces = [
+        *(face for row in clean_videos() for face in faces_of(row, rng)),
         *faces_of(one, rng, phash=phash),
         *faces_of(other, rng, phash=near)[:1],
         *faces_of(other, rng)[1:],
     ]
-    result = audit([make_set("a", clean_videos(), *faces)])
+    result = audit([write_set(tmp_path / "a", [*clean_videos(), one, other], faces)])
     assert result.num_near_duplicates == 1
     (pair,) = result.near_duplicates
     assert (pair.splits, pair.videos) == (("val", "test"), ("mine/a", "mine/b"))
@@ -538,19 +552,21 @@ def duplicated_sets(prepared_set, tmp_path):
     """Return a dataset, and a copy of it with other names and splits."""
     other = tmp_path / "other"
     shutil.copytree(prepared_set, other)
-    swapped = {"train": "test", "test": "train", "val": "val"}
     for name, kind, rows in (
         ("manifest", FaceRow, to_rows(read_faces(prepared_set), FaceRow)),
         ("videos", VideoRow, read_videos(prepared_set)),
     ):
         rows = [
-            dataclasses.replace(
-                row, split=swapped[row.split], video_id=row.video_id.replace("clips/", "other/")
-            )
+            dataclasses.replace(row, video_id=row.video_id.replace("clips/", "other/"))
             for row in rows
         ]
         with open(other / f"{name}.parquet", "wb") as file:
             write_table(file, kind, [to_table(rows, kind)])
+    table = read_split_table(prepared_set, "official").rows
+    swapped = {"train": "test", "test": "train", "val": "val"}
+    table["video_id"] = [name.replace("clips/", "other/") for name in table["video_id"]]
+    table["split"] = [swapped[split] for split in table["split"]]
+    write_split_table(LocalStore(str(other)), "official", table, SplitOptions())
     return [prepared_set, other]
 
 
@@ -654,3 +670,226 @@ def test_compression_that_separates_the_classes_is_a_shortcut(make_set):
     (found,) = audit([make_set("a", videos)]).datasets
     (row,) = [row for row in found.shortcuts if row.measure.startswith("compression")]
     assert (row.auc, row.is_shortcut) == (1.0, True)
+
+
+# --- split tables ---
+
+
+def test_each_table_has_its_own_counts_leakage_and_reasons(make_set):
+    videos = [*clean_videos(), video("mine/a", "train", 0, ["anna"])]
+    videos += [video("mine/b", "test", 1, ["anna"]), video("mine/c", "train", 1, ["cleo"])]
+    made = make_set("a", videos)
+    strict = [
+        dataclasses.replace(row, split="") if row.video_id in ("mine/a", "mine/c") else row
+        for row in videos
+    ]
+    reasons = {"mine/a": "shares footage with test: source anna"}
+    write_split(made, strict, "clean", SplitOptions(strategy="strict"), reasons)
+    result = audit([made], "clean")
+    (found,) = result.datasets
+    assert (found.split_table, found.strategy, found.other_tables) == (
+        ("clean", "strict", ["official"])
+    )
+    assert found.excluded_by_split == {"shares footage with test": 1, "": 1}
+    assert result.leakage == "none" and result.failed == []
+    assert FaceCount(1, 2, "", "real", "", "c23") in found.counts
+    assert found.num_videos == 15 == sum(group.num_videos for group in found.counts)
+    page = render_audit(result)
+    assert "| a | clean | strict | 4 | 4 | 4 | 4 | 4 | 6 |" in page
+    assert "- Split table: clean (strategy: strict)." in page
+    assert "- Excluded by the split: 1 video, shares footage with test." in page
+    assert "- Excluded by the split: 1 video, no reason stated." in page
+    assert "| excluded | fake | FaceSwap | c23 | 1 | 2 |" in page
+    # The official one has the excluded videos, of which one shares a source with another split.
+    official = audit([made])
+    assert (official.leakage, official.num_shared_sources) == ("found", 1)
+    assert official.datasets[0].excluded_by_split == {}
+
+
+def test_faces_of_excluded_videos_are_not_compared(tmp_path):
+    rng = np.random.default_rng(2)
+    copies = [video("mine/a", "train"), video("mine/b", "test", 1)]
+    rows = [*clean_videos(), *copies]
+    phash = rng.bytes(32).hex()
+    faces = [
+        face
+        for row in rows
+        for face in faces_of(row, rng, **({"phash": phash} if row in copies else {}))
+    ]
+    made = write_set(tmp_path / "a", rows, faces)
+    assert audit([made]).num_near_duplicates == 1
+    excluded = [dataclasses.replace(row, split="") if row in copies else row for row in rows]
+    write_split(made, excluded, "smaller")
+    assert audit([made], "smaller").num_near_duplicates == 0
+
+
+def test_a_dataset_without_the_official_table_is_described_and_not_compared(make_set):
+    made = make_set("a", clean_videos(), is_split=False)  # its published splits do not count
+    result = audit([made])
+    (found,) = result.datasets
+    assert (found.split_table, found.strategy, found.other_tables) == ("", "", [])
+    assert {group.split for group in found.counts} == {""}
+    assert (found.num_videos, found.num_faces, found.fake_share) == (12, 24, {"": 0.5})
+    assert len(found.shortcuts) > 5
+    assert (result.failed, result.leakage) == ([], "not ruled out")
+    page = render_audit(result)
+    assert "No leakage" not in page
+    assert "**Leakage is not ruled out**" in page and "but a is not split: its faces are" in page
+    assert "| a | not split |  |  |  |  |  |  |  |" in page
+    assert "- Not split: " in page and "- Share of fakes: 50%." in page
+    assert "| not split | real |  | c23 | 6 | 12 |" in page
+    write_split(made, clean_videos(), "mine")
+    assert "but mine: choose one with --split-table." in render_audit(audit([made]))
+    assert audit([made], "mine").leakage == "none"
+
+
+def test_a_dataset_that_is_not_split_is_audited_beside_one_that_is(make_set):
+    one = make_set("a", [*clean_videos("a"), video("ffpp/c23/0", "train")])
+    other = make_set("b", [*clean_videos("b"), video("ffpp/c23/0", "test")], is_split=False)
+    result = audit([one, other])
+    assert (result.failed, result.leakage) == ([], "not ruled out")
+    assert result.uncertain == ["b is not split: its faces are not compared"]
+    assert result.common_sources == [CommonSources(("a", "b"), 1, ["ffpp/0"])]
+
+
+@pytest.mark.parametrize("name", ["strict", "no/such.csv"])
+def test_a_table_that_does_not_exist_is_an_error(make_set, capsys, name):
+    made = make_set("a", clean_videos())
+    with pytest.raises(OSError, match=f"'{name}' of .*/a; got official"):
+        audit([made], name)
+    assert main(["audit", str(made), "--split-table", name]) == 1
+    assert "jdfd-keras audit: Expected the split table" in capsys.readouterr().err
+
+
+def test_a_table_of_another_dataset_is_an_error(make_set):
+    made, other = make_set("a", clean_videos("a")), make_set("b", clean_videos("b"))
+    with pytest.raises(ValueError, match="official.csv, which has no row for a/0, a/1, a/10"):
+        audit([made], str(other / "splits" / "official.csv"))
+    more = make_set("c", [*clean_videos("a"), video("a/new")])
+    with pytest.raises(ValueError, match="which has rows for other videos, a/new"):
+        audit([made], str(more / "splits" / "official.csv"))
+
+
+# --- unknown sources ---
+
+
+def unknown_videos(namespace="mine", count=12):
+    """Return the same videos without their sources."""
+    return [dataclasses.replace(row, source_ids=()) for row in clean_videos(namespace, count)]
+
+
+def test_no_leakage_is_never_claimed_over_videos_of_unknown_source(make_set, capsys):
+    videos = [*clean_videos("mine", 9), *unknown_videos("mine", 12)[9:]]
+    made = make_set("a", videos)
+    result = audit([made])
+    assert result.datasets[0].unknown_sources == 3
+    assert (result.failed, result.leakage) == ([], "not ruled out")
+    assert main(["audit", str(made)]) == 0
+    page = capsys.readouterr().out
+    assert "No leakage" not in page
+    assert "no near-duplicate face was found, but the sources of 3 of 12 videos are unknown" in page
+    assert "- Sources unknown: 3 of 12 videos." in page
+
+
+def test_unknown_sources_of_excluded_videos_and_of_a_single_split_do_not_matter(make_set):
+    excluded = [dataclasses.replace(row, split="") for row in unknown_videos("no", 2)]
+    result = audit([make_set("a", [*clean_videos(), *excluded])])
+    assert (result.leakage, result.datasets[0].unknown_sources) == ("none", 2)
+    tested = [dataclasses.replace(row, split="test") for row in unknown_videos()]
+    assert audit([make_set("b", tested)]).leakage == "none"
+
+
+def test_near_duplicates_among_unknown_sources_are_leakage(tmp_path):
+    rng = np.random.default_rng(3)
+    videos = unknown_videos()
+    phash = rng.bytes(32).hex()
+    faces = [
+        face
+        for number, row in enumerate(videos)  # the first two are in train and in val
+        for face in faces_of(row, rng, **({"phash": phash} if number < 2 else {}))
+    ]
+    result = audit([write_set(tmp_path / "a", videos, faces)])
+    assert [pair.videos for pair in result.near_duplicates] == [("mine/0", "mine/1")]
+    assert (result.leakage, len(result.failed)) == ("found", 1)
+    page = render_audit(result)
+    assert "**Leakage: 1 pair of videos" in page
+    assert "There may be more: the sources of 12 of 12 videos are unknown" in page
+
+
+def test_a_video_of_unknown_source_whose_faces_are_in_two_splits_is_leakage(make_set):
+    made = make_set("a", unknown_videos())
+    rows = read_faces(made, split_table="", columns=["video_id", "frame_index", "track_id"])
+    table = rows.to_pandas().astype({"video_id": object})
+    table["split"] = ["train", "test"] * (len(table) // 2)  # of two faces each
+    write_split_table(
+        LocalStore(str(made)), "faces", table.assign(reason=""), SplitOptions(strategy="paper")
+    )
+    result = audit([made], "faces")
+    assert result.num_shared_sources == 12
+    assert result.shared_sources[0].source == "video mine/0"
+    assert result.shared_sources[0].videos == {"train": ["mine/0"], "test": ["mine/0"]}
+    assert result.leakage == "found"
+
+
+# --- end to end ---
+
+
+@pytest.fixture
+def write_frames(tmp_path):
+    """A function that writes files of random images into a folder; all are different."""
+    rng = np.random.default_rng(4)
+
+    def write(*names):
+        for name in names:
+            path = tmp_path / "frames" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            image = cv2.resize(rng.integers(0, 256, (9, 9, 3), np.uint8), (80, 80))
+            cv2.imwrite(str(path), image)
+        return tmp_path / "frames"
+
+    return write
+
+
+def three_splits(name):
+    """Return two files of each split and class, by a pattern with the split and the class."""
+    return [
+        f"{split}/{label}/{name.format(f'{split}{label}', number)}.jpg"
+        for split in ("train", "val", "test")
+        for label in ("real", "fake")
+        for number in (1, 9)
+    ]
+
+
+def prepare_frames(root, out):
+    from jdfd_keras.datasets.prepare import prepare
+
+    faces = FaceOptions(detector="none", face_size=71)
+    return prepare(root, out, faces)
+
+
+def test_a_planted_leak_in_a_flat_folder_is_found(write_frames, tmp_path, in_this_process, capsys):
+    root = write_frames(*three_splits("{}_frame_{}"))
+    prepare_frames(root, tmp_path / "clean")
+    assert audit([tmp_path / "clean"]).failed == []
+    write_frames("train/real/FILM_frame_1.jpg", "test/real/FILM_frame_9.jpg")
+    prepared = prepare_frames(root, tmp_path / "planted")
+    assert len(prepared.shared_sources) == 1
+    capsys.readouterr()
+    assert main(["audit", str(tmp_path / "planted")]) == 1
+    printed = capsys.readouterr().out
+    assert "**Leakage: 1 source in two splits.**" in printed and "FILM" in printed
+
+
+def test_training_and_evaluation_do_not_rule_leakage_out_over_unknown_sources(make_set):
+    from jdfd_keras.evaluation.eval_data import load_eval_sets
+    from jdfd_keras.options import UnlabelledOptions
+    from jdfd_keras.training.training_data import load_training_data
+
+    made = make_set("a", unknown_videos())
+    data = load_training_data(made, UnlabelledOptions(), seed=0, allow_leak=False)
+    assert data.facts.leakage.startswith("not ruled out between training, validation and testing")
+    assert "the sources of 12 of 12 videos are unknown" in data.facts.leakage
+    (tested,) = load_eval_sets([made], "test")
+    leakage = find_leakage({"training": data.provenance, "evaluation": tested.rows.select(COLUMNS)})
+    sentence = describe_leakage(leakage, checked="training and evaluation")
+    assert sentence.startswith("not ruled out between training and evaluation")

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from jdfd_keras.cli.main import main
 from jdfd_keras.datasets.inspection import inspect
 from jdfd_keras.datasets.manifest import FaceRow, VideoRow, read_faces, to_rows
 from jdfd_keras.faces.extract import extract_faces
@@ -195,8 +196,6 @@ def test_a_clip_whose_faces_are_all_filtered_out_has_the_reason(clip, tmp_path):
 
 
 def test_the_command_fails_without_a_face_and_prints_result_and_files(tmp_path, capsys):
-    from jdfd_keras.cli.main import main
-
     clip = write_clip_without_a_face(tmp_path / "wall.mp4")
     words = ["inspect", str(clip), "--out", str(tmp_path / "s.png"), "--format", "json"]
     assert main(words) == 1
@@ -208,8 +207,6 @@ def test_the_command_fails_without_a_face_and_prints_result_and_files(tmp_path, 
 def test_the_command_checks_the_names_of_its_files_before_the_long_work(
     clip, tmp_path, capsys, monkeypatch
 ):
-    from jdfd_keras.cli.main import main
-
     monkeypatch.setattr("jdfd_keras.datasets.inspection.extract_faces", None)
     assert main(["inspect", str(clip), "--out", str(tmp_path / "sheet.gif")]) == 1
     assert ".png file for" in capsys.readouterr().err
@@ -293,6 +290,40 @@ def test_a_prepared_set_has_a_sheet(prepared_set, tmp_path):
     assert 1000 < width < 4000 and 1000 < height < 4000
 
 
+def test_a_set_without_a_split_and_its_excluded_videos_are_named(prepared_set, tmp_path, drawn):
+    root = shutil.copytree(prepared_set, tmp_path / "set")
+    table = root / "splits" / "official.csv"
+    lines = table.read_text().splitlines()
+    excluded = next(n for n, line in enumerate(lines) if "/real/" in line)
+    lines[excluded] = lines[excluded].split(",")[0] + ",,by hand"
+    table.write_text("\n".join(lines))
+    assert "\nexcluded   real: 4 faces of 1 video\n" in describe_inspection(inspect(root))
+    table.unlink()
+    result = inspect(root)
+    assert (result.split_table, {group.split for group in result.groups}) == ("", {""})
+    assert "\nnot split  real: 32 faces of 8 videos\n" in describe_inspection(result)
+    write_inspection(result, tmp_path / "sheet.png")
+    ((rows, _),) = drawn
+    captions = [face.caption.splitlines()[1] for row in rows for face in row.faces]
+    assert all(re.fullmatch(r"frame \d+", caption) for caption in captions)
+
+
+def test_faces_without_landmarks_are_drawn_without_dots(prepared_set, change_table, tmp_path):
+    root = shutil.copytree(prepared_set, tmp_path / "set")
+    change_table(
+        root,
+        FaceRow,
+        lambda rows: [dataclasses.replace(row, landmarks=(), detector="none") for row in rows],
+    )
+    result = inspect(root)
+    (faces,) = result.sample({("real", ""): 3}).values()
+    assert [face.landmarks.shape for face in faces] == [(0, 2)] * 3
+    for name, landmarks in (("with", True), ("without", False)):
+        write_inspection(result, tmp_path / f"{name}.png", landmarks=landmarks)
+    sheets = [(tmp_path / f"{name}.png").read_bytes() for name in ("with", "without")]
+    assert sheets[0] == sheets[1]
+
+
 def test_videos_without_a_face_are_listed_with_the_reason(prepared_set, change_table, tmp_path):
     root = shutil.copytree(prepared_set, tmp_path / "set")
 
@@ -323,9 +354,9 @@ def overwrite(shard):
 )
 def test_damaged_shards_are_an_error_that_names_them(prepared_set, tmp_path, damage, message):
     root = shutil.copytree(prepared_set, tmp_path / "set")
-    damage(root / "shards" / "train-00000.tfrecord")
+    damage(root / "shards" / "00000.tfrecord")
     result = inspect(root)
-    expected = rf"Expected a face at byte \d+ of .*train-00000.tfrecord; got .*({message})"
+    expected = rf"Expected a face at byte \d+ of .*/00000.tfrecord; got .*({message})"
     with pytest.raises(ValueError, match=expected):
         write_inspection(result, tmp_path / "sheet.png")
     assert not (tmp_path / "sheet.png").exists()
@@ -362,8 +393,6 @@ def test_what_cannot_be_inspected_is_an_error(files, path, options, error, messa
 
 @pytest.mark.parametrize("name", ["killed", "raises"])
 def test_a_file_that_harms_its_process_is_an_error(harm, tmp_path, capsys, name):
-    from jdfd_keras.cli.main import main
-
     clip = write_clip_without_a_face(tmp_path / f"{name}.mp4")
     with pytest.raises(OSError, match=re.escape(harm[name])):
         inspect(clip)
@@ -392,3 +421,19 @@ def test_unusable_names_of_files_are_an_error_before_anything_is_written(
         with pytest.raises(ValueError, match=message):
             write_inspection(inspect(path), out, overlay=overlay)
     assert {file: file.read_bytes() for file in files.iterdir() if file.is_file()} == before
+
+
+def test_an_image_that_is_taken_as_it_is_has_a_sheet_and_an_overlay(clip, tmp_path, capsys):
+    crop = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "crop.png"), crop)
+    files = [tmp_path / name for name in ("sheet.png", "overlay.png")]
+    command = ["inspect", tmp_path / "crop.png", "--detector", "none", "--out", files[0]]
+    command += ["--overlay", files[1], "--landmarks"]
+    assert main([*map(str, command), "--format", "json"]) == 0
+    values = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert [track["confidence"] for track in values["tracks"]] == [None]
+    assert all(file.stat().st_size > 1000 for file in files)
+    assert main([*map(str, command)]) == 0
+    text = capsys.readouterr().out
+    assert "track 0: 1 face, at 0.0 s, not detected, taken as it is, all kept" in text
+    assert "nan" not in text

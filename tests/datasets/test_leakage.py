@@ -49,7 +49,7 @@ def disjoint_subset(draw, prefix, num_videos=20):
 def test_disjoint_subsets_have_no_leakage(draw):
     subsets = {name: subset(*disjoint_subset(draw, name)) for name in ("train", "val", "test")}
     leakage = find_leakage(subsets)
-    assert leakage == Leakage([], [])
+    assert leakage == Leakage([], [], num_videos=60, unknown_sources=0)
     assert not leakage
 
 
@@ -214,6 +214,38 @@ def test_a_table_is_split_by_its_column():
         }
 
 
+def test_videos_of_unknown_source_share_none_and_are_counted(draw):
+    subsets = {
+        "train": subset(("mine/1", [], draw()), ("mine/1", [], draw()), ("mine/2", ["x"], draw())),
+        "test": subset(("mine/3", [], draw()), ("mine/4", ["y"], draw())),
+    }
+    leakage = find_leakage(subsets)
+    assert leakage == Leakage([], [], num_videos=4, unknown_sources=2)
+    assert leakage.unknown == "the sources of 2 of 4 videos are unknown"
+    assert find_leakage({"train": subsets["train"], "test": subset()}).unknown == ""
+
+
+def test_a_video_of_unknown_source_in_two_subsets_is_found_once(draw):
+    faces = [("mine/1", [], draw()), ("mine/1", [], draw())]
+    # A source that has the name of the video is another one.
+    other = ("mine/2", ["1"], draw())
+    leakage = find_leakage({"train": subset(*faces), "test": subset(*faces, other)})
+    assert leakage.shared_sources == [
+        SharedSource("video mine/1", {"train": ["mine/1"], "test": ["mine/1"]})
+    ]
+    assert leakage.near_duplicates == []
+
+
+def test_near_duplicates_of_unknown_sources_are_compared_as_others_are(draw):
+    phash = draw()
+    subsets = {
+        "train": subset(("mine/1", [], phash)),
+        "test": subset(("mine/2", [], change(phash, 2)), ("mine/3", [], draw())),
+    }
+    (pair,) = find_leakage(subsets).near_duplicates
+    assert (pair.videos, pair.bits) == (("mine/1", "mine/2"), 2)
+
+
 def near(number):
     return NearDuplicate(("train", "test"), (f"mine/{number}", f"mine/{number + 50}"), 1, 0, (0, 0))
 
@@ -224,6 +256,7 @@ def shared(number):
 
 def test_the_description_has_the_counts_and_the_subsets(snapshot):
     cases = ([], []), ([shared(1)], [near(1), near(2)]), ([shared(1), shared(2)], [near(1)])
+    cases += ([], [], 9, 3), ([shared(1)], [], 9, 3)
     assert [describe_leakage(Leakage(*case), checked="a and b") for case in cases] == snapshot
 
 

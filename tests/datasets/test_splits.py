@@ -6,7 +6,7 @@ import pytest
 
 from jdfd_keras.datasets.layouts import list_videos
 from jdfd_keras.datasets.layouts.faceforensics import read_clips
-from jdfd_keras.datasets.splits import BOTH_SPLITS, assign_splits, split_faces
+from jdfd_keras.datasets.splits import BOTH_SPLITS, assign_splits, list_folds, split_faces
 from jdfd_keras.datasets.videos import Listing, Video
 from jdfd_keras.io.storage import LocalStore
 from jdfd_keras.options import PrepareOptions, SplitOptions
@@ -27,7 +27,7 @@ SHARED_CLIPS = {
 
 
 def video(name, label, *source_ids, split=""):
-    return Video(name, f"{name}.mp4", label, "", "", source_ids, split)
+    return Video(f"v/{name}", f"{name}.mp4", label, "", "", source_ids, split)
 
 
 def pairs(count):
@@ -50,7 +50,7 @@ def split_validation(videos, subjects, val_share, seed):
 
 
 def split_by_fold(videos, folds, fold, seed):
-    options = SplitOptions(split="kfold", folds=folds, fold=fold, seed=seed)
+    options = SplitOptions(strategy="kfold", folds=folds, fold=fold, seed=seed)
     return assign_splits(Listing(videos), options)[0]
 
 
@@ -95,12 +95,12 @@ def swaps(num_subjects, partners, num_clips=2):
         for clip in range(num_clips):
             source = f"id{number}_{clip}"
             videos.append(video(source, 0, source, split="train"))
-            subjects[source] = (f"id{number}",)
+            subjects[f"v/{source}"] = (f"id{number}",)
             for step in range(1, partners + 1):
                 other = (number + step) % num_subjects
                 name = f"id{number}_id{other}_{clip}"
                 videos.append(video(name, 1, source, split="train"))
-                subjects[name] = (f"id{number}", f"id{other}")
+                subjects[f"v/{name}"] = (f"id{number}", f"id{other}")
     return videos, subjects
 
 
@@ -154,7 +154,7 @@ def test_unlabelled_videos_have_the_split_of_their_source():
     videos += [video(f"alone{n}", -1, f"other{n}") for n in range(20)]
     assigned = split(videos, val_share=0.25, test_share=0.25)
     assert in_two_splits(assigned) == set()
-    alone = Counter(entry.split for entry in assigned if entry.video_id.startswith("alone"))
+    alone = Counter(entry.split for entry in assigned if entry.video_id.startswith("v/alone"))
     assert alone == {"train": 20}  # not useful elsewhere
 
 
@@ -184,7 +184,8 @@ def test_only_the_seed_changes_the_split():
 
 
 @pytest.mark.parametrize(
-    ("count", "complaint"), [(1, "2 videos in 1 group "), (2, "4 videos in 2 groups ")]
+    ("count", "complaint"),
+    [(1, "got 1 real and 1 fake in 1 group by"), (2, "got 2 real and 2 fake in 2 groups by")],
 )
 def test_too_few_groups_raise_an_error(count, complaint):
     with pytest.raises(ValueError, match=complaint):
@@ -194,7 +195,9 @@ def test_too_few_groups_raise_an_error(count, complaint):
 def test_too_few_groups_of_one_class_raise_an_error():
     videos = [video(f"real{n}", 0, f"r{n}") for n in range(20)]
     videos += [video(f"fake{n}", 1, f"f{n}") for n in range(2)]
-    with pytest.raises(ValueError, match="classes; got 22 videos in 22 groups"):
+    with pytest.raises(
+        ValueError, match="got 20 real and 2 fake in 22 groups .* no fake videos in val or test"
+    ):
         split(videos)
 
 
@@ -209,17 +212,19 @@ def test_many_videos_of_one_source_raise_an_error():
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
-        ({"split": "random"}, "got 'random'"),
-        ({"val_share": 0.0}, "val_share=0.0, test_share=0.15"),
-        ({"test_share": 0.0}, "val_share=0.15, test_share=0.0"),
-        ({"val_share": 0.5, "test_share": 0.5}, "val_share=0.5, test_share=0.5"),
-        ({"val_share": -0.1}, "val_share=-0.1, test_share=0.15"),
-        ({"test_share": 1.0}, "val_share=0.15, test_share=1.0"),
-        ({"val_share": float("nan")}, "val_share=nan, test_share=0.15"),
-        ({"folds": 2}, "folds=2, fold=0"),
-        ({"fold": -1}, "folds=5, fold=-1"),
-        ({"fold": 5}, "folds=5, fold=5"),
-        ({"folds": 3, "fold": 3}, "folds=3, fold=3"),
+        ({"strategy": "random"}, "got 'random'"),
+        ({"val_share": 0.0}, "got 0.0 and 0.15"),
+        ({"test_share": 0.0}, "got 0.15 and 0.0"),
+        ({"val_share": 0.5, "test_share": 0.5}, "got 0.5 and 0.5"),
+        ({"val_share": -0.1}, "got -0.1 and 0.15"),
+        ({"test_share": 1.0}, "got 0.15 and 1.0"),
+        ({"val_share": float("nan")}, "got nan and 0.15"),
+        ({"folds": 2}, "3 or more folds; got 2"),
+        ({"strategy": "kfold"}, "fold from 0 to 4 .* kfold; got None"),
+        ({"strategy": "kfold", "fold": -1}, "fold from 0 to 4 .*; got -1"),
+        ({"strategy": "kfold", "fold": 5}, "fold from 0 to 4 .*; got 5"),
+        ({"strategy": "kfold", "folds": 3, "fold": 3}, "fold from 0 to 2 .*; got 3"),
+        ({"strategy": "leave-one-out", "fold": 0}, "two or more manipulations .*; got 1"),
     ],
 )
 def test_options_out_of_range_raise_an_error_with_their_values(options, complaint):
@@ -233,7 +238,7 @@ def test_options_out_of_range_raise_an_error_with_their_values(options, complain
         {"val_share": 0.01, "test_share": 0.98},
         {"folds": 3, "fold": 0},
         {"folds": 3, "fold": 2},
-        {"split": "kfold", "folds": 100, "fold": 99},
+        {"strategy": "kfold", "folds": 100, "fold": 99},
     ],
 )
 def test_options_at_the_limits_are_valid(options):
@@ -276,7 +281,7 @@ def test_official_splits_sources_at_random_without_a_published_split():
 
 def test_official_splits_validation_off_by_subject_if_none_is_published():
     videos, subjects = swaps(20, partners=2)
-    tested = {"id0_id1_0", "id4_1"}
+    tested = {"v/id0_id1_0", "v/id4_1"}
     videos = move(videos, tested, "test")
     options = SplitOptions(val_share=0.3, seed=2)
     assigned, excluded = assign_splits(Listing(videos, subjects=subjects), options)
@@ -302,7 +307,7 @@ def test_official_uses_sources_as_subjects_if_none_are_listed():
 
 def test_paper_assigns_no_split_to_videos_and_excludes_none():
     videos = leaking()
-    assigned, excluded = assign_splits(Listing(videos), SplitOptions(split="paper"))
+    assigned, excluded = assign_splits(Listing(videos), SplitOptions(strategy="paper"))
     assert assigned == [replace(entry, split="") for entry in videos]
     assert excluded == {}
 
@@ -312,22 +317,24 @@ def test_paper_assigns_no_split_to_videos_and_excludes_none():
 
 def test_strict_excludes_videos_that_share_a_source_with_a_later_split(snapshot):
     videos = [*leaking(), video("h", 0, "9", split="val")]
-    assigned, excluded = assign_splits(Listing(videos), SplitOptions(split="strict"))
+    assigned, excluded = assign_splits(Listing(videos), SplitOptions(strategy="strict"))
     assert [(entry.video_id, entry.split) for entry in assigned] == [
-        ("a", "test"),
-        ("d", "test"),
-        ("e", "train"),
-        ("f", "val"),
-        ("g", "train"),
-        ("h", "val"),
+        ("v/a", "test"),
+        ("v/d", "test"),
+        ("v/e", "train"),
+        ("v/f", "val"),
+        ("v/g", "train"),
+        ("v/h", "val"),
     ]
     assert excluded == snapshot
     assert in_two_splits(assigned) == set()
 
 
 def test_strict_raises_an_error_if_a_split_loses_a_class():
-    with pytest.raises(ValueError, match="real videos in val .*got none"):
-        assign_splits(Listing(leaking()), SplitOptions(split="strict"))
+    with pytest.raises(
+        ValueError, match="real videos that remain in val; got none of 1 video, such as v/c"
+    ):
+        assign_splits(Listing(leaking()), SplitOptions(strategy="strict"))
 
 
 def whole():
@@ -345,7 +352,7 @@ def test_training_does_not_overlap_with_excluded_validation_videos(snapshot):
         video("validated", 1, "1", "2", split="val"),
         video("trained", 0, "2", split="train"),
     ]
-    _, excluded = assign_splits(Listing(videos + whole()), SplitOptions(split="strict"))
+    _, excluded = assign_splits(Listing(videos + whole()), SplitOptions(strategy="strict"))
     assert excluded == snapshot
 
 
@@ -355,13 +362,13 @@ def test_a_source_in_validation_and_testing_is_reported_as_that_of_testing(snaps
         video("validated", 1, "1", split="val"),
         video("tested", 0, "1", split="test"),
     ]
-    _, excluded = assign_splits(Listing(videos + whole()), SplitOptions(split="strict"))
+    _, excluded = assign_splits(Listing(videos + whole()), SplitOptions(strategy="strict"))
     assert excluded == snapshot
 
 
 def test_strict_excludes_nothing_from_a_random_split_of_sources():
     listing = Listing(pairs(40))
-    assert assign_splits(listing, SplitOptions(split="strict")) == assign_splits(
+    assert assign_splits(listing, SplitOptions(strategy="strict")) == assign_splits(
         listing, SplitOptions()
     )
 
@@ -393,7 +400,7 @@ def test_official_keeps_the_split_of_faceforensics_with_seven_sources_in_two_spl
 def test_strict_excludes_only_training_clips_of_shared_videos_from_faceforensics(
     faceforensics,
 ):
-    assigned, excluded = assign_splits(faceforensics, SplitOptions(split="strict"))
+    assigned, excluded = assign_splits(faceforensics, SplitOptions(strategy="strict"))
     expected = {}
     for entry in faceforensics.videos:
         for clip in entry.path.rsplit("/", 1)[1].removesuffix(".mp4").split("_"):
@@ -449,7 +456,7 @@ def test_strict_excludes_the_real_clip_of_a_test_fake_and_its_other_fakes_from_c
     celebdf, seed
 ):
     assigned, excluded = assign_splits(
-        celebdf, SplitOptions(split="strict", val_share=0.3, seed=seed)
+        celebdf, SplitOptions(strategy="strict", val_share=0.3, seed=seed)
     )
     on_tested_clips = {
         f"celebdf/v2/{name}"
@@ -476,6 +483,96 @@ def test_official_keeps_the_real_clips_of_test_fakes_in_celebdf(celebdf):
     assert "celebdf/v2/Celeb-real/id0_0000" in {entry.video_id for entry in assigned}
     assert set(excluded.values()) == {BOTH_SPLITS}
     assert in_two_splits(assigned) == {"id0_0000", "id3_0001"}
+
+
+# --- leave one out ---
+
+MANIPULATIONS = ("Deepfakes", "Face2Face", "FaceSwap")
+
+
+def manipulated(split_of=lambda number: "train" if number < 6 else SPLITS[number % 3]):
+    """Return a real video of each of 15 subjects and a fake of each by every manipulation."""
+    videos = []
+    for number in range(15):
+        own, name = f"person{number}", split_of(number)
+        videos.append(video(f"real{number}", 0, own, split=name))
+        videos += [
+            replace(video(f"{kind}{number}", 1, own, split=name), manipulation=kind)
+            for kind in MANIPULATIONS
+        ]
+    return videos
+
+
+@pytest.mark.parametrize("is_published", [True, False])
+@pytest.mark.parametrize("fold", range(3))
+def test_one_manipulation_is_tested_and_neither_trained_nor_validated_on(is_published, fold):
+    videos = manipulated() if is_published else manipulated(lambda number: "")
+    official, _ = assign_splits(Listing(videos), SplitOptions())
+    options = SplitOptions(strategy="leave-one-out", fold=fold)
+    assigned, excluded = assign_splits(Listing(videos), options)
+    split_of = {entry.video_id: entry.split for entry in official}
+    for entry in assigned:  # none moves to another split
+        assert entry.split == split_of[entry.video_id]
+        if entry.label:
+            assert (entry.manipulation == MANIPULATIONS[fold]) == (entry.split == "test")
+    # All real videos are used; of the fakes, one manipulation in testing and the others elsewhere.
+    count = Counter(split_of.values())
+    num_subjects = {name: count[name] // 4 for name in SPLITS}
+    assert Counter((entry.split, entry.label) for entry in assigned) == {
+        ("train", 0): num_subjects["train"],
+        ("train", 1): 2 * num_subjects["train"],
+        ("val", 0): num_subjects["val"],
+        ("val", 1): 2 * num_subjects["val"],
+        ("test", 0): num_subjects["test"],
+        ("test", 1): num_subjects["test"],
+    }
+    assert {v.video_id for v in assigned} | set(excluded) == {v.video_id for v in videos}
+    held_out = MANIPULATIONS[fold]
+    for video_id, reason in excluded.items():
+        name = next(kind for kind in MANIPULATIONS if kind in video_id)
+        expected = f"only {held_out} is tested: {name}"
+        assert reason == (f"held out for testing: {held_out}" if name == held_out else expected)
+
+
+def test_there_is_a_fold_for_each_manipulation():
+    listing = Listing(manipulated())
+    assert list_folds(listing, SplitOptions(strategy="leave-one-out")) == [0, 1, 2]
+    assert list_folds(listing, SplitOptions(strategy="leave-one-out", fold=1)) == [1]
+    assert list_folds(listing, SplitOptions(strategy="kfold", folds=4)) == [0, 1, 2, 3]
+    assert list_folds(listing, SplitOptions()) == [None]
+    with pytest.raises(ValueError, match="fold from 0 to 2 .*; got 3"):
+        assign_splits(listing, SplitOptions(strategy="leave-one-out", fold=3))
+
+
+def test_a_held_out_manipulation_that_is_not_tested_officially_raises_an_error():
+    videos = [
+        replace(entry, split="train") if entry.manipulation == "FaceSwap" else entry
+        for entry in manipulated()
+    ]
+    with pytest.raises(ValueError, match="fake videos that remain in test; got none of 6 videos"):
+        assign_splits(Listing(videos), SplitOptions(strategy="leave-one-out", fold=2))
+
+
+# --- unknown sources ---
+
+
+def test_videos_of_unknown_source_are_split_one_by_one():
+    videos = [video(f"v{number}", number % 2) for number in range(100)]
+    assigned = split(videos, val_share=0.2, test_share=0.3)
+    assert [len(videos_in(assigned, name)) for name in SPLITS] == [50, 20, 30]
+    folds = [names_in(split_by_fold(videos, 5, fold, 0), "test") for fold in range(5)]
+    assert [len(names) for names in folds] == [20] * 5
+    assert len(set().union(*folds)) == 100
+
+
+def test_videos_of_unknown_source_are_their_own_subjects_and_are_not_excluded_by_strict():
+    videos = [video(f"v{number}", number % 2, split="train") for number in range(40)]
+    videos += [video("t0", 0, split="test"), video("t1", 1, split="test")]
+    assigned, excluded = assign_splits(
+        Listing(videos), SplitOptions(strategy="strict", val_share=0.25)
+    )
+    assert [len(videos_in(assigned, name)) for name in SPLITS] == [30, 10, 2]
+    assert excluded == {}
 
 
 # --- validation by subject ---
@@ -635,14 +732,14 @@ def test_the_seed_changes_the_folds():
 def test_kfold_ignores_a_published_split():
     videos = folded_videos()
     published = [replace(entry, split=SPLITS[n % 3]) for n, entry in enumerate(videos)]
-    options = SplitOptions(split="kfold", folds=4, fold=2, seed=1)
+    options = SplitOptions(strategy="kfold", folds=4, fold=2, seed=1)
     assigned, excluded = assign_splits(Listing(published), options)
     assert excluded == {}
     assert assigned == split_by_fold(videos, 4, 2, seed=1)
 
 
 def test_too_few_groups_for_the_folds_raise_an_error():
-    with pytest.raises(ValueError, match="8 videos in 4 groups"):
+    with pytest.raises(ValueError, match="got 4 real and 4 fake in 4 groups"):
         split_by_fold(pairs(4), 5, 4, seed=0)
 
 

@@ -194,12 +194,11 @@ def describe_groups(groups: Iterable[FrameGroup]) -> list[str]:
                 f"({plural(len(largest.entries), 'image')}). If that is wrong, state the videos "
                 "exactly with `prepare table`."
             )
-    if chosen := guesses[SINGLE]:
+    if chosen := [group for group in guesses[SINGLE] if not group.entries[0].sources]:
         count = plural(len(chosen), "image name") + (" states" if len(chosen) == 1 else " state")
         notes.append(
             f"{count} no video, such as {chosen[0].path}: each of these images is taken as a video "
-            "of its own. Its source is unknown unless the name of a fake has its name, or a table "
-            "states it."
+            "of its own. Its source is unknown unless the name of a fake has its name."
         )
     return notes
 
