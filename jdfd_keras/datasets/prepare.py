@@ -45,6 +45,7 @@ from jdfd_keras.datasets.split_tables import (
     read_split_table,
     write_split_table,
 )
+from jdfd_keras.datasets.splits import CannotSplitError
 from jdfd_keras.datasets.videos import CLASSES, LABEL_NAMES, SPLITS, Listing, Video, count_by
 from jdfd_keras.faces.align import describe_framing
 from jdfd_keras.faces.extract import check_face_options
@@ -198,7 +199,7 @@ def _split_officially(listing: Listing) -> tuple[pd.DataFrame | None, str]:
     """Return the official split table, or why there is none; warn at once if its splits leak."""
     try:
         table = assign_rows(listing, SplitOptions())
-    except ValueError as error:
+    except CannotSplitError as error:
         print_message(f"warning: not split. {error}")
         return None, str(error)
     if shared := find_shared_splits(table, listing.videos):

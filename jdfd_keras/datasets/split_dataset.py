@@ -24,7 +24,6 @@ from jdfd_keras.datasets.split_tables import (
 )
 from jdfd_keras.datasets.splits import (
     assign_splits,
-    list_folds,
     list_manipulations,
     reason_kind,
     split_faces,
@@ -51,6 +50,7 @@ class SplitSummary(Result):
         excluded: Reason to number of videos.
         shared_sources: Sources that are in two splits.
         unknown_sources: Number of videos of unknown source, which may share footage.
+        faceless: Groups such as `fake in val` that have videos, but no face.
     """
 
     name: str
@@ -61,6 +61,7 @@ class SplitSummary(Result):
     excluded: dict[str, int]
     shared_sources: list[SharedSource]
     unknown_sources: int
+    faceless: list[str]
 
 
 def split_dataset(
@@ -90,7 +91,7 @@ def split_dataset(
     """
     options, rows = options or SplitOptions(), read_videos(directory)
     listing = list_rows(rows)
-    folds = list_folds(listing, options)
+    folds = _list_folds(listing, options)
     tables = []
     for fold in folds:
         own = dataclasses.replace(options, fold=fold)
@@ -98,6 +99,8 @@ def split_dataset(
             table_name = f"{name}-{fold}" if len(folds) > 1 else name
         else:
             table_name = _default_name(own, listing)
+        if table_name in {chosen for chosen, *_ in tables}:  # manipulations such as A/B and A B
+            table_name += f"-{fold}"
         _check_name(directory, table_name, own)
         is_paper = own.strategy == "paper"
         table = _assign_faces(directory, own) if is_paper else assign_rows(listing, own)
@@ -145,7 +148,7 @@ def assign_rows(listing: Listing, options: SplitOptions) -> pd.DataFrame:
     )
 
 
-def summarize_split(table: SplitTable, videos: Sequence[Video]) -> SplitSummary:
+def summarize_split(table: SplitTable, videos: Sequence[VideoRow]) -> SplitSummary:
     """Count the videos of a split table, and find the sources that its splits share.
 
     Example:
@@ -156,6 +159,9 @@ def summarize_split(table: SplitTable, videos: Sequence[Video]) -> SplitSummary:
     by_id = {video.video_id: video for video in videos}
     pairs = list(zip(table.rows["video_id"], table.rows["split"], strict=True))
     counts = Counter((split, LABEL_NAMES[by_id[name].label]) for name, split in pairs)
+    with_faces = {
+        (split, LABEL_NAMES[by_id[name].label]) for name, split in pairs if by_id[name].num_faces
+    }
     classes = [n for n in LABEL_NAMES.values() if n in CLASSES or any(n in key for key in counts)]
     split = set(table.split_of) - set(table.excluded)
     return SplitSummary(
@@ -167,6 +173,12 @@ def summarize_split(table: SplitTable, videos: Sequence[Video]) -> SplitSummary:
         excluded=dict(Counter(map(reason_kind, table.excluded.values()))),
         shared_sources=find_shared_splits(table.rows, videos),
         unknown_sources=sum(not by_id[name].source_ids for name in split),
+        faceless=[
+            f"{kind} in {name}"
+            for name in SPLITS
+            for kind in classes
+            if counts[name, kind] and (name, kind) not in with_faces
+        ],
     )
 
 
@@ -201,6 +213,15 @@ def _assign_faces(directory: str | Path, options: SplitOptions) -> pd.DataFrame:
         seed=options.seed,
     )
     return faces.assign(reason="")
+
+
+def _list_folds(listing: Listing, options: SplitOptions) -> list[int | None]:
+    """List the folds of a rule: those of kfold, the manipulations of leave-one-out, else one."""
+    if options.fold is not None or options.strategy not in ("kfold", "leave-one-out"):
+        return [options.fold]
+    if options.strategy == "kfold":
+        return list(range(options.folds)) or [0]
+    return list(range(len(list_manipulations(listing.videos)))) or [0]
 
 
 def _default_name(options: SplitOptions, listing: Listing) -> str:

@@ -29,6 +29,10 @@ MAX_DRAWS = 20  # of one number of validation subjects, until both splits have b
 BOTH_SPLITS = "shows people from both training and validation"
 
 
+class CannotSplitError(ValueError):
+    """A dataset that has too few videos or sources for a rule, or only one class."""
+
+
 def assign_splits(listing: Listing, options: SplitOptions) -> tuple[list[Video], dict[str, str]]:
     """Assign a split to every video.
 
@@ -44,8 +48,8 @@ def assign_splits(listing: Listing, options: SplitOptions) -> tuple[list[Video],
         `split_faces` splits their faces. And the ids of the excluded videos, with the reason.
 
     Raises:
-        ValueError: If an option is out of range, or a split that this rule creates would lack a
-            class.
+        CannotSplitError: If a split that this rule creates would lack a class.
+        ValueError: If an option is out of range.
 
     Example:
         >>> from jdfd_keras.datasets.layouts import list_videos
@@ -82,20 +86,6 @@ def assign_splits(listing: Listing, options: SplitOptions) -> tuple[list[Video],
         videos, others = _without_losing_a_class(videos, lambda used: _leave_out(used, held_out))
         excluded |= others
     return videos, excluded
-
-
-def list_folds(listing: Listing, options: SplitOptions) -> list[int | None]:
-    """List the folds of a rule: those of kfold, the manipulations of leave-one-out, else one.
-
-    Example:
-        >>> list_folds(Listing([]), SplitOptions(strategy="kfold", folds=3))
-        [0, 1, 2]
-    """
-    if options.fold is not None or options.strategy not in ("kfold", "leave-one-out"):
-        return [options.fold]
-    if options.strategy == "kfold":
-        return list(range(options.folds)) or [0]
-    return list(range(len(list_manipulations(listing.videos)))) or [0]
 
 
 def list_manipulations(videos: Iterable[Video]) -> list[str]:
@@ -194,7 +184,7 @@ def _without_losing_a_class(
     if lost := sorted(before - {(video.split, video.label) for video in kept}):
         split, label = lost[0]
         gone = [v.video_id for v in videos if (v.split, v.label) == (split, label)]
-        raise ValueError(
+        raise CannotSplitError(
             f"Expected {LABEL_NAMES[label]} videos that remain in {split}; got none of "
             f"{plural(len(gone), 'video')}, such as {gone[0]} ({excluded[gone[0]]}). Add more of "
             "the dataset, or use the strategy official and check `jdfd-keras audit`."
@@ -256,7 +246,7 @@ def _split_validation(
         if all((split, label) in drawn for split in ("train", "val") for label in CLASSES.values()):
             break
     else:
-        raise ValueError(
+        raise CannotSplitError(
             "Expected enough subjects for a validation split with real and fake videos that "
             f"shares none with training; got {plural(len(training), 'training video')} of "
             f"{plural(len(all_subjects), 'subject')}, and no draw of {fewest} to {most} of them "
@@ -319,7 +309,7 @@ def _split_groups(videos: list[Video], seed: int, choose: Callable[[int, int], s
     if lacking:
         counts = Counter(video.label for video in videos)
         found = " and ".join(f"{counts[label]} {name}" for name, label in CLASSES.items())
-        raise ValueError(
+        raise CannotSplitError(
             "Expected enough videos for train, val and test splits that share no source, each with "
             f"real and fake videos; got {found} in {plural(len(groups), 'group')} by source, which "
             f"leaves {', '.join(lacking)}. Add videos, state their splits in folders or in a table "
