@@ -84,7 +84,7 @@ def write_set(directory: Path, num_faces: int) -> Path:
     portraits = [p.pixels[30:230, 120:320] for p in vary_portrait(data.astronaut(), 16, 0)]
     rows = []
     for start in range(0, num_faces, 256):
-        shard = f"train-{start // 256:05d}.tfrecord"
+        shard = f"{start // 256:05d}.tfrecord"
         with open(out / "shards" / shard, "wb") as file:
             for number in range(start, min(start + 256, num_faces)):
                 crop = cv2.resize(portraits[number % 16], (SIZE, SIZE)).astype(np.float32)
@@ -134,20 +134,18 @@ def measure_pipeline(directory: Path, arguments: argparse.Namespace) -> dict:
         every = AugmentOptions(*[True] * len(_annotations(AugmentOptions)))
         ways = {
             "bare loop": bare.prefetch(tf.data.AUTOTUNE),
-            "ours": load_faces(out, "train", batch_size=32),
-            "ours, shuffled": load_faces(out, "train", batch_size=32, shuffle=True),
+            "ours": load_faces(out, "all", batch_size=32),
+            "ours, shuffled": load_faces(out, "all", batch_size=32, shuffle=True),
             "ours, balanced": load_faces(
-                out, "train", batch_size=32, shuffle=True, options=PipelineOptions(balance=True)
+                out, "all", batch_size=32, shuffle=True, options=PipelineOptions(balance=True)
             ),
             "ours, all augmentation": load_faces(
-                out, "train", batch_size=32, shuffle=True, augment=every
+                out, "all", batch_size=32, shuffle=True, augment=every
             ),
         }
         for name in _annotations(AugmentOptions):
             one = AugmentOptions(**{name: True})
-            ways[f"ours, {name}"] = load_faces(
-                out, "train", batch_size=32, shuffle=True, augment=one
-            )
+            ways[f"ours, {name}"] = load_faces(out, "all", batch_size=32, shuffle=True, augment=one)
 
         def run(dataset) -> Callable[[], None]:
             # In the graph, so that neither includes a Python loop over batches or faces.
@@ -314,10 +312,13 @@ def write_large_manifest(out: Path, num_rows: int) -> None:
     Hashes are the signs of random projections of twenty numbers per video, so that their bits are
     correlated like those of real faces, plus noise for each face.
     """
+    import pandas as pd
     import pyarrow as pa
 
     from jdfd_keras.datasets.manifest import FaceRow, VideoRow, schema_of, to_table, write_table
+    from jdfd_keras.datasets.split_tables import OFFICIAL, write_split_table
     from jdfd_keras.io.files import OPTIONS, save_options
+    from jdfd_keras.io.storage import LocalStore
     from jdfd_keras.options import FaceOptions, FilterOptions, PrepareOptions, SplitOptions
 
     out.mkdir()
@@ -353,7 +354,7 @@ def write_large_manifest(out: Path, num_rows: int) -> None:
                 "outside": np.zeros(count),
                 "yaw_deg": np.zeros(count),
                 "phash": [row.tobytes().hex() for row in hashes],
-                "shard": ["train-00000.tfrecord"] * count,
+                "shard": ["00000.tfrecord"] * count,
                 "offset": list(range(count)),
             }
             schema = schema_of(FaceRow)
@@ -386,14 +387,13 @@ def write_large_manifest(out: Path, num_rows: int) -> None:
     ]
     with open(out / "videos.parquet", "wb") as file:
         write_table(file, VideoRow, [to_table(videos, VideoRow)])
-    (out / "listing.json").write_text('{"missing": [], "unrecognized": [], "excluded": {}}')
-    save_options(
-        out / OPTIONS,
-        faces=FaceOptions(),
-        filters=FilterOptions(),
-        prepare=PrepareOptions(),
-        split=SplitOptions(),
-    )
+    names, splits = zip(*((video.video_id, video.split) for video in videos), strict=True)
+    table = pd.DataFrame({"video_id": names, "split": splits, "reason": ""})
+    write_split_table(LocalStore(str(out)), OFFICIAL, table, SplitOptions())
+    lists = '{"missing": [], "unrecognized": [], "excluded": {}, "notes": []}'
+    (out / "listing.json").write_text(lists)
+    groups = {"faces": FaceOptions(), "filters": FilterOptions(), "prepare": PrepareOptions()}
+    save_options(out / OPTIONS, **groups)
 
 
 def _split_of(video: int) -> str:

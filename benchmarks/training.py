@@ -102,20 +102,23 @@ def measure_memory(arguments: argparse.Namespace) -> dict:
 def prepare_set(out: Path, size: int, num_faces: int) -> None:
     """Write a prepared dataset of noisy photographs; validation has a quarter as many faces."""
     import cv2
+    import pandas as pd
     from skimage import data
 
-    from jdfd_keras.datasets.manifest import FaceRow, to_table, write_table
+    from jdfd_keras.datasets.manifest import FaceRow, VideoRow, to_table, write_table
     from jdfd_keras.datasets.records import encode_face, frame_record
+    from jdfd_keras.datasets.split_tables import OFFICIAL, write_split_table
     from jdfd_keras.datasets.synthetic.clips import vary_portrait
     from jdfd_keras.io.files import OPTIONS, save_options
+    from jdfd_keras.io.storage import LocalStore
     from jdfd_keras.options import FaceOptions, SplitOptions
 
     (out / "shards").mkdir(parents=True)
     rng = np.random.default_rng(0)
     portraits = [p.pixels[30:230, 120:320] for p in vary_portrait(data.astronaut(), 16, 0)]
-    rows = []
-    for split, numbers in (("train", range(num_faces)), ("val", range(num_faces // 4))):
-        shard = f"{split}-00000.tfrecord"
+    rows, splits = [], {"train": range(num_faces), "val": range(num_faces // 4)}
+    for index, (split, numbers) in enumerate(splits.items()):
+        shard = f"{index:05d}.tfrecord"
         with open(out / "shards" / shard, "wb") as file:
             for number in numbers:
                 crop = cv2.resize(portraits[number % 16], (size, size)).astype(np.float32)
@@ -126,7 +129,12 @@ def prepare_set(out: Path, size: int, num_faces: int) -> None:
                 file.write(frame_record(encode_face(crop, **face)))
     with open(out / "manifest.parquet", "wb") as file:
         write_table(file, FaceRow, [to_table(rows, FaceRow)])
-    save_options(out / OPTIONS, faces=FaceOptions(face_size=size), split=SplitOptions())
+    videos = [VideoRow(f"a/{split}", "", 0, "", "", (), split, file_bytes=0) for split in splits]
+    with open(out / "videos.parquet", "wb") as file:
+        write_table(file, VideoRow, [to_table(videos, VideoRow)])
+    table = {"video_id": [f"a/{split}" for split in splits], "split": list(splits), "reason": ""}
+    write_split_table(LocalStore(str(out)), OFFICIAL, pd.DataFrame(table), SplitOptions())
+    save_options(out / OPTIONS, faces=FaceOptions(face_size=size))
 
 
 def _row(kind: type, values: dict):

@@ -451,7 +451,13 @@ from jdfd_keras.options import EvaluateOptions, FilterOptions, PrepareOptions, S
 
 @pytest.fixture
 def named_sets(tmp_path):
-    """Key to folder of the paper's three datasets, with options and a manifest but no faces."""
+    """Key to folder of the paper's three datasets, with options and tables but no faces."""
+    import pandas as pd
+
+    from jdfd_keras.datasets.manifest import VideoRow, to_table, write_table
+    from jdfd_keras.datasets.split_tables import write_split_table
+    from jdfd_keras.io.storage import LocalStore
+
     sets = {}
     for key in ("ff", "celebdf", "uadfv"):
         sets[key] = tmp_path / "sets" / key
@@ -462,8 +468,13 @@ def named_sets(tmp_path):
             faces=FaceOptions(face_size=71),
             filters=FilterOptions(),
             prepare=PrepareOptions(),
-            split=SplitOptions(split="strict"),
         )
+        video = VideoRow(f"{key}/a", "a.mp4", 0, "", "", ("a",), "", file_bytes=1)
+        with open(sets[key] / "videos.parquet", "wb") as file:
+            write_table(file, VideoRow, [to_table([video], VideoRow)])
+        rows = pd.DataFrame({"video_id": [f"{key}/a"], "split": ["test"], "reason": [""]})
+        for name, options in (("official", SplitOptions()), ("own", SplitOptions("kfold", fold=2))):
+            write_split_table(LocalStore(str(sets[key])), name, rows, options)
     return sets
 
 
@@ -489,7 +500,7 @@ class Rooms:
             out.mkdir(parents=True)
             (out / "best.keras").write_text(f"{data} {options}")
             (out / "history.csv").write_text(
-                "loss,val_classification_frame_auc\n0.6,0.7\n0.5,0.9\n0.4,0.8\n"
+                "val_loss,val_classification_frame_auc\n0.6,0.7\n0.5,0.9\n0.4,0.8\n"
             )
         self.trained.append({"data": data, "out": out, **options})
 

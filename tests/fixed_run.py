@@ -6,9 +6,9 @@ Run it before and after a change that should not change behaviour, on one machin
     python tests/fixed_run.py > after.json
     diff before.json after.json
 
-It prepares made-up clips, trains one epoch from random weights, evaluates, calibrates, exports,
-and predicts with the export. Digests are over numbers and bytes alone, so that new names of
-keys and files leave them as they are. Another CPU or TensorFlow may give other digests.
+It prepares and splits made-up clips, trains one epoch from random weights, evaluates, calibrates,
+exports, and predicts with the export. Digests are over numbers and bytes alone, so that new names
+of keys and files leave them as they are. Another CPU or TensorFlow may give other digests.
 """
 
 import hashlib
@@ -33,7 +33,6 @@ FACE_COLUMNS = (
     "sharpness",
     "phash",
     "label",
-    "split",
     "video_id",
     "offset",
 )
@@ -57,17 +56,19 @@ def digest_run(folder: Path) -> dict[str, object]:
     make_videos(folder / "videos")
     prepared, run = folder / "prepared", folder / "run"
     jdfd(
-        *("prepare", "folder", folder / "videos", "--out", prepared, "--seed", SEED),
+        *("prepare", "folder", folder / "videos", "--out", prepared),
         *("--frames-per-video", 4, "--face-size", 96, "--workers", 1, "--max-failed", 1),
     )
+    jdfd("split", prepared, "--seed", SEED, "--name", "fixed")
+    table = ("--split-table", "fixed")
     jdfd(
-        *("train", prepared, "--out", run, "--encoder-weights", "none", "--epochs", 1),
+        *("train", prepared, *table, "--out", run, "--encoder-weights", "none", "--epochs", 1),
         *("--optimizer", "adam", "--learning-rate", 0.0005, "--seed", SEED, "--allow-leak"),
         *("--classifier-learning-rate", 0.0005, "--batch-size", 8, "--flip", "--jpeg"),
     )
-    jdfd("calibrate", run, prepared, "--allow-leak")
+    jdfd("calibrate", run, prepared, *table, "--allow-leak")
     report = jdfd(
-        *("evaluate", run, prepared, "--out", folder / "report"),
+        *("evaluate", run, prepared, *table, "--out", folder / "report"),
         *("--reconstruction", "--allow-leak"),
     )
     jdfd("export", run, "--name", "fixed", "--saved-models", folder / "models")
@@ -79,6 +80,7 @@ def digest_run(folder: Path) -> dict[str, object]:
     history = (run / "history.csv").read_text().splitlines()[1:]
     return {
         "shards": digest(path.read_bytes() for path in sorted(prepared.rglob("*.tfrecord"))),
+        "splits": digest([(prepared / "splits" / "fixed.csv").read_bytes()]),
         "faces": digest(repr(manifest[name].to_pylist()) for name in FACE_COLUMNS),
         "num_faces": manifest.num_rows,
         "history": digest(history),

@@ -9,9 +9,10 @@ import pytest
 from jdfd_keras.cli.main import main
 from jdfd_keras.datasets.audit import audit
 from jdfd_keras.datasets.layouts.faceforensics import read_clips
-from jdfd_keras.datasets.manifest import FaceRow, read_faces, to_rows
+from jdfd_keras.datasets.manifest import FaceRow, read_faces, read_videos, to_rows
 from jdfd_keras.datasets.prepare import prepare
-from jdfd_keras.options import FaceOptions, PrepareOptions, SplitOptions
+from jdfd_keras.evaluation.scores_file import read_scores
+from jdfd_keras.options import FaceOptions, PrepareOptions
 
 FACES = ["--frames-per-video", "4", "--face-size", "71", "--workers", "1"]
 TRAIN = ["--encoder-weights", "none", "--epochs", "1", "--batch-size", "16"]
@@ -105,13 +106,13 @@ def roots(clips, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def prepare_layout(roots, tmp_path_factory):
-    """Return a function that prepares the dataset of a layout, once for each seed."""
+    """Return a function that prepares the dataset of a layout, once."""
 
     @functools.cache
-    def make(layout, seed=0):
+    def make(layout):
         out = tmp_path_factory.mktemp("prepared") / layout
         faces, options = FaceOptions(frames_per_video=4, face_size=71), PrepareOptions(layout)
-        return prepare(roots[layout], out, faces, options, splits=SplitOptions(seed=seed))
+        return prepare(roots[layout], out, faces, options)
 
     return make
 
@@ -129,7 +130,7 @@ def test_a_dataset_of_each_layout_is_prepared_without_leakage(prepare_layout, la
     rows = to_rows(read_faces(made.directory), FaceRow)
     for split in ("train", "val", "test"):
         assert {row.label for row in rows if row.split == split} == {0, 1}
-        assert sum(made.faces[split].values()) == sum(row.split == split for row in rows)
+        assert sum(made.splits[split].values()) == sum(row.split == split for row in rows)
     audited = audit([made.directory])
     assert (audited.num_shared_sources, audited.num_near_duplicates) == (0, 0)
     assert audited.datasets[0].num_faces == len(rows)
@@ -154,16 +155,18 @@ def test_training_faces_of_another_data_set_are_found_in_a_test_set(
     prepare_layout, tmp_path, stand_in, capfd
 ):
     """The same clips with other names share no sources, but near-duplicate faces."""
-    uadfv, dfdc = prepare_layout("uadfv").directory, prepare_layout("dfdc", seed=1).directory
+    uadfv, dfdc = prepare_layout("uadfv").directory, prepare_layout("dfdc").directory
+    for seed, directory in enumerate((uadfv, dfdc)):
+        run(capfd, "split", directory, "--seed", seed, "--name", "mixed")
     run(capfd, "train", uadfv, "--out", tmp_path / "run", *TRAIN)
     words = ["evaluate", str(tmp_path / "run"), dfdc, "--out", str(tmp_path / "report")]
-    words += ["--split", "train"]
+    words += ["--split", "train", "--split-table", "mixed"]
     assert main(words) == 1
     error = capfd.readouterr().err.strip().splitlines()[-1]
     assert "0 shared sources and" in error and "looks like" in error
     report = run(capfd, *words, "--allow-leak")
     assert "allowed by --allow-leak" in report["protocol"]["leakage"]
-    assert main(["audit", uadfv, dfdc]) == 1
+    assert main(["audit", uadfv, dfdc, "--split-table", "mixed"]) == 1
     assert "near-duplicate faces in two" in capfd.readouterr().out
 
 
@@ -187,16 +190,112 @@ def test_official_pairs_of_one_source_are_found_and_excluded_by_strict(
     assert "ffpp/605 in train and val" in capfd.readouterr().err
     assert not (tmp_path / "run").exists()
 
-    made = run(capfd, *words, "--out", tmp_path / "strict", "--split", "strict")
+    (table,) = run(capfd, "split", tmp_path / "official", "--strategy", "strict")["tables"]
+    assert table["excluded"] == {"shares footage with val": 3}
     partner = read_clips()["605"].partner
-    assert set(made["excluded"]) - set(made["without_faces"]) == {
+    strict = (tmp_path / "official/splits/strict.csv").read_text().splitlines()[1:]
+    excluded = [line.split(",")[0] for line in strict if line.split(",")[1] == ""]
+    assert set(excluded) == {
         "ffpp/youtube/c23/605",
         f"ffpp/Deepfakes/c23/605_{partner}",
         f"ffpp/Deepfakes/c23/{partner}_605",
     }
-    assert main(["audit", str(tmp_path / "strict")]) == 0
-    train[1] = str(tmp_path / "strict")
-    assert main(train) == 0
+    by_strict = ["--split-table", "strict"]
+    assert main(["audit", str(tmp_path / "official"), *by_strict]) == 0
+    assert main([*train, *by_strict]) == 0
+
+
+@pytest.mark.slow
+def test_five_folds_cost_one_extraction(
+    clips, tmp_path, stand_in, capfd, monkeypatch, in_this_process
+):
+    """From the videos to a report for each fold; every fold tests other videos."""
+    from jdfd_keras.datasets import prepare_tasks
+
+    decoded, extract = [], prepare_tasks.extract_faces
+
+    def count(path, *arguments, **options):
+        decoded.append(path)
+        return extract(path, *arguments, **options)
+
+    monkeypatch.setattr(prepare_tasks, "extract_faces", count)
+    root, prepared = tmp_path / "root", tmp_path / "prepared"
+    # A fake of the same pixels, since the detector misses the face of one real fake.
+    for source, target in arrange_uadfv(root, [(real, real) for real, _ in clips]):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+    run(capfd, "prepare", "uadfv", root, "--out", prepared, *FACES)
+    extracted = list(decoded)
+    assert len(extracted) == len(set(extracted)) == 16
+    made = run(capfd, "split", prepared, "--strategy", "kfold", "--folds", "5")["tables"]
+    assert [table["name"] for table in made] == [f"kfold-{fold}-of-5" for fold in range(5)]
+    tested = []
+    for table in made:
+        words, out = ["--split-table", table["name"]], tmp_path / table["name"]
+        run(capfd, "audit", prepared, *words)
+        run(capfd, "train", prepared, "--out", out / "run", *TRAIN, *words)
+        run(capfd, "calibrate", out / "run", prepared, *words)
+        report = run(capfd, "evaluate", out / "run", prepared, "--out", out / "report", *words)
+        assert report["protocol"]["leakage"].startswith("none between training")
+        assert report["protocol"]["training"]["train"]["split_table"] == table["name"]
+        scores = read_scores(out / "report" / "scores.parquet")
+        tested += scores.videos.video_id.tolist()
+    assert decoded == extracted, "faces were extracted again"
+    with_faces = [row.video_id for row in read_videos(prepared) if row.num_faces]
+    assert sorted(tested) == sorted(with_faces)
+
+
+def test_a_set_of_one_class_is_prepared_and_evaluated_but_not_trained_on(
+    clips, roots, tmp_path, stand_in, capfd
+):
+    prepared, only = tmp_path / "prepared", tmp_path / "only"
+    for number, (real, _) in enumerate(clips):
+        (only / "real").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(real, only / "real" / f"{number}.mp4")
+    run(capfd, "prepare", "uadfv", roots["uadfv"], "--out", prepared, *FACES)
+    run(capfd, "train", prepared, "--out", tmp_path / "run", *TRAIN)
+    made = run(capfd, "prepare", "folder", only, "--out", tmp_path / "one", *FACES)
+    assert made["faces"] == {"real": 32, "fake": 0} and made["splits"] == {}
+    assert "no fake videos in train or val or test" in made["not_split"]
+    assert main(["split", str(tmp_path / "one"), "--strategy", "kfold"]) == 1
+    assert "got 8 real and 0 fake" in capfd.readouterr().err
+    assert main(["train", str(tmp_path / "one"), "--out", str(tmp_path / "run-2"), *TRAIN]) == 1
+    error = capfd.readouterr().err.strip().splitlines()[-1]
+    assert "Expected the split table 'official'" in error and "`jdfd-keras split`" in error
+    assert not (tmp_path / "run-2").exists()
+    words = ["evaluate", tmp_path / "run", tmp_path / "one", "--out", tmp_path / "report"]
+    # The clips of both are the same.
+    report = run(capfd, *words, "--split", "all", "--allow-leak")
+    assert (report["video"]["num_real"], report["video"]["num_fake"]) == (8, 0)
+    assert report["video"]["auc"]["value"] is None
+    page = (tmp_path / "report" / "report.md").read_text()
+    assert "All 8 scored videos are real" in page and ", all faces" in page.splitlines()[0]
+
+
+def test_a_split_table_of_ones_own_is_used_by_its_path(
+    prepare_layout, tmp_path, stand_in, capfd, monkeypatch
+):
+    prepared = prepare_layout("uadfv").directory
+    rows = sorted(row.video_id for row in read_videos(prepared))
+    # Subjects 0 to 4 train, 5 validates, 6 and 7 test.
+    lines = []
+    for name in rows:
+        number = int(name.rsplit("/", 1)[-1][:4])
+        lines.append(f"{name},{'train' if number < 5 else 'val' if number < 6 else 'test'}")
+    (tmp_path / "mine.csv").write_text("\n".join(["video_id,split", *lines]) + "\n")
+    monkeypatch.chdir(tmp_path)
+    run(capfd, "train", prepared, "--out", "run", "--split-table", "mine.csv", *TRAIN)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run(capfd, "train", "--resume", "../run")
+    words = ["evaluate", "../run", prepared, "--out", "report", "--split-table"]
+    report = run(capfd, *words, "../mine.csv")
+    assert report["coverage"]["num_videos"] == 4
+    assert main([*words, str(tmp_path / "other.csv")]) == 1
+    assert "other.csv" in capfd.readouterr().err
+    (tmp_path / "mine.csv").write_text("\n".join(["video_id,split", *lines[1:]]) + "\n")
+    assert main([*words, "../mine.csv"]) == 1
+    assert f"no row for {rows[0]}. It is of another dataset" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

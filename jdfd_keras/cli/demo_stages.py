@@ -19,6 +19,7 @@ import urllib3
 
 from jdfd_keras.client.metadata import CALIBRATION
 from jdfd_keras.datasets.manifest import read_videos
+from jdfd_keras.datasets.split_tables import OFFICIAL
 from jdfd_keras.datasets.synthetic.clips import Portrait, make_clips, read_portraits, vary_portrait
 from jdfd_keras.datasets.videos import CLASSES
 from jdfd_keras.evaluation.report import load_report
@@ -155,9 +156,9 @@ def _choose_weights(run: Path) -> str:
 
 def _unseen_clips(videos: Path, prepared: Path) -> list[Path]:
     """Return the first real and the first fake test clip with a face."""
-    clips = []
+    clips, rows = [], read_videos(prepared, split_table=OFFICIAL)
     for name, label in CLASSES.items():
-        tested = [r for r in read_videos(prepared, split_table=OFFICIAL) if (r.split, r.label) == ("test", label)]
+        tested = [row for row in rows if (row.split, row.label) == ("test", label)]
         shown = [row for row in tested if row.num_faces]
         if not shown:
             raise ValueError(

@@ -153,7 +153,7 @@ def fit_calibration(scores: Scores, target_error_rate: float, **names: str) -> C
     optimum = minimize_scalar(cross_entropy, bounds=np.log(TEMPERATURES), options={"xatol": 1e-6})
     temperature = float(np.exp(optimum.x))
     corrected = apply_temperature(scores.score, temperature)
-    # float32 as in served scores: means of equal scores may differ in the last bit of a float64.
+    # float32 as in served scores.
     video = score_videos(dataclasses.replace(scores, score=corrected), "track").astype(np.float32)
     video = video.astype(np.float64)
     highest = float(np.float32(apply_temperature(np.array(1.0), temperature)))
@@ -262,9 +262,9 @@ def calibrate(
             f"Expected a run folder, where the calibration is stored; got {run}. Create one with "
             "`jdfd-keras train`."
         )
+    directories = [data] if isinstance(data, (str, Path)) else data
     options = options or CalibrateOptions()
     _check_rate(options.fpr)
-    directories = [data] if isinstance(data, (str, Path)) else data
     sets = load_eval_sets(directories, SPLIT, options.split_table)
     leakage = check_leakage(run, sets, SPLIT, allow_leak=options.allow_leak)
     model = load_run_model(run).model

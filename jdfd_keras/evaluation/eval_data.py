@@ -4,11 +4,12 @@ Reads the manifests of prepared datasets, checks that none of their faces was us
 and joins scores with them. Imports TensorFlow only when a model scores faces.
 """
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +18,7 @@ import pyarrow.compute as pc
 from jdfd_keras.client.metadata import Calibration
 from jdfd_keras.datasets.leakage import COLUMNS, describe_leakage, find_leakage, raise_on_leakage
 from jdfd_keras.datasets.manifest import VideoRow, read_faces, read_videos
-from jdfd_keras.datasets.split_tables import OFFICIAL
+from jdfd_keras.datasets.split_tables import OFFICIAL, SplitTable, absolute_name, read_split_table
 from jdfd_keras.datasets.videos import UNLABELLED
 from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.inference.backends import FacePredictions, load_calibration, predict_dataset
@@ -32,7 +33,7 @@ from jdfd_keras.options import (
     TrainOptions,
     UnlabelledOptions,
 )
-from jdfd_keras.training.run_folder import DataFacts, read_provenance
+from jdfd_keras.training.run_folder import DataFacts, find_split_table, read_provenance
 
 if TYPE_CHECKING:
     import keras
@@ -62,10 +63,11 @@ class Excluded(Result):
 class DataProtocol(Result):
     """The options that an evaluated dataset was prepared and split with."""
 
-    split: SplitOptions | None  # None if all of it was evaluated
-    split_table: str
+    split: SplitOptions | None  # of the split table; None if all of it was evaluated
+    split_table: str  # its name, or the path of a file; "" if all of it was evaluated
     faces: FaceOptions
     filters: FilterOptions
+    held_out: str = ""  # the manipulation that a split of the strategy leave-one-out tests
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Protocol(Result):
     data: dict[str, DataProtocol | None]  # options of each dataset; None where unknown
     leakage: str  # a sentence on leakage between training and evaluation
     coverage: str = UNKNOWN  # the videos that the coverage refers to
-    split: str | None = None  # the evaluated split; None if unknown
+    split: str | None = None  # the evaluated split, `all` for every face; None if unknown
     model_digest: str = ""  # SHA-256 of the model file; "" if unknown
     training: TrainingProtocol | None = None  # None if unknown
     training_faces: FaceOptions | None = None  # options of the extraction; None if unknown
@@ -110,32 +112,14 @@ class Protocol(Result):
 
 @dataclass(frozen=True, eq=False)
 class EvalSet:
-    """One split of a prepared dataset."""
+    """One split of a prepared dataset, or all of it."""
 
     name: str  # in the report
     directory: Path
     split: str  # `train`, `val`, `test` or `all`
-    split_table: str
+    split_table: SplitTable | None  # None if all of it is evaluated
     rows: pa.Table  # labelled faces with READ_COLUMNS, in the order of the manifest
     videos: list[VideoRow]  # labelled videos, with or without a face
-
-
-@dataclass(frozen=True, eq=False)
-class FaceExamples:
-    """Some faces with their explanations, for figures."""
-
-    label: np.ndarray  # bool[n], True is fake
-    score: np.ndarray  # float64[n], P(fake)
-    image: np.ndarray  # uint8[n, size, size, 3] RGB
-    cam: np.ndarray  # float32[n, size, size], class-activation maps in [0, 1]
-    reconstruction: np.ndarray | None  # float32[n, size, size, 3] in -1..1; None without a decoder
-    residual: np.ndarray | None  # float32[n, size, size], mean |face - reconstruction|
-
-    def __getitem__(self, rows: slice) -> "FaceExamples":
-        columns: dict[str, Any] = {
-            name: None if column is None else column[rows] for name, column in vars(self).items()
-        }
-        return FaceExamples(**columns)
 
 
 def load_eval_sets(
@@ -163,23 +147,46 @@ def load_eval_sets(
     names = short if len(set(short)) == len(short) else [str(path) for path in directories]
     sets = []
     for name, directory in zip(names, map(Path, directories), strict=True):
-        table = "" if split == "all" else split_table
-        rows = read_faces(directory, split=split, split_table=table, columns=READ_COLUMNS)
+        name_of_table = "" if split == "all" else split_table
+        rows = read_faces(directory, split=split, split_table=name_of_table, columns=READ_COLUMNS)
         rows = rows.filter(pc.field("label") != UNLABELLED)
-        videos = [
-            video
-            for video in read_videos(directory, split_table=table)
-            if video.label != UNLABELLED
-            and (split in ("all", video.split) or (not video.split and not video.num_faces))
-        ]
+        videos = read_videos(directory, split_table=name_of_table)
+        videos = [video for video in videos if video.label != UNLABELLED]
+        table = read_split_table(directory, name_of_table) if name_of_table else None
+        if table and table.of_faces:  # a video is in every split that has one of its faces
+            shown = set(rows["video_id"].unique().to_pylist())
+            videos = [
+                dataclasses.replace(video, split=split)
+                for video in videos
+                if video.video_id in shown or not video.num_faces
+            ]
+        elif table:
+            videos = [video for video in videos if video.split == split]
+        one = EvalSet(name, directory, split, table, rows, videos)
         if not len(rows):
             raise ValueError(
-                f"Expected faces in the split {split!r} of {directory}; got none, and "
-                f"{plural(len(videos), 'video')} without a face. Try another split, or "
-                "prepare more videos."
+                f"Expected faces in {describe_sets([one])}; got none, and "
+                f"{plural(len(videos), 'video')} without a face. Try another --split or "
+                "--split-table, or prepare more videos."
             )
-        sets.append(EvalSet(name, directory, split, split_table, rows, videos))
+        sets.append(one)
     return sets
+
+
+def describe_sets(sets: Sequence[EvalSet]) -> str:
+    """Name the split, its table and the folders of datasets, for a message.
+
+    Example:
+        >>> describe_sets(load_eval_sets(["prepared"], "test"))
+        'the test split of prepared'
+        >>> describe_sets(load_eval_sets(["prepared"], "all"))
+        'all faces of prepared'
+    """
+    table, folders = sets[0].split_table, ", ".join(str(one.directory) for one in sets)
+    if table is None:
+        return f"all faces of {folders}"
+    by = "" if table.name == OFFICIAL else f", by the split table {table.name},"
+    return f"the {sets[0].split} split of {folders}{by}"
 
 
 def check_leakage(
@@ -214,13 +221,22 @@ def check_leakage(
     rows = pa.concat_tables([one.rows.select(COLUMNS) for one in sets])
     leakage = find_leakage({"training": provenance, "evaluation": rows})
     if not allow_leak:
-        raise_on_leakage(
-            leakage,
-            f"the {split} split of {', '.join(str(one.directory) for one in sets)} and the "
-            f"data that {model_path} was trained or calibrated on",
-            "Evaluate on other data, or use --allow-leak; the report then states the leakage.",
+        subject = (
+            f"{describe_sets(sets)} and the data that {model_path} was trained or calibrated on"
         )
+        raise_on_leakage(leakage, subject, _advise(model_path, sets[0].split_table))
     return describe_leakage(leakage, checked="training and evaluation")
+
+
+def _advise(model_path: str | Path, table: SplitTable | None) -> str:
+    advice = "Evaluate on other data, or use --allow-leak; the report then states the leakage."
+    trained = find_split_table(model_path)
+    if trained and table and absolute_name(trained) != absolute_name(table.name):
+        advice = (
+            f"{model_path} was trained with the split table {trained}, not {table.name}: try "
+            f"--split-table {trained}. {advice}"
+        )
+    return advice
 
 
 def score_sets(
@@ -257,7 +273,7 @@ def score_sets(
             one.split,
             batch_size=batch_size,
             labelled_only=True,
-            split_table="" if one.split == "all" else one.split_table,
+            split_table=one.split_table.name if one.split_table else "",
         )
         with reraise_damaged_shards(one.directory):
             for image, targets in dataset:

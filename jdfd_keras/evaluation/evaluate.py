@@ -14,8 +14,9 @@ import pyarrow as pa
 
 import jdfd_keras
 from jdfd_keras.client.metadata import Calibration, check_threshold
+from jdfd_keras.datasets.manifest import read_videos
 from jdfd_keras.datasets.records import read_crops
-from jdfd_keras.datasets.split_tables import read_split_table
+from jdfd_keras.datasets.splits import list_manipulations
 from jdfd_keras.datasets.videos import CLASSES
 from jdfd_keras.evaluation.delong import compare_scores
 from jdfd_keras.evaluation.eval_data import (
@@ -23,15 +24,21 @@ from jdfd_keras.evaluation.eval_data import (
     DataProtocol,
     EvalSet,
     Excluded,
-    FaceExamples,
     Protocol,
     TrainingProtocol,
     check_leakage,
+    describe_sets,
     join_manifest,
     load_eval_sets,
     score_sets,
 )
-from jdfd_keras.evaluation.report import Report, ScoresMetadata, build_report, choose_errors
+from jdfd_keras.evaluation.report import (
+    FaceExamples,
+    Report,
+    ScoresMetadata,
+    build_report,
+    choose_errors,
+)
 from jdfd_keras.evaluation.scores import GROUPS, Scores
 from jdfd_keras.evaluation.scores_file import read_scores, read_scores_file
 from jdfd_keras.inference.backends import FacePredictions, load_calibration
@@ -154,7 +161,7 @@ def _score_model(
         calibration=calibration,
         split=options.split,
         data={one.name: _describe_data(one) for one in sets},
-        coverage="all videos of the split in the manifest",
+        coverage=_describe_coverage(sets),
         leakage=leakage,
         versions={one.__name__: one.__version__ for one in (jdfd_keras, keras, tf)},
     )
@@ -166,16 +173,21 @@ def _score_model(
     return loaded.model, table, ScoresMetadata(protocol, excluded, predictions.mean_face_mse)
 
 
+def _describe_coverage(sets: Sequence[EvalSet]) -> str:
+    return f"all videos{' of the split' if sets[0].split_table else ''} in the manifest"
+
+
 def _describe_data(one: EvalSet) -> DataProtocol:
-    table = None
-    if one.split != "all":
-        table = read_split_table(one.directory, one.split_table)
-    path = one.directory / OPTIONS
+    table, path, held_out = one.split_table, one.directory / OPTIONS, ""
+    if table and table.options.strategy == "leave-one-out":
+        videos = read_videos(one.directory, split_table=table.name)
+        held_out = ", ".join(list_manipulations(v for v in videos if v.split == "test"))
     return DataProtocol(
         split=table.options if table else None,
         split_table=table.name if table else "",
         faces=load_options(path, "faces", FaceOptions),
         filters=load_options(path, "filters", FilterOptions),
+        held_out=held_out,
     )
 
 
@@ -204,7 +216,7 @@ def _read_table(
     path: Path, sets: list[EvalSet], options: EvaluateOptions
 ) -> tuple[Scores, ScoresMetadata]:
     file = read_scores_file(path)
-    scores = _add_groups(file.scores, sets, options.split) if sets else file.scores
+    scores = _add_groups(file.scores, sets) if sets else file.scores
     if file.metadata:
         metadata = ScoresMetadata.from_dict(file.metadata)
     else:
@@ -215,7 +227,7 @@ def _read_table(
             checkpoint="a table of scores: the model behind it is unknown",
             split=options.split if sets else None,
             data={name: None for name in names if name},
-            coverage="all videos of the split in the manifest" if sets else UNKNOWN,
+            coverage=_describe_coverage(sets) if sets else UNKNOWN,
             leakage="not checked: the model behind the scores is unknown",
             repeated_rows=0 if file.has_frame_index else len(scores) - rows,
             versions={"jdfd_keras": jdfd_keras.__version__},
@@ -226,10 +238,10 @@ def _read_table(
     return scores, metadata
 
 
-def _add_groups(scores: Scores, sets: Sequence[EvalSet], split: str) -> Scores:
+def _add_groups(scores: Scores, sets: Sequence[EvalSet]) -> Scores:
     """Check that scores are of the videos of datasets, and add the groups of each video."""
     videos = {video.video_id: (one.name, video) for one in sets for video in one.videos}
-    where = f"the {split} split of {', '.join(str(one.directory) for one in sets)}"
+    where = describe_sets(sets)
     names = scores.videos.video_id.tolist()
     if others := [name for name in names if name not in videos]:
         raise ValueError(

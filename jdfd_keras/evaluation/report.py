@@ -24,7 +24,7 @@ from jdfd_keras.evaluation.calibrate import (
     measure_calibration_error,
 )
 from jdfd_keras.evaluation.delong import Comparison
-from jdfd_keras.evaluation.eval_data import Excluded, FaceExamples, Protocol
+from jdfd_keras.evaluation.eval_data import Excluded, Protocol
 from jdfd_keras.evaluation.metrics import Metrics, measure, measure_auc
 from jdfd_keras.evaluation.scores import GROUPS, Scores, score_videos
 from jdfd_keras.evaluation.scores_file import write_scores
@@ -84,6 +84,24 @@ class HardFace(Result):
     track_id: int
     label: str
     score: float
+
+
+@dataclass(frozen=True, eq=False)
+class FaceExamples:
+    """Some faces with their explanations, for figures."""
+
+    label: np.ndarray  # bool[n], True is fake
+    score: np.ndarray  # float64[n], P(fake)
+    image: np.ndarray  # uint8[n, size, size, 3] RGB
+    cam: np.ndarray  # float32[n, size, size], class-activation maps in [0, 1]
+    reconstruction: np.ndarray | None  # float32[n, size, size, 3] in -1..1; None without a decoder
+    residual: np.ndarray | None  # float32[n, size, size], mean |face - reconstruction|
+
+    def __getitem__(self, rows: slice) -> "FaceExamples":
+        columns: dict[str, Any] = {
+            name: None if column is None else column[rows] for name, column in vars(self).items()
+        }
+        return FaceExamples(**columns)
 
 
 def _not_json() -> Any:

@@ -116,11 +116,12 @@ def experiment(
         model: Network; `decoder` is set by the experiment.
         optimizer: As in `train`.
         loss: As in `train`.
-        train: As in `train`; `seed` is set by the experiment.
+        train: As in `train`; `seed` is set by the experiment, and `split_table` is that of all
+            datasets and evaluations.
         pipeline: As in `train`.
         augment: As in `train`.
         runtime: As in `train`; on one machine.
-        evaluate: As in `evaluate`.
+        evaluate: As in `evaluate`; `split_table` is that of `train`.
 
     Returns:
         An `AucReport`, or a `CountReport` of `statistics`. Its `failed` has one sentence for each
@@ -139,7 +140,8 @@ def experiment(
     out, options = Path(out), options or ExperimentOptions()
     runtime = runtime or TrainRuntime()
     _check(name, options, runtime)
-    sets, missing = inspect_datasets(data)
+    train = dataclasses.replace(train or TrainOptions(), seed=0)
+    sets, missing = inspect_datasets(data, train.split_table)
     if name == STATISTICS:
         return count_datasets(sets, missing, list(dict.fromkeys([*NAMES, *data])))
     protocol = ExperimentProtocol(
@@ -147,10 +149,10 @@ def experiment(
         model=dataclasses.replace(model or ModelOptions(), decoder=True),
         optimizer=optimizer or OptimizerOptions(),
         loss=loss or LossOptions(),
-        train=dataclasses.replace(train or TrainOptions(), seed=0),
+        train=train,
         pipeline=pipeline or PipelineOptions(),
         augment=augment or AugmentOptions(),
-        evaluate=evaluate or EvaluateOptions(),
+        evaluate=dataclasses.replace(evaluate or EvaluateOptions(), split_table=train.split_table),
     )
     runner = _CellRunner(out, sets, protocol, runtime)
     init_folder(out / RUNS, **runner.training_options)

@@ -4,13 +4,16 @@
 why others are missing.
 """
 
+import dataclasses
+import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jdfd_keras.datasets.manifest import MANIFEST
+from jdfd_keras.datasets.manifest import MANIFEST, read_videos
+from jdfd_keras.datasets.split_tables import OFFICIAL, read_split_table
 from jdfd_keras.experiments.plan import NAMES
 from jdfd_keras.io.files import OPTIONS, load_groups, sha256_of
 from jdfd_keras.io.results import Result
@@ -18,7 +21,13 @@ from jdfd_keras.io.results import Result
 
 @dataclass(frozen=True)
 class ExperimentDataset:
-    """A prepared dataset: its folder, the SHA-256 of its manifest, and its options by group."""
+    """A prepared dataset.
+
+    Attributes:
+        directory: Its folder.
+        digest: SHA-256 of its manifest and of the rows of its split table.
+        options: Its options by group; `split` has those of the split table, and its name.
+    """
 
     directory: Path
     digest: str
@@ -33,7 +42,8 @@ class ExperimentReport(Result):
         experiment: Name of the experiment.
         title: Title of its page.
         versions: Versions of the packages that the results depend on.
-        datasets: Options that each available dataset was prepared with, by its key and group.
+        datasets: Options that each available dataset was prepared and split with, by its key and
+            group.
         failed: One sentence for each result that is missing; empty if all exist.
         figure: File name of the figure; None until `write_experiment` draws one.
         files: File names of the tables; empty until `write_experiment` writes them.
@@ -49,12 +59,13 @@ class ExperimentReport(Result):
 
 
 def inspect_datasets(
-    data: Mapping[str, str | Path],
+    data: Mapping[str, str | Path], split_table: str = OFFICIAL
 ) -> tuple[dict[str, ExperimentDataset], dict[str, str]]:
-    """Read the options and the manifest digest of each dataset.
+    """Read the options and the digest of each dataset and its split table.
 
     Args:
         data: Key to folder.
+        split_table: Name of the split table of all datasets.
 
     Returns:
         The datasets by key, in the given order; and the reason for each of the given and of the
@@ -84,7 +95,7 @@ def inspect_datasets(
                 f"for {key}. Remove one of them."
             )
         try:
-            sets[key] = _inspect(directory)
+            sets[key] = _inspect(directory, split_table)
         except (OSError, ValueError) as error:
             missing[key] = f"dataset {key} cannot be used: {error}"
     for key in NAMES:
@@ -93,14 +104,21 @@ def inspect_datasets(
     return sets, missing
 
 
-def _inspect(directory: Path) -> ExperimentDataset:
+def _inspect(directory: Path, split_table: str) -> ExperimentDataset:
     path = directory / OPTIONS
     if not path.is_file():
         problem = "is not a prepared dataset" if directory.is_dir() else "does not exist"
         raise FileNotFoundError(f"{directory} {problem}")
     if not (directory / MANIFEST).is_file():
         raise FileNotFoundError(f"{directory} has no manifest; `prepare` was perhaps interrupted")
-    return ExperimentDataset(directory, sha256_of(directory / MANIFEST), load_groups(path))
+    table = read_split_table(directory, split_table)
+    read_videos(directory, split_table=split_table)  # raises if the table is of another dataset
+    options = load_groups(path) | {
+        "split": {"table": table.name} | dataclasses.asdict(table.options)
+    }
+    digest = hashlib.sha256(sha256_of(directory / MANIFEST).encode())
+    digest.update(table.rows.to_csv(index=False).encode())
+    return ExperimentDataset(directory, digest.hexdigest(), options)
 
 
 def dataset_name(key: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 import jdfd_keras
 from jdfd_keras.datasets.manifest import read_faces
@@ -92,7 +93,9 @@ def count_datasets(
         reason = missing.get(key, "")
         if not reason:
             try:
-                faces = read_faces(sets[key].directory, columns=COLUMNS)
+                table = sets[key].options["split"]["table"]
+                faces = read_faces(sets[key].directory, split_table=table, columns=COLUMNS)
+                faces = faces.filter(pc.field("split") != "")  # excluded by the split table
                 rows += _count(key, faces)
                 samples |= _read_samples(dataset_name(key), sets[key].directory, faces)
             except (OSError, ValueError) as error:

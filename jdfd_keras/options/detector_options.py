@@ -286,6 +286,13 @@ class PredictOptions:
         choices=("all", "largest"),
         common=True,
     )
+    detector: str | None = setting(
+        None,
+        "face detector; none: images are face crops already, to be resized only; default: that of "
+        "the model's training faces",
+        choices=("dlib", "mtcnn", "none"),
+        common=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,15 @@ from pathlib import Path
 
 from jdfd_keras.datasets.videos import LABEL_NAMES
 from jdfd_keras.evaluation.calibrate import CalibrationResult, measure_reliability
-from jdfd_keras.evaluation.eval_data import CALIBRATION_FACES, FaceExamples
-from jdfd_keras.evaluation.report import REPORT, SCORES, Report, check_has_scores, save_report
+from jdfd_keras.evaluation.eval_data import CALIBRATION_FACES
+from jdfd_keras.evaluation.report import (
+    REPORT,
+    SCORES,
+    FaceExamples,
+    Report,
+    check_has_scores,
+    save_report,
+)
 from jdfd_keras.evaluation.scores import score_videos
 from jdfd_keras.io.files import write_text_atomically
 from jdfd_keras.reporting.charts import draw_histograms, draw_reliability

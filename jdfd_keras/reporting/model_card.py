@@ -143,7 +143,8 @@ def _read_run(run: Path) -> dict[str, Any]:
         options += [(name, value, helps.get(name, "")) for name, value in values]
     return {
         "facts": facts,
-        "split": groups.get("split", {}).get("strategy", NOT_RECORDED),
+        "split": groups.get("split"),
+        "split_table": groups.get("train", {}).get("split_table", NOT_RECORDED),
         "allow_leak": groups.get("train", {}).get("allow_leak", False),
         "origins": origins,
         "splits": splits,

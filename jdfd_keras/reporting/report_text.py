@@ -5,7 +5,9 @@ facts about a media file are one line of any report.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from jdfd_keras.datasets.split_tables import OFFICIAL
 from jdfd_keras.evaluation.calibrate import TEMPERATURES, CalibrationResult
 from jdfd_keras.evaluation.eval_data import Protocol
 from jdfd_keras.evaluation.report import Report
@@ -85,7 +87,7 @@ def describe_media(info: MediaInfo) -> str:
 
 
 def title_of(protocol: Protocol) -> str:
-    """Return a title with the model, the data and the split.
+    """Return a title with the model, the data, the split and, if not official, its split table.
 
     Example:
         >>> title_of(Protocol(model="run", data={"ffpp": None}, split="test", leakage="none"))
@@ -94,4 +96,9 @@ def title_of(protocol: Protocol) -> str:
     names = list(protocol.data)
     data = ", ".join(names) if len(names) <= 3 else f"{len(names)} datasets"
     split = f", split {protocol.split}" if protocol.split else ""
+    if protocol.split == "all":
+        split = ", all faces"
+    # One table for all datasets.
+    tables = {Path(one.split_table).name for one in protocol.data.values() if one} - {"", OFFICIAL}
+    split += "".join(f" of {name}" for name in tables)
     return f"{protocol.model}{f' on {data}' if data else ''}{split}"

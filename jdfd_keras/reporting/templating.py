@@ -13,6 +13,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from jdfd_keras.evaluation.metrics import Estimate
+from jdfd_keras.faces.align import describe_framing
 from jdfd_keras.io.console import plural, printable, printable_lines
 from jdfd_keras.io.files import write_text_atomically
 
@@ -87,6 +88,7 @@ def _environment() -> Environment:
         "one_line": lambda text: " ".join(text.split()),
         "printable": printable,
     }
+    environment.globals["describe_framing"] = describe_framing
     return environment
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 import jdfd_keras
+from jdfd_keras.faces.align import describe_crops
 from jdfd_keras.faces.extract import encode_png
 from jdfd_keras.inference.tracks import MIN_TRACK_CONFIDENCE, FaceScore
 from jdfd_keras.inference.verdict import (
@@ -82,6 +83,7 @@ def write_report(predictions: Predictions, path: str | Path) -> None:
         describe_thresholds=describe_thresholds,
         low_confidence_note=low_confidence_note,
         describe_media=describe_media,
+        describe_crops=describe_crops,
     )
     write_text_atomically(path, page)
 

@@ -74,8 +74,8 @@ def load_training_data(
             raise ValueError(
                 f"Expected real and fake faces in the {split} split of {directory}; got "
                 f"{counts['real']} real and {counts['fake']} fake. A detector cannot be trained or "
-                "validated on one class: add videos and prepare the dataset again, or choose "
-                "another --split-table."
+                "validated on one class: split it otherwise with `jdfd-keras split`, "
+                "or add videos."
             )
     tables, indexes = [splits["train"]], [index_faces(directory, splits["train"])]
     for other in unlabelled.unlabelled:

@@ -44,7 +44,8 @@ def test_the_demo_runs_every_stage(tmp_path):
     assert all(0 <= verdict["score"] <= 1 for verdict in result["verdicts"])
 
     # The clips are of the test split, which training does not use.
-    split = {video.path: video.split for video in read_videos(tmp_path / "my demo/prepared")}
+    videos = read_videos(tmp_path / "my demo/prepared", split_table="official")
+    split = {video.path: video.split for video in videos}
     for verdict in result["verdicts"]:
         assert split[verdict["path"].removeprefix("my demo/videos/")] == "test"
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import re
 import shlex
@@ -47,7 +48,7 @@ def test_help_shows_the_common_options_and_help_all_shows_the_rest(command, caps
 
     common, everything = flags("--help"), flags("--help-all")
     assert common <= everything
-    assert len(common) <= 19, "help of ten or so options, beside --help, --help-all and --format"
+    assert len(common) <= 20, "help of ten or so options, beside --help, --help-all and --format"
     assert ("--batch-norm-momentum" in everything) == (command in ("train", "experiment"))
     assert "--batch-norm-momentum" not in common
 
@@ -245,13 +246,10 @@ def test_bad_data_set_is_one_clear_line(tmp_path, capfd):
     (tmp_path / "empty").mkdir()
     for name in ("real", "fake"):
         (tmp_path / "no videos" / name).mkdir(parents=True)
-    (tmp_path / "one class" / "real").mkdir(parents=True)
-    (tmp_path / "one class" / "real" / "a.mp4").touch()
     for root, reason in {
         "nowhere": "which is not a folder",
         "empty": "real/, fake/, train/real/, train/fake/; got an empty folder",
         "no videos": "real/, fake/, train/real/, train/fake/; got an empty folder",
-        "one class": "got 1 file",
     }.items():
         out = tmp_path / "out"
         assert main(["prepare", "folder", str(tmp_path / root), "--out", str(out)]) == 1
@@ -262,7 +260,7 @@ def test_bad_data_set_is_one_clear_line(tmp_path, capfd):
 def test_training_on_what_is_no_data_set_is_one_clear_line(tmp_path, capfd):
     assert main(["train", str(tmp_path), "--out", str(tmp_path / "run")]) == 1
     error = capfd.readouterr().err
-    assert_one_line(error.split("\n", 1)[1], "train", "got no manifest.parquet", "prepare")
+    assert_one_line(error.split("\n", 1)[1], "train", "got no videos.parquet", "prepare")
 
 
 @pytest.fixture(scope="module")
@@ -376,12 +374,18 @@ def test_resuming_with_another_data_set_names_what_differs(
 ):
     import shutil
 
-    from jdfd_keras.datasets.manifest import FaceRow
+    from jdfd_keras.datasets.manifest import FaceRow, read_faces
 
     moved = tmp_path / "renamed"
     shutil.copytree(prepared_set, moved)
     assert main(["train", str(moved), "--resume", str(done_run)]) == 0, "it only lies elsewhere"
-    change_table(moved, FaceRow, lambda rows: rows[1:])
+    first = next(iter(read_faces(moved, split="train", columns=["video_id"])["video_id"])).as_py()
+
+    def remove_its_first_face(rows):
+        removed = next(index for index, row in enumerate(rows) if row.video_id == first)
+        return rows[:removed] + rows[removed + 1 :]
+
+    change_table(moved, FaceRow, remove_its_first_face)
     words = [str(moved), "--resume", str(done_run)]
     assert_train_refused(words, capfd, "digest", "train_faces 34 -> 33")
 
@@ -448,7 +452,7 @@ def test_scores_of_any_detector_are_measured_by_the_command(tmp_path, capfd):
     assert report["video"]["auc"]["value"] == 0.75
     assert report["frame"]["auc"]["value"] == pytest.approx(5 / 6)
     written = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert written == {"format_version": 1} | report
+    assert written == {"format_version": 2} | report
     (tmp_path / "scores.csv").write_text("video_id,label,score\na,0,nan\n")
     assert main([*words, "--out", str(tmp_path / "other")]) == 1
     printed = capfd.readouterr()
@@ -505,7 +509,8 @@ def test_prepare_counts_faces_and_names_videos_without(clips_folder, bad_files, 
     result = json.loads(capfd.readouterr().out)
     assert "failed" not in result
     assert result["videos"] == 18
-    assert sum(sum(count.values()) for count in result["faces"].values()) <= 2 * 16
+    assert 0 < sum(result["faces"].values()) <= 2 * 16
+    assert set(result["splits"]) == {"train", "val", "test"}
     assert set(result["without_faces"]) >= {"videos/fake/wall", "videos/real/notes"}
     assert all(result["excluded"][name] for name in result["without_faces"])
     assert result["paths"]["videos/fake/wall"] == "fake/wall.mp4"
@@ -524,7 +529,9 @@ def test_a_prepared_dataset_is_described_in_lines(monkeypatch, snapshot, capsys)
     prepared = PreparedDataset(
         directory="prepared",
         videos=60,
-        faces={split: {"real": 123, "fake": 4567} for split in ("train", "val", "test")},
+        faces={"real": 369, "fake": 13701},
+        splits={split: {"real": 123, "fake": 4567} for split in ("train", "val", "test")},
+        not_split="",
         filtered={"blurred": 3, "small": 1},
         excluded=dict.fromkeys(faceless, "no face was found in 3 sampled frames")
         | {"a": "shares footage with test: source 1", "b": "shares footage with test: source 2"},
@@ -533,15 +540,23 @@ def test_a_prepared_dataset_is_described_in_lines(monkeypatch, snapshot, capsys)
         warnings={"v/1": "cut short"},
         missing=[f"m{number}.mp4" for number in range(7)],
         unrecognized=["x.mp4"],
+        notes=["frames were grouped"],
         shared_sources=[SharedSource("v/1", {"train": ["v/2"], "test": ["v/3"]})],
+        unknown_sources=7,
     )
     monkeypatch.setattr("jdfd_keras.datasets.prepare.prepare", lambda *_: prepared)
-    assert main(["prepare", "folder", "videos", "--out", "prepared", "--split", "paper"]) == 1
+    words = ["prepare", "folder", "videos", "--out", "prepared"]
+    assert main(words) == 1
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
     assert [line for line in lines if not line.startswith("no face: v/")] == snapshot
     assert sum(line.startswith("no face: v/") for line in lines) == 50
     assert printed.err == snapshot
+    prepared = dataclasses.replace(prepared, splits={}, not_split="too few", shared_sources=[])
+    assert main(words) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[2].split() == ["all", "369", "13701"]
+    assert any(line.startswith("not split") and "--split all" in line for line in lines)
 
 
 def test_a_reader_who_has_seen_enough_is_no_failure(prepared_set):

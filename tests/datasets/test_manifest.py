@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -18,10 +19,11 @@ from jdfd_keras.datasets.manifest import (
     to_table,
     write_table,
 )
+from jdfd_keras.datasets.split_tables import write_split_table
 from jdfd_keras.faces.media import MediaInfo
 from jdfd_keras.io.files import OPTIONS, save_options
 from jdfd_keras.io.storage import LocalStore
-from jdfd_keras.options import FaceOptions
+from jdfd_keras.options import FaceOptions, SplitOptions
 
 FACE = FaceRow(
     video_id="mine/fake/anna_bob",
@@ -43,7 +45,7 @@ FACE = FaceRow(
     outside=0.25,
     yaw_deg=-12.5,
     phash="0f" * 32,
-    shard="train-00000.tfrecord",
+    shard="00000.tfrecord",
     offset=123456789012,
 )
 VIDEO = VideoRow(
@@ -77,6 +79,8 @@ VIDEO = VideoRow(
     filtered={"sharpness below 40": 2, 'a "quoted", reason': 1},
     warning="cut short",
     reason="no face was found in 32 sampled frames",
+    subjects=("cleo smith",),
+    frames=("real/cleo/1.png", "real/cleo/2.png"),
 )
 AWKWARD = [
     "a,b \"c\" 'd'",
@@ -99,7 +103,7 @@ def write(folder, kind, *groups):
 
 
 def read_rows(directory, split=None):
-    return to_rows(read_faces(directory, split=split), FaceRow)
+    return to_rows(read_faces(directory, split=split, split_table=""), FaceRow)
 
 
 def faces_in(*splits):
@@ -208,12 +212,36 @@ def test_some_columns_can_be_read(tmp_path):
 def test_one_split_can_be_read(tmp_path):
     rows = faces_in("train", "val", "train", "test", "val")
     write(tmp_path, FaceRow, rows[:2], rows[2:])
+    assert read_rows(tmp_path, split="all") == rows
     assert read_rows(tmp_path, split="val") == [rows[1], rows[4]]
     assert read_rows(tmp_path, split="") == []
     for columns in (["frame_index"], ["frame_index", "split"], ["split", "frame_index"]):
-        table = read_faces(tmp_path, split="val", columns=columns)
+        table = read_faces(tmp_path, split="val", split_table="", columns=columns)
         assert table.column_names == columns
         assert table["frame_index"].to_pylist() == [1, 4]
+
+
+def test_a_split_table_replaces_the_published_splits(tmp_path):
+    faces = faces_in("test", "test", "train", "train", "val", "val")
+    videos = [dataclasses.replace(VIDEO, video_id=f"mine/{index}") for index in range(4)]
+    write(tmp_path, FaceRow, faces)
+    write(tmp_path, VideoRow, videos)
+    splits = ["val", "", "test", "train"]  # the second is excluded, the fourth has no face
+    ids = [video.video_id for video in videos]
+    rows = pd.DataFrame({"video_id": ids, "split": splits, "reason": ""})
+    write_split_table(LocalStore(str(tmp_path)), "own", rows, SplitOptions())
+    table = read_faces(tmp_path, split_table="own", columns=["split", "frame_index"])
+    assert table["split"].to_pylist() == ["val", "val", "", "", "test", "test"]
+    table = read_faces(tmp_path, split="test", split_table="own", columns=["frame_index"])
+    assert table.to_pydict() == {"frame_index": [4, 5]}
+    assert [video.split for video in read_videos(tmp_path, split_table="own")] == splits
+    assert read_videos(tmp_path) == videos
+    # Of another dataset: it lacks a video, or has another one.
+    for others in (rows[1:], pd.concat([rows, rows.replace("mine/3", "mine/4")[3:]])):
+        write_split_table(LocalStore(str(tmp_path)), "other", others, SplitOptions())
+        for read in (read_faces, read_videos):
+            with pytest.raises(ValueError, match=r"other.csv, which has .* of another dataset"):
+                read(tmp_path, split_table="other")
 
 
 def test_other_programs_can_read_the_parquet_table(tmp_path):
@@ -253,7 +281,7 @@ def test_a_parquet_table_of_other_columns_is_an_error(tmp_path):
         pq.write_table(other, tmp_path / "manifest.parquet")
         for columns in (None, ["video_id"]):
             with pytest.raises(ValueError, match="Parquet table .*manifest.parquet; got .*prepare"):
-                read_faces(tmp_path, columns=columns)
+                read_faces(tmp_path, split_table="", columns=columns)
 
 
 def test_a_truncated_parquet_table_is_an_error(tmp_path):
@@ -294,6 +322,7 @@ def write_set(folder, version):
     write(folder, FaceRow, [FACE])
     write(folder, VideoRow, [VIDEO])
     listing = {"missing": ["a.mp4"], "unrecognized": ["b.jpg"], "excluded": {"mine/c": "why"}}
+    listing["notes"] = ["grouped by number"]
     (folder / "listing.json").write_text(json.dumps(listing))
     save_options(folder / OPTIONS, faces=FaceOptions())
     options = json.loads((folder / OPTIONS).read_text())
@@ -301,23 +330,24 @@ def write_set(folder, version):
 
 
 @pytest.mark.parametrize("read", [read_faces, read_videos, read_listing])
-@pytest.mark.parametrize("version", [2, None])
+@pytest.mark.parametrize("version", [1, 3, None])
 def test_a_data_set_of_another_format_version_is_an_error(tmp_path, read, version):
     write_set(tmp_path, version)
-    with pytest.raises(ValueError, match=f"Expected format_version 1 in .*; got {version}"):
+    with pytest.raises(ValueError, match=f"Expected format_version 2 in .*; got {version}"):
         read(tmp_path)
 
 
 def test_a_data_set_of_this_format_version_is_read(tmp_path):
-    write_set(tmp_path, 1)
+    write_set(tmp_path, 2)
     assert read_rows(tmp_path) == [FACE]
     assert read_videos(tmp_path) == [VIDEO]
-    assert read_listing(tmp_path) == ListingSummary(["a.mp4"], ["b.jpg"], {"mine/c": "why"})
+    expected = ListingSummary(["a.mp4"], ["b.jpg"], {"mine/c": "why"}, ["grouped by number"])
+    assert read_listing(tmp_path) == expected
 
 
 @pytest.mark.parametrize("text", ["", "[]", '{"missing": []}', '{"missing": [], "unknown": []}'])
 def test_a_damaged_listing_is_an_error(tmp_path, text):
-    write_set(tmp_path, 1)
+    write_set(tmp_path, 2)
     (tmp_path / "listing.json").write_text(text)
     with pytest.raises(ValueError, match="missing, unrecognized and .*listing.json; got"):
         read_listing(tmp_path)

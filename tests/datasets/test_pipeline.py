@@ -1,3 +1,4 @@
+import csv
 import dataclasses
 import shutil
 from collections import Counter
@@ -12,7 +13,13 @@ from jdfd_keras.datasets.manifest import VIDEOS, FaceRow, VideoRow, read_faces, 
 from jdfd_keras.datasets.pipeline import load_faces, read_epoch, stream_faces
 from jdfd_keras.datasets.transforms import find_damage, reraise_damaged_shards
 from jdfd_keras.faces.extract import extract_faces
-from jdfd_keras.options import AugmentOptions, FaceOptions, FilterOptions, PipelineOptions
+from jdfd_keras.options import (
+    AugmentOptions,
+    FaceOptions,
+    FilterOptions,
+    PipelineOptions,
+    PrepareOptions,
+)
 
 
 def rows_of(prepared_set, split):
@@ -21,8 +28,10 @@ def rows_of(prepared_set, split):
 
 def records_of(prepared_set, split):
     """Read ids and crops without the code under test, in the order of the shards."""
+    with open(prepared_set / "splits" / "official.csv", newline="") as file:
+        of_split = {row["video_id"] for row in csv.DictReader(file) if row["split"] == split}
     found = []
-    for path in sorted((prepared_set / "shards").glob(f"{split}-*")):
+    for path in sorted((prepared_set / "shards").iterdir()):
         for record in tf.data.TFRecordDataset(str(path)):
             features = tf.train.Example.FromString(record.numpy()).features.feature
             crop = tf.io.decode_png(features["image/encoded"].bytes_list.value[0]).numpy()
@@ -30,7 +39,8 @@ def records_of(prepared_set, split):
                 features["video_id"].bytes_list.value[0].decode(),
                 features["frame_index"].int64_list.value[0],
             )
-            found.append((key, crop))
+            if key[0] in of_split:
+                found.append((key, crop))
     return found
 
 
@@ -115,8 +125,9 @@ def test_the_seed_determines_the_order_of_every_epoch(prepared_set):
 
 def test_an_empty_split_is_an_error(prepared_set, change_table, tmp_path):
     shutil.copytree(prepared_set, tmp_path / "copy")
+    of_val = {row.video_id for row in rows_of(prepared_set, "val")}
     change_table(
-        tmp_path / "copy", FaceRow, lambda rows: [row for row in rows if row.split != "val"]
+        tmp_path / "copy", FaceRow, lambda rows: [r for r in rows if r.video_id not in of_val]
     )
     with pytest.raises(ValueError, match="val split"):
         load_faces(tmp_path / "copy", "val", batch_size=4)
@@ -130,8 +141,8 @@ def test_a_folder_that_is_not_a_prepared_set_is_an_error(tmp_path):
 def test_a_set_of_another_format_version_is_an_error(prepared_set, tmp_path):
     shutil.copytree(prepared_set, tmp_path / "copy")
     path = tmp_path / "copy" / "options.json"
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
-    with pytest.raises(ValueError, match="Expected format_version 1 in .*; got 2"):
+    path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 1'))
+    with pytest.raises(ValueError, match="Expected format_version 2 in .*; got 1"):
         load_faces(tmp_path / "copy", "train", batch_size=4)
 
 
@@ -209,19 +220,15 @@ def unbalanced(prepared_set, change_table, tmp_path_factory):
     rows = to_rows(read_faces(out), FaceRow)
     fakes = [index for index, r in enumerate(rows) if (r.split, r.label) == ("train", 1)]
     removed = set(fakes[4:])
-    (shard,) = (out / "shards").glob("train-*")
+    (shard,) = (out / "shards").iterdir()
     records = [record.numpy() for record in tf.data.TFRecordDataset(str(shard))]
-    first = next(index for index, row in enumerate(rows) if row.split == "train")
-    kept = [frame_record(r) for i, r in enumerate(records) if first + i not in removed]
+    kept = [frame_record(r) for i, r in enumerate(records) if i not in removed]
     shard.write_bytes(b"".join(kept))
     offsets = iter(np.cumsum([0, *map(len, kept)]).tolist())
 
     def remove(rows):
         remaining = [row for index, row in enumerate(rows) if index not in removed]
-        return [
-            dataclasses.replace(row, offset=next(offsets)) if row.split == "train" else row
-            for row in remaining
-        ]
+        return [dataclasses.replace(row, offset=next(offsets)) for row in remaining]
 
     change_table(out, FaceRow, remove)
     return out
@@ -320,26 +327,31 @@ def test_a_flipped_bit_in_a_shard_is_an_error_that_names_the_shard(
     prepared_set, tmp_path, position, shuffle
 ):
     shutil.copytree(prepared_set, tmp_path / "copy")
-    flip_a_bit(tmp_path / "copy/shards/val-00000.tfrecord", position)
-    faces = load_faces(tmp_path / "copy", "val", batch_size=4, shuffle=shuffle)
-    message = r"Damaged: .*val-00000\.tfrecord has, after \d+ faces?,"
+    flip_a_bit(tmp_path / "copy/shards/00000.tfrecord", position)
+    faces = load_faces(tmp_path / "copy", "all", batch_size=4, shuffle=shuffle)
+    message = r"Damaged: .*/00000\.tfrecord has, after \d+ faces?,"
     with pytest.raises(ValueError, match=message), reraise_damaged_shards(tmp_path / "copy"):
         list(faces)
     assert len(find_damage(tmp_path / "copy")) == 1
 
 
-def test_missing_and_incomplete_shards_are_found(prepared_set, tmp_path):
-    shutil.copytree(prepared_set, tmp_path / "copy")
-    assert find_damage(tmp_path / "copy") == []
-    shards = tmp_path / "copy" / "shards"
-    first = next(iter(tf.data.TFRecordDataset(str(shards / "val-00000.tfrecord")))).numpy()
-    content = (shards / "val-00000.tfrecord").read_bytes()
-    (shards / "val-00000.tfrecord").write_bytes(content[len(first) + 16 :])
-    (shards / "test-00000.tfrecord").unlink()
-    count = len(rows_of(prepared_set, "val"))
-    assert find_damage(tmp_path / "copy") == [
-        f"{shards / 'val-00000.tfrecord'} has {count - 1} of {count} faces",
-        f"{shards / 'test-00000.tfrecord'} does not exist",
+def test_missing_and_incomplete_shards_are_found(clips_folder, tmp_path):
+    from jdfd_keras.datasets.prepare import prepare
+
+    options = PrepareOptions(faces_per_shard=20)
+    prepare(clips_folder, tmp_path / "set", FaceOptions(frames_per_video=4, face_size=71), options)
+    assert find_damage(tmp_path / "set") == []
+    counts = Counter(row.shard for row in to_rows(read_faces(tmp_path / "set"), FaceRow))
+    assert sorted(counts) == ["00000.tfrecord", "00001.tfrecord", "00002.tfrecord"]
+    shards = tmp_path / "set" / "shards"
+    first = next(iter(tf.data.TFRecordDataset(str(shards / "00000.tfrecord")))).numpy()
+    content = (shards / "00000.tfrecord").read_bytes()
+    (shards / "00000.tfrecord").write_bytes(content[len(first) + 16 :])
+    (shards / "00002.tfrecord").unlink()
+    count = counts["00000.tfrecord"]
+    assert find_damage(tmp_path / "set") == [
+        f"{shards / '00000.tfrecord'} has {count - 1} of {count} faces",
+        f"{shards / '00002.tfrecord'} does not exist",
     ]
 
 

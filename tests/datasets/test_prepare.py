@@ -12,6 +12,7 @@ import pytest
 from jdfd_keras.datasets import prepare_tasks
 from jdfd_keras.datasets.manifest import FaceRow, read_faces, read_videos, to_rows
 from jdfd_keras.datasets.prepare import prepare
+from jdfd_keras.datasets.split_dataset import split_dataset
 from jdfd_keras.faces.decode import read_frames
 from jdfd_keras.faces.detect import Box
 from jdfd_keras.faces.extract import Extraction, Face
@@ -81,9 +82,9 @@ def test_a_prepared_set_has_tables_options_and_shards_and_nothing_else(prepared_
         "listing.json",
         "manifest.parquet",
         "options.json",
-        "shards/test-00000.tfrecord",
-        "shards/train-00000.tfrecord",
-        "shards/val-00000.tfrecord",
+        "shards/00000.tfrecord",
+        "splits/official.csv",
+        "splits/official.json",
         "videos.parquet",
     }
     assert not (prepared_set / "parts").exists()
@@ -93,7 +94,8 @@ def test_a_prepared_set_has_tables_options_and_shards_and_nothing_else(prepared_
 
 
 def test_the_tables_of_faces_and_videos_agree(prepared_set):
-    faces, videos = to_rows(read_faces(prepared_set), FaceRow), read_videos(prepared_set)
+    faces = to_rows(read_faces(prepared_set, split_table=""), FaceRow)
+    videos = read_videos(prepared_set)
     assert len(videos) == 16
     assert [video.video_id for video in videos] == sorted(video.video_id for video in videos)
     for video in videos:
@@ -103,7 +105,6 @@ def test_the_tables_of_faces_and_videos_agree(prepared_set):
         for face in own:
             shared = [field.name for field in dataclasses.fields(video)][:7]
             assert all(getattr(face, name) == getattr(video, name) for name in shared)
-            assert face.shard.startswith(video.split)
             assert len(face.landmarks) == 136
             assert len(face.box) == 4
             assert face.detector == "dlib"
@@ -124,14 +125,15 @@ def test_no_source_is_in_two_splits_and_each_split_has_both_classes(prepared_set
 
 
 def test_faces_are_counted_by_split_and_class(fake_extraction, folder, tmp_path):
-    result = prepare(
-        folder, tmp_path / "out", FACES, splits=SplitOptions(val_share=0.25, test_share=0.25)
-    )
-    assert result.faces == {
-        "train": {"real": 18, "fake": 18},
-        "val": {"real": 9, "fake": 9},
-        "test": {"real": 9, "fake": 9},
+    result = prepare(folder, tmp_path / "out", FACES)
+    assert result.faces == {"real": 36, "fake": 36}
+    # 15 % of 12 subjects, of three faces per video.
+    assert result.splits == {
+        "train": {"real": 24, "fake": 24},
+        "val": {"real": 6, "fake": 6},
+        "test": {"real": 6, "fake": 6},
     }
+    assert result.not_split == ""
     assert result.directory == str(tmp_path / "out")
     assert result.videos == 24
     assert result.filtered == {"not the largest face": 48}
@@ -224,7 +226,15 @@ def test_a_resumed_run_ends_with_the_same_bytes(
 
 
 @pytest.mark.parametrize(
-    "name", ["shards/val-00000.tfrecord", "listing.json", "videos.parquet", "manifest.parquet"]
+    "name",
+    [
+        "shards/00000.tfrecord",
+        "listing.json",
+        "splits/official.json",
+        "splits/official.csv",
+        "videos.parquet",
+        "manifest.parquet",
+    ],
 )
 def test_a_run_interrupted_while_it_writes_its_result_resumes(
     fake_extraction, folder, tmp_path, monkeypatch, name
@@ -294,24 +304,20 @@ def test_shards_have_whole_videos_and_about_faces_per_shard_faces(
         shards.setdefault(row.video_id, set()).add(row.shard)
     assert all(len(names) == 1 for names in shards.values())
     counts = Counter(row.shard for row in rows)
-    assert (
-        max(counts.values()) == 12
-    )  # four videos of three faces: the first multiple of 3 from 10 on
-    names = sorted({row.shard for row in rows if row.split == "train"})
-    assert names == [f"train-{number:05d}.tfrecord" for number in range(len(names))]
+    # Four videos of three faces: the first multiple of 3 from 10 on.
+    assert counts == {f"{number:05d}.tfrecord": 12 for number in range(6)}
 
 
 def test_classes_are_mixed_within_a_shard(fake_extraction, folder, tmp_path):
     prepare(folder, tmp_path / "out", FACES)
-    labels = [
-        row.label for row in to_rows(read_faces(tmp_path / "out"), FaceRow) if row.split == "train"
-    ]
-    changes = np.count_nonzero(np.diff(labels))
-    assert changes > 4  # 1, if all fakes came before all real ones
+    faces = read_faces(tmp_path / "out", columns=["label", "split"]).to_pandas()
+    for column in (faces["label"], faces["split"].astype(str)):
+        changes = (column != column.shift()).sum() - 1
+        assert changes > 4  # 1, if all fakes came before all real ones
 
 
-def test_splits_of_the_folder_are_kept_and_shared_sources_are_reported(
-    fake_extraction, folder, tmp_path
+def test_splits_of_the_folder_are_kept_and_shared_sources_are_named_before_the_extraction(
+    fake_extraction, folder, tmp_path, monkeypatch, capsys
 ):
     for number in range(12):
         split = "train" if number < 8 else "val" if number < 10 else "test"
@@ -320,7 +326,15 @@ def test_splits_of_the_folder_are_kept_and_shared_sources_are_reported(
             name = f"{number:02d}.mp4"
             (folder / kind / name).rename(tmp_path / "sorted" / split / kind / name)
     (tmp_path / "sorted" / "test" / "fake" / "00.mp4").write_bytes(b"\0")
+    warned = []
+
+    def extract(path, *options):
+        warned.append("the official split shares footage: 1 source" in capsys.readouterr().err)
+        return fake_extraction(path, *options)
+
+    monkeypatch.setattr(prepare_tasks, "extract_faces", extract)
     result = prepare(tmp_path / "sorted", tmp_path / "out", FACES)
+    assert warned == [True] + [False] * 24
     (shared,) = result.shared_sources
     assert shared.source == "sorted/00"
     assert set(shared.videos) == {"train", "test"}
@@ -382,26 +396,69 @@ def test_an_invalid_option_is_an_error_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_class_is_an_error_before_anything_is_written(folder, tmp_path):
-    shutil.rmtree(folder / "fake")
-    with pytest.raises(ValueError, match="12 files .* no fake "):
-        prepare(folder, tmp_path / "out", FACES)
-    assert not (tmp_path / "out").exists()
+@pytest.mark.parametrize("count", [0, 2])
+def test_a_folder_that_is_too_small_to_split_is_prepared_and_says_what_it_lacks(
+    fake_extraction, folder, tmp_path, capsys, count
+):
+    for number in range(count, 12):
+        (folder / "fake" / f"{number:02d}.mp4").unlink()
+    for number in range(2, 12):
+        (folder / "real" / f"{number:02d}.mp4").unlink()
+    result = prepare(folder, tmp_path / "out", FACES)
+    assert result.videos == 2 + count
+    assert result.faces == {"real": 6, "fake": 3 * count}
+    assert result.splits == {}
+    lacking = "train or val or test" if not count else "val"
+    assert f"no fake videos in {lacking}" in result.not_split
+    assert f"warning: not split. {result.not_split}" in capsys.readouterr().err
+    assert not (tmp_path / "out" / "splits").exists()
+    assert read_faces(tmp_path / "out", split="all", split_table="").num_rows == 6 + 3 * count
+    with pytest.raises(OSError, match="official.*got none.*jdfd-keras split"):
+        read_faces(tmp_path / "out")
+    before = bytes_of(tmp_path / "out")
+    assert prepare(folder, tmp_path / "out", FACES) == result
+    assert bytes_of(tmp_path / "out") == before
 
 
-def test_fakes_without_any_face_are_an_error(fake_extraction, folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        prepare_tasks,
-        "extract_faces",
-        lambda path, *rest: (
-            Extraction([], [], 3, {}, [])
-            if path.parent.name == "fake"
-            else fake_extraction(path, *rest)
-        ),
-    )
-    with pytest.raises(ValueError, match="one fake video; got .* 12"):
+def test_fakes_without_any_face_do_not_stop_the_run(fake_extraction, folder, tmp_path, monkeypatch):
+    def extract(path, *rest):
+        none = Extraction([], [], 3, {}, [])
+        return none if path.parent.name == "fake" else fake_extraction(path, *rest)
+
+    monkeypatch.setattr(prepare_tasks, "extract_faces", extract)
+    result = prepare(folder, tmp_path / "out", FACES)
+    assert result.faces == {"real": 36, "fake": 0}
+    assert len(result.without_faces) == 12
+
+
+def test_no_face_at_all_is_an_error(fake_extraction, folder, tmp_path, monkeypatch):
+    none = Extraction([], [], 3, {}, [])
+    monkeypatch.setattr(prepare_tasks, "extract_faces", lambda *arguments: none)
+    with pytest.raises(ValueError, match="at least one video; got none in all 24"):
         prepare(folder, tmp_path / "out", FACES)
     assert not (tmp_path / "out" / "manifest.parquet").exists()
+
+
+def test_the_official_split_table_has_every_video(fake_extraction, folder, tmp_path):
+    prepare(folder, tmp_path / "out", FACES)
+    text = (tmp_path / "out" / "splits" / "official.csv").read_text().splitlines()
+    assert text[0] == "video_id,split,reason"
+    rows = [line.split(",") for line in text[1:]]
+    kinds = [(kind, number) for kind in ("fake", "real") for number in range(12)]
+    assert [row[0] for row in rows] == [f"mine/{kind}/{number:02d}" for kind, number in kinds]
+    # A fake is in the split of its source.
+    assert [row[1] for row in rows[:12]] == [row[1] for row in rows[12:]]
+    path = tmp_path / "out" / "splits" / "official.json"
+    assert load_options(path, "split", SplitOptions) == SplitOptions()
+
+
+def test_prepared_again_a_set_keeps_its_split_tables(fake_extraction, folder, tmp_path):
+    prepare(folder, tmp_path / "out", FACES)
+    split_dataset(tmp_path / "out", SplitOptions(strategy="kfold"))
+    before = bytes_of(tmp_path / "out")
+    assert "splits/kfold-4-of-5.csv" in before
+    prepare(folder, tmp_path / "out", FACES)
+    assert bytes_of(tmp_path / "out") == before
 
 
 def test_a_missing_folder_is_an_error(tmp_path):

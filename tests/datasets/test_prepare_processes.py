@@ -11,10 +11,10 @@ import time
 
 import pytest
 
-from jdfd_keras.datasets.manifest import FaceRow, read_faces, read_videos, to_rows
+from jdfd_keras.datasets.manifest import read_videos
 from jdfd_keras.datasets.prepare import prepare
 from jdfd_keras.io.files import load_options
-from jdfd_keras.options import FaceOptions, LimitOptions, PrepareRuntime, SplitOptions
+from jdfd_keras.options import FaceOptions, LimitOptions, PrepareRuntime
 
 FACES = FaceOptions(frames_per_video=4, face_size=71)
 FLAGS = ["--frames-per-video", "4", "--face-size", "71"]
@@ -188,39 +188,6 @@ def test_a_file_that_was_repaired_is_extracted_again(
     assert (repaired.num_faces > 0, repaired.reason) == (True, "")
 
 
-def test_the_paper_split_assigns_single_faces(clips_folder, prepared_set, tmp_path):
-    splits = SplitOptions(split="paper", val_share=0.1, test_share=0.15)
-    result = prepare(clips_folder, tmp_path / "out", FACES, splits=splits)
-    rows = to_rows(read_faces(tmp_path / "out"), FaceRow)
-    official = to_rows(read_faces(prepared_set), FaceRow)
-
-    def key(row):
-        return row.video_id, row.frame_index, row.phash
-
-    assert sorted(map(key, rows)) == sorted(map(key, official))
-    counts = {split: sum(row.split == split for row in rows) for split in ("train", "val", "test")}
-    assert counts["test"] == round(0.15 * len(rows))
-    assert counts["val"] == round(0.1 * len(rows))
-    both = {r.video_id for r in rows if r.split == "test"} & {
-        r.video_id for r in rows if r.split == "train"
-    }
-    assert both
-    assert result.shared_sources
-
-    # Here too, the shards have the faces in the order of the manifest.
-    from jdfd_keras.datasets.records import read_crops
-
-    crops = read_crops(
-        tmp_path / "out",
-        [row.shard for row in rows],
-        [row.offset for row in rows],
-        range(len(rows)),
-    )
-    from jdfd_keras.datasets.hashing import hash_face
-
-    assert [hash_face(crops[index]) for index in range(len(rows))] == [row.phash for row in rows]
-
-
 @pytest.mark.slow
 def test_beam_with_several_processes_writes_the_same_bytes(clips_folder, prepared_set, tmp_path):
     out = tmp_path / "out"
@@ -297,8 +264,8 @@ def test_a_complete_set_that_lacks_a_shard_is_an_error(clips_folder, prepared_se
     import shutil
 
     shutil.copytree(prepared_set, tmp_path / "out")
-    (tmp_path / "out/shards/val-00000.tfrecord").unlink()
-    with pytest.raises(ValueError, match="got no val-00000.tfrecord"):
+    (tmp_path / "out/shards/00000.tfrecord").unlink()
+    with pytest.raises(ValueError, match="got no 00000.tfrecord"):
         prepare(clips_folder, tmp_path / "out", FACES)
 
 

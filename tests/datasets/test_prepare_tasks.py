@@ -1,3 +1,4 @@
+import contextlib
 import dataclasses
 import json
 import pickle
@@ -9,9 +10,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from jdfd_keras.datasets import prepare_tasks
+from jdfd_keras.datasets import manifest, prepare_tasks
 from jdfd_keras.datasets.hashing import hash_face
-from jdfd_keras.datasets.manifest import VideoOutcome
+from jdfd_keras.datasets.manifest import FaceRow, VideoOutcome
 from jdfd_keras.datasets.prepare_tasks import (
     ExtractVideo,
     VideoFile,
@@ -246,3 +247,95 @@ def test_the_name_of_a_part_is_stable_and_unique():
         f"mine/{kind}/{number}" for kind in ("real", "fake", "Fake", "é") for number in range(99)
     ]
     assert len({part_name(dataclasses.replace(VIDEO, video_id=name)) for name in ids}) == 396
+
+
+CROPS = FaceOptions(detector="none", frames_per_video=3, face_size=40)
+
+
+def write_crops(folder, count=6):
+    """Write crops of one grey level each."""
+    names = tuple(f"fake/anna_bob/{index:03}.png" for index in range(count))
+    (folder / "fake" / "anna_bob").mkdir()
+    for index, name in enumerate(names):
+        cv2.imwrite(str(folder / name), np.full((80, 80, 3), 10 * index, np.uint8))
+    return names
+
+
+def item_of(names, **files):
+    video = dataclasses.replace(VIDEO, path="fake/anna_bob")
+    return VideoFile(video, 999, frames=names, **files)
+
+
+def test_a_video_of_image_files_is_extracted_from_the_sampled_ones(task, folder):
+    names = write_crops(folder)
+    for index in (0, 2, 4):
+        (folder / names[index]).unlink()
+    points = np.full((81, 2), 39.5)
+    np.save(folder / "one.npy", points)
+    item = item_of(names, landmarks=("", "one.npy", "", "", "", "missing.npy"))
+    (folder / "missing.npy").write_bytes(b"damaged")
+    outcome = dataclasses.replace(task, faces=CROPS)(item)
+    assert (outcome.file_bytes, outcome.file_frames, outcome.num_frames) == (999, 6, 3)
+    assert (outcome.num_faces, outcome.codec, outcome.reason) == (3, "png", "")
+    assert outcome.warning == "1 file of landmarks could not be read, such as missing.npy"
+    rows = read_part(task.out, item.video).faces
+    assert [row["frame_index"] for row in rows] == [1, 3, 5]
+    assert [row["landmarks"] for row in rows] == [[19.5] * 136, [], []]
+    unknown = [(row["detector_score"], row["alignment_residual"], row["yaw_deg"]) for row in rows]
+    assert unknown == [(None, None, None)] * 3
+    assert {(row["detector"], row["time_s"], *row["box"]) for row in rows} == {
+        ("none", 0.0, 0, 0, 80, 80)
+    }
+    text = task.out.path(part_name(item.video) + ".json").read_text()
+    json.loads(text, parse_constant=pytest.fail)
+
+
+def test_unknown_measures_are_null_in_the_table_and_nan_in_its_rows(task, folder, tmp_path):
+    item = item_of(write_crops(folder))
+    dataclasses.replace(task, faces=CROPS)(item)
+    faces = read_part(task.out, item.video).faces
+    rows = [FaceRow(**item.video.to_dict() | face | {"shard": "a", "offset": 0}) for face in faces]
+    table = manifest.to_table(rows, FaceRow)
+    assert table["yaw_deg"].null_count == table["detector_score"].null_count == 3
+    restored = manifest.to_rows(table, FaceRow)
+    assert all(np.isnan([row.yaw_deg, row.alignment_residual]).all() for row in restored)
+    assert restored[0].landmarks == ()
+
+
+def test_a_video_of_damaged_image_files_has_the_reason_with_its_folder(task, folder):
+    names = write_crops(folder)
+    for name in names:
+        (folder / name).write_bytes(b"damaged")
+    outcome = task(item_of(names))
+    assert "in fake/anna_bob; got" in outcome.reason
+    assert "fake/anna_bob/000.png" in outcome.reason
+    assert str(folder) not in outcome.reason
+
+
+def test_a_mask_chooses_the_face(task, folder, monkeypatch):
+    given = []
+
+    def extract(path, faces, filters, limits, landmarks, mask):
+        given.append((path, landmarks, mask))
+        return Extraction([], [], 1, {"the mask marks none of the faces": 3}, [])
+
+    monkeypatch.setattr(prepare_tasks, "extract_faces", extract)
+    item = VideoFile(VIDEO, 100, mask="masks/anna_bob.mp4")
+    assert task(item).filtered == {"the mask marks none of the faces": 3}
+    assert given == [(folder / VIDEO.path, [], folder / "masks/anna_bob.mp4")]
+
+
+def test_of_image_files_elsewhere_only_the_sampled_ones_are_copied(task, folder, monkeypatch):
+    names, copied = write_crops(folder), []
+
+    @contextlib.contextmanager
+    def copy(store, name):
+        copied.append(name)
+        yield store.path(name)
+
+    monkeypatch.setattr(prepare_tasks, "local_path", copy)
+    points = tuple(f"{index}.npy" for index in range(6))
+    for name in points:
+        np.save(folder / name, np.zeros((68, 2)))
+    dataclasses.replace(task, faces=CROPS)(item_of(names, landmarks=points))
+    assert copied == [files[index] for files in (names, points) for index in (1, 3, 5)]

@@ -24,7 +24,7 @@ def records(crops):
 
 @pytest.fixture
 def shard(records, tmp_path):
-    path = tmp_path / "train-00000.tfrecord"
+    path = tmp_path / "00000.tfrecord"
     path.write_bytes(b"".join(map(frame_record, records)))
     return path
 

@@ -4,10 +4,12 @@ import dataclasses
 import hashlib
 import json
 import re
+import shutil
 from types import SimpleNamespace
 
 import keras
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -18,6 +20,7 @@ from sklearn.metrics import roc_auc_score
 from jdfd_keras.client.metadata import Calibration, save_calibration
 from jdfd_keras.datasets import pipeline
 from jdfd_keras.datasets.manifest import read_videos
+from jdfd_keras.datasets.split_tables import SplitTable
 from jdfd_keras.evaluation import eval_data
 from jdfd_keras.evaluation import evaluate as module
 from jdfd_keras.evaluation.calibrate import calibrate, digest_model
@@ -140,12 +143,18 @@ def lend_rooms(monkeypatch, model, faces):
     """Return a function that replaces datasets and training by stand-ins with given faces."""
 
     def lend(rows, videos=(), shards=None):
-        def load_faces(directory, split, *, batch_size, labelled_only):
+        def load_faces(directory, split, *, batch_size, labelled_only, split_table):
             assert labelled_only, "unlabelled faces cannot be evaluated"
+            assert split_table == ("" if split == "all" else "official")
             return list(make_batches(faces, rows if shards is None else shards, batch_size))
 
-        def read_faces(directory, *, split, columns):
-            return to_columns(rows).filter(pc.field("split") == split).select(list(columns))
+        def read_faces(directory, *, split, split_table, columns):
+            selected = (pc.field("split") == split) | pc.scalar(split == "all")
+            return to_columns(rows).filter(selected).select(list(columns))
+
+        def read_split_table(directory, name):
+            splits = pd.DataFrame(columns=["video_id", "split", "reason"])
+            return SplitTable(name, "", SplitOptions(), splits)
 
         def load_options(path, group, kind):
             if path.is_file():
@@ -154,7 +163,8 @@ def lend_rooms(monkeypatch, model, faces):
             return options.get(kind, FaceOptions(detector="mtcnn"))
 
         monkeypatch.setattr(eval_data, "read_faces", read_faces)
-        monkeypatch.setattr(eval_data, "read_videos", lambda directory: list(videos))
+        monkeypatch.setattr(eval_data, "read_videos", lambda directory, **_: list(videos))
+        monkeypatch.setattr(eval_data, "read_split_table", read_split_table)
         monkeypatch.setattr(module, "load_options", load_options)
         monkeypatch.setattr(pipeline, "load_faces", load_faces)
         loaded = TrainedModel(model, FaceOptions())
@@ -308,7 +318,9 @@ def test_a_model_is_evaluated_with_its_protocol(lend_rooms, faces, tmp_path, sna
     assert (list(protocol.data), protocol.split) == (["clips"], "test")
     assert protocol.threshold == 0.4
     assert protocol.data["clips"].faces.detector == "mtcnn"
-    assert protocol.data["clips"].split.split == "official"
+    assert protocol.data["clips"].split == SplitOptions("official")
+    assert (protocol.data["clips"].split_table, protocol.data["clips"].held_out) == ("official", "")
+    assert protocol.coverage == "all videos of the split in the manifest"
     assert protocol.training_faces.detector == "dlib"
     assert protocol.versions["keras"] == keras.__version__
     assert "validation" in protocol.checkpoint
@@ -325,9 +337,22 @@ def test_one_class_has_no_auc(lend_rooms, tmp_path):
     assert "unknown" in report.protocol.checkpoint
 
 
+def test_faces_of_every_split_are_evaluated_together(lend_rooms, tmp_path):
+    rows = make_rows()
+    for row in rows:
+        row.split = ("train", "val", "")[int(row.video_id[-1])]
+    lend_rooms(rows)
+    report = evaluate("detector.keras", tmp_path, EvaluateOptions(n_resamples=0, split="all"))
+    assert report.coverage.num_faces == 10
+    assert set(report.by_split) == {"train", "val", ""}
+    data = report.protocol.data[tmp_path.name]
+    assert (data.split, data.split_table) == (None, "")
+    assert Report.from_dict(json.loads(json.dumps(report.to_dict()))).protocol == report.protocol
+
+
 def test_an_empty_split_raises(lend_rooms, tmp_path):
     lend_rooms(make_rows())
-    with pytest.raises(ValueError, match="'val' of .*; got none, .* 0 videos"):
+    with pytest.raises(ValueError, match="the val split of .*; got none, .* 0 videos"):
         evaluate("run", tmp_path, EvaluateOptions(split="val"))
 
 
@@ -359,7 +384,7 @@ def test_truncated_shards_raise_with_the_damage(lend_rooms, monkeypatch, faces, 
 def test_shards_in_another_order_raise(model, faces):
     rows = make_rows()
     scored = predict_dataset(model, make_batches(faces, rows[::-1]))
-    sets = [EvalSet("clips", None, to_columns(rows), [])]
+    sets = [EvalSet("clips", None, "test", None, to_columns(rows), [])]
     with pytest.raises(ValueError, match="frame 0 of 'clips/fake/0' is 1 .* 0"):
         join_manifest(sets, scored)
 
@@ -368,7 +393,7 @@ def test_a_nan_score_raises_with_the_face(model, faces):
     broken = faces.copy()
     broken[2] = np.nan
     rows = make_rows()
-    sets = [EvalSet("clips", None, to_columns(rows), [])]
+    sets = [EvalSet("clips", None, "test", None, to_columns(rows), [])]
     with pytest.raises(ValueError, match="nan for frame 0 of 'clips/fake/1'"):
         join_manifest(sets, predict_dataset(model, make_batches(broken, rows)))
 
@@ -440,7 +465,7 @@ def test_several_datasets_are_strata(lend_rooms, tmp_path, monkeypatch, faces):
             of_others if directory.name == "others" else of_clips
         )(directory, *args, **kwargs)
 
-    read_others = lambda directory, *, split, columns: to_columns(others).select(list(columns))  # noqa: E731
+    read_others = lambda *_, columns, **__: to_columns(others).select(list(columns))  # noqa: E731
     load_others = lambda *_, batch_size, **__: make_batches(255 - faces, others, batch_size)  # noqa: E731
     monkeypatch.setattr(eval_data, "read_faces", pick(eval_data.read_faces, read_others))
     monkeypatch.setattr(pipeline, "load_faces", pick(pipeline.load_faces, load_others))
@@ -773,7 +798,7 @@ def test_a_missing_table_raises_an_os_error(tmp_path):
 def list_rows(prepared_set, split: str) -> list[tuple]:
     return [
         (video.video_id, video.label, 0.25 + 0.5 * video.label)
-        for video in read_videos(prepared_set)
+        for video in read_videos(prepared_set, split_table="official")
         if video.split == split
     ]
 
@@ -805,7 +830,8 @@ def test_videos_without_a_score_are_listed(tmp_path, prepared_set):
 
 
 def test_a_video_without_a_face_is_listed_with_the_reason(tmp_path, prepared_set):
-    (without,) = [video for video in read_videos(prepared_set) if not video.num_faces]
+    videos = read_videos(prepared_set, split_table="official")
+    (without,) = [video for video in videos if not video.num_faces]
     rows = [row for row in list_rows(prepared_set, without.split) if row[0] != without.video_id]
     write_table(tmp_path / "scores.csv", rows)
     options = EvaluateOptions(n_resamples=0, split=without.split)
@@ -831,6 +857,18 @@ def test_scores_of_another_data_set_raise(tmp_path, prepared_set, change, messag
     with pytest.raises(ValueError, match=message) as error:
         evaluate_table(tmp_path / "scores.csv", options, data=[prepared_set])
     assert f"val split of {prepared_set}" in str(error.value)
+
+
+def test_scores_of_all_videos_are_evaluated_without_a_split_table(tmp_path, prepared_set):
+    shutil.copytree(prepared_set, tmp_path / "set", ignore=shutil.ignore_patterns("splits"))
+    rows = [(row.video_id, row.label, 0.5) for row in read_videos(tmp_path / "set")]
+    write_table(tmp_path / "scores.csv", rows)
+    options = EvaluateOptions(n_resamples=0, split="all")
+    report = evaluate_table(tmp_path / "scores.csv", options, data=[tmp_path / "set"])
+    assert (report.coverage.num_videos, report.excluded) == (16, ())
+    assert report.protocol.coverage == "all videos in the manifest"
+    with pytest.raises(OSError, match="not been split.*--split all needs none"):
+        evaluate_table(tmp_path / "scores.csv", data=[tmp_path / "set"])
 
 
 def test_scores_of_another_split_raise(tmp_path, prepared_set):
@@ -884,7 +922,7 @@ def test_options_out_of_range_raise(table, changed):
 def test_a_report_of_another_format_version_is_refused(tmp_path, table):
     save_report(evaluate_table(table, OPTIONS), tmp_path)
     path = tmp_path / "report.json"
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 9'))
-    with pytest.raises(ValueError, match="format_version 1 .*report.json; got 9") as error:
+    path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 9'))
+    with pytest.raises(ValueError, match="format_version 2 .*report.json; got 9") as error:
         load_report(tmp_path)
     assert str(path) in str(error.value)

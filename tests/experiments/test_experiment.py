@@ -2,10 +2,9 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
@@ -95,11 +94,8 @@ def test_a_pair_with_leakage_is_refused_and_the_others_run(
 ):
     # The same faces under another key: it cannot be tested on the training faces of the other.
     twin = tmp_path / "twin"
-    twin.mkdir()
-    for path in three_sets["ff"].iterdir():
-        (twin / path.name).symlink_to(path)
-    (twin / "manifest.parquet").unlink()
-    write_swapped(three_sets["ff"], twin)
+    shutil.copytree(three_sets["ff"], twin)
+    swap_splits(twin / "splits" / "official.csv")
     sets = {"ff": three_sets["ff"], "twin": twin}
     assert run_experiment("cross-dataset", sets, tmp_path / "out") == 1
     report = json.loads((tmp_path / "out/cross-dataset.json").read_text())
@@ -113,13 +109,10 @@ def test_a_pair_with_leakage_is_refused_and_the_others_run(
     assert len(report["failed"]) == 12 + 2
 
 
-def write_swapped(directory, out):
-    """Write the manifest of a dataset to another folder with train and test swapped."""
-    rows = pq.read_table(directory / "manifest.parquet")
-    other = {"train": "test", "test": "train", "val": "val"}
-    split = pa.array([other[name] for name in rows["split"].to_pylist()], pa.string())
-    table = rows.set_column(rows.schema.get_field_index("split"), "split", split)
-    pq.write_table(table, out / "manifest.parquet", write_page_checksum=True)
+def swap_splits(path):
+    """Swap train and test in a split table."""
+    text = path.read_text().replace(",train,", ",swapped,").replace(",test,", ",train,")
+    path.write_text(text.replace(",swapped,", ",test,"))
 
 
 def test_a_missing_dataset_makes_the_exit_code_1(three_sets, tmp_path, capsys):
@@ -170,10 +163,12 @@ def test_flags_of_training_and_evaluation_are_separated(monkeypatch, tmp_path):
     )
     words = ["experiment", "ablation", "--data", "ff=a=b", "--data", "mine=c", "--seeds", "2,3"]
     words += ["--batch-size", "7", "--allow-leak", "--split", "val", "--balance"]
+    words += ["--split-table", "strict"]
     assert main([*words, "--out", str(tmp_path / "out")]) == 1
     assert {key: str(path) for key, path in given["data"].items()} == {"ff": "a=b", "mine": "c"}
     assert given["options"].seeds == (2, 3)
     assert (given["train"].batch_size, given["train"].allow_leak) == (7, True)
+    assert given["train"].split_table == "strict"  # which is the one of the evaluation, too
     assert given["evaluate"] == EvaluateOptions(split="val", allow_leak=True)
     assert given["pipeline"].balance and given["model"].decoder
     assert parse([*words, "--out", "x"]).command == "experiment"

@@ -2,6 +2,7 @@
 
 import json
 import re
+from itertools import product
 
 import pytest
 
@@ -22,8 +23,8 @@ def own_name(run):
     return "/".join(run.parts[-3:])
 
 
-def run_and_write(name, sets, out, options=None):
-    return write_experiment(experiment(name, sets, out, options), out)
+def run_and_write(name, sets, out, options=None, **groups):
+    return write_experiment(experiment(name, sets, out, options, **groups), out)
 
 
 def find_rows(report, train, test, *, kind="measured", metric="frame_auc", method="JDFD"):
@@ -201,6 +202,44 @@ def test_options_reach_train_and_evaluate(rooms, named_sets, tmp_path, monkeypat
         assert call["train"] == TrainOptions(epochs=2, seed=0)
         assert call["pipeline"].balance and call["runtime"].checkpoint_steps == 3
     assert {options.split for options in given} == {"val"}
+
+
+def test_one_split_table_is_that_of_all_trainings_evaluations_and_datasets(
+    rooms, named_sets, tmp_path, monkeypatch
+):
+    given, evaluate = [], rooms.evaluate
+    monkeypatch.setattr(
+        "jdfd_keras.evaluation.evaluate.evaluate",
+        lambda run, data, options: given.append(options) or evaluate(run, data, options),
+    )
+    (named_sets["uadfv"] / "splits" / "own.csv").unlink()
+    train = TrainOptions(split_table="own")
+    report = run_and_write("cross-dataset", named_sets, tmp_path / "out", train=train)
+    assert {call["train"].split_table for call in rooms.trained} == {"own"}
+    assert {options.split_table for options in given} == {"own"}
+    assert report.protocol.evaluate.split_table == "own"
+    assert len(given) == 4
+    (reason,) = {row.source for row in report.results if row.kind == "failed"}
+    assert "dataset uadfv cannot be used: Expected the split table 'own'" in reason
+    assert report.datasets["ff"]["split"]["table"] == "own"
+    assert report.datasets["ff"]["split"]["strategy"] == "kfold"
+    page = (tmp_path / "out/cross-dataset.md").read_text()
+    assert "- FF++ (ff): split table own: strategy kfold, fold 2 of 5, 32 frames per" in page
+
+
+def test_the_cells_of_a_dataset_with_another_split_table_are_evaluated_again(
+    rooms, named_sets, tmp_path
+):
+    experiment("cross-dataset", named_sets, tmp_path / "out")
+    rooms.tested.clear()
+    path = named_sets["celebdf"] / "splits" / "official.csv"
+    path.write_text(path.read_text().replace("test", "val"))
+    experiment("cross-dataset", named_sets, tmp_path / "out")
+    names = {(own_name(run).split("/")[0], data.name) for run, data in rooms.tested}
+    assert names == {pair for pair in product(named_sets, named_sets) if "celebdf" in pair}
+    with pytest.raises(ValueError, match="split_table 'official' -> 'own'"):
+        train = TrainOptions(split_table="own")
+        experiment("cross-dataset", named_sets, tmp_path / "out", train=train)
 
 
 def test_the_experiment_overrides_the_options_that_it_sets(rooms, named_sets, tmp_path):

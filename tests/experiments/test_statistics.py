@@ -42,6 +42,14 @@ def test_counts_equal_those_of_the_manifests(written, three_sets):
         assert sum(single) == len(faces)
 
 
+def test_excluded_faces_are_not_counted(three_sets, tmp_path):
+    shutil.copytree(three_sets["uadfv"], tmp_path / "uadfv")
+    path = tmp_path / "uadfv" / "splits" / "official.csv"
+    path.write_text(path.read_text().replace(",test,", ",,"))
+    report = experiment("statistics", {"uadfv": tmp_path / "uadfv"}, tmp_path / "out")
+    assert {row.split for row in report.results if row.kind == "measured"} == {"train", "val"}
+
+
 def read_table(page):
     """Read the first table of a Markdown page: its rows of cells by dataset and split."""
     lines = page.split("\n\n")[1].splitlines()[2:]

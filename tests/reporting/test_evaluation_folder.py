@@ -10,9 +10,8 @@ import pytest
 
 from jdfd_keras.client.metadata import Calibration
 from jdfd_keras.evaluation.calibrate import CalibrationError, CalibrationResult
-from jdfd_keras.evaluation.eval_data import FaceExamples
 from jdfd_keras.evaluation.evaluate import evaluate
-from jdfd_keras.evaluation.report import load_report
+from jdfd_keras.evaluation.report import FaceExamples, load_report
 from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.evaluation.scores_file import read_scores, write_scores
 from jdfd_keras.options import EvaluateOptions
@@ -58,7 +57,7 @@ def test_the_whole_folder_is_written_and_an_older_report_is_removed(tmp_path, ta
     report = evaluate(scores=table, options=OPTIONS)
     write_evaluation(report, out)
     assert names_in(out) == TABLES | figures(*CURVES) | {"mine.txt"}
-    assert json.loads((out / "report.json").read_text()) == {"format_version": 1} | report.to_dict()
+    assert json.loads((out / "report.json").read_text()) == {"format_version": 2} | report.to_dict()
     assert load_report(out) == report
     page = (out / "report.md").read_text()
     assert "other detector.csv" in page.splitlines()[0] and "(roc.png)" in page

@@ -61,11 +61,12 @@ def run(tmp_path):
     folder.mkdir()
     facts = DataFacts("faces32", "d", 4, 1, 2, "none that we | know")
     optimizer = OptimizerOptions(optimizer="adam", decay_rate=0.25)
-    save_options(
-        folder / "options.json", data=facts, optimizer=optimizer, split=SplitOptions("strict")
-    )
+    groups = {"split": SplitOptions("strict"), "train": TrainOptions(split_table="mine")}
+    save_options(folder / "options.json", data=facts, optimizer=optimizer, **groups)
     write_provenance(folder, provenance)
-    (folder / "history.csv").write_text("val_classification_frame_auc\n0.6\n0.75\n0.5\n")
+    (folder / "history.csv").write_text(
+        "val_classification_frame_auc,val_loss\n0.6,1\n0.75,1\n0.5,1\n"
+    )
     return folder
 
 

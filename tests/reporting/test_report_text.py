@@ -37,7 +37,11 @@ FACES = {
     "alignment": "eyes",
     "face_size": 299,
 }
-DATA = {"faces": FACES, "split": {"split": "source"}, "filters": {}}
+DATA = {"faces": FACES, "split": {}, "split_table": "official", "filters": {}}
+PAPER = {"split": {"strategy": "paper"}, "split_table": "paper"}
+OWN = {"split": {"strategy": "own table"}, "split_table": "/data/mine.csv"}
+EVERY = {"split": "all", "data": {"clips": DATA | {"split": None, "split_table": ""}}}
+LEFT_OUT = {"split": {"strategy": "leave-one-out", "fold": 1}, "split_table": "one-out"}
 TRAINING = {
     "data": {
         "name": "ffpp",
@@ -47,8 +51,8 @@ TRAINING = {
         "unlabelled_faces": 0,
         "val_faces": 2,
     },
-    "split": {"split": "official"},
-    "train": {"seed": 7},
+    "split": {"strategy": "kfold", "fold": 0},
+    "train": {"seed": 7, "split_table": "kfold-0-of-5"},
     "unlabelled": {},
     "augment": {},
 }
@@ -208,8 +212,44 @@ RESAMPLED = {"n_resamples": 100}
         ),
         (
             "split by single faces",
-            {"protocol": {"data": {"clips": DATA | {"split": {"split": "paper"}}}}},
+            {"protocol": {"data": {"clips": DATA | PAPER}}},
             {},
+        ),
+        (
+            "Tested on clips (split table one-out: strategy leave-one-out, fold 1, held out for "
+            "testing: FaceSwap):",
+            {"protocol": {"data": {"clips": DATA | LEFT_OUT | {"held_out": "FaceSwap"}}}},
+            {"protocol": {"data": {"clips": DATA}}},
+        ),
+        (
+            "fakes of clips are of the manipulation FaceSwap, which this split holds out",
+            {"protocol": {"data": {"clips": DATA | LEFT_OUT | {"held_out": "FaceSwap"}}}},
+            {"protocol": {"data": {"clips": DATA | LEFT_OUT}}},
+        ),
+        (
+            "Tested on clips (official split):",
+            {"protocol": {"data": {"clips": DATA}}},
+            {"protocol": {"data": {"clips": DATA | OWN}}},
+        ),
+        (
+            "Tested on clips (split table /data/mine.csv):",
+            {"protocol": {"data": {"clips": DATA | OWN}}},
+            {"protocol": {"data": {"clips": DATA}}},
+        ),
+        ("Tested on clips (all faces):", {"protocol": EVERY}, {}),
+        ("of all faces, whatever their split", {"protocol": EVERY}, {}),
+        (
+            "(split table strict: strategy strict, seed 3)",
+            {
+                "protocol": {
+                    "training": TRAINING
+                    | {
+                        "split": {"strategy": "strict", "seed": 3},
+                        "train": {"split_table": "strict"},
+                    }
+                }
+            },
+            {"protocol": {"training": TRAINING}},
         ),
         (
             "one frame of 5",
@@ -232,6 +272,20 @@ RESAMPLED = {"n_resamples": 100}
 def test_a_note_is_on_the_page_only_where_it_applies(phrase, given, otherwise):
     assert phrase in render(**given)
     assert phrase not in render(**otherwise)
+
+
+def test_settings_of_a_split_that_do_not_apply_are_no_rows_and_all_faces_have_none():
+    given = {"data": {"clips": DATA | LEFT_OUT | {"held_out": "FaceSwap"}}, "training": TRAINING}
+    section = find_section(render(protocol=given), "Protocol")
+    assert "| data: clips: split: fold | 1 |" in section
+    assert "| data: clips: held out | FaceSwap |" in section
+    assert "| training: split: fold | 0 |" in section
+    section = find_section(render(protocol={"data": {"clips": DATA}}), "Protocol")
+    assert "fold |" not in section and "held out" not in section
+    section = find_section(render(protocol=EVERY), "Protocol")
+    assert "| data: clips: split | none: all faces |" in section
+    assert "| data: clips: split table | none: all faces |" in section
+    assert "unknown" not in section.split("data: clips: split |")[1].split("\n")[0]
 
 
 def test_the_summary_states_both_levels_and_excluded_videos(snapshot):
@@ -338,7 +392,7 @@ def test_names_cannot_inject_markup(tmp_path):
         columns,
         protocol={
             "model": NASTY,
-            "data": {NASTY: DATA | {"split": {"split": "paper"}}},
+            "data": {NASTY: DATA | PAPER | {"split_table": NASTY, "held_out": NASTY}},
             "training_faces": FACES | {"face_size": 71},
             "calibration": CALIBRATION | {"data": NASTY},
             "training": TRAINING | {"data": TRAINING["data"] | {"name": NASTY}},
@@ -365,6 +419,13 @@ def test_a_title_states_model_data_and_split():
     assert title_of(Protocol.from_dict(PROTOCOL)) == "run on clips, split test"
     assert title() == "run"
     assert title("a", "b") == "run on a, b"
+    for data, expected in (
+        ({"split": "all", **EVERY}, "run on clips, all faces"),
+        ({"data": {"clips": DATA}}, "run on clips, split test"),
+        ({"data": {"clips": DATA | PAPER}}, "run on clips, split test of paper"),
+        ({"data": {"clips": DATA | OWN, "b": None}}, "run on clips, b, split test of mine.csv"),
+    ):
+        assert title_of(Protocol.from_dict(PROTOCOL | data)) == expected
     assert title(*"abcd") == "run on 4 datasets"
 
 

@@ -52,9 +52,10 @@ NASTY = [
 
 def prepared(name):
     """Return the values of prepared.txt.j2 of an empty dataset."""
-    empty = dict.fromkeys(("filtered", "excluded", "warnings", "paths"), {})
-    lists = dict.fromkeys(("missing", "unrecognized", "without_faces"), [])
-    values = empty | lists | {"videos": 0, "faces": {"train": {}}, "directory": name}
+    empty = dict.fromkeys(("filtered", "excluded", "warnings", "paths", "faces", "splits"), {})
+    lists = dict.fromkeys(("missing", "unrecognized", "without_faces", "shared_sources"), [])
+    numbers = {"videos": 0, "unknown_sources": 0}
+    values = empty | lists | numbers | {"not_split": "", "directory": name}
     return {"prepared": SimpleNamespace(**values), "excluded": {}}
 
 

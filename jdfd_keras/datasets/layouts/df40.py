@@ -57,8 +57,8 @@ POOLS = frozenset([*DOMAINS, "fake", "real", "inversions", "frames", "celeb-real
 BESIDE = ("landmarks", "masks", "frames_wocropface")  # the last one has images before alignment
 
 
-class Place(NamedTuple):
-    """The place of a file in the tree of DF40."""
+class FrameLocation(NamedTuple):
+    """The location of a file in the tree of DF40."""
 
     tree: str  # a key of TREES, or ""
     method: str
@@ -87,13 +87,13 @@ def list_df40(root: DatasetFiles, manipulations: Collection[str] = ()) -> Listin
         [('ffpp/df40/simswap/ff/000_003', 1, ('000', '003')), ('df40/stargan/real/1', 0, ())]
     """
     above = locate(root).split("/")[-3:]
-    places = {path: place for path in root.files if (place := _find_place(path, above))}
+    places = {path: location for path in root.files if (location := _locate(path, above))}
     if not places:
         folders = ["DF40/<method>/{ff,cdf}/frames/", "DF40_train/<method>/frames/", "<method>/..."]
         raise layout_error(root, "DF40", folders)
     found, others = defaultdict(list), []
-    for path, place in places.items():
-        if has_suffix(path) and not set(BESIDE) & set(place.below):
+    for path, location in places.items():
+        if has_suffix(path) and not set(BESIDE) & set(location.below):
             found[_video_path(path)].append(path)
         else:
             others.append(path)
@@ -133,8 +133,8 @@ def list_df40(root: DatasetFiles, manipulations: Collection[str] = ()) -> Listin
     )
 
 
-def _find_place(path: str, above: list[str]) -> Place | None:
-    """Return the place of a file in the tree of DF40; None if it is in no folder of a method."""
+def _locate(path: str, above: list[str]) -> FrameLocation | None:
+    """Return the location of a file in the tree of DF40; None if it is in no folder of a method."""
     folders = [*above, *path.split("/")[:-1]]
     if anchor("/".join(folders)):
         return None  # frames of DeepfakeBench
@@ -143,7 +143,7 @@ def _find_place(path: str, above: list[str]) -> Place | None:
     if start is None:
         return None
     tree = next((name for name in reversed(names[:start]) if name in TREES), "")
-    return Place(tree, METHODS[names[start]], tuple(names[start + 1 :]))
+    return FrameLocation(tree, METHODS[names[start]], tuple(names[start + 1 :]))
 
 
 def _video_path(path: str) -> str:
@@ -154,35 +154,35 @@ def _video_path(path: str) -> str:
     return folder if is_frame and has_suffix(path, IMAGE_SUFFIXES) else path
 
 
-def _describe(path: str, place: Place) -> tuple[Video, tuple[str, ...]]:
+def _describe(path: str, location: FrameLocation) -> tuple[Video, tuple[str, ...]]:
     """Describe the video or image at a path; and the subjects that its name tells."""
     name = path.rpartition("/")[2]
     name = name.rpartition(".")[0] if has_suffix(name) else name
-    is_real = "real" in place.below
-    domain = next((DOMAINS[folder] for folder in place.below if folder in DOMAINS), "")
-    if not domain and place.tree == "df40_train" and not {"real", "fake"} & set(place.below):
+    is_real = "real" in location.below
+    domain = next((DOMAINS[folder] for folder in location.below if folder in DOMAINS), "")
+    if not domain and location.tree == "df40_train" and not {"real", "fake"} & set(location.below):
         domain = "ffpp"  # all of them, by its documentation
     sources, subjects = (), ()
-    if place.method not in WHOLE_IMAGES and not is_real:
+    if location.method not in WHOLE_IMAGES and not is_real:
         clips, pair = read_clips(), FAKE_NAME.fullmatch(name)
         if domain == "ffpp" and set(name.split("_")) <= set(clips):
             sources = tuple(clips[clip].source for clip in name.split("_"))
         elif domain == "celebdf":
             subjects = tuple(dict.fromkeys(re.findall(r"(?<![A-Za-z0-9])id[0-9]+", name)))
             # Which clip a reenactment shows is not documented.
-            if pair and place.method in SWAPS:
+            if pair and location.method in SWAPS:
                 sources = ("_".join(pair.groups()),)
-    tree = "df40_train" if place.tree == "df40_train" else "df40"
-    below = [folder for folder in place.below if folder not in ("frames", name.lower())]
+    tree = "df40_train" if location.tree == "df40_train" else "df40"
+    below = [folder for folder in location.below if folder not in ("frames", name.lower())]
     namespace = [domain, tree] if domain else [tree]
     video = Video(
-        video_id="/".join([*namespace, place.method, *below, name]),
+        video_id="/".join([*namespace, location.method, *below, name]),
         path=path,
         label=int(not is_real),
-        manipulation="" if is_real else place.method,
+        manipulation="" if is_real else location.method,
         compression="",
         source_ids=sources,
-        split=TREES.get(place.tree, ""),
+        split=TREES.get(location.tree, ""),
     )
     return video, subjects
 

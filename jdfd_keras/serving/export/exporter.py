@@ -52,6 +52,7 @@ from jdfd_keras.reporting.templating import render_template
 from jdfd_keras.serving.export.formats import (
     FormatCost,
     check_formats,
+    choose_split_table,
     export_formats,
     make_score_fn,
 )
@@ -111,7 +112,8 @@ def export_detector(
         report: Folder of an `evaluate` report of this run; its metrics are put on the card.
         version: An unused number from 1 on; the next free one if not given.
         formats: Further formats: `float16` and `int8` for LiteRT (TensorFlow Lite), `onnx`.
-        data: With `formats`: a prepared dataset to calibrate and evaluate them on.
+        data: With `formats`: a prepared dataset to calibrate and evaluate them on, by the split
+            table of the run if the dataset has it, else by the official one.
 
     Returns:
         The new version.
@@ -169,7 +171,8 @@ def export_detector(
             save_calibration(partial / CALIBRATION_FILE, calibration)
         costs, extra = [], {}
         if data is not None:
-            costs = export_formats(detector, partial / "assets.extra", formats, calibration, data)
+            assets, table = partial / "assets.extra", choose_split_table(run, data)
+            costs = export_formats(detector, assets, formats, calibration, data, table)
             extra["Other formats"] = render_template("formats.md.j2", costs=costs)
         card_file = partial / "assets.extra" / MODEL_CARD
         write_model_card(

@@ -20,12 +20,14 @@ import tensorflow as tf
 from jdfd_keras.client.metadata import SMALLEST, Calibration
 from jdfd_keras.datasets.face_index import COLUMNS, index_faces
 from jdfd_keras.datasets.manifest import read_faces
+from jdfd_keras.datasets.split_tables import OFFICIAL, list_split_tables
 from jdfd_keras.datasets.videos import UNLABELLED
 from jdfd_keras.evaluation.metrics import measure_auc
 from jdfd_keras.inference.explain import LOGIT
 from jdfd_keras.io.files import OPTIONS, load_groups, write_text_atomically
 from jdfd_keras.io.results import Result
 from jdfd_keras.model.network import classifier_branch
+from jdfd_keras.training.run_folder import find_split_table
 
 FILES = {
     "float16": "classifier-float16.tflite",
@@ -100,12 +102,29 @@ def check_formats(kinds: Sequence[str], data: str | Path | None) -> None:
         load_groups(Path(data) / OPTIONS)
 
 
+def choose_split_table(model_path: str | Path | None, data: str | Path) -> str:
+    """Return the split table that a model was trained with, if a dataset has it, else OFFICIAL.
+
+    Args:
+        model_path: Run folder or `.keras` file; None if unknown.
+        data: A prepared dataset.
+
+    Example:
+        >>> choose_split_table("run", "prepared")
+        'official'
+    """
+    trained = "" if model_path is None else find_split_table(model_path)
+    is_file = trained.endswith(".csv") and Path(trained).is_file()
+    return trained if is_file or trained in list_split_tables(data) else OFFICIAL
+
+
 def export_formats(
     model: keras.Model,
     directory: Path,
     kinds: Sequence[str],
     calibration: Calibration | None,
     data: str | Path,
+    split_table: str = OFFICIAL,
 ) -> list[FormatCost]:
     """Convert the classifier of a detector to several formats, and evaluate each.
 
@@ -118,12 +137,13 @@ def export_formats(
         calibration: Calibration of the scores, applied in the graph; none if None.
         data: A prepared dataset: value ranges of int8 come from its training faces, all formats
             are evaluated on its validation faces.
+        split_table: Its split table, by name or path.
 
     Returns:
         One result per format, in the order of `kinds`.
 
     Raises:
-        OSError: If the folder is not a prepared dataset.
+        OSError: If the folder is not a prepared dataset, or has no such split table.
         ValueError: If a split has no labelled faces, or faces of another size.
 
     Example:
@@ -134,7 +154,7 @@ def export_formats(
         ('classifier-float16.tflite', 16, True)
     """
     size = model.input_shape[1]
-    faces, label = _read_faces(data, EVALUATION_SPLIT, NUM_EVALUATION_FACES, size)
+    faces, label = _read_faces(data, EVALUATION_SPLIT, split_table, NUM_EVALUATION_FACES, size)
     calibration = calibration or Calibration()
     score = tf.function(make_score_fn(model, calibration))
     scores = np.concatenate([score(tf.cast(face[None], tf.float32)) for face in faces])
@@ -146,7 +166,8 @@ def export_formats(
         path = directory / FILES[kind]
         examples = None
         if kind == "int8":
-            examples, _ = _read_faces(data, CALIBRATION_SPLIT, NUM_CALIBRATION_FACES, size)
+            count = NUM_CALIBRATION_FACES
+            examples, _ = _read_faces(data, CALIBRATION_SPLIT, split_table, count, size)
         _convert(classifier, path, kind, examples)
         file_scores = _score_file(path, faces)
         file_auc = measure_auc(label == 1, file_scores.astype(np.float64))
@@ -241,10 +262,10 @@ def _score_file(path: Path, faces: np.ndarray) -> np.ndarray:
 
 
 def _read_faces(
-    data: str | Path, split: str, count: int, size: int
+    data: str | Path, split: str, split_table: str, count: int, size: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Read up to `count` labelled faces spread evenly over a split, and their labels."""
-    table = read_faces(data, split=split, columns=COLUMNS)
+    table = read_faces(data, split=split, split_table=split_table, columns=COLUMNS)
     faces = index_faces(data, table.filter(np.asarray(table["label"]) != UNLABELLED))
     if not len(faces) or faces.face_size != size:
         raise ValueError(

@@ -245,10 +245,10 @@ def test_an_export_that_returns_nan_creates_no_version(
 
 def test_an_export_of_another_format_version_is_not_loaded(tiny_faces, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
-        patch.setattr(files, "FORMAT_VERSION", 2)
+        patch.setattr(files, "FORMAT_VERSION", 3)
         signature = _make_metadata_fn(ModelMetadata(tiny_faces, None, "tiny", 1, "abc"))
     tf.saved_model.save(tf.Module(), str(tmp_path / "1"), signatures={"metadata": signature})
-    with pytest.raises(OSError, match="format_version 1; got 2"):
+    with pytest.raises(OSError, match="format_version 2; got 3"):
         load_predictor(tmp_path)
 
 
@@ -290,7 +290,7 @@ def short_run(detector, tiny_faces, tmp_path, monkeypatch):
     (folder / "best.keras").write_bytes(b"weights")
     save_options(folder / "options.json", train=TrainOptions(epochs=2))
     (folder / "history.csv").write_text(
-        "epoch,val_classification_frame_auc\n1,0.75\n2,0.875\n3,0.5\n"
+        "epoch,val_classification_frame_auc,val_loss\n1,0.75,1\n2,0.875,1\n3,0.5,1\n"
     )
     loaded = TrainedModel(detector, tiny_faces)
     monkeypatch.setattr(exporter, "load_run_model", lambda path: loaded)

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import keras
 import numpy as np
@@ -6,11 +7,15 @@ import pytest
 
 from jdfd_keras.client.metadata import Calibration
 from jdfd_keras.datasets.pipeline import load_faces
+from jdfd_keras.datasets.split_dataset import split_dataset
+from jdfd_keras.io.files import save_options
+from jdfd_keras.options import SplitOptions, TrainOptions
 from jdfd_keras.reporting.templating import render_template
 from jdfd_keras.serving.export.formats import (
     FILES,
     _score_file,
     check_formats,
+    choose_split_table,
     export_formats,
 )
 
@@ -48,6 +53,36 @@ def test_data_of_another_image_size_is_rejected(prepared_set, tmp_path):
     model = keras.Model(image, {"classification": keras.layers.Activation("sigmoid")(logit)})
     with pytest.raises(ValueError, match="8 pixels .* got 16 of 71"):
         export_formats(model, tmp_path, ["float16"], None, prepared_set)
+
+
+def test_the_split_table_is_that_of_the_run_if_the_dataset_has_it(prepared_set, tmp_path):
+    shutil.copytree(prepared_set, tmp_path / "split")
+    split_dataset(tmp_path / "split", SplitOptions(strategy="kfold", folds=3))
+    run = tmp_path / "run"
+    run.mkdir()
+    save_options(run / "options.json", train=TrainOptions(split_table="kfold-1-of-3"))
+    assert choose_split_table(run, tmp_path / "split") == "kfold-1-of-3"
+    assert choose_split_table(run / "best.keras", tmp_path / "split") == "kfold-1-of-3"
+    assert choose_split_table(run, prepared_set) == "official"
+    for unknown in (None, tmp_path / "model.keras"):
+        assert choose_split_table(unknown, tmp_path / "split") == "official"
+    path = tmp_path / "mine.csv"
+    save_options(run / "options.json", train=TrainOptions(split_table=str(path)))
+    assert choose_split_table(run, prepared_set) == "official"
+    path.touch()
+    assert choose_split_table(run, prepared_set) == str(path)
+
+
+def test_faces_are_those_of_the_split_table(prepared_set, tmp_path):
+    shutil.copytree(prepared_set, tmp_path / "set")
+    path = tmp_path / "set" / "splits" / "official.csv"
+    swapped = path.read_text().replace(",val,", ",other,").replace(",test,", ",val,")
+    path.with_name("swapped.csv").write_text(swapped.replace(",other,", ",test,"))
+    image = keras.Input((8, 8, 3))  # of another size, so that the number of faces is in the error
+    logit = keras.layers.Dense(1, name="classifier_logit")(keras.layers.Flatten()(image))
+    model = keras.Model(image, {"classification": keras.layers.Activation("sigmoid")(logit)})
+    with pytest.raises(ValueError, match="got 8 of 71"):  # 16 by the official table
+        export_formats(model, tmp_path, ["float16"], None, tmp_path / "set", "swapped")
 
 
 @pytest.fixture(scope="module")

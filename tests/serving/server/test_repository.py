@@ -300,6 +300,6 @@ def test_an_export_of_another_format_version_is_not_served(exported, tmp_path):
     shutil.copytree(exported, version)
     (version / "SHA256SUMS").unlink()
     path = version / "assets.extra" / "alignment.json"
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
-    with pytest.raises(ValueError, match="format_version 1 in .*alignment.json; got 2"):
+    path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 3'))
+    with pytest.raises(ValueError, match="format_version 2 in .*alignment.json; got 3"):
         load_engine(version)
