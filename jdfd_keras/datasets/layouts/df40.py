@@ -87,19 +87,19 @@ def list_df40(root: DatasetFiles, manipulations: Collection[str] = ()) -> Listin
         [('ffpp/df40/simswap/ff/000_003', 1, ('000', '003')), ('df40/stargan/real/1', 0, ())]
     """
     above = locate(root).split("/")[-3:]
-    places = {path: location for path in root.files if (location := _locate(path, above))}
-    if not places:
+    locations = {path: location for path in root.files if (location := _locate(path, above))}
+    if not locations:
         folders = ["DF40/<method>/{ff,cdf}/frames/", "DF40_train/<method>/frames/", "<method>/..."]
         raise layout_error(root, "DF40", folders)
     found, others = defaultdict(list), []
-    for path, location in places.items():
+    for path, location in locations.items():
         if has_suffix(path) and not set(BESIDE) & set(location.below):
             found[_video_path(path)].append(path)
         else:
             others.append(path)
     videos, subjects, frames, landmarks = [], {}, {}, {}
     for path, names in found.items():
-        video, of_video = _describe(path, places[names[0]])
+        video, of_video = _describe(path, locations[names[0]])
         videos.append(video)
         if of_video:
             subjects[video.video_id] = of_video
@@ -110,16 +110,16 @@ def list_df40(root: DatasetFiles, manipulations: Collection[str] = ()) -> Listin
                 name.replace("/frames/", "/landmarks/").rpartition(".")[0] + ".npy"
                 for name in names
             ]
-            if any(name in places for name in beside):
-                found_ones = tuple(name if name in places else "" for name in beside)
+            if any(name in locations for name in beside):
+                found_ones = tuple(name if name in locations else "" for name in beside)
                 landmarks[video.video_id] = found_ones
     used = {name for names in landmarks.values() for name in names}
     unrecognized = [
         path
         for path in others
-        if path not in used and not ("masks" in places[path].below and path.endswith(".png"))
+        if path not in used and not ("masks" in locations[path].below and path.endswith(".png"))
     ]
-    reals = _list_reals(root, [path for path in root.files if path not in places], manipulations)
+    reals = _list_reals(root, [path for path in root.files if path not in locations], manipulations)
     listed, split_notes = complete_splits(videos + reals.videos)
     return Listing(
         listed,

@@ -11,7 +11,7 @@ def listed(root, **options):
     return list_videos(LocalStore(str(root)), PrepareOptions(**options))
 
 
-@pytest.mark.parametrize("layout", set(LAYOUTS) - {"table"})
+@pytest.mark.parametrize("layout", sorted(set(LAYOUTS) - {"table"}))
 def test_every_layout_has_a_function_that_rejects_an_empty_folder(tmp_path, layout):
     with pytest.raises(ValueError, match="got an empty folder"):
         listed(tmp_path, layout=layout)
