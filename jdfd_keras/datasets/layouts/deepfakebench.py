@@ -43,7 +43,7 @@ FAKE_CLASS = re.compile(r"FF-(DF|F2F|FS|NT|FH|SH)|(.*[_-])?fake[A-Z]?", re.IGNOR
 REAL_CLASS = re.compile(r"(.*[_-])?real", re.IGNORECASE)
 
 
-class Claim(NamedTuple):
+class JsonEntry(NamedTuple):
     """What a JSON file tells of a video of frames."""
 
     file: str
@@ -87,12 +87,12 @@ def list_deepfakebench(
     tree = FrameTree(root)
     if not tree.folders:
         raise layout_error(root, "frames of DeepfakeBench", ["<dataset>/.../frames/<video>/"])
-    claims, missing, notes, files = _read_claims(tree)
+    entries, missing, notes, files = _read_entries(tree)
     videos, subjects, unlabelled = {}, {}, []
     for folder in tree.folders:
         video, of_video = tree.describe(folder)
-        if folder in claims:
-            video = _combine(video, claims[folder], folder, name)
+        if folder in entries:
+            video = _combine(video, entries[folder], folder, name)
         if video is None:
             unlabelled.append(folder)
             continue
@@ -128,43 +128,43 @@ def list_deepfakebench(
     )
 
 
-def _read_claims(tree: FrameTree) -> tuple[dict[str, Claim], list[str], list[str], set[str]]:
+def _read_entries(tree: FrameTree) -> tuple[dict[str, JsonEntry], list[str], list[str], set[str]]:
     """Read the JSON files of DeepfakeBench in a tree.
 
     Returns:
         Folder of frames to what they tell of it, the frames that they list and the tree lacks,
         notes, and the names of the files.
     """
-    claims, missing, notes, files = {}, set(), [], set()
+    entries, missing, notes, files = {}, set(), [], set()
     for file in tree.root.files:
         if not file.endswith(".json") or LISTS.fullmatch(file):
             continue
-        entries = list(_walk(_parse_json(tree.root, file), ()))
-        if not entries:
+        listed = list(_walk(_parse_json(tree.root, file), ()))
+        if not listed:
             continue  # another kind of JSON
         files.add(file)
-        found, lacking = defaultdict(list), defaultdict(list)  # folder to its claims
-        for keys, entry in entries:
-            word = str(entry.get("label", keys[-1]))
+        found, lacking = defaultdict(list), defaultdict(list)  # folder to its entries
+        for keys, values in listed:
+            word = str(values.get("label", keys[-1]))
             split = next((key for key in keys if key in SPLITS), "")
-            claim = Claim(file, keys[0], word, _read_label(tree.root, file, word), split)
+            entry = JsonEntry(file, keys[0], word, _read_label(tree.root, file, word), split)
             by_folder = defaultdict(set)
-            for path in entry["frames"]:
+            for path in values["frames"]:
                 above, _, name = str(path).replace("\\", "/").rpartition("/")
                 by_folder[above].add(name)
             for path, names in by_folder.items():
                 if folder := tree.find_folder(path):
-                    found[folder].append(claim)
+                    found[folder].append(entry)
                     present = {frame.rpartition("/")[2] for frame in tree.folders[folder]}
                     missing |= {f"{folder}/{name}" for name in names - present}
                 else:
-                    lacking[path].append(claim)
+                    lacking[path].append(entry)
         notes += _check_lacking(tree, file, lacking)
         resolved, split_notes = _resolve_splits(tree.root, file, found)
         notes += split_notes
-        for folder, claim in resolved.items():
-            _check_agreement(tree.root, folder, claims.setdefault(folder, claim), claim)
-    return claims, sorted(missing), notes, files
+        for folder, entry in resolved.items():
+            _check_agreement(tree.root, folder, entries.setdefault(folder, entry), entry)
+    return entries, sorted(missing), notes, files
 
 
 def _parse_json(root: DatasetFiles, file: str) -> Any:
@@ -197,7 +197,7 @@ def _read_label(root: DatasetFiles, file: str, word: str) -> int:
     return int(is_fake is not None)
 
 
-def _check_lacking(tree: FrameTree, file: str, lacking: dict[str, list[Claim]]) -> list[str]:
+def _check_lacking(tree: FrameTree, file: str, lacking: dict[str, list[JsonEntry]]) -> list[str]:
     """Return a note on folders that the whole tree lacks; raise if some of a folder's videos do."""
     gone = sorted(path for path in lacking if tree.has_unit(path))
     if gone:
@@ -216,16 +216,16 @@ def _check_lacking(tree: FrameTree, file: str, lacking: dict[str, list[Claim]]) 
 
 
 def _resolve_splits(
-    root: DatasetFiles, file: str, found: dict[str, list[Claim]]
-) -> tuple[dict[str, Claim], list[str]]:
-    """Return one claim for each folder, with one split, and notes on videos in several."""
+    root: DatasetFiles, file: str, found: dict[str, list[JsonEntry]]
+) -> tuple[dict[str, JsonEntry], list[str]]:
+    """Return one entry for each folder, with one split, and notes on videos in several."""
     splits, resolved, notes = {}, {}, []
-    for folder, claims in found.items():
-        for claim in claims:
-            _check_agreement(root, folder, claims[0], claim, splits=False)
-        splits[folder] = {claim.split for claim in claims} - {""}
-    for dataset in sorted({claims[0].dataset for claims in found.values()}):
-        folders = [folder for folder, claims in found.items() if claims[0].dataset == dataset]
+    for folder, entries in found.items():
+        for entry in entries:
+            _check_agreement(root, folder, entries[0], entry, splits=False)
+        splits[folder] = {entry.split for entry in entries} - {""}
+    for dataset in sorted({entries[0].dataset for entries in found.values()}):
+        folders = [folder for folder, entries in found.items() if entries[0].dataset == dataset]
         several = [folder for folder in folders if len(splits[folder]) > 1]
         has_none = all(splits[folder] == set(SPLITS) for folder in folders)
         for folder in folders:
@@ -245,10 +245,10 @@ def _resolve_splits(
 
 
 def _check_agreement(
-    root: DatasetFiles, folder: str, one: Claim, other: Claim, *, splits: bool = True
+    root: DatasetFiles, folder: str, one: JsonEntry, other: JsonEntry, *, splits: bool = True
 ) -> None:
-    """Check that two claims on a folder agree."""
-    labels = [LABEL_NAMES[claim.label] for claim in (one, other)]
+    """Check that two entries on a folder agree."""
+    labels = [LABEL_NAMES[entry.label] for entry in (one, other)]
     for values in (labels, [one.split, other.split] if splits else []):
         if len(set(filter(None, values))) > 1:
             raise ValueError(
@@ -258,28 +258,28 @@ def _check_agreement(
             )
 
 
-def _combine(video: Video | None, claim: Claim, folder: str, name: str) -> Video:
+def _combine(video: Video | None, entry: JsonEntry, folder: str, name: str) -> Video:
     """Complete what a path tells by a JSON file; raise ValueError if they contradict."""
     if video is None:
         return Video(
-            video_id=f"{name or claim.dataset}/{folder}",
+            video_id=f"{name or entry.dataset}/{folder}",
             path=folder,
-            label=claim.label,
-            manipulation=claim.class_name if claim.label else "",
+            label=entry.label,
+            manipulation=entry.class_name if entry.label else "",
             compression="",
             source_ids=(),
-            split=claim.split,
+            split=entry.split,
         )
-    for own, claimed in (
-        (LABEL_NAMES[video.label] if video.label in (0, 1) else "", LABEL_NAMES[claim.label]),
-        (video.split, claim.split),
+    for own, stated in (
+        (LABEL_NAMES[video.label] if video.label in (0, 1) else "", LABEL_NAMES[entry.label]),
+        (video.split, entry.split),
     ):
-        if own and claimed and own != claimed:
+        if own and stated and own != stated:
             raise ValueError(
-                f"Expected {claim.file} to agree with the published dataset on {folder}, which is "
-                f"{own}; got {claimed}. Correct or remove that file."
+                f"Expected {entry.file} to agree with the published dataset on {folder}, which is "
+                f"{own}; got {stated}. Correct or remove that file."
             )
-    return dataclasses.replace(video, label=claim.label, split=video.split or claim.split)
+    return dataclasses.replace(video, label=entry.label, split=video.split or entry.split)
 
 
 def _exclude_actors(videos: Iterable[Video], manipulations: Collection[str]) -> dict[str, str]:
