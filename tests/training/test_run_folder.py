@@ -72,9 +72,9 @@ def test_a_run_of_another_format_version_is_refused_before_its_model_is_loaded(t
     with zipfile.ZipFile(tmp_path / "best.keras", "w") as archive:
         archive.writestr("config.json", "of another version")
     pq.write_table(pa.table({"video_id": ["a"]}), tmp_path / "training_faces.parquet")
-    (tmp_path / "options.json").write_text('{"format_version": 2, "faces": {}}')
+    (tmp_path / "options.json").write_text('{"format_version": 1, "faces": {}}')
     for read in (load_run_model, read_provenance):
-        with pytest.raises(ValueError, match="Expected format_version 1 in .*; got 2"):
+        with pytest.raises(ValueError, match="Expected format_version 2 in .*; got 1"):
             read(tmp_path)
 
 

@@ -7,6 +7,7 @@ import shutil
 import pytest
 
 from jdfd_keras.datasets.manifest import FaceRow, read_faces, to_rows
+from jdfd_keras.datasets.split_tables import read_split_table
 from jdfd_keras.options import (
     AugmentOptions,
     FaceOptions,
@@ -160,12 +161,13 @@ def test_one_class_is_rejected_before_anything_is_written(prepared_set, change_t
 def test_a_damaged_shard_stops_the_training_with_its_name(prepared_set, tmp_path, stand_in):
     data = tmp_path / "prepared"
     shutil.copytree(prepared_set, data)
-    shard = next((data / "shards").glob("train-*"))
+    (shard,) = (data / "shards").iterdir()
     content = bytearray(shard.read_bytes())
-    content[len(content) // 2] ^= 0xFF
+    offset = read_faces(data, split="train", columns=["offset"])["offset"][3].as_py()
+    content[offset + 1000] ^= 0xFF
     shard.write_bytes(content)
     with pytest.raises(
-        ValueError, match=r"Damaged: .*train-00000\.tfrecord has, after .*prepare it again"
+        ValueError, match=r"Damaged: .*00000\.tfrecord has, after .*prepare it again"
     ):
         train(data, tmp_path / "run", TINY, ADAM, TWO_EPOCHS)
 
@@ -191,9 +193,11 @@ def leaking_set(prepared_set, change_table, tmp_path_factory):
     data = tmp_path_factory.mktemp("leaking") / "prepared"
     shutil.copytree(prepared_set, data)
 
+    split_of = read_split_table(data, "official").split_of
+
     def plant(rows):
-        source_ids = next(row.source_ids for row in rows if row.split == "val")
-        first = next(index for index, row in enumerate(rows) if row.split == "train")
+        splits = [split_of[row.video_id] for row in rows]
+        source_ids, first = rows[splits.index("val")].source_ids, splits.index("train")
         planted = dataclasses.replace(rows[first], source_ids=source_ids)
         return [*rows[:first], planted, *rows[first + 1 :]]
 

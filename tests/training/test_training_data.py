@@ -7,10 +7,23 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from jdfd_keras.datasets.manifest import FaceRow, read_faces, to_rows
-from jdfd_keras.options import UnlabelledOptions
+from jdfd_keras.datasets.manifest import (
+    MANIFEST,
+    VIDEOS,
+    FaceRow,
+    VideoRow,
+    read_faces,
+    to_rows,
+    to_table,
+    write_table,
+)
+from jdfd_keras.datasets.split_tables import FACE_KEY, write_split_table
+from jdfd_keras.datasets.videos import Video
+from jdfd_keras.io.storage import LocalStore
+from jdfd_keras.options import SplitOptions, UnlabelledOptions
 from jdfd_keras.training.training_data import load_training_data
 
 
@@ -24,18 +37,31 @@ def load(directory, *others, share=0.3, seed=0, allow_leak=False):
 
 
 @pytest.fixture
-def copy_set(prepared_set, change_table, tmp_path):
-    """A function that copies the prepared set with changed rows; `change` gets row and index."""
+def copy_set(prepared_set, tmp_path):
+    """A function that copies the prepared set with changed rows; `change` gets row and index.
+
+    The split table of the copy has the split of each row.
+    """
 
     def copy(name, change=lambda row, index: row):
         out = tmp_path / name
         shutil.copytree(prepared_set, out)
-
-        def change_all(rows):
-            changed = [change(row, index) for index, row in enumerate(rows)]
-            return [row for row in changed if row is not None]
-
-        change_table(out, FaceRow, change_all)
+        rows = enumerate(to_rows(read_faces(prepared_set), FaceRow))
+        rows = [changed for index, row in rows if (changed := change(row, index))]
+        videos = {row.video_id: row for row in rows}
+        names = [field.name for field in dataclasses.fields(Video)]
+        video_rows = [
+            VideoRow(**{name: getattr(row, name) for name in names}, file_bytes=1)
+            for row in videos.values()
+        ]
+        for kind, values in ((FaceRow, rows), (VideoRow, video_rows)):
+            with open(out / (MANIFEST if kind is FaceRow else VIDEOS), "wb") as file:
+                write_table(file, kind, [to_table(values, kind)])
+        table = pd.DataFrame(
+            [(row.video_id, row.frame_index, row.track_id, row.split, "") for row in rows],
+            columns=[*FACE_KEY, "split", "reason"],
+        )
+        write_split_table(LocalStore(str(out)), "official", table, SplitOptions())
         return out
 
     return copy
