@@ -82,7 +82,7 @@ class DatasetStatistics(Result):
     excluded: dict[str, int]  # reason to number of videos that the layout excluded
     excluded_by_split: dict[str, int]  # the same of the split table; "" for no stated reason
     missing: int  # files that the lists of the dataset name and its folder lacks
-    unrecognized: int  # videos and images in its folder that the layout does not list
+    unrecognized: int  # files in its folder that the layout does not use
     notes: list[str]  # sentences on what is uncertain, such as how files were grouped
     formats: list[FormatCount]  # the most frequent first
     shortcuts: list[Shortcut]

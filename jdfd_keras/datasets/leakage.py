@@ -65,8 +65,7 @@ class Leakage(Result):
 def find_leakage(subsets: Mapping[str, pa.Table]) -> Leakage:
     """Find the sources and near-duplicate faces that are in more than one subset.
 
-    Faces of shared sources are not compared: they are expected to be similar. Without a second
-    subset there is nothing to compare.
+    Faces of shared sources are not compared: they are expected to be similar.
 
     Args:
         subsets: Name to a table with the columns COLUMNS, one row per face.
@@ -88,8 +87,6 @@ def find_leakage(subsets: Mapping[str, pa.Table]) -> Leakage:
         pair for names in combinations(faces, 2) for pair in _find_near_duplicates(names, faces)
     ]
     near.sort(key=lambda pair: (-pair.num_faces, pair.bits, pair.videos))
-    if len(subsets) < 2:
-        return Leakage([], [])
     sources = {name: ids for table in subsets.values() for name, ids in read_sources(table).items()}
     num_unknown = sum(not ids for ids in sources.values())
     return Leakage(shared_sources, near, len(sources), num_unknown)

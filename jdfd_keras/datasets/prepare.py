@@ -188,9 +188,9 @@ def prepare(
                 )
                 text = json.dumps(summary.to_dict(), indent=1) + "\n"
                 storage.write_text(target, manifest.LISTING, text)
-                if table is not None:
-                    write_split_table(target, OFFICIAL, table, SplitOptions())
+                _write_official(target, table)
                 write_tables(target, listing, outcomes, shards)
+    _write_official(target, table)  # if it was removed
     target.remove(storage.PARTS)
     return _summarize(target, items, not_split)
 
@@ -210,6 +210,11 @@ def _split_officially(listing: Listing) -> tuple[pd.DataFrame | None, str]:
             "strict` excludes such videos from training"
         )
     return table, ""
+
+
+def _write_official(out: storage.Store, table: pd.DataFrame | None) -> None:
+    if table is not None and OFFICIAL not in list_split_tables(out):
+        write_split_table(out, OFFICIAL, table, SplitOptions())
 
 
 def _describe_file(video: Video, listing: Listing, sizes: Mapping[str, int]) -> VideoFile:

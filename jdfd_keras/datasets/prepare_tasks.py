@@ -36,11 +36,12 @@ RECORDS, ROWS = ".tfrecord", ".json"
 class ExtractedVideo(Result):
     """A finished video, as stored in `parts/<name>.json`.
 
-    `label` is that in its records; `faces` has one dict per record, with the fields of FaceRow
-    that are not those of a Video, `shard` or `offset`.
+    `label` is that in its records, `beside` that of its VideoFile; `faces` has one dict per record,
+    with the fields of FaceRow that are not those of a Video, `shard` or `offset`.
     """
 
     label: int
+    beside: str
     outcome: VideoOutcome
     faces: list
 
@@ -54,6 +55,14 @@ class VideoFile:
     frames: tuple[str, ...] = ()
     landmarks: tuple[str, ...] = ()
     mask: str = ""
+
+    @property
+    def beside(self) -> str:
+        """Digest of the names of the mask and the landmarks; "" if it has neither."""
+        names = "\n".join((self.mask, *self.landmarks))
+        return (
+            hashlib.sha256(names.encode()).hexdigest()[:16] if self.mask or self.landmarks else ""
+        )
 
     def __str__(self) -> str:
         return self.video.path
@@ -75,12 +84,14 @@ class ExtractVideo:
     def __call__(self, item: VideoFile) -> VideoOutcome:
         """Extract and write the faces of a video, unless it is finished already.
 
-        A finished video is extracted again if the size of its file or its label has changed.
+        A finished video is extracted again if the size of its file, its label, or the names of its
+        mask and landmarks have changed.
         """
         video = item.video
         if self.out.exists(part_name(video) + ROWS):
             part = read_part(self.out, video)
-            if (part.outcome.file_bytes, part.label) == (item.file_bytes, video.label):
+            found = (part.outcome.file_bytes, part.label, part.beside)
+            if found == (item.file_bytes, video.label, item.beside):
                 return part.outcome
         extraction, reason = self._extract(item)
         outcome = VideoOutcome(
@@ -96,14 +107,14 @@ class ExtractVideo:
             warning=" ".join(extraction.warnings),
             reason=reason,
         )
-        return self._write(video, outcome, extraction.faces)
+        return self._write(item, outcome, extraction.faces)
 
     def fail(self, item: VideoFile, reason: str) -> VideoOutcome:
         """Write the outcome of a video whose process dies, or is beyond a limit."""
-        return self._write(item.video, VideoOutcome(item.file_bytes, reason=reason), [])
+        return self._write(item, VideoOutcome(item.file_bytes, reason=reason), [])
 
-    def _write(self, video: Video, outcome: VideoOutcome, faces: list[Face]) -> VideoOutcome:
-        rows = []
+    def _write(self, item: VideoFile, outcome: VideoOutcome, faces: list[Face]) -> VideoOutcome:
+        video, rows = item.video, []
         if faces:  # some file systems cannot store an empty file
             with self.out.create(part_name(video) + RECORDS) as file:
                 for face in faces:
@@ -114,7 +125,7 @@ class ExtractVideo:
                     )
                     file.write(frame_record(record))
                     rows.append(_to_row(face, self.faces.detector) | {"phash": hash_face(crop)})
-        part = ExtractedVideo(video.label, outcome, rows)
+        part = ExtractedVideo(video.label, item.beside, outcome, rows)
         write_text(self.out, part_name(video) + ROWS, json.dumps(part.to_dict()))
         return outcome
 

@@ -23,6 +23,8 @@ from jdfd_keras.datasets.split_tables import (
     write_split_table,
 )
 from jdfd_keras.datasets.splits import (
+    FOLDED,
+    CannotSplitError,
     assign_splits,
     list_manipulations,
     reason_kind,
@@ -89,10 +91,10 @@ def split_dataset(
         >>> [table.name for table in tables], tables[0].counts["test"]
         (['kfold-0-of-3', 'kfold-1-of-3', 'kfold-2-of-3'], {'real': 3, 'fake': 3})
     """
-    options, rows = options or SplitOptions(), read_videos(directory)
+    options, rows = _drop_unused(options or SplitOptions()), read_videos(directory)
     listing = list_rows(rows)
     folds = _list_folds(listing, options)
-    tables = []
+    tables, problems = [], []
     for fold in folds:
         own = dataclasses.replace(options, fold=fold)
         if name:
@@ -103,8 +105,19 @@ def split_dataset(
             table_name += f"-{fold}"
         _check_name(directory, table_name, own)
         is_paper = own.strategy == "paper"
-        table = _assign_faces(directory, own) if is_paper else assign_rows(listing, own)
+        try:
+            table = _assign_faces(directory, own) if is_paper else assign_rows(listing, own)
+        except CannotSplitError as error:
+            if len(folds) == 1:
+                raise
+            problems.append(f"{table_name} (--fold {fold}): {error}")
+            continue
         tables.append((table_name, table, own))
+    if problems:
+        raise CannotSplitError(
+            f"Expected {len(folds)} folds; got {len(problems)} that cannot be made: "
+            f"{' '.join(problems)} Or make the others with --fold, one by one."
+        )
     store, existing = LocalStore(str(directory)), list_split_tables(directory)
     return [
         summarize_split(
@@ -217,11 +230,19 @@ def _assign_faces(directory: str | Path, options: SplitOptions) -> pd.DataFrame:
 
 def _list_folds(listing: Listing, options: SplitOptions) -> list[int | None]:
     """List the folds of a rule: those of kfold, the manipulations of leave-one-out, else one."""
-    if options.fold is not None or options.strategy not in ("kfold", "leave-one-out"):
+    if options.fold is not None or options.strategy not in FOLDED:
         return [options.fold]
     if options.strategy == "kfold":
         return list(range(options.folds)) or [0]
     return list(range(len(list_manipulations(listing.videos)))) or [0]
+
+
+def _drop_unused(options: SplitOptions) -> SplitOptions:
+    """Return the options with defaults where the strategy has no use for one."""
+    unused = {"folds": SplitOptions.folds}
+    if options.strategy == "kfold":
+        unused = {"val_share": SplitOptions.val_share, "test_share": SplitOptions.test_share}
+    return dataclasses.replace(options, **unused)
 
 
 def _default_name(options: SplitOptions, listing: Listing) -> str:

@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from jdfd_keras.datasets.videos import SPLITS
 from jdfd_keras.io.console import plural
-from jdfd_keras.io.files import load_options, to_json
+from jdfd_keras.io.files import load_options, to_json, write_text_atomically
 from jdfd_keras.io.results import Result
 from jdfd_keras.io.storage import LocalStore, Store, local_path, write_text
 from jdfd_keras.options import SplitOptions
@@ -127,9 +127,16 @@ def write_split_table(
         >>> write_split_table(LocalStore("tables"), "mine", rows, SplitOptions()).excluded
         {}
     """
-    write_text(store, f"{FOLDER}/{name}.json", to_json({"split": options}))
-    text = rows.to_csv(index=False, lineterminator="\n")
-    write_text(store, f"{FOLDER}/{name}.csv", text)
+    texts = {
+        f"{FOLDER}/{name}.json": to_json({"split": options}),
+        f"{FOLDER}/{name}.csv": rows.to_csv(index=False, lineterminator="\n"),
+    }
+    for file, text in texts.items():
+        if isinstance(store, LocalStore):  # without its folder of unfinished work
+            store.path(file).parent.mkdir(parents=True, exist_ok=True)
+            write_text_atomically(store.path(file), text)
+        else:
+            write_text(store, file, text)
     return SplitTable(name, f"{store.location}/{FOLDER}/{name}.csv", options, rows)
 
 
@@ -148,6 +155,8 @@ def read_split_table(directory: str | Path | Store, name: str) -> SplitTable:
         >>> read_split_table("prepared", "official").rows["split"].value_counts()["train"]
         np.int64(10)
     """
+    if not name:
+        raise ValueError("Expected the name of a split table; got an empty one. Try official.")
     if name.endswith(".csv"):
         store, stem = LocalStore(str(Path(name).parent)), Path(name).stem
         path = name
@@ -167,6 +176,19 @@ def read_split_table(directory: str | Path | Store, name: str) -> SplitTable:
         with local_path(store, f"{stem}.json") as copy:
             options = load_options(copy, "split", SplitOptions)
     return SplitTable(name, path, options, rows)
+
+
+def find_table_or_official(directory: str | Path, name: str) -> str:
+    """Return the name of a split table if a dataset has it, or else the official or none, "".
+
+    For a dataset that is used beside the one that was split so.
+
+    Example:
+        >>> find_table_or_official("prepared", "kfold-0-of-5")
+        'official'
+    """
+    existing = list_split_tables(directory)
+    return next((table for table in (name, OFFICIAL) if table in existing), "")
 
 
 def absolute_name(name: str) -> str:

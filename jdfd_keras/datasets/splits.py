@@ -25,6 +25,7 @@ from jdfd_keras.io.console import plural
 from jdfd_keras.options import SplitOptions
 
 STRATEGIES = ("official", "strict", "kfold", "paper", "leave-one-out")
+FOLDED = ("kfold", "leave-one-out")  # of these, the strategies with folds
 MAX_DRAWS = 20  # of one number of validation subjects, until both splits have both classes
 BOTH_SPLITS = "shows people from both training and validation"
 
@@ -81,7 +82,7 @@ def assign_splits(listing: Listing, options: SplitOptions) -> tuple[list[Video],
         videos, overlapping = _without_losing_a_class(videos, _remove_overlap)
         excluded |= overlapping
     elif options.strategy == "leave-one-out":
-        manipulations = list_manipulations(videos)
+        manipulations = list_manipulations(listing.videos)
         held_out = manipulations[_check_fold(options, len(manipulations))]
         videos, others = _without_losing_a_class(videos, lambda used: _leave_out(used, held_out))
         excluded |= others
@@ -153,6 +154,11 @@ def _check_options(options: SplitOptions) -> None:
         raise ValueError(
             f"Expected val_share and test_share above 0 with a sum below 1; got {shares[0]} and "
             f"{shares[1]}. Try the default, 0.15 each."
+        )
+    if options.fold is not None and options.strategy not in FOLDED:
+        raise ValueError(
+            f"Expected a fold with the strategies {' and '.join(FOLDED)} only; got "
+            f"fold={options.fold} with {options.strategy}. Omit it."
         )
     if options.folds < 3:
         raise ValueError(

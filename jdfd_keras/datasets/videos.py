@@ -67,7 +67,7 @@ class Listing(Result):
     Attributes:
         videos: Sorted by id.
         missing: Files that the lists of the dataset name and the folder lacks.
-        unrecognized: Videos and images in the folder that the layout does not list.
+        unrecognized: Files in the folder that the layout does not use.
         subjects: Video id to the subjects in it, where one subject is in several sources; the
             subjects of other videos are their sources.
         excluded: Video id to reason, of the videos that the layout excluded.

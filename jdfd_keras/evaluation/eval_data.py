@@ -23,6 +23,7 @@ from jdfd_keras.datasets.videos import UNLABELLED
 from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.inference.backends import FacePredictions, load_calibration, predict_dataset
 from jdfd_keras.io.console import Progress, plural
+from jdfd_keras.io.files import OPTIONS, load_options
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import (
     AugmentOptions,
@@ -150,9 +151,9 @@ def load_eval_sets(
         name_of_table = "" if split == "all" else split_table
         rows = read_faces(directory, split=split, split_table=name_of_table, columns=READ_COLUMNS)
         rows = rows.filter(pc.field("label") != UNLABELLED)
+        table = None if split == "all" else read_split_table(directory, split_table)
         videos = read_videos(directory, split_table=name_of_table)
         videos = [video for video in videos if video.label != UNLABELLED]
-        table = read_split_table(directory, name_of_table) if name_of_table else None
         if table and table.of_faces:  # a video is in every split that has one of its faces
             shown = set(rows["video_id"].unique().to_pylist())
             videos = [
@@ -224,18 +225,22 @@ def check_leakage(
         subject = (
             f"{describe_sets(sets)} and the data that {model_path} was trained or calibrated on"
         )
-        raise_on_leakage(leakage, subject, _advise(model_path, sets[0].split_table))
+        raise_on_leakage(leakage, subject, _advise(model_path, sets))
     return describe_leakage(leakage, checked="training and evaluation")
 
 
-def _advise(model_path: str | Path, table: SplitTable | None) -> str:
+def _advise(model_path: str | Path, sets: Sequence[EvalSet]) -> str:
     advice = "Evaluate on other data, or use --allow-leak; the report then states the leakage."
-    trained = find_split_table(model_path)
+    trained, table = find_split_table(model_path), sets[0].split_table
     if trained and table and absolute_name(trained) != absolute_name(table.name):
-        advice = (
-            f"{model_path} was trained with the split table {trained}, not {table.name}: try "
-            f"--split-table {trained}. {advice}"
-        )
+        path = Path(model_path)
+        options = (path if path.is_dir() else path.parent) / OPTIONS
+        own = load_options(options, "data", DataFacts).name
+        if own in {one.directory.resolve().name for one in sets}:
+            advice = (
+                f"{model_path} was trained with the split table {trained} of {own}, not "
+                f"{table.name}: try --split-table {trained}. {advice}"
+            )
     return advice
 
 

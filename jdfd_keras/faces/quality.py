@@ -210,7 +210,8 @@ def find_marked_track(
     Args:
         mask: Video or image of the same scene: black but for the marked pixels.
         boxes: Index of a frame, track and box in it, of every face.
-        num_frames: Frames of the video. A mask with another number is matched by relative position.
+        num_frames: Frames of the video. A mask with fewer, as some published ones have, says
+            nothing of those after its end; an image is a mask of every frame.
         size: Width and height of the frames in pixels; those of the mask may differ.
         limits: Limits of the mask; the defaults if not given.
 
@@ -235,11 +236,11 @@ def find_marked_track(
         for frame in media.read(1, every=1):
             if by_position is None:
                 own_frames = max(media.info.num_frames, 1)
-                by_position = _group_by_position(boxes, own_frames / max(num_frames, 1))
+                by_position = _group_by_position(boxes, is_image=own_frames == 1)
                 if own_frames not in (1, num_frames):
                     warnings.append(
                         f"the mask {media.file.path.name} has {plural(own_frames, 'frame')} and "
-                        f"the video {num_frames}: they are matched by relative position"
+                        f"the video {num_frames}: frames are matched by their number"
                     )
             found = by_position.get(frame.index, [])
             marked = frame.pixels.max(axis=2) >= MARKED if found else np.zeros((1, 1), bool)
@@ -257,12 +258,12 @@ def find_marked_track(
 
 
 def _group_by_position(
-    boxes: Iterable[tuple[int, int, Box]], scale: float
+    boxes: Iterable[tuple[int, int, Box]], *, is_image: bool
 ) -> dict[int, list[tuple[int, Box]]]:
-    """Group tracks and boxes by the frame of the mask, which has `scale` times as many frames."""
+    """Group tracks and boxes by the frame of the mask, the only one of an image."""
     by_position: dict[int, list[tuple[int, Box]]] = defaultdict(list)
     for index, track_id, box in boxes:
-        by_position[int((index + 0.5) * scale)].append((track_id, box))
+        by_position[0 if is_image else index].append((track_id, box))
     return by_position
 
 

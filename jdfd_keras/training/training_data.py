@@ -10,7 +10,7 @@ import pyarrow as pa
 from jdfd_keras.datasets import leakage
 from jdfd_keras.datasets.face_index import COLUMNS, FaceIndex, concat, index_faces, sample_fraction
 from jdfd_keras.datasets.manifest import read_faces
-from jdfd_keras.datasets.split_tables import OFFICIAL
+from jdfd_keras.datasets.split_tables import OFFICIAL, find_table_or_official
 from jdfd_keras.datasets.videos import CLASSES, UNLABELLED
 from jdfd_keras.options import UnlabelledOptions
 from jdfd_keras.training.run_folder import DataFacts
@@ -56,7 +56,9 @@ def load_training_data(
             labels. Their validation and test faces are not read.
         seed: Seed of the sample of unlabelled faces.
         allow_leak: Accept splits that share sources or near-duplicate faces.
-        split_table: Name of the split table of all these datasets, or the path of one.
+        split_table: Name of the split table of the dataset, or the path of one. Of the others, the
+            table of this name is used if they have it, or else their official one; all faces of a
+            dataset that is not split are for training.
 
     Example:
         >>> data = load_training_data("prepared", UnlabelledOptions(), seed=0, allow_leak=False)
@@ -79,7 +81,11 @@ def load_training_data(
             )
     tables, indexes = [splits["train"]], [index_faces(directory, splits["train"])]
     for other in unlabelled.unlabelled:
-        table = read_faces(other, split="train", split_table=split_table, columns=columns)
+        table_name = find_table_or_official(other, split_table)
+        split = "train" if table_name else "all"
+        table = read_faces(other, split=split, split_table=table_name, columns=columns)
+        position = table.column_names.index("split")
+        table = table.set_column(position, "split", pa.repeat("train", len(table)))
         if not len(table):
             raise ValueError(
                 f"Expected training faces in {other}, to use as unlabelled faces; got none. Its "

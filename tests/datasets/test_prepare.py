@@ -1,6 +1,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections import Counter
@@ -18,7 +19,6 @@ from jdfd_keras.faces.detect import Box
 from jdfd_keras.faces.extract import Extraction, Face
 from jdfd_keras.faces.quality import Quality
 from jdfd_keras.io.files import load_options
-from jdfd_keras.io.storage import LocalStore
 from jdfd_keras.options import FaceOptions, FilterOptions, PrepareOptions, SplitOptions
 
 FACES = FaceOptions(frames_per_video=4, face_size=71)
@@ -240,15 +240,15 @@ def test_a_run_interrupted_while_it_writes_its_result_resumes(
     fake_extraction, folder, tmp_path, monkeypatch, name
 ):
     prepare(folder, tmp_path / "whole", FACES)
-    create = LocalStore.create
+    replace = os.replace  # every file is written under another name first
 
-    def interrupt(self, created):
-        if created == name:
+    def interrupt(unfinished, path):
+        if str(path).endswith(name):
             raise KeyboardInterrupt
-        return create(self, created)
+        replace(unfinished, path)
 
     with monkeypatch.context() as patch:
-        patch.setattr(LocalStore, "create", interrupt)
+        patch.setattr(os, "replace", interrupt)
         with pytest.raises(KeyboardInterrupt):
             prepare(folder, tmp_path / "resumed", FACES)
     assert (tmp_path / "resumed" / "parts").exists()

@@ -236,8 +236,8 @@ def test_options_out_of_range_raise_an_error_with_their_values(options, complain
     "options",
     [
         {"val_share": 0.01, "test_share": 0.98},
-        {"folds": 3, "fold": 0},
-        {"folds": 3, "fold": 2},
+        {"strategy": "kfold", "folds": 3, "fold": 0},
+        {"strategy": "kfold", "folds": 3, "fold": 2},
         {"strategy": "kfold", "folds": 100, "fold": 99},
     ],
 )

@@ -12,7 +12,7 @@ from jdfd_keras.evaluation.eval_data import check_leakage, load_eval_sets
 from jdfd_keras.evaluation.evaluate import evaluate
 from jdfd_keras.io.files import save_options
 from jdfd_keras.options import EvaluateOptions, SplitOptions, TrainOptions
-from jdfd_keras.training.run_folder import write_provenance
+from jdfd_keras.training.run_folder import DataFacts, write_provenance
 
 
 @pytest.fixture
@@ -35,7 +35,8 @@ def write_run(run, directory, split_table):
     seen = seen[seen["split"].isin(["train", "val"])].reset_index(drop=True)
     run.mkdir()
     write_provenance(run, pa.Table.from_pandas(seen, preserve_index=False))
-    save_options(run / "options.json", train=TrainOptions(split_table=split_table))
+    facts = DataFacts(directory.name, "", len(seen), 0, 0, "none")
+    save_options(run / "options.json", train=TrainOptions(split_table=split_table), data=facts)
     return run
 
 
@@ -84,12 +85,29 @@ def test_leakage_names_the_table_that_the_run_was_trained_with(folds, run):
     assert check_leakage(run, own, "test", allow_leak=False).startswith("none between")
     for other in ("kfold-1-of-3", "official", str(folds / "splits" / "kfold-2-of-3.csv")):
         sets = load_eval_sets([folds], "test", other)
-        message = rf"run was trained with the split table kfold-0-of-3, not {other}: try --split-t"
+        message = (
+            "run was trained with the split table kfold-0-of-3 of clips, not "
+            f"{other}: try --split-table kfold-0-of-3"
+        )
         with pytest.raises(ValueError, match=message):
             check_leakage(run, sets, "test", allow_leak=False)
     with pytest.raises(ValueError, match="Expected all faces of .*/clips and the") as error:
         check_leakage(run, load_eval_sets([folds], "all"), "all", allow_leak=False)
     assert "--split-table" not in str(error.value)
+
+
+def test_leakage_of_another_dataset_does_not_name_the_table_of_the_run(folds, tmp_path):
+    run = write_run(tmp_path / "run", folds, "kfold-0-of-3")
+    other = tmp_path / "other"
+    shutil.copytree(folds, other)
+    with pytest.raises(ValueError, match="to share no footage") as error:
+        check_leakage(run, load_eval_sets([other], "test"), "test", allow_leak=False)
+    assert "was trained with" not in str(error.value)
+
+
+def test_an_empty_name_of_a_split_table_is_an_error(folds):
+    with pytest.raises(ValueError, match="name of a split table; got an empty one"):
+        load_eval_sets([folds], "test", "")
 
 
 def test_a_table_given_by_path_is_the_one_that_the_run_was_trained_with(
@@ -101,7 +119,7 @@ def test_a_table_given_by_path_is_the_one_that_the_run_was_trained_with(
     sets = load_eval_sets([folds], "test", "mine.csv")
     assert check_leakage(run, sets, "test", allow_leak=False).startswith("none between")
     leaking = load_eval_sets([folds], "test", "kfold-0-of-3")
-    with pytest.raises(ValueError, match=r"the split table .*mine\.csv, not kfold-0-of-3: try"):
+    with pytest.raises(ValueError, match=r"the split table .*mine\.csv of clips, not kfold-0"):
         check_leakage(run, leaking, "test", allow_leak=False)
     with pytest.raises(ValueError, match="1 shared source") as error:
         write_faces_of_one_test_video(run, folds)

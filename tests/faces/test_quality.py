@@ -308,12 +308,11 @@ def test_a_mask_of_another_size_and_an_image_mark_the_same(tmp_path):
     assert find_marked_track(image, both(8), 8, (160, 90)) == (0, [])
 
 
-def test_a_mask_with_fewer_frames_is_matched_by_relative_position_with_a_warning(tmp_path):
-    # The mask marks the right face at its start only, and the left one later.
+def test_a_mask_with_fewer_frames_says_nothing_of_those_after_its_end(tmp_path):
+    # The mask marks the right face in frame 0, and the left one in frames 1 to 3, of 8.
     mask = write_mask(tmp_path / "mask.mp4", [(92, 10, 128, 64)] + [(12, 10, 48, 64)] * 3)
-    late = [(index, track, box) for index, track, box in both(8) if index >= 2]
-    early = [(index, track, box) for index, track, box in both(8) if index < 2]
-    for boxes, track in ((late, 0), (early, 1)):
+    for indices, track in (((0,), 1), ((0, 1, 2), 0), ((3, 4, 5), 0), ((4, 5), None)):
+        boxes = [(index, track, box) for index, track, box in both(8) if index in indices]
         found, [warning] = find_marked_track(mask, boxes, 8, (160, 90))
         assert found == track
         assert "mask.mp4 has 4 frames and the video 8" in warning

@@ -107,7 +107,7 @@ def list_df40(root: DatasetFiles, manipulations: Collection[str] = ()) -> Listin
             names = sorted(names, key=natural_key)
             frames[video.video_id] = tuple(names)
             beside = [
-                name.replace("/frames/", "/landmarks/").rpartition(".")[0] + ".npy"
+                re.sub(r"(^|/)frames/", r"\1landmarks/", name).rpartition(".")[0] + ".npy"
                 for name in names
             ]
             if any(name in locations for name in beside):

@@ -20,7 +20,7 @@ import tensorflow as tf
 from jdfd_keras.client.metadata import SMALLEST, Calibration
 from jdfd_keras.datasets.face_index import COLUMNS, index_faces
 from jdfd_keras.datasets.manifest import read_faces
-from jdfd_keras.datasets.split_tables import OFFICIAL, list_split_tables
+from jdfd_keras.datasets.split_tables import OFFICIAL, find_table_or_official
 from jdfd_keras.datasets.videos import UNLABELLED
 from jdfd_keras.evaluation.metrics import measure_auc
 from jdfd_keras.inference.explain import LOGIT
@@ -115,7 +115,7 @@ def choose_split_table(model_path: str | Path | None, data: str | Path) -> str:
     """
     trained = "" if model_path is None else find_split_table(model_path)
     is_file = trained.endswith(".csv") and Path(trained).is_file()
-    return trained if is_file or trained in list_split_tables(data) else OFFICIAL
+    return trained if is_file else find_table_or_official(data, trained) or OFFICIAL
 
 
 def export_formats(
