@@ -41,7 +41,7 @@ from jdfd_keras.datasets.split_tables import (
     read_split_table,
 )
 from jdfd_keras.datasets.splits import reason_kind
-from jdfd_keras.datasets.videos import LABEL_NAMES, SPLITS, FaceCount, count_by
+from jdfd_keras.datasets.videos import LABEL_NAMES, SPLITS, FaceCount, count_by, has_known_source
 from jdfd_keras.io.console import plural
 from jdfd_keras.io.files import OPTIONS, load_options
 from jdfd_keras.io.results import Result
@@ -274,7 +274,7 @@ def _describe_dataset(
         strategy=table.options.strategy if table else "",
         num_videos=len(videos),
         num_faces=len(faces),
-        unknown_sources=sum(not row.source_ids for row in videos),
+        unknown_sources=sum(not has_known_source(row.source_ids) for row in videos),
         counts=counts,
         fake_share={
             split: num_faces[split, "fake"] / total if total else None

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from jdfd_keras.datasets.hashing import find_near_duplicates, unpack_hashes
-from jdfd_keras.datasets.videos import SPLITS, dataset_namespace
+from jdfd_keras.datasets.videos import SPLITS, dataset_namespace, has_known_source
 from jdfd_keras.io.console import plural
 from jdfd_keras.io.results import Result
 
@@ -88,7 +88,9 @@ def find_leakage(subsets: Mapping[str, pa.Table]) -> Leakage:
     ]
     near.sort(key=lambda pair: (-pair.num_faces, pair.bits, pair.videos))
     sources = {name: ids for table in subsets.values() for name, ids in read_sources(table).items()}
-    num_unknown = sum(not ids for ids in sources.values())
+    num_unknown = sum(
+        not has_known_source(source.split("/", 1)[1] for source in ids) for ids in sources.values()
+    )
     return Leakage(shared_sources, near, len(sources), num_unknown)
 
 

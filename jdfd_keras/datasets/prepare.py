@@ -46,7 +46,15 @@ from jdfd_keras.datasets.split_tables import (
     write_split_table,
 )
 from jdfd_keras.datasets.splits import CannotSplitError
-from jdfd_keras.datasets.videos import CLASSES, LABEL_NAMES, SPLITS, Listing, Video, count_by
+from jdfd_keras.datasets.videos import (
+    CLASSES,
+    LABEL_NAMES,
+    SPLITS,
+    Listing,
+    Video,
+    count_by,
+    has_known_source,
+)
 from jdfd_keras.faces.align import describe_framing
 from jdfd_keras.faces.extract import check_face_options
 from jdfd_keras.io import storage
@@ -348,5 +356,5 @@ def _summarize(out: storage.Store, items: list[VideoFile], not_split: str) -> Pr
         unrecognized=listing.unrecognized,
         notes=listing.notes,
         shared_sources=find_shared_splits(table.rows, rows) if table else [],
-        unknown_sources=sum(not row.source_ids for row in rows),
+        unknown_sources=sum(not has_known_source(row.source_ids) for row in rows),
     )

@@ -30,7 +30,14 @@ from jdfd_keras.datasets.splits import (
     reason_kind,
     split_faces,
 )
-from jdfd_keras.datasets.videos import CLASSES, LABEL_NAMES, SPLITS, Listing, Video
+from jdfd_keras.datasets.videos import (
+    CLASSES,
+    LABEL_NAMES,
+    SPLITS,
+    Listing,
+    Video,
+    has_known_source,
+)
 from jdfd_keras.io.results import Result
 from jdfd_keras.io.storage import LocalStore
 from jdfd_keras.options import SplitOptions
@@ -185,7 +192,7 @@ def summarize_split(table: SplitTable, videos: Sequence[VideoRow]) -> SplitSumma
         of_faces=table.of_faces,
         excluded=dict(Counter(map(reason_kind, table.excluded.values()))),
         shared_sources=find_shared_splits(table.rows, videos),
-        unknown_sources=sum(not by_id[name].source_ids for name in split),
+        unknown_sources=sum(not has_known_source(by_id[name].source_ids) for name in split),
         faceless=[
             f"{kind} in {name}"
             for name in SPLITS
@@ -257,7 +264,7 @@ def _default_name(options: SplitOptions, listing: Listing) -> str:
 
 def _check_name(directory: str | Path, name: str, options: SplitOptions) -> None:
     """Check that a name is valid, and not that of a table with other options."""
-    if not re.fullmatch(r"[\w+.-]+", name) or name.endswith(".csv"):
+    if not re.fullmatch(r"\w[\w+.-]*", name) or name.endswith(".csv"):
         raise ValueError(
             f"Expected a name of letters, digits, -, _, + and . for a split table; got {name!r}. "
             "Omit --name to use the default."

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 SPLITS = ("train", "val", "test")
 CLASSES = {"real": 0, "fake": 1}
 UNLABELLED = -1
+# Starts a source id that files share by their names only, such as a single image and its fake.
+LINK = "?"
 LABEL_NAMES = {label: name for name, label in CLASSES.items()} | {UNLABELLED: "unlabelled"}
 # Names under which people keep images and videos; the content decides what a file is.
 IMAGE_SUFFIXES = frozenset(
@@ -47,7 +49,8 @@ class Video(Result):
         label: 1 fake, 0 real, -1 unlabelled.
         manipulation: Name of the manipulation if the layout states it; "" for real videos.
         compression: `raw`, `c23`, `c40`, or "" if not stated.
-        source_ids: Ids of the footage that it shows; empty if unknown.
+        source_ids: Ids of the footage that it shows; empty if unknown. An id that begins with LINK
+            says which files belong together, but the footage is unknown.
         split: Published split, `train`, `val` or `test`; "" if there is none.
     """
 
@@ -171,6 +174,16 @@ def qualified_sources(video: Video) -> tuple[str, ...]:
         ('ffpp/000',)
     """
     return tuple(f"{dataset_namespace(video.video_id)}/{source}" for source in video.source_ids)
+
+
+def has_known_source(source_ids: Iterable[str]) -> bool:
+    """Return whether the footage of a video is known, by its `source_ids`.
+
+    Example:
+        >>> has_known_source(["000"]), has_known_source(["?anna"]), has_known_source([])
+        (True, False, False)
+    """
+    return any(not source.startswith(LINK) for source in source_ids)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+from jdfd_keras.datasets.videos import LINK
 from jdfd_keras.io.console import plural
 
 WORD, NUMBER, FOLDER, SINGLE = "word", "number", "folder", "single"
@@ -153,10 +154,18 @@ def group_frames(entries: Sequence[MediaEntry]) -> list[FrameGroup]:
         else:
             groups.append(_single(entry))
     names = {scope: _parse_names(images) for scope, images in scopes.items()}
-    counts = Counter(name.video for parsed in names.values() for name in parsed)
+    # Of one class, in any folder and split, or of one folder: a name in real/ and fake/ is a pair.
+    counts = Counter()
+    for scope, images in scopes.items():
+        for entry, name in zip(images, names[scope], strict=True):
+            counts[scope[0], name.video] += 1
+            counts[posixpath.dirname(entry.path), name.video] += 1
+    most: dict[str, int] = defaultdict(int)
+    for (_, video), count in counts.items():
+        most[video] = max(most[video], count)
     running = set()  # in any class and folder
     for (_, folders), parsed in names.items():
-        running |= _find_running(parsed, folders, counts)
+        running |= _find_running(parsed, folders, most)
     members = defaultdict(list)
     for scope, images in scopes.items():
         rules = _choose_rules(names[scope], scope[1], running)
@@ -206,18 +215,25 @@ def describe_groups(groups: Iterable[FrameGroup]) -> list[str]:
 def find_sources(groups: Sequence[FrameGroup]) -> list[tuple[str, ...]]:
     """Return the sources of videos: those stated, or else those found by their names.
 
+    A name that a fake shares with a single real image links the two, as LINK and the name: that
+    they belong together is known, but not the footage.
+
     Example:
         >>> paths = {"fake/a_b.mp4": 1, "real/a.mp4": 0, "real/0001.png": 0}
         >>> entries = [MediaEntry(p, label, "", (), "png" in p) for p, label in paths.items()]
         >>> find_sources(group_frames(entries))  # sorted by path
         [('a',), (), ('a',)]
     """
-    known = {
-        group.name
-        for group in groups
-        if group.entries[0].label == 0
-        and not (_is_single_image(group) and is_generic(re.sub("[0-9]", "", group.name)))
-    }
+    known, links = defaultdict(set), set()  # name to sources; names of single real images
+    for group in groups:
+        if group.entries[0].label == 0 and not _is_single_image(group):
+            known[group.name].add(_own_source(group))
+        elif group.entries[0].label == 0 and group.entries[0].sources:
+            known[group.name].add(group.name)
+        elif group.entries[0].label == 0 and not is_generic(re.sub("[0-9]", "", group.name)):
+            links.add(group.name)
+    for name in links:
+        known.setdefault(name, {LINK + name})
     found, named = [], set()
     for group in groups:
         entry = group.entries[0]
@@ -227,15 +243,22 @@ def find_sources(groups: Sequence[FrameGroup]) -> list[tuple[str, ...]]:
         if not names and _is_single_image(group) and entry.folders:
             names = _find_names(entry.folders[-1], known)
         if entry.label == 0 and _is_single_image(group) and not entry.sources:
-            names.discard(group.name)
+            names -= {group.name, LINK + group.name}
         found.append(names)
         named |= names
     for group, names in zip(groups, found, strict=True):
         if not _is_single_image(group):
-            names |= set() if names else {group.name}
+            names |= set() if names else {_own_source(group)}
         elif group.entries[0].label == 0 and not group.entries[0].sources:
-            names |= {group.name} & named
+            names |= {group.name, LINK + group.name} & named
     return [tuple(sorted(names)) for names in found]
+
+
+def _own_source(group: FrameGroup) -> str:
+    """Return the name of a group, with its folder if it is a number, which many folders have."""
+    folders = [folder for folder in group.entries[0].folders if not is_generic(folder)]
+    is_numbered = group.rule == NUMBER and not re.search("[^0-9_-]", group.name)
+    return f"{folders[-1]}/{group.name}" if is_numbered and folders else group.name
 
 
 def _single(entry: MediaEntry) -> FrameGroup:
@@ -277,7 +300,7 @@ def _clean(text: str) -> str:
 
 
 def _find_running(
-    names: Sequence[_Name], folders: tuple[str, ...], counts: Counter[str]
+    names: Sequence[_Name], folders: tuple[str, ...], counts: dict[str, int]
 ) -> set[str]:
     """Return the videos that precede running numbers in the images of one class and folder."""
     videos = [name.video for name in names if name.video and not _is_bare(name, folders)]
@@ -327,7 +350,9 @@ def _join(members: dict[tuple, list[tuple[MediaEntry, str, bool]]]) -> list[Fram
         label = group.entries[0].label
         most = MAX_FRAMES if num_videos[label] > 2 else FEW_FRAMES
         is_mixed = group.rule == FOLDER and len({entry.label for entry in group.entries}) > 1
-        if group.is_guess and (is_mixed or guesses[label, group.name] > most):
+        count = guesses[label, group.name]
+        is_alone = group.rule == NUMBER and count == 1
+        if group.is_guess and (is_mixed or is_alone or count > most):
             joined += map(_single, group.entries)
         else:
             joined.append(group)
@@ -338,12 +363,12 @@ def _is_single_image(group: FrameGroup) -> bool:
     return group.rule == SINGLE and group.entries[0].is_image
 
 
-def _find_names(text: str, known: set[str]) -> set[str]:
-    """Return the known names that are whole words in a text."""
+def _find_names(text: str, known: dict[str, set[str]]) -> set[str]:
+    """Return the sources of the known names that are whole words in a text."""
     words = re.split(r"([_\-. ])", text)
     whole_words = {
         "".join(words[start:stop])
         for start in range(0, len(words), 2)
         for stop in range(start + 1, len(words) + 1, 2)
     }
-    return whole_words & known
+    return set().union(*(known[word] for word in whole_words if word in known))

@@ -356,9 +356,9 @@ def test_a_single_image_has_no_source_but_that_which_its_name_connects():
     names += ["fake/anna_bob.png", "fake/0001.png", "fake/carla_2.png", "fake/erna.png"]
     found = {video.path: video.source_ids for video in listed_names(*names).videos}
     assert found == {
-        "real/anna.png": ("anna",),
-        "real/bob.png": ("bob",),
-        "fake/anna_bob.png": ("anna", "bob"),
+        "real/anna.png": ("?anna",),  # linked with its fake, but of unknown footage
+        "real/bob.png": ("?bob",),
+        "fake/anna_bob.png": ("?anna", "?bob"),
         "real/0001.png": (),  # equal numbers mean nothing
         "fake/0001.png": (),
         "real/carla.mp4": ("carla",),

@@ -9,6 +9,7 @@ from jdfd_keras.datasets.layouts.frames import (
     group_frames,
     natural_key,
 )
+from jdfd_keras.datasets.videos import has_known_source
 
 
 def entries_of(names, label=0, split=""):
@@ -159,7 +160,35 @@ def test_a_video_with_one_frame_in_a_folder_keeps_its_name():
     )
     test = entries_of([f"test/{person}_030.png" for person in "AC"], split="test")
     found = [(group.path, group.name) for group in group_frames(train + test)]
-    assert found == [("test/A", "A"), ("test/C", "C"), ("train/A", "A"), ("train/B", "B")]
+    # Nothing tells whether the only image of C is a frame.
+    single = ("test/C_030.png", "C_030")
+    assert found == [("test/A", "A"), single, ("train/A", "A"), ("train/B", "B")]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["{}-1200ms.png", "{}-2400ms.png", "{}-3600ms.png"],
+        ["{}_0.5s.png", "{}_1.5s.png"],
+        ["frame0_{}.png", "frame1_{}.png"],
+        ["{}_0_left.png", "{}_1_left.png"],
+        ["{}_0_c23.png", "{}_1_c23.png"],
+        ["{}_x0_y1.png"],
+        ["{}_000.png"],
+    ],
+)
+@pytest.mark.parametrize("people", [["anna"], ["anna", "bob", "carla"]])
+def test_a_pair_of_images_with_one_name_has_no_known_source(names, people):
+    entries = [
+        image_or_video(f"{kind}/{name.format(person)}", label)
+        for label, kind in enumerate(["real", "fake"])
+        for person in people
+        for name in names
+    ]
+    groups = group_frames(entries)
+    for group, sources in zip(groups, find_sources(groups), strict=True):
+        if not group.frames:
+            assert not has_known_source(sources), group.path
 
 
 def test_the_videos_of_two_splits_and_of_two_sources_differ():
@@ -281,7 +310,7 @@ def test_a_real_image_is_connected_by_other_files_only():
         image_or_video("u/anna.png", 0),
         image_or_video("v/anna_7.png", 1),
     )
-    assert set(found.values()) == {("anna",)}
+    assert set(found.values()) == {("?anna",)}
 
 
 def test_the_folder_of_a_fake_image_names_its_sources_if_its_name_does_not():
