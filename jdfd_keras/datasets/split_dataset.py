@@ -38,6 +38,7 @@ from jdfd_keras.datasets.videos import (
     Video,
     has_known_source,
 )
+from jdfd_keras.io.console import plural
 from jdfd_keras.io.results import Result
 from jdfd_keras.io.storage import LocalStore
 from jdfd_keras.options import SplitOptions
@@ -222,7 +223,7 @@ def find_shared_splits(rows: pd.DataFrame, videos: Sequence[Video]) -> list[Shar
 def _assign_faces(directory: str | Path, options: SplitOptions) -> pd.DataFrame:
     """Return the rows of a split table of faces, by the paper's rule."""
     assign_splits(Listing([]), options)  # checks the options
-    faces = read_faces(directory, split_table="", columns=FACE_KEY).to_pandas()
+    faces = read_faces(directory, split_table="", columns=[*FACE_KEY, "label"]).to_pandas()
     faces["video_id"] = faces["video_id"].astype(object)
     faces = faces.sort_values(list(FACE_KEY), kind="stable", ignore_index=True)
     position = faces.groupby("video_id").cumcount()
@@ -232,7 +233,19 @@ def _assign_faces(directory: str | Path, options: SplitOptions) -> pd.DataFrame:
         test_share=options.test_share,
         seed=options.seed,
     )
-    return faces.assign(reason="")
+    found = set(zip(faces["split"], faces["label"], strict=True))
+    if lacking := [
+        f"{kind} faces in {name}"
+        for name in SPLITS
+        for kind, label in CLASSES.items()
+        if (name, label) not in found
+    ]:
+        raise CannotSplitError(
+            "Expected enough faces for a training, a validation and a test split with real and "
+            f"fake faces each; got {plural(len(faces), 'face')}, which leaves no "
+            f"{', no '.join(lacking)}. Prepare more videos, or try larger shares."
+        )
+    return faces.drop(columns="label").assign(reason="")
 
 
 def _list_folds(listing: Listing, options: SplitOptions) -> list[int | None]:

@@ -166,8 +166,8 @@ def load_eval_sets(
         one = EvalSet(name, directory, split, table, rows, videos)
         if not len(rows):
             raise ValueError(
-                f"Expected faces in {describe_sets([one])}; got none, and "
-                f"{plural(len(videos), 'video')} without a face. Try another --split or "
+                f"Expected labelled faces in {describe_sets([one])}; got none, and "
+                f"{plural(len(videos), 'labelled video')} without a face. Try another --split or "
                 "--split-table, or prepare more videos."
             )
         sets.append(one)

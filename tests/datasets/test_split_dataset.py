@@ -16,6 +16,8 @@ from jdfd_keras.datasets.pipeline import load_faces
 from jdfd_keras.datasets.prepare import prepare
 from jdfd_keras.datasets.split_dataset import split_dataset, summarize_split
 from jdfd_keras.datasets.split_tables import list_split_tables, read_split_table
+from jdfd_keras.datasets.splits import CannotSplitError, assign_splits
+from jdfd_keras.datasets.videos import Listing, Video
 from jdfd_keras.options import FaceOptions, SplitOptions, UnlabelledOptions
 
 SPLITS = ("train", "val", "test")
@@ -115,6 +117,34 @@ def test_paper_splits_a_dataset_with_a_video_without_a_face(dataset, change_tabl
     )
     assert len(read_videos(dataset, split_table="paper")) == 16
     assert "test" in read_faces(dataset, split_table="paper")["split"].to_pylist()
+
+
+def test_paper_says_which_faces_a_split_lacks(dataset):
+    options = SplitOptions(strategy="paper", val_share=0.0001, test_share=0.15)
+    with pytest.raises(ValueError, match="no real faces in val, no fake faces in val"):
+        split_dataset(dataset, options)
+    assert list_split_tables(dataset) == ["official"]
+
+
+def test_options_that_a_strategy_has_no_use_for_are_refused_or_not_stored(dataset):
+    with pytest.raises(ValueError, match="kfold and leave-one-out only; got fold=2 with strict"):
+        split_dataset(dataset, SplitOptions(strategy="strict", fold=2))
+    (first,) = split_dataset(dataset, SplitOptions(strategy="strict", folds=7))
+    (second,) = split_dataset(dataset, SplitOptions(strategy="strict"))
+    assert first == second
+    assert not (dataset / "parts").exists()
+
+
+def test_leave_one_out_names_the_manipulation_that_it_holds_out(tmp_path):
+    """The only fake of A is excluded from the official split: it is of both sides."""
+    people = [Video(f"v/r{n}", f"r{n}", 0, "", "", (f"p{n}",), "train") for n in range(8)]
+    people += [Video("v/t", "t", 0, "", "", ("t",), "test")]
+    fakes = [Video(f"v/f{n}", f"f{n}", 1, "B", "", (f"p{n}",), "train") for n in range(8)]
+    fakes += [Video("v/ft", "ft", 1, "B", "", ("t",), "test")]
+    fakes += [Video("v/a", "a", 1, "A", "", tuple(f"p{n}" for n in range(8)), "train")]
+    options = SplitOptions(strategy="leave-one-out", fold=0)
+    with pytest.raises(CannotSplitError, match="only A is tested: B"):
+        assign_splits(Listing(people + fakes), options)
 
 
 def test_strict_and_official_are_equal_without_shared_sources(dataset):

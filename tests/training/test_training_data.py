@@ -194,6 +194,15 @@ def test_an_unlabelled_folder_that_is_not_a_data_set_is_rejected_with_its_path(
         load(prepared_set, tmp_path)
 
 
+def test_all_faces_of_a_set_that_is_not_split_are_for_training(prepared_set, foreign):
+    shutil.rmtree(foreign / "splits")
+    labels = Counter(read_faces(foreign, split_table="", columns=["label"])["label"].to_pylist())
+    count = round(0.5 * labels.total() / 2)
+    loaded = load(prepared_set, foreign, share=0.5)
+    assert loaded.facts.unlabelled_faces == sum(min(count, labels[label]) for label in (0, 1))
+    assert set(loaded.provenance["split"].to_pylist()) == {"train", "val"}
+
+
 def test_a_share_too_small_for_one_face_is_rejected(prepared_set, foreign):
     with pytest.raises(ValueError, match="each class; got 0.001 of 34 faces"):
         load(prepared_set, foreign, share=0.001)
