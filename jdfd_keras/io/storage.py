@@ -4,6 +4,7 @@ Files are listed by name, opened as streams, and written whole or not at all. Be
 to use a folder beyond this machine.
 """
 
+import builtins
 import contextlib
 import os
 import shutil
@@ -39,20 +40,34 @@ class LocalStore:
 
     def list(self, below: str = "") -> dict[str, int]:
         """Return the names of all files in a subfolder, recursively, with their bytes."""
-        sizes, visited = {}, set()
+        sizes = {}
+        for path, is_listed in self._walk(below):
+            if is_listed:
+                with contextlib.suppress(FileNotFoundError):  # just removed
+                    sizes[path.relative_to(self.location).as_posix()] = path.stat().st_size
+        return sizes
+
+    def list_skipped(self) -> builtins.list[str]:
+        """Return what `list` skips: broken links, pipes, and links to folders listed already."""
+        paths = (path for path, is_listed in self._walk() if not is_listed)
+        return sorted(path.relative_to(self.location).as_posix() for path in paths)
+
+    def _walk(self, below: str = "") -> Iterator[tuple[Path, bool]]:
+        """Yield the path of each entry that is no folder, and whether `list` lists it."""
+        visited = set()
         # Datasets are often links to other disks; a link to a parent folder is followed once.
         walk = os.walk(self.path(below), onerror=_raise_unless_missing, followlinks=True)
         for directory, folders, names in walk:
             real = os.path.realpath(directory)
-            # The same one of two links to one folder is followed on every machine.
-            folders[:] = [] if real in visited else sorted(folders)
-            for name in names if real not in visited else []:
-                path = Path(directory, name)
-                if path.is_file():  # no broken link, pipe or device
-                    with contextlib.suppress(FileNotFoundError):  # just removed
-                        sizes[path.relative_to(self.location).as_posix()] = path.stat().st_size
+            if real in visited:
+                folders.clear()
+                yield Path(directory), False
+                continue
+            folders.sort()  # the same one of two links to one folder is followed on every machine
             visited.add(real)
-        return sizes
+            for name in names:
+                path = Path(directory, name)
+                yield path, path.is_file()
 
     def exists(self, name: str) -> bool:
         """Return whether a file exists."""

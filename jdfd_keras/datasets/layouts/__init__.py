@@ -17,7 +17,7 @@ from jdfd_keras.datasets.layouts.folder import list_folder, list_uadfv
 from jdfd_keras.datasets.layouts.table import list_table
 from jdfd_keras.datasets.videos import DatasetFiles, Listing, read_dataset_files, sort_videos
 from jdfd_keras.io.console import plural
-from jdfd_keras.io.storage import Store
+from jdfd_keras.io.storage import LocalStore, Store
 from jdfd_keras.options import LAYOUTS, PrepareOptions
 
 CELEBDF_VERSIONS = {"celebdf": "v2", "celebdf-v1": "v1", "celebdf++": "++"}
@@ -57,6 +57,11 @@ def list_videos(
         listing.notes.append(
             f"{plural(len(root.hidden), 'hidden file')} in {root.store.location} {are} not listed, "
             f"such as {root.hidden[0]}."
+        )
+    if isinstance(store, LocalStore) and (skipped := store.list_skipped()):
+        listing.notes.append(
+            f"Broken links, and links to folders that are listed already, are skipped: "
+            f"{len(skipped)}, such as {skipped[0]}."
         )
     return listing
 

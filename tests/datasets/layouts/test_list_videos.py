@@ -64,3 +64,17 @@ def test_the_splits_of_a_kaggle_like_tree_are_official(folder):
     assert rows["split"].value_counts().to_dict() == dict.fromkeys(SPLITS, 6)
     assert find_shared_splits(rows, listing.videos) == []
     assert {video.source_ids for video in listing.videos} == {()}
+
+
+def test_skipped_links_are_named(tmp_path):
+    for name in ("real/a.mp4", "fake/a_b.mp4"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).touch()
+    assert not any("links" in note for note in listed(tmp_path).notes)
+    (tmp_path / "fake/broken.mp4").symlink_to(tmp_path / "nowhere.mp4")
+    (tmp_path / "unlabelled").symlink_to(tmp_path / "real")
+    listing = listed(tmp_path)
+    assert len(listing.videos) == 2
+    (note,) = [note for note in listing.notes if "links" in note]
+    assert note.endswith("skipped: 2, such as fake/broken.mp4.")
+    assert LocalStore(str(tmp_path)).list_skipped() == ["fake/broken.mp4", "unlabelled"]
