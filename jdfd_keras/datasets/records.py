@@ -86,7 +86,7 @@ def read_record(path: str | Path, offset: int) -> bytes:
         ValueError: If the file does not exist or is truncated, or a checksum does not match.
 
     Example:
-        >>> record = read_record("prepared/shards/train-00000.tfrecord", 0)
+        >>> record = read_record("prepared/shards/00000.tfrecord", 0)
         >>> b"video_id" in record
         True
     """
@@ -112,7 +112,7 @@ def read_crop(path: str | Path, offset: int) -> np.ndarray:
         ValueError: If the file does not exist, is damaged, or the record has no valid image.
 
     Example:
-        >>> read_crop("prepared/shards/train-00000.tfrecord", 0).shape
+        >>> read_crop("prepared/shards/00000.tfrecord", 0).shape
         (71, 71, 3)
     """
     record = read_record(path, offset)
@@ -133,7 +133,7 @@ def read_png(record: bytes) -> bytes:
     """Return the PNG in a record; no other field can contain its signature.
 
     Example:
-        >>> record = read_record("prepared/shards/train-00000.tfrecord", 0)
+        >>> record = read_record("prepared/shards/00000.tfrecord", 0)
         >>> read_png(record)[1:4]
         b'PNG'
     """

@@ -40,7 +40,7 @@ def decode_face(record: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
         The crop, uint8[size, size, 3], RGB, and the label, int64[]: 1 fake, 0 real, -1 unlabelled.
 
     Example:
-        >>> records = tf.data.TFRecordDataset("prepared/shards/test-00000.tfrecord")
+        >>> records = tf.data.TFRecordDataset("prepared/shards/00000.tfrecord")
         >>> crop, label = decode_face(next(iter(records)), 71)
         >>> crop.shape
         TensorShape([71, 71, 3])
