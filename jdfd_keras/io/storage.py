@@ -53,7 +53,7 @@ class LocalStore:
         return sorted(path.relative_to(self.location).as_posix() for path in paths)
 
     def _walk(self, below: str = "") -> Iterator[tuple[Path, bool]]:
-        """Yield the path of each entry that is no folder, and whether `list` lists it."""
+        """Yield the path of each entry other than folders, and whether `list` lists it."""
         visited = set()
         # Datasets are often links to other disks; a link to a parent folder is followed once.
         walk = os.walk(self.path(below), onerror=_raise_unless_missing, followlinks=True)
