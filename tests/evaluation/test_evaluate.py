@@ -352,7 +352,7 @@ def test_faces_of_every_split_are_evaluated_together(lend_rooms, tmp_path):
 
 def test_an_empty_split_raises(lend_rooms, tmp_path):
     lend_rooms(make_rows())
-    with pytest.raises(ValueError, match="the val split of .*; got none, .* 0 videos"):
+    with pytest.raises(ValueError, match="the val split of .*; got none, .* 0 labelled videos"):
         evaluate("run", tmp_path, EvaluateOptions(split="val"))
 
 
