@@ -345,6 +345,14 @@ def _join(members: dict[tuple, list[tuple[MediaEntry, str, bool]]]) -> list[Fram
         if group.is_guess:
             guesses[group.entries[0].label, group.name] += len(group.entries)
     num_videos = Counter(label for label, _ in guesses)
+    # Numbered folders of numbers that run on over all of them, such as FFHQ's, are no videos.
+    stems = defaultdict(list)  # label to the names in its numbered folders, by folder
+    for group in groups:
+        if group.is_guess and group.rule == FOLDER and group.name.isdecimal():
+            stems[group.entries[0].label].append({stem_of(entry.path) for entry in group.entries})
+    runs_on = {
+        c for c, s in stems.items() if len(s) > 1 and len(set().union(*s)) == sum(map(len, s))
+    }
     joined = []
     for group in groups:
         label = group.entries[0].label
@@ -352,7 +360,8 @@ def _join(members: dict[tuple, list[tuple[MediaEntry, str, bool]]]) -> list[Fram
         is_mixed = group.rule == FOLDER and len({entry.label for entry in group.entries}) > 1
         count = guesses[label, group.name]
         is_alone = group.rule == NUMBER and count == 1
-        if group.is_guess and (is_mixed or is_alone or count > most):
+        is_part = group.rule == FOLDER and group.name.isdecimal() and label in runs_on
+        if group.is_guess and (is_mixed or is_alone or is_part or count > most):
             joined += map(_single, group.entries)
         else:
             joined.append(group)

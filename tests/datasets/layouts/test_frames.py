@@ -320,3 +320,11 @@ def test_the_folder_of_a_fake_image_names_its_sources_if_its_name_does_not():
     )
     assert found["fake/anna_bob/x.png"] == ("anna", "bob")
     assert found["fake/anna_bob/bob.png"] == ("bob",)
+
+
+def test_numbered_folders_of_numbers_that_run_on_are_no_videos():
+    names = [f"real/{number // 20:05d}/{number:05d}.png" for number in range(60)]
+    entries = [image_or_video(name, 0) for name in names]
+    groups = group_frames(entries)
+    assert [group.frames for group in groups] == [()] * 60
+    assert find_sources(groups) == [()] * 60
