@@ -4,6 +4,7 @@ Frozen dataclasses, flat and JSON-ready. The command line makes its flags from t
 them as arguments, and they are stored with every result. Imports nothing heavy.
 """
 
+from jdfd_keras.options.data_options import FAKE_KINDS as FAKE_KINDS
 from jdfd_keras.options.data_options import LAYOUTS as LAYOUTS
 from jdfd_keras.options.data_options import AugmentOptions as AugmentOptions
 from jdfd_keras.options.data_options import DemoOptions as DemoOptions
@@ -15,6 +16,7 @@ from jdfd_keras.options.data_options import PrepareOptions as PrepareOptions
 from jdfd_keras.options.data_options import PrepareRuntime as PrepareRuntime
 from jdfd_keras.options.data_options import SplitOptions as SplitOptions
 from jdfd_keras.options.data_options import default_faces as default_faces
+from jdfd_keras.options.data_options import parse_fakes as parse_fakes
 from jdfd_keras.options.detector_options import ENGINES as ENGINES
 from jdfd_keras.options.detector_options import EXPERIMENTS as EXPERIMENTS
 from jdfd_keras.options.detector_options import CalibrateOptions as CalibrateOptions

@@ -9,6 +9,7 @@ LAYOUTS = (
     *("uadfv", "dfdc", "deepfakebench", "df40"),
 )
 CROPPED = ("deepfakebench", "df40")  # of these, layouts of faces that are cropped already
+FAKE_KINDS = ("self-blended", "swapped", "re-rendered", "local")  # of blended fakes
 
 
 def setting(default: Any, help: str, choices: tuple[str, ...] = (), common: bool = False) -> Any:
@@ -165,10 +166,40 @@ class PipelineOptions:
     )
     reconstruct: str = setting(
         "all",
-        "faces that the decoder learns; with real faces only, its error separates fakes",
-        choices=("all", "real"),
+        "faces that the decoder learns: all; real ones, so that its error separates fakes; or "
+        "clean: real faces, and of each blended fake the face before blending",
+        choices=("all", "real", "clean"),
     )
     cache: bool = setting(False, "cache encoded faces in memory after the first epoch")
+    fakes: str = setting(
+        "none",
+        "blended fakes, made from the real faces while training: none, mixed (all kinds), or kinds "
+        f"separated by commas, of {', '.join(FAKE_KINDS)}",
+        common=True,
+    )
+    val_fakes: str = setting(
+        "auto",
+        "blended fakes to validate on; auto: none if the validation split has fakes, otherwise "
+        "those of training",
+    )
+
+
+def parse_fakes(text: str) -> tuple[str, ...]:
+    """Return the kinds of blended fakes that an option names, in the order of FAKE_KINDS.
+
+    Example:
+        >>> parse_fakes("swapped,self-blended"), parse_fakes("none"), len(parse_fakes("mixed"))
+        (('self-blended', 'swapped'), (), 4)
+    """
+    if text in ("none", "mixed"):
+        return FAKE_KINDS if text == "mixed" else ()
+    named = [name.strip() for name in text.split(",")]
+    if unknown := [name for name in named if name not in FAKE_KINDS]:
+        raise ValueError(
+            f"Expected fakes none, mixed, or kinds of {', '.join(FAKE_KINDS)}; got "
+            f"{unknown[0]!r}. Try mixed."
+        )
+    return tuple(kind for kind in FAKE_KINDS if kind in named)
 
 
 @dataclass(frozen=True)
@@ -177,6 +208,7 @@ class AugmentOptions:
 
     flip: bool = setting(False, "mirror horizontally", common=True)
     jpeg: bool = setting(False, "JPEG compression with quality 40 to 100", common=True)
+    h264: bool = setting(False, "H.264 compression with rate factor 23 to 40", common=True)
     blur: bool = setting(False, "Gaussian blur, sigma up to 2 pixels")
     scaling: bool = setting(False, "downscaling to a quarter at most, and upscaling again")
     noise: bool = setting(False, "noise of up to 10 grey levels")

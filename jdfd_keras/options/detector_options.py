@@ -4,11 +4,20 @@ from dataclasses import dataclass
 
 from jdfd_keras.options.data_options import FaceOptions, setting
 
+NETWORKS = ("xception", "xception-pytorch", "meso4", "mesoinception4")
+
 
 @dataclass(frozen=True)
 class ModelOptions:
     """Network; stored in the run folder. `encoder_weights=None` means `"none"`: random weights."""
 
+    network: str = setting(
+        "xception",
+        "xception: the Joint DeepFake Detector; xception-pytorch: the same with the padding of "
+        "PyTorch's Xception, for weights of `import-weights`; meso4 or mesoinception4: MesoNet, a "
+        "small classifier without decoder, for comparison",
+        choices=NETWORKS,
+    )
     image_size: int = setting(299, "width and height of the input in pixels, at least 71")
     latent_dim: int = setting(
         256, "length of the latent vector (the paper's z; its length is not stated)"
@@ -21,6 +30,13 @@ class ModelOptions:
     decoder_widths: tuple[int, ...] = setting(
         (256, 128, 64, 32),
         "channels of the decoder's deconvolutions except the last; each doubles height and width",
+    )
+    attention: str = setting(
+        "none",
+        "attention of the classifier; residual: late encoder features are weighted by the "
+        "reconstruction residual",
+        choices=("none", "residual"),
+        common=True,
     )
     encoder_weights: str | None = setting(
         "imagenet",
