@@ -26,6 +26,7 @@ from jdfd_keras.datasets.splits import (
     FOLDED,
     CannotSplitError,
     assign_splits,
+    classes_to_split,
     list_manipulations,
     reason_kind,
     split_faces,
@@ -234,16 +235,17 @@ def _assign_faces(directory: str | Path, options: SplitOptions) -> pd.DataFrame:
         seed=options.seed,
     )
     found = set(zip(faces["split"], faces["label"], strict=True))
+    classes = classes_to_split(faces["label"])
     if lacking := [
         f"{kind} faces in {name}"
         for name in SPLITS
-        for kind, label in CLASSES.items()
+        for kind, label in classes.items()
         if (name, label) not in found
     ]:
         raise CannotSplitError(
-            "Expected enough faces for a training, a validation and a test split with real and "
-            f"fake faces each; got {plural(len(faces), 'face')}, which leaves no "
-            f"{', no '.join(lacking)}. Prepare more videos, or try larger shares."
+            "Expected enough faces for a training, a validation and a test split with "
+            f"{' and '.join(classes)} faces each; got {plural(len(faces), 'face')}, which leaves "
+            f"no {', no '.join(lacking)}. Prepare more videos, or try larger shares."
         )
     return faces.drop(columns="label").assign(reason="")
 

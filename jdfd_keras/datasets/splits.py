@@ -31,7 +31,21 @@ BOTH_SPLITS = "shows people from both training and validation"
 
 
 class CannotSplitError(ValueError):
-    """A dataset that has too few videos or sources for a rule, or only one class."""
+    """A dataset that has too few videos or sources for a rule, or only fakes."""
+
+
+def classes_to_split(labels: Iterable[int]) -> dict[str, int]:
+    """Return the classes that every split needs: both, or real alone if there are no fakes.
+
+    From real videos alone, training makes its own fakes.
+
+    Example:
+        >>> classes_to_split([0, 1]), classes_to_split([0, -1]), classes_to_split([1])
+        ({'real': 0, 'fake': 1}, {'real': 0}, {'real': 0, 'fake': 1})
+    """
+    found = set(labels)
+    only_real = CLASSES["real"] in found and CLASSES["fake"] not in found
+    return {name: label for name, label in CLASSES.items() if name == "real" or not only_real}
 
 
 def assign_splits(listing: Listing, options: SplitOptions) -> tuple[list[Video], dict[str, str]]:
@@ -242,6 +256,7 @@ def _split_validation(
     rng = np.random.default_rng(options.seed)
     fewest = max(1, round(options.val_share * len(all_subjects)))
     most = max(fewest, len(all_subjects) // 2)
+    classes = classes_to_split(video.label for video in videos)
     for count in (count for count in range(fewest, most + 1) for _ in range(MAX_DRAWS)):
         chosen = {all_subjects[index] for index in rng.permutation(len(all_subjects))[:count]}
         splits = {
@@ -249,12 +264,12 @@ def _split_validation(
             for video in training
         }
         drawn = {(splits[video.video_id], video.label) for video in training}
-        if all((split, label) in drawn for split in ("train", "val") for label in CLASSES.values()):
+        if all((split, label) in drawn for split in ("train", "val") for label in classes.values()):
             break
     else:
         raise CannotSplitError(
-            "Expected enough subjects for a validation split with real and fake videos that "
-            f"shares none with training; got {plural(len(training), 'training video')} of "
+            f"Expected enough subjects for a validation split with {' and '.join(classes)} videos "
+            f"that shares none with training; got {plural(len(training), 'training video')} of "
             f"{plural(len(all_subjects), 'subject')}, and no draw of {fewest} to {most} of them "
             "yields one. Add videos of more subjects."
         )
@@ -307,9 +322,10 @@ def _split_groups(videos: list[Video], seed: int, choose: Callable[[int, int], s
                 for index in members[position]:
                     splits[index] = choose(rank, len(members))
     assigned = {(split, video.label) for split, video in zip(splits, videos, strict=True)}
+    classes = classes_to_split(video.label for video in videos)
     lacking = [
         f"no {name} videos in {' or '.join(absent)}"
-        for name, label in CLASSES.items()
+        for name, label in classes.items()
         if (absent := [split for split in SPLITS if (split, label) not in assigned])
     ]
     if lacking:
@@ -317,9 +333,9 @@ def _split_groups(videos: list[Video], seed: int, choose: Callable[[int, int], s
         found = " and ".join(f"{counts[label]} {name}" for name, label in CLASSES.items())
         raise CannotSplitError(
             "Expected enough videos for train, val and test splits that share no source, each with "
-            f"real and fake videos; got {found} in {plural(len(groups), 'group')} by source, which "
-            f"leaves {', '.join(lacking)}. Add videos, state their splits in folders or in a table "
-            "of your own, or evaluate on all of them with --split all."
+            f"{' and '.join(classes)} videos; got {found} in {plural(len(groups), 'group')} by "
+            f"source, which leaves {', '.join(lacking)}. Add videos, state their splits in folders "
+            "or in a table of your own, or evaluate on all of them with --split all."
         )
     return [
         dataclasses.replace(video, split=split) for video, split in zip(videos, splits, strict=True)
