@@ -79,6 +79,111 @@ def test_training_divides_by_the_faster_memory_layout_of_pytorch():
     )
 
 
+def round_of(held_out, **auc):
+    """Return a round in which the AUC of each arm is that of the held-out kind, and 1 of others."""
+    from generalisation import ARMS
+
+    from jdfd_keras.options import FAKE_KINDS
+
+    def figures(arm):
+        own = dict.fromkeys(FAKE_KINDS, 1.0) | {held_out: auc.get(arm.replace(" ", "_"), 0.5)}
+        return {"auc": own, "auc_h264": own, "minutes": None if arm == "real" else 2.0}
+
+    return {"seed": 0, "held_out": held_out, "arms": {arm: figures(arm) for arm in ARMS}}
+
+
+def test_generalisation_compares_arms_of_the_same_round():
+    from generalisation import interval, render, summarize
+
+    complete = [
+        round_of("local", no_decoder=0.5, clean=0.6),
+        round_of("swapped", no_decoder=0.7, clean=0.7),
+        round_of("local", no_decoder=0.6, clean=0.8),
+    ]
+    clean = summarize(complete)["clean"]
+    assert clean["held_out"] == [0.6, 0.7, 0.8]
+    assert clean["difference"] == pytest.approx([0.1, 0.0, 0.2])
+    assert clean["seen"] == [1.0, 1.0, 1.0]
+    # The quantile of Student's t with 2 degrees of freedom, from a printed table: 4.303.
+    half = 4.303 * 0.1 / np.sqrt(3)
+    assert interval(clean["difference"]) == pytest.approx((0.1 - half, 0.1 + half), abs=1e-4)
+    assert interval(clean["difference"][:2]) is None
+
+    report = {
+        "machine": {"date": "", "processor": "", "cores": "2", "python": ""},
+        "is_photographed": True,
+        "faces": {"train": 3, "val": 1, "test": 1},
+        "settings": dict.fromkeys(("size", "epochs", "batch_size", "learning_rate"), 1)
+        | {"precision": "float32", "encoder_weights": "none"},
+        "rounds": complete,
+    }
+    page = render(report)
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines()]
+    (overall, by_kind) = (row for row in cells if row[:1] == ["clean"])
+    assert overall[1:3] == ["0.700 (0.452 to 0.948)", "+0.100 (-0.148 to +0.348)"]
+    assert by_kind == ["clean", "", "0.700", "", "0.700"]  # local: of 0.6 and 0.8
+    assert [row[5] for row in cells if row[:1] == ["real"] and len(row) == 7] == [""]
+    assert "Mechanics only" not in page
+    assert "**Mechanics only**" in render(report | {"is_photographed": False})
+
+
+def test_generalisation_has_every_seed_and_kind_once_in_12_rounds():
+    from generalisation import SEEDS, choose_round
+
+    from jdfd_keras.options import FAKE_KINDS
+
+    grid = {choose_round(number) for number in range(12)}
+    assert grid == {(seed, kind) for seed in range(SEEDS) for kind in FAKE_KINDS}
+
+
+def test_generalisation_reads_complete_rounds_only(tmp_path):
+    from generalisation import ARMS, read_rounds
+
+    for number, arms in enumerate((list(ARMS), list(ARMS)[:-1])):
+        (tmp_path / f"runs/{number:02d}").mkdir(parents=True)
+        for arm in arms:
+            path = tmp_path / f"runs/{number:02d}" / f"{arm.replace(' ', '')}.json"
+            path.write_text(json.dumps({"number": number}))
+    (found,) = read_rounds(tmp_path)
+    assert (found["seed"], found["held_out"]) == (0, "self-blended")
+    assert found["arms"] == {arm: {"number": 0} for arm in ARMS}
+
+
+@pytest.mark.slow
+def test_generalisation_tests_on_fakes_of_each_kind(tmp_path):
+    import argparse
+
+    from generalisation import CRF, DRAWS, measure_kinds, prepare_portraits
+
+    from jdfd_keras.datasets.face_index import FAKE_COLUMNS, index_faces
+    from jdfd_keras.datasets.manifest import read_faces
+    from jdfd_keras.datasets.transforms import compress_h264
+    from jdfd_keras.options import FAKE_KINDS
+
+    scratch = tmp_path / "scratch"
+    prepare_portraits(argparse.Namespace(scratch=scratch, portraits=None, subjects=4, size=71))
+    data = scratch / "prepared"
+    faces = index_faces(data, read_faces(data, columns=FAKE_COLUMNS))
+    real = np.stack([faces.read(index) for index in range(4)])
+    known = np.concatenate([real, [compress_h264(crop, CRF) for crop in real]]).astype(int)
+    calls = []
+
+    def distance_from_known(crops):
+        calls.append(crops)
+        return np.array([abs(crop - known).mean(axis=(1, 2, 3)).min() for crop in crops])
+
+    measured = measure_kinds(distance_from_known, faces)
+    assert measured[0] == dict.fromkeys(FAKE_KINDS, 1.0)
+    assert min(measured[1].values()) > 0.9  # strong compression hides some local edits
+    assert [len(crops) for crops in calls] == [4, *[4 * DRAWS] * 4] * 2
+    fakes = [crop.tobytes() for crops in calls[1:5] for crop in crops]
+    assert len(set(fakes)) == len(fakes)  # kinds and draws differ
+    again = calls[:]
+    calls.clear()
+    measure_kinds(distance_from_known, faces)
+    assert all(np.array_equal(a, b) for a, b in zip(calls, again, strict=True))
+
+
 @pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="PyTorch is not installed")
 def test_the_pytorch_detector_has_as_many_trainable_weights():
     from torch_detector import Detector

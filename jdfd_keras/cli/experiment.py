@@ -40,7 +40,8 @@ def _add_arguments(parser: CommandParser) -> None:
     )
     parser.add_options(ExperimentOptions)
     kinds = (*TRAIN_GROUPS.values(), TrainRuntime, EvaluateOptions)
-    parser.add_options(*kinds, skip=("image_size", "decoder", "seed"))  # set by the experiment
+    # Set by the experiment, except the recipe.
+    parser.add_options(*kinds, skip=("image_size", "decoder", "seed", "recipe"))
 
 
 def _run(arguments: argparse.Namespace) -> Output:

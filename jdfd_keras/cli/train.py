@@ -8,6 +8,7 @@ from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
 from jdfd_keras.io.console import import_tensorflow, print_message
 from jdfd_keras.io.files import OPTIONS, load_options
 from jdfd_keras.options import (
+    RECIPES,
     AugmentOptions,
     DataLocation,
     LossOptions,
@@ -17,6 +18,7 @@ from jdfd_keras.options import (
     TrainOptions,
     TrainRuntime,
     UnlabelledOptions,
+    list_changes,
 )
 
 # Option groups of a training, by their name in a run's options.json and in `train()`.
@@ -50,6 +52,8 @@ def _run(arguments: argparse.Namespace) -> Output:
 
     jdfd-keras train prepared --out run
     jdfd-keras train --resume run
+    jdfd-keras train prepared --out run --recipe robust
+    jdfd-keras train prepared --out run --fakes mixed --reconstruct clean --batch-size 32
     jdfd-keras train ffpp --out run --unlabelled celebdf --unlabelled uadfv --unlabelled-share 0.1
     jdfd-keras train prepared --out run --strategy mirrored --batch-size 64
     jdfd-keras train prepared --out run --encoder-weights none --optimizer adam \
@@ -57,13 +61,19 @@ def _run(arguments: argparse.Namespace) -> Output:
     """
     if arguments.out and not arguments.data:
         arguments.parser.error("DATA is required with --out")
+    recipe = read_options(arguments, TrainOptions).recipe
+    if arguments.resume and recipe:
+        arguments.parser.error("argument --recipe: not allowed with --resume: a run keeps its own")
     print_message(import_tensorflow())
     from jdfd_keras.training.train import train
 
-    stored = _read_run(arguments.resume) if arguments.resume else {}
+    stored = _read_run(arguments.resume) if arguments.resume else RECIPES.get(recipe, {})
     groups: dict[str, Any] = {
         name: read_options(arguments, kind, stored.get(name)) for name, kind in GROUPS.items()
     }
+    if recipe:
+        changes = ", ".join(list_changes(recipe, groups)) or "nothing"
+        print_message(f"recipe {recipe}, changed: {changes}")
     trained = train(
         arguments.data or stored["data"],
         arguments.out or arguments.resume,
@@ -72,7 +82,7 @@ def _run(arguments: argparse.Namespace) -> Output:
     )
     text = (
         f"best epoch {trained.best_epoch} of {trained.epochs}, validation frame AUC "
-        f"{trained.validation_frame_auc:.3f}\nrun: {trained.directory}"
+        f"{trained.validation_frame_auc:.3f} on {trained.validated_on}\nrun: {trained.directory}"
     )
     return Output(trained.to_dict(), text)
 

@@ -1,20 +1,27 @@
 """Index of the faces of a training or an evaluation: their location in shards and their order.
 
-The order depends only on seed and epoch, so that training can resume at any step.
+The order depends only on seed and epoch, so that training can resume at any step. Blended fakes are
+faces of the index too; they are made from real faces when they are read.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from jdfd_keras.datasets.manifest import read_videos
+from jdfd_keras.datasets.pairs import choose_donor, find_people, order_pairs, parse_landmarks
 from jdfd_keras.datasets.records import SHARDS, read_crop
+from jdfd_keras.datasets.synthetic.fakes import BlendedFake, make_fake
 from jdfd_keras.datasets.videos import CLASSES, UNLABELLED
 from jdfd_keras.io.files import OPTIONS, load_options
-from jdfd_keras.options import FaceOptions
+from jdfd_keras.options import FAKE_KINDS, FaceOptions
 
 COLUMNS = ("video_id", "frame_index", "label", "shard", "offset")  # that `index_faces` needs
+FAKE_COLUMNS = (*COLUMNS, "landmarks")  # that it needs for `add_fakes`
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +36,13 @@ class FaceIndex:
         label: int64[n], 1 fake, 0 real, -1 unlabelled or hidden; the label to train with.
         video_id: string[n].
         frame_index: int64[n].
+        landmarks: float32[n, 68, 2], x and y in pixels of the crop, NaN where unknown; None if the
+            faces were indexed without them, as `person`.
+        person: int64[n], equal for real faces whose videos share a source or a subject; -1 for
+            other faces.
+        base: int64[n], for a blended fake the index of the real face that it is made from, -1 for
+            a stored face; None without blended fakes.
+        kinds: Kinds of the blended fakes, of FAKE_KINDS; one is drawn whenever a fake is made.
     """
 
     face_size: int
@@ -38,21 +52,55 @@ class FaceIndex:
     label: np.ndarray
     video_id: pa.ChunkedArray
     frame_index: np.ndarray
+    landmarks: np.ndarray | None = None
+    person: np.ndarray | None = None
+    base: np.ndarray | None = None
+    kinds: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.label)
 
+    def is_blended(self, index: int) -> bool:
+        """Return whether a face is a blended fake."""
+        return self.base is not None and bool(self.base[index] >= 0)
+
     def read(self, index: int) -> np.ndarray:
-        """Read the crop of a face, uint8[size, size, 3], RGB."""
+        """Read the crop of a face, uint8[size, size, 3], RGB; of a fake, that of epoch 0."""
+        if self.is_blended(index):
+            return self.blend(index, self.read, seed=0, epoch=0).pixels
         return read_crop(self.shards[self.shard[index]], int(self.offset[index]))
+
+    def blend(
+        self, index: int, read: Callable[[int], np.ndarray], *, seed: int, epoch: int
+    ) -> BlendedFake:
+        """Make a blended fake; it depends only on the index of its face, the seed and the epoch.
+
+        Args:
+            index: The fake.
+            read: Function that reads the crop of a stored face by its index.
+            seed: Random seed.
+            epoch: Index of the epoch, from 0; the fake differs from epoch to epoch.
+        """
+        assert self.base is not None and self.landmarks is not None and self.person is not None
+        base = int(self.base[index])
+        rng = np.random.default_rng([seed % 2**32, epoch, base])
+        kind, donor = self.kinds[rng.integers(len(self.kinds))], None
+        if kind == "swapped":
+            bases = self.base[self.base >= 0]
+            chosen = choose_donor(self.landmarks, self.person, bases, base, rng)
+            donor = read(chosen), self.landmarks[chosen]
+        return make_fake(kind, read(base), self.landmarks[base], rng, donor)
 
     def name(self, index: int) -> str:
         """Return the video and frame of a face as text."""
-        return f"{self.video_id[index].as_py()} frame {self.frame_index[index]}"
+        blended = ", blended" if self.is_blended(index) else ""
+        return f"{self.video_id[index].as_py()} frame {self.frame_index[index]}{blended}"
 
 
 def index_faces(directory: str | Path, table: pa.Table, *, hide_labels: bool = False) -> FaceIndex:
     """Index faces of a prepared dataset: rows of its manifest, with the columns COLUMNS.
+
+    With the columns FAKE_COLUMNS, landmarks and people are indexed too.
 
     Example:
         >>> from jdfd_keras.datasets.manifest import read_faces
@@ -61,7 +109,12 @@ def index_faces(directory: str | Path, table: pa.Table, *, hide_labels: bool = F
         (71, 71, 3)
     """
     encoded = table["shard"].cast(pa.string()).combine_chunks().dictionary_encode()
-    label = table["label"].to_numpy()
+    label, landmarks, person = table["label"].to_numpy(), None, None
+    if "landmarks" in table.column_names:
+        landmarks = parse_landmarks(table["landmarks"])
+        people = find_people(read_videos(directory))
+        names = table["video_id"].to_pylist()
+        person = np.array([people.get(name, -1) for name in names], np.int64)
     return FaceIndex(
         face_size=load_options(Path(directory) / OPTIONS, "faces", FaceOptions).face_size,
         shards=tuple(str(Path(directory, SHARDS, name)) for name in encoded.dictionary.to_pylist()),
@@ -70,11 +123,13 @@ def index_faces(directory: str | Path, table: pa.Table, *, hide_labels: bool = F
         label=np.full_like(label, UNLABELLED) if hide_labels else label,
         video_id=table["video_id"].cast(pa.string()),
         frame_index=table["frame_index"].to_numpy(),
+        landmarks=landmarks,
+        person=person,
     )
 
 
 def concat(indexes: list[FaceIndex]) -> FaceIndex:
-    """Concatenate indexes; raise ValueError if their face sizes differ.
+    """Concatenate indexes without blended fakes; raise ValueError if their face sizes differ.
 
     Example:
         >>> from jdfd_keras.datasets.manifest import read_faces
@@ -91,13 +146,79 @@ def concat(indexes: list[FaceIndex]) -> FaceIndex:
                 f"--face-size {first.face_size}."
             )
     starts = np.cumsum([0, *(len(one.shards) for one in indexes)])
-    arrays = ("offset", "label", "frame_index")
+    names = ["offset", "label", "frame_index"]
+    if any(one.landmarks is not None for one in indexes):
+        indexes = [_with_landmarks(one) for one in indexes]
+        names += ["landmarks", "person"]
+    arrays: dict[str, Any] = {n: np.concatenate([getattr(i, n) for i in indexes]) for n in names}
     return FaceIndex(
         face_size=first.face_size,
         shards=sum((one.shards for one in indexes), ()),
         shard=np.concatenate([one.shard + n for one, n in zip(indexes, starts, strict=False)]),
         video_id=pa.chunked_array([chunk for one in indexes for chunk in one.video_id.chunks]),
-        **{name: np.concatenate([getattr(one, name) for one in indexes]) for name in arrays},
+        **arrays,
+    )
+
+
+def _with_landmarks(faces: FaceIndex) -> FaceIndex:
+    """Return the faces with unknown landmarks if they were indexed without any."""
+    if faces.landmarks is not None:
+        return faces
+    unknown = np.full((len(faces), 68, 2), np.nan, np.float32)
+    return replace(faces, landmarks=unknown, person=np.full(len(faces), -1))
+
+
+def add_fakes(faces: FaceIndex, kinds: tuple[str, ...]) -> FaceIndex:
+    """Append a blended fake for each real face with known landmarks.
+
+    If that leaves an odd number of faces without a partner, one of these is repeated, so that the
+    faces can be read in twos.
+
+    Args:
+        faces: Faces indexed with the columns FAKE_COLUMNS.
+        kinds: Kinds of fakes, of FAKE_KINDS; without any, the faces are returned as they are.
+
+    Raises:
+        ValueError: If no real face has landmarks, or fewer than two people can be swapped.
+
+    Example:
+        >>> from jdfd_keras.datasets.manifest import read_faces
+        >>> faces = index_faces("prepared", read_faces("prepared", columns=FAKE_COLUMNS))
+        >>> fakes = add_fakes(faces, ("self-blended",))
+        >>> len(faces), len(fakes), fakes.name(len(fakes) - 1)
+        (58, 90, 'videos/real/person05 frame 5, blended')
+    """
+    if not kinds:
+        return faces
+    place = Path(faces.shards[0]).parent.parent
+    bases = np.array([], np.int64)
+    if faces.landmarks is not None and faces.person is not None:
+        is_known = np.isfinite(faces.landmarks).all(axis=(1, 2))
+        bases = np.flatnonzero(is_known & (faces.label == CLASSES["real"]))
+        if len(bases) and "swapped" in kinds and len(set(faces.person[bases].tolist())) < 2:
+            others = ",".join(kind for kind in FAKE_KINDS if kind != "swapped")
+            raise ValueError(
+                f"Expected faces of two or more people in {place}, to swap them; got those of one. "
+                f"Add videos of other people, or try --fakes {others}."
+            )
+    if not len(bases):
+        raise ValueError(
+            f"Expected real faces with landmarks in {place}, to make blended fakes from; got none. "
+            "Add real videos, or prepare it with a face detector and --alignment landmarks68."
+        )
+    alone = np.setdiff1d(np.arange(len(faces)), bases)
+    rows = np.concatenate([np.arange(len(faces)), alone[: len(alone) % 2], bases])
+    names = ("shard", "offset", "frame_index", "landmarks", "person")
+    arrays: dict[str, Any] = {name: getattr(faces, name)[rows] for name in names}
+    base = np.full(len(rows), -1)
+    base[-len(bases) :] = bases
+    return replace(
+        faces,
+        label=np.where(base >= 0, CLASSES["fake"], faces.label[rows]),
+        video_id=faces.video_id.take(pa.array(rows)),
+        base=base,
+        kinds=kinds,
+        **arrays,
     )
 
 
@@ -136,7 +257,14 @@ def sample_fraction(label: np.ndarray, fraction: float, seed: int) -> np.ndarray
     return np.sort(np.concatenate(sampled))
 
 
-def epoch_order(label: np.ndarray, *, seed: int, epoch: int, balance: bool = False) -> np.ndarray:
+def epoch_order(
+    label: np.ndarray,
+    *,
+    seed: int,
+    epoch: int,
+    balance: bool = False,
+    base: np.ndarray | None = None,
+) -> np.ndarray:
     """Compute the order of the faces in one epoch: int64[n], indices into `label`.
 
     Args:
@@ -145,12 +273,16 @@ def epoch_order(label: np.ndarray, *, seed: int, epoch: int, balance: bool = Fal
         epoch: Index of the epoch, from 0; the order differs from epoch to epoch.
         balance: Return as many real as fake faces: faces of the rarer class are repeated, some of
             the other class are omitted. Each unlabelled face appears once.
+        base: int64[n] of a FaceIndex with blended fakes: the faces are in pairs then, as
+            `datasets.pairs.order_pairs` describes.
 
     Example:
         >>> sorted(epoch_order(np.array([0, 0, 1]), seed=0, epoch=0).tolist())
         [0, 1, 2]
     """
     rng = np.random.default_rng([seed % 2**32, epoch])
+    if base is not None:
+        return order_pairs(label, base, rng, balance=balance)
     if not balance:
         return rng.permutation(len(label))
     unlabelled = np.flatnonzero(label == UNLABELLED)

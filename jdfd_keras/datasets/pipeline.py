@@ -8,13 +8,23 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from jdfd_keras.datasets.face_index import COLUMNS, FaceIndex, epoch_order, index_faces
+from jdfd_keras.datasets.face_index import (
+    COLUMNS,
+    FAKE_COLUMNS,
+    FaceIndex,
+    add_fakes,
+    epoch_order,
+    index_faces,
+)
 from jdfd_keras.datasets.manifest import read_faces
-from jdfd_keras.datasets.records import read_record
+from jdfd_keras.datasets.pairs import list_pairs
+from jdfd_keras.datasets.records import decode_crop, read_record
 from jdfd_keras.datasets.split_tables import OFFICIAL
 from jdfd_keras.datasets.transforms import augment_face, decode_face
 from jdfd_keras.datasets.videos import CLASSES, UNLABELLED
-from jdfd_keras.options import AugmentOptions, PipelineOptions
+from jdfd_keras.options import AugmentOptions, PipelineOptions, parse_fakes
+
+BLENDED = 2  # stands for a blended fake beside the labels 1, 0 and -1
 
 
 def load_faces(
@@ -35,31 +45,39 @@ def load_faces(
         directory: The prepared dataset.
         split: `train`, `val` or `test`; `all` for every face.
         batch_size: Faces per batch; the last batch may be smaller.
-        shuffle: Shuffle the faces again in every epoch; otherwise they are in manifest order.
+        shuffle: Shuffle the faces again in every epoch; otherwise they are in manifest order, and
+            blended fakes, each after its real face, are the same in every epoch.
         seed: Seed of the order and of the augmentation in every epoch.
         labelled_only: Omit unlabelled faces.
         split_table: Name of the split table that states the splits, or the path of one.
-        options: Class balance (requires `shuffle`), weights and caching; none if not given.
+        options: Class balance (requires `shuffle`), weights, caching and blended fakes; none if
+            not given. A real face and its blended fake are neighbours and are augmented alike:
+            batches of an even size hold both.
         augment: Random augmentations; none if not given.
 
     Returns:
         Batches of `(image, targets)`, or `(image, targets, weights)` if the weights differ.
         `image` is float32[n, size, size, 3] with pixel values in 0..255. `targets` is a dict of
         `classification`, float32[n, 1], 1 for fake, and `reconstruction`, the image scaled to
-        -1..1. `weights` is a dict with the same keys, float32[n]: for `classification`, 0 for
-        unlabelled faces and otherwise 1 or the class weight; for `reconstruction`, 0 for faces
-        that the decoder must not learn. The cardinality of the dataset is known.
+        -1..1; with `reconstruct="clean"`, for a blended fake, that of its real face instead.
+        `weights` is a dict with the same keys, float32[n]: for `classification`, 0 for unlabelled
+        faces and otherwise 1 or the class weight; for `reconstruction`, 0 for faces that the
+        decoder must not learn: all but real ones if `reconstruct` is "real", all but real ones and
+        blended fakes if it is "clean". The cardinality of the dataset is known.
 
     Raises:
         OSError: If the folder is not a prepared dataset, or has no such split table.
-        ValueError: If the split is empty or lacks a class to balance.
+        ValueError: If the split is empty, lacks a class to balance, or has no faces to blend.
 
     Example:
         >>> image, targets = next(iter(load_faces("prepared", "train", batch_size=8)))
         >>> image.shape, targets["classification"].shape
         (TensorShape([8, 71, 71, 3]), TensorShape([8, 1]))
     """
-    table = read_faces(directory, split=split, split_table=split_table, columns=COLUMNS)
+    options = options or PipelineOptions()
+    kinds = parse_fakes(options.fakes)
+    columns = FAKE_COLUMNS if kinds else COLUMNS
+    table = read_faces(directory, split=split, split_table=split_table, columns=columns)
     if labelled_only:
         table = table.filter(np.asarray(table["label"]) != UNLABELLED)
     if not len(table):
@@ -67,8 +85,7 @@ def load_faces(
             f"Expected faces in the {split} split of {directory}; got none. The splits are train, "
             "val and test: see the split table for those that have faces."
         )
-    faces = index_faces(directory, table)
-    options = options or PipelineOptions()
+    faces = add_fakes(index_faces(directory, table), kinds)
     check_options(faces, options)
     count = len(faces)
     # Each iteration draws a new epoch number.
@@ -103,9 +120,9 @@ def stream_faces(
     uninterrupted one, and several workers together use the same faces as a single one.
 
     Args:
-        faces: The faces of an epoch.
+        faces: The faces of an epoch, with blended fakes or without, whatever `options` says.
         batch_size: Faces per step over all workers; every batch is full.
-        seed: Seed of the order and of the augmentation.
+        seed: Seed of the order, of the augmentation and of blended fakes.
         start_step: Number of steps already done.
         worker_index: Index of this worker, from 0; it reads its share of every step.
         num_workers: Number of workers.
@@ -116,6 +133,9 @@ def stream_faces(
     Returns:
         Batches of `batch_size / replicas` faces, as from `load_faces`.
 
+    Raises:
+        ValueError: As from `check_options`.
+
     Example:
         >>> faces = index_faces("prepared", read_faces("prepared", columns=COLUMNS))
         >>> image, targets = next(iter(stream_faces(faces, batch_size=4, seed=0)))
@@ -123,7 +143,8 @@ def stream_faces(
         TensorShape([4, 71, 71, 3])
     """
     options = options or PipelineOptions()
-    check_options(faces, options)
+    size = batch_size // replicas
+    check_options(faces, options, size)
     own = batch_size // num_workers
 
     def locate(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -132,7 +153,6 @@ def stream_faces(
         return position // len(faces), tf.math.floormod(position, len(faces))
 
     positions = tf.data.Dataset.range(tf.int64.max).map(locate)
-    size = batch_size // replicas
     return _read_batches(positions, faces, size, options, shuffle=True, seed=seed, augment=augment)
 
 
@@ -145,6 +165,8 @@ def read_epoch(
     replicas: int,
 ) -> tf.data.Dataset:
     """Read each face once, in order, in the same number of batches for every device.
+
+    Blended fakes follow their real faces, and are the same in every epoch.
 
     Args:
         faces: The faces; at least one per device.
@@ -183,11 +205,17 @@ def read_epoch(
     )
 
 
-def check_options(faces: FaceIndex, options: PipelineOptions) -> None:
-    """Check that the faces can be balanced and weighted as the options require.
+def check_options(faces: FaceIndex, options: PipelineOptions, batch_size: int = 2) -> None:
+    """Check that the faces can be balanced, weighted and paired as the options require.
+
+    Args:
+        faces: The faces.
+        options: As for `load_faces`.
+        batch_size: Faces per batch of one device.
 
     Raises:
-        ValueError: If a class to balance has no face, or both ways of balancing are chosen.
+        ValueError: If a class to balance has no face, both ways of balancing are chosen, or an odd
+            batch would part a real face from its blended fake.
 
     Example:
         >>> faces = index_faces("prepared", read_faces("prepared", columns=COLUMNS))
@@ -199,6 +227,11 @@ def check_options(faces: FaceIndex, options: PipelineOptions) -> None:
         raise ValueError(
             "Expected balance or class_weights; got both, which would favour the rarer class "
             "twice. Omit one of them."
+        )
+    if faces.base is not None and batch_size % 2:
+        raise ValueError(
+            "Expected an even batch_size on each device with blended fakes, each beside its real "
+            f"face; got {batch_size}. Try {batch_size + 1}."
         )
     for name, label in CLASSES.items():
         if (options.balance or options.class_weights) and not (faces.label == label).any():
@@ -222,37 +255,72 @@ def _read_batches(
     """Read the faces at pairs of an epoch and a position in it."""
     cache: dict[int, bytes] = {}
     weigh = _weight_fn(faces, options)
+    augment = augment or AugmentOptions()
+    is_clean = options.reconstruct == "clean"
 
     @lru_cache(maxsize=2)  # two epochs are in use at once, where prefetching crosses one's end
     def order(epoch: int) -> np.ndarray | range:
-        if not shuffle:
-            return range(len(faces))
-        return epoch_order(faces.label, seed=seed, epoch=epoch, balance=options.balance)
+        if shuffle:
+            how = {"balance": options.balance, "base": faces.base}
+            return epoch_order(faces.label, seed=seed, epoch=epoch, **how)
+        return range(len(faces)) if faces.base is None else list_pairs(faces.base)
 
-    def fetch(epoch: np.ndarray, position: np.ndarray) -> tuple[bytes, np.int64]:
-        index = int(order(int(epoch))[int(position)])
+    def read(index: int) -> bytes:
         record = cache.get(index)
         if record is None:
             record = read_record(faces.shards[faces.shard[index]], int(faces.offset[index]))
             if options.cache:
                 cache[index] = record
-        return record, faces.label[index]
+        return record
 
-    def decode(epoch: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        record, label = tf.numpy_function(fetch, [epoch, position], (tf.string, tf.int64))
+    def fetch(epoch: np.ndarray, position: np.ndarray) -> tuple[bytes, np.int64, np.int64]:
+        index = order(int(epoch))[int(position)]
+        if faces.base is not None and faces.base[index] >= 0:
+            return read(int(faces.base[index])), np.int64(BLENDED), np.int64(index)
+        return read(int(index)), faces.label[index], np.int64(index)
+
+    def blend(crop: np.ndarray, epoch: np.ndarray, index: np.int64) -> np.ndarray:
+        def read_stored(other: int) -> np.ndarray:
+            return crop if other == base[index] else decode_crop(read(other))
+
+        base: Any = faces.base
+        number = int(epoch) if shuffle else 0
+        return faces.blend(int(index), read_stored, seed=seed, epoch=number).pixels
+
+    def decode(epoch: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        types = (tf.string, tf.int64, tf.int64)
+        record, group, index = tf.numpy_function(fetch, [epoch, position], types)
+        group = tf.ensure_shape(group, ())
         crop, _ = decode_face(tf.ensure_shape(record, ()), faces.face_size)
-        if augment and augment != AugmentOptions():
-            fold_in: Any = tf.random.fold_in  # its stub wants numbers
-            crop = augment_face(crop, fold_in(tf.stack([epoch, seed]), position), augment)
-        return crop, tf.ensure_shape(label, ())
 
-    def to_example(crop: tf.Tensor, label: tf.Tensor) -> tuple:
+        def change(pixels: tf.Tensor) -> tf.Tensor:
+            if augment == AugmentOptions():
+                return pixels
+            # A blended fake is changed like its real face, which is before it.
+            number = position - tf.cast(group == BLENDED, tf.int64)
+            fold_in: Any = tf.random.fold_in  # its stub wants numbers
+            return augment_face(pixels, fold_in(tf.stack([epoch, seed]), number), augment)
+
+        if faces.base is None:
+            return change(crop), group
+
+        def blended() -> tf.Tensor:
+            fake = tf.numpy_function(blend, [crop, epoch, index], tf.uint8)
+            return tf.ensure_shape(fake, crop.shape)
+
+        image = change(tf.cond(group == BLENDED, blended, lambda: crop))
+        if not is_clean:
+            return image, group
+        return image, group, tf.cond(group == BLENDED, lambda: change(crop), lambda: image)
+
+    def to_example(crop: tf.Tensor, group: tf.Tensor, *clean: tf.Tensor) -> tuple:
         image = tf.cast(crop, tf.float32)
+        target = tf.cast(clean[0], tf.float32) if clean else image
         targets = {
-            "classification": tf.cast(label == CLASSES["fake"], tf.float32)[:, tf.newaxis],
-            "reconstruction": image / 127.5 - 1.0,
+            "classification": tf.cast(group >= CLASSES["fake"], tf.float32)[:, tf.newaxis],
+            "reconstruction": target / 127.5 - 1.0,
         }
-        return (image, targets) if weigh is None else (image, targets, weigh(label))
+        return (image, targets) if weigh is None else (image, targets, weigh(group))
 
     return (
         positions.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
@@ -263,17 +331,18 @@ def _read_batches(
 
 
 def _weight_fn(faces: FaceIndex, options: PipelineOptions) -> Callable | None:
-    """Create the function from labels to weights; None if all weights are 1."""
-    real_only = options.reconstruct == "real"
-    if not (options.class_weights or real_only or (faces.label == UNLABELLED).any()):
+    """Create the function from labels, or BLENDED, to weights; None if all weights are 1."""
+    is_all = options.reconstruct == "all"
+    if is_all and not (options.class_weights or (faces.label == UNLABELLED).any()):
         return None
-    # Indexed by label: real, fake, and unlabelled last, since -1 % 3 is 2.
+    # Indexed by group: real, fake, blended, and unlabelled last, since -1 % 4 is 3.
     counts = [int((faces.label == label).sum()) for label in (0, 1)]
-    shares = [sum(counts) / (2 * c) if options.class_weights else 1.0 for c in counts]
+    real, fake = [sum(counts) / (2 * c) if options.class_weights else 1.0 for c in counts]
+    learnt = {"all": [1.0] * 4, "real": [1.0, 0.0, 0.0, 0.0], "clean": [1.0, 0.0, 1.0, 0.0]}
     weights = {
-        "classification": tf.constant([*shares, 0.0]),
-        "reconstruction": tf.constant([1.0, 0.0, 0.0] if real_only else [1.0, 1.0, 1.0]),
+        "classification": tf.constant([real, fake, fake, 0.0]),
+        "reconstruction": tf.constant(learnt[options.reconstruct]),
     }
-    return lambda label: {
-        name: tf.gather(values, tf.math.floormod(label, 3)) for name, values in weights.items()
+    return lambda group: {
+        name: tf.gather(values, tf.math.floormod(group, 4)) for name, values in weights.items()
     }

@@ -117,15 +117,24 @@ def read_crop(path: str | Path, offset: int) -> np.ndarray:
     """
     record = read_record(path, offset)
     try:
-        png = np.frombuffer(read_png(record), np.uint8)
-        crop = cv2.imdecode(png, cv2.IMREAD_COLOR_RGB)
-        if crop is None:
-            raise ValueError("bytes that cannot be decoded")
+        return decode_crop(record)
     except ValueError as error:
         raise ValueError(
             f"Expected an image at byte {offset} of {path}; got {error}. Copy the dataset again, "
             "or prepare it again."
         ) from error
+
+
+def decode_crop(record: bytes) -> np.ndarray:
+    """Decode the crop, uint8[size, size, 3] RGB, in a record; raise ValueError if it is invalid.
+
+    Example:
+        >>> decode_crop(read_record("prepared/shards/00000.tfrecord", 0)).shape
+        (71, 71, 3)
+    """
+    crop = cv2.imdecode(np.frombuffer(read_png(record), np.uint8), cv2.IMREAD_COLOR_RGB)
+    if crop is None:
+        raise ValueError("bytes that cannot be decoded")
     return crop
 
 

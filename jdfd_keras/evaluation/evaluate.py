@@ -46,7 +46,7 @@ from jdfd_keras.io.console import plural
 from jdfd_keras.io.files import OPTIONS, load_options
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import EvaluateOptions, FaceOptions, FilterOptions
-from jdfd_keras.training.run_folder import digest_model, load_run_model
+from jdfd_keras.training.run_folder import digest_model, load_run_model, was_imported
 
 if typing.TYPE_CHECKING:
     import keras
@@ -149,15 +149,15 @@ def _score_model(
     import tensorflow as tf
 
     path = Path(model_path)
-    file = (path if path.is_dir() else path.parent) / OPTIONS
+    file, imported = (path if path.is_dir() else path.parent) / OPTIONS, was_imported(path)
     protocol = Protocol(
         model=path.resolve().name,
         model_digest=digest_model(path),
         checkpoint="best of its run, chosen on validation data and never on test data"
-        if path.is_dir()
-        else "a single file: how its weights were chosen is unknown",
-        training=_load_groups(file, TrainingProtocol) if file.is_file() else None,
-        training_faces=loaded.faces,
+        if path.is_dir() and not imported
+        else "published weights or a single file: how they were chosen is unknown",
+        training=_load_groups(file, TrainingProtocol) if file.is_file() and not imported else None,
+        training_faces=None if imported else loaded.faces,
         calibration=calibration,
         split=options.split,
         data={one.name: _describe_data(one) for one in sets},

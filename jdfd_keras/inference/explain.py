@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from jdfd_keras.io.results import Result
 
-LAST_CONVOLUTION = "squeeze_relu"  # of the encoder; later layers have no spatial axes
 LOGIT = "classifier_logit"
 
 
@@ -31,9 +30,10 @@ class Explanation(Result):
 def explain_faces(model: keras.Model, faces: np.ndarray, *, batch_size: int = 32) -> Explanation:
     """Compute a class-activation map and the reconstruction residual of each face.
 
-    The map is a Grad-CAM of the logit at the encoder's last convolution (the squeeze, after its
-    ReLU), in the elementwise variant called HiResCAM: activation times gradient, summed over the
-    channels, clipped at 0. The original Grad-CAM first averages the gradient over the map, which
+    The map is a Grad-CAM of the logit at the last layer of the classifier that has spatial axes, in
+    the elementwise variant called HiResCAM: activation times gradient, summed over the channels,
+    clipped at 0. That layer is the ReLU of the squeeze, with attention the weighted features, in
+    MesoNet the last max pool. The original Grad-CAM first averages the gradient over the map, which
     suits a network with global average pooling. Here each cell of the map has its own weights in
     the next layer, and the average would mix them: a texture that is evidence in one cell and
     harmless in another would light up in both.
@@ -114,22 +114,22 @@ def make_cam_fn(
         TensorShape([1, 3, 3])
     """
     outputs: Any = model.output if isinstance(model.output, dict) else {}
-    missing = {LAST_CONVOLUTION, LOGIT} - {layer.name for layer in model.layers}
-    if "classification" not in outputs or missing:
+    layer = _last_spatial_layer(model)
+    if "classification" not in outputs or layer is None:
         raise ValueError(
-            f"Expected a model with the output 'classification' and the layers "
-            f"{LAST_CONVOLUTION!r} and {LOGIT!r}; got {model.name!r} with the outputs "
-            f"{model.output_names} and {len(model.layers)} layers, without {sorted(missing)}. "
-            "Pass a model of build_detector."
+            f"Expected a model with the output 'classification', the layer {LOGIT!r} and a layer "
+            f"with spatial axes before it; got {model.name!r} with the outputs "
+            f"{model.output_names} and the last layer {model.layers[-1].name!r}. Pass a model of "
+            "build_detector."
         )
-    tensors = {name: model.get_layer(name).output for name in (LAST_CONVOLUTION, LOGIT)}
+    tensors = {"cells": layer.output, LOGIT: model.get_layer(LOGIT).output}
     if reconstruct and "reconstruction" in outputs:
         tensors["reconstruction"] = outputs["reconstruction"]
     inner = keras.Model(model.input, tensors)
 
     def explain(image: tf.Tensor) -> dict[str, tf.Tensor]:
         outputs = inner(image, training=False)
-        cells = outputs.pop(LAST_CONVOLUTION)
+        cells = outputs.pop("cells")
         # A GradientTape would add the gradients down to the image to the graph.
         (gradient,) = tf.gradients(outputs.pop(LOGIT), cells)
         contribution = tf.reduce_sum(
@@ -139,6 +139,15 @@ def make_cam_fn(
         return outputs | {"cam": tf.math.divide_no_nan(tf.nn.relu(contribution), largest)}
 
     return explain
+
+
+def _last_spatial_layer(model: keras.Model) -> keras.layers.Layer | None:
+    """Return the layer whose output has spatial axes and is nearest to the logit."""
+    if LOGIT not in {layer.name for layer in model.layers}:
+        return None
+    branch = keras.Model(model.input, model.get_layer(LOGIT).output)
+    layers = [layer for layer in branch.layers[1:] if len(layer.output.shape) == 4]
+    return layers[-1] if layers else None
 
 
 def _check_faces(model: keras.Model, faces: np.ndarray) -> None:

@@ -11,18 +11,24 @@ import urllib.request
 from pathlib import Path
 from typing import cast
 
+import h5py
 import keras
 import numpy as np
 
 from jdfd_keras.io.console import track
 from jdfd_keras.io.files import atomic_path
+from jdfd_keras.model.mesonet import MESONETS, build_mesonet
 from jdfd_keras.options import ModelOptions
+from jdfd_keras.options.detector_options import NETWORKS
 
 NAME = "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
 URL = f"https://storage.googleapis.com/tensorflow/keras-applications/xception/{NAME}"
 MD5 = "b0042744bf5b25fce3cb969f33bebb97"
 CHUNK_BYTES = 2**20
 ENCODER_STRIDE = 32  # Xception halves its input five times
+PYTORCH = "xception-pytorch"
+PYTORCH_EPSILON = 1e-5  # of batch normalisation; that of Keras is 1e-3
+Tensor = keras.KerasTensor
 
 
 def fetch_imagenet_weights(timeout_s: float = 10) -> str:
@@ -42,8 +48,7 @@ def fetch_imagenet_weights(timeout_s: float = 10) -> str:
     cached = home / "models" / NAME
     if cached.is_file() and _md5(cached) == MD5:
         return str(cached)
-    # Not by keras.utils.get_file, which raises a bare Exception for every failure and prints its
-    # progress on stdout, between results.
+    # keras.utils.get_file raises a bare Exception and prints progress on stdout, between results.
     try:
         with urllib.request.urlopen(URL, timeout=timeout_s) as response:
             cached.parent.mkdir(parents=True, exist_ok=True)
@@ -70,12 +75,19 @@ def _md5(path: Path) -> str:
 
 
 def build_detector(options: ModelOptions | None = None) -> keras.Model:
-    """Build the Joint DeepFake Detector.
+    """Build the network of the options, by default the Joint DeepFake Detector.
 
     The encoder is Xception without its top, followed by a 1x1 convolution and one dense layer to
-    the latent vector. There is no global pooling, so the position of a trace in the face is kept.
-    The classifier has two dense layers; the decoder has stride-2 deconvolutions, five by default,
-    and a bilinear resize.
+    the latent vector, without global pooling, so that the position of a trace is kept. The decoder
+    has stride-2 deconvolutions, five by default, and a resize, the classifier two dense layers.
+
+    With `attention="residual"` the classifier reads a latent vector of its own, of the features of
+    the 1x1 convolution, weighted in each cell by 1 to 2 by the reconstruction residual. No gradient
+    of the classification loss flows through the residual: the decoder learns to reconstruct alone,
+    and a class-activation map shows what the cells hold. The classifier then runs the decoder.
+
+    `xception-pytorch` has the max-pool padding and batch-normalisation epsilon of PyTorch in the
+    encoder, whose weights have the shapes of Keras' Xception. For MesoNet see `build_mesonet`.
 
     Args:
         options: Network; default is the paper's.
@@ -94,38 +106,103 @@ def build_detector(options: ModelOptions | None = None) -> keras.Model:
 
     Reference:
         Yan, Li, Lu: "Deepfake Detection via Joint Unsupervised Reconstruction and Supervised
-        Classification" (2022), section 3.2, equations 1 and 2; section 4.2.
+        Classification" (2022), section 3.2, equations 1 and 2; section 4.2; section 5 for the
+        attention. Cao et al.: "End-to-End Reconstruction-Classification Learning for Face Forgery
+        Detection" (2022), section 3.4, weights features by the residual, too.
     """
     options = options or ModelOptions()
     _check(options)
-    size = options.image_size
-
-    image = keras.Input((size, size, 3), name="image")
-    x = keras.layers.Rescaling(1 / 127.5, offset=-1, name="scale")(image)
-    x = _encoder(x, options.encoder_weights)
-    x = keras.layers.Conv2D(64, 1, use_bias=False, name="squeeze")(x)
-    x = keras.layers.BatchNormalization(name="squeeze_bn")(x)
-    x = keras.layers.ReLU(name="squeeze_relu")(x)
-    x = keras.layers.Flatten(name="flatten")(x)
-    latent = keras.layers.Dense(options.latent_dim, name="latent")(x)
-
-    x = keras.layers.Dense(128, activation="relu", name="classifier_dense")(latent)
-    if options.dropout:
-        x = keras.layers.Dropout(options.dropout, name="classifier_dropout")(x)
-    x = keras.layers.Dense(1, name="classifier_logit", dtype="float32")(x)
-    x = keras.layers.Activation("sigmoid", name="classification", dtype="float32")(x)
-    outputs = {"classification": x}
-    if options.decoder:
-        outputs["reconstruction"] = _decode(latent, options)
-
-    model = keras.Model(image, outputs, name="joint_deepfake_detector")
+    model = (build_mesonet if options.network in MESONETS else _build_joint_detector)(options)
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = options.batch_norm_momentum
     return model
 
 
-def _decode(latent: keras.KerasTensor, options: ModelOptions) -> keras.KerasTensor:
+def _build_joint_detector(options: ModelOptions) -> keras.Model:
+    size = options.image_size
+    image = keras.Input((size, size, 3), name="image")
+    x = keras.layers.Rescaling(1 / 127.5, offset=-1, name="scale")(image)
+    x = _encoder(x, options)
+    x = keras.layers.Conv2D(64, 1, use_bias=False, name="squeeze")(x)
+    x = keras.layers.BatchNormalization(name="squeeze_bn")(x)
+    features = keras.layers.ReLU(name="squeeze_relu")(x)
+    x = keras.layers.Flatten(name="flatten")(features)
+    latent = keras.layers.Dense(options.latent_dim, name="latent")(x)
+
+    if options.attention == "residual":
+        reconstruction = _decode(latent, options)
+        attended = _attend(cast(Tensor, image), reconstruction, features, options)
+        outputs = {"classification": _classify(attended, options), "reconstruction": reconstruction}
+    else:
+        outputs = {"classification": _classify(latent, options)}
+        if options.decoder:
+            outputs["reconstruction"] = _decode(latent, options)
+    model = keras.Model(image, outputs, name="joint_deepfake_detector")
+    return _pool_like_pytorch(model) if options.network == PYTORCH else model
+
+
+def _classify(x: Tensor, options: ModelOptions) -> Tensor:
+    x = keras.layers.Dense(128, activation="relu", name="classifier_dense")(x)
+    if options.dropout:
+        x = keras.layers.Dropout(options.dropout, name="classifier_dropout")(x)
+    x = keras.layers.Dense(1, name="classifier_logit", dtype="float32")(x)
+    return keras.layers.Activation("sigmoid", name="classification", dtype="float32")(x)
+
+
+def _attend(
+    image: Tensor, reconstruction: Tensor, features: Tensor, options: ModelOptions
+) -> Tensor:
+    """Weight features by 1 + a, where a in 0..1 is computed from the residual around a cell."""
+    ops, layers = keras.ops, keras.layers
+    height, width = features.shape[1:3]
+    # In float32, since a good reconstruction differs from the face in digits that bfloat16 lacks,
+    # and of parts of Keras alone, so that a saved model loads without this package.
+    x = layers.Rescaling(1 / 127.5, offset=-1, name="classifier_scale", dtype="float32")(image)
+    # The shape that it has already; without it, ONNX files are invalid (tf2onnx 1.17.0).
+    fixed = layers.Reshape(image.shape[1:], name="classifier_reconstruction", dtype="float32")(
+        ops.stop_gradient(reconstruction)
+    )
+    x = ops.absolute(ops.subtract(x, fixed))
+    x = ops.mean(x, axis=-1, keepdims=True)
+    pool = (math.ceil(options.image_size / height), math.ceil(options.image_size / width))
+    x = layers.AveragePooling2D(pool, padding="same", name="classifier_residual", dtype="float32")(
+        x
+    )
+    x = layers.BatchNormalization(
+        center=False, scale=False, name="classifier_residual_bn", dtype="float32"
+    )(x)
+    x = layers.Conv2D(
+        1, 3, padding="same", activation="sigmoid", name="classifier_attention", dtype="float32"
+    )(x)
+    weighted = layers.Multiply(name="classifier_weighted")([features, x])
+    attended = layers.Add(name="classifier_attended")([features, weighted])
+    x = layers.Flatten(name="classifier_flatten")(attended)
+    return layers.Dense(options.latent_dim, name="classifier_latent")(x)
+
+
+def _pool_like_pytorch(model: keras.Model) -> keras.Model:
+    """Copy a model, with max pools that pad every side by one row or column.
+
+    The padding `same` does so with odd inputs, but does not pad the first row and column of even
+    ones. A pool of stride 1, of which every second value is kept, does.
+    """
+
+    def call(layer, *args, **kwargs):
+        if not isinstance(layer, keras.layers.MaxPooling2D) or args[0].shape[1] % 2:
+            return layer(*args, **kwargs)
+        layer.strides = (1, 1)
+        stride = keras.layers.MaxPooling2D(
+            1, 2, name=f"{layer.name}_stride", dtype=layer.dtype_policy
+        )
+        return stride(layer(*args, **kwargs))
+
+    copy = cast(keras.Model, keras.models.clone_model(model, call_function=call))
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def _decode(latent: Tensor, options: ModelOptions) -> Tensor:
     widths, size = options.decoder_widths, options.image_size
     grid = math.ceil(size / ENCODER_STRIDE)
     x = keras.layers.Dense(grid * grid * widths[0], name="decoder_dense")(latent)
@@ -139,13 +216,17 @@ def _decode(latent: keras.KerasTensor, options: ModelOptions) -> keras.KerasTens
     x = keras.layers.Conv2DTranspose(
         3, 4, strides=2, padding="same", name=f"decoder_deconv{len(widths) + 1}"
     )(x)
-    return keras.layers.Resizing(
+    resize = keras.layers.Resizing(
         size, size, interpolation="bilinear", name="reconstruction", dtype="float32"
-    )(x)
+    )
+    # Its default, True, would put the layers of attention after it in training mode (Keras 3.15.1).
+    return resize(x, training=False)
 
 
 def classifier_branch(model: keras.Model) -> keras.Model:
-    """Return the classifier of a detector, without the decoder; the weights are shared.
+    """Return the classifier of a detector; the weights are shared.
+
+    It has no decoder, except with attention, which reads the reconstruction.
 
     Example:
         >>> detector = build_detector(ModelOptions(image_size=71, encoder_weights=None))
@@ -167,10 +248,27 @@ def is_classifier_weight(path: str) -> bool:
 
 
 def _check(options: ModelOptions) -> None:
-    if options.image_size < 71:
+    if options.network not in NETWORKS:
         raise ValueError(
-            f"Expected image_size >= 71, the minimum of Xception; got {options.image_size}. Try 96 "
-            "for fast experiments, 299 for the paper's size."
+            f"Expected the network {', '.join(NETWORKS)}; got {options.network!r}. Try "
+            f"{NETWORKS[0]!r}."
+        )
+    is_mesonet = options.network in MESONETS
+    smallest, kind = (64, "MesoNet") if is_mesonet else (71, "Xception")
+    if options.image_size < smallest:
+        raise ValueError(
+            f"Expected image_size >= {smallest}, the minimum of {kind}; got {options.image_size}. "
+            "Try 96 for fast experiments, 299 for the paper's size."
+        )
+    if options.attention not in ("none", "residual"):
+        raise ValueError(
+            f"Expected the attention none or residual; got {options.attention!r}. Try 'none'."
+        )
+    if options.attention == "residual" and (is_mesonet or not options.decoder):
+        raise ValueError(
+            "Expected a network with a decoder for residual attention; got the network "
+            f"{options.network!r} {'' if options.decoder else 'without decoder'}. Try the "
+            "attention 'none', or the network 'xception' with its decoder."
         )
     if min(options.latent_dim, len(options.decoder_widths), *options.decoder_widths) < 1:
         raise ValueError(
@@ -185,16 +283,14 @@ def _check(options: ModelOptions) -> None:
         )
 
 
-def _encoder(x: keras.KerasTensor, weights: str | None) -> keras.KerasTensor:
+def _encoder(x: Tensor, options: ModelOptions) -> Tensor:
+    weights = options.encoder_weights
     if weights == "none":  # None is Keras' own word for random weights
         weights = None
-    elif weights == "imagenet":
+    if weights is not None:
+        _check_encoder_weights(weights, options.network)
+    if weights == "imagenet":
         weights = fetch_imagenet_weights()
-    elif weights is not None and not Path(weights).is_file():
-        raise OSError(
-            "Expected encoder_weights to be 'imagenet', 'none' or a Keras Xception weights file "
-            f"(.h5, .weights.h5); got {weights!r}, which is not a file. Check the path."
-        )
     try:
         xception = keras.applications.Xception(
             include_top=False,
@@ -209,7 +305,31 @@ def _encoder(x: keras.KerasTensor, weights: str | None) -> keras.KerasTensor:
             f"'{' '.join(str(error).split())[:200]}'. Use the published file, or one that "
             "save_weights wrote for that network."
         ) from error
-    return cast(keras.KerasTensor, xception.output)
+    if options.network == PYTORCH:
+        for layer in xception.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.epsilon = PYTORCH_EPSILON
+    return cast(Tensor, xception.output)
+
+
+def _check_encoder_weights(weights: str, network: str) -> None:
+    """Check that weights are of the network, which their shapes do not tell."""
+    made_for = "xception"
+    if weights != "imagenet":
+        if not Path(weights).is_file():
+            raise OSError(
+                "Expected encoder_weights to be 'imagenet', 'none' or a Keras Xception weights "
+                f"file (.h5, .weights.h5); got {weights!r}, which is not a file. Check the path."
+            )
+        if h5py.is_hdf5(weights):  # Keras reports another format
+            with h5py.File(weights) as file:
+                made_for = str(file.attrs.get("network", made_for))
+    if made_for != network:
+        raise ValueError(
+            f"Expected encoder_weights of the network {network!r}; got {weights!r}, which is for "
+            f"{made_for!r}. Try --network {made_for}, or --encoder-weights none or a file that "
+            "`jdfd-keras import-weights` wrote for this network."
+        )
 
 
 def digest_weights(model: keras.Model) -> str:
@@ -224,7 +344,7 @@ def digest_weights(model: keras.Model) -> str:
         True
     """
     digest = hashlib.sha256()
-    for variable in model.variables:
+    for variable in model.weights:  # without the state of dropout's random numbers
         value = np.ascontiguousarray(variable.numpy())
         digest.update(f"{value.dtype.str}{value.shape}".encode() + value.tobytes())
     return digest.hexdigest()

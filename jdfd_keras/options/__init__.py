@@ -32,3 +32,5 @@ from jdfd_keras.options.detector_options import ServeOptions as ServeOptions
 from jdfd_keras.options.detector_options import TrainOptions as TrainOptions
 from jdfd_keras.options.detector_options import TrainRuntime as TrainRuntime
 from jdfd_keras.options.detector_options import UnlabelledOptions as UnlabelledOptions
+from jdfd_keras.options.recipes import RECIPES as RECIPES
+from jdfd_keras.options.recipes import list_changes as list_changes

@@ -206,7 +206,7 @@ def parse_fakes(text: str) -> tuple[str, ...]:
 class AugmentOptions:
     """Augmentation, each applied to half of the training faces; stored in the run folder."""
 
-    flip: bool = setting(False, "mirror horizontally", common=True)
+    flip: bool = setting(False, "mirror horizontally")
     jpeg: bool = setting(False, "JPEG compression with quality 40 to 100", common=True)
     h264: bool = setting(False, "H.264 compression with rate factor 23 to 40", common=True)
     blur: bool = setting(False, "Gaussian blur, sigma up to 2 pixels")

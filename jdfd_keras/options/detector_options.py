@@ -36,7 +36,6 @@ class ModelOptions:
         "attention of the classifier; residual: late encoder features are weighted by the "
         "reconstruction residual",
         choices=("none", "residual"),
-        common=True,
     )
     encoder_weights: str | None = setting(
         "imagenet",
@@ -107,6 +106,13 @@ class UnlabelledOptions:
 class TrainOptions:
     """Training; stored in the run folder."""
 
+    recipe: str = setting(
+        "",
+        "settings to start from, which other options change: those of the paper, or robust, for "
+        "fakes that the training data lacks",
+        choices=("paper", "robust"),
+        common=True,
+    )
     epochs: int = setting(20, "passes over the training faces", common=True)
     batch_size: int = setting(4, "faces per step, over all devices (the paper's 4)", common=True)
     precision: str = setting(

@@ -21,11 +21,20 @@ from typing import TYPE_CHECKING, cast
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from jdfd_keras.io.files import OPTIONS, atomic_path, load_groups, load_options, sha256_of
-from jdfd_keras.options import FaceOptions, TrainOptions
+from jdfd_keras.io.files import (
+    OPTIONS,
+    atomic_path,
+    init_folder,
+    load_groups,
+    load_options,
+    sha256_of,
+)
+from jdfd_keras.options import FaceOptions, ModelOptions, TrainOptions
 
 if TYPE_CHECKING:
     import keras
+
+    from jdfd_keras.model.weight_import import ImportFacts
 
 HISTORY = "history.csv"
 CURVES = "curves.png"
@@ -34,6 +43,7 @@ BEST = "best.keras"
 LAST = "last.keras"
 LOGS = "logs"
 PROVENANCE = "training_faces.parquet"
+IMPORTED = "imported"  # group in options.json of the facts about published weights
 MONITOR = "val_classification_frame_auc"  # exact; it selects the best epoch
 
 
@@ -47,6 +57,8 @@ class DataFacts:
     unlabelled_faces: int  # training faces that train the decoder only
     val_faces: int  # labelled ones
     leakage: str  # between the splits, as a sentence
+    blended_fakes: int = 0  # made from as many real training faces, anew in every epoch
+    validated_on: str = "labelled fakes"  # or blended ones, with their kinds
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +166,57 @@ def write_epoch(run: str | Path, model: "keras.Model", history: list[dict[str, f
         writer.writerows(history)
 
 
+def write_imported_run(run: str | Path, model: "keras.Model", facts: "ImportFacts") -> None:
+    """Write a run folder of a published detector, of whose training nothing is known.
+
+    It has `options.json`, with the face options at the model's image size, and the best model.
+
+    Args:
+        run: A new or empty folder.
+        model: The detector.
+        facts: The origin of its weights.
+
+    Raises:
+        ValueError: If the folder holds files.
+
+    Example:
+        >>> import jdfd_keras as jk
+        >>> from jdfd_keras.model.weight_import import ImportFacts
+        >>> facts = ImportFacts("mesonet-meso4", "meso4", "Meso4_DF.h5", "ab" * 32)
+        >>> model = jk.build_detector(jk.ModelOptions(network="meso4", image_size=256))
+        >>> write_imported_run("meso4", model, facts)
+        >>> load_run_model("meso4").faces.face_size, was_imported("meso4")
+        (256, True)
+    """
+    run, size = Path(run), model.input_shape[1]
+    if run.exists() and (not run.is_dir() or any(run.iterdir())):
+        raise ValueError(
+            f"Expected a new or empty folder to write; got {run}, which exists. Choose another "
+            "--out."
+        )
+    options = ModelOptions(
+        network=facts.network, image_size=size, decoder=False, encoder_weights="none"
+    )
+    init_folder(run, faces=FaceOptions(face_size=size), model=options, **{IMPORTED: facts})
+    with atomic_path(run / BEST) as unfinished:
+        model.save(unfinished)
+
+
+def was_imported(path: str | Path) -> bool:
+    """Return whether a model was published, and written by `write_imported_run`.
+
+    Args:
+        path: A run folder or a `.keras` file.
+
+    Example:
+        >>> was_imported("run/best.keras")
+        False
+    """
+    path = Path(path)
+    options = (path if path.is_dir() else path.parent) / OPTIONS
+    return options.is_file() and IMPORTED in load_groups(options)
+
+
 def write_provenance(run: str | Path, faces: pa.Table, name: str = PROVENANCE) -> None:
     """Write the table of the faces that a run was trained or validated on, for leakage checks.
 
@@ -192,7 +255,7 @@ def read_provenance(path: str | Path, name: str = PROVENANCE) -> pa.Table | None
 
 
 def find_split_table(path: str | Path) -> str:
-    """Return the split table that a model was trained with; "" for one outside a run folder.
+    """Return the split table that a model was trained with; "" if that is unknown.
 
     Args:
         path: A run folder or a `.keras` file.
@@ -203,7 +266,9 @@ def find_split_table(path: str | Path) -> str:
     """
     path = Path(path)
     options = (path if path.is_dir() else path.parent) / OPTIONS
-    return load_options(options, "train", TrainOptions).split_table if options.is_file() else ""
+    if not options.is_file() or was_imported(path):
+        return ""
+    return load_options(options, "train", TrainOptions).split_table
 
 
 def read_history(run: str | Path) -> list[dict[str, float]]:

@@ -58,6 +58,7 @@ class TrainedRun(Result):
     epochs: int
     best_epoch: int  # number of the epoch of `best.keras`, from 1
     validation_frame_auc: float  # of that epoch
+    validated_on: str  # labelled fakes, or blended ones with their kinds
 
     @property
     def history(self) -> list[dict[str, float]]:
@@ -96,7 +97,11 @@ class _Setup:
         for index in range(first, first + batch_size):
             data_epoch, position = divmod(index, len(faces))  # starts before its training epoch
             order = epoch_order(
-                faces.label, seed=self.train.seed, epoch=data_epoch, balance=self.pipeline.balance
+                faces.label,
+                seed=self.train.seed,
+                epoch=data_epoch,
+                balance=self.pipeline.balance,
+                base=faces.base,
             )
             names.append(faces.name(int(order[position])))
         return names
@@ -128,7 +133,8 @@ def train(
         model: Network; `image_size` is replaced by the face size of the dataset.
         optimizer: Optimizer, with its learning rates.
         train: Epochs, batch size and seed; whether leakage between the splits is allowed.
-        pipeline: Balance and weights of the classes, faces that the decoder learns, caching.
+        pipeline: Blended fakes, balance and weights of the classes, faces that the decoder learns,
+            caching.
         augment: Random augmentation of training faces; default is none.
         loss: Weights of both losses.
         unlabelled: Other datasets, of which some faces train the decoder only.
@@ -161,6 +167,7 @@ def train(
     train = dataclasses.replace(train, split_table=absolute_name(train.split_table))
     paths = tuple(str(Path(directory).resolve()) for directory in unlabelled.unlabelled)
     unlabelled = dataclasses.replace(unlabelled, unlabelled=paths)
+    pipeline = pipeline or PipelineOptions()
     devices = open_devices(runtime.strategy)
     loaded = load_training_data(
         data,
@@ -168,6 +175,7 @@ def train(
         seed=train.seed,
         allow_leak=train.allow_leak,
         split_table=train.split_table,
+        pipeline=pipeline,
     )
     face_options = load_options(data / OPTIONS, "faces", FaceOptions)
     weights = "none" if model.encoder_weights is None else model.encoder_weights
@@ -176,7 +184,7 @@ def train(
         model=model,
         optimizer=optimizer or OptimizerOptions(),
         loss=loss or LossOptions(),
-        pipeline=pipeline or PipelineOptions(),
+        pipeline=pipeline,
         augment=augment or AugmentOptions(),
         train=train,
         runtime=runtime,
@@ -204,7 +212,9 @@ def train(
             checkpoint = load_checkpoint(out)
     history = checkpoint.history
     best = best_epoch(history)
-    return TrainedRun(out, len(history), best + 1, history[best][MONITOR])
+    return TrainedRun(
+        out, len(history), best + 1, history[best][MONITOR], setup.data.facts.validated_on
+    )
 
 
 def _check_setup(setup: _Setup) -> None:
@@ -236,14 +246,20 @@ def _check_setup(setup: _Setup) -> None:
             f"{setup.optimizer.accumulate} and {setup.optimizer.clip_norm:g}. Omit both: Keras "
             "clips each device's gradient separately and cannot accumulate on several (3.15.1)."
         )
-    learns_all = setup.model.decoder and setup.pipeline.reconstruct != "real"
+    if setup.pipeline.reconstruct == "clean" and not facts.blended_fakes:
+        raise ValueError(
+            "Expected blended fakes with reconstruct 'clean', which learns their faces before "
+            f"blending; got fakes {setup.pipeline.fakes!r}. Try --fakes mixed, or --reconstruct "
+            "real."
+        )
+    learns_all = setup.model.decoder and setup.pipeline.reconstruct == "all"
     if facts.unlabelled_faces and not learns_all:
         raise ValueError(
             "Expected a decoder and reconstruct 'all' with unlabelled faces, which train only the "
             f"decoder; got decoder {setup.model.decoder} and reconstruct "
             f"{setup.pipeline.reconstruct!r}. Omit the unlabelled faces or the other option."
         )
-    check_options(setup.data.train, setup.pipeline)
+    check_options(setup.data.train, setup.pipeline, options.batch_size // replicas)
 
 
 def _init_run_folder(

@@ -8,11 +8,19 @@ import numpy as np
 import pyarrow as pa
 
 from jdfd_keras.datasets import leakage
-from jdfd_keras.datasets.face_index import COLUMNS, FaceIndex, concat, index_faces, sample_fraction
+from jdfd_keras.datasets.face_index import (
+    COLUMNS,
+    FAKE_COLUMNS,
+    FaceIndex,
+    add_fakes,
+    concat,
+    index_faces,
+    sample_fraction,
+)
 from jdfd_keras.datasets.manifest import read_faces
 from jdfd_keras.datasets.split_tables import OFFICIAL, find_table_or_official
 from jdfd_keras.datasets.videos import CLASSES, UNLABELLED
-from jdfd_keras.options import UnlabelledOptions
+from jdfd_keras.options import PipelineOptions, UnlabelledOptions, parse_fakes
 from jdfd_keras.training.run_folder import DataFacts
 
 NUM_SHOWN_FACES = 8  # on the figure of reconstructions
@@ -23,9 +31,9 @@ class TrainingData:
     """Faces to train and validate on."""
 
     facts: DataFacts  # for the run folder
-    train: FaceIndex
-    val: FaceIndex  # all labelled
-    # One row per face of both splits: the columns of `datasets.leakage.COLUMNS`, `split` and
+    train: FaceIndex  # with blended fakes, if the training makes some
+    val: FaceIndex  # all labelled; with blended fakes, if they are validated on
+    # One row per stored face of both splits: the columns of `datasets.leakage.COLUMNS`, `split` and
     # `label`, which is -1 for faces that train the decoder only.
     provenance: pa.Table
     directories: tuple[Path, ...]  # the prepared datasets; the first one has all validation faces
@@ -47,6 +55,7 @@ def load_training_data(
     seed: int,
     allow_leak: bool,
     split_table: str = OFFICIAL,
+    pipeline: PipelineOptions | None = None,
 ) -> TrainingData:
     """Load the faces of a training, and check that a detector can learn from them.
 
@@ -59,26 +68,30 @@ def load_training_data(
         split_table: Name of the split table of the dataset, or the path of one. Of the others, the
             table of this name is used if they have it, or else their official one; all faces of a
             dataset that is not split are for training.
+        pipeline: Kinds of blended fakes to train and to validate on; none if not given.
+
+    Raises:
+        OSError: If a folder is not a prepared dataset, or has no such split table.
+        ValueError: If a split lacks a class, real faces to blend, or shares faces with another.
 
     Example:
         >>> data = load_training_data("prepared", UnlabelledOptions(), seed=0, allow_leak=False)
         >>> len(data.train), len(data.val)
         (34, 16)
     """
-    directory = Path(directory)
-    columns = list(dict.fromkeys([*COLUMNS, *leakage.COLUMNS, "split"]))
+    directory, pipeline = Path(directory), pipeline or PipelineOptions()
+    own_columns = FAKE_COLUMNS if parse_fakes(pipeline.fakes) else COLUMNS
+    if pipeline.val_fakes != "auto":
+        own_columns = FAKE_COLUMNS
+    columns = list(dict.fromkeys([*own_columns, *leakage.COLUMNS, "split"]))
     faces = read_faces(directory, split_table=split_table, columns=columns)
     splits = leakage.by_split(faces)
-    for split in ("train", "val"):
-        labels = splits[split]["label"].to_numpy()
-        counts = {name: int((labels == label).sum()) for name, label in CLASSES.items()}
-        if not all(counts.values()):
-            raise ValueError(
-                f"Expected real and fake faces in the {split} split of {directory}; got "
-                f"{counts['real']} real and {counts['fake']} fake. A detector cannot be trained or "
-                "validated on one class: split it otherwise with `jdfd-keras split`, "
-                "or add videos."
-            )
+    kinds = {
+        "train": parse_fakes(pipeline.fakes),
+        "val": _choose_val_fakes(pipeline, splits["val"]["label"].to_numpy()),
+    }
+    for split, blended in kinds.items():
+        _check_classes(splits[split]["label"].to_numpy(), split, directory, blended)
     tables, indexes = [splits["train"]], [index_faces(directory, splits["train"])]
     for other in unlabelled.unlabelled:
         table_name = find_table_or_official(other, split_table)
@@ -94,7 +107,7 @@ def load_training_data(
         rows = sample_fraction(table["label"].to_numpy(), unlabelled.unlabelled_share, seed)
         tables.append(table.take(pa.array(rows)))
         indexes.append(index_faces(other, tables[-1], hide_labels=True))
-    train = concat(indexes)
+    stored = concat(indexes)
     splits["train"] = pa.concat_tables([_decode_dictionaries(table) for table in tables])
     shared = leakage.find_leakage(splits)
     if not allow_leak:
@@ -108,21 +121,57 @@ def load_training_data(
     val_labels = splits["val"]["label"].to_numpy()
     is_labelled = val_labels != UNLABELLED
     provenance = pa.concat_tables([splits["train"], _decode_dictionaries(splits["val"])])
-    labels = pa.array(np.concatenate([train.label, val_labels]), pa.int8())
+    labels = pa.array(np.concatenate([stored.label, val_labels]), pa.int8())
+    train = add_fakes(stored, kinds["train"])
+    val = index_faces(directory, splits["val"].filter(pa.array(is_labelled)))
     return TrainingData(
         facts=DataFacts(
             name=directory.resolve().name,
             digest=_digest(splits),
-            train_faces=len(train),
-            unlabelled_faces=int((train.label == UNLABELLED).sum()),
-            val_faces=int(is_labelled.sum()),
+            train_faces=len(stored),
+            unlabelled_faces=int((stored.label == UNLABELLED).sum()),
+            val_faces=len(val),
             leakage=leakage.describe_leakage(shared, checked="training, validation and testing"),
+            blended_fakes=0 if train.base is None else int((train.base >= 0).sum()),
+            validated_on=_describe_val_fakes(kinds["val"], val_labels),
         ),
         train=train,
-        val=index_faces(directory, splits["val"].filter(pa.array(is_labelled))),
+        val=add_fakes(val, kinds["val"]),
         provenance=provenance.select([*leakage.COLUMNS, "split"]).append_column("label", labels),
         directories=(directory, *map(Path, unlabelled.unlabelled)),
     )
+
+
+def _choose_val_fakes(pipeline: PipelineOptions, labels: np.ndarray) -> tuple[str, ...]:
+    """Return the kinds of blended fakes to validate on."""
+    if pipeline.val_fakes != "auto":
+        return parse_fakes(pipeline.val_fakes)
+    return () if (labels == CLASSES["fake"]).any() else parse_fakes(pipeline.fakes)
+
+
+def _check_classes(
+    labels: np.ndarray, split: str, directory: Path, blended: tuple[str, ...]
+) -> None:
+    """Check that a split has real faces, and fake ones unless they are blended."""
+    counts = {name: int((labels == label).sum()) for name, label in CLASSES.items()}
+    if counts["real"] and (counts["fake"] or blended):
+        return
+    advice = "split it otherwise with `jdfd-keras split`, or add videos"
+    if counts["real"]:
+        option = "--fakes" if split == "train" else "--val-fakes"
+        advice = f"make fakes from the real faces with {option} mixed, {advice}"
+    raise ValueError(
+        f"Expected real and fake faces in the {split} split of {directory}; got {counts['real']} "
+        f"real and {counts['fake']} fake. A detector cannot be trained or validated on one class: "
+        f"{advice}."
+    )
+
+
+def _describe_val_fakes(blended: tuple[str, ...], labels: np.ndarray) -> str:
+    named = [f"blended fakes ({', '.join(blended)})"] if blended else []
+    if (labels == CLASSES["fake"]).any():
+        named.insert(0, "labelled fakes")
+    return " and ".join(named)
 
 
 def _decode_dictionaries(table: pa.Table) -> pa.Table:

@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from jdfd_keras.datasets.transforms import augment_face
+from jdfd_keras.datasets.transforms import augment_face, compress_h264
 from jdfd_keras.options import AugmentOptions
+from tests.faces.media_files import decode_with_ffmpeg, make_clip
 
 SIZE = 64
 NAMES = [field.name for field in dataclasses.fields(AugmentOptions)]
@@ -131,3 +132,71 @@ def test_colour_changes_the_levels_and_not_the_structure(augment, crop):
         if inside.sum() > 500:
             assert np.corrcoef(before[inside], after[inside])[0, 1] > 0.97
         assert abs(result.mean() - crop.mean()) < 55
+
+
+@pytest.fixture(scope="module")
+def photograph(astronaut):
+    """Return a function that crops a face of any size."""
+    import cv2
+
+    return lambda size: cv2.resize(
+        astronaut[30:230, 120:320], (size, size), interpolation=cv2.INTER_CUBIC
+    )
+
+
+def psnr(one, other):
+    return 10 * np.log10(255**2 / np.mean((one.astype(float) - other) ** 2))
+
+
+@pytest.mark.parametrize(("size", "crf"), [(96, 23), (160, 23), (160, 31), (160, 40), (298, 40)])
+def test_h264_is_what_ffmpeg_saves_and_reads(photograph, tmp_path, size, crf):
+    face = photograph(size)
+    path = make_clip(
+        tmp_path / "still.mkv",
+        *("-c:v", "libx264", "-crf", crf, "-pix_fmt", "yuv420p"),
+        source=face[np.newaxis],
+    )
+    (expected,) = decode_with_ffmpeg(path, scaler="bicubic")
+    found = compress_h264(face, crf)
+    assert np.abs(found.astype(int) - expected).mean() < 0.5
+    assert abs(psnr(found, face) - psnr(expected, face)) < 0.2
+
+
+@pytest.mark.parametrize("size", [71, 160, 299])
+def test_h264_loses_more_with_a_higher_rate_factor_and_takes_any_size(photograph, size):
+    face = photograph(size)
+    losses = [psnr(compress_h264(face, crf), face) for crf in (23, 28, 34, 40)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[0] > losses[-1] + 6
+    assert compress_h264(face[:, :-4], 23).shape == (size, size - 4, 3)
+
+
+@pytest.mark.parametrize("crf", [23, 40])
+def test_h264_brings_nothing_from_beyond_the_edges_of_an_odd_size(crf):
+    plain = np.full((71, 71, 3), (250, 200, 120), np.uint8)
+    saved = compress_h264(plain, crf).astype(int)
+    assert np.abs(saved - plain).max() < 4
+    assert np.ptp(saved, axis=(0, 1)).max() <= 2
+
+
+def test_h264_keeps_colours():
+    colours = np.repeat(np.repeat([[[200, 40, 40], [40, 180, 60], [60, 60, 190]]], 32, 0), 32, 1)
+    saved = compress_h264(colours.astype(np.uint8), 23)
+    for start in (0, 32, 64):
+        middle = np.s_[8:24, start + 8 : start + 24]
+        assert np.abs(saved[middle].astype(int) - colours[middle]).max() < 8
+
+
+def test_h264_has_rate_factors_from_23_to_40(augment, crop):
+    possible = {compress_h264(crop, crf).tobytes(): crf for crf in range(10, 52)}
+    found = [possible.get(result.tobytes()) for result in changed(augment, "h264", crop, 120)]
+    assert None not in found
+    assert min(found) in (23, 24) and max(found) in (39, 40)
+
+
+def test_h264_without_an_encoder_is_an_error(crop, monkeypatch):
+    monkeypatch.setattr("av.codecs_available", {"h264"})
+    seed = tf.constant([0, 0], tf.int64)
+    with pytest.raises(ValueError, match="encoder libx264 .*; got PyAV .* omit h264"):
+        augment_face(tf.constant(crop), seed, AugmentOptions(h264=True))
+    augment_face(tf.constant(crop), seed, AugmentOptions(flip=True))

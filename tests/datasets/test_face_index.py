@@ -11,13 +11,16 @@ import tensorflow as tf
 
 from jdfd_keras.datasets.face_index import (
     COLUMNS,
+    FAKE_COLUMNS,
     FaceIndex,
+    add_fakes,
     concat,
     epoch_order,
     index_faces,
     sample_fraction,
 )
 from jdfd_keras.datasets.manifest import FaceRow, read_faces, to_rows
+from jdfd_keras.datasets.synthetic.fakes import make_fake
 
 LABELS = np.random.default_rng(0).permutation([0] * 60 + [1] * 30 + [-1] * 10)
 
@@ -253,3 +256,185 @@ def test_a_folder_without_options_is_an_error(prepared_set, tmp_path):
     shutil.copytree(prepared_set / "shards", tmp_path / "shards")
     with pytest.raises(OSError, match=r"options\.json"):
         index_faces(tmp_path, table)
+
+
+@pytest.fixture(scope="module")
+def fake_columns(prepared_set):
+    """The training faces with landmarks and people, without fakes yet."""
+    table = read_faces(prepared_set, split="train", columns=FAKE_COLUMNS)
+    return index_faces(prepared_set, table)
+
+
+def test_an_index_has_the_landmarks_and_people_of_the_manifest(prepared_set, fake_columns):
+    rows = to_rows(read_faces(prepared_set, split="train"), FaceRow)
+    landmarks = [np.reshape(row.landmarks, (68, 2)) for row in rows]
+    np.testing.assert_array_equal(fake_columns.landmarks, np.float32(landmarks))
+    person_of = {}
+    for row, person in zip(rows, fake_columns.person.tolist(), strict=True):
+        assert (person == -1) == (row.label == 1)
+        if row.label == 0:
+            assert person_of.setdefault(row.source_ids, person) == person
+    assert len(set(person_of.values())) == len(person_of) > 3
+
+
+def test_there_is_one_fake_for_each_real_face_and_it_has_no_other_label(fake_columns):
+    faces = add_fakes(fake_columns, ("local", "swapped"))
+    count = len(fake_columns)
+    real = np.flatnonzero(fake_columns.label == 0)
+    assert len(faces) % 2 == 0
+    assert faces.kinds == ("local", "swapped")
+    assert [faces.is_blended(index) for index in range(count)] == [False] * count
+    fakes = [index for index in range(len(faces)) if faces.is_blended(index)]
+    assert faces.base[fakes].tolist() == real.tolist()
+    assert faces.label[fakes].tolist() == [1] * len(real)
+    for index in range(count):
+        assert faces.label[index] == fake_columns.label[index]
+        np.testing.assert_array_equal(faces.read(index), fake_columns.read(index))
+    for fake, base in zip(fakes, real, strict=True):
+        assert faces.name(fake) == f"{fake_columns.name(base)}, blended"
+
+
+def test_without_kinds_there_are_no_fakes(fake_columns):
+    assert add_fakes(fake_columns, ()) is fake_columns
+
+
+@pytest.mark.parametrize("num_labelled", [0, 1, 2, 3])
+def test_an_odd_face_without_partner_is_repeated(fake_columns, num_labelled):
+    labelled = np.flatnonzero(fake_columns.label == 1)[:num_labelled]
+    rows = np.concatenate([np.flatnonzero(fake_columns.label == 0)[:5], labelled])
+    faces = add_fakes(take_faces(fake_columns, rows), ("local",))
+    assert len(faces) == 10 + num_labelled + num_labelled % 2
+    stored = [faces.name(index) for index in range(len(faces)) if not faces.is_blended(index)]
+    expected = [fake_columns.name(row) for row in rows]
+    assert set(stored) == set(expected)
+    assert stored[: len(rows)] == expected
+
+
+def take_faces(faces, rows):
+    names = ("shard", "offset", "label", "frame_index", "landmarks", "person")
+    arrays = {name: getattr(faces, name)[rows] for name in names}
+    return dataclasses.replace(faces, video_id=faces.video_id.take(pa.array(rows)), **arrays)
+
+
+def test_only_real_faces_with_landmarks_are_blended(fake_columns):
+    landmarks = fake_columns.landmarks.copy()
+    real = np.flatnonzero(fake_columns.label == 0)
+    landmarks[real[1]] = np.nan
+    landmarks[real[4], 30, 1] = np.nan
+    faces = add_fakes(dataclasses.replace(fake_columns, landmarks=landmarks), ("swapped",))
+    assert faces.base[faces.base >= 0].tolist() == np.delete(real, [1, 4]).tolist()
+
+
+def test_a_fake_is_made_from_its_real_face_and_depends_on_index_seed_and_epoch(fake_columns):
+    faces = add_fakes(fake_columns, ("re-rendered",))
+    fakes = np.flatnonzero(faces.base >= 0)
+    seen = set()
+    for fake in fakes[:4]:
+        base = faces.base[fake]
+        for seed, epoch in ((0, 0), (0, 1), (-3, 0)):
+            pixels, mask = faces.blend(fake, faces.read, seed=seed, epoch=epoch)
+            rng = np.random.default_rng([seed % 2**32, epoch, base])
+            rng.integers(1)  # the kind
+            expected = make_fake(
+                "re-rendered", fake_columns.read(base), fake_columns.landmarks[base], rng
+            )
+            np.testing.assert_array_equal(pixels, expected.pixels)
+            real = fake_columns.read(base)
+            np.testing.assert_array_equal(pixels[mask == 0], real[mask == 0])
+            assert (pixels != real).any()
+            seen.add(pixels.tobytes())
+        first = faces.blend(fake, faces.read, seed=0, epoch=0).pixels
+        np.testing.assert_array_equal(faces.read(fake), first)
+    assert len(seen) == 12
+
+
+def test_the_kind_of_a_fake_varies(fake_columns, monkeypatch):
+    drawn = []
+
+    def note(kind, *arguments):
+        drawn.append(kind)
+        return make_fake(kind, *arguments)
+
+    monkeypatch.setattr("jdfd_keras.datasets.face_index.make_fake", note)
+    kinds = ("self-blended", "re-rendered", "local")
+    faces = add_fakes(fake_columns, kinds)
+    fake = len(faces) - 1
+    for epoch in range(90):
+        faces.blend(fake, faces.read, seed=0, epoch=epoch)
+    counts = Counter(drawn)
+    # 90 draws with probability one third: 30 +- 4 standard deviations of 4.5.
+    assert set(counts) == set(kinds)
+    assert all(12 <= count <= 48 for count in counts.values())
+
+
+def test_a_face_is_swapped_with_one_of_another_person(fake_columns):
+    faces = add_fakes(fake_columns, ("swapped",))
+    for fake in np.flatnonzero(faces.base >= 0):
+        for epoch in range(5):
+            read = []
+
+            def note(index, read=read):
+                read.append(index)
+                return faces.read(index)
+
+            faces.blend(fake, note, seed=1, epoch=epoch)
+            (donor,) = set(read) - {faces.base[fake]}
+            assert faces.label[donor] == 0
+            video, other = (faces.name(i).split(" frame")[0] for i in (fake, donor))
+            assert video != other
+            assert faces.person[donor] != faces.person[fake]
+
+
+def test_without_real_faces_with_landmarks_there_is_an_error(prepared_set, fake_columns):
+    fakes = take_faces(fake_columns, np.flatnonzero(fake_columns.label == 1))
+    nowhere = dataclasses.replace(
+        fake_columns, landmarks=np.full_like(fake_columns.landmarks, np.nan)
+    )
+    plain = index_faces(prepared_set, read_faces(prepared_set, columns=COLUMNS))
+    hidden = index_faces(
+        prepared_set, read_faces(prepared_set, columns=FAKE_COLUMNS), hide_labels=True
+    )
+    for faces in (fakes, nowhere, plain, hidden):
+        with pytest.raises(ValueError, match="real faces with landmarks in .*; got none"):
+            add_fakes(faces, ("local",))
+
+
+def test_one_person_cannot_be_swapped(fake_columns):
+    video = fake_columns.name(np.flatnonzero(fake_columns.label == 0)[0]).split(" frame")[0]
+    names = np.array(fake_columns.video_id.to_pylist())
+    faces = take_faces(fake_columns, np.flatnonzero(names == video))
+    assert len(faces) == 4
+    for kinds in (("swapped",), ("self-blended", "swapped", "re-rendered", "local")):
+        message = "two or more people .*; got .* one.*--fakes self-blended,re-rendered,local"
+        with pytest.raises(ValueError, match=message):
+            add_fakes(faces, kinds)
+    assert len(add_fakes(faces, ("self-blended", "re-rendered", "local"))) == 8
+
+
+def test_concatenated_faces_keep_landmarks_and_people(prepared_set, fake_columns):
+    table = read_faces(prepared_set, split="val", columns=COLUMNS)
+    plain = index_faces(prepared_set, table, hide_labels=True)
+    both = concat([fake_columns, plain, fake_columns])
+    start = len(fake_columns) + len(plain)
+    np.testing.assert_array_equal(both.landmarks[: len(fake_columns)], fake_columns.landmarks)
+    np.testing.assert_array_equal(both.landmarks[start:], fake_columns.landmarks)
+    assert both.person.tolist() == [
+        *fake_columns.person.tolist(),
+        *[-1] * len(plain),
+        *fake_columns.person.tolist(),
+    ]
+    assert np.isnan(both.landmarks[len(fake_columns) : start]).all()
+    assert both.landmarks.dtype == np.float32
+    assert concat([plain, plain]).landmarks is None
+
+
+def test_an_epoch_with_fakes_depends_on_seed_and_epoch_alone(fake_columns):
+    faces = add_fakes(fake_columns, ("local",))
+
+    def draw(seed, epoch):
+        return epoch_order(faces.label, seed=seed, epoch=epoch, base=faces.base).tolist()
+
+    keys = [(seed, epoch) for seed in (-1, 0, 1) for epoch in (0, 1, 2)]
+    orders = [draw(*key) for key in keys]
+    assert orders[::-1] == [draw(*key) for key in reversed(keys)]
+    assert len(set(map(tuple, orders))) == len(keys)

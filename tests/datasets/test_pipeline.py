@@ -8,12 +8,20 @@ import pyarrow.parquet as pq
 import pytest
 import tensorflow as tf
 
-from jdfd_keras.datasets.face_index import COLUMNS, concat, epoch_order, index_faces
+from jdfd_keras.datasets.face_index import (
+    COLUMNS,
+    FAKE_COLUMNS,
+    add_fakes,
+    concat,
+    epoch_order,
+    index_faces,
+)
 from jdfd_keras.datasets.manifest import VIDEOS, FaceRow, VideoRow, read_faces, to_rows
 from jdfd_keras.datasets.pipeline import load_faces, read_epoch, stream_faces
 from jdfd_keras.datasets.transforms import find_damage, reraise_damaged_shards
 from jdfd_keras.faces.extract import extract_faces
 from jdfd_keras.options import (
+    FAKE_KINDS,
     AugmentOptions,
     FaceOptions,
     FilterOptions,
@@ -442,7 +450,7 @@ def test_augmentation_of_a_face_differs_with_epoch_and_seed(train_faces, positio
 
     found = [read(seed) for seed in (1, 2)]
     assert found[0] == read(1)
-    # No augmentation is applied with a probability of 1/64.
+    # No augmentation is applied with a probability of 1/128.
     changed = [set(of[start : start + 34]) - set(positions) for of in found for start in (0, 34)]
     assert all(len(of) > 17 for of in changed)
     assert len(set.union(*changed)) == sum(map(len, changed))
@@ -615,3 +623,244 @@ def test_the_faces_of_an_epoch_have_their_labels_and_weights(partly_hidden):
     known = partly_hidden.label != -1
     assert weights.tolist() == known.tolist()
     assert labels.tolist() == np.where(known, partly_hidden.label, 0).tolist()
+
+
+def index_with_fakes(prepared_set, split, kinds):
+    table = read_faces(prepared_set, split=split, columns=FAKE_COLUMNS)
+    return add_fakes(index_faces(prepared_set, table), kinds)
+
+
+@pytest.fixture(scope="module")
+def blended_faces(prepared_set):
+    """The training faces with blended fakes of every kind."""
+    return index_with_fakes(prepared_set, "train", FAKE_KINDS)
+
+
+@pytest.fixture(scope="module")
+def several_groups(prepared_set, blended_faces):
+    """Real faces and their blended fakes, labelled fakes, and unlabelled faces."""
+    table = read_faces(prepared_set, split="train", columns=FAKE_COLUMNS)
+    hidden = index_split(prepared_set, "test", 5, hide_labels=True)
+    return add_fakes(concat([index_faces(prepared_set, table), hidden]), FAKE_KINDS)
+
+
+def test_each_batch_holds_pairs_of_a_real_face_and_its_fake(prepared_set, blended_faces, positions):
+    count = len(blended_faces)
+    labels = [row.label for row in rows_of(prepared_set, "train")]
+    steps = take(stream_faces(blended_faces, batch_size=count // 3, seed=3), 6)
+    for epoch in range(2):
+        seen, num_pairs = [], 0
+        for images, found_labels, _ in steps[3 * epoch : 3 * epoch + 3]:
+            for start in range(0, len(images), 2):
+                pair = images[start : start + 2]
+                keys = [positions.get(image.tobytes()) for image in pair]
+                if None in keys:  # a blended fake, beside its real face
+                    assert keys[1] is None and labels[keys[0]] == 0
+                    index = np.flatnonzero(blended_faces.base == keys[0])[0]
+                    fake = blended_faces.blend(index, blended_faces.read, seed=3, epoch=epoch)
+                    np.testing.assert_array_equal(pair[1], fake.pixels)
+                    np.testing.assert_array_equal(pair[1][fake.mask == 0], pair[0][fake.mask == 0])
+                    assert found_labels[start : start + 2].ravel().tolist() == [0, 1]
+                    num_pairs += 1
+                else:
+                    assert [labels[key] for key in keys] == [1, 1]
+                    assert found_labels[start : start + 2].ravel().tolist() == [1, 1]
+                seen += [key for key in keys if key is not None]
+        assert set(seen) == set(range(len(labels)))
+        assert Counter(labels[key] for key in seen)[0] == num_pairs == labels.count(0)
+
+
+def test_with_balance_half_of_each_batch_is_real_and_labelled_fakes_have_a_real_partner(
+    prepared_set, blended_faces, positions
+):
+    labels = [row.label for row in rows_of(prepared_set, "train")]
+    options = PipelineOptions(balance=True)
+    stream = stream_faces(blended_faces, batch_size=len(blended_faces), seed=0, options=options)
+    for images, found_labels, _ in take(stream, 3):
+        assert found_labels.ravel().tolist() == [0, 1] * (len(images) // 2)
+        keys = [positions.get(image.tobytes()) for image in images]
+        assert all(labels[key] == 0 for key in keys[::2])
+        assert {labels[key] for key in keys[1::2] if key is not None} == {1}
+        assert set(keys[::2]) == set(np.flatnonzero(np.array(labels) == 0))
+
+
+@pytest.mark.parametrize("reconstruct", ["all", "real", "clean"])
+def test_weights_and_targets_of_the_reconstruction(several_groups, reconstruct):
+    faces = several_groups
+    options = PipelineOptions(reconstruct=reconstruct)
+    stream = stream_faces(faces, batch_size=len(faces), seed=0, options=options)
+    ((image, targets, weights),) = stream.take(1)
+    order = epoch_order(faces.label, seed=0, epoch=0, base=faces.base)
+    blended = faces.base[order] >= 0
+    label = np.where(blended, 2, faces.label[order])
+    assert set(label) == {-1, 0, 1, 2}
+    learnt = {"all": (-1, 0, 1, 2), "real": (0,), "clean": (0, 2)}[reconstruct]
+    assert weights["reconstruction"].numpy().tolist() == np.isin(label, learnt).tolist()
+    assert weights["classification"].numpy().tolist() == (label != -1).tolist()
+    image, target = image.numpy(), targets["reconstruction"].numpy()
+    own = image / np.float32(127.5) - 1
+    assert (own[blended] != own[np.flatnonzero(blended) - 1]).any(axis=(1, 2, 3)).all()
+    expected = own.copy()
+    if reconstruct == "clean":
+        expected[blended] = own[np.flatnonzero(blended) - 1]
+    np.testing.assert_allclose(target, expected, atol=1e-6)
+
+
+def test_a_fake_is_augmented_like_its_real_face_and_the_clean_target_is_that_of_it(blended_faces):
+    clean = PipelineOptions(reconstruct="clean")
+    count = len(blended_faces)
+    stream = stream_faces(
+        blended_faces, batch_size=count, seed=0, options=clean, augment=EVERY_AUGMENTATION
+    )
+    for epoch, (images, _, targets) in enumerate(take(stream, 3)):
+        order = epoch_order(blended_faces.label, seed=0, epoch=epoch, base=blended_faces.base)
+        changed = 0
+        for position in np.flatnonzero(blended_faces.base[order] >= 0):
+            real, fake = targets[position - 1], targets[position]
+            assert real.tobytes() == fake.tobytes()
+            np.testing.assert_allclose(real, images[position - 1] / 127.5 - 1, atol=1e-6)
+            assert (images[position] != images[position - 1]).any()
+            changed += not np.array_equal(
+                images[position - 1], blended_faces.read(blended_faces.base[order[position]])
+            )
+        assert changed > 10
+
+
+def test_a_fake_is_mirrored_with_its_real_face(blended_faces):
+    flip = AugmentOptions(flip=True)
+    size = len(blended_faces)
+    (plain,) = take(stream_faces(blended_faces, batch_size=size, seed=0), 1)
+    (flipped,) = take(stream_faces(blended_faces, batch_size=size, seed=0, augment=flip), 1)
+    is_mirrored = [not np.array_equal(*pair) for pair in zip(plain[0], flipped[0], strict=True)]
+    order = epoch_order(blended_faces.label, seed=0, epoch=0, base=blended_faces.base)
+    blended = np.flatnonzero(blended_faces.base[order] >= 0)
+    assert [is_mirrored[i] for i in blended] == [is_mirrored[i - 1] for i in blended]
+    assert 0 < sum(is_mirrored) < size
+    for index in np.flatnonzero(is_mirrored):
+        np.testing.assert_array_equal(flipped[0][index], plain[0][index][:, ::-1])
+
+
+@pytest.mark.parametrize(
+    ("done", "augment", "reconstruct"),
+    [(0, EVERY_AUGMENTATION, "clean"), (3, None, "all"), (7, EVERY_AUGMENTATION, "clean")],
+)
+def test_a_stream_with_fakes_has_the_same_bytes_again_and_from_any_step(
+    several_groups, done, augment, reconstruct
+):
+    same = {"batch_size": 14, "seed": -2, "augment": augment}
+    same["options"] = PipelineOptions(reconstruct=reconstruct, balance=True)
+    whole = take(stream_faces(several_groups, **same), done + 5)
+    rest = take(stream_faces(several_groups, start_step=done, **same), 5)
+    assert_same_steps(rest, whole[done:])
+
+
+def test_several_workers_together_get_the_same_pairs_as_one(several_groups):
+    same = {"batch_size": 24, "seed": 5, "augment": EVERY_AUGMENTATION}
+    one = take(stream_faces(several_groups, **same), 4)
+    streams = [
+        take(stream_faces(several_groups, worker_index=i, num_workers=2, replicas=4, **same), 8)
+        for i in range(2)
+    ]
+    together = []
+    for step in range(4):
+        batches = [batch for stream in streams for batch in stream[2 * step : 2 * step + 2]]
+        assert {len(images) for images, *_ in batches} == {6}
+        together.append(tuple(np.concatenate(values) for values in zip(*batches, strict=True)))
+    assert_same_steps(together, one)
+
+
+@pytest.mark.parametrize(("batch_size", "replicas"), [(7, 1), (6, 2), (10, 2)])
+def test_an_odd_batch_on_a_device_is_an_error_with_fakes(
+    blended_faces, train_faces, batch_size, replicas
+):
+    message = f"even batch_size .*; got {batch_size // replicas}"
+    with pytest.raises(ValueError, match=message):
+        stream_faces(blended_faces, batch_size=batch_size, seed=0, replicas=replicas)
+    stream_faces(train_faces, batch_size=batch_size, seed=0, replicas=replicas)
+
+
+def test_fakes_of_other_epochs_and_seeds_differ(blended_faces):
+    found = []
+    for seed in (0, 1):
+        steps = take(stream_faces(blended_faces, batch_size=len(blended_faces), seed=seed), 2)
+        for epoch, (images, *_) in enumerate(steps):
+            order = epoch_order(
+                blended_faces.label, seed=seed, epoch=epoch, base=blended_faces.base
+            )
+            blended = np.flatnonzero(blended_faces.base[order] >= 0)
+            found += [images[position].tobytes() for position in blended]
+    assert len(set(found)) == len(found)
+
+
+@pytest.mark.parametrize("split", ["train", "val", "all"])
+def test_loaded_without_shuffling_each_fake_follows_its_real_face_and_stays_the_same(
+    prepared_set, split
+):
+    options = PipelineOptions(fakes="swapped")
+    plain = load_faces(prepared_set, split, batch_size=5)
+    stored = np.concatenate([image for image, _ in plain])
+    labels = np.concatenate([targets["classification"] for _, targets in plain]).ravel()
+    faces = load_faces(prepared_set, split, batch_size=5, options=options)
+    images = [images_in(faces), images_in(faces)]
+    np.testing.assert_array_equal(*images)
+    found = np.concatenate([targets["classification"] for _, targets in faces]).ravel().tolist()
+    expected, positions = [], []
+    for label in labels:
+        positions.append(len(expected))
+        expected += [0, 1] if label == 0 else [1]
+    odd = int((labels == 1).sum()) % 2
+    assert len(faces) == -(-len(found) // 5)
+    assert len(found) == len(expected) + odd
+    if not odd:
+        assert found == expected
+        np.testing.assert_array_equal(images[0][positions], stored)
+        for position, label in zip(positions, labels, strict=True):
+            if label == 0:
+                real, fake = images[0][position : position + 2]
+                assert (real != fake).any()
+                # All faces are upright and centred: the corners are outside of any mask.
+                corners = (np.s_[:3, :3], np.s_[:3, -3:])
+                assert all((real[corner] == fake[corner]).all() for corner in corners)
+
+
+def test_loaded_with_shuffling_batches_hold_other_pairs_in_each_epoch(prepared_set):
+    options = PipelineOptions(fakes="mixed", balance=True)
+    faces = load_faces(prepared_set, "train", batch_size=8, shuffle=True, seed=4, options=options)
+    epochs = [order_in(faces), order_in(faces)]
+    again = load_faces(prepared_set, "train", batch_size=8, shuffle=True, seed=4, options=options)
+    assert [order_in(again), order_in(again)] == epochs
+    assert epochs[0] != epochs[1]
+    for _, targets in faces:
+        labels = targets["classification"].numpy().ravel().tolist()
+        assert labels == [0, 1] * (len(labels) // 2)
+
+
+def test_an_epoch_to_validate_on_has_the_same_fakes_each_time(prepared_set):
+    faces = index_with_fakes(prepared_set, "val", ("local", "re-rendered"))
+    dataset = read_epoch(faces, max_batch_size=7, worker_index=0, num_workers=1, replicas=1)
+    images = [images_in(dataset), images_in(dataset)]
+    np.testing.assert_array_equal(*images)
+    order = np.argsort(np.where(faces.base < 0, np.arange(len(faces)), faces.base), kind="stable")
+    np.testing.assert_array_equal(images[0], [faces.read(index) for index in order])
+
+
+def test_a_cached_stream_with_fakes_is_the_same_and_outlives_its_shards(prepared_set, tmp_path):
+    shutil.copytree(prepared_set, tmp_path / "copy")
+    faces = index_with_fakes(tmp_path / "copy", "train", ("swapped",))
+    same = {"batch_size": len(faces), "seed": 0}
+    stream = stream_faces(faces, options=PipelineOptions(cache=True), **same)
+    (first,) = take(stream, 1)
+    expected = take(stream_faces(faces, **same), 3)
+    shutil.rmtree(tmp_path / "copy" / "shards")
+    found = take(stream, 3)
+    assert found[0][0].tobytes() == first[0].tobytes()
+    assert_same_steps(found, expected)
+
+
+def test_without_real_faces_there_are_no_fakes_to_load(prepared_set, change_table, tmp_path):
+    shutil.copytree(prepared_set, tmp_path / "copy")
+    change_table(tmp_path / "copy", FaceRow, lambda rows: [r for r in rows if r.label == 1])
+    with pytest.raises(ValueError, match="Expected real faces with landmarks"):
+        load_faces(tmp_path / "copy", "train", batch_size=4, options=PipelineOptions(fakes="local"))
+    with pytest.raises(ValueError, match="Expected fakes none, mixed"):
+        load_faces(prepared_set, "train", batch_size=4, options=PipelineOptions(fakes="swap"))

@@ -219,10 +219,10 @@ def test_split_states_what_a_dataset_lacks(dataset, capsys, strategy, complaint)
 @pytest.mark.parametrize(
     ("names", "lacking"),
     [
-        (["real/person00", "real/person01", "real/person02"], "got 3 real and 0 fake in 3 groups"),
+        (["fake/person02", "fake/person03", "fake/person06"], "got 0 real and 3 fake in 3 groups"),
         (["real/person02", "fake/person02"], "got 1 real and 1 fake in 1 group by source"),
     ],
-    ids=["of one class", "too small"],
+    ids=["of fakes alone", "too small"],
 )
 def test_a_set_that_cannot_be_split_is_prepared_and_split_states_what_it_lacks(
     clips_folder, tmp_path, capsys, in_this_process, names, lacking
@@ -326,3 +326,19 @@ def test_shared_footage_and_unknown_sources_are_stated(dataset, change_table, ca
     assert main(["split", str(dataset), "--strategy", "paper"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert "sources unknown: 2 videos, which may share footage across splits" in lines
+
+
+@pytest.mark.parametrize("strategy", ["official", "kfold", "strict", "paper"])
+def test_real_videos_alone_are_split_for_fakes_that_training_makes(
+    clips_folder, tmp_path, capsys, in_this_process, strategy
+):
+    out = tmp_path / "prepared"
+    shutil.copytree(clips_folder / "real", tmp_path / "clips" / "real")
+    assert main(["prepare", "folder", str(tmp_path / "clips"), "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert "no fakes: train with --fakes" in printed.out and "not split" not in printed.err
+    assert main(["split", str(out), "--strategy", strategy, "--folds", "3"]) == 0
+    assert "--fakes mixed --out run" in capsys.readouterr().out
+    for name in list_split_tables(out):
+        faces = read_faces(out, split_table=name, columns=["split", "label"]).to_pydict()
+        assert set(faces["split"]) == {"train", "val", "test"} and set(faces["label"]) == {0}

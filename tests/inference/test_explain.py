@@ -233,5 +233,63 @@ def test_a_model_that_is_not_a_detector_is_refused():
     image = keras.Input((8, 8, 3))
     x = keras.layers.Dense(1, "sigmoid")(keras.layers.Flatten()(image))
     without = keras.Model(image, {"classification": x})
-    with pytest.raises(ValueError, match=r"without \['classifier_logit', 'squeeze_relu'\]"):
+    with pytest.raises(ValueError, match="the layer 'classifier_logit'.* the last layer 'dense"):
         explain_faces(without, faces)
+    x = keras.layers.Dense(1, name="classifier_logit")(keras.layers.Flatten()(image))
+    x = keras.layers.Activation("sigmoid")(x)
+    with pytest.raises(ValueError, match="a layer with spatial axes before it"):
+        explain_faces(keras.Model(image, {"classification": x}), faces)
+
+
+def sum_contributions(model: keras.Model, name: str, faces: np.ndarray) -> np.ndarray:
+    """Map of the output of a layer by hand, of a model whose classifier is linear after it."""
+    cells = keras.Model(model.input, model.get_layer(name).output).predict(faces, verbose=0)
+    kernels = [
+        model.get_layer(layer).get_weights()[0]
+        for layer in ("classifier_latent", "classifier_dense", "classifier_logit")
+    ]
+    weight = np.linalg.multi_dot(kernels).reshape(cells.shape[1:])
+    return (cells * weight).sum(-1)
+
+
+@pytest.mark.slow
+def test_the_map_of_attention_is_the_evidence_in_the_weighted_features():
+    keras.utils.set_random_seed(0)
+    options = ModelOptions(
+        image_size=71, latent_dim=4, encoder_weights="none", attention="residual", dropout=0.5
+    )
+    model = build_detector(options)
+    faces = draw_faces(4, size=71)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(faces.astype(np.float32), training=True)
+    # With a high bias the ReLU of the dense layer is linear for these faces.
+    kernel, bias = model.get_layer("classifier_dense").get_weights()
+    model.get_layer("classifier_dense").set_weights([kernel, bias + 1e3])
+    attention = keras.Model(model.input, model.get_layer("classifier_attention").output)
+    assert np.ptp(attention.predict(faces, verbose=0)) > 0.1
+
+    contribution = sum_contributions(model, "classifier_attended", faces)
+    share = np.maximum(contribution, 0) / np.abs(contribution).max((1, 2), keepdims=True)
+    expected = [cv2.resize(cell, (71, 71), interpolation=cv2.INTER_LINEAR) for cell in share]
+    np.testing.assert_allclose(explain_faces(model, faces).cam, expected, atol=1e-3)
+
+
+def test_the_map_of_mesonet_is_that_of_its_last_pool():
+    keras.utils.set_random_seed(0)
+    model = build_detector(ModelOptions(network="meso4", image_size=64))
+    kernel, logit = (
+        model.get_layer(name).get_weights()[0] for name in ("classifier_dense", "classifier_logit")
+    )
+    faces = draw_faces(3, size=64)
+    pool = keras.Model(model.input, model.get_layer("block4_pool").output)
+    cells = pool.predict(faces, verbose=0)
+    units = cells.reshape(3, -1) @ kernel
+    slopes = np.where(units > 0, 1, 0.1)  # of the leaky ReLU
+    weight = np.einsum("ij,nj,j->ni", kernel, slopes, logit[:, 0]).reshape(cells.shape)
+    contribution = (cells * weight).sum(-1)
+    assert contribution.shape == (3, 2, 2)
+    share = np.maximum(contribution, 0) / np.abs(contribution).max((1, 2), keepdims=True)
+    expected = [cv2.resize(cell, (64, 64), interpolation=cv2.INTER_LINEAR) for cell in share]
+    np.testing.assert_allclose(explain_faces(model, faces).cam, expected, atol=1e-4)

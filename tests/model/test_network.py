@@ -1,5 +1,9 @@
 import hashlib
+import json
+import math
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import h5py
@@ -230,3 +234,265 @@ def test_an_image_size_below_71_is_refused():
 def test_a_missing_weights_file_is_refused():
     with pytest.raises(OSError, match="'no-such.h5', which is not"):
         build_detector(ModelOptions(encoder_weights="no-such.h5"))
+
+
+def test_an_unknown_network_or_attention_is_refused():
+    with pytest.raises(ValueError, match="mesoinception4; got 'vgg'"):
+        build_detector(ModelOptions(network="vgg"))
+    with pytest.raises(ValueError, match="none or residual; got 'self'"):
+        build_detector(ModelOptions(attention="self"))
+
+
+# SHA-256 over names, kinds and shapes of the network before it had options for attention and kind.
+STRUCTURE = "d73783c6c2d933c8f6f58d1f8fde9143687586b4e7cfceb21dbc971f69c638f6"
+
+
+def test_without_attention_the_network_is_that_of_earlier_runs(tiny_detector):
+    named = ("block", "squeeze", "flatten", "latent", "classif", "decoder", "reconstruction")
+    structure = [
+        [
+            layer.name if layer.name.startswith(named) else "",
+            type(layer).__name__,
+            [list(weight.shape) for weight in layer.get_weights()],
+        ]
+        for layer in tiny_detector.layers
+    ]
+    assert hashlib.sha256(json.dumps(structure).encode()).hexdigest() == STRUCTURE
+
+
+def build_attentive(**options) -> keras.Model:
+    """Build a small detector with attention, random weights and batch statistics of no face."""
+    keras.utils.set_random_seed(0)
+    common = {"image_size": 71, "latent_dim": 5, "encoder_weights": "none"}
+    return build_detector(ModelOptions(attention="residual", **{**common, **options}))
+
+
+@pytest.fixture(scope="module")
+def attentive():
+    """Such a detector; tests must not change it."""
+    return build_attentive()
+
+
+def outputs_of(model: keras.Model, *names: str) -> keras.Model:
+    return keras.Model(model.input, [model.get_layer(name).output for name in names])
+
+
+def mean_of_cells(image: np.ndarray, grid: int) -> np.ndarray:
+    """Average [n, size, size] over cells of equal size that are centred on the image."""
+    size = image.shape[1]
+    cell = math.ceil(size / grid)
+    start = (cell * grid - size) // 2
+    edges = [np.clip(np.array([i, i + 1]) * cell - start, 0, size) for i in range(grid)]
+    return np.stack(
+        [[image[:, a:b, c:d].mean((1, 2)) for c, d in edges] for a, b in edges]
+    ).transpose(2, 0, 1)
+
+
+def test_attention_weights_features_by_the_residual_in_closed_form(attentive, face_batch):
+    """Every step by hand, from the outputs of the squeeze and of the decoder."""
+    names = ("squeeze_relu", "reconstruction", "classifier_attention", "classifier_attended")
+    faces = face_batch.astype(np.float32)
+    features, reconstruction, attention, attended = outputs_of(attentive, *names).predict(
+        faces, verbose=0
+    )
+    residual = np.abs(faces / 127.5 - 1 - reconstruction).mean(-1)
+    cells = mean_of_cells(residual, 3) / np.sqrt(1 + 1e-3)  # the initial statistics
+    kernel, bias = attentive.get_layer("classifier_attention").get_weights()
+    assert kernel.shape == (3, 3, 1, 1)
+    padded = np.pad(cells, ((0, 0), (1, 1), (1, 1)))
+    logit = sum(
+        kernel[row, column] * padded[:, row : row + 3, column : column + 3]
+        for row in range(3)
+        for column in range(3)
+    )
+    expected = 1 / (1 + np.exp(-(logit + bias)))
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(attention[..., 0], expected, atol=1e-5)
+    np.testing.assert_allclose(attended, features * (1 + expected[..., None]), atol=1e-5)
+
+
+def test_with_attention_the_classifier_reads_a_vector_of_its_own(attentive):
+    assert attentive.get_layer("classifier_latent").kernel.shape == (3 * 3 * 64, 5)
+    assert attentive.get_layer("classifier_dense").kernel.shape == (5, 128)
+    own = {
+        v.path.split("/")[0] for v in attentive.trainable_variables if is_classifier_weight(v.path)
+    }
+    assert own == {
+        "classifier_attention",
+        "classifier_latent",
+        "classifier_dense",
+        "classifier_logit",
+    }
+    classifier = classifier_branch(attentive)
+    assert [layer.name for layer in classifier.layers if layer.name.startswith("decoder")]
+
+
+def gradients(model: keras.Model, output: str, image: np.ndarray) -> dict[str, float]:
+    """Largest gradient of the sum of an output to each trainable variable, by its path."""
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        total = tf.reduce_sum(model(image, training=True)[output])
+    found = tape.gradient(total, [v.value for v in model.trainable_variables])
+    return {
+        variable.path: 0.0 if gradient is None else float(np.abs(gradient).max())
+        for variable, gradient in zip(model.trainable_variables, found, strict=True)
+    }
+
+
+def test_the_classification_has_no_gradient_to_the_decoder(face_batch):
+    model = build_attentive()
+    faces = face_batch.astype(np.float32)
+    of_score = gradients(model, "classification", faces)
+    of_face = gradients(model, "reconstruction", faces)
+    for path, gradient in of_score.items():
+        is_of_decoder = path.startswith(("decoder_", "latent/"))
+        assert (gradient == 0) == is_of_decoder, path
+        assert (of_face[path] == 0) == path.startswith("classifier_"), path
+
+
+def test_attention_is_computed_in_float32_also_in_mixed_precision():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        model = build_attentive()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    names = ("classifier_residual", "classifier_residual_bn", "classifier_attention")
+    assert [model.get_layer(name).output.dtype for name in names] == ["float32"] * 3
+    assert model.get_layer("classifier_attended").output.dtype == "bfloat16"
+
+
+def test_a_call_without_training_is_inference(face_batch):
+    """Keras' resizing layer alone would put the layers after it in training mode."""
+    model = build_attentive(dropout=0.5)
+    faces = face_batch.astype(np.float32)
+    expected = model.predict(faces, verbose=0)["classification"]
+    np.testing.assert_allclose(model(faces)["classification"], expected, atol=1e-6)
+    before = [variable.numpy() for variable in model.non_trainable_variables]
+    model(faces, training=True)
+    for variable, value in zip(model.non_trainable_variables, before, strict=True):
+        assert not np.array_equal(variable.numpy(), value), variable.path
+
+
+def test_attention_needs_a_decoder():
+    with pytest.raises(ValueError, match="'xception' without decoder"):
+        build_attentive(decoder=False)
+    with pytest.raises(ValueError, match="decoder for residual attention; got the network 'meso4'"):
+        build_attentive(network="meso4")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size_px", [97, 102, 128])
+def test_the_residual_has_the_grid_of_the_features(size_px):
+    model = build_attentive(image_size=size_px)
+    grids = {
+        model.get_layer(name).output.shape[1:3] for name in ("squeeze_relu", "classifier_residual")
+    }
+    assert len(grids) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [{"attention": "residual"}, {"network": "xception-pytorch"}, {"network": "meso4"}]
+)
+def test_a_saved_model_of_any_network_loads_without_this_package(options, face_batch, tmp_path):
+    options = {"image_size": 71, "latent_dim": 5, "encoder_weights": "none"} | options
+    model = build_detector(ModelOptions(**options))
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "faces.npy", face_batch.astype(np.float32))
+    code = (
+        "import keras, numpy, sys\n"
+        "model = keras.models.load_model('model.keras')\n"
+        "numpy.savez('outputs.npz', **model.predict(numpy.load('faces.npy'), verbose=0))\n"
+        "assert 'jdfd_keras' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, check=True)
+    expected = model.predict(face_batch.astype(np.float32), verbose=0)
+    for name, values in np.load(tmp_path / "outputs.npz").items():
+        np.testing.assert_allclose(values, expected[name], atol=1e-6)
+
+
+def max_pool_of_pytorch(x: np.ndarray) -> np.ndarray:
+    """Max pool of kernel 3, stride 2 and padding 1, as in PyTorch's documentation."""
+    padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=-np.inf)
+    height, width = ((side - 1) // 2 + 1 for side in x.shape[1:3])
+    windows = [
+        padded[:, row : row + 2 * height : 2, column : column + 2 * width : 2][:, :height, :width]
+        for row in range(3)
+        for column in range(3)
+    ]
+    return np.max(windows, axis=0)
+
+
+@pytest.fixture(scope="module")
+def like_pytorch():
+    """Detectors of an input with odd and even pools, with the weights of one Xception."""
+    models = {}
+    for network in ("xception", "xception-pytorch"):
+        keras.utils.set_random_seed(0)
+        models[network] = build_detector(
+            ModelOptions(network=network, image_size=99, latent_dim=5, encoder_weights="none")
+        )
+    models["xception-pytorch"].set_weights(models["xception"].get_weights())
+    return models
+
+
+def test_max_pools_of_xception_pytorch_pad_both_sides(like_pytorch):
+    model = like_pytorch["xception-pytorch"]
+    names = [
+        name
+        for block in (2, 3, 4, 13)
+        for name in (f"block{block}_sepconv2_bn", f"block{block}_pool")
+    ]
+    stride = [layer.name for layer in model.layers if layer.name.endswith("_stride")]
+    ends = [f"{name}_stride" if f"{name}_stride" in stride else name for name in names]
+    images = np.random.default_rng(0).uniform(0, 255, (2, 99, 99, 3)).astype(np.float32)
+    values = outputs_of(model, *ends).predict(images, verbose=0)
+    sides = [value.shape[1] for value in values[::2]]
+    assert sides == [47, 24, 12, 6]
+    for before, after in zip(values[::2], values[1::2], strict=True):
+        assert (before < 0).any()  # zeros as padding would be seen
+        np.testing.assert_array_equal(after, max_pool_of_pytorch(before))
+
+
+def test_xception_pytorch_has_the_weights_of_xception_and_another_epsilon(like_pytorch):
+    ours, theirs = like_pytorch["xception-pytorch"], like_pytorch["xception"]
+    for layer in theirs.layers:
+        if layer.name.startswith(("block", "squeeze", "latent", "decoder", "classifier")):
+            ours.get_layer(layer.name)
+    assert [v.shape for v in ours.variables] == [v.shape for v in theirs.variables]
+    epsilon = {
+        layer.name: layer.epsilon
+        for layer in ours.layers
+        if isinstance(layer, keras.layers.BatchNormalization)
+    }
+    of_decoder = {name: value for name, value in epsilon.items() if name.startswith("decoder")}
+    assert set(of_decoder.values()) == {1e-3} and epsilon["squeeze_bn"] == 1e-3
+    others = epsilon.keys() - of_decoder.keys() - {"squeeze_bn"}
+    assert {epsilon[name] for name in others} == {1e-5} and len(others) == 40
+
+
+def test_the_weights_of_xception_pytorch_are_marked(tmp_path):
+    path = tmp_path / "xception.weights.h5"
+    keras.utils.set_random_seed(1)
+    xception = keras.applications.Xception(include_top=False, weights=None, input_shape=(71, 71, 3))
+    xception.save_weights(path)
+    options = {"image_size": 71, "latent_dim": 5, "encoder_weights": str(path)}
+    expected = "network 'xception-pytorch'; got '.*', which is for 'xception'.*import-weights"
+    for weights in (str(path), "imagenet"):
+        with pytest.raises(ValueError, match=expected):
+            build_detector(
+                ModelOptions(network="xception-pytorch", encoder_weights=weights, image_size=71)
+            )
+    with h5py.File(path, "r+") as file:
+        file.attrs["network"] = "xception-pytorch"
+    with pytest.raises(ValueError, match="network 'xception'; got .* for 'xception-pytorch'"):
+        build_detector(ModelOptions(**options))
+    detector = build_detector(ModelOptions(network="xception-pytorch", **options))
+    for name in ("block1_conv1", "block14_sepconv2", "block14_sepconv2_bn"):
+        for ours, theirs in zip(
+            detector.get_layer(name).get_weights(),
+            xception.get_layer(name).get_weights(),
+            strict=True,
+        ):
+            np.testing.assert_array_equal(ours, theirs)

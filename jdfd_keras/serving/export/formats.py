@@ -1,8 +1,8 @@
 """Export of the classifier for other runtimes, with the loss of accuracy.
 
 Takes a Keras model and a prepared dataset; writes LiteRT (TensorFlow Lite) and ONNX files without
-the decoder, and the differences of their scores and AUC from the model's. OpenVINO reads the ONNX
-file, too.
+the decoder, except with attention, which needs it, and the differences of their scores and AUC from
+the model's. OpenVINO reads the ONNX file, too.
 """
 
 import importlib.util
@@ -205,7 +205,7 @@ def make_score_fn(model: keras.Model, calibration: Calibration) -> Callable[[tf.
         >>> score(tf.zeros([2, 71, 71, 3])).shape
         TensorShape([2])
     """
-    # A model with this output only, so that the decoder is not part of the graph.
+    # A model with this output only, so that a decoder it does not need is not part of the graph.
     classifier = classifier_branch(model)
 
     def score(image: tf.Tensor) -> tf.Tensor:

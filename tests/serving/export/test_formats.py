@@ -1,6 +1,7 @@
 import json
 import shutil
 
+import cv2
 import keras
 import numpy as np
 import pytest
@@ -8,9 +9,13 @@ import pytest
 from jdfd_keras.client.metadata import Calibration
 from jdfd_keras.datasets.pipeline import load_faces
 from jdfd_keras.datasets.split_dataset import split_dataset
+from jdfd_keras.inference.explain import explain_faces
+from jdfd_keras.inference.saved_model import SavedModelEngine
 from jdfd_keras.io.files import save_options
-from jdfd_keras.options import SplitOptions, TrainOptions
+from jdfd_keras.model.network import build_detector
+from jdfd_keras.options import FaceOptions, ModelOptions, SplitOptions, TrainOptions
 from jdfd_keras.reporting.templating import render_template
+from jdfd_keras.serving.export.exporter import export_detector
 from jdfd_keras.serving.export.formats import (
     FILES,
     _score_file,
@@ -101,8 +106,11 @@ def fitted_detector(build_tiny, faces_and_labels):
     Its batch normalization has the statistics of these faces: otherwise values differ only in the
     sixth digit, which small formats do not preserve.
     """
-    model = build_tiny()
-    faces = faces_and_labels[0].astype("float32")
+    return spread_scores(build_tiny(), faces_and_labels[0].astype("float32"))
+
+
+def spread_scores(model: keras.Model, faces: np.ndarray) -> keras.Model:
+    """Set the statistics of batch normalization and the logit of a model to those of faces."""
     for layer in model.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = 0.0
@@ -151,6 +159,46 @@ def test_formats_score_like_the_model_and_report_their_loss(
     ]
     section = render_template("formats.md.j2", costs=costs)
     assert f"| {costs[1].bytes / 2**20:.1f} MiB |" in section and "classifier.onnx" in section
+
+
+@pytest.mark.slow
+def test_a_detector_with_attention_is_exported_as_a_whole(prepared_set, faces_and_labels, tmp_path):
+    """The classifier reads the reconstruction, so every export of it contains the decoder."""
+    for package in ("onnxruntime", "tf2onnx"):
+        pytest.importorskip(package)
+    keras.utils.set_random_seed(0)
+    options = ModelOptions(
+        network="xception-pytorch",
+        attention="residual",
+        image_size=71,
+        latent_dim=16,
+        encoder_weights="none",
+    )
+    faces = faces_and_labels[0]
+    model = spread_scores(build_detector(options), faces.astype("float32"))
+    expected = model.predict(faces.astype("float32"), verbose=0)
+    scores = expected["classification"][:, 0]
+    assert np.ptp(scores) > 0.2
+
+    done = export_detector(
+        model,
+        tmp_path / "attentive",
+        faces=FaceOptions(face_size=71),
+        formats=["float16", "onnx"],  # not int8, which changed scores by up to 0.25
+        data=prepared_set,
+    )
+    for cost in done.formats:
+        # The tolerances are of scores at TEMPERATURE; these have the temperature 1.
+        assert cost.largest_change < TEMPERATURE * TOLERANCE[cost.kind], cost.kind
+    with SavedModelEngine(done.path) as engine:
+        found = {
+            name: engine.run(name, {"faces": faces}) for name in ("faces", "reconstruct", "explain")
+        }
+    np.testing.assert_allclose(found["faces"]["scores"], scores, atol=1e-4)
+    reconstruction = found["reconstruct"]["reconstruction"]
+    np.testing.assert_allclose(reconstruction, expected["reconstruction"], atol=1e-4)
+    cam = [cv2.resize(cells, (71, 71)) for cells in found["explain"]["cam"]]
+    np.testing.assert_allclose(cam, explain_faces(model, faces).cam, atol=1e-3)
 
 
 def cool(score):
