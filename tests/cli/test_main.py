@@ -302,7 +302,7 @@ def test_resuming_a_run_that_is_done_prints_it_and_changes_nothing(done_run, cap
     assert main(["train", "--resume", str(done_run)]) == 0
     assert capfd.readouterr().out == (
         f"best epoch {result['best_epoch']} of 2, validation frame AUC "
-        f"{result['validation_frame_auc']:.3f}\nrun: {done_run}\n"
+        f"{result['validation_frame_auc']:.3f} on labelled fakes\nrun: {done_run}\n"
     )
     assert content_of(done_run) == before
 

@@ -82,6 +82,7 @@ def test_the_result_as_json_has_the_best_epoch_and_no_history(finished_run):
         "epochs": 2,
         "best_epoch": finished_run.best_epoch,
         "validation_frame_auc": finished_run.validation_frame_auc,
+        "validated_on": "labelled fakes",
     }
 
 
