@@ -245,7 +245,7 @@ def test_five_folds_cost_one_extraction(
     assert sorted(tested) == sorted(with_faces)
 
 
-def test_a_set_of_one_class_is_prepared_and_evaluated_but_not_trained_on(
+def test_a_set_of_real_videos_is_split_and_evaluated_and_trained_on_with_fakes_only(
     clips, roots, tmp_path, stand_in, capfd
 ):
     prepared, only = tmp_path / "prepared", tmp_path / "only"
@@ -255,14 +255,20 @@ def test_a_set_of_one_class_is_prepared_and_evaluated_but_not_trained_on(
     run(capfd, "prepare", "uadfv", roots["uadfv"], "--out", prepared, *FACES)
     run(capfd, "train", prepared, "--out", tmp_path / "run", *TRAIN)
     made = run(capfd, "prepare", "folder", only, "--out", tmp_path / "one", *FACES)
-    assert made["faces"] == {"real": 32, "fake": 0} and made["splits"] == {}
-    assert "no fake videos in train or val or test" in made["not_split"]
-    assert main(["split", str(tmp_path / "one"), "--strategy", "kfold"]) == 1
-    assert "got 8 real and 0 fake" in capfd.readouterr().err
+    assert made["faces"] == {"real": 32, "fake": 0} and made["not_split"] == ""
+    assert {name: counts["fake"] for name, counts in made["splits"].items()} == {
+        "train": 0,
+        "val": 0,
+        "test": 0,
+    }
     assert main(["train", str(tmp_path / "one"), "--out", str(tmp_path / "run-2"), *TRAIN]) == 1
     error = capfd.readouterr().err.strip().splitlines()[-1]
-    assert "Expected the split table 'official'" in error and "`jdfd-keras split`" in error
+    assert "Expected real and fake faces in the train split" in error and "--fakes mixed" in error
     assert not (tmp_path / "run-2").exists()
+    trained = run(
+        capfd, "train", tmp_path / "one", "--out", tmp_path / "run-2", *TRAIN, "--fakes", "local"
+    )
+    assert trained["validated_on"] == "blended fakes (local)"
     words = ["evaluate", tmp_path / "run", tmp_path / "one", "--out", tmp_path / "report"]
     # The clips of both are the same.
     report = run(capfd, *words, "--split", "all", "--allow-leak")

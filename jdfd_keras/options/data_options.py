@@ -179,8 +179,8 @@ class PipelineOptions:
     )
     val_fakes: str = setting(
         "auto",
-        "blended fakes to validate on; auto: none if the validation split has fakes, otherwise "
-        "those of training",
+        "blended fakes to validate on, beside labelled ones; auto: none if the validation split has "
+        "labelled fakes, otherwise those of training",
     )
 
 

@@ -499,6 +499,15 @@ def test_a_property_without_values_for_both_classes_is_undefined(prepared_set, m
     assert (found.num_videos, found.auc, found.is_shortcut) == (9, None, False)
 
 
+def test_a_data_set_of_real_videos_alone_has_undefined_shortcuts(make_set):
+    videos = [video(f"mine/{n}", ("train", "val", "test")[n % 3], 0) for n in range(12)]
+    result = audit([make_set("a", videos)])
+    assert (result.failed, result.datasets[0].fake_share["train"]) == ([], 0.0)
+    assert {row.auc for row in result.datasets[0].shortcuts} == {None}
+    assert not any(row.is_shortcut for row in result.datasets[0].shortcuts)
+    assert "| file size | 12 | undefined |  |" in render_audit(result)
+
+
 def test_a_data_set_without_faces_is_described(make_set):
     videos = [
         dataclasses.replace(row, num_faces=0, num_frames=0, width=0, height=0, reason="damaged")

@@ -206,6 +206,32 @@ def test_many_videos_of_one_source_raise_an_error():
         split([video(f"v{n}", n % 2, "anna") for n in range(50)])
 
 
+# --- one class ---
+
+
+def test_real_videos_alone_are_split_by_source():
+    videos = [video(f"v{n}", 0, f"person{n // 2}") for n in range(40)]
+    assigned = split(videos + [video("open", -1)], val_share=0.2, test_share=0.3)
+    assert in_two_splits(assigned) == set()
+    assert Counter(entry.split for entry in assigned[:40]) == {"train": 20, "val": 8, "test": 12}
+    folds = [names_in(split_by_fold(videos, 4, fold, 0), "test") for fold in range(4)]
+    assert sorted(map(len, folds)) == [10] * 4 and len(set().union(*folds)) == 40
+
+
+def test_validation_is_split_off_from_real_videos_alone_by_subject():
+    videos = [video(f"v{n}", 0, f"id{n}", split="test" if n > 15 else "train") for n in range(20)]
+    used, excluded = split_validation(videos, {}, 0.25, seed=0)
+    assert Counter(entry.split for entry in used) == {"train": 12, "val": 4, "test": 4}
+    assert excluded == {}
+
+
+@pytest.mark.parametrize("others", [[], [video("open", -1)]])
+def test_fakes_alone_are_not_split(others):
+    videos = [video(f"v{n}", 1, f"person{n}") for n in range(40)] + others
+    with pytest.raises(ValueError, match="got 0 real and 40 fake .* no real videos in train or"):
+        split(videos)
+
+
 # --- options ---
 
 

@@ -115,6 +115,14 @@ def test_an_unused_permission_of_leakage_is_explained(write, tmp_path, leakage, 
     assert ("`allow leak`" in text) is has_note
 
 
+def test_a_card_states_that_validation_fakes_were_blended(write, tmp_path):
+    facts = DataFacts("d", "digest", 8, 0, 2, "none", 8, "blended fakes (swapped)")
+    save_options(tmp_path / "options.json", data=facts)
+    text = write(run=tmp_path)["Training data"]
+    assert "8 of the real faces were also trained on as blended fakes" in text
+    assert "best epoch was chosen on blended fakes (swapped)" in text
+
+
 def test_the_training_of_a_run_is_described(write, run):
     text = write(run=run)["Training"]
     assert "epoch 2 of 3" in text and "(0.750)" in text

@@ -34,21 +34,29 @@ def finish(process):
     return process.returncode, errors
 
 
-@pytest.fixture(scope="module")
-def runs(prepared_set, tmp_path_factory):
+BLENDED = {"pipeline": {"fakes": "mixed", "reconstruct": "clean"}}
+
+
+@pytest.fixture(
+    scope="module",
+    # Steps per epoch of the 34 training faces, and of the same with 20 blended fakes.
+    params=[({}, 9), pytest.param((BLENDED, 14), marks=pytest.mark.slow)],
+    ids=["labelled fakes", "blended fakes"],
+)
+def runs(request, prepared_set, tmp_path_factory):
     """Two runs of one seed, the second killed twice, and one of another seed."""
-    root = tmp_path_factory.mktemp("runs")
+    root, (changes, steps) = tmp_path_factory.mktemp("runs"), request.param
     others = [
-        start(prepared_set, root / "one"),
-        start(prepared_set, root / "other", train=CONFIG["train"] | {"seed": 4}),
+        start(prepared_set, root / "one", **changes),
+        start(prepared_set, root / "other", train=CONFIG["train"] | {"seed": 4}, **changes),
     ]
-    # Of 9 steps per epoch: in epoch 2, three steps after a checkpoint; then in epoch 3.
-    for kill_at, epoch, step in (([0, 16], 1, 4), ([0, 11], 2, 4)):
-        code, _ = finish(start(prepared_set, root / "killed", kill_at=kill_at))
+    # In epoch 2, three steps after a checkpoint; then in epoch 3.
+    for kill_at, epoch, step in (([0, steps + 7], 1, 4), ([0, steps + 2], 2, 4)):
+        code, _ = finish(start(prepared_set, root / "killed", kill_at=kill_at, **changes))
         assert code == -signal.SIGKILL
         checkpoint = load_checkpoint(root / "killed")
         assert (checkpoint.epoch, checkpoint.step) == (epoch, step)
-    assert finish(start(prepared_set, root / "killed"))[0] == 0
+    assert finish(start(prepared_set, root / "killed", **changes))[0] == 0
     assert [finish(process)[0] for process in others] == [0, 0]
     return root
 
