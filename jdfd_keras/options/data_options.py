@@ -179,7 +179,7 @@ class PipelineOptions:
     )
     val_fakes: str = setting(
         "auto",
-        "blended fakes to validate on, beside labelled ones; auto: none if the validation split has "
+        "blended fakes to validate on, beside labelled ones; auto: none if the split has "
         "labelled fakes, otherwise those of training",
     )
 
