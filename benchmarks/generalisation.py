@@ -3,8 +3,9 @@
 Each arm is a normal training on real photographs alone, with blended fakes of three of the four
 kinds; the fourth is held out and tested on people whom training and validation never saw. A round
 trains all arms with one seed and one held-out kind; 12 rounds are the full grid of 3 seeds and 4
-kinds. Any number of complete rounds gives a valid table, which is rewritten after each of them. An
-interrupted benchmark goes on where it stopped when the same command is given again.
+kinds. Any number of complete rounds gives a table of paired differences, which is rewritten after
+each of them; its means weigh all kinds alike after multiples of 4. An interrupted benchmark goes on
+where it stopped when the same command is given again.
 
     python benchmarks/generalisation.py --portraits DIR --scratch DIR
     python benchmarks/generalisation.py --scratch DIR --size 71 --subjects 12 --epochs 1 \
@@ -73,11 +74,13 @@ class Settings:
     precision: str
     learning_rate: float
     encoder_weights: str
+    has_photographs: bool
 
 
 def main() -> None:
     """Train all rounds and write the results as JSON and Markdown after each."""
     arguments = _parse()
+    arguments.has_photographs = bool(arguments.portraits)
     settings = Settings(
         **{field.name: getattr(arguments, field.name) for field in dataclasses.fields(Settings)}
     )
@@ -273,7 +276,6 @@ def _write(arguments: argparse.Namespace, settings: Settings) -> str:
     weights = settings.encoder_weights
     report = {
         "machine": describe_machine() | {"cores": str(os.cpu_count())},
-        "is_photographed": bool(arguments.portraits),
         "faces": {split: splits.count(split) for split in ("train", "val", "test")},
         "settings": dataclasses.asdict(settings)
         | {"encoder_weights": weights if weights in ("imagenet", "none") else "file"},
@@ -334,7 +336,7 @@ def render(report: dict) -> str:
         f"{machine['date']}, {machine['processor']}, {machine['cores']} cores; Python "
         f"{machine['python']}.",
     ]
-    if not report["is_photographed"]:
+    if not settings["has_photographs"]:
         lines.append(
             "**Mechanics only**: all subjects are variants of one portrait, so that the figures "
             "say nothing about other faces."

@@ -6,6 +6,7 @@ faces of the index too; they are made from real faces when they are read.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,9 @@ class FaceIndex:
         label: int64[n], 1 fake, 0 real, -1 unlabelled or hidden; the label to train with.
         video_id: string[n].
         frame_index: int64[n].
-        landmarks: float32[n, 68, 2], x and y in pixels of the crop, NaN where unknown; None if the
-            faces were indexed without them, as `person`.
-        person: int64[n], equal for real faces whose videos share a source or a subject; -1 for
+        landmarks: float32[m, 68, 2], x and y in pixels of the crop, NaN where unknown, of the m
+            stored faces, which are the first ones; None if they were indexed without, as `person`.
+        person: int64[m], equal for real faces whose videos share a source or a subject; -1 for
             other faces.
         base: int64[n], for a blended fake the index of the real face that it is made from, -1 for
             a stored face; None without blended fakes.
@@ -59,6 +60,12 @@ class FaceIndex:
 
     def __len__(self) -> int:
         return len(self.label)
+
+    @cached_property
+    def donors(self) -> np.ndarray:
+        """int64[m], the real faces that blended fakes are made from."""
+        assert self.base is not None
+        return self.base[self.base >= 0]
 
     def is_blended(self, index: int) -> bool:
         """Return whether a face is a blended fake."""
@@ -86,8 +93,7 @@ class FaceIndex:
         rng = np.random.default_rng([seed % 2**32, epoch, base])
         kind, donor = self.kinds[rng.integers(len(self.kinds))], None
         if kind == "swapped":
-            bases = self.base[self.base >= 0]
-            chosen = choose_donor(self.landmarks, self.person, bases, base, rng)
+            chosen = choose_donor(self.landmarks, self.person, self.donors, base, rng)
             donor = read(chosen), self.landmarks[chosen]
         return make_fake(kind, read(base), self.landmarks[base], rng, donor)
 
@@ -168,15 +174,31 @@ def _with_landmarks(faces: FaceIndex) -> FaceIndex:
     return replace(faces, landmarks=unknown, person=np.full(len(faces), -1))
 
 
-def add_fakes(faces: FaceIndex, kinds: tuple[str, ...]) -> FaceIndex:
-    """Append a blended fake for each real face with known landmarks.
+def has_two_people(faces: FaceIndex) -> bool:
+    """Return whether real faces of two or more people can be swapped.
 
-    If that leaves an odd number of faces without a partner, one of these is repeated, so that the
-    faces can be read in twos.
+    Example:
+        >>> from jdfd_keras.datasets.manifest import read_faces
+        >>> has_two_people(
+        ...     index_faces("prepared", read_faces("prepared", columns=FAKE_COLUMNS))
+        ... )
+        True
+    """
+    if faces.landmarks is None or faces.person is None:
+        return False
+    is_known = np.isfinite(faces.landmarks).all(axis=(1, 2))
+    people = faces.person[is_known & (faces.label == CLASSES["real"])]
+    return len(people) > 0 and bool((people != people[0]).any())
+
+
+def add_fakes(faces: FaceIndex, kinds: tuple[str, ...], *, make_even: bool = False) -> FaceIndex:
+    """Append a blended fake for each real face with known landmarks.
 
     Args:
         faces: Faces indexed with the columns FAKE_COLUMNS.
         kinds: Kinds of fakes, of FAKE_KINDS; without any, the faces are returned as they are.
+        make_even: If an odd number of faces has no partner, repeat one of these, so that shuffled
+            faces can be read in twos.
 
     Raises:
         ValueError: If no real face has landmarks, or fewer than two people can be swapped.
@@ -195,20 +217,24 @@ def add_fakes(faces: FaceIndex, kinds: tuple[str, ...]) -> FaceIndex:
     if faces.landmarks is not None and faces.person is not None:
         is_known = np.isfinite(faces.landmarks).all(axis=(1, 2))
         bases = np.flatnonzero(is_known & (faces.label == CLASSES["real"]))
-        if len(bases) and "swapped" in kinds and len(set(faces.person[bases].tolist())) < 2:
+        if len(bases) and "swapped" in kinds and not has_two_people(faces):
             others = ",".join(kind for kind in FAKE_KINDS if kind != "swapped")
             raise ValueError(
-                f"Expected faces of two or more people in {place}, to swap them; got those of one. "
-                f"Add videos of other people, or try --fakes {others}."
+                f"Expected faces of two or more people in a split of {place}, to swap them; got "
+                "those of one. Add videos of other people, or try the other kinds of fakes: "
+                f"{others}."
             )
     if not len(bases):
         raise ValueError(
             f"Expected real faces with landmarks in {place}, to make blended fakes from; got none. "
             "Add real videos, or prepare it with a face detector and --alignment landmarks68."
         )
-    alone = np.setdiff1d(np.arange(len(faces)), bases)
-    rows = np.concatenate([np.arange(len(faces)), alone[: len(alone) % 2], bases])
-    names = ("shard", "offset", "frame_index", "landmarks", "person")
+    is_alone = np.full(len(faces), True)
+    is_alone[bases] = False
+    alone = np.flatnonzero(is_alone)
+    repeated = alone[: len(alone) % 2 if make_even else 0]
+    rows = np.concatenate([np.arange(len(faces)), repeated, bases])
+    names = ("shard", "offset", "frame_index")  # landmarks of fakes are those of their real faces
     arrays: dict[str, Any] = {name: getattr(faces, name)[rows] for name in names}
     base = np.full(len(rows), -1)
     base[-len(bases) :] = bases

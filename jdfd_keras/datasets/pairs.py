@@ -87,7 +87,8 @@ def choose_donor(
         person: int64[n].
         candidates: int64[m], indices of faces with landmarks, of two people at least.
         base: The face to replace.
-        rng: Draws NUM_CANDIDATES of the candidates, of which the most similar one is chosen.
+        rng: Draws NUM_CANDIDATES of the candidates; the most similar one of another person is
+            chosen.
 
     Returns:
         The index of the donor.
@@ -101,8 +102,11 @@ def choose_donor(
     Reference:
         Li et al.: "Face X-ray for More General Face Forgery Detection" (2020), section 3.2.
     """
-    others = candidates[person[candidates] != person[base]]
-    drawn = others[rng.integers(len(others), size=NUM_CANDIDATES)]
+    drawn = candidates[rng.integers(len(candidates), size=NUM_CANDIDATES)]
+    drawn = drawn[person[drawn] != person[base]]
+    if not len(drawn):  # nearly all candidates show this person
+        others = candidates[person[candidates] != person[base]]
+        drawn = others[rng.integers(len(others), size=NUM_CANDIDATES)]
     distances = _normalize(landmarks[drawn]) - _normalize(landmarks[base])
     return int(drawn[np.square(distances).sum(axis=(1, 2)).argmin()])
 
@@ -153,7 +157,9 @@ def order_pairs(
     """
     is_stored = base < 0
     blended = np.flatnonzero(~is_stored)
-    alone = np.setdiff1d(np.flatnonzero(is_stored), base[blended])
+    is_alone = is_stored.copy()
+    is_alone[base[blended]] = False
+    alone = np.flatnonzero(is_alone)
     if balance:
         alone = alone[label[alone] != CLASSES["real"]]
         fakes = rng.permutation(alone[label[alone] == CLASSES["fake"]])

@@ -52,7 +52,7 @@ def load_faces(
         split_table: Name of the split table that states the splits, or the path of one.
         options: Class balance (requires `shuffle`), weights, caching and blended fakes; none if
             not given. A real face and its blended fake are neighbours and are augmented alike:
-            batches of an even size hold both.
+            shuffled batches of an even size hold both.
         augment: Random augmentations; none if not given.
 
     Returns:
@@ -85,7 +85,7 @@ def load_faces(
             f"Expected faces in the {split} split of {directory}; got none. The splits are train, "
             "val and test: see the split table for those that have faces."
         )
-    faces = add_fakes(index_faces(directory, table), kinds)
+    faces = add_fakes(index_faces(directory, table), kinds, make_even=shuffle)
     check_options(faces, options)
     count = len(faces)
     # Each iteration draws a new epoch number.
@@ -163,6 +163,7 @@ def read_epoch(
     worker_index: int,
     num_workers: int,
     replicas: int,
+    reconstruct: str = "all",
 ) -> tf.data.Dataset:
     """Read each face once, in order, in the same number of batches for every device.
 
@@ -174,6 +175,7 @@ def read_epoch(
         worker_index: Index of this worker, from 0.
         num_workers: Number of workers.
         replicas: Number of devices of all workers.
+        reconstruct: Faces that the decoder learns, as in PipelineOptions.
 
     Returns:
         Batches as from `load_faces`, for the devices of this worker in turn.
@@ -195,7 +197,9 @@ def read_epoch(
         positions = tf.data.Dataset.range(start, stop).map(
             lambda position: (tf.constant(0, tf.int64), position)
         )
-        return _read_batches(positions, faces, stop - start, PipelineOptions())
+        return _read_batches(
+            positions, faces, stop - start, PipelineOptions(reconstruct=reconstruct)
+        )
 
     batches = tf.data.Dataset.from_tensor_slices((bounds[:-1][is_own], bounds[1:][is_own]))
     return (

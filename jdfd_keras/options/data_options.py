@@ -194,10 +194,10 @@ def parse_fakes(text: str) -> tuple[str, ...]:
     if text in ("none", "mixed"):
         return FAKE_KINDS if text == "mixed" else ()
     named = [name.strip() for name in text.split(",")]
-    if unknown := [name for name in named if name not in FAKE_KINDS]:
+    if not set(named) <= set(FAKE_KINDS):
         raise ValueError(
-            f"Expected fakes none, mixed, or kinds of {', '.join(FAKE_KINDS)}; got "
-            f"{unknown[0]!r}. Try mixed."
+            f"Expected fakes none, mixed, or kinds of {', '.join(FAKE_KINDS)}; got {text!r}. Try "
+            "mixed, alone, for all kinds."
         )
     return tuple(kind for kind in FAKE_KINDS if kind in named)
 

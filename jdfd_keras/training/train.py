@@ -180,6 +180,8 @@ def train(
     face_options = load_options(data / OPTIONS, "faces", FaceOptions)
     weights = "none" if model.encoder_weights is None else model.encoder_weights
     model = dataclasses.replace(model, image_size=face_options.face_size, encoder_weights=weights)
+    if model.network.startswith("meso"):
+        model = dataclasses.replace(model, decoder=False)
     setup = _Setup(
         model=model,
         optimizer=optimizer or OptimizerOptions(),
@@ -325,7 +327,10 @@ def _fit(detector: keras.Model, setup: _Setup, start: Checkpoint, out: Path) -> 
         ).map(select_outputs)
 
     def make_val(**worker: int) -> tf.data.Dataset:
-        batches = read_epoch(data.val, max_batch_size=VALIDATION_BATCH_SIZE, **worker)
+        reconstruct = setup.pipeline.reconstruct
+        batches = read_epoch(
+            data.val, max_batch_size=VALIDATION_BATCH_SIZE, reconstruct=reconstruct, **worker
+        )
         return batches.map(select_outputs)
 
     def select_outputs(image, targets, *weights):

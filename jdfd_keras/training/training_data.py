@@ -14,6 +14,7 @@ from jdfd_keras.datasets.face_index import (
     FaceIndex,
     add_fakes,
     concat,
+    has_two_people,
     index_faces,
     sample_fraction,
 )
@@ -68,7 +69,9 @@ def load_training_data(
         split_table: Name of the split table of the dataset, or the path of one. Of the others, the
             table of this name is used if they have it, or else their official one; all faces of a
             dataset that is not split are for training.
-        pipeline: Kinds of blended fakes to train and to validate on; none if not given.
+        pipeline: Kinds of blended fakes to train and to validate on; none if not given. With
+            `val_fakes="auto"` a single person in validation is not swapped, if there are other
+            kinds.
 
     Raises:
         OSError: If a folder is not a prepared dataset, or has no such split table.
@@ -122,8 +125,10 @@ def load_training_data(
     is_labelled = val_labels != UNLABELLED
     provenance = pa.concat_tables([splits["train"], _decode_dictionaries(splits["val"])])
     labels = pa.array(np.concatenate([stored.label, val_labels]), pa.int8())
-    train = add_fakes(stored, kinds["train"])
+    train = add_fakes(stored, kinds["train"], make_even=True)
     val = index_faces(directory, splits["val"].filter(pa.array(is_labelled)))
+    if pipeline.val_fakes == "auto" and kinds["val"] != ("swapped",) and not has_two_people(val):
+        kinds["val"] = tuple(kind for kind in kinds["val"] if kind != "swapped")
     return TrainingData(
         facts=DataFacts(
             name=directory.resolve().name,

@@ -120,7 +120,7 @@ def test_a_card_states_that_validation_fakes_were_blended(write, tmp_path):
     save_options(tmp_path / "options.json", data=facts)
     text = write(run=tmp_path)["Training data"]
     assert "8 of the real faces were also trained on as blended fakes" in text
-    assert "best epoch was chosen on blended fakes (swapped)" in text
+    assert "best epoch was chosen on blended fakes (swapped): the validation AUC is no" in text
 
 
 def test_the_training_of_a_run_is_described(write, run):

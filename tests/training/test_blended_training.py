@@ -36,7 +36,7 @@ SIZE = 71
 ADAM = OptimizerOptions(optimizer="adam", learning_rate=0.001, classifier_learning_rate=0.001)
 
 
-def write_set(out, *, fakes=0):
+def write_set(out, *, fakes=0, num_val=2):
     """Write a prepared dataset of 12 people, 8 of them for training; some also have a fake."""
     (out / SHARDS).mkdir(parents=True)
     rng, rows, splits, body = np.random.default_rng(0), [], [], b""
@@ -75,7 +75,7 @@ def write_set(out, *, fakes=0):
         record = encode_face(crop, label=label, video_id=video_id, frame_index=0)
         body += frame_record(record)
         rows.append(face)
-        splits.append("train" if number < 8 else "val" if number < 10 else "test")
+        splits.append("train" if number < 8 else "val" if number < 8 + num_val else "test")
     (out / SHARDS / "00000.tfrecord").write_bytes(body)
     names = [field.name for field in dataclasses.fields(VideoRow) if hasattr(rows[0], field.name)]
     video_rows = [
@@ -149,10 +149,10 @@ def test_labelled_and_blended_fakes_train_together(mixed_set, tmp_path):
     assert run.validated_on.startswith("blended fakes")  # no labelled one is in validation
 
 
-def load(directory, unlabelled=(), **pipeline):
+def load(directory, **pipeline):
     return load_training_data(
         directory,
-        UnlabelledOptions(tuple(map(str, unlabelled)), 1.0),
+        UnlabelledOptions(),
         seed=0,
         allow_leak=False,
         pipeline=PipelineOptions(**pipeline),
@@ -170,6 +170,38 @@ def test_validation_may_use_kinds_that_training_does_not(real_set):
     loaded = load(real_set, fakes="self-blended,local", val_fakes="swapped")
     assert (loaded.train.kinds, loaded.val.kinds) == (("self-blended", "local"), ("swapped",))
     assert loaded.facts.validated_on == "blended fakes (swapped)"
+
+
+def test_a_single_person_in_validation_is_not_swapped(tmp_path):
+    directory = write_set(tmp_path / "set", num_val=1)
+    loaded = load(directory, fakes="mixed")
+    assert "swapped" in loaded.train.kinds
+    assert loaded.val.kinds == ("self-blended", "re-rendered", "local")
+    assert "swapped" not in loaded.facts.validated_on
+    with pytest.raises(ValueError, match="two or more people in a split .* those of one"):
+        load(directory, fakes="swapped")
+    with pytest.raises(ValueError, match="two or more people in a split .* those of one"):
+        load(directory, fakes="mixed", val_fakes="mixed")
+
+
+def test_every_validation_face_is_read_once(tmp_path):
+    directory = write_set(tmp_path / "set", fakes=9)  # one of a person in validation
+    val = load(directory, fakes="local", val_fakes="local").val
+    assert sorted(val.label.tolist()) == [0, 0, 1, 1, 1]
+    assert len({val.name(index) for index in range(len(val))}) == 5
+
+
+def test_a_network_without_decoder_refuses_faces_that_train_only_the_decoder(real_set, tmp_path):
+    with pytest.raises(ValueError, match="decoder False"):
+        train(
+            real_set,
+            tmp_path / "run",
+            model=ModelOptions(network="meso4"),
+            train=TrainOptions(allow_leak=True),
+            pipeline=PipelineOptions(fakes="local"),
+            unlabelled=UnlabelledOptions((str(real_set),), 1.0),
+        )
+    assert not (tmp_path / "run").exists()
 
 
 def test_shown_validation_faces_include_a_fake_that_was_blended(real_set):
@@ -198,7 +230,7 @@ def test_an_odd_batch_would_part_pairs_and_is_refused(real_set, tmp_path):
 def test_an_unknown_kind_is_named(real_set, tmp_path, capsys):
     words = ["train", str(real_set), "--out", str(tmp_path / "run"), "--fakes", "mixed,blended"]
     assert main(words) == 1
-    assert "got 'mixed'" in capsys.readouterr().err
+    assert "got 'mixed,blended'" in capsys.readouterr().err
 
 
 def test_calibration_asks_for_labelled_fakes(real_set, tmp_path):
