@@ -270,7 +270,7 @@ def _write(arguments: argparse.Namespace, settings: Settings) -> str:
     from face_report import describe_machine
 
     from jdfd_keras.datasets.manifest import read_faces
-    from jdfd_keras.io.files import write_text_atomically
+    from jdfd_keras.io.files import sha256_of, write_text_atomically
 
     splits = read_faces(arguments.scratch / "prepared", columns=["split"])["split"].to_pylist()
     weights = settings.encoder_weights
@@ -278,7 +278,11 @@ def _write(arguments: argparse.Namespace, settings: Settings) -> str:
         "machine": describe_machine() | {"cores": str(os.cpu_count())},
         "faces": {split: splits.count(split) for split in ("train", "val", "test")},
         "settings": dataclasses.asdict(settings)
-        | {"encoder_weights": weights if weights in ("imagenet", "none") else "file"},
+        | {
+            "encoder_weights": weights
+            if weights in ("imagenet", "none")
+            else f"a file, SHA-256 {sha256_of(weights)[:16]}"
+        },
         "rounds": read_rounds(arguments.scratch),
     }
     out = Path(arguments.out)
@@ -330,7 +334,7 @@ def render(report: dict) -> str:
     )
     arms = summarize(complete)
     weights = {"imagenet": "ImageNet weights", "none": "random weights"}
-    start = weights.get(settings["encoder_weights"], "the encoder weights of a file")
+    start = weights.get(settings["encoder_weights"], settings["encoder_weights"])
     lines = [
         "# Generalisation",
         f"{machine['date']}, {machine['processor']}, {machine['cores']} cores; Python "

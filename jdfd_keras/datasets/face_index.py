@@ -191,14 +191,14 @@ def has_two_people(faces: FaceIndex) -> bool:
     return len(people) > 0 and bool((people != people[0]).any())
 
 
-def add_fakes(faces: FaceIndex, kinds: tuple[str, ...], *, make_even: bool = False) -> FaceIndex:
+def add_fakes(faces: FaceIndex, kinds: tuple[str, ...], *, make_even: bool = True) -> FaceIndex:
     """Append a blended fake for each real face with known landmarks.
 
     Args:
         faces: Faces indexed with the columns FAKE_COLUMNS.
         kinds: Kinds of fakes, of FAKE_KINDS; without any, the faces are returned as they are.
-        make_even: If an odd number of faces has no partner, repeat one of these, so that shuffled
-            faces can be read in twos.
+        make_even: If an odd number of faces has no partner, repeat one of these, so that
+            shuffled faces can be read in twos.
 
     Raises:
         ValueError: If no real face has landmarks, or fewer than two people can be swapped.

@@ -87,8 +87,8 @@ def choose_donor(
         person: int64[n].
         candidates: int64[m], indices of faces with landmarks, of two people at least.
         base: The face to replace.
-        rng: Draws NUM_CANDIDATES of the candidates; the most similar one of another person is
-            chosen.
+        rng: Draws NUM_CANDIDATES of the candidates that show another person, or fewer if most show
+            this one; the most similar one is chosen.
 
     Returns:
         The index of the donor.
@@ -102,8 +102,9 @@ def choose_donor(
     Reference:
         Li et al.: "Face X-ray for More General Face Forgery Detection" (2020), section 3.2.
     """
-    drawn = candidates[rng.integers(len(candidates), size=NUM_CANDIDATES)]
-    drawn = drawn[person[drawn] != person[base]]
+    # Several times as many, since some show this person; a search of all faces would take longer.
+    drawn = candidates[rng.integers(len(candidates), size=8 * NUM_CANDIDATES)]
+    drawn = drawn[person[drawn] != person[base]][:NUM_CANDIDATES]
     if not len(drawn):  # nearly all candidates show this person
         others = candidates[person[candidates] != person[base]]
         drawn = others[rng.integers(len(others), size=NUM_CANDIDATES)]

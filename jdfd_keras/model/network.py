@@ -3,6 +3,7 @@
 Pure Keras 3 without TensorFlow calls, so it runs on every Keras backend.
 """
 
+import contextlib
 import hashlib
 import http.client
 import math
@@ -267,8 +268,8 @@ def _check(options: ModelOptions) -> None:
     if options.attention == "residual" and (is_mesonet or not options.decoder):
         raise ValueError(
             "Expected a network with a decoder for residual attention; got the network "
-            f"{options.network!r} {'' if options.decoder else 'without decoder'}. Try the "
-            "attention 'none', or the network 'xception' with its decoder."
+            f"{options.network!r} without decoder. Try the attention 'none', or the network "
+            "'xception' with its decoder."
         )
     if min(options.latent_dim, len(options.decoder_widths), *options.decoder_widths) < 1:
         raise ValueError(
@@ -321,9 +322,9 @@ def _check_encoder_weights(weights: str, network: str) -> None:
                 "Expected encoder_weights to be 'imagenet', 'none' or a Keras Xception weights "
                 f"file (.h5, .weights.h5); got {weights!r}, which is not a file. Check the path."
             )
-        if h5py.is_hdf5(weights):  # Keras reports another format
-            with h5py.File(weights) as file:
-                made_for = str(file.attrs.get("network", made_for))
+        # Keras reports a damaged file and one of another format.
+        with contextlib.suppress(OSError), h5py.File(weights) as file:
+            made_for = str(file.attrs.get("network", made_for))
     if made_for != network:
         raise ValueError(
             f"Expected encoder_weights of the network {network!r}; got {weights!r}, which is for "

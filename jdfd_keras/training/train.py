@@ -18,6 +18,7 @@ from jdfd_keras.datasets.split_tables import absolute_name, read_split_table
 from jdfd_keras.datasets.transforms import reraise_damaged_shards
 from jdfd_keras.io.files import OPTIONS, init_folder, load_groups, load_options
 from jdfd_keras.io.results import Result
+from jdfd_keras.model.mesonet import MESONETS
 from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import (
     AugmentOptions,
@@ -180,8 +181,8 @@ def train(
     face_options = load_options(data / OPTIONS, "faces", FaceOptions)
     weights = "none" if model.encoder_weights is None else model.encoder_weights
     model = dataclasses.replace(model, image_size=face_options.face_size, encoder_weights=weights)
-    if model.network.startswith("meso"):
-        model = dataclasses.replace(model, decoder=False)
+    if model.network in MESONETS:
+        model = dataclasses.replace(model, decoder=False, encoder_weights="none")
     setup = _Setup(
         model=model,
         optimizer=optimizer or OptimizerOptions(),

@@ -125,7 +125,7 @@ def load_training_data(
     is_labelled = val_labels != UNLABELLED
     provenance = pa.concat_tables([splits["train"], _decode_dictionaries(splits["val"])])
     labels = pa.array(np.concatenate([stored.label, val_labels]), pa.int8())
-    train = add_fakes(stored, kinds["train"], make_even=True)
+    train = add_fakes(stored, kinds["train"])
     val = index_faces(directory, splits["val"].filter(pa.array(is_labelled)))
     if pipeline.val_fakes == "auto" and kinds["val"] != ("swapped",) and not has_two_people(val):
         kinds["val"] = tuple(kind for kind in kinds["val"] if kind != "swapped")
@@ -141,7 +141,7 @@ def load_training_data(
             validated_on=_describe_val_fakes(kinds["val"], val_labels),
         ),
         train=train,
-        val=add_fakes(val, kinds["val"]),
+        val=add_fakes(val, kinds["val"], make_even=False),
         provenance=provenance.select([*leakage.COLUMNS, "split"]).append_column("label", labels),
         directories=(directory, *map(Path, unlabelled.unlabelled)),
     )
@@ -150,7 +150,10 @@ def load_training_data(
 def _choose_val_fakes(pipeline: PipelineOptions, labels: np.ndarray) -> tuple[str, ...]:
     """Return the kinds of blended fakes to validate on."""
     if pipeline.val_fakes != "auto":
-        return parse_fakes(pipeline.val_fakes)
+        try:
+            return parse_fakes(pipeline.val_fakes)
+        except ValueError as error:
+            raise ValueError(f"{error} Or try --val-fakes auto, the default.") from error
     return () if (labels == CLASSES["fake"]).any() else parse_fakes(pipeline.fakes)
 
 

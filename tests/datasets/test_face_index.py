@@ -382,7 +382,7 @@ def test_a_face_is_swapped_with_one_of_another_person(fake_columns):
             assert faces.label[donor] == 0
             video, other = (faces.name(i).split(" frame")[0] for i in (fake, donor))
             assert video != other
-            assert faces.person[donor] != faces.person[fake]
+            assert faces.person[donor] != faces.person[faces.base[fake]]
 
 
 def test_without_real_faces_with_landmarks_there_is_an_error(prepared_set, fake_columns):
@@ -405,7 +405,7 @@ def test_one_person_cannot_be_swapped(fake_columns):
     faces = take_faces(fake_columns, np.flatnonzero(names == video))
     assert len(faces) == 4
     for kinds in (("swapped",), ("self-blended", "swapped", "re-rendered", "local")):
-        message = "two or more people .*; got .* one.*--fakes self-blended,re-rendered,local"
+        message = "two or more people .*; got .* one.* fakes: self-blended,re-rendered,local"
         with pytest.raises(ValueError, match=message):
             add_fakes(faces, kinds)
     assert len(add_fakes(faces, ("self-blended", "re-rendered", "local"))) == 8
