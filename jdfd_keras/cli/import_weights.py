@@ -1,7 +1,9 @@
 """Command `import-weights`: convert published weights into those of a network here."""
 
 import argparse
+import os
 import shlex
+from pathlib import Path
 
 from jdfd_keras.cli.parser import Command, CommandParser, Output
 from jdfd_keras.io.console import import_tensorflow
@@ -33,6 +35,7 @@ def _run(arguments: argparse.Namespace) -> Output:
     jdfd-keras import-weights full_c23.p --from faceforensics --out ffpp.weights.h5
     jdfd-keras import-weights Meso4_DF.h5 --from mesonet-meso4 --out meso4
     """
+    _check_place(arguments.out)
     import_tensorflow()
     from jdfd_keras.model.weight_import import (
         MESONET_SOURCES,
@@ -63,6 +66,16 @@ def _run(arguments: argparse.Namespace) -> Output:
         f"--encoder-weights {shown}"
     )
     return Output(imported.to_dict(), text)
+
+
+def _check_place(out: Path) -> None:
+    """Check that a file or folder can be made, before the work."""
+    place = next(parent for parent in out.absolute().parents if parent.exists())
+    if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+        got = "in which you may not write" if place.is_dir() else "which is not a folder"
+        raise OSError(
+            f"Expected to write {out} in a folder; got {place}, {got}. Try another --out."
+        )
 
 
 COMMAND = Command(_add_arguments, _run)

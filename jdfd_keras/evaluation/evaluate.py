@@ -43,10 +43,15 @@ from jdfd_keras.evaluation.scores import GROUPS, Scores
 from jdfd_keras.evaluation.scores_file import read_scores, read_scores_file
 from jdfd_keras.inference.backends import FacePredictions, load_calibration
 from jdfd_keras.io.console import plural
-from jdfd_keras.io.files import OPTIONS, load_options
+from jdfd_keras.io.files import OPTIONS, load_groups, load_options
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import EvaluateOptions, FaceOptions, FilterOptions
-from jdfd_keras.training.run_folder import digest_model, load_run_model, was_imported
+from jdfd_keras.training.run_folder import (
+    IMPORTED,
+    digest_model,
+    load_run_model,
+    was_imported,
+)
 
 if typing.TYPE_CHECKING:
     import keras
@@ -134,6 +139,15 @@ def _check_options(options: EvaluateOptions) -> None:
         )
 
 
+def _describe_checkpoint(path: Path) -> str:
+    if was_imported(path):
+        facts = load_groups((path if path.is_dir() else path.parent) / OPTIONS)[IMPORTED]
+        return f"published weights {facts['file']} ({facts['source']}): their training is unknown"
+    if path.is_dir():
+        return "best of its run, chosen on validation data and never on test data"
+    return "a single file: how its weights were chosen is unknown"
+
+
 def _score_model(
     model_path: str | Path, sets: list[EvalSet], options: EvaluateOptions, other: Scores | None
 ) -> tuple["keras.Model", Scores, ScoresMetadata]:
@@ -153,9 +167,7 @@ def _score_model(
     protocol = Protocol(
         model=path.resolve().name,
         model_digest=digest_model(path),
-        checkpoint="best of its run, chosen on validation data and never on test data"
-        if path.is_dir() and not imported
-        else "published weights or a single file: how they were chosen is unknown",
+        checkpoint=_describe_checkpoint(path),
         training=_load_groups(file, TrainingProtocol) if file.is_file() and not imported else None,
         training_faces=None if imported else loaded.faces,
         calibration=calibration,

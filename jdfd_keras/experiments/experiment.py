@@ -129,8 +129,8 @@ def experiment(
 
     Raises:
         OSError: If `out` cannot be written.
-        ValueError: If the experiment is unknown, an option is out of range, or `out` was made
-            with other options.
+        ValueError: If the experiment is unknown, an option is out of range, the network is
+            MesoNet, which is not the paper's, or `out` was made with other options.
 
     Example:
         >>> report = experiment("statistics", {"ff": "prepared"}, "experiments")
@@ -144,6 +144,12 @@ def experiment(
     sets, missing = inspect_datasets(data, train.split_table)
     if name == STATISTICS:
         return count_datasets(sets, missing, list(dict.fromkeys([*NAMES, *data])))
+    network = (model or ModelOptions()).network
+    if not network.startswith(ModelOptions.network):
+        raise ValueError(
+            f"Expected the network xception or xception-pytorch in the paper's experiments; got "
+            f"{network!r}. Compare MesoNet by the commands train and evaluate."
+        )
     protocol = ExperimentProtocol(
         seeds=options.seeds,
         model=dataclasses.replace(model or ModelOptions(), decoder=True),
@@ -257,8 +263,11 @@ class _CellRunner:
         if training.foreign:
             folders = tuple(str(self.sets[key].directory) for key in training.foreign)
             unlabelled = UnlabelledOptions(folders, training.share_percent / 100)
+        model = dataclasses.replace(self.protocol.model, decoder=training.decoder)
+        if not training.decoder:
+            model = dataclasses.replace(model, attention="none")
         options = self.training_options | {
-            "model": dataclasses.replace(self.protocol.model, decoder=training.decoder),
+            "model": model,
             "train": dataclasses.replace(self.protocol.train, seed=seed),
             "unlabelled": unlabelled,
             "runtime": self.runtime,

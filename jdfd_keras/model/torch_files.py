@@ -2,17 +2,19 @@
 
 Reads the zip format of torch.save (PyTorch 1.6 and later), the format before it, and safetensors.
 Nothing of a file is executed: classes and functions that a pickle names are neither imported nor
-called, except those that build tensors, which have their own implementation here.
+called, except those that build tensors, which have their own implementation here. Time and memory
+are bounded by the size of the file.
 """
 
 import collections
+import functools
 import io
 import math
 import mmap
 import pickle
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -24,7 +26,11 @@ _KINDS = "Double=f8 Float=f4 Half=f2 Long=i8 Int=i4 Short=i2 Char=i1 Byte=u1 Boo
 _DTYPES = {f"{kind}Storage": dtype for kind, dtype in (k.split("=") for k in _KINDS.split())}
 _DTYPES["BFloat16Storage"] = _BFLOAT16
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")  # keys of checkpoints
-_MAX_DEPTH = 50  # of modules and checkpoints within each other
+_MAX_DEPTH = 2  # of checkpoints within each other
+_MAX_WALKED = 2_000_000  # characters of all names in a module
+_MAX_COPIED = 1_000_000  # elements of the containers that a pickle copies
+_MAX_AXES = 32  # of a tensor
+_TUPLES = b"".join((pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3))
 # What the unpickler raises for bytes that are no pickle.
 _DAMAGE = (
     *(pickle.UnpicklingError, EOFError, LookupError, TypeError, AttributeError, ValueError),
@@ -41,7 +47,8 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
             read.
 
     Returns:
-        The arrays by name, without the prefix `module.` of DataParallel. bfloat16 becomes float32.
+        The arrays by name, without the prefix `module.` of DataParallel. Those of PyTorch are
+        read-only views of the file's storages. bfloat16 becomes float32.
 
     Raises:
         OSError: If the file cannot be read.
@@ -60,13 +67,17 @@ def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
         try:
             if start[8:] == b"{":
                 arrays = _read_safetensors(path)
-            else:
+            elif start.startswith((b"PK", b"\x80")):
                 arrays = _read_zip(file) if start[:2] == b"PK" else _read_legacy(file)
+            elif start.startswith(b"\x89HDF"):
+                raise ValueError("an HDF5 file, such as --from mesonet-meso4 takes")
+            else:
+                raise ValueError("a file that is neither of PyTorch nor of safetensors")
         except _DAMAGE as error:
             raise ValueError(
                 f"Expected the weights of a PyTorch network in {path}, as torch.save or "
-                f"safetensors writes them; got '{' '.join(str(error).split())[:200]}'. Try to copy "
-                "or download the file again, and check that it is a file of weights."
+                f"safetensors writes them; got '{' '.join(str(error).split())[:200]}'. Try the "
+                "source (--from) that fits the file, or download the file of weights again."
             ) from error
     if not arrays:
         raise ValueError(
@@ -93,6 +104,12 @@ class Placeholder:
         """Ignore an element of a list of an unknown class."""
 
 
+class _Tuple(tuple):
+    """A tuple that is hashed without its elements, which a file may nest without bound."""
+
+    __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType], typed as that of tuple
+
+
 class _StorageType(NamedTuple):
     dtype: str
 
@@ -110,6 +127,14 @@ class _Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
+def _hide_elements(load: Callable[[Any], None]) -> Callable[[Any], None]:
+    def load_tuple(self: Any) -> None:
+        load(self)
+        self.stack[-1] = _Tuple(self.stack[-1])
+
+    return load_tuple
+
+
 class _Unpickler(pickle._Unpickler):
     """An unpickler that builds tensors, containers and placeholders only.
 
@@ -121,11 +146,18 @@ class _Unpickler(pickle._Unpickler):
     def __init__(self, file: Any):
         super().__init__(file)
         self.storages: dict[str, _Storage] = {}
+        self.copied = 0  # elements
+
+    def copy(self, kind: type, items: Any = ()) -> Any:
+        self.copied += len(items)
+        if self.copied > _MAX_COPIED:
+            raise pickle.UnpicklingError(f"more than {_MAX_COPIED} elements of copied containers")
+        return kind(items)
 
     def find_class(self, module: str, name: str) -> Any:
         known: dict[str, Any] = {
-            "collections.OrderedDict": collections.OrderedDict,
-            "torch.Size": tuple,
+            "collections.OrderedDict": functools.partial(self.copy, collections.OrderedDict),
+            "torch.Size": functools.partial(self.copy, _Tuple),
             "torch._utils._rebuild_tensor": _rebuild_tensor,
             "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
             "torch._utils._rebuild_parameter": _rebuild_parameter,
@@ -141,10 +173,12 @@ class _Unpickler(pickle._Unpickler):
         if (
             pid[0] != "storage"
             or not isinstance(pid[1], _StorageType)
+            or not isinstance(pid[2], str)
+            or type(pid[4]) is not int
             or pid[5:] not in ((), (None,))
         ):
-            raise pickle.UnpicklingError(f"a reference to {pid!r}")
-        storage = _Storage(str(pid[2]), pid[1].dtype, pid[4])
+            raise pickle.UnpicklingError("a reference to something else than a storage")
+        storage = _Storage(pid[2], pid[1].dtype, pid[4])
         if self.storages.setdefault(storage.key, storage) != storage:
             raise pickle.UnpicklingError(f"two kinds of storage {storage.key}")
         return storage
@@ -160,14 +194,15 @@ class _Unpickler(pickle._Unpickler):
     dispatch = {  # pyright: ignore[reportAssignmentType], typed as methods of Unpickler
         **pickle._Unpickler.dispatch,
         pickle.BUILD[0]: load_build,
-        pickle.BYTEARRAY8[0]: load_bytearray8,
+        **{code: _hide_elements(pickle._Unpickler.dispatch[code]) for code in _TUPLES},
     }
 
 
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:
-    numbers = (offset, *shape, *strides)
-    if not isinstance(storage, _Storage) or not all(type(n) is int and n >= 0 for n in numbers):
-        raise pickle.UnpicklingError(f"a tensor with the offset, shape and strides {numbers}")
+    numbers = (offset, *shape, *strides) if len(shape) == len(strides) <= _MAX_AXES else (-1,)
+    is_valid = all(type(n) is int and 0 <= n < 2**62 for n in numbers)
+    if not isinstance(storage, _Storage) or not is_valid:
+        raise pickle.UnpicklingError("a tensor without valid storage, offset, shape and strides")
     return _Tensor(storage, offset, tuple(shape), tuple(strides))
 
 
@@ -179,6 +214,9 @@ def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
     """Read `NAME/data.pkl`, `NAME/byteorder` and the storages `NAME/data/KEY` of a zip file."""
     archive = zipfile.ZipFile(file)
     entries = {entry.filename: entry for entry in archive.infolist()}
+    # torch.save does not compress, so together the entries are no larger than the file.
+    if sum(entry.file_size for entry in entries.values()) > file.seek(0, io.SEEK_END):
+        raise ValueError("entries of a zip file that are compressed or overlap")
     pickles = [name for name in entries if name.split("/")[1:] == ["data.pkl"]]
     if len(pickles) != 1:
         raise ValueError(f"a zip file with {len(pickles)} entries NAME/data.pkl")
@@ -188,7 +226,6 @@ def _read_zip(file: IO[bytes]) -> dict[str, np.ndarray]:
 
     def read(name: str) -> bytes:
         entry = entries[name]
-        # torch.save does not compress, so no entry is larger than the file.
         if entry.compress_type != zipfile.ZIP_STORED:
             raise ValueError(f"a compressed entry {name}")
         return archive.read(entry)
@@ -215,10 +252,10 @@ def _read_legacy(file: IO[bytes]) -> dict[str, np.ndarray]:
         tensors = _find_tensors(unpickler.load())
         data = {}
         for key in _Unpickler(content).load():
-            storage = unpickler.storages[str(key)]
+            storage = unpickler.storages.get(key)
             (length,) = struct.unpack("<q", content.read(8))
-            if length != storage.length:
-                raise ValueError(f"{length} of {storage.length} elements of storage {key}")
+            if storage is None or length != storage.length:
+                raise ValueError(f"{length} elements of a storage that no tensor has")
             size = length * _stored_dtype(storage).itemsize
             data[storage.key] = _decode(storage, content.read(size), is_little)
     return _resolve(tensors, data)
@@ -232,9 +269,7 @@ def _decode(storage: _Storage, content: bytes, is_little: bool) -> np.ndarray:
     """Return the elements of a storage, in the byte order of this machine."""
     kind = _stored_dtype(storage)
     if len(content) != storage.length * kind.itemsize:
-        raise ValueError(
-            f"{len(content)} bytes for {storage.length} elements of storage {storage.key}"
-        )
+        raise ValueError(f"{len(content)} bytes for {storage.length} elements of a storage")
     data = np.frombuffer(content, kind.newbyteorder("<" if is_little else ">"))
     data = data.astype(kind, copy=False)
     if storage.dtype == _BFLOAT16:  # the upper half of a float32
@@ -243,56 +278,73 @@ def _decode(storage: _Storage, content: bytes, is_little: bool) -> np.ndarray:
 
 
 def _resolve(tensors: dict[str, _Tensor], data: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Copy each tensor out of its storage."""
+    """Return each tensor as a read-only view of its storage."""
     arrays = {}
     for name, (storage, offset, shape, strides) in tensors.items():
         elements, count = data[storage.key], math.prod(shape)
         last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
         # A tensor may repeat elements, so that a tiny file would become a huge array.
         if count > len(elements) or (count and last >= len(elements)):
-            raise ValueError(
-                f"{name} of shape {shape} and strides {strides} from element {offset} of "
-                f"{len(elements)}"
-            )
+            raise ValueError(f"{name} of shape {shape}, beyond its {len(elements)} elements")
         steps = tuple(stride * elements.itemsize for stride in strides)
-        arrays[name] = np.lib.stride_tricks.as_strided(elements[offset:], shape, steps).copy()
+        view = np.lib.stride_tricks.as_strided(elements[offset:], shape, steps, writeable=False)
+        arrays[name] = view
     return arrays
 
 
 def _find_tensors(saved: Any, depth: int = 0) -> dict[str, _Tensor]:
     """Return the tensors of a state dict, of a checkpoint that holds one, or of a module."""
-    if depth > _MAX_DEPTH:
-        raise ValueError(f"modules within each other, more than {_MAX_DEPTH} deep")
     if isinstance(saved, Placeholder):
         return _walk_module(saved)
-    if not isinstance(saved, Mapping):
+    if depth > _MAX_DEPTH or not isinstance(saved, Mapping):
         return {}
-    tensors = {str(name): value for name, value in saved.items() if isinstance(value, _Tensor)}
+    tensors = _only_tensors(saved)
     for key in () if tensors else _WRAPPERS:
         if found := _find_tensors(saved.get(key), depth + 1):
             return found
     return tensors
 
 
-def _walk_module(module: Placeholder, depth: int = 0) -> dict[str, _Tensor]:
+def _only_tensors(values: Mapping[Any, Any]) -> dict[str, _Tensor]:
+    return {
+        name: value
+        for name, value in values.items()
+        if isinstance(name, str) and isinstance(value, _Tensor)
+    }
+
+
+def _walk_module(root: Placeholder) -> dict[str, _Tensor]:
     """Return the parameters and buffers of a pickled torch.nn.Module, named as in a state dict."""
-    if depth > _MAX_DEPTH:
-        raise ValueError(f"modules within each other, more than {_MAX_DEPTH} deep")
-    state = module.state if isinstance(module.state, Mapping) else {}
-    own = {**(state.get("_parameters") or {}), **(state.get("_buffers") or {})}
-    tensors = {str(name): value for name, value in own.items() if isinstance(value, _Tensor)}
-    for name, child in (state.get("_modules") or {}).items():
-        if isinstance(child, Placeholder):
-            found = _walk_module(child, depth + 1)
-            tensors |= {f"{name}.{below}": tensor for below, tensor in found.items()}
+    tensors: dict[str, _Tensor] = {}
+    waiting, walked = [("", root)], 0
+    while waiting:
+        prefix, module = waiting.pop()
+        state = module.state if isinstance(module.state, Mapping) else {}
+        own, buffers, children = (
+            state.get(key) or {} for key in ("_parameters", "_buffers", "_modules")
+        )
+        # A module may be a child of many, or of itself.
+        walked += 1 + sum(len(prefix) + 1 + len(name) for name in (*own, *buffers, *children))
+        if walked > _MAX_WALKED:
+            raise ValueError(f"modules with more than {_MAX_WALKED} characters of names")
+        for values in (own, buffers):
+            tensors |= {prefix + name: tensor for name, tensor in _only_tensors(values).items()}
+        waiting += [
+            (f"{prefix}{name}.", child)
+            for name, child in reversed(children.items())
+            if isinstance(name, str) and isinstance(child, Placeholder)
+        ]
     return tensors
 
 
 def _read_safetensors(path: Path) -> dict[str, np.ndarray]:
+    from ml_dtypes import bfloat16  # known to NumPy from here on
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
-        return load_file(path)
+        arrays = load_file(path)
     except SafetensorError as error:
         raise ValueError(str(error)) from error
+    halves = {name: array for name, array in arrays.items() if array.dtype == bfloat16}
+    return arrays | {name: array.astype(np.float32) for name, array in halves.items()}

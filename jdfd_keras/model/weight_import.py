@@ -68,8 +68,19 @@ def describe_import(file: str | Path, source: str) -> ImportFacts:
             f"Expected a source out of {', '.join(SOURCES)}; got {source!r}. Try the one whose "
             "authors published the file."
         )
+    if not Path(file).is_file():
+        raise _missing_file(Path(file))
     return ImportFacts(
         source, MESONET_SOURCES.get(source, PYTORCH), Path(file).name, sha256_of(file)
+    )
+
+
+def _missing_file(path: Path) -> OSError:
+    got = "a folder" if path.is_dir() else "which does not exist"
+    kind = IsADirectoryError if path.is_dir() else FileNotFoundError
+    return kind(
+        f"Expected a file of published weights; got {path}, {got}. Try the path of the file that "
+        "you downloaded."
     )
 
 
@@ -258,7 +269,7 @@ def import_mesonet(file: str | Path, network: str) -> keras.Model:
 def _read_keras2(path: Path) -> dict[str, list[list[np.ndarray]]]:
     """Read the weights of each layer, by the kind of layer, in the order of creation."""
     if not path.is_file():
-        raise FileNotFoundError(f"Expected a weights file (.h5); got {path}, which is not a file.")
+        raise _missing_file(path)
     numbered: dict[str, list[tuple[int, list[np.ndarray]]]] = defaultdict(list)
     try:
         with h5py.File(path) as file:
@@ -267,6 +278,8 @@ def _read_keras2(path: Path) -> dict[str, list[list[np.ndarray]]]:
                 names = _read_names(group, "weight_names")
                 if weights := [np.asarray(group[name]) for name in names]:
                     kind, _, number = layer.rpartition("_")
+                    if not number.isdecimal():  # tf.keras numbers from the second layer on
+                        kind, number = layer, "0"
                     numbered[kind].append((int(number), weights))
     except _H5_DAMAGE as error:
         raise ValueError(

@@ -25,7 +25,13 @@ from jdfd_keras.options import (
     UnlabelledOptions,
 )
 from jdfd_keras.reporting.templating import render_template
-from jdfd_keras.training.run_folder import MONITOR, best_epoch, read_history, read_provenance
+from jdfd_keras.training.run_folder import (
+    IMPORTED,
+    MONITOR,
+    best_epoch,
+    read_history,
+    read_provenance,
+)
 
 NOT_RECORDED = "not recorded"
 OPTION_GROUPS = {
@@ -143,6 +149,7 @@ def _read_run(run: Path) -> dict[str, Any]:
         options += [(name, value, helps.get(name, "")) for name, value in values]
     return {
         "facts": facts,
+        "imported": groups.get(IMPORTED),
         "split": groups.get("split"),
         "split_table": groups.get("train", {}).get("split_table", NOT_RECORDED),
         "allow_leak": groups.get("train", {}).get("allow_leak", False),

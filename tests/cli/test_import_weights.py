@@ -74,3 +74,24 @@ def test_other_files_are_one_line_on_stderr(tmp_path, capsys):
     error = capsys.readouterr().err.strip().splitlines()
     assert len(error) == 1
     assert "Expected the weights of a PyTorch network" in error[0]
+
+
+def test_places_that_cannot_be_written_are_errors_before_the_import(tmp_path, capsys, monkeypatch):
+    file = tmp_path / "x.pth"
+    file.write_bytes(b"not weights")
+    for source in ("faceforensics", "mesonet-meso4"):
+        words = ["import-weights", str(file), "--from", source, "--out"]
+        assert main([*words, str(file / "below" / "x.weights.h5")]) == 1
+        assert f"got {file}, which is not a folder. Try" in capsys.readouterr().err
+        with monkeypatch.context() as patched:
+            patched.setattr(import_weights.os, "access", lambda *_: False)
+            assert main([*words, str(tmp_path / "new" / "x.weights.h5")]) == 1
+        assert f"got {tmp_path}, in which you may not write. Try" in capsys.readouterr().err
+
+
+def test_a_missing_file_is_an_error_with_advice(tmp_path, capsys):
+    words = ["import-weights", str(tmp_path / "none.pth"), "--from", "faceforensics", "--out"]
+    assert main([*words, str(tmp_path / "x.weights.h5")]) == 1
+    error = capsys.readouterr().err
+    assert "which does not exist. Try" in error
+    assert "Errno" not in error

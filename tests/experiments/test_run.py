@@ -390,3 +390,16 @@ def test_a_folder_given_under_two_keys_is_refused(rooms, named_sets, tmp_path):
     twice = named_sets | {"mine": named_sets["ff"]}
     with pytest.raises(ValueError, match="sets/ff for ff and .*mine"):
         experiment("ablation", twice, tmp_path / "out")
+
+
+def test_mesonet_is_not_the_network_of_the_papers_experiments(rooms, named_sets, tmp_path):
+    with pytest.raises(ValueError, match="in the paper's experiments; got 'meso4'"):
+        experiment("ablation", named_sets, tmp_path / "out", model=ModelOptions(network="meso4"))
+    assert not (tmp_path / "out").exists() and not rooms.trained
+
+
+def test_a_baseline_without_decoder_has_no_attention(rooms, named_sets, tmp_path):
+    attended = ModelOptions(attention="residual")
+    experiment("ablation", named_sets, tmp_path / "out", model=attended)
+    used = {(call["model"].decoder, call["model"].attention) for call in rooms.trained}
+    assert used == {(True, "residual"), (False, "none")}

@@ -1,14 +1,25 @@
 import collections
+import io
+import json
 import os
 import pickle
 import struct
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from jdfd_keras.model.torch_files import Placeholder, _Unpickler, read_state_dict
+from jdfd_keras.model import torch_files
+from jdfd_keras.model.torch_files import (
+    Placeholder,
+    _find_tensors,
+    _Storage,
+    _Tensor,
+    _Unpickler,
+    read_state_dict,
+)
 
 MAGIC = 0x1950A86A20F9469CFC6C
 
@@ -67,8 +78,14 @@ def test_both_formats_and_byte_orders_give_the_tensor_of_its_offset_and_strides(
 def test_bfloat16_becomes_float32(tmp_path):
     data = (np.array([1.5, -2.0], np.float32).view(np.uint32) >> 16).astype("<u2").tobytes()
     content = state(tensor(length=2, offset=0, shape=(2,), strides=(1,), kind=b"BFloat16"))
-    found = read_state_dict(write_zip(tmp_path / "x.pth", content, data))["w"]
-    np.testing.assert_array_equal(found, np.array([1.5, -2.0], np.float32))
+    write_zip(tmp_path / "x.pth", content, data)
+    header = json.dumps({"w": {"dtype": "BF16", "shape": [2], "data_offsets": [0, 4]}}).encode()
+    length = struct.pack("<Q", len(header))
+    (tmp_path / "x.safetensors").write_bytes(length + header + data)
+    for name in ("x.pth", "x.safetensors"):
+        found = read_state_dict(tmp_path / name)["w"]
+        assert found.dtype == np.float32
+        np.testing.assert_array_equal(found, np.array([1.5, -2.0], np.float32))
 
 
 def test_safetensors_are_read(tmp_path):
@@ -103,11 +120,11 @@ def test_other_globals_are_placeholders_that_keep_their_state(tmp_path):
 
 def test_a_pickle_cannot_change_what_it_names(tmp_path):
     """BUILD sets attributes of any object in Python's own unpickler, such as a storage's length."""
-    content = b"\x80\x02ccollections\nOrderedDict\n}X\x01\x00\x00\x00aK\x01sb."
-    (tmp_path / "x").write_bytes(content)
-    with open(tmp_path / "x", "rb") as file:
-        assert _Unpickler(file).load() is collections.OrderedDict
-    assert not hasattr(collections.OrderedDict, "a")
+    attribute = b"}X\x01\x00\x00\x00aK\x01sb."
+    for name in (b"ccollections\nOrderedDict\n", b"ctorch._utils\n_rebuild_parameter\n"):
+        (tmp_path / "x").write_bytes(b"\x80\x02" + name + attribute)
+        with open(tmp_path / "x", "rb") as file:
+            assert vars(_Unpickler(file).load()) == {}
 
 
 @pytest.mark.parametrize(
@@ -171,3 +188,66 @@ def test_shared_storages_of_pytorch_give_each_view(tmp_path):
         torch.save(views, tmp_path / "x.pth", _use_new_zipfile_serialization=is_zip)
         for name, array in read_state_dict(tmp_path / "x.pth").items():
             np.testing.assert_array_equal(array, views[name].numpy())
+
+
+def test_names_of_one_storage_share_its_memory(tmp_path):
+    content = b"\x80\x02}(" + b"".join(b"X\x01\0\0\0" + name + tensor() for name in (b"a", b"b"))
+    arrays = read_state_dict(write_zip(tmp_path / "x.pth", content + b"u.", ELEMENTS))
+    assert np.shares_memory(arrays["a"], arrays["b"])
+    assert not arrays["a"].flags.writeable
+    np.testing.assert_array_equal(arrays["b"], EXPECTED)
+
+
+def test_tuples_are_not_searched_when_they_are_keys():
+    nested = ((1, 2), (3,), (4, 5, 6), (7, 8, 9, 0))
+    found = _Unpickler(io.BytesIO(pickle.dumps({nested: nested}, 2))).load()
+    ((key, value),) = found.items()
+    assert key == value == nested
+    for one in (key, *key):
+        assert hash(one) == object.__hash__(one)
+
+
+def test_copies_of_containers_are_bounded(monkeypatch):
+    monkeypatch.setattr(torch_files, "_MAX_COPIED", 3)
+    one = b"ccollections\nOrderedDict\n](](K\x01K\x01e](K\x02K\x02ee\x85R"
+    assert _Unpickler(io.BytesIO(one + b".")).load() == {1: 1, 2: 2}
+    with pytest.raises(pickle.UnpicklingError, match="copied"):
+        _Unpickler(io.BytesIO(one + one + b".")).load()
+
+
+def module(children: dict[str, Any], **parameters: Any) -> Placeholder:
+    made = Placeholder()
+    made.state = {"_parameters": parameters, "_buffers": None, "_modules": children}
+    return made
+
+
+def test_a_shared_module_is_found_at_each_place_in_order():
+    value = _Tensor(_Storage("0", "f4", 1), 0, (), ())
+    shared = module({}, w=value)
+    found = _find_tensors({"model": module({"a": shared, "b": module({"c": shared})}, v=value)})
+    assert list(found) == ["v", "a.w", "b.c.w"]
+
+
+def test_a_module_within_itself_is_an_error(monkeypatch):
+    monkeypatch.setattr(torch_files, "_MAX_WALKED", 100)
+    children: dict[str, Any] = {}
+    children["a"] = module(children)
+    with pytest.raises(ValueError, match="more than 100 characters of names"):
+        _find_tensors(module(children))
+
+
+def test_other_formats_are_named(tmp_path):
+    contents = {
+        "HDF5 file.*--from mesonet-meso4": b"\x89HDF\r\n\x1a\n" + bytes(50),
+        "neither of PyTorch nor of safetensors": b"some text about weights",
+    }
+    for message, content in contents.items():
+        (tmp_path / "x").write_bytes(content)
+        with pytest.raises(ValueError, match=f"Expected .*; got .*{message}.* Try"):
+            read_state_dict(tmp_path / "x")
+
+
+def test_messages_name_types_and_not_objects(tmp_path):
+    content = state(tensor()).replace(b"X\x02\0\0\x0042", b"]")
+    with pytest.raises(ValueError, match="got 'a reference to something else than a storage'"):
+        read_state_dict(write_zip(tmp_path / "x.pth", content, ELEMENTS))

@@ -1,4 +1,5 @@
 import itertools
+import re
 import struct
 import zipfile
 
@@ -8,7 +9,12 @@ import numpy as np
 import pytest
 
 from jdfd_keras.model.network import build_detector
-from jdfd_keras.model.weight_import import convert_xception, import_encoder, import_mesonet
+from jdfd_keras.model.weight_import import (
+    convert_xception,
+    describe_import,
+    import_encoder,
+    import_mesonet,
+)
 from jdfd_keras.options import ModelOptions
 
 # Channels and number of separable convolutions of the blocks 1 to 12 of PyTorch's Xception, and
@@ -288,6 +294,26 @@ def test_mesonet_keeps_its_arrays_and_negates_the_last_layer(tmp_path):
     *expected, kernel, bias = arrays
     for found, array in zip(model.get_weights(), [*expected, -kernel, -bias], strict=True):
         np.testing.assert_array_equal(found, array)
+
+
+def test_the_first_layer_of_each_kind_may_be_without_number(tmp_path):
+    """As in files of tf.keras."""
+    shapes = [(re.sub("_(9|1|3)$", "", name), parts) for name, parts in MESO4]
+    assert [name for name, _ in shapes[:2]] == ["conv2d", "batch_normalization"]
+    *_, bias = write_mesonet(tmp_path / "meso.h5", shapes)
+    model = import_mesonet(tmp_path / "meso.h5", "meso4")
+    np.testing.assert_array_equal(model.get_weights()[-1], -bias)
+    with h5py.File(tmp_path / "meso.h5") as file:
+        kernel = model.get_layer("block1_conv").get_weights()[0]
+        np.testing.assert_array_equal(kernel, file["conv2d/conv2d/0:0"])
+
+
+def test_missing_files_and_folders_are_errors_with_advice(tmp_path):
+    for source in ("faceforensics", "mesonet-meso4"):
+        with pytest.raises(FileNotFoundError, match="Expected .*; got .*does not exist. Try"):
+            describe_import(tmp_path / "none.pth", source)
+        with pytest.raises(IsADirectoryError, match="Expected .*; got .*a folder. Try"):
+            describe_import(tmp_path, source)
 
 
 def test_a_file_of_the_other_mesonet_is_an_error(tmp_path):

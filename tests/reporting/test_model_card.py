@@ -14,10 +14,12 @@ from jdfd_keras.evaluation.metrics import Estimate
 from jdfd_keras.evaluation.report import build_report, save_report
 from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.io.files import save_options
+from jdfd_keras.model.weight_import import ImportFacts
 from jdfd_keras.options import (
     AugmentOptions,
     EvaluateOptions,
     FaceOptions,
+    ModelOptions,
     OptimizerOptions,
     SplitOptions,
     TrainOptions,
@@ -222,3 +224,11 @@ def test_a_report_is_identified_by_the_digest_of_its_model(report, tmp_path):
     for protocol in ({}, {"model_digest": "b" * 64}):
         with pytest.raises(ValueError, match="model, with the SHA-256 aaaa"):
             read_report(save(report, tmp_path, **protocol), DIGEST)
+
+
+def test_a_card_of_published_weights_names_them_and_no_training(write, tmp_path):
+    facts = ImportFacts("mesonet-meso4", "meso4", "Meso4_DF.h5", "ab" * 32)
+    save_options(tmp_path / "options.json", imported=facts, model=ModelOptions(network="meso4"))
+    sections = write(run=tmp_path)
+    assert "`Meso4_DF.h5` (mesonet-meso4, SHA-256 abab" in sections["Origin of the weights"]
+    assert not {"Training data", "Training"} & set(sections)
