@@ -378,7 +378,7 @@ def render(report: dict) -> str:
             ],
             "lrrrrrr",
         ),
-        "Means over rounds with 95 % t-intervals. Rounds differ in seed and in held-out kind, so "
+        "Means over rounds with 95 % t-intervals, cut off at an AUC of 1. Rounds differ in seed and in held-out kind, so "
         "an interval covers both, but not the choice of photographs: all rounds share the split "
         "and the test fakes. Differences are paired: both arms of the same round. With fewer than "
         f"{MIN_ROUNDS} rounds there is no interval.",
@@ -409,6 +409,8 @@ def _mean(values: Sequence[float], spec: str = ".3f", bounds: bool = True) -> st
     if not values:
         return ""
     text, ends = format(statistics.mean(values), spec), interval(values) if bounds else None
+    if ends and not spec.startswith("+"):  # an AUC
+        ends = max(ends[0], 0.0), min(ends[1], 1.0)
     return f"{text} ({ends[0]:{spec}} to {ends[1]:{spec}})" if ends else text
 
 

@@ -30,7 +30,7 @@ def importable(monkeypatch):
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("name", ["evaluation", "serving", "training"])
+@pytest.mark.parametrize("name", ["evaluation", "generalisation", "serving", "training"])
 def test_the_pages_show_the_latest_result(name):
     report = json.loads((BENCHMARKS / f"results/{name}.json").read_text(encoding="utf-8"))
     page = importlib.import_module(name).render(report)
