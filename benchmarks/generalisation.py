@@ -379,8 +379,9 @@ def render(report: dict) -> str:
             "lrrrrrr",
         ),
         "Means over rounds with 95 % t-intervals, cut off at an AUC of 1. Rounds differ in seed "
-        "and in held-out kind, so an interval covers both, but not the choice of photographs: all rounds share the split "
-        "and the test fakes. Differences are paired: both arms of the same round. With fewer than "
+        "and in held-out kind, so an interval covers both, but not the choice of photographs: all "
+        "rounds share the split and the test fakes. Differences are paired: both arms of the same "
+        "round. With fewer than "
         f"{MIN_ROUNDS} rounds there is no interval.",
         "## Held-out AUC by kind",
         table(
