@@ -47,6 +47,7 @@ from jdfd_keras.inference.backends import predict_dataset
 from jdfd_keras.io import files
 from jdfd_keras.io.files import save_options
 from jdfd_keras.model.network import build_detector
+from jdfd_keras.model.weight_import import ImportFacts
 from jdfd_keras.options import (
     AugmentOptions,
     CalibrateOptions,
@@ -631,6 +632,17 @@ def test_the_training_of_a_model_file_comes_from_its_run(lend_rooms, tmp_path):
     report = evaluate(tmp_path / "run/best.keras", tmp_path, EvaluateOptions(n_resamples=0))
     assert report.protocol.training == training
     assert Report.from_dict(json.loads(json.dumps(report.to_dict()))).protocol == report.protocol
+
+
+def test_published_weights_are_named_as_the_checkpoint(lend_rooms, tmp_path):
+    lend_rooms(make_rows())
+    (tmp_path / "run").mkdir()
+    facts = ImportFacts("mesonet-meso4", "meso4", "Meso4_DF.h5", "ab" * 32)
+    save_options(tmp_path / "run/options.json", imported=facts)
+    report = evaluate(tmp_path / "run", tmp_path, EvaluateOptions(n_resamples=0))
+    expected = "published weights Meso4_DF.h5 (mesonet-meso4): their training is unknown"
+    assert report.protocol.checkpoint == expected
+    assert report.protocol.training is None
 
 
 OPTIONS = EvaluateOptions(n_resamples=100)

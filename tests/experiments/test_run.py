@@ -403,3 +403,17 @@ def test_a_baseline_without_decoder_has_no_attention(rooms, named_sets, tmp_path
     experiment("ablation", named_sets, tmp_path / "out", model=attended)
     used = {(call["model"].decoder, call["model"].attention) for call in rooms.trained}
     assert used == {(True, "residual"), (False, "none")}
+
+
+def test_the_protocol_states_what_goes_beyond_the_paper(rooms, named_sets, tmp_path):
+    run_and_write("ablation", named_sets, tmp_path / "plain")
+    assert "Beyond the paper" not in (tmp_path / "plain/ablation.md").read_text()
+    run_and_write(
+        "ablation",
+        named_sets,
+        tmp_path / "blended",
+        pipeline=PipelineOptions(fakes="mixed", reconstruct="clean"),
+    )
+    (line,) = re.findall(r"Beyond the paper: .*", (tmp_path / "blended/ablation.md").read_text())
+    assert "attention none, blended fakes mixed (in validation: auto), " in line
+    assert line.endswith("reconstructed faces clean.")

@@ -232,3 +232,13 @@ def test_a_card_of_published_weights_names_them_and_no_training(write, tmp_path)
     sections = write(run=tmp_path)
     assert "`Meso4_DF.h5` (mesonet-meso4, SHA-256 abab" in sections["Origin of the weights"]
     assert not {"Training data", "Training"} & set(sections)
+
+
+def test_the_evaluation_states_that_fakes_were_blended(write, report):
+    training = report.protocol.training
+    assert "blended" not in write(report=report)["Evaluation"]
+    facts = replace(training.data, blended_fakes=8, validated_on="blended fakes (local)")
+    protocol = replace(report.protocol, training=replace(training, data=facts))
+    text = " ".join(write(report=replace(report, protocol=protocol))["Evaluation"].split())
+    assert "seed 0. Trained also on 8 blended fakes, made from real faces anew" in text
+    assert "epoch. The best epoch was chosen on blended fakes (local). " in text
