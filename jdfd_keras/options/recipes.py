@@ -86,7 +86,7 @@ RECIPES: dict[str, dict[str, Any]] = {
             average=0.0,
         ),
         "train": TrainOptions(
-            recipe="robust", epochs=20, batch_size=32, precision="mixed_bfloat16", patience=0
+            recipe="robust", epochs=10, batch_size=32, precision="mixed_bfloat16", patience=0
         ),
         "pipeline": PipelineOptions(
             balance=False,
@@ -118,7 +118,7 @@ def list_changes(name: str, groups: Mapping[str, Any]) -> list[str]:
             does not have are ignored.
 
     Returns:
-        A text for each option, such as "epochs 20 -> 3".
+        A text for each option, such as "epochs 10 -> 3".
 
     Raises:
         ValueError: If there is no such recipe.
@@ -128,7 +128,7 @@ def list_changes(name: str, groups: Mapping[str, Any]) -> list[str]:
         >>> recipe = RECIPES["robust"]
         >>> train = replace(recipe["train"], epochs=3, seed=1)
         >>> list_changes("robust", recipe | {"train": train})
-        ['epochs 20 -> 3']
+        ['epochs 10 -> 3']
     """
     if name not in RECIPES:
         raise ValueError(f"Expected a recipe of {', '.join(RECIPES)}; got {name!r}. Try 'robust'.")

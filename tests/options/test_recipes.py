@@ -60,7 +60,7 @@ ROBUST = {
         "classifier_learning_rate": 0.0002,
         "decay_rate": 1.0,
     },
-    "train": {"batch_size": 32, "precision": "mixed_bfloat16"},
+    "train": {"epochs": 10, "batch_size": 32, "precision": "mixed_bfloat16"},
     "pipeline": {"reconstruct": "clean", "fakes": "mixed"},
     "augment": dict.fromkeys(PAPER["augment"], True),
 }
@@ -136,7 +136,7 @@ def test_the_command_follows_a_recipe_and_says_what_differs(trained, capsys):
     for name in ("model", "optimizer", "loss", "pipeline"):
         assert groups[name] == recipe[name]
     assert groups["unlabelled"] == options.UnlabelledOptions()
-    stated = "recipe robust, changed: epochs 20 -> 3, noise True -> False"
+    stated = "recipe robust, changed: epochs 10 -> 3, noise True -> False"
     assert stated in capsys.readouterr().err
 
 

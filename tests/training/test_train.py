@@ -112,6 +112,8 @@ def test_the_best_epoch_has_the_highest_auc_then_the_lowest_loss_then_is_the_las
 def test_the_run_folder_has_the_options_of_the_run(finished_run):
     options = json.loads((finished_run.directory / "options.json").read_text(encoding="utf-8"))
     assert options["model"] == {
+        "network": "xception",
+        "attention": "none",
         "image_size": 71,
         "latent_dim": 16,
         "decoder": True,
@@ -239,7 +241,7 @@ def test_a_run_trains_with_balance_cache_and_all_augmentations(prepared_set, tmp
         ADAM,
         TWO_EPOCHS,
         PipelineOptions(balance=True, cache=True),
-        AugmentOptions(*[True] * 6),
+        AugmentOptions(*[True] * len(dataclasses.fields(AugmentOptions))),
     )
     options = json.loads((run.directory / "options.json").read_text(encoding="utf-8"))
     assert options["pipeline"]["balance"]
