@@ -64,7 +64,7 @@ def test_the_report_says_that_leakage_cannot_be_checked(
     assert protocol.leakage == "not checked: the training data of this model is unknown"
     assert protocol.training is None
     assert protocol.training_faces is None
-    assert "chosen is unknown" in protocol.checkpoint
+    assert "their training is unknown" in protocol.checkpoint
 
 
 def test_other_files_are_one_line_on_stderr(tmp_path, capsys):
