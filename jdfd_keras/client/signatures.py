@@ -26,6 +26,8 @@ WARMUP_FILE = "assets.extra/tf_serving_warmup_requests"
 ALIGNMENT_FILE = "assets.extra/alignment.json"
 CALIBRATION_FILE = "assets.extra/calibration.json"  # only if the run is calibrated
 MODEL_CARD = "MODEL_CARD.md"
+ENGINE_FOLDER = "openvino"  # the same network for OpenVINO, beside saved_model.pb
+ENGINE_FILE = "engine.json"  # in that folder: what its files belong to
 CHECKSUMS = "SHA256SUMS"  # of all other files of a version, for `sha256sum --check`
 
 

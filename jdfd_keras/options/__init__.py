@@ -17,10 +17,13 @@ from jdfd_keras.options.data_options import PrepareRuntime as PrepareRuntime
 from jdfd_keras.options.data_options import SplitOptions as SplitOptions
 from jdfd_keras.options.data_options import default_faces as default_faces
 from jdfd_keras.options.data_options import parse_fakes as parse_fakes
+from jdfd_keras.options.detector_options import BACKENDS as BACKENDS
 from jdfd_keras.options.detector_options import ENGINES as ENGINES
 from jdfd_keras.options.detector_options import EXPERIMENTS as EXPERIMENTS
+from jdfd_keras.options.detector_options import PRECISIONS as PRECISIONS
 from jdfd_keras.options.detector_options import CalibrateOptions as CalibrateOptions
 from jdfd_keras.options.detector_options import DataLocation as DataLocation
+from jdfd_keras.options.detector_options import EngineOptions as EngineOptions
 from jdfd_keras.options.detector_options import EvaluateOptions as EvaluateOptions
 from jdfd_keras.options.detector_options import ExperimentOptions as ExperimentOptions
 from jdfd_keras.options.detector_options import LossOptions as LossOptions

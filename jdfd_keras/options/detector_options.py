@@ -232,6 +232,29 @@ class ExperimentOptions:
     )
 
 
+BACKENDS = ("auto", "tensorflow", "openvino")
+PRECISIONS = ("auto", "float32", "bfloat16", "int8")
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Engine that computes the scores; the engine used is stated in every result."""
+
+    backend: str = setting(
+        "auto",
+        "tensorflow, or the faster openvino, which exported models have; auto: openvino if its "
+        "files belong to the model and the processor computes in the precision, else tensorflow",
+        choices=BACKENDS,
+        common=True,
+    )
+    precision: str = setting(
+        "auto",
+        "precision of openvino; auto: int8 if the model has it and its export accepted it, else "
+        "bfloat16; scores of bfloat16 differ by up to 0.01 from those of float32",
+        choices=PRECISIONS,
+    )
+
+
 ENGINES = ("auto", "tensorflow-model-server", "docker", "embedded")
 
 
