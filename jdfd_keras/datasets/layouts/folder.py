@@ -19,12 +19,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from jdfd_keras.datasets.layouts.frame_sources import find_sources
 from jdfd_keras.datasets.layouts.frames import (
     SINGLE,
     FrameGroup,
     MediaEntry,
     describe_groups,
-    find_sources,
     group_frames,
     is_generic,
 )

@@ -1,11 +1,11 @@
 import pytest
 
+from jdfd_keras.datasets.layouts.frame_sources import find_sources
 from jdfd_keras.datasets.layouts.frames import (
     FEW_FRAMES,
     MAX_FRAMES,
     MediaEntry,
     describe_groups,
-    find_sources,
     group_frames,
     natural_key,
 )
