@@ -143,9 +143,9 @@ def harm(path):
         return memory
 
 
-def extract_harmful_file(path, options, limits):
+def extract_harmful_file(path, **options):
     harm(path)
-    return extract_file(path, options, limits)
+    return extract_file(path, **options)
 
 
 def extract_harmful_faces(path, **options):
@@ -249,7 +249,7 @@ import contextlib
 import cv2
 import pytest
 
-from jdfd_keras.options import FaceOptions, ServeOptions
+from jdfd_keras.options import EngineOptions, FaceOptions, ServeOptions
 
 
 @pytest.fixture(scope="session")
@@ -312,7 +312,8 @@ def engine(exported):
 def start_server():
     """A function from ModelConfigs to a server on free ports, which runs until the last test.
 
-    Request bodies are limited to 1 MiB; keyword arguments are further options.
+    Scores are TensorFlow's. Request bodies are limited to 1 MiB; keyword arguments are further
+    options.
     """
     from jdfd_keras.serving.server.model_server import ModelServer
 
@@ -320,7 +321,8 @@ def start_server():
 
         def start(configs, **options):
             options = ServeOptions(**{"port": 0, "grpc_port": 0, "max_body_mb": 1} | options)
-            return running.enter_context(ModelServer(configs, options))
+            engine = EngineOptions(backend="tensorflow")
+            return running.enter_context(ModelServer(configs, options, engine))
 
         yield start
 

@@ -30,7 +30,7 @@ def importable(monkeypatch):
             del sys.modules[name]
 
 
-@pytest.mark.parametrize("name", ["evaluation", "generalisation", "serving", "training"])
+@pytest.mark.parametrize("name", ["evaluation", "generalisation", "serving", "speed", "training"])
 def test_the_pages_show_the_latest_result(name):
     report = json.loads((BENCHMARKS / f"results/{name}.json").read_text(encoding="utf-8"))
     page = importlib.import_module(name).render(report)
@@ -38,7 +38,7 @@ def test_the_pages_show_the_latest_result(name):
     tables = [block for block in page.strip().split("\n\n") if block.startswith("| ")]
     assert tables
     text = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
-    if name == "training":  # its other tables are in results/ alone
+    if name in ("speed", "training"):  # its other tables are in results/ alone
         tables = tables[:1]
         assert tables[0] in (ROOT / "README.md").read_text(encoding="utf-8")
     assert [table for table in tables if table not in text] == []
@@ -77,6 +77,69 @@ def test_training_divides_by_the_faster_memory_layout_of_pytorch():
     assert measured == pytest.approx(
         {"pipeline": 1.05, "decoder": 1.25, "torch": 0.8, "memory": 3.0}
     )
+
+
+def test_speed_divides_medians_and_states_what_was_not_measured():
+    part = {"machine": {"date": "", "processor": "", "cores": "2", "python": ""}, "is_dry": False}
+    seconds = {"this build": [2.0, 9.0, 1.0], "reference build": [10.0, 4.0, 30.0]}
+    tracking = {"per_s": seconds, "overlap": 0.95, "reference": "0.1", "clip_s": 6.0}
+    tracking |= {"tracks": dict.fromkeys(seconds, 1)}
+    per_s = {"tensorflow float32": [10.0], "openvino float32": [13.0], "openvino bfloat16": [24.0]}
+    engine = {name: name for name in per_s}
+    scoring = {"per_s": per_s, "engine": engine, "faces": 64, "size": 299}
+    report = {"tracking": part | tracking, "scoring": part | scoring}
+    page = importlib.import_module("speed_report").render(report)
+    rows = [[cell.strip() for cell in line.split("|")[2:-1]] for line in page.splitlines()]
+    verdict, bfloat16, *_, speed, overlap, memory = rows[4:][: rows[4:].index([])]
+    assert verdict == ["at most 0.33", "", "not measured"]
+    assert bfloat16 == ["at least 2.4", "2.40", "met"]
+    assert speed == ["at least 1.5", "0.20", "**not met**"]
+    assert overlap == ["at least 0.9", "0.95", "met"]
+    assert memory == ["at most 700", "", "not measured"]
+
+
+def test_other_tracks_have_no_overlap():
+    smallest_overlap = importlib.import_module("speed").smallest_overlap
+    ours = [{"0": [0, 0, 10, 10], "1": [0, 0, 10, 10]}, {"1": [50, 0, 60, 10]}]
+    moved = [{"0": [0, 0, 10, 10], "1": [0, 5, 10, 15]}, {"1": [50, 0, 60, 10]}]
+    assert smallest_overlap(ours, ours) == 1
+    assert smallest_overlap(ours, moved) == pytest.approx(50 / 150)
+    assert smallest_overlap(ours, ours[:1]) == 0
+    assert smallest_overlap(ours, [ours[0], {"2": [50, 0, 60, 10]}]) == 0
+    assert smallest_overlap([{"0": [0, 0, 10, 10]}], [{"0": [20, 20, 30, 30]}]) == 0
+
+
+def test_memory_is_the_sum_of_a_process_and_its_children():
+    from speed_processes import Build
+
+    hold = "import time; data = bytearray({}_000_000); {}; time.sleep(1); print('done')"
+    child = hold.format(100, "pass")
+    start = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    build = Build(sys.executable, (sys.executable, "-c", hold.format(200, start)), {})
+    watched = build.watch()
+    assert watched["output"].split() == [b"done", b"done"]
+    assert 300 < watched["peak_mb"] < 400
+    assert sorted(size // 100 for size in watched["processes_mb"]) == [1, 2]
+
+
+def test_a_long_clip_repeats_a_short_one_without_a_jump(tmp_path):
+    import av
+    from face_clips import Kind, Role
+    from speed_clips import write_long_clip
+
+    kind = Kind("", 160, 120, 12, (Role(50, 0.5),))
+    seconds = write_long_clip(tmp_path / "long.mp4", kind, 6)
+    with av.open(str(tmp_path / "long.mp4")) as clip:
+        frames = list(clip.decode(video=0))
+    assert [path.suffix for path in tmp_path.iterdir() if path.stem == "long"] == [".mp4"]
+    assert len(frames) == pytest.approx(150, abs=22)
+    assert seconds == pytest.approx(len(frames) / 25)
+    times = [frame.time for frame in frames]
+    np.testing.assert_allclose(times, np.arange(len(frames)) / 25, atol=1e-6)
+    pixels = np.array([frame.to_ndarray(format="rgb24") for frame in frames], float)
+    assert np.array_equal(pixels[:44], pixels[44:88])  # a cycle: 11 frames, four times
+    steps = np.abs(np.diff(pixels, axis=0)).mean(axis=(1, 2, 3))
+    assert steps.max() < 3 * np.median(steps)
 
 
 def round_of(held_out, **auc):
@@ -261,3 +324,19 @@ def test_the_swap_benchmark_runs_to_its_end(tmp_path):
     options = ["--only", "swap", "--before-swap", "0.5"]
     subprocess.run([*command, *options], check=True, capture_output=True)
     assert json.loads((tmp_path / "s.json").read_text())["swap"]["failed"] == 0
+
+
+@pytest.mark.slow
+def test_the_speed_benchmark_runs_to_its_end(tmp_path):
+    import subprocess
+
+    reference = Path(sys.executable).with_name("jdfd-keras")
+    command = [sys.executable, str(BENCHMARKS / "speed.py"), "--out", str(tmp_path / "s.json")]
+    options = ["--dry", "--reference", str(reference), "--only"]
+    parts = ["predict", "scoring", "tracking", "memory"]
+    subprocess.run([*command, *options, *parts], check=True, capture_output=True)
+    report = json.loads((tmp_path / "s.json").read_text())
+    assert list(report) == parts
+    page = (tmp_path / "s.md").read_text()
+    assert page.count("not measured") == 3
+    assert "**Mechanics only**" in page

@@ -2,7 +2,7 @@
 
 import argparse
 
-from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
+from jdfd_keras.cli.parser import Command, CommandParser, Output, check_inputs, read_options
 from jdfd_keras.io.console import import_tensorflow
 from jdfd_keras.options import CalibrateOptions
 
@@ -21,6 +21,7 @@ def _run(arguments: argparse.Namespace) -> Output:
     jdfd-keras calibrate run prepared
     jdfd-keras calibrate run prepared --fpr 0.01
     """
+    check_inputs(arguments.model, *arguments.data)
     import_tensorflow()
     from jdfd_keras.client.metadata import CALIBRATION
     from jdfd_keras.evaluation.calibrate import FOLDER, calibrate

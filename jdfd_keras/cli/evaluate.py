@@ -3,19 +3,18 @@
 import argparse
 from pathlib import Path
 
-from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
-from jdfd_keras.io.console import import_tensorflow
-from jdfd_keras.options import EvaluateOptions
+from jdfd_keras.cli.parser import Command, CommandParser, Output, check_inputs, read_options
+from jdfd_keras.options import EngineOptions, EvaluateOptions
 
 COMPARE_HELP = "scores of another detector, to test whether the AUCs differ (DeLong)"
 
 
 def _add_arguments(parser: CommandParser) -> None:
-    parser.add_path("model", "RUN", "run folder or .keras file")
+    parser.add_path("model", "RUN", "run folder, .keras file or exported model")
     parser.add_path("data", "DATA", "prepared datasets", nargs="+")
     parser.add_path("--compare", "FILE", COMPARE_HELP)
     parser.add_path("--out", "DIR", "report folder", required=True)
-    parser.add_options(EvaluateOptions)
+    parser.add_options(EvaluateOptions, EngineOptions)
 
 
 def _run(arguments: argparse.Namespace) -> Output:
@@ -23,8 +22,9 @@ def _run(arguments: argparse.Namespace) -> Output:
 
     jdfd-keras evaluate run prepared --out report
     jdfd-keras evaluate run ffpp celebdf uadfv --out report --reconstruction
+    jdfd-keras evaluate saved_models/detector celebdf --out report --backend openvino
     """
-    import_tensorflow()
+    check_inputs(arguments.model, *arguments.data, arguments.compare)
     return write_report(arguments, model_path=arguments.model)
 
 
@@ -37,8 +37,14 @@ def write_report(
     from jdfd_keras.reporting.report_text import summarize
 
     check_folder(arguments.out, scores, arguments.compare)
-    options = read_options(arguments, EvaluateOptions)
-    report = evaluate(model_path, arguments.data, options, scores=scores, compare=arguments.compare)
+    report = evaluate(
+        model_path,
+        arguments.data,
+        read_options(arguments, EvaluateOptions),
+        scores=scores,
+        compare=arguments.compare,
+        engine=read_options(arguments, EngineOptions),
+    )
     write_evaluation(report, arguments.out)
     return Output(report.to_dict(), f"{summarize(report)}\nreport: {arguments.out / 'report.html'}")
 

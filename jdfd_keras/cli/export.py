@@ -4,7 +4,7 @@ import argparse
 import shlex
 from pathlib import Path
 
-from jdfd_keras.cli.parser import Command, CommandParser, Output
+from jdfd_keras.cli.parser import Command, CommandParser, Output, check_inputs
 from jdfd_keras.io.console import import_tensorflow
 
 
@@ -29,13 +29,24 @@ def _add_arguments(parser: CommandParser) -> None:
         "--formats",
         nargs="+",
         default=[],
-        choices=("float16", "int8", "onnx"),
-        help="also export for LiteRT (float16, int8) or ONNX, with the loss of AUC; needs --data",
+        choices=("float16", "int8", "onnx", "openvino-int8"),
+        help="also export for LiteRT (float16, int8), ONNX or OpenVINO in int8, with the loss of "
+        "AUC; needs --data, and openvino-int8 also --foreign",
     )
     parser.add_path(
         "--data",
         "DATA",
         "with --formats: prepared dataset to calibrate int8 and to measure the AUC on",
+    )
+    parser.add_path(
+        "--foreign",
+        "DATA",
+        "with openvino-int8: prepared dataset of another source, to measure the AUC on as well",
+    )
+    parser.add_argument(
+        "--allow-loss",
+        action="store_true",
+        help="write openvino-int8 even if it loses too much; it is then used only on request",
     )
 
 
@@ -46,7 +57,9 @@ def _run(arguments: argparse.Namespace) -> Output:
     jdfd-keras export run --name detector --report report
     jdfd-keras export run --name detector --saved-models /models --version 7
     jdfd-keras export run --name detector --formats float16 int8 onnx --data prepared
+    jdfd-keras export run --name detector --formats openvino-int8 --data prepared --foreign other
     """
+    check_inputs(arguments.model, arguments.report, arguments.data, arguments.foreign)
     import_tensorflow()
     from jdfd_keras.serving.export.exporter import export_detector
 
@@ -62,6 +75,8 @@ def _run(arguments: argparse.Namespace) -> Output:
         report=arguments.report,
         formats=tuple(arguments.formats),
         data=arguments.data,
+        foreign=arguments.foreign,
+        allow_loss=arguments.allow_loss,
     )
     text = f"exported: {exported.path}\nserve it: jdfd-keras serve {shlex.quote(str(directory))}"
     return Output(exported.to_dict(), text)

@@ -1,18 +1,23 @@
 """The command line: parse the arguments, run a command, print its result.
 
 Results go to stdout, progress and warnings to stderr. Exit 0: done; 1: something failed, in one
-line with the expected and the actual value and what to try; 2: wrong usage; 130: stopped by Ctrl-C.
+line with the expected and the actual value and what to try; 2: wrong usage; 130: stopped by Ctrl-C,
+143: by SIGTERM, in both cases without temporary files.
 Text that is printed has no control characters and direction marks, such as those of a file name;
 JSON is exact. Nothing heavy is imported before a command runs.
 """
 
 import argparse
+import contextlib
 import json
 import os
+import signal
 import sys
 import textwrap
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from inspect import getdoc
+from typing import Any, NoReturn
 
 from jdfd_keras import __version__
 from jdfd_keras.cli import (
@@ -65,7 +70,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # serve and predict may share one
     try:
-        output = command.run(arguments)
+        with _exit_on_sigterm():
+            output = command.run(arguments)
     except (OSError, ValueError) as error:
         print_message(f"jdfd-keras {arguments.command}: {printable(str(error))}")
         return 1
@@ -82,6 +88,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 1 if output.failed else 0
+
+
+@contextlib.contextmanager
+def _exit_on_sigterm() -> Iterator[None]:
+    """Let SIGTERM end the block as an exception does, so that temporary files are deleted."""
+    if threading.current_thread() is not threading.main_thread():  # which alone handles signals
+        yield
+        return
+
+    def stop(number: int, _: Any) -> NoReturn:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

@@ -90,6 +90,16 @@ def read_options(
     return dataclasses.replace(kind() if defaults is None else defaults, **given)
 
 
+def check_inputs(*paths: Path | None) -> None:
+    """Check that files and folders exist, before anything heavy is imported; None is no input."""
+    for path in paths:
+        if path is not None and not path.exists():
+            raise FileNotFoundError(
+                f"Expected an existing file or folder; got {path}, which is missing. Check the "
+                "path."
+            )
+
+
 def _integers(text: str) -> tuple[int, ...]:
     try:
         return tuple(int(number) for number in text.split(","))

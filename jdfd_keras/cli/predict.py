@@ -4,8 +4,7 @@ import argparse
 from typing import Any
 
 from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
-from jdfd_keras.io.console import import_tensorflow
-from jdfd_keras.options import LimitOptions, PredictOptions, PredictRuntime
+from jdfd_keras.options import EngineOptions, LimitOptions, PredictOptions, PredictRuntime
 
 
 def _add_arguments(parser: CommandParser) -> None:
@@ -36,7 +35,7 @@ def _add_arguments(parser: CommandParser) -> None:
         "DIR",
         "result folder; an interrupted run is resumed, and existing verdicts are kept",
     )
-    parser.add_options(PredictOptions, PredictRuntime, LimitOptions)
+    parser.add_options(PredictOptions, PredictRuntime, LimitOptions, EngineOptions)
 
 
 def _run(arguments: argparse.Namespace) -> Output:
@@ -49,8 +48,6 @@ def _run(arguments: argparse.Namespace) -> Output:
     jdfd-keras predict uploads/ --server grpc://127.0.0.1:8500/detector --out verdicts --workers 16
     """
     # A file that cannot be scored is a failure.
-    if arguments.model:
-        import_tensorflow()
     from jdfd_keras.prediction.extraction import list_files
     from jdfd_keras.prediction.predict import predict_files
     from jdfd_keras.prediction.result_folder import check_paths, to_csv
@@ -74,6 +71,7 @@ def _run(arguments: argparse.Namespace) -> Output:
         read_options(arguments, PredictRuntime),
         explain=bool(arguments.report),
         limits=read_options(arguments, LimitOptions),
+        engine=read_options(arguments, EngineOptions),
         **paths,
     )
     if arguments.report:

@@ -3,7 +3,7 @@
 import argparse
 
 from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
-from jdfd_keras.options import ServeOptions
+from jdfd_keras.options import EngineOptions, ServeOptions
 
 
 def _add_arguments(parser: CommandParser) -> None:
@@ -16,7 +16,7 @@ def _add_arguments(parser: CommandParser) -> None:
         "text format",
         group=models,
     )
-    parser.add_options(ServeOptions)
+    parser.add_options(ServeOptions, EngineOptions)
 
 
 def _run(arguments: argparse.Namespace) -> Output:
@@ -28,8 +28,12 @@ def _run(arguments: argparse.Namespace) -> Output:
     """
     from jdfd_keras.serving.serve import serve
 
-    options = read_options(arguments, ServeOptions)
-    serve(arguments.model, options, models_config=arguments.models_config)
+    serve(
+        arguments.model,
+        read_options(arguments, ServeOptions),
+        models_config=arguments.models_config,
+        engine=read_options(arguments, EngineOptions),
+    )
     return Output({"stopped": True}, "stopped")
 
 

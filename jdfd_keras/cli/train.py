@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
+from jdfd_keras.cli.parser import Command, CommandParser, Output, check_inputs, read_options
 from jdfd_keras.io.console import import_tensorflow, print_message
 from jdfd_keras.io.files import OPTIONS, load_options
 from jdfd_keras.options import (
@@ -64,10 +64,11 @@ def _run(arguments: argparse.Namespace) -> Output:
     recipe = read_options(arguments, TrainOptions).recipe
     if arguments.resume and recipe:
         arguments.parser.error("argument --recipe: not allowed with --resume: a run keeps its own")
+    stored = _read_run(arguments.resume) if arguments.resume else RECIPES.get(recipe, {})
+    check_inputs(arguments.data)
     print_message(import_tensorflow())
     from jdfd_keras.training.train import train
 
-    stored = _read_run(arguments.resume) if arguments.resume else RECIPES.get(recipe, {})
     groups: dict[str, Any] = {
         name: read_options(arguments, kind, stored.get(name)) for name, kind in GROUPS.items()
     }

@@ -1,30 +1,9 @@
-"""Client of TensorFlow Serving over REST and gRPC; imports no TensorFlow."""
+"""Client of TensorFlow Serving over REST and gRPC; imports no TensorFlow.
 
-from jdfd_keras.client.client import Client, connect
-from jdfd_keras.client.errors import (
-    AccessDenied,
-    ClientError,
-    InvalidMetadata,
-    InvalidResponse,
-    RequestFailed,
-    RequestRefused,
-    RequestTimeout,
-    RequestTooLarge,
-    ServerUnavailable,
-    SignatureMissing,
-)
+The public names are those of `__init__.pyi`; each is imported when it is first used, since
+`metadata` and `signatures` are read without a server, too.
+"""
 
-__all__ = [
-    "AccessDenied",
-    "Client",
-    "ClientError",
-    "InvalidMetadata",
-    "InvalidResponse",
-    "RequestFailed",
-    "RequestRefused",
-    "RequestTimeout",
-    "RequestTooLarge",
-    "ServerUnavailable",
-    "SignatureMissing",
-    "connect",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -21,7 +21,7 @@ from jdfd_keras.client.errors import (
     SignatureMissing,
 )
 from jdfd_keras.client.grpc_transport import GrpcTransport
-from jdfd_keras.client.metadata import ModelMetadata, read_metadata
+from jdfd_keras.client.metadata import ModelMetadata, read_engine, read_metadata
 from jdfd_keras.client.protos import check_inputs, fits
 from jdfd_keras.client.rest_transport import RestTransport
 from jdfd_keras.client.signatures import EXPLAIN, FACES, METADATA, SERVING_DEFAULT, Signature
@@ -132,10 +132,15 @@ class Client:
     @functools.cached_property
     def metadata(self) -> ModelMetadata:
         """The model's metadata; read from the server once."""
-        return read_metadata(
-            lambda names: self.predict(METADATA, {"names": names}, ["contents"])["contents"],
-            self.url,
-        )
+        return read_metadata(self._read_contents, self.url)
+
+    @functools.cached_property
+    def engine(self) -> dict[str, str]:
+        """The engine that computes the scores: its `backend`, `version`, `precision` and `note`.
+
+        Read from the server once; empty if the server does not state it, as TensorFlow Serving.
+        """
+        return read_engine(self._read_contents, self.url)
 
     @property
     def size(self) -> int:
@@ -304,6 +309,9 @@ class Client:
                 wait_s = max(error.retry_after_s, random.uniform(longest / 2, longest))
                 time.sleep(min(wait_s, LONGEST_BACKOFF_S))
         return request()
+
+    def _read_contents(self, names: np.ndarray) -> np.ndarray:
+        return self.predict(METADATA, {"names": names}, ["contents"])["contents"]
 
     def _batches(self, items: Any) -> Iterator[Any]:
         for start in range(0, len(items), self._batch_size):

@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from jdfd_keras.client.errors import InvalidMetadata
+from jdfd_keras.client.signatures import ENGINE_FILE
 from jdfd_keras.io.files import FORMAT_VERSION, load_options, save_options, to_json
 from jdfd_keras.options import FaceOptions
 
 ALIGNMENT = "alignment.json"
 CALIBRATION = "calibration.json"
 MODEL = "model.json"
+ENGINE_FIELDS = ("backend", "version", "precision", "note")
 FILES = (ALIGNMENT, CALIBRATION, MODEL)
 # The logits of 0 and 1 are infinite. 1 - 2**-23 is a float32, so that a graph clips at the same
 # value.
@@ -234,6 +236,36 @@ def read_metadata(call: Callable[[np.ndarray], np.ndarray], url: str | Path) -> 
         return metadata
     except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise InvalidMetadata(url, f"format_version {FORMAT_VERSION}; got {error!r}") from error
+
+
+def read_engine(call: Callable[[np.ndarray], np.ndarray], url: str | Path) -> dict[str, str]:
+    """Read the engine that computes the scores of a model, through its signature `metadata`.
+
+    Args:
+        call: Function from the input `names` to the output `contents`, both object arrays of
+            bytes.
+        url: URL of the model, for the message.
+
+    Returns:
+        The fields of `inference.engine.Engine`; empty if the server does not state them, as
+        TensorFlow Serving.
+
+    Raises:
+        InvalidMetadata: If the content is something else.
+
+    Example:
+        >>> read_engine(lambda names: [b'{"backend": "tensorflow"}'], "model")
+        {'backend': 'tensorflow'}
+    """
+    try:
+        (content,) = call(np.array([ENGINE_FILE.encode()], object))
+        engine = json.loads(content) if content else {}
+    except (RecursionError, ValueError) as error:
+        raise InvalidMetadata(url, f"JSON as {ENGINE_FILE}; got {error!r}") from error
+    is_known = isinstance(engine, dict) and engine.keys() <= set(ENGINE_FIELDS)
+    if not is_known or not all(isinstance(text, str) for text in engine.values()):
+        raise InvalidMetadata(url, f"texts named {ENGINE_FIELDS} as {ENGINE_FILE}; got {content!r}")
+    return engine
 
 
 def _check_types(group: object) -> None:

@@ -27,6 +27,7 @@ ALIGNMENT_FILE = "assets.extra/alignment.json"
 CALIBRATION_FILE = "assets.extra/calibration.json"  # only if the run is calibrated
 MODEL_CARD = "MODEL_CARD.md"
 ENGINE_FOLDER = "openvino"  # the same network for OpenVINO, beside saved_model.pb
+IMAGE_READER = "image_reader"  # in that folder: a SavedModel of the reading of images only
 ENGINE_FILE = "engine.json"  # in that folder: what its files belong to
 CHECKSUMS = "SHA256SUMS"  # of all other files of a version, for `sha256sum --check`
 

@@ -92,12 +92,14 @@ class Protocol(Result):
     leakage: str  # a sentence on leakage between training and evaluation
     coverage: str = UNKNOWN  # the videos that the coverage refers to
     split: str | None = None  # the evaluated split, `all` for every face; None if unknown
-    model_digest: str = ""  # SHA-256 of the model file; "" if unknown
+    # SHA-256 of the model file, of an exported model that of its weights; "" if unknown.
+    model_digest: str = ""
     training: TrainingProtocol | None = None  # None if unknown
     training_faces: FaceOptions | None = None  # options of the extraction; None if unknown
     calibration: Calibration | None = None  # of the scores; None if there is none, or it is unknown
     repeated_rows: int = 0  # rows with the video and score of another: the same face?
     versions: dict[str, str] = field(default_factory=dict)
+    engine: str = ""  # backend, version and precision of the scores; "" if unknown
     threshold: float = 0.5  # a score at or above it is called fake
     aggregation: str = "mean"
     n_resamples: int = 0  # of the bootstrap; 0 for no intervals

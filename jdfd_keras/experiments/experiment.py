@@ -150,6 +150,9 @@ def experiment(
             f"Expected the network xception or xception-pytorch in the paper's experiments; got "
             f"{network!r}. Compare MesoNet by the commands train and evaluate."
         )
+    from jdfd_keras.training.devices import Devices, resolve_precision
+
+    train = resolve_precision(train, out / RUNS, Devices())  # all runs have the same
     protocol = ExperimentProtocol(
         seeds=options.seeds,
         model=dataclasses.replace(model or ModelOptions(), decoder=True),

@@ -115,10 +115,10 @@ class ImageFiles:
                 first_error = first_error or error
                 damaged.append(path.name)
                 continue
-            first_shape = first_shape or frame.pixels.shape
-            if frame.pixels.shape != first_shape:
+            first_shape = first_shape or frame.shape
+            if frame.shape != first_shape:
                 resized.append(path.name)
-            yield replace(frame, index=index)
+            yield Frame(index, frame.time_s, frame.pixels)
         if first_shape is None:
             raise UnreadableFileError(
                 f"Expected images that can be decoded in {self.path}; got "
@@ -149,7 +149,7 @@ class ImageFiles:
             self.info = replace(media.info, num_frames=len(self._paths))
         self.size += media.file.size
         self._digest.update(bytes.fromhex(media.file.sha256))
-        return replace(frame, time_s=math.nan)
+        return Frame(frame.index, math.nan, frame.pixels)
 
 
 def _shorten(names: list[str]) -> str:

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from jdfd_keras.faces.align import (
 from jdfd_keras.faces.decode import open_media
 from jdfd_keras.faces.detect import Box, face_detector
 from jdfd_keras.faces.landmarks import read_landmarks
-from jdfd_keras.faces.media import Frame, MediaInfo, UnreadableFileError, sample_frame_indices
+from jdfd_keras.faces.media import Frame, MediaInfo, UnreadableFileError, choose_frames
 from jdfd_keras.faces.quality import (
     Quality,
     check_filters,
@@ -162,7 +162,7 @@ def check_face_options(options: FaceOptions, filters: FilterOptions | None = Non
     if has_detector:
         face_detector(options.detector)
     canonical_points(options.face_size, options.margin, options.alignment)
-    sample_frame_indices(1, options.frames_per_video)
+    choose_frames(1, options.frames_per_video, every=0)
     if options.every < 0 or options.tracks not in ("largest", "all"):
         raise ValueError(
             f"Expected every >= 0 and tracks 'largest' or 'all'; got every={options.every} and "
@@ -178,6 +178,7 @@ def extract_faces(
     limits: LimitOptions | None = None,
     landmarks: Sequence[str | Path] = (),
     mask: str | Path | None = None,
+    on_frame: Callable[[int, int, list[Face]], None] | None = None,
 ) -> Extraction:
     """Extract the faces of a video or image.
 
@@ -197,6 +198,8 @@ def extract_faces(
         mask: Video or image that marks the manipulated pixels. The face that it marks is extracted
             in place of the largest or of all, as by `find_marked_track`. Not used with the
             detector `none`.
+        on_frame: Called after each frame with the number of frames so far and in all, and with the
+            faces of this one, before any is filtered out.
 
     Returns:
         The faces with their tracks, and the number of filtered faces by reason. `faces` is empty if
@@ -216,7 +219,7 @@ def extract_faces(
     limits = limits or LimitOptions()
     detector = face_detector(options.detector) if options.detector != "none" else None
     crops, faces = CropStore(options.face_size), []
-    num_frames = width = height = 0
+    num_frames = width = height = total = 0
     warnings: list[str] = []
     shapes: Counter[tuple[int, ...]] = Counter()
     damaged: list[str] = []  # files of landmarks
@@ -228,8 +231,10 @@ def extract_faces(
         for frame, tracked_faces in tracked:
             num_frames += 1
             if num_frames == 1:
-                height, width = frame.pixels.shape[:2]
-            shapes[frame.pixels.shape[:2]] += 1
+                height, width = frame.shape[:2]
+                count = max(media.info.num_frames, 1)
+                total = len(choose_frames(count, options.frames_per_video, options.every))
+            shapes[frame.shape[:2]] += 1
             if detector is None and landmarks and str(landmarks[frame.index]):
                 try:
                     points = read_landmarks(landmarks[frame.index])
@@ -237,6 +242,8 @@ def extract_faces(
                 except ValueError:
                     damaged.append(Path(landmarks[frame.index]).name)
             faces += [_crop_face(frame, face, options, crops) for face in tracked_faces]
+            if on_frame:
+                on_frame(num_frames, total, faces[len(faces) - len(tracked_faces) :])
     if detector is None:
         warnings += describe_distortion(shapes, options.face_size)
     if damaged:

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from io import BufferedReader
 from pathlib import Path
@@ -25,14 +25,42 @@ class UnreadableFileError(OSError):
     """A file that exists but cannot be analysed, because of its content or its name."""
 
 
-@dataclass(frozen=True)
 class Frame:
-    """One decoded frame."""
+    """One decoded frame; that of a video can be packed, which takes half the memory.
 
-    index: int  # position among the decodable frames of the file, from 0
-    # Presentation time from the start of the file; 0 for an image, NaN for one of several files.
-    time_s: float
-    pixels: np.ndarray  # uint8[height, width, 3], RGB, upright and with square pixels
+    Attributes:
+        index: Position among the decodable frames of the file, from 0.
+        time_s: Presentation time from the start of the file; 0 for an image, NaN for one of several
+            files.
+        shape: Shape of the pixels: height, width and 3.
+        packed_bytes: Memory that the frame takes when it is packed.
+    """
+
+    def __init__(
+        self,
+        index: int,
+        time_s: float,
+        pixels: np.ndarray,
+        *,
+        convert: Callable[[], np.ndarray] | None = None,
+        packed_bytes: int = 0,
+    ) -> None:
+        """Create a frame; give the conversion from a smaller form and the bytes of that form."""
+        self.index, self.time_s, self.shape = index, time_s, pixels.shape
+        self.packed_bytes = packed_bytes if convert else pixels.nbytes
+        self._pixels: np.ndarray | None = pixels
+        self._convert = convert or (lambda: pixels)
+
+    @property
+    def pixels(self) -> np.ndarray:
+        """RGB, uint8[height, width, 3], upright and with square pixels."""
+        if self._pixels is None:
+            self._pixels = self._convert()
+        return self._pixels
+
+    def pack(self) -> None:
+        """Release the pixels until they are used again, if they can be converted again."""
+        self._pixels = None
 
 
 @dataclass(frozen=True)

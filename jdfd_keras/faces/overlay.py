@@ -22,11 +22,11 @@ from jdfd_keras.faces.decode import open_media
 from jdfd_keras.faces.detect import face_detector
 from jdfd_keras.faces.media import Frame, check_file_name
 from jdfd_keras.faces.track import TrackedFace, track_faces
-from jdfd_keras.io.console import track
 from jdfd_keras.io.files import atomic_path
 from jdfd_keras.options import FaceOptions, LimitOptions
 
 Colour = tuple[int, int, int]  # RGB in 0..255
+Send = Callable[[Callable[[], tuple[int, int]]], None]
 # Suffix to FFmpeg's name of the container, the codec, and the resolution of frame times per second.
 ENCODINGS = {
     ".mp4": ("mp4", "libx264", 90_000),
@@ -114,6 +114,7 @@ def draw_overlay(
     options: FaceOptions | None = None,
     limits: LimitOptions | None = None,
     sha256: str = "",
+    send: Send | None = None,
 ) -> int:
     """Draw the faces of a video or image on its frames.
 
@@ -126,6 +127,7 @@ def draw_overlay(
             is not a video; `extract_faces` finds the same tracks with `every=1`.
         limits: Limits of the file; the defaults if not given.
         sha256: As for `write_overlay`.
+        send: As for `write_overlay`.
 
     Returns:
         Number of frames drawn.
@@ -142,7 +144,8 @@ def draw_overlay(
         for frame, faces in track_faces(frames, detector, max_faces=max_faces):
             yield draw_faces(frame, [_draw_track(face) for face in faces])
 
-    return write_overlay(path, out, draw, every=options.every or 1, limits=limits, sha256=sha256)
+    every = options.every or 1
+    return write_overlay(path, out, draw, every=every, limits=limits, sha256=sha256, send=send)
 
 
 def write_overlay(
@@ -153,6 +156,7 @@ def write_overlay(
     every: int = 1,
     limits: LimitOptions | None = None,
     sha256: str = "",
+    send: Send | None = None,
 ) -> int:
     """Write a video or image with a function that draws on its frames.
 
@@ -168,6 +172,8 @@ def write_overlay(
         every: Use every Nth frame of a video; at least 1.
         limits: Limits of the file; the defaults if not given.
         sha256: SHA-256 that the file must have, hexadecimal; any if not given.
+        send: Called after each frame with a function that returns the numbers of frames that are
+            done and in all.
 
     Returns:
         Number of frames drawn.
@@ -199,11 +205,11 @@ def write_overlay(
         images = draw(times_s.append(frame.time_s) or frame for frame in frames)
         images = itertools.chain([next(images)], images)  # with a frame, the facts are known
         total = -(-media.info.num_frames // every)
-        images = track(images, "drawing faces", total, "frames")
         timed = ((times_s.popleft(), image) for image in images)
+        report = send and (lambda done: send(lambda: (done, total)))
         try:
             frame_rate = (media.info.frame_rate or DEFAULT_FRAMES_PER_S) / every
-            return _write_video(unfinished, timed, frame_rate)
+            return _write_video(unfinished, timed, frame_rate, report)
         except av.error.FFmpegError as error:
             raise OSError(
                 f"Expected to encode {path} as {out}; got an error of FFmpeg: {error.strerror}. "
@@ -309,8 +315,13 @@ def _unit(image: np.ndarray) -> float:
     return min(image.shape[:2]) / 360
 
 
-def _write_video(path: Path, images: Iterator[tuple[float, np.ndarray]], frame_rate: float) -> int:
-    """Encode images, each with its time in seconds; return their number."""
+def _write_video(
+    path: Path,
+    images: Iterator[tuple[float, np.ndarray]],
+    frame_rate: float,
+    report: Callable[[int], None] | None,
+) -> int:
+    """Encode images, each with its time in seconds, and report each; return their number."""
     container, codec, ticks_per_s = ENCODINGS[path.suffix.lower()]
     # The header of an MP4 file is moved to its front, so that browsers play it while they load it;
     # FFmpeg then reads the file while it writes it.
@@ -327,7 +338,7 @@ def _write_video(path: Path, images: Iterator[tuple[float, np.ndarray]], frame_r
         context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
         context.color_primaries, context.color_trc = Primaries.BT709, ColorTrc.BT709
         pts = last_ticks = 0
-        for time_s, image in images:
+        for done, (time_s, image) in enumerate(images, start=1):
             ticks = round(time_s * ticks_per_s)
             if size is None:
                 pts, size = ticks, image.shape[1::-1]
@@ -346,5 +357,7 @@ def _write_video(path: Path, images: Iterator[tuple[float, np.ndarray]], frame_r
             )
             frame.pts, frame.time_base = pts, context.time_base
             output.mux(stream.encode(frame))
+            if report:
+                report(done)
         output.mux(stream.encode())
         return stream.frames

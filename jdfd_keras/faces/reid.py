@@ -4,6 +4,7 @@
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -129,10 +130,10 @@ class FaceObservation:
 
     def __init__(self, frame: Frame, box: Box, roll_deg: float | None = None) -> None:
         """Observe the face in a box; give its roll if it is known."""
-        self.time_s, self.pixels, self.box = frame.time_s, frame.pixels, box
-        self.landmarks = find_landmarks(self.pixels, box, roll_deg)
+        self.time_s, self.frame, self.box = frame.time_s, frame, box
+        self.landmarks = find_landmarks(frame.pixels, box, roll_deg)
         self.landmark_box, self.roll_deg = box_from_landmarks(self.landmarks)
-        self.patch = extract_patch(self.pixels, self.landmarks)
+        self.patch = extract_patch(frame.pixels, self.landmarks)
         # Width and shift of the box relative to the landmark box, in widths of the latter.
         shift = np.subtract(box.center, self.landmark_box.center)
         self.fit = np.array([box.width, *shift]) / self.landmark_box.width
@@ -141,8 +142,8 @@ class FaceObservation:
 
     @functools.cached_property
     def chip(self) -> np.ndarray:
-        """Chip by `extract_chip`; computed on first use, before `pixels` are deleted."""
-        return extract_chip(self.pixels, self.landmarks)
+        """Chip by `extract_chip`; computed on first use, before `frame` is deleted."""
+        return extract_chip(self.frame.pixels, self.landmarks)
 
     @functools.cached_property
     def embedding(self) -> np.ndarray:
@@ -216,10 +217,13 @@ class TrackState:
             self.ambiguous_since_s = observation.time_s
         return True
 
-    def follow(self, previous: FaceObservation, frame: Frame) -> FaceObservation | None:
+    def follow(
+        self, previous: FaceObservation, frame: Frame, others: Sequence[Box] = ()
+    ) -> FaceObservation | None:
         """Find the face near its position in an adjacent frame, earlier or later.
 
-        The result is None if no face there matches the track.
+        The result is None if no face there matches the track. Those in the boxes `others`, of which
+        it is known whose they are, are not compared: embeddings take as long as three frames.
         """
         gap_s = abs(frame.time_s - previous.time_s)
         num_frames = previous.num_frames_since_detection + 1
@@ -236,6 +240,8 @@ class TrackState:
         boxes = find_near(frame.pixels, previous.landmark_box, _search_reach(gap_s))
         candidates = []
         for box in suppress_overlaps(boxes):
+            if any(overlap(box, other) >= SAME_BOX_IOU for other in others):
+                continue
             # Averaged with the previous width: detectors search in steps.
             width = (box.width + previous.fit[0] * previous.landmark_box.width) / 2
             candidates.append(FaceObservation(frame, box.resize(width), previous.roll_deg))

@@ -15,7 +15,8 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from jdfd_keras.faces.detect import MAX_PIXELS, Box, FaceDetector, overlap
+from jdfd_keras.faces.changes import SearchedScene
+from jdfd_keras.faces.detect import MAX_PIXELS, Box, FaceDetector, find_in_window, overlap
 from jdfd_keras.faces.media import Frame
 from jdfd_keras.faces.reid import (
     MAX_EMBEDDING_DISTANCE,
@@ -31,7 +32,8 @@ from jdfd_keras.io.console import plural
 SEARCH_EVERY_S = 3.0
 SEARCH_AGAIN_S = 0.5
 SEARCH_EVERY_FRAMES = 90  # for files without frame times
-# Frames are buffered until the next search; of large frames only a few.
+# Frames are buffered until the next search; of large frames only as many as have this many bytes of
+# pixels. Packed, those of most videos take half of it.
 MAX_BUFFER_BYTES = 192 * 2**20
 THUMBNAIL_SIZE = (32, 18)
 # A lower correlation of the thumbnails of two frames is a cut.
@@ -80,8 +82,9 @@ def track_faces(
         warn: Called after the last frame if a frame has more faces than that.
 
     Yields:
-        Every frame in order, with its faces in the order of their tracks. At most 192 MiB of
-        frames are buffered at a time, or one frame.
+        Every frame in order, with its faces in the order of their tracks. It is packed when the
+        next one is requested. At most 192 MiB of frames are buffered at a time, or one frame; half
+        of it if they are those of a video with 8 bits and subsampled colours.
 
     Example:
         >>> from jdfd_keras.faces.decode import read_frames
@@ -120,7 +123,7 @@ def _take_whole(frame: Frame) -> TrackedFace:
 
 def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
     """Group frames of the same size, fewer if they are large."""
-    for shape, same_size in itertools.groupby(frames, key=lambda frame: frame.pixels.shape):
+    for shape, same_size in itertools.groupby(frames, key=lambda frame: frame.shape):
         count = min(size, math.ceil(MAX_PIXELS / (shape[0] * shape[1])))
         while batch := list(itertools.islice(same_size, count)):
             yield batch
@@ -134,8 +137,8 @@ class _Tracker:
         # Frames since the last search, and the latest observation of each track of this scene.
         self.buffer: list[_BufferedFrame] = []
         self.recent: dict[TrackState, FaceObservation] = {}
-        self.searched_s = -np.inf
-        self.lost_track = False
+        self.searched, self.searched_s = SearchedScene(), -np.inf
+        self.lost: dict[TrackState, Box] = {}  # last seen there; since the last search
         self.time_s = 0.0
         self.shape: tuple[int, ...] = ()
         self.thumbnail: np.ndarray | None = None
@@ -147,7 +150,7 @@ class _Tracker:
         is_same_scene = self._is_same_scene(frame)
         if not is_same_scene:
             yield from self.finish()
-            self.recent = {}
+            self.recent, self.searched = {}, SearchedScene()
         self.time_s = frame.time_s
         current = _BufferedFrame(frame, {})
         self.buffer.append(current)
@@ -155,12 +158,13 @@ class _Tracker:
             self._follow_tracks(current)
         if boxes is not None or not is_same_scene or self._is_search_due(current):
             yield from self._assign_tracks(boxes)
+        frame.pack()
 
     def finish(self) -> Iterator[tuple[Frame, list[TrackedFace]]]:
         """End a scene: search its last frame, if that is not done, and release the buffer."""
         if self.buffer:
             # Earlier searches found almost all; this one finds a newcomer from 80 pixels.
-            thorough = self.lost_track or not self.buffer[-1].observations
+            thorough = bool(self.lost) or not self.buffer[-1].observations
             yield from self._assign_tracks(thorough=thorough)
 
     def _is_same_scene(self, frame: Frame) -> bool:
@@ -184,9 +188,10 @@ class _Tracker:
         return bool(covariance >= MIN_SCENE_CORRELATION * scale)
 
     def _is_search_due(self, current: _BufferedFrame) -> bool:
-        no_face = self.lost_track or not current.observations
+        no_face = bool(self.lost) or not current.observations
         interval_s = SEARCH_AGAIN_S if no_face else SEARCH_EVERY_S
-        is_full = (len(self.buffer) + 1) * current.frame.pixels.nbytes > MAX_BUFFER_BYTES
+        num_bytes = math.prod(current.frame.shape)
+        is_full = (len(self.buffer) + 1) * num_bytes > MAX_BUFFER_BYTES
         is_long = len(self.buffer) >= SEARCH_EVERY_FRAMES
         return is_full or is_long or self.time_s - self.searched_s >= interval_s
 
@@ -197,11 +202,15 @@ class _Tracker:
             for track, observation in self.recent.items()
             if self.time_s - observation.time_s <= MAX_GAP_S
         }
-        for track, previous in self.recent.items():
-            observation = track.follow(previous, current.frame)
+        # Those that were hidden come last: what is near them may be a face that hides them.
+        for track, previous in sorted(self.recent.items(), key=lambda item: -item[1].time_s):
+            others = [observation.box for observation in current.observations.values()]
+            observation = track.follow(previous, current.frame, others)
             if observation is not None and not current.contains(observation.box):
                 current.observations[track] = observation
-        self.lost_track |= len(current.observations) < len(self.recent)
+        for track, previous in self.recent.items():
+            if track not in current.observations:
+                self.lost.setdefault(track, previous.box)
         self._select_largest(current, [])
         self.recent |= current.observations
 
@@ -210,9 +219,9 @@ class _Tracker:
     ) -> Iterator[tuple[Frame, list[TrackedFace]]]:
         """Search the last frame, assign its other faces to tracks, and release the buffer."""
         last = self.buffer[-1]
-        if boxes is None:
-            (boxes,) = self.detector.find([last.frame.pixels], thorough=thorough)
         self._split_identity_switch(last)
+        if boxes is None:
+            boxes = self._search(last, thorough)
         boxes = [box for box in suppress_overlaps(boxes) if not last.contains(box)]
         boxes = self._select_largest(last, boxes)
         detections = [FaceObservation(last.frame, box) for box in boxes]
@@ -225,15 +234,34 @@ class _Tracker:
             track.keep_clearest(observation)
             if self.detector.supports_local_search:
                 self._backtrack(track, observation)
-        self.searched_s, self.lost_track = last.frame.time_s, False
+        self.searched_s, self.lost = last.frame.time_s, {}
         self.recent |= last.observations
         buffer, self.buffer = self.buffer, []
         for buffered in buffer:
             faces = []
             for track, observation in buffered.observations.items():
-                del observation.pixels
+                del observation.frame
                 faces.append(TrackedFace(track.track_id, observation.box, observation.landmarks))
             yield buffered.frame, sorted(faces, key=lambda face: face.track_id)
+            buffered.frame.pack()
+
+    def _search(self, last: _BufferedFrame, thorough: bool) -> list[Box]:
+        """Search a frame; the result may lack faces that are observed already.
+
+        The whole frame is searched if a search of what has changed since the last one, and of where
+        faces were lost, finds another face.
+        """
+        pixels, windows = last.frame.pixels, None
+        if self.detector.supports_local_search and not self.crowded:
+            lost = [box[:4] for box in self.lost.values()]
+            windows = self.searched.find_changes(pixels, lost)
+        self.searched.add_search(pixels, windows)
+        if windows is not None:
+            found = (find_in_window(pixels, window, thorough=thorough) for window in windows)
+            if all(last.contains(box) for box in itertools.chain.from_iterable(found)):
+                return []
+        (boxes,) = self.detector.find([pixels], thorough=thorough)
+        return boxes
 
     def _select_largest(self, current: _BufferedFrame, boxes: list[Box]) -> list[Box]:
         """Remove the smallest faces beyond the limit; return the new boxes that are left."""
@@ -289,6 +317,7 @@ class _Tracker:
                 self.crowded.add(buffered.frame.index)
                 return
             earlier = track.follow(observation, buffered.frame)
+            buffered.frame.pack()
             if earlier is not None and not buffered.contains(earlier.box):
                 buffered.observations[track] = observation = earlier
 
@@ -301,5 +330,6 @@ class _Tracker:
                         buffered.observations.pop(track, None)
                 self.recent.pop(track, None)
                 track.patches = track.patches[:1]
+                self.lost[track] = observation.box
         for track in self.tracks:
             track.ambiguous_since_s = None

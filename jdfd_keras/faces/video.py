@@ -7,6 +7,7 @@ once and converts the sampled ones (`pixels.py`).
 import collections
 import contextlib
 import errno
+import functools
 import itertools
 import os
 import re
@@ -17,7 +18,6 @@ from typing import cast
 
 import av
 import cv2
-import numpy as np
 from av import error as av_error
 from av import logging as av_logging
 from av.codec.context import CodecContext, Flags
@@ -230,7 +230,7 @@ class VideoReader:
                 targets.popleft()
             num_sampled += 1
             num_deinterlaced += shown is not frame and frame.interlaced_frame
-            yield Frame(index, scan.seconds(key), self._convert(converter, shown, aspect))
+            yield self._convert(index, scan.seconds(key), converter, shown, aspect)
         if not decoded.frames:
             reason = f": {_reason(decoded.error)}" if decoded.error else ""
             raise self._refuse(f"has no frame that decodes{reason}")
@@ -275,8 +275,13 @@ class VideoReader:
                     yield frame
 
     def _convert(
-        self, converter: PixelConverter, shown: VideoFrame, aspect: Fraction
-    ) -> np.ndarray:
+        self,
+        index: int,
+        time_s: float,
+        converter: PixelConverter,
+        shown: VideoFrame,
+        aspect: Fraction,
+    ) -> Frame:
         checked = checked_aspect(aspect)
         if checked is None:
             ratio = f"{aspect.numerator}:{aspect.denominator}"
@@ -285,7 +290,12 @@ class VideoReader:
         if shown.color_trc in HDR:
             self._warn(f"HDR video ({HDR[shown.color_trc]}): converted to SDR")
         self._check_size(square_size(shown.width, shown.height, checked))
-        return converter.convert(shown, checked)
+        pixels = converter.convert(shown, checked)
+        picture_bytes = sum(plane.buffer_size for plane in shown.planes)
+        if picture_bytes >= pixels.nbytes:  # with more than 8 bits or without subsampled colours
+            return Frame(index, time_s, pixels)
+        convert = functools.partial(converter.convert, shown, checked)
+        return Frame(index, time_s, pixels, convert=convert, packed_bytes=picture_bytes)
 
 
 def _size_of_key(context: VideoCodecContext, key: Packet | None) -> tuple[int, int]:

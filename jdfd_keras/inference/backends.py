@@ -1,7 +1,8 @@
 """Inference backends: scores and class-activation maps from a local model or a server.
 
-Takes a path or a URL; returns a Predictor with the same results for both. With a server, no
-TensorFlow is imported. `predict_dataset` scores a dataset in one pass and keeps only the results.
+Takes a path or a URL; returns a Predictor with the same results for both. TensorFlow is imported
+only for a local model that OpenVINO does not run. `predict_dataset` scores a dataset in one pass
+and keeps only the results.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from jdfd_keras.client import Client, SignatureMissing, connect
+from jdfd_keras.client.errors import SignatureMissing
 from jdfd_keras.client.metadata import (
     CALIBRATION,
     Calibration,
@@ -25,14 +26,19 @@ from jdfd_keras.client.metadata import (
 )
 from jdfd_keras.client.signatures import EXPLAIN, FACES, METADATA, find_versions
 from jdfd_keras.faces.extract import encode_png
+from jdfd_keras.inference.engine import Engine, check_engine_options
+from jdfd_keras.inference.openvino_engine import CAM, SCORES, OpenVINOEngine, load_engine
+from jdfd_keras.io.console import import_tensorflow, print_message
 from jdfd_keras.io.files import OPTIONS
-from jdfd_keras.options import EvaluateOptions
-from jdfd_keras.training.run_folder import BEST, digest_model
+from jdfd_keras.options import EngineOptions, EvaluateOptions
 
 if TYPE_CHECKING:
     import keras
 
+    from jdfd_keras.client import Client
+
 BATCH_SIZE = EvaluateOptions().batch_size
+NOT_EXPORTED = "only exported models have OpenVINO files"
 _ArrayFunction = Callable[[np.ndarray], np.ndarray]
 
 
@@ -53,19 +59,27 @@ class Predictor:
     # From the same faces to float32[n, size, size] class-activation maps in 0..1, if it has them.
     explain: _ArrayFunction | None
     close: Callable[[], None] = lambda: None  # releases connections or memory
+    engine: Engine = Engine("server")  # of the scores; maps are computed in float32
+    # Faces that are computed together: the last digits of a score depend on the others.
+    batch_size: int = BATCH_SIZE
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         """Score faces."""
         return self.score(crops)
 
 
-def load_predictor(model: str | Path) -> Predictor:
+def load_predictor(model: str | Path, engine: EngineOptions | None = None) -> Predictor:
     """Load a local model, or connect to a served one.
+
+    An exported model is run by OpenVINO if it was exported with the files for it, and if the
+    processor computes in the precision. Else TensorFlow takes over in float32, and a message on
+    stderr and the predictor's `engine` state why.
 
     Args:
         model: A run folder, a .keras file, an exported model `saved_models/<name>` (its newest
             version is used) or one version of it; or the URL of a served model, as for
             `client.connect`.
+        engine: Backend and precision of the scores of a local model.
 
     Returns:
         The predictor. For a URL, faces are sent as PNG, which is lossless. The predictor keeps
@@ -73,20 +87,35 @@ def load_predictor(model: str | Path) -> Predictor:
         and fails once the server unloads it.
 
     Raises:
-        OSError, ValueError: If there is no such model, or the server is unreachable.
+        OSError, ValueError: If there is no such model, the requested engine cannot run it, or the
+            server is unreachable.
 
     Example:
-        >>> load_predictor("saved_models/detector").metadata.version
-        1
+        >>> predictor = load_predictor("saved_models/detector", EngineOptions(backend="tensorflow"))
+        >>> predictor.metadata.version, predictor.engine.describe()
+        (1, 'TensorFlow 2..., float32')
     """
+    options = engine or EngineOptions()
+    check_engine_options(options)
     if "://" in str(model):
+        if options != EngineOptions():
+            raise ValueError(
+                "Expected no --backend and --precision with a server, which chooses its own "
+                f"engine; got {options.backend} and {options.precision}. Omit them."
+            )
         return _load_served(str(model))
     path = Path(model)
-    if (path / "saved_model.pb").is_file():
-        return _load_saved_model(path)
-    if path.suffix == ".keras" or (path / OPTIONS).is_file():
-        return _load_keras(path)
-    return _load_saved_model(next(iter(find_versions(path).values())))
+    is_version = (path / "saved_model.pb").is_file()
+    if not is_version and (path.suffix == ".keras" or (path / OPTIONS).is_file()):
+        return _load_keras(path, identify_tensorflow(path, options))
+    version = path if is_version else next(iter(find_versions(path).values()))
+    openvino, note = load_engine(version, options)
+    if openvino:
+        return _from_openvino(openvino)
+    predictor = _load_saved_model(version, note)
+    if note:
+        print_message(f"scores by {predictor.engine.describe()}: {note}")
+    return predictor
 
 
 def _load_served(url: str) -> Predictor:
@@ -96,11 +125,15 @@ def _load_served(url: str) -> Predictor:
         return client.predict_faces([encode_png(crop) for crop in crops])
 
     explain = partial(_compute_maps, client.explain) if EXPLAIN in client.signatures else None
-    return Predictor(client.url, client.metadata, score, explain, client.close)
+    # A server that does not state its engine may be TensorFlow Serving.
+    engine = Engine(**{"backend": "server"} | client.engine)
+    return Predictor(client.url, client.metadata, score, explain, client.close, engine)
 
 
-def _connect_to_version(url: str) -> Client:
+def _connect_to_version(url: str) -> "Client":
     """Connect to a fixed version: the newest, or that of a label, may soon be another one."""
+    from jdfd_keras.client import connect
+
     client = connect(url, batch_size=BATCH_SIZE)
     try:
         metadata = client.metadata
@@ -121,7 +154,50 @@ def _connect_to_version(url: str) -> Client:
     return client
 
 
-def _load_saved_model(path: Path) -> Predictor:
+def _from_openvino(openvino: OpenVINOEngine) -> Predictor:
+    maps = partial(_compute_maps, partial(openvino.run, CAM)) if CAM in openvino.outputs else None
+    return Predictor(
+        str(openvino.path),
+        openvino.metadata,
+        lambda crops: openvino.run(SCORES, crops).astype(np.float64),
+        maps,
+        openvino.close,
+        openvino.engine,
+        batch_size=1,
+    )
+
+
+def identify_tensorflow(run: str | Path, options: EngineOptions) -> Engine:
+    """Import TensorFlow and return the engine of a run folder or .keras file.
+
+    Raises:
+        ValueError: If another engine or precision is requested.
+
+    Example:
+        >>> identify_tensorflow("run", EngineOptions()).note
+        'only exported models have OpenVINO files'
+        >>> identify_tensorflow("run", EngineOptions(backend="openvino"))
+        Traceback (most recent call last):
+        ValueError: Expected an exported model with --backend openvino; got run. ...
+    """
+    check_engine_options(options)
+    if options.backend == "openvino":
+        raise ValueError(
+            f"Expected an exported model with --backend openvino; got {run}. Export it with "
+            "`jdfd-keras export`, or omit the option."
+        )
+    return _import_engine(NOT_EXPORTED if options.backend == "auto" else "")
+
+
+def _import_engine(note: str) -> Engine:
+    import_tensorflow()
+    import tensorflow as tf
+
+    return Engine("tensorflow", tf.__version__, "float32", note)
+
+
+def _load_saved_model(path: Path, note: str) -> Predictor:
+    identity = _import_engine(note)
     from jdfd_keras.inference.saved_model import SavedModelEngine
 
     engine = SavedModelEngine(path)
@@ -138,10 +214,11 @@ def _load_saved_model(path: Path) -> Predictor:
         return engine.run(EXPLAIN, {"faces": crops})["cam"]
 
     maps = partial(_compute_maps, explain) if EXPLAIN in engine.signatures else None
-    return Predictor(str(path), metadata, partial(_compute_scores, score), maps, engine.close)
+    scores = partial(_compute_scores, score)
+    return Predictor(str(path), metadata, scores, maps, engine.close, identity)
 
 
-def _load_keras(path: Path) -> Predictor:
+def _load_keras(path: Path, identity: Engine) -> Predictor:
     import tensorflow as tf
 
     from jdfd_keras.inference.explain import make_cam_fn
@@ -164,7 +241,7 @@ def _load_keras(path: Path) -> Predictor:
     # Its version is 0 until it is exported.
     metadata = ModelMetadata(run.faces, calibration, path.stem, 0, digest_weights(run.model))
     scores, maps = partial(_compute_scores, score), partial(_compute_maps, explain)
-    return Predictor(str(path), metadata, scores, maps)
+    return Predictor(str(path), metadata, scores, maps, engine=identity)
 
 
 def _compute_scores(score: _ArrayFunction, crops: np.ndarray) -> np.ndarray:
@@ -268,6 +345,8 @@ def load_calibration(model_path: str | Path) -> Calibration | None:
         >>> load_calibration("run").num_fake
         2
     """
+    from jdfd_keras.training.run_folder import BEST, digest_model
+
     model_path = Path(model_path)
     run = model_path if model_path.is_dir() else model_path.parent
     if not (run / CALIBRATION).is_file():

@@ -6,6 +6,7 @@ Engines agree only to some digits, so every result names its own.
 from dataclasses import dataclass
 
 from jdfd_keras.io.results import Result
+from jdfd_keras.options import EngineOptions
 
 NAMES = {"openvino": "OpenVINO", "tensorflow": "TensorFlow", "server": "server"}
 
@@ -26,5 +27,20 @@ class Engine(Result):
 
     def describe(self) -> str:
         """Return backend, version and precision, without the note."""
-        name = " ".join(filter(None, (NAMES[self.backend], self.version)))
+        name = " ".join(filter(None, (NAMES.get(self.backend, self.backend), self.version)))
         return ", ".join(filter(None, (name, self.precision)))
+
+
+def check_engine_options(options: EngineOptions) -> None:
+    """Raise a ValueError if TensorFlow is requested in a precision of OpenVINO.
+
+    Example:
+        >>> check_engine_options(EngineOptions("tensorflow", "int8"))
+        Traceback (most recent call last):
+        ValueError: Expected --precision auto or float32 with --backend tensorflow; got int8. ...
+    """
+    if options.backend == "tensorflow" and options.precision not in ("auto", "float32"):
+        raise ValueError(
+            "Expected --precision auto or float32 with --backend tensorflow; got "
+            f"{options.precision}. Try --backend openvino."
+        )

@@ -5,6 +5,7 @@ through the version-1 session loader, as TensorFlow Serving does: a model that l
 loads and runs there, which `tf.saved_model.load` does not guarantee. Independent of HTTP and JSON.
 """
 
+import abc
 import contextlib
 import functools
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 from google.protobuf.json_format import MessageToDict
 from google.protobuf.message import DecodeError
+from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
 from jdfd_keras.client.metadata import FILES
@@ -133,60 +135,41 @@ def serialize_example(features: dict[str, list]) -> bytes:
     return tf.train.Example(features={"feature": feature}).SerializeToString()
 
 
-class SavedModelEngine(contextlib.AbstractContextManager):
-    """One version of a model in memory; safe to call from many threads at once.
+class LoadedVersion(contextlib.AbstractContextManager):
+    """One version of a model in memory, whatever computes its signatures.
 
     Attributes:
         path: The folder it was loaded from.
         signatures: Its signatures, by name.
         signature_defs: The same as TensorFlow messages.
-
-    Example:
-        >>> with SavedModelEngine("saved_models/detector/1") as engine:
-        ...     engine.run("faces", {"faces": np.zeros((2, 71, 71, 3), np.uint8)})["scores"].shape
-        (2,)
     """
 
-    def __init__(self, path: str | Path):
-        """Load the version of a folder with saved_model.pb, or raise an OSError."""
+    def __init__(self, path: str | Path, meta_graph: Any):
+        """Read the signatures of a MetaGraphDef."""
         self.path = Path(path)
-        graph = tf.Graph()
-        self._session = tf.compat.v1.Session(graph=graph)
-        try:
-            with graph.as_default(), _without_deprecation_warning():
-                meta_graph = tf.compat.v1.saved_model.load(self._session, ["serve"], str(path))
-            self.signature_defs = {
-                name: definition
-                for name, definition in meta_graph.signature_def.items()
-                if definition.method_name  # the initialization has none
-            }
-            self._definitions = {
-                name: MessageToDict(
-                    definition,
-                    preserving_proto_field_name=True,
-                    always_print_fields_with_no_presence=True,
-                )
-                for name, definition in meta_graph.signature_def.items()
-            }
-            self.signatures = read_signatures(self._definitions)
-        except DAMAGED as error:
-            self._session.close()
-            lines = str(error).splitlines() or [type(error).__name__]
-            raise OSError(
-                f"Expected {path} to be a SavedModel with the tag 'serve'; got "
-                f"'{lines[0]}'. Export it again with `jdfd-keras export`."
-            ) from error
-        # Not a method: a cycle of references would keep the weights in memory after `close`.
-        make_callable = functools.partial(_make_callable, self._session, self._definitions)
-        self._callable = functools.lru_cache(MAX_CALLABLES)(make_callable)
+        self.signature_defs = {
+            name: definition
+            for name, definition in meta_graph.signature_def.items()
+            if definition.method_name  # the initialization has none
+        }
+        self._definitions = {
+            name: MessageToDict(
+                definition,
+                preserving_proto_field_name=True,
+                always_print_fields_with_no_presence=True,
+            )
+            for name, definition in meta_graph.signature_def.items()
+        }
+        self.signatures = read_signatures(self._definitions)
 
     def __exit__(self, *_):
         self.close()
 
+    @abc.abstractmethod
     def close(self) -> None:
         """Release the model's memory; it cannot be called afterwards."""
-        self._session.close()
 
+    @abc.abstractmethod
     def run(
         self, name: str, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None
     ) -> dict[str, np.ndarray]:
@@ -207,22 +190,6 @@ class SavedModelEngine(contextlib.AbstractContextManager):
             ...     engine.run("metadata", {"names": np.array([b"model.json"], object)})["contents"]
             array([b'{"name": "detector", "version": 1, ...}'], dtype=object)
         """
-        requested = frozenset(outputs or self.signatures[name].outputs)
-        function, input_names, output_names = self._callable(name, requested)
-        values = [inputs[input_name] for input_name in input_names]
-        infos = {output: self.signatures[name].outputs[output] for output in output_names}
-        if all(np.shape(value)[:1] == (0,) for value in values) and all(
-            info.shape for info in infos.values()
-        ):
-            # On some processors oneDNN returns an empty batch from a convolution in its input
-            # shape, and the next layer fails (TensorFlow 2.21.0).
-            return {output: _make_empty(info) for output, info in infos.items()}
-        values = function(*values)
-        return {
-            # A scalar string is returned as bytes, which NumPy would convert to its own type.
-            output: np.array(value, object) if isinstance(value, bytes) else value
-            for output, value in zip(output_names, values, strict=True)
-        }
 
     def describe(self) -> dict:
         """Return the signatures in the JSON form of TensorFlow Serving's metadata."""
@@ -247,6 +214,76 @@ class SavedModelEngine(contextlib.AbstractContextManager):
                 f"Expected {self.path} to answer its own warm-up requests; got '{error}'. "
                 "Export the model again with `jdfd-keras export`."
             ) from error
+
+
+class SavedModelEngine(LoadedVersion):
+    """One version of a model, run by TensorFlow; safe to call from many threads at once.
+
+    Example:
+        >>> with SavedModelEngine("saved_models/detector/1") as engine:
+        ...     engine.run("faces", {"faces": np.zeros((2, 71, 71, 3), np.uint8)})["scores"].shape
+        (2,)
+    """
+
+    def __init__(self, path: str | Path):
+        """Load the version of a folder with saved_model.pb, or raise an OSError."""
+        graph = tf.Graph()
+        self._session = tf.compat.v1.Session(graph=graph)
+        try:
+            with graph.as_default(), _without_deprecation_warning():
+                meta_graph = tf.compat.v1.saved_model.load(self._session, ["serve"], str(path))
+            super().__init__(path, meta_graph)
+        except DAMAGED as error:
+            self._session.close()
+            lines = str(error).splitlines() or [type(error).__name__]
+            raise OSError(
+                f"Expected {path} to be a SavedModel with the tag 'serve'; got "
+                f"'{lines[0]}'. Export it again with `jdfd-keras export`."
+            ) from error
+        # Not a method: a cycle of references would keep the weights in memory after `close`.
+        make_callable = functools.partial(_make_callable, self._session, self._definitions)
+        self._callable = functools.lru_cache(MAX_CALLABLES)(make_callable)
+
+    def close(self) -> None:
+        """Close the session."""
+        self._session.close()
+
+    def run(
+        self, name: str, inputs: dict[str, np.ndarray], outputs: Sequence[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """Call one signature, as `LoadedVersion.run`."""
+        requested = frozenset(outputs or self.signatures[name].outputs)
+        function, input_names, output_names = self._callable(name, requested)
+        values = [inputs[input_name] for input_name in input_names]
+        infos = {output: self.signatures[name].outputs[output] for output in output_names}
+        if all(np.shape(value)[:1] == (0,) for value in values) and all(
+            info.shape for info in infos.values()
+        ):
+            # On some processors oneDNN returns an empty batch from a convolution in its input
+            # shape, and the next layer fails (TensorFlow 2.21.0).
+            return {output: _make_empty(info) for output, info in infos.items()}
+        values = function(*values)
+        return {
+            # A scalar string is returned as bytes, which NumPy would convert to its own type.
+            output: np.array(value, object) if isinstance(value, bytes) else value
+            for output, value in zip(output_names, values, strict=True)
+        }
+
+
+def read_meta_graph(path: str | Path) -> Any:
+    """Read the graph and the signatures of a SavedModel without its weights, as a MetaGraphDef.
+
+    Raises:
+        OSError: If there is no such file.
+        StopIteration, DecodeError: If it is damaged.
+
+    Example:
+        >>> list(read_meta_graph("saved_models/detector/1").signature_def)[:2]
+        ['__saved_model_init_op', 'classify']
+    """
+    content = (Path(path) / "saved_model.pb").read_bytes()
+    graphs = saved_model_pb2.SavedModel.FromString(content).meta_graphs
+    return next(graph for graph in graphs if list(graph.meta_info_def.tags) == ["serve"])
 
 
 def _make_callable(

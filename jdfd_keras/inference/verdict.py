@@ -13,6 +13,7 @@ import numpy as np
 from jdfd_keras.client.metadata import Calibration, ModelMetadata, check_threshold
 from jdfd_keras.faces.extract import Extraction, Face, check_face_options
 from jdfd_keras.faces.media import MediaInfo
+from jdfd_keras.inference.engine import Engine
 from jdfd_keras.inference.tracks import FaceScore, TrackScore, choose_top_faces, score_tracks
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import FaceOptions, PredictOptions, PredictRuntime
@@ -56,6 +57,7 @@ class Verdict(Result):
     analysed_at: str = ""  # UTC time of the verdict in ISO format, if it was recorded
     file_bytes: int | None = None  # number of these bytes, if it was recorded
     media: MediaInfo = field(default_factory=MediaInfo)  # facts that the file states about itself
+    engine: str = ""  # that computed the scores, such as `OpenVINO 2026.4.1, bfloat16`
 
     @property
     def thresholds(self) -> Calibration:
@@ -101,6 +103,7 @@ class Provenance(Result):
     calibration: Calibration | None = None  # of the model, if it has one
     # How the framing of the faces differs from that of the model's training; "" if it does not.
     framing: str = ""
+    engine: Engine = Engine("server")  # that computes the scores
 
 
 def choose_faces(metadata: ModelMetadata, options: PredictOptions) -> FaceOptions:
@@ -152,6 +155,8 @@ def judge(
     score: Callable[[np.ndarray], np.ndarray],
     thresholds: Calibration,
     num_top_faces: int = NUM_TOP_FACES,
+    engine: str = "",
+    scored: np.ndarray | None = None,
 ) -> Verdict:
     """Score the faces of a file and return the verdict.
 
@@ -162,6 +167,8 @@ def judge(
             Predictor. Not called without a face.
         thresholds: Scores from which a track is uncertain, and fake.
         num_top_faces: Most top faces to choose.
+        engine: Engine that computes the scores, as text.
+        scored: Scores of the first faces, if they were computed while others were extracted.
 
     Example:
         >>> import jdfd_keras as jk
@@ -169,7 +176,9 @@ def judge(
         >>> judge("video.mp4", found, lambda crops: np.full(len(crops), 0.9), Calibration()).verdict
         'fake'
     """
-    scores = _score_faces(extraction.faces, score)
+    known = np.empty(0) if scored is None else scored
+    remaining = _score_faces(extraction.faces[len(known) :], score)
+    scores = np.concatenate([known, remaining])
     if scores.shape != (len(extraction.faces),) or not ((scores >= 0) & (scores <= 1)).all():
         raise ValueError(
             f"Expected {len(extraction.faces)} scores from 0 to 1 for the faces of {path}; got "
@@ -205,6 +214,7 @@ def judge(
         warnings=(*extraction.warnings, *segment_warnings),
         file_bytes=extraction.file_bytes,
         media=extraction.info,
+        engine=engine,
     )
 
 

@@ -101,7 +101,8 @@ class Progress:
 
     def __init__(self, description: str, total: int, unit: str, done: int = 0):
         self.description, self.total, self.unit = description, total, unit
-        self.done = self.done_before = done
+        self.done: float = done
+        self.done_before = done
         self.started = self.last_line = time.monotonic()
         self.warm = None  # time and count after the first step, which may compile or load
         self.stopped = None
@@ -111,7 +112,11 @@ class Progress:
 
     def advance(self, count: int = 1, note: str = "") -> None:
         """Count units as done and show `note` next to them."""
-        self.done += count
+        self.show(self.done + count, note)
+
+    def show(self, done: float, note: str = "") -> None:
+        """Set the number of units that are done, of which one may be done in part."""
+        self.done = done
         now = time.monotonic()
         self.warm = self.warm or (now, self.done)
         if self.bar:
@@ -143,7 +148,7 @@ class Progress:
             self.bar.update(self.bar.task_ids[0], completed=self.done, note=note)
 
     def _print(self, *notes: str) -> None:
-        parts = [f"{self.description}: {self.done}/{self.total} {self.unit}", *notes]
+        parts = [f"{self.description}: {int(self.done)}/{self.total} {self.unit}", *notes]
         print_message(", ".join(filter(None, parts)))
 
 
@@ -205,3 +210,28 @@ def import_tensorflow() -> str:
             os.dup2(stderr, 2)
             os.close(stderr)
     return f"TensorFlow {tf.__version__} on {plural(len(devices), 'GPU') if devices else 'the CPU'}"
+
+
+def import_openvino() -> str:
+    """Import OpenVINO without its telemetry and return its version.
+
+    `import openvino` alone sends an event to Google Analytics and writes an identifier to ~/intel
+    (2026.4.1). It leaves both out where the package `openvino_telemetry`, which does this, cannot
+    be imported; so does nncf. Every use of OpenVINO must therefore call this first.
+
+    Raises:
+        OSError: If OpenVINO cannot be imported.
+
+    Example:
+        >>> import_openvino()
+        '20...'
+    """
+    # An import of a name that maps to None raises ModuleNotFoundError.
+    sys.modules.setdefault("openvino_telemetry", None)  # pyright: ignore[reportArgumentType]
+    try:
+        import openvino
+    except ImportError as error:
+        raise OSError(
+            f"Expected OpenVINO to be installed; got {error}. Try `pip install openvino`."
+        ) from error
+    return openvino.__version__.split("-")[0]

@@ -5,52 +5,18 @@ memory, does not stop the others and is reported by name. Independent of the fun
 """
 
 import contextlib
-import multiprocessing
 import os
-import pickle
-import signal
-import subprocess
-import sys
 import tempfile
 import threading
-import time
-import traceback
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import wait
 from typing import Any
 
-import psutil
-
+from jdfd_keras.io.console import Progress
+from jdfd_keras.io.worker_process import IDLE, LimitExceeded, Part, Worker, WorkerCrashed
 from jdfd_keras.options import LimitOptions
 
-# One core each, so no threads; the memory of a frame is kept for the next (glibc, in bytes).
-ENVIRONMENT = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-ENVIRONMENT |= {"MALLOC_MMAP_THRESHOLD_": str(2**25), "MALLOC_TRIM_THRESHOLD_": str(2**28)}
 SECONDS_BETWEEN_CHECKS = 0.2  # of the limits
-BYTES_PER_GB = 10**9
-# Not with multiprocessing, which imports the script of the user again: one without the guard
-# `if __name__ == "__main__"` would start the whole work in every process (Python 3.11).
-PROGRAM = (
-    "import sys; sys.path[:] = sys.argv[2:]; "
-    "from jdfd_keras.io.workers import _serve; _serve(int(sys.argv[1]))"
-)
-
-
-@dataclass(frozen=True)
-class WorkerCrashed:
-    """Result of an item whose process died twice; as text, a clause to follow the item's name."""
-
-    cause: str  # such as "whose process died twice (SIGSEGV)"
-    hint: str  # sentence that states what to try
-
-    def __str__(self) -> str:
-        return f"{self.cause}. {self.hint}"
-
-
-@dataclass(frozen=True)
-class LimitExceeded(WorkerCrashed):
-    """Result of an item that needed more than a limit allows; it was tried once."""
 
 
 def count_workers(requested: int, num_items: int) -> int:
@@ -109,44 +75,151 @@ def run_all(
         >>> sorted(run_all(abs, [-1, 2], num_workers=2))
         [(-1, 1), (2, 2)]
     """
-    crashed = []
-    for item, result in _run(function, items, num_workers, limits):
-        if isinstance(result, WorkerCrashed) and not isinstance(result, LimitExceeded):
-            crashed.append(item)
-        else:
-            yield item, result
-    if crashed:  # one by one: perhaps memory ran out because of the others
-        yield from _run(function, crashed, 1, limits)
+    with Workers(function, num_workers, limits) as workers:
+        workers.send(items)
+        yield from workers.receive()
 
 
-def _run(
-    function: Callable, items: Iterable, num_workers: int, limits: LimitOptions | None
-) -> Iterator[tuple[Any, Any]]:
-    """Call a function on every item once."""
-    items = iter(items)
-    with contextlib.ExitStack() as stack:
-        # What a process leaves in its temporary folder when it dies is deleted here.
-        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="jdfd-keras-"))
-        workers = [_Worker(function, folder) for _ in range(num_workers)]
-        for worker in workers:
-            stack.callback(worker.stop)
-        if limits:
-            stack.enter_context(_enforce(limits, workers))
-        for worker in workers:  # they start at the same time
-            worker.take_next(items)
-        for worker in workers:
+def run_with_progress(
+    function: Callable,
+    item: Any,
+    description: str,
+    limits: LimitOptions | None = None,
+) -> Any:
+    """Call a function on one item in another process, and show its progress in frames.
+
+    Args:
+        function: Function as for `Workers` with `has_parts`; a part is the numbers of frames that
+            are done, and in all.
+        item: The item.
+        description: The task, in a few words.
+        limits: As for `run_all`.
+
+    Returns:
+        The result, as of `run_all`.
+
+    Example:
+        >>> run_with_progress(str.format, "a.mp4", "drawing faces")  # with the argument `send=`
+        'a.mp4'
+    """
+    progress = None
+    with Workers(function, 1, limits, has_parts=True) as workers:
+        workers.send([item])
+        try:
+            for _, result in workers.receive():
+                if not isinstance(result, Part):
+                    if progress:
+                        progress.show(progress.total)
+                    return result
+                done, total = result.value
+                progress = progress or Progress(description, total, "frames")
+                progress.show(done)
+        finally:
+            if progress:
+                progress.close()
+
+
+class Workers:
+    """Processes that call one function, each on one item at a time; a context manager.
+
+    They start when the first items are sent, or before that with `start`, and end with the block.
+
+    Args:
+        function: As for `run_all`.
+        num_workers: As for `run_all`.
+        limits: As for `run_all`.
+        has_parts: Whether the function has an argument `send`, and calls that now and then with a
+            function that returns a part of its result. If the caller of `receive` waits for a part,
+            it is computed and sent; else nothing happens, so that no process waits for the caller.
+
+    Example:
+        >>> with Workers(abs, num_workers=2) as workers:
+        ...     workers.send([-1, 2])
+        ...     sorted(workers.receive())
+        [(-1, 1), (2, 2)]
+    """
+
+    def __init__(
+        self,
+        function: Callable,
+        num_workers: int,
+        limits: LimitOptions | None = None,
+        *,
+        has_parts: bool = False,
+    ):
+        self._function, self._has_parts = function, has_parts
+        self._num_workers, self._limits = num_workers, limits
+        self._workers: list[Worker] = []
+        self._items: Iterator = iter(())
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> "Workers":
+        # What a process leaves in its temporary folder when it dies is deleted at the end.
+        directory = tempfile.TemporaryDirectory(prefix="jdfd-keras-")
+        folder = self._stack.enter_context(directory)
+        for _ in range(self._num_workers):
+            self._workers.append(Worker(self._function, folder, self._has_parts))
+            self._stack.callback(self._workers[-1].stop)
+        if self._limits:
+            self._stack.enter_context(_enforce(self._limits, self._workers))
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._stack.close()
+
+    def start(self) -> None:
+        """Start all processes; they import the function while the caller does other work."""
+        for worker in self._workers:
+            worker.start()
+
+    def send(self, items: Iterable) -> None:
+        """Give each process its first item, once it has started.
+
+        Raises:
+            OSError: If a process cannot be started.
+        """
+        self._items = iter(items)
+        for worker in self._workers:  # they start at the same time
+            worker.take_next(self._items)
+        for worker in self._workers:
             worker.send_item()
-        while busy := [worker for worker in workers if worker.item is not _IDLE]:
+
+    def receive(self) -> Iterator[tuple[Any, Any]]:
+        """Yield items and results as `run_all`, and before a result its parts, each a Part.
+
+        The parts of an item begin anew if its process died.
+        """
+        crashed = []
+        for item, result in self._run():
+            if isinstance(result, WorkerCrashed) and not isinstance(result, LimitExceeded):
+                crashed.append(item)
+            else:
+                yield item, result
+        if crashed:  # one by one: perhaps memory ran out because of the others
+            for worker in self._workers:
+                worker.stop()
+            del self._workers[1:]
+            self.send(crashed)
+            yield from self._run()
+
+    def _run(self) -> Iterator[tuple[Any, Any]]:
+        """Yield parts and results until no item is left; every item is tried once."""
+        while busy := [worker for worker in self._workers if worker.item is not IDLE]:
+            if self._has_parts:
+                for worker in busy:
+                    worker.request_part()
             readable = wait([worker.pipe for worker in busy])
             for worker in busy:
                 if worker.pipe in readable:
-                    yield worker.item, worker.receive()
-                    worker.take_next(items)
-                    worker.send_item()
+                    result = worker.receive()
+                    yield worker.item, result
+                    if not isinstance(result, Part):
+                        worker.take_next(self._items)
+                        worker.send_item()
 
 
 @contextlib.contextmanager
-def _enforce(limits: LimitOptions, workers: Sequence["_Worker"]) -> Iterator[None]:
+def _enforce(limits: LimitOptions, workers: Sequence[Worker]) -> Iterator[None]:
     """Check the limits in a thread, because the caller may do other work between two results."""
     done = threading.Event()
 
@@ -162,189 +235,3 @@ def _enforce(limits: LimitOptions, workers: Sequence["_Worker"]) -> Iterator[Non
     finally:
         done.set()
         thread.join()
-
-
-_IDLE = object()  # the item of a worker without one
-
-
-class _Worker:
-    """A process that calls a function on one item at a time; another replaces one that died."""
-
-    pipe: Connection
-    process: subprocess.Popen | None = None
-
-    def __init__(self, function: Callable, folder: str):
-        self.function, self.folder = function, folder
-        self.item: Any = _IDLE
-        self._is_ready = False  # whether the process has imported the function
-        self._lock = threading.Lock()  # of the following, which `enforce` uses in another thread
-        self._since: float | None = None  # time at which the item was sent
-        self._exceeded: LimitExceeded | None = None
-
-    def take_next(self, items: Iterator) -> None:
-        """Take the next item, if one is left, and start a process for it if there is none."""
-        self.item = next(items, _IDLE)
-        if self.item is not _IDLE and self.process is None:
-            self._start_process()
-
-    def send_item(self) -> None:
-        """Send the item, if there is one, to the process as soon as that is ready."""
-        if self.item is _IDLE:
-            return
-        if not self._is_ready:
-            self._wait_until_ready()
-        message = pickle.dumps(self.item)
-        with self._lock:
-            self._since = time.monotonic()
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # receive() handles it
-            self.pipe.send_bytes(message)
-
-    def receive(self) -> Any:
-        """Return the result of the item."""
-        answer = self._receive_answer()
-        with self._lock:
-            self._since = None
-            exceeded, self._exceeded = self._exceeded, None
-        if exceeded:
-            self.stop()
-            return exceeded
-        if answer is None:
-            name = self._handle_exit()
-            if name == signal.SIGKILL.name:
-                return _describe_lack_of_memory(name)
-            return WorkerCrashed(
-                f"whose process died twice ({name})", "It may be damaged: save it again."
-            )
-        is_result, value = pickle.loads(answer)
-        if is_result:
-            return value
-        error, text = value
-        if isinstance(error, MemoryError):
-            self.stop()
-            return _describe_lack_of_memory("MemoryError")
-        raise error from RuntimeError(f"in another process:\n{text}")
-
-    def enforce(self, limits: LimitOptions) -> None:
-        """Kill the process if its item needs more than a limit allows."""
-        with self._lock, contextlib.suppress(psutil.Error):  # it may just have ended
-            if not self.process or self._since is None or self._exceeded or self.pipe.poll():
-                return
-            if 0 < limits.max_seconds < time.monotonic() - self._since:
-                self._exceeded = LimitExceeded(
-                    f"whose analysis took more than {limits.max_seconds:g} s",
-                    f"Try --max-seconds {2 * limits.max_seconds:g}, or 0 for no limit.",
-                )
-            elif limits.max_memory > 0:
-                used = psutil.Process(self.process.pid).memory_info().rss
-                if used > limits.max_memory * BYTES_PER_GB:
-                    self._exceeded = LimitExceeded(
-                        f"whose analysis needed more than {limits.max_memory:g} GB of memory",
-                        f"Try --max-memory {2 * limits.max_memory:g}, or 0 for no limit.",
-                    )
-            if self._exceeded:
-                self.process.kill()
-
-    def stop(self) -> int:
-        """Kill the process, if one runs; return its exit code."""
-        if self.process is None:
-            return 0
-        with self.process:  # closes its input and waits for its end
-            self.process.kill()  # no effect on one that has ended
-        code = self.process.returncode
-        self.pipe.close()
-        self.process, self._is_ready = None, False
-        return code
-
-    def _start_process(self) -> None:
-        self.pipe, other = multiprocessing.Pipe()
-        command = [sys.executable, "-c", PROGRAM, str(other.fileno()), *map(str, sys.path)]
-        # Blocked from the start: a Ctrl-C before _serve ignores it would print a traceback.
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            with other:  # so that recv_bytes() raises EOFError once the process ends
-                self.process = subprocess.Popen(
-                    command,
-                    env=os.environ | ENVIRONMENT | {"TMPDIR": self.folder},
-                    stdin=subprocess.PIPE,  # closed when this process ends, even if it is killed
-                    pass_fds=[other.fileno()],
-                )
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # receive() handles it
-            self.pipe.send_bytes(pickle.dumps(self.function))
-
-    def _wait_until_ready(self) -> None:
-        answer = self._receive_answer()
-        if answer is None:
-            problem = f"one that ended ({self._handle_exit()})"
-        else:
-            self._is_ready, value = pickle.loads(answer)
-            problem = "" if self._is_ready else f"{type(value[0]).__name__}: {value[0]}"
-        if problem:
-            raise OSError(
-                f"Expected a process that can start to work; got {problem}. Check the messages "
-                "above, the installation of jdfd-keras and the memory of this machine."
-            )
-
-    def _receive_answer(self) -> bytes | None:
-        """Return an answer of the process; None if it died."""
-        with contextlib.suppress(EOFError, OSError):  # the latter if the answer was cut short
-            return self.pipe.recv_bytes()
-        return None
-
-    def _handle_exit(self) -> str:
-        """Return how the process ended: the name of a signal, or the exit code."""
-        assert self.process is not None
-        with contextlib.suppress(subprocess.TimeoutExpired):  # it has closed the pipe only
-            self.process.wait(timeout=10)
-        code = self.stop()
-        return signal.Signals(-code).name if -code in set(signal.Signals) else f"exit code {code}"
-
-
-def _describe_lack_of_memory(cause: str) -> WorkerCrashed:
-    return WorkerCrashed(
-        f"whose process died twice ({cause}), perhaps because memory ran out",
-        "Try a smaller copy, or a machine with more memory.",
-    )
-
-
-def _serve(file_descriptor: int) -> None:
-    """Serve items in a separate process, until the other end of the pipe is closed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what to stop
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-    pipe = Connection(file_descriptor)
-
-    def answer(call: Callable[[bytes], Any]) -> Any:
-        """Send the result of a call, or its exception; return the result."""
-        message, result = pipe.recv_bytes(), None
-        try:
-            result = call(message)
-            text = pickle.dumps((True, result))
-        except Exception as error:  # noqa: BLE001, raised again by the parent
-            text = pickle.dumps((False, (_make_picklable(error), traceback.format_exc())))
-        pipe.send_bytes(text)
-        return result
-
-    with contextlib.suppress(EOFError, BrokenPipeError, ConnectionResetError):
-        function = answer(pickle.loads)
-        if "cv2" in sys.modules:
-            sys.modules["cv2"].setNumThreads(1)
-        while True:
-            answer(lambda message: function(pickle.loads(message)))
-
-
-def _exit_with_parent() -> None:
-    """Exit even within an item, so that nothing is written during a new run."""
-    os.read(0, 1)  # returns when the parent has ended
-    os._exit(1)
-
-
-def _make_picklable(error: Exception) -> Exception:
-    """Return the error, or a RuntimeError with its message if it cannot be pickled."""
-    try:
-        pickle.loads(pickle.dumps(error))
-    except Exception:  # noqa: BLE001, an error class may raise anything when it is pickled
-        if isinstance(error, MemoryError):
-            return MemoryError(str(error))
-        return RuntimeError(f"{type(error).__name__}: {error}")
-    return error

@@ -116,10 +116,11 @@ class TrainOptions:
     epochs: int = setting(20, "passes over the training faces", common=True)
     batch_size: int = setting(4, "faces per step, over all devices (the paper's 4)", common=True)
     precision: str = setting(
-        "float32",
-        "precision of the computation; weights are always float32. mixed_bfloat16 suits GPUs "
-        "since 2020, mixed_float16 older ones",
-        choices=("float32", "mixed_bfloat16", "mixed_float16"),
+        "auto",
+        "precision of the computation; weights are always float32. auto: mixed_bfloat16 on a CPU "
+        "that has instructions for it, else float32; mixed_bfloat16 suits GPUs since 2020, "
+        "mixed_float16 older ones",
+        choices=("auto", "float32", "mixed_bfloat16", "mixed_float16"),
     )
     patience: int = setting(
         0, "epochs without improvement before training stops; 0: no early stopping"
@@ -151,6 +152,9 @@ class TrainRuntime:
     )
     checkpoint_steps: int = setting(
         0, "steps between checkpoints within an epoch; 0: checkpoint_minutes applies"
+    )
+    keep_optimizer: bool = setting(
+        False, "keep weights and optimizer state in the checkpoint of a finished run"
     )
 
 

@@ -13,6 +13,7 @@ from jdfd_keras.faces.overlay import (
     FONT,
     WHITE,
     DrawnFace,
+    Send,
     draw_faces,
     fit_image,
     write_label,
@@ -49,6 +50,7 @@ def annotate_file(
     *,
     every: int = 1,
     limits: LimitOptions | None = None,
+    send: Send | None = None,
 ) -> int:
     """Draw the verdict on a file onto a copy of it.
 
@@ -56,7 +58,7 @@ def annotate_file(
     real sky blue), labelled with the same word, the score and the track; the verdict on the file
     is at the top. Below a video there is its time line, with the highest score of each moment
     from 0 at the bottom to 1 at the top, a line at each threshold, and a cursor. The last lines
-    state the verdict and its provenance.
+    state the verdict and its provenance: the model and the engine that computed the scores.
 
     Args:
         path: The video or image, with the bytes of the verdict.
@@ -65,6 +67,7 @@ def annotate_file(
         provenance: Model of the verdict.
         every: Frame step of the verdict; the same frames of a video are drawn.
         limits: Limits of the file; the defaults if not given.
+        send: As for `write_overlay`.
 
     Returns:
         Number of frames drawn.
@@ -101,7 +104,8 @@ def annotate_file(
                 strips.insert(1, _draw_cursor(time_line, frame.time_s, verdict.duration_s))
             yield np.concatenate(strips)
 
-    return write_overlay(path, out, draw, every=every, limits=limits, sha256=verdict.sha256)
+    sha256 = verdict.sha256
+    return write_overlay(path, out, draw, every=every, limits=limits, sha256=sha256, send=send)
 
 
 def _draw_time_line(verdict: Verdict) -> np.ndarray:
@@ -131,6 +135,8 @@ def _draw_footer(verdict: Verdict, provenance: Provenance) -> np.ndarray:
     version = f"version {provenance.version}" if provenance.version else "not exported"
     model = f"Model {provenance.model}, {version}, {provenance.digest[:8]}"
     lines = [describe_verdict(verdict) + thresholds, f"A score is not proof. {model}"]
+    if verdict.engine:
+        lines.append(f"Scores by {verdict.engine}")
     width, side = verdict.width, min(verdict.width, verdict.height)
     row = max(round(TEXT_HEIGHT * side), 14)
     row += row % 2  # codecs require even sides

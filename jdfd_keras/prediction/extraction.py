@@ -4,14 +4,22 @@ import contextlib
 import functools
 import hashlib
 import os
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from jdfd_keras.datasets.videos import has_suffix
-from jdfd_keras.faces.extract import Extraction, extract_faces
+from jdfd_keras.faces.extract import Extraction, Face, extract_faces
 from jdfd_keras.faces.media import URL, URL_ADVICE, UnreadableFileError
-from jdfd_keras.io.workers import WorkerCrashed, run_all
+from jdfd_keras.io.console import plural, printable
+from jdfd_keras.io.workers import Part, WorkerCrashed, Workers
 from jdfd_keras.options import FaceOptions, LimitOptions
+
+MAX_SKIPPED_NAMES = 3  # in a message
+MAX_CROPS = 32  # of a part: 9 MB at 299 px
 
 
 def list_files(paths: Iterable[str | Path]) -> tuple[list[Path], list[Path]]:
@@ -36,6 +44,8 @@ def list_files(paths: Iterable[str | Path]) -> tuple[list[Path], list[Path]]:
     others: dict[Path, None] = {}
     for given in paths:
         path = Path(given)
+        if not str(given):
+            raise ValueError('Expected files and folders; got "". Try . for this folder.')
         if URL.match(str(given)) and not path.exists():
             raise ValueError(
                 f"Expected files and folders; got {given}, which is a URL, and URLs are not read. "
@@ -61,6 +71,19 @@ def list_files(paths: Iterable[str | Path]) -> tuple[list[Path], list[Path]]:
     return list(files), [path for path in others if path not in files]
 
 
+def describe_skipped(paths: list[Path]) -> str:
+    """Describe the files below folders that are not analysed, by the names of some of them.
+
+    Example:
+        >>> describe_skipped([Path("videos/notes.txt")])
+        'skipped 1 file that is not a video or image (by suffix): videos/notes.txt'
+    """
+    names = ", ".join(map(str, paths[:MAX_SKIPPED_NAMES]))
+    more = ", ..." if len(paths) > MAX_SKIPPED_NAMES else ""
+    are = "that is not a video or image" if len(paths) == 1 else "that are not videos or images"
+    return printable(f"skipped {plural(len(paths), 'file')} {are} (by suffix): {names}{more}")
+
+
 def read_state(path: str | Path) -> tuple[int, int] | None:
     """Return the size and modification time in ns of a file; None if it does not exist.
 
@@ -84,16 +107,22 @@ def hash_path(path: str | Path) -> str:
     return hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
 
 
-def extract_all(
-    paths: Iterable[Path],
-    options: FaceOptions,
-    num_workers: int = 1,
-    limits: LimitOptions | None = None,
-) -> Generator[tuple[Path, Extraction | OSError], None, None]:
-    """Extract the faces of many files, in other processes.
+@dataclass(frozen=True, eq=False)
+class ExtractedPart:
+    """Progress of a file, and faces of it that no later frame can change or filter out."""
 
-    Memory does not grow with the number or the length of the files: a process that is done with a
-    file waits until its faces are requested.
+    done: int  # frames
+    total: int  # frames, as the file states; 0 if unknown
+    first: int  # position of the first of the crops in the faces of the file
+    crops: np.ndarray  # uint8[n, size, size, 3]; n is at most MAX_CROPS
+
+
+class Extractor:
+    """Processes that extract the faces of many files; a context manager.
+
+    They start with the block, and extract while the caller does other work. Memory does not grow
+    with the number or the length of the files: a process that is done with a file waits until its
+    faces are received.
 
     Args:
         paths: The files.
@@ -101,33 +130,97 @@ def extract_all(
         num_workers: Processes besides this one; at least 1.
         limits: Limits of one file; the defaults if not given.
 
-    Yields:
-        A file with its faces, or with the error why there are none, in order of completion.
-
     Example:
-        >>> options = FaceOptions(face_size=71, frames_per_video=4)
-        >>> for path, extraction in extract_all([Path("video.mp4")], options):
-        ...     print(path, extraction.faces[3].crop.shape)
-        video.mp4 (71, 71, 3)
+        >>> with Extractor([Path("video.mp4")], FaceOptions(face_size=71)) as extractor:
+        ...     *parts, (path, extraction) = extractor.receive()
+        >>> path, extraction.faces[3].crop.shape
+        (PosixPath('video.mp4'), (71, 71, 3))
     """
-    limits = limits or LimitOptions()
-    extract = functools.partial(extract_file, options=options, limits=limits)
-    for path, result in run_all(extract, paths, num_workers, limits):
-        if isinstance(result, WorkerCrashed):
-            result = UnreadableFileError(
-                f"Expected a video or image that can be analysed; got {path}, {result}"
-            )
-        yield path, result
+
+    def __init__(
+        self,
+        paths: Iterable[Path],
+        options: FaceOptions,
+        num_workers: int = 1,
+        limits: LimitOptions | None = None,
+    ):
+        self.options, self._paths = options, paths
+        limits = limits or LimitOptions()
+        extract = functools.partial(extract_file, options=options, limits=limits)
+        self._workers = Workers(extract, num_workers, limits, has_parts=True)
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> "Extractor":
+        self._stack.enter_context(self._workers)
+        # In a thread, since it waits until the processes have started.
+        thread = self._stack.enter_context(ThreadPoolExecutor(1))
+        self._sent = thread.submit(self._workers.send, self._paths)
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes at once."""
+        self._stack.close()
+
+    def receive(self) -> Iterator[tuple[Path, ExtractedPart | Extraction | OSError]]:
+        """Yield each file with its faces, or with the error why there are none, when it is done.
+
+        Before that there may be parts of the file, from its first face on, and again from there if
+        its process died. A part is sent only if this iterator waits: the last faces, or all of
+        them, come with the result alone.
+
+        Raises:
+            OSError: If no process can be started.
+        """
+        self._sent.result()
+        for path, result in self._workers.receive():
+            if isinstance(result, Part):
+                result = result.value
+            elif isinstance(result, WorkerCrashed):
+                result = UnreadableFileError(
+                    f"Expected a video or image that can be analysed; got {path}, {result}"
+                )
+            yield path, result
 
 
-def extract_file(path: Path, options: FaceOptions, limits: LimitOptions) -> Extraction | OSError:
+def extract_file(
+    path: Path,
+    options: FaceOptions,
+    limits: LimitOptions,
+    send: Callable[[Callable[[], ExtractedPart]], None] | None = None,
+) -> Extraction | OSError:
     """Extract the faces of one file; return its error instead of raising it.
+
+    Args:
+        path: The file.
+        options: Face options.
+        limits: Limits of the file.
+        send: Called after each frame with a function that returns what came since its last call.
+            With `tracks="largest"` a part has no crops: only the whole file shows which to keep.
 
     Example:
         >>> extract_file(Path("none.mp4"), FaceOptions(), LimitOptions())
         FileNotFoundError('Expected a video or image file; got none.mp4, which is missing. ...')
     """
+    faces: list[Face] = []
+    num_sent = 0
+
+    def take_part(done: int, total: int) -> ExtractedPart:
+        nonlocal num_sent
+        first, crops = num_sent, [face.crop for face in faces[num_sent : num_sent + MAX_CROPS]]
+        num_sent += len(crops)
+        shape = -1, options.face_size, options.face_size, 3
+        return ExtractedPart(done, total, first, np.array(crops, np.uint8).reshape(shape))
+
+    def report(done: int, total: int, new: list[Face]) -> None:
+        if options.tracks == "all":
+            faces.extend(new)
+        if send:
+            send(lambda: take_part(done, total))
+
     try:
-        return extract_faces(path, options, limits=limits)
+        return extract_faces(path, options, limits=limits, on_frame=report)
     except OSError as error:
         return error

@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ import numpy as np
 import jdfd_keras
 from jdfd_keras.client.metadata import Calibration, check_threshold
 from jdfd_keras.faces.align import describe_framing
-from jdfd_keras.faces.extract import Extraction
 from jdfd_keras.faces.overlay import check_overlay
 from jdfd_keras.inference.backends import Predictor, load_predictor
 from jdfd_keras.inference.verdict import (
@@ -30,21 +28,39 @@ from jdfd_keras.inference.verdict import (
     decision_thresholds,
     judge,
 )
-from jdfd_keras.io.console import plural, printable, track
+from jdfd_keras.io.console import printable, track
 from jdfd_keras.io.results import Result
-from jdfd_keras.io.workers import WorkerCrashed, check_limits, count_workers, run_all
-from jdfd_keras.options import FaceOptions, LimitOptions, PredictOptions, PredictRuntime
+from jdfd_keras.io.workers import (
+    WorkerCrashed,
+    check_limits,
+    count_workers,
+    run_all,
+    run_with_progress,
+)
+from jdfd_keras.options import (
+    EngineOptions,
+    FaceOptions,
+    LimitOptions,
+    PredictOptions,
+    PredictRuntime,
+)
 from jdfd_keras.prediction.annotate import annotate_file
-from jdfd_keras.prediction.extraction import extract_all, list_files
+from jdfd_keras.prediction.extraction import (
+    ExtractedPart,
+    Extractor,
+    describe_skipped,
+    list_files,
+    read_state,
+)
 from jdfd_keras.prediction.result_folder import (
+    LINES,
     MAX_REPORTED,
     FailedFile,
     VerdictFolder,
     check_paths,
     open_folder,
 )
-
-MAX_SKIPPED_NAMES = 3  # on stderr
+from jdfd_keras.prediction.scoring import FaceScores, Judge, find_missing, guess_faces, judge_all
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,10 +132,17 @@ def predict_file(
     check_limits(limits)
     faces = choose_faces(predictor.metadata, options)
     thresholds = decision_thresholds(predictor.metadata, options)
-    ((_, result),) = extract_all([Path(path)], faces, limits=limits)
-    if isinstance(result, OSError):
-        raise result
-    return judge(path, result, predictor, thresholds)
+    scores = FaceScores(predictor)
+    with Extractor([Path(path)], faces, limits=limits) as extractor:
+        for _, result in extractor.receive():
+            if isinstance(result, ExtractedPart):
+                scores.add(result)
+            elif isinstance(result, OSError):
+                raise result
+            else:
+                engine, scored = predictor.engine.describe(), scores.scored
+                return judge(path, result, predictor, thresholds, engine=engine, scored=scored)
+    raise AssertionError("every file has a result")
 
 
 def predict_files(
@@ -132,6 +155,7 @@ def predict_files(
     annotate: str | Path | None = None,
     explain: bool = False,
     limits: LimitOptions | None = None,
+    engine: EngineOptions | None = None,
 ) -> Predictions:
     """Return the verdict on each of several files; a file that fails does not stop the others.
 
@@ -152,10 +176,11 @@ def predict_files(
         explain: Whether to return the top faces with their class-activation maps, for
             `write_report`.
         limits: Limits of one file; the defaults if not given.
+        engine: Backend and precision of the scores of a local model, as for `load_predictor`.
 
     Raises:
-        OSError: If the model does not exist or its server becomes unreachable, or an output cannot
-            be written. Verdicts made until then are kept in `out`.
+        OSError: If no file or no model exists, the model's server becomes unreachable, or an output
+            cannot be written. Verdicts made until then are kept in `out`.
         ValueError: If an option is out of range, there is no file, `out` was made with another
             model or other options, or an output would replace an input.
 
@@ -169,20 +194,29 @@ def predict_files(
     _check_numbers(options, runtime)
     check_limits(limits)
     files, skipped = list_files(paths)
+    if annotate is not None and len(files) != 1:
+        raise ValueError(
+            f"Expected one file to annotate; got {len(files)}. Annotate them one by one."
+        )
+    check_paths(files, model=model, out=out, annotate=annotate)
+    records: dict[str, Verdict | FailedFile] = find_missing(files, limits)
     if annotate is not None:
-        if len(files) != 1:
-            raise ValueError(
-                f"Expected one file to annotate; got {len(files)}. Annotate them one by one."
-            )
         # In another process, as it decodes; if that crashes, so does the analysis, which names it.
         check = functools.partial(check_overlay, out=annotate, limits=limits)
         list(run_all(check, files, 1, limits))
         options = dataclasses.replace(options, every=options.every or 1)
-    check_paths(files, model=model, out=out, annotate=annotate)
     if skipped:
-        print(_describe_skipped(skipped), file=sys.stderr)
+        print(describe_skipped(skipped), file=sys.stderr)
+    states = {str(path): read_state(path) for path in files}
     with contextlib.ExitStack() as stack:
-        predictor = load_predictor(model)
+        existing = [path for path in files if str(path) not in records]
+        num_workers = count_workers(runtime.workers, len(existing))
+        # Extraction starts while the model is loaded, unless there may be verdicts already.
+        guess = None if out and Path(out, LINES).exists() else guess_faces(model, options)
+        extractor = Extractor(existing, guess, num_workers, limits) if guess else None
+        if extractor:
+            stack.enter_context(extractor)
+        predictor = load_predictor(model, engine)
         stack.callback(predictor.close)
         metadata = predictor.metadata
         faces, thresholds = choose_faces(metadata, options), decision_thresholds(metadata, options)
@@ -190,20 +224,23 @@ def predict_files(
         directory = out or stack.enter_context(tempfile.TemporaryDirectory(prefix="jdfd-keras-"))
         folder = stack.enter_context(
             open_folder(
-                directory, files, digest=metadata.digest, faces=faces, thresholds=thresholds
+                directory, states, digest=metadata.digest, faces=faces, thresholds=thresholds
             )
         )
-        remaining = [path for path in files if str(path) not in folder.done]
-        num_workers = count_workers(runtime.workers, len(remaining))
-        extractions = extract_all(remaining, faces, num_workers, limits)
-        stack.callback(extractions.close)  # ends the processes at once if the run fails
-        records: dict[str, Verdict | FailedFile] = dict(folder.done)
-        if remaining:
-            # Top faces are kept even with --explain 0: a later run may need them for a report.
-            num_top_faces = runtime.explain or NUM_TOP_FACES
-            for path, result in track(extractions, "judging files", len(remaining), "files"):
-                record, crops = _judge(path, result, predictor, thresholds, num_top_faces, out)
-                records[str(path)] = folder.keep(record, crops)
+        for path, failure in records.items():
+            records[path] = folder.keep(failure)
+        records |= folder.done
+        remaining = [path for path in files if str(path) not in records]
+        if extractor is None or (extractor.options, len(existing)) != (faces, len(remaining)):
+            if extractor:
+                extractor.close()
+            extractor = Extractor(remaining, faces, num_workers, limits)
+            stack.enter_context(extractor)
+        # Top faces are kept even with --explain 0: a later run may need them for a report.
+        judge_of_files = Judge(predictor, thresholds, out, runtime.explain or NUM_TOP_FACES)
+        for path, record, crops in judge_all(extractor, judge_of_files, len(remaining)):
+            records[str(path)] = folder.keep(record, crops)
+        extractor.close()
         ordered = tuple(_escape(records[str(path)]) for path in files)
         predictions = Predictions(
             files=tuple(record for record in ordered if isinstance(record, Verdict)),
@@ -222,13 +259,6 @@ def predict_files(
     return predictions
 
 
-def _describe_skipped(paths: list[Path]) -> str:
-    names = ", ".join(map(str, paths[:MAX_SKIPPED_NAMES]))
-    more = ", ..." if len(paths) > MAX_SKIPPED_NAMES else ""
-    are = "that is not a video or image" if len(paths) == 1 else "that are not videos or images"
-    return printable(f"skipped {plural(len(paths), 'file')} {are} (by suffix): {names}{more}")
-
-
 def _check_numbers(options: PredictOptions, runtime: PredictRuntime) -> None:
     if options.frames_per_video < 1 or min(options.every, runtime.workers, runtime.explain) < 0:
         raise ValueError(
@@ -238,40 +268,6 @@ def _check_numbers(options: PredictOptions, runtime: PredictRuntime) -> None:
         )
     if options.threshold is not None:
         check_threshold(options.threshold)
-
-
-def _judge(
-    path: Path,
-    result: Extraction | OSError,
-    predictor: Predictor,
-    thresholds: Calibration,
-    num_top_faces: int,
-    out: str | Path | None,
-) -> tuple[Verdict | FailedFile, list[np.ndarray]]:
-    """Return the verdict on a file and its top faces, or the reason why there is none.
-
-    Raises:
-        OSError: If the predictor's server cannot be reached, which ends the run.
-    """
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    reason = result
-    if isinstance(result, Extraction):
-        try:
-            verdict = judge(path, result, predictor, thresholds, num_top_faces)
-            crops = [result.faces[index].crop for index in verdict.top_faces]
-            return dataclasses.replace(verdict, analysed_at=now), crops
-        except ValueError as error:
-            reason = error
-        except OSError as error:
-            hint = (
-                "Nothing is kept without --out: pass it to be able to resume a run."
-                if out is None
-                else f"The verdicts so far are in {out}: run the same command again to resume."
-            )
-            raise OSError(f"Expected scores for {path}; got '{error}' {hint}") from error
-    reason = " ".join(str(reason).split())
-    print(printable(f"{path}: {reason}"), file=sys.stderr)
-    return FailedFile(str(path), reason, now), []
 
 
 def _annotate(
@@ -288,7 +284,7 @@ def _annotate(
         limits=limits,
     )
     try:
-        ((_, result),) = run_all(annotate, [path], 1, limits)
+        result = run_with_progress(annotate, path, "annotating", limits)
     except OSError as error:
         result = error
     if isinstance(result, int):  # the number of frames
@@ -337,6 +333,7 @@ def _describe_provenance(
         thresholds=source if options.threshold is None else "threshold",
         calibration=metadata.calibration,
         framing=describe_framing(faces, metadata.faces),
+        engine=predictor.engine,
     )
 
 

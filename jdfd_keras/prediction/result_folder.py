@@ -1,7 +1,7 @@
 """Result folder of `predict`, which keeps each verdict as soon as it is made.
 
 options.json       model, face options and thresholds; a run with others is refused
-verdicts.jsonl     one line per file, in order of completion
+verdicts.jsonl     one line per file, in order of completion; each states its own engine
 verdicts.csv       one row per file, written at the end
 top_faces/         crops of the top faces of the most suspicious files
 parts/             the lock of the run
@@ -14,7 +14,7 @@ import heapq
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -41,7 +41,7 @@ MAX_REPORTED = 50  # files with a section in a report; their top faces are kept
 COLUMNS = (
     *("path", "verdict", "score", "uncertain_from", "uncertain_to"),
     *("num_faces", "num_tracks", "num_frames", "duration_s", "width", "height"),
-    *("file_bytes", "sha256", "top_face_time_s", "reason", "warnings", "error"),
+    *("file_bytes", "sha256", "top_face_time_s", "reason", "warnings", "error", "engine"),
 )
 
 
@@ -64,7 +64,7 @@ class _Model:
 @contextlib.contextmanager
 def open_folder(
     directory: str | Path,
-    paths: Iterable[Path],
+    states: Mapping[str, tuple[int, int] | None],
     *,
     digest: str,
     faces: FaceOptions,
@@ -74,7 +74,7 @@ def open_folder(
 
     Args:
         directory: The folder.
-        paths: The files to analyse.
+        states: State of each file to analyse by path, of `read_state` before it was opened.
         digest: Digest of the model.
         faces: Face options.
         thresholds: Thresholds of the verdicts.
@@ -85,23 +85,25 @@ def open_folder(
 
     Example:
         >>> settings = {"digest": "ab", "faces": FaceOptions(), "thresholds": Calibration()}
-        >>> with open_folder("verdicts", [Path("a.txt")], **settings) as folder:
+        >>> with open_folder("verdicts", {"a.txt": None}, **settings) as folder:
         ...     folder.keep(FailedFile("a.txt", "not a video"))
         FailedFile(path='a.txt', error='not a video', ...)
     """
     init_folder(directory, model=_Model(digest), faces=faces, thresholds=thresholds)
     with exclusive_lock(LocalStore(str(directory))), open(Path(directory, LINES), "ab") as lines:
-        yield VerdictFolder(Path(directory), paths, lines)
+        yield VerdictFolder(Path(directory), states, lines)
 
 
 class VerdictFolder:
     """An open result folder, created by `open_folder`."""
 
-    def __init__(self, directory: Path, paths: Iterable[Path], lines: BinaryIO):
+    def __init__(
+        self, directory: Path, states: Mapping[str, tuple[int, int] | None], lines: BinaryIO
+    ):
         """Read the verdicts of earlier runs."""
         self.directory, self._lines = directory, lines
         (directory / TOP_FACES).mkdir(exist_ok=True)
-        self._states = {str(path): read_state(path) for path in paths}
+        self._states = states
         earlier = _read_lines(directory / LINES)
         self.done: dict[str, Verdict] = {}  # by path, of files that have not changed since
         for path, state in self._states.items():
@@ -161,7 +163,7 @@ def to_csv(records: Iterable[Verdict | FailedFile]) -> str:
 
     Example:
         >>> to_csv([FailedFile("a.txt", "not a video")]).splitlines()[1]
-        'a.txt,,,,,,,,,,,,,,,,not a video'
+        'a.txt,,,,,,,,,,,,,,,,not a video,'
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -263,7 +265,7 @@ def _to_row(record: Verdict | FailedFile) -> dict[str, Any]:
     if isinstance(record, FailedFile):
         return row | {"error": " ".join(record.error.split())}
     same = ("verdict", "score", "uncertain_from", "uncertain_to", "num_frames", "duration_s")
-    row |= {name: getattr(record, name) for name in (*same, "width", "height")}
+    row |= {name: getattr(record, name) for name in (*same, "width", "height", "engine")}
     row |= {"num_faces": len(record.faces), "num_tracks": len(record.tracks)}
     if record.top_faces:
         row["top_face_time_s"] = record.faces[record.top_faces[0]].time_s

@@ -4,13 +4,12 @@ Elements that differ by colour also differ by hatches, dashes or markers.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from jdfd_keras.evaluation.calibrate import Reliability
 from jdfd_keras.reporting.style import (
     BLUE,
     GUIDE,
@@ -21,6 +20,9 @@ from jdfd_keras.reporting.style import (
     new_figure,
     with_own_settings,
 )
+
+if TYPE_CHECKING:
+    from jdfd_keras.evaluation.calibrate import Reliability
 
 NUM_BINS = 20
 TIMELINE_WIDTH, TIMELINE_HEIGHT = 7.2, 2.4  # inches
@@ -75,7 +77,7 @@ def draw_histograms(
 
 
 @with_own_settings
-def draw_reliability(reliabilities: Mapping[str, Reliability], *, title: str) -> Figure:
+def draw_reliability(reliabilities: "Mapping[str, Reliability]", *, title: str) -> Figure:
     """Draw reliability diagrams: the share of fakes by mean score, with the counts below.
 
     Calibrated scores are on the diagonal. Empty bins have no point; the counts have a logarithmic

@@ -28,7 +28,7 @@ from jdfd_keras.faces.overlay import check_overlay, draw_overlay, track_colour
 from jdfd_keras.io.console import plural
 from jdfd_keras.io.files import write_text_atomically
 from jdfd_keras.io.results import Result
-from jdfd_keras.io.workers import WorkerCrashed, run_all
+from jdfd_keras.io.workers import WorkerCrashed, run_all, run_with_progress
 from jdfd_keras.options import LimitOptions
 from jdfd_keras.reporting.face_grids import MAX_ROWS as MAX_SHEET_ROWS
 from jdfd_keras.reporting.face_grids import SheetFace, SheetRow, allocate_slots, draw_sheet
@@ -211,9 +211,9 @@ def _draw_overlay(result: FileInspection, overlay: str | Path) -> None:
         limits=result.limits,
         sha256=result.sha256,
     )
-    ((path, drawn),) = run_all(draw, [result.path], 1, result.limits)
+    drawn = run_with_progress(draw, result.path, "drawing faces", result.limits)
     if isinstance(drawn, WorkerCrashed):
-        raise UnreadableFileError(f"Expected a file to draw faces on; got {path}, {drawn}")
+        raise UnreadableFileError(f"Expected a file to draw faces on; got {result.path}, {drawn}")
 
 
 def describe_inspection(result: InspectionResult, files: InspectionFiles | None = None) -> str:

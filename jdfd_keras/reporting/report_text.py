@@ -6,17 +6,19 @@ facts about a media file are one line of any report.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jdfd_keras.datasets.split_tables import OFFICIAL
-from jdfd_keras.evaluation.calibrate import TEMPERATURES, CalibrationResult
-from jdfd_keras.evaluation.eval_data import Protocol
-from jdfd_keras.evaluation.report import Report
 from jdfd_keras.faces.media import MediaInfo
 from jdfd_keras.io.console import plural, printable
 from jdfd_keras.reporting.templating import render_template
 
+if TYPE_CHECKING:  # a page about verdicts needs none of them
+    from jdfd_keras.evaluation.calibrate import CalibrationResult
+    from jdfd_keras.evaluation.eval_data import Protocol
+    from jdfd_keras.evaluation.report import Report
 
-def render_markdown(report: Report, figures: Sequence[str] = ()) -> str:
+
+def render_markdown(report: "Report", figures: Sequence[str] = ()) -> str:
     """Return a report as Markdown, with a line feed at its end.
 
     Args:
@@ -32,7 +34,7 @@ def render_markdown(report: Report, figures: Sequence[str] = ()) -> str:
     return render_template("report.md.j2", report=report, title=title, figures=figures)
 
 
-def summarize(report: Report) -> str:
+def summarize(report: "Report") -> str:
     """Return the main metrics as a few lines for a terminal.
 
     Example:
@@ -44,7 +46,7 @@ def summarize(report: Report) -> str:
     return render_template("evaluation_summary.txt.j2", report=report).rstrip()
 
 
-def summarize_calibration(result: CalibrationResult) -> str:
+def summarize_calibration(result: "CalibrationResult") -> str:
     """Return a calibration as a few lines for a terminal.
 
     Example:
@@ -53,6 +55,8 @@ def summarize_calibration(result: CalibrationResult) -> str:
         validation: 2 real and 2 fake videos of prepared
         temperature ...
     """
+    from jdfd_keras.evaluation.calibrate import TEMPERATURES
+
     values = {"result": result, "highest_temperature": TEMPERATURES[1]}
     return render_template("calibration_summary.txt.j2", **values).rstrip()
 
@@ -86,10 +90,11 @@ def describe_media(info: MediaInfo) -> str:
     return printable(", ".join(filter(None, facts)))
 
 
-def title_of(protocol: Protocol) -> str:
+def title_of(protocol: "Protocol") -> str:
     """Return a title with the model, the data, the split and, if not official, its split table.
 
     Example:
+        >>> from jdfd_keras.evaluation.eval_data import Protocol
         >>> title_of(Protocol(model="run", data={"ffpp": None}, split="test", leakage="none"))
         'run on ffpp, split test'
     """
@@ -99,6 +104,8 @@ def title_of(protocol: Protocol) -> str:
     if protocol.split == "all":
         split = ", all faces"
     # One table for all datasets.
+    from jdfd_keras.datasets.split_tables import OFFICIAL
+
     tables = {Path(one.split_table).name for one in protocol.data.values() if one} - {"", OFFICIAL}
     split += "".join(f" of {name}" for name in tables)
     return f"{protocol.model}{f' on {data}' if data else ''}{split}"

@@ -9,13 +9,16 @@ import functools
 import re
 from itertools import pairwise
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from jdfd_keras.evaluation.metrics import Estimate
 from jdfd_keras.faces.align import describe_framing
 from jdfd_keras.io.console import plural, printable, printable_lines
 from jdfd_keras.io.files import write_text_atomically
+
+if TYPE_CHECKING:
+    from jdfd_keras.evaluation.metrics import Estimate
 
 # Code, emphasis and HTML; a link; an entity; an underscore at either end of a word.
 _MARKUP = re.compile(r"[\\|<`*]|(?<=\])\(|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
@@ -50,10 +53,11 @@ def format_value(value: float | None) -> str:
     return "undefined" if value is None else f"{value:.3f}"
 
 
-def format_estimate(estimate: Estimate) -> str:
+def format_estimate(estimate: "Estimate") -> str:
     """Format a metric with its interval, if it has one.
 
     Example:
+        >>> from jdfd_keras.evaluation.metrics import Estimate
         >>> format_estimate(Estimate(0.912, 0.88, 0.94))
         '0.912 [0.880, 0.940]'
     """

@@ -28,10 +28,7 @@ from jdfd_keras.inference.verdict import (
 from jdfd_keras.io.console import track
 from jdfd_keras.io.files import write_text_atomically
 from jdfd_keras.prediction.predict import Predictions, TopFaces
-from jdfd_keras.reporting.charts import draw_time_line
-from jdfd_keras.reporting.face_grids import blend_cam
 from jdfd_keras.reporting.report_text import describe_media
-from jdfd_keras.reporting.style import save_figure
 from jdfd_keras.reporting.templating import render_template
 
 MAX_LINES = 6  # tracks in one time line; the table has all of them
@@ -117,6 +114,8 @@ def _collect_evidence(verdict: Verdict, top_faces: TopFaces | None) -> _Section:
         return _Section(verdict, time_line)
     images = list(top_faces.crops)
     if top_faces.cams is not None:
+        from jdfd_keras.reporting.face_grids import blend_cam
+
         for index, (crop, cam) in enumerate(zip(top_faces.crops, top_faces.cams, strict=True)):
             gap = np.full((len(crop), max(round(GAP * len(crop)), 1), 3), 255, np.uint8)
             images[index] = np.concatenate([crop, gap, blend_cam(crop, cam)], axis=1)
@@ -128,6 +127,10 @@ def _collect_evidence(verdict: Verdict, top_faces: TopFaces | None) -> _Section:
 
 
 def _plot_time_line(verdict: Verdict) -> str:
+    # Matplotlib is needed for a page only.
+    from jdfd_keras.reporting.charts import draw_time_line
+    from jdfd_keras.reporting.style import save_figure
+
     by_track = defaultdict(list)
     for face in verdict.faces:
         by_track[face.track_id].append(face)

@@ -18,9 +18,10 @@ from pathlib import Path
 import urllib3
 
 from jdfd_keras.client.signatures import SERVING_DEFAULT
+from jdfd_keras.inference.engine import check_engine_options
 from jdfd_keras.io.console import import_tensorflow, print_message
 from jdfd_keras.io.files import write_text_atomically
-from jdfd_keras.options import ENGINES, ServeOptions
+from jdfd_keras.options import ENGINES, EngineOptions, ServeOptions
 from jdfd_keras.serving.model_config import ModelConfig, configure_directory, read_models_config
 
 AUTO, BINARY, DOCKER, EMBEDDED = ENGINES
@@ -36,21 +37,24 @@ def serve(
     options: ServeOptions | None = None,
     *,
     models_config: str | Path | None = None,
+    engine: EngineOptions | None = None,
 ) -> None:
     """Serve exported models until SIGTERM or SIGINT; from the main thread.
 
-    Writes the chosen engine and the options it does not support to stderr, and an example request
+    Writes the chosen server and the options it does not support to stderr, and an example request
     to stdout once all models accept requests.
 
     Args:
         model_directory: `saved_models/<name>`. Its newest version is served under that name and
             replaced when a newer one appears.
-        options: Engine, address and limits.
+        options: Server, address and limits.
         models_config: Instead of `model_directory`: models, version policies and labels in
             TensorFlow Serving's text format.
+        engine: Backend and precision of the scores, of the embedded server only.
 
     Raises:
-        ValueError: If not exactly one of both is given, or an option is invalid.
+        ValueError: If not exactly one of both is given, an option is invalid, or TensorFlow
+            Serving is to score by another engine than its own.
         OSError: If no model can be loaded, the requested engine is not available or exits
             unexpectedly, or an address cannot be bound.
 
@@ -59,7 +63,8 @@ def serve(
         Traceback (most recent call last):
         OSError: Expected ...saved_models/dectetor to be an exported model, ...
     """
-    options = options or ServeOptions()
+    options, engine = options or ServeOptions(), engine or EngineOptions()
+    check_engine_options(engine)
     if models_config is not None and model_directory is None:
         models_config = Path(models_config)
         configs = read_models_config(models_config)
@@ -70,19 +75,23 @@ def serve(
             f"Expected either a model or a models_config; got {model_directory} and "
             f"{models_config}. A models_config can have a single model, too."
         )
-    engine, reason = choose_engine(options)
-    print_message(f"Engine: {engine} ({reason}).")
-    if engine == EMBEDDED:
+    program, reason = choose_engine(options, engine)
+    print_message(f"Engine: {program} ({reason}).")
+    if program == EMBEDDED:
+        print_message("Loading TensorFlow ...")
         import_tensorflow()
         from jdfd_keras.serving.server.model_server import run_server
 
         run_server(
-            configs, options, lambda server: _announce(server.url, server.grpc_target, configs)
+            configs,
+            options,
+            lambda server: _announce(server.url, server.grpc_target, configs),
+            engine,
         )
         return
-    is_exposed = engine == BINARY and options.host not in ALL_ADDRESSES
+    is_exposed = program == BINARY and options.host not in ALL_ADDRESSES
     _print_limitations(options, is_exposed)
-    _check_ports(options, options.host if engine == DOCKER else "")
+    _check_ports(options, options.host if program == DOCKER else "")
     with tempfile.TemporaryDirectory(prefix="jdfd-serving-") as directory:
         flags = write_flags(Path(directory), options)
         if models_config is not None:
@@ -90,7 +99,7 @@ def serve(
         else:
             flags |= {"model_name": configs[0].name, "model_base_path": configs[0].base_path}
         command = [PROGRAM]
-        if engine == DOCKER:
+        if program == DOCKER:
             files = [value for value in flags.values() if isinstance(value, Path)]
             command = _docker_run([*files, *(config.base_path for config in configs)], options)
         command += [f"--{name}={value}" for name, value in flags.items()]
@@ -100,17 +109,19 @@ def serve(
         _run_child(command, model_urls, lambda: _announce(url, grpc_target, configs, is_exposed))
 
 
-def choose_engine(options: ServeOptions) -> tuple[str, str]:
-    """Choose the engine.
+def choose_engine(options: ServeOptions, engine: EngineOptions | None = None) -> tuple[str, str]:
+    """Choose the server.
 
     Args:
-        options: The requested engine; `auto` selects the first available one.
+        options: The requested server; `auto` selects the first available one that has the options.
+        engine: Backend and precision of the scores.
 
     Returns:
         One of ENGINES except `auto`, and the reason.
 
     Raises:
-        OSError: If the requested engine is not available.
+        OSError: If the requested server is not available.
+        ValueError: If it cannot score by the requested backend or precision.
 
     Example:
         >>> choose_engine(ServeOptions(engine="embedded"))
@@ -125,6 +136,16 @@ def choose_engine(options: ServeOptions) -> tuple[str, str]:
         return EMBEDDED, "as requested"
     if requested == AUTO and 0 in (options.port, options.grpc_port):
         return EMBEDDED, "only this engine can find a free port"
+    engine = engine or EngineOptions()
+    is_own = engine.backend in (AUTO, "tensorflow") and engine.precision in (AUTO, "float32")
+    if requested == AUTO and not is_own:
+        return EMBEDDED, "only this engine scores by OpenVINO"
+    if not is_own:
+        raise ValueError(
+            f"Expected --backend tensorflow and --precision float32 with --engine {requested}, "
+            f"since TensorFlow Serving runs TensorFlow only; got {engine.backend} and "
+            f"{engine.precision}. Try --engine embedded."
+        )
     binary = shutil.which(PROGRAM)
     if binary and requested in (AUTO, BINARY):
         return BINARY, f"found {binary}"

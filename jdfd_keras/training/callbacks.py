@@ -3,6 +3,7 @@
 Each also works with your own `model.fit`.
 """
 
+import dataclasses
 import math
 import time
 from collections.abc import Callable
@@ -111,7 +112,8 @@ class RunFolder(_Callback):
         directory: The run folder.
         start: The checkpoint that the training resumes from, if any.
         devices: The devices of the training, of which the chief writes; default is one device.
-        runtime: How often a checkpoint is written within an epoch.
+        runtime: How often a checkpoint is written within an epoch, and whether the last one of a
+            finished training keeps weights and optimizer state.
         is_done: Returns whether training stops after the epochs of a history; default is never.
         faces: float32[n, size, size, 3] in 0..255, to show above their reconstructions.
     """
@@ -164,8 +166,11 @@ class RunFolder(_Callback):
             swap_average(self.detector)
             write_epoch(self.directory, self.detector, self.history)
             swap_average(self.detector)
+        is_done = self.is_done(self.history)
+        if is_done and not self.runtime.keep_optimizer:
+            checkpoint = dataclasses.replace(checkpoint, weights=[])  # it is not resumed
         self._save(checkpoint)
-        if self.is_done(self.history):
+        if is_done:
             self.detector.stop_training = True
 
     def _is_due(self, step: int) -> bool:

@@ -28,7 +28,8 @@ class Checkpoint:
     epoch: int = 0  # number of finished epochs
     step: int = 0  # number of finished steps of the current epoch
     history: list[dict[str, float]] = field(default_factory=list)  # one dict per finished epoch
-    # All variables of model and optimizer in their order: weights, optimizer state, random seeds.
+    # All variables of model and optimizer in their order: weights, optimizer state, random seeds;
+    # empty at epoch 0, and in a finished training unless they were to be kept.
     weights: list[np.ndarray] = field(default_factory=list)
     metrics: list[np.ndarray] = field(default_factory=list)  # their sums; empty between epochs
 

@@ -1,16 +1,23 @@
 """The devices of a training: one device, all GPUs of one machine, or several machines."""
 
 import contextlib
+import dataclasses
 import json
 import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import keras
 import tensorflow as tf
 from keras.src.backend.tensorflow import trainer
+
+from jdfd_keras.io.console import print_message
+from jdfd_keras.io.files import OPTIONS, load_options
+from jdfd_keras.io.processor import has_bfloat16
+from jdfd_keras.options import TrainOptions
 
 # Errors that TensorFlow raises on a machine when another machine has stopped.
 _WORKER_LOST = (
@@ -27,6 +34,11 @@ class Devices:
     worker_index: int = 0  # of this machine; worker 0 is the chief
     num_workers: int = 1  # number of machines
     replicas: int = 1  # number of devices of all machines together
+
+    @property
+    def has_gpu(self) -> bool:
+        """Whether this machine has a GPU that TensorFlow uses."""
+        return bool(tf.config.list_physical_devices("GPU"))
 
     @property
     def is_chief(self) -> bool:
@@ -96,6 +108,40 @@ def open_devices(strategy: str) -> Devices:
         f"Expected the strategy none, mirrored or multiworker; got {strategy!r}. Check its "
         "spelling."
     )
+
+
+def resolve_precision(train: TrainOptions, run: str | Path, devices: Devices) -> TrainOptions:
+    """Replace the precision `auto` by that of an existing run, or by the one of this machine.
+
+    That is mixed_bfloat16 on one machine without a GPU whose processor has instructions for it,
+    else float32. The choice is reported on stderr.
+
+    Args:
+        train: Options of the training.
+        run: Folder whose `options.json`, if it exists, has the options of the training that is
+            resumed.
+        devices: Devices of the training.
+
+    Example:
+        >>> resolve_precision(TrainOptions(), "run", Devices()).precision
+        'float32'
+    """
+    if train.precision != "auto":
+        return train
+    options = Path(run, OPTIONS)
+    if options.is_file():
+        precision = load_options(options, "train", TrainOptions).precision
+        reason = "that of the run"
+    elif devices.num_workers > 1:
+        precision, reason = "float32", "several machines may have different processors"
+    elif devices.has_gpu:
+        precision, reason = "float32", "a GPU is used"
+    elif has_bfloat16():
+        precision, reason = "mixed_bfloat16", "the processor has instructions for bfloat16"
+    else:
+        precision, reason = "float32", "the processor has no instructions for bfloat16"
+    print_message(f"precision {precision}: {reason}")
+    return dataclasses.replace(train, precision=precision)
 
 
 @contextlib.contextmanager

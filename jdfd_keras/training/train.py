@@ -16,6 +16,7 @@ from jdfd_keras.datasets.face_index import epoch_order
 from jdfd_keras.datasets.pipeline import check_options, read_epoch, stream_faces
 from jdfd_keras.datasets.split_tables import absolute_name, read_split_table
 from jdfd_keras.datasets.transforms import reraise_damaged_shards
+from jdfd_keras.io.console import print_message
 from jdfd_keras.io.files import OPTIONS, init_folder, load_groups, load_options
 from jdfd_keras.io.results import Result
 from jdfd_keras.model.mesonet import MESONETS
@@ -35,7 +36,13 @@ from jdfd_keras.options import (
 from jdfd_keras.training.callbacks import ProgressLine, RunFolder, StopAtNaN
 from jdfd_keras.training.checkpoint import Checkpoint, load_checkpoint, restore
 from jdfd_keras.training.compile import build_optimizer, compile_detector
-from jdfd_keras.training.devices import Devices, open_devices, reraise_device_errors
+from jdfd_keras.training.devices import (
+    Devices,
+    open_devices,
+    reraise_device_errors,
+    resolve_precision,
+)
+from jdfd_keras.training.fast_layers import accelerate
 from jdfd_keras.training.run_folder import (
     LOGS,
     MONITOR,
@@ -141,6 +148,9 @@ def train(
         unlabelled: Other datasets, of which some faces train the decoder only.
         runtime: Devices and checkpoints.
 
+    The precision `auto` is that of the run, if it exists, so that it is resumed in the precision
+    that it began with, on another processor, too.
+
     Raises:
         OSError: If a file is missing or cannot be downloaded, or another machine stopped.
         ValueError: If the data, an option or the memory are unsuitable, the splits share footage,
@@ -170,6 +180,7 @@ def train(
     unlabelled = dataclasses.replace(unlabelled, unlabelled=paths)
     pipeline = pipeline or PipelineOptions()
     devices = open_devices(runtime.strategy)
+    train = resolve_precision(train, out, devices)
     loaded = load_training_data(
         data,
         unlabelled,
@@ -205,6 +216,8 @@ def train(
         detector = None if setup.is_done(checkpoint.history) else _build(setup, checkpoint)
         if devices.is_chief:
             _init_run_folder(out, setup, data, face_options, unlabelled)
+            if detector:
+                print_message("building the graph of the training, before the first step")
         devices.any(True)  # wait until the run folder exists
         while detector and not setup.is_done(checkpoint.history):
             if checkpoint.weights:
@@ -289,19 +302,21 @@ def _init_run_folder(
 def _build(setup: _Setup, checkpoint: Checkpoint) -> keras.Model:
     keras.utils.set_random_seed(setup.train.seed)
     options = setup.model
-    if checkpoint.weights:  # they replace the initial weights
+    if checkpoint.history or checkpoint.weights:  # those of the checkpoint are used
         options = dataclasses.replace(options, encoder_weights="none")
-    dtype_policy = keras.config.dtype_policy()
+    devices, dtype_policy = setup.devices, keras.config.dtype_policy()
     keras.config.set_dtype_policy(setup.train.precision)
     try:
-        with setup.devices.scope():
+        with devices.scope():
             detector = build_detector(options)
-            if setup.devices.replicas > 1:
+            if devices.replicas > 1:
                 # Normalize over the whole batch, for any number of devices that share it.
                 for layer in detector.layers:
                     if isinstance(layer, keras.layers.BatchNormalization):
                         layer.synchronized = True
             optimizer = build_optimizer(setup.optimizer, setup.steps_per_epoch)
+            if not devices.has_gpu and devices.replicas == 1:
+                detector = accelerate(detector)
             compile_detector(detector, optimizer, setup.loss)
     finally:
         keras.config.set_dtype_policy(dtype_policy)

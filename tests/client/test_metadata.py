@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 
@@ -5,6 +7,7 @@ from jdfd_keras.client import InvalidMetadata
 from jdfd_keras.client.metadata import (
     Calibration,
     ModelMetadata,
+    read_engine,
     read_metadata,
     round_score,
     write_metadata,
@@ -65,3 +68,19 @@ def test_a_model_of_another_format_version_is_rejected_with_a_way_out():
 def test_too_few_texts_are_an_error():
     with pytest.raises(InvalidMetadata):
         read_metadata(lambda names: [b"{}"], "model")
+
+
+@pytest.mark.parametrize("engine", [{}, {"backend": "openvino", "precision": "bfloat16"}])
+def test_the_engine_of_a_server_is_read_or_empty(engine):
+    content = json.dumps(engine).encode() if engine else b""  # as TensorFlow Serving
+    assert read_engine(lambda names: [content for _ in names], "model") == engine
+
+
+@pytest.mark.parametrize(
+    "content", [b"{", b"[]", b"\xff", b'{"backend": 3}', b'{"other": "text"}', b"[" * 100_000]
+)
+def test_an_invalid_engine_is_an_error(content):
+    with pytest.raises(InvalidMetadata, match="model to have .* as engine.json; got"):
+        read_engine(lambda names: [content], "model")
+    with pytest.raises(InvalidMetadata):
+        read_engine(lambda names: [], "model")

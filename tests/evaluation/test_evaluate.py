@@ -22,7 +22,7 @@ from jdfd_keras.datasets import pipeline
 from jdfd_keras.datasets.manifest import read_videos
 from jdfd_keras.datasets.split_tables import SplitTable
 from jdfd_keras.evaluation import eval_data
-from jdfd_keras.evaluation import evaluate as module
+from jdfd_keras.evaluation import model_scores as module
 from jdfd_keras.evaluation.calibrate import calibrate, digest_model
 from jdfd_keras.evaluation.eval_data import (
     EvalSet,

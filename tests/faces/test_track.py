@@ -60,8 +60,8 @@ def test_a_moving_face_is_one_track_with_few_searches(collins, wall):
     assert [list(seen) for seen in tracks] == [[0]] * 70
     for seen, at in zip(tracks, x, strict=True):
         assert seen[0] == pytest.approx(at, abs=12)
-    # The first frame and the last, which are less than three seconds apart.
-    assert len(detector.searches) == 2
+    # The first frame; of the last, less than three seconds later, only where the face moved.
+    assert len(detector.searches) == 1
 
 
 def test_tracked_landmarks_equal_those_of_a_search_in_every_frame(collins, wall):
@@ -127,7 +127,7 @@ def test_both_sides_of_a_cut_are_searched(collins, wall):
     clip = [collins.place(wall, 200, 120)] * 4 + [collins.place(other_wall, 100, 130)] * 4
     tracks = track(clip, detector=detector)
     assert [list(seen) for seen in tracks] == [[0]] * 8
-    assert len(detector.searches) == 4  # the first and the last frame of each scene
+    assert len(detector.searches) == 2  # the first frame of each scene; the last is the same
 
 
 def test_frames_far_apart_are_matched_by_embedding(collins, hopper, wall):
@@ -175,6 +175,77 @@ def test_the_frame_buffer_is_limited(wall, monkeypatch):
     behind = [read[-1] - frame.index for frame, _ in track_faces(clip(), CountingDetector())]
     assert len(behind) == 20
     assert max(behind) == 4
+
+
+def test_buffered_frames_are_packed(collins, wall):
+    """A frame of a video takes its decoded picture only, until its faces are cropped."""
+    images = [np.clip(collins.place(wall, 200, 120), 0, 255).astype(np.uint8)] * 12
+    converted = set()  # indices of the frames whose pixels are converted and not released
+
+    class Packed(Frame):
+        def __init__(self, index):
+            converted.add(index)
+
+            def convert():
+                converted.add(index)
+                return images[index]
+
+            pixels = images[index]
+            super().__init__(
+                index, index / 25, pixels, convert=convert, packed_bytes=pixels.nbytes // 2
+            )
+
+        def pack(self):
+            converted.discard(self.index)
+            super().pack()
+
+    most = 0
+
+    def clip():
+        nonlocal most
+        for index in range(12):
+            yield Packed(index)
+            most = max(most, len(converted))
+
+    for frame, faces in track_faces(clip(), CountingDetector()):
+        assert len(faces) == 1
+        assert frame.pixels is images[frame.index]
+        most = max(most, len(converted | {frame.index}))
+    assert most <= 2  # the frame in use and, at the end of a scene, the last one
+    assert not converted
+
+
+@pytest.mark.parametrize("exposure", [1.0, 0.9])
+def test_a_search_of_what_has_changed_finds_what_one_of_the_whole_frame_does(
+    collins, hopper, room, exposure, monkeypatch
+):
+    """A face moves, another appears, and a third one turns to the camera where it was."""
+    room = cv2.resize(room, None, fx=2, fy=2)
+    noise = np.random.default_rng(5).normal(0, 2, (20, *room.shape))
+    clip = []
+    for index in range(20):
+        upside_down = 180 if index < 9 else 0
+        image = collins.place(room, 150 + 5 * index, 140, 80)
+        image = hopper.place(image, 620, 330, 70, upside_down)
+        image = image if index < 5 else hopper.place(image, 420, 120, 60)
+        clip.append((image + noise[index]) * exposure ** (index / 19))
+    limited, whole = CountingDetector(), CountingDetector()
+    tracks = track(clip, detector=limited)
+    monkeypatch.setattr(track_module.SearchedScene, "find_changes", lambda *_: None)
+    assert tracks == track(clip, detector=whole)
+    assert max(len(seen) for seen in tracks) == 3
+    assert len(limited.searches) <= len(whole.searches)
+
+
+def test_a_face_that_was_lost_is_searched_where_nothing_has_changed(collins, wall, monkeypatch):
+    clip = [collins.place(wall, 200, 120)] * 12
+    follow = track_module.TrackState.follow
+
+    def lose(track, previous, frame, others=()):
+        return None if 4 <= frame.index < 11 else follow(track, previous, frame, others)
+
+    monkeypatch.setattr(track_module.TrackState, "follow", lose)
+    assert list(track(clip)[-1]) == [0]
 
 
 def test_every_frame_is_yielded_once_and_in_order(collins, wall):

@@ -12,6 +12,7 @@ from jdfd_keras.inference import backends
 from jdfd_keras.inference.backends import load_predictor
 from jdfd_keras.inference.explain import explain_faces
 from jdfd_keras.io.files import save_options
+from jdfd_keras.options import EngineOptions
 
 
 @pytest.fixture(scope="module")
@@ -42,12 +43,13 @@ def expected_maps(detector, face_batch):
     ]
 )
 def predictor(request, run, exported, model_url, grpc_target):
-    """A predictor of the same detector, for each kind of model."""
+    """A predictor of the same detector in float32, for each kind of model."""
+    float32 = EngineOptions(precision="float32")
     loaders = {
         "run": lambda: load_predictor(run),
         "keras": lambda: load_predictor(run / "best.keras"),
-        "export": lambda: load_predictor(exported.parent),
-        "version": lambda: load_predictor(exported),
+        "export": lambda: load_predictor(exported.parent, float32),
+        "version": lambda: load_predictor(exported, float32),
         "rest": lambda: load_predictor(model_url),
         "grpc": lambda: load_predictor(f"grpc://{grpc_target}/tiny"),
     }
@@ -69,6 +71,7 @@ def test_scores_and_maps_are_the_same_for_all_kinds_of_models(
     assert predictor.metadata.calibration is None
     with connect(model_url) as client:
         assert predictor.metadata.digest == client.metadata.digest
+    assert predictor.engine.precision == "float32"
     predictor.close()
 
 
@@ -80,7 +83,7 @@ def test_a_remote_predictor_stays_with_the_version_that_it_finds(monkeypatch, ti
             raise OSError(f"nothing at {url}")
         metadata = ModelMetadata(tiny_faces, None, "m", 2, served[url])
         return SimpleNamespace(
-            url=url, metadata=metadata, signatures={}, close=lambda: closed.append(url)
+            url=url, metadata=metadata, engine={}, signatures={}, close=lambda: closed.append(url)
         )
 
     base = "http://h/v1/models/m"
@@ -93,7 +96,7 @@ def test_a_remote_predictor_stays_with_the_version_that_it_finds(monkeypatch, ti
         ({base: "new", f"{base}/versions/2": "old"}, base, base),
     ):
         closed.clear()
-        monkeypatch.setattr(backends, "connect", functools.partial(connect_to, served))
+        monkeypatch.setattr("jdfd_keras.client.connect", functools.partial(connect_to, served))
         predictor = load_predictor(requested)
         assert predictor.name == (found or f"{base}/versions/2")
         assert predictor.metadata.digest == "new" and predictor.name not in closed

@@ -121,6 +121,28 @@ def crash_once(path):
     return "done"
 
 
+def count_slowly(number, send):
+    for done in range(1, number + 1):
+        time.sleep(0.01)
+        send(lambda: (done, number))
+    return number
+
+
+def send_and_crash_once(path, send):
+    for done in range(50):
+        time.sleep(0.01)
+        send(lambda: done)
+        if done == 30 and not Path(path).exists():
+            Path(path).touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+    return "done"
+
+
+def fail_if_a_part_is_made(number, send):
+    time.sleep(0.5)
+    return send(lambda: 1 / 0)
+
+
 def report_process_and_sleep(item):
     folder, seconds = item
     Path(folder, str(os.getpid())).touch()

@@ -1,4 +1,5 @@
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -10,12 +11,16 @@ from pathlib import Path
 import psutil
 import pytest
 
+from jdfd_keras.io import console
 from jdfd_keras.io.workers import (
     LimitExceeded,
+    Part,
     WorkerCrashed,
+    Workers,
     check_limits,
     count_workers,
     run_all,
+    run_with_progress,
 )
 from jdfd_keras.options import LimitOptions
 
@@ -251,6 +256,52 @@ def test_temporary_files_of_a_process_are_deleted(functions):
 def test_a_worker_ignores_an_interrupt(functions):
     items = [(number, "SIGINT") for number in range(4)]
     assert sorted(run_all(functions.kill, items, 2)) == [(item, item[0]) for item in items]
+
+
+def test_parts_come_in_order_before_the_result_of_their_item(functions):
+    with Workers(functions.count_slowly, 2, has_parts=True) as workers:
+        workers.send([40, 20, 30])
+        received = list(workers.receive())
+    for number in (20, 30, 40):
+        *parts, result = [value for item, value in received if item == number]
+        assert result == number and len(parts) > 3
+        assert [part.value for part in parts] == sorted({part.value for part in parts})
+    assert children() == []
+
+
+def test_no_process_waits_for_a_caller_that_takes_no_part(functions):
+    with Workers(functions.count_slowly, 1, NO_LIMITS, has_parts=True) as workers:
+        workers.send([50])
+        time.sleep(3)  # the item is done
+        start = time.monotonic()
+        received = [value for _, value in workers.receive()]
+        assert received[-1] == 50 and len(received) <= 2
+        assert time.monotonic() - start < 0.5
+
+
+def test_a_part_that_is_not_requested_is_not_computed(functions):
+    with Workers(functions.fail_if_a_part_is_made, 1, has_parts=True) as workers:
+        workers.send([1])
+        time.sleep(3)
+        assert list(workers.receive()) == [(1, None)]
+
+
+def test_the_parts_of_a_process_that_died_begin_anew(functions, tmp_path):
+    path = str(tmp_path / "crashed")
+    with Workers(functions.send_and_crash_once, 2, has_parts=True) as workers:
+        workers.send([path])
+        *parts, (_, result) = workers.receive()
+    values = [part.value for _, part in parts]
+    assert result == "done" and all(isinstance(part, Part) for _, part in parts)
+    assert sum(later <= earlier for earlier, later in itertools.pairwise(values)) == 1
+
+
+def test_the_progress_of_one_item_is_shown(functions, monkeypatch, capsys):
+    monkeypatch.setattr(console, "SECONDS_BETWEEN_LINES", 0.1)
+    assert run_with_progress(functions.count_slowly, 100, "annotating") == 100
+    *lines, last = capsys.readouterr().err.splitlines()
+    assert lines and all("/100 frames, about " in line for line in lines)
+    assert last.startswith("annotating: 100/100 frames, ")
 
 
 UNGUARDED = """

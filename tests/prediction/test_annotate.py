@@ -181,6 +181,18 @@ def test_the_provenance_is_below_the_image(tmp_path, written):
     assert is_white(footer).any(axis=1).sum() > 10
 
 
+def test_the_engine_of_the_scores_has_a_line_of_its_own(tmp_path, written):
+    cv2.imwrite(str(tmp_path / "a.png"), np.full((HEIGHT, WIDTH, 3), 128, np.uint8))
+    verdict = verdict_of(tmp_path / "a.png", face(0, 0.5), duration_s=0.0)
+    name = "OpenVINO 2026.4.1, bfloat16"
+    for engine, lines in (("", 2), (name, 3)):
+        written.clear()
+        verdict = dataclasses.replace(verdict, engine=engine)
+        annotate_file(tmp_path / "a.png", tmp_path / "b.png", verdict, PROVENANCE)
+        assert len(cv2.imread(str(tmp_path / "b.png"))) == HEIGHT + lines * FOOTER / 2
+        assert (f"Scores by {name}" in written) == bool(engine)
+
+
 def test_a_fake_segment_is_stated_instead_of_the_mean(clip, tmp_path, written):
     # A mean of 0.29 is real, below 0.3; the last quarter of twelve faces is fake.
     scores = [0.1] * 9 + [0.8, 0.9, 0.88]
@@ -205,7 +217,7 @@ def test_a_clip_without_a_face_is_labelled(clip, tmp_path):
 def test_predict_draws_every_scored_frame(clips_folder, tmp_path, monkeypatch):
     metadata = ModelMetadata(FaceOptions(face_size=71), Calibration(), "m", 1, "digest")
     predictor = Predictor("m", metadata, lambda crops: np.full(len(crops), 0.75), None)
-    monkeypatch.setattr(predict, "load_predictor", lambda path: predictor)
+    monkeypatch.setattr(predict, "load_predictor", lambda *_: predictor)
     clip = sorted(clips_folder.rglob("real/*.mp4"))[0]
     out = tmp_path / "out.mp4"
     (verdict,) = predict.predict_files([clip], model="m", annotate=out).files

@@ -12,9 +12,16 @@ from jdfd_keras.faces import extract
 from jdfd_keras.faces.extract import Extraction, extract_faces
 from jdfd_keras.faces.media import UnreadableFileError
 from jdfd_keras.options import FaceOptions, LimitOptions
-from jdfd_keras.prediction.extraction import extract_all, extract_file, list_files
+from jdfd_keras.prediction.extraction import ExtractedPart, Extractor, extract_file, list_files
 
 FACES = FaceOptions(face_size=71, frames_per_video=3, tracks="largest")
+
+
+def extract_all(*arguments, **options):
+    with Extractor(*arguments, **options) as extractor:
+        for path, result in extractor.receive():
+            if not isinstance(result, ExtractedPart):
+                yield path, result
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +89,13 @@ def test_a_url_is_refused_and_not_mangled(tmp_path):
             list_files(["a.mp4", url])
     (tmp_path / "Zoom: call.mp4").touch()
     assert list_files([tmp_path / "Zoom: call.mp4"]) == ([tmp_path / "Zoom: call.mp4"], [])
+
+
+def test_an_empty_path_is_not_the_current_folder(clip, monkeypatch):
+    monkeypatch.chdir(clip.parent)
+    with pytest.raises(ValueError, match=r'got "". Try \. for'):
+        list_files([""])
+    assert Path(clip.name) in list_files(["."])[0]
 
 
 def test_a_folder_with_the_name_of_a_video_is_a_folder(tmp_path):

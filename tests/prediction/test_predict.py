@@ -24,7 +24,7 @@ from jdfd_keras.faces.extract import extract_faces
 from jdfd_keras.inference.backends import Predictor
 from jdfd_keras.inference.verdict import Verdict
 from jdfd_keras.options import FaceOptions, LimitOptions, PredictOptions, PredictRuntime
-from jdfd_keras.prediction import predict, result_folder
+from jdfd_keras.prediction import predict, result_folder, scoring
 from jdfd_keras.prediction.extraction import list_files
 from jdfd_keras.prediction.result_folder import check_paths, open_folder
 from jdfd_keras.reporting.verdict_page import summarize
@@ -46,13 +46,13 @@ def predictor_of(score=redness, digest="one", calibration=None):
 def fixed_time(monkeypatch):
     """A fixed time, so that the results of two runs are equal."""
     clock = SimpleNamespace(now=lambda zone: datetime(2026, 1, 2, 12, tzinfo=zone))
-    monkeypatch.setattr(predict, "datetime", clock)
+    monkeypatch.setattr(scoring, "datetime", clock)
 
 
 @pytest.fixture
 def use(monkeypatch):
     """A function that sets the predictor of `model="red"`."""
-    return lambda predictor: monkeypatch.setattr(predict, "load_predictor", lambda path: predictor)
+    return lambda predictor: monkeypatch.setattr(predict, "load_predictor", lambda *_: predictor)
 
 
 @pytest.fixture(scope="module")
@@ -119,7 +119,7 @@ def test_a_script_without_a_guard_has_its_verdict(inputs, tmp_path):
 from tests_of_predict import predictor_of
 from jdfd_keras.prediction import predict
 print("once")
-predict.load_predictor = lambda path: predictor_of()
+predict.load_predictor = lambda path, engine: predictor_of()
 print(predict.predict_files([{str(inputs / "c.mp4")!r}], model="red").files[0].verdict)
 """)
     done = subprocess.run(
@@ -249,20 +249,20 @@ def test_another_model_or_other_options_are_refused(
 
 def test_hash_and_size_are_those_of_the_analysed_bytes(inputs, use, tmp_path, monkeypatch):
     use(predictor_of())
-    path, extract_all = tmp_path / "a.mp4", predict.extract_all
+    path, extractor = tmp_path / "a.mp4", predict.Extractor
     shutil.copy(inputs / "c.mp4", path)
 
     def change_before(*arguments):
         with open(path, "ab") as file:
             file.write(b"more")
-        return extract_all(*arguments)
+        return extractor(*arguments)
 
-    monkeypatch.setattr(predict, "extract_all", change_before)
+    monkeypatch.setattr(predict, "Extractor", change_before)
     (verdict,) = predict.predict_files([path], THREE, model="red", out=tmp_path / "out").files
     content = path.read_bytes()
     assert verdict.sha256 == hashlib.sha256(content).hexdigest()
     assert verdict.file_bytes == len(content)
-    monkeypatch.setattr(predict, "extract_all", extract_all)
+    monkeypatch.setattr(predict, "Extractor", extractor)
     (again,) = predict.predict_files([path], THREE, model="red", out=tmp_path / "out").files
     assert again == verdict
     assert len((tmp_path / "out" / "verdicts.jsonl").read_text().splitlines()) == 2
@@ -308,7 +308,7 @@ def test_a_damaged_line_is_named_in_the_error(inputs, use, tmp_path):
 def test_only_the_top_faces_of_the_most_suspicious_files_are_kept(tmp_path, monkeypatch):
     monkeypatch.setattr(result_folder, "MAX_REPORTED", 2)
     scores = {"a": 0.5, "b": 0.9, "c": 0.7, "d": None}
-    with open_folder(tmp_path / "out", map(Path, scores), **SETTINGS) as folder:
+    with open_folder(tmp_path / "out", dict.fromkeys(scores), **SETTINGS) as folder:
         for value, (name, score) in enumerate(scores.items(), start=1):
             crops = [] if score is None else [np.full((2, 2, 3), value, np.uint8)]
             label = "no face" if score is None else "fake"
@@ -489,13 +489,82 @@ def test_the_predictions_state_their_provenance_and_skipped_files(inputs, use, c
 
 
 @pytest.mark.parametrize("target", ["nothing.mp4", "gone.mp4"])
-def test_a_broken_link_or_one_to_itself_is_a_failure(tmp_path, use, target):
+def test_a_broken_link_or_one_to_itself_is_a_failure(inputs, tmp_path, use, target):
     use(predictor_of())
     (tmp_path / "gone.mp4").symlink_to(tmp_path / target)
-    (failure,) = predict.predict_files([tmp_path], model="red").failed
+    (failure,) = predict.predict_files([tmp_path, inputs / "sea.png"], model="red").failed
     assert "gone.mp4" in failure.error and (failure.sha256, failure.file_bytes) == (None, None)
     with pytest.raises(FileNotFoundError, match="gone.mp4, which is missing"):
         predict.predict_files([tmp_path], model="red", annotate=tmp_path / "out.mp4")
+
+
+def test_without_an_existing_file_no_model_is_loaded(use, tmp_path):
+    use(None)
+    with pytest.raises(FileNotFoundError, match=r"a.mp4, which is missing"):
+        predict.predict_files([tmp_path / "a.mp4"], model="red")
+    with pytest.raises(FileNotFoundError, match=r"got 2 files that are missing, such as .*a.mp4"):
+        predict.predict_files([tmp_path / "a.mp4", tmp_path / "b.mp4"], model="red")
+
+
+def test_the_command_reports_a_missing_file_in_under_a_second_without_tensorflow(tmp_path):
+    """Of processor time, so that other programs on this machine do not count."""
+    program = (
+        "import sys, time; from jdfd_keras.cli.main import main; code = main(sys.argv[1:]);"
+        "heavy = {'tensorflow', 'keras', 'openvino', 'pandas', 'scipy', 'matplotlib'};"
+        "print(code, sorted(heavy & set(sys.modules)), time.process_time() < 1)"
+    )
+    words = ["predict", "missing.mp4", "--model", "nowhere", "--report", "page.html"]
+    done = subprocess.run(
+        [sys.executable, "-c", program, *words], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.stdout == "1 [] True\n"
+    assert "got missing.mp4, which is missing" in done.stderr
+
+
+def test_missing_files_among_others_are_reported_before_the_model_is_loaded(
+    inputs, monkeypatch, capsys
+):
+    def load(*_):
+        assert "none.mp4, which is missing" in capsys.readouterr().err
+        return predictor_of()
+
+    monkeypatch.setattr(predict, "load_predictor", load)
+    files = [inputs / "none.mp4", inputs / "sea.png"]
+    predictions = predict.predict_files(files, THREE, model="red")
+    assert predictions.paths == tuple(map(str, files))
+    assert [len(predictions.files), len(predictions.failed)] == [1, 1]
+    assert "none.mp4" not in capsys.readouterr().err
+
+
+STOPPED = """
+import sys, time
+from tests_of_predict import predictor_of
+from jdfd_keras.cli.main import main
+from jdfd_keras.prediction import predict
+def score(crops):
+    print("scoring", flush=True)
+    time.sleep(60)
+predict.load_predictor = lambda *_: predictor_of(score)
+sys.exit(main(["predict", sys.argv[1], "--server", "http://red"]))
+"""
+
+
+def test_sigterm_ends_a_run_without_temporary_files(inputs, tmp_path):
+    shutil.copy(__file__, tmp_path / "tests_of_predict.py")
+    (tmp_path / "stopped.py").write_text(STOPPED)
+    (tmp_path / "temporary").mkdir()
+    folders = {"PYTHONPATH": str(tmp_path), "TMPDIR": str(tmp_path / "temporary")}
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "stopped.py", inputs / "c.mp4"],
+        env=os.environ | folders,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "scoring\n"
+        assert list((tmp_path / "temporary").iterdir()) != []
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert list((tmp_path / "temporary").iterdir()) == []
 
 
 def test_top_faces_are_kept_for_a_later_report_and_the_predictor_is_closed(inputs, use, tmp_path):
@@ -536,7 +605,7 @@ def score(crops):
     if len(calls) > int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
     return redness(crops)
-predict.load_predictor = lambda path: predictor_of(score)
+predict.load_predictor = lambda path, engine: predictor_of(score)
 predict.predict_files(
     [sys.argv[1]], THREE, PredictRuntime(workers=2), model="red", out=sys.argv[2]
 )
@@ -645,9 +714,8 @@ def test_a_model_of_crops_refuses_files_without_a_stated_detector(crops, use):
     assert "if their framing differs" in found.provenance.framing
 
 
-def test_the_command_judges_and_annotates_a_crop(crops, use, tmp_path, capsys, monkeypatch):
+def test_the_command_judges_and_annotates_a_crop(crops, use, tmp_path, capsys):
     use(predictor_of())
-    monkeypatch.setattr("jdfd_keras.cli.predict.import_tensorflow", lambda: None)
     page, marked = tmp_path / "page.html", tmp_path / "marked.png"
     command = ["predict", crops / "a.png", "--model", "red", "--detector", "none"]
     command += ["--report", page, "--annotate", marked]

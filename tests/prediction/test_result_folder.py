@@ -6,9 +6,12 @@ import io
 
 import pytest
 
+from jdfd_keras.client.metadata import Calibration
 from jdfd_keras.inference.tracks import TrackScore
 from jdfd_keras.inference.verdict import Verdict
-from jdfd_keras.prediction.result_folder import COLUMNS, FailedFile, to_csv
+from jdfd_keras.options import FaceOptions
+from jdfd_keras.prediction.extraction import read_state
+from jdfd_keras.prediction.result_folder import COLUMNS, FailedFile, open_folder, to_csv
 
 VERDICT = Verdict(
     path="a.mp4",
@@ -65,6 +68,33 @@ def test_no_other_text_in_the_table_is_a_formula(text):
     for cell in (verdict["warnings"], failure["error"]):
         assert cell[0] not in "=+-@\t\r" and cell.isprintable()
         assert cell.endswith(text.lstrip("\t\u202e"))
+
+
+def test_a_verdict_names_its_engine_and_a_failure_has_none():
+    name = "OpenVINO 2026.4.1, bfloat16"
+    verdict, failure = read_cells(
+        dataclasses.replace(VERDICT, engine=name), FailedFile("b.mp4", "damaged")
+    )
+    assert (verdict["engine"], failure["engine"]) == (name, "")
+    assert COLUMNS[-1] == "engine"  # at the end: programs may count the others
+
+
+def test_a_resumed_folder_keeps_the_engine_of_each_verdict(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"a")
+    (tmp_path / "b.mp4").write_bytes(b"b")
+    paths = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
+    settings = {"digest": "ab", "faces": FaceOptions(), "thresholds": Calibration()}
+    states = {str(path): read_state(path) for path in paths}
+    engines = ["TensorFlow 2.21.0, float32", ""]
+    with open_folder(tmp_path / "out", states, **settings) as folder:
+        for path, engine in zip(paths, engines, strict=True):
+            facts = {"path": str(path), "file_bytes": 1, "engine": engine}
+            folder.keep(dataclasses.replace(VERDICT, **facts))
+    lines = tmp_path / "out" / "verdicts.jsonl"
+    # A verdict of a version that did not record it.
+    lines.write_text(lines.read_text().replace(', "engine": ""', ""))
+    with open_folder(tmp_path / "out", states, **settings) as folder:
+        assert [folder.done[str(path)].engine for path in paths] == engines
 
 
 def test_numbers_are_rounded_and_stay_numbers():

@@ -13,6 +13,7 @@ import pytest
 from jdfd_keras.client.metadata import Calibration, ModelMetadata
 from jdfd_keras.faces.media import MediaInfo
 from jdfd_keras.inference.backends import Predictor
+from jdfd_keras.inference.engine import Engine
 from jdfd_keras.inference.tracks import FaceScore, Segment, TrackScore
 from jdfd_keras.inference.verdict import Provenance, Verdict
 from jdfd_keras.io import files
@@ -33,6 +34,7 @@ CALIBRATION = Calibration(
     ece_after=0.09,
 )
 CROP = (200, 60, 10)  # RGB
+ENGINE = Engine("openvino", "2026.4.1", "bfloat16")
 DIGEST = "0123456789abcdef" * 4
 
 
@@ -60,7 +62,7 @@ def explained(monkeypatch):
 
     metadata = ModelMetadata(FaceOptions(face_size=71), CALIBRATION, "judge", 7, DIGEST)
     predictor = Predictor("saved_models/judge", metadata, score, explain)
-    monkeypatch.setattr(predict, "load_predictor", lambda path: predictor)
+    monkeypatch.setattr(predict, "load_predictor", lambda *_: predictor)
     return calls
 
 
@@ -165,18 +167,20 @@ def verdict_of(*scores, path="a.mp4", verdict="real", duration_s=0.0, segment=No
             for index, score in enumerate(scores)
         ),
         top_faces=(int(np.argmax(scores)),),
-        **{"warnings": ()} | facts,
+        **{"warnings": (), "engine": ENGINE.describe()} | facts,
     )
 
 
-def write(path, *verdicts, cams=None, failure="", skipped=0):
+def write(path, *verdicts, cams=None, failure="", skipped=0, engine=ENGINE):
     crops = np.full((1, 8, 8, 3), CROP, np.uint8)
     predictions = Predictions(
         files=verdicts,
         failed=(),
         paths=tuple(verdict.path for verdict in verdicts),
         skipped=skipped,
-        provenance=Provenance("judge", 1, DIGEST, "m", "0", FaceOptions(every=1), 0.3, 0.8, "0.5"),
+        provenance=Provenance(
+            *("judge", 1, DIGEST, "m", "0", FaceOptions(every=1), 0.3, 0.8, "0.5"), engine=engine
+        ),
         top_faces={verdict.path: TopFaces(crops, cams, failure) for verdict in verdicts},
     )
     write_report(predictions, path)
@@ -316,3 +320,28 @@ def test_only_the_most_suspicious_of_many_files_have_a_section(tmp_path, monkeyp
 def test_a_report_on_one_file_shows_no_progress(tmp_path, capsys):
     write(tmp_path / "page.html", verdict_of(0.2))
     assert capsys.readouterr().err == ""
+
+
+def test_the_engine_of_the_scores_is_stated(tmp_path):
+    verdicts = [verdict_of(0.2, path=name) for name in ("a.jpg", "b.jpg", "c.jpg")]
+    text = write(tmp_path / "page.html", *verdicts)
+    assert "engine of the scores OpenVINO 2026.4.1, bfloat16 people judged" in text
+    # Two were kept from earlier runs, one of them of a version that did not record it.
+    other = "TensorFlow 2.21.0, float32"
+    verdicts = [
+        verdicts[0],
+        dataclasses.replace(verdicts[1], engine=other),
+        dataclasses.replace(verdicts[2], engine=""),
+    ]
+    text = write(tmp_path / "page.html", *verdicts)
+    assert (
+        f"OpenVINO 2026.4.1, bfloat16; of 1 earlier verdict: {other}; of 1 earlier verdict: not "
+        "recorded people judged" in text
+    )
+
+
+def test_the_page_states_why_tensorflow_took_over(tmp_path):
+    engine = Engine("tensorflow", "2.21.0", "float32", "the model has no OpenVINO files")
+    verdict = verdict_of(0.2, engine=engine.describe())
+    text = write(tmp_path / "page.html", verdict, engine=engine)
+    assert "TensorFlow 2.21.0, float32: the model has no OpenVINO files people judged" in text

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from jdfd_keras.options import ServeOptions
+from jdfd_keras.options import EngineOptions, ServeOptions
 from jdfd_keras.serving import serve as serve_module
 
 # Writes its command line and the files in it to $CALLED, then exits or serves as $AFTER tells it.
@@ -107,6 +107,20 @@ def test_auto_selects_the_first_available_engine(install, monkeypatch):
         assert serve_module.choose_engine(ServeOptions(engine=engine))[0] == engine
     # TensorFlow Serving cannot choose a free port.
     assert serve_module.choose_engine(ServeOptions(port=0))[0] == "embedded"
+
+
+def test_only_the_embedded_server_scores_by_openvino(install, monkeypatch, model):
+    install("tensorflow_model_server", "docker")
+    monkeypatch.setenv("DOCKER_VERSION", "28.2.2")
+    for engine in (EngineOptions("openvino"), EngineOptions(precision="bfloat16")):
+        assert serve_module.choose_engine(ServeOptions(), engine)[0] == "embedded"
+        for name in ("docker", "tensorflow-model-server"):
+            with pytest.raises(ValueError, match=f"--engine {name}.*Try --engine embedded"):
+                serve_module.serve(model, ServeOptions(engine=name), engine=engine)
+    own = EngineOptions("tensorflow", "float32")
+    assert serve_module.choose_engine(ServeOptions(), own)[0] == "tensorflow-model-server"
+    with pytest.raises(ValueError, match="--backend tensorflow; got int8"):
+        serve_module.serve(model, engine=EngineOptions("tensorflow", "int8"))
 
 
 def test_a_docker_engine_that_times_out_is_not_available(install, monkeypatch, tmp_path):

@@ -34,6 +34,7 @@ FILES = {
     "int8": "classifier-int8.tflite",
     "onnx": "classifier.onnx",
 }
+OPENVINO_INT8 = "openvino-int8"  # in another folder, with the other files of the engine
 COSTS_FILE = "formats.json"
 ONNX_PACKAGES = ("onnx", "onnxruntime", "tf2onnx")
 CALIBRATION_SPLIT, EVALUATION_SPLIT = "train", "val"
@@ -68,28 +69,54 @@ class FormatCost(Result):
     largest_change: float
 
 
-def check_formats(kinds: Sequence[str], data: str | Path | None) -> None:
+def check_formats(
+    kinds: Sequence[str],
+    data: str | Path | None,
+    foreign: str | Path | None = None,
+    *,
+    allow_loss: bool = False,
+) -> None:
     """Check the requested formats before anything is written.
 
+    Args:
+        kinds: Formats: FILES and OPENVINO_INT8.
+        data: A prepared dataset, needed by every format.
+        foreign: A second one, for OPENVINO_INT8 only.
+        allow_loss: Whether OPENVINO_INT8 may lose too much.
+
     Raises:
-        OSError: If `data` is not a prepared dataset, or a package for ONNX is not installed.
-        ValueError: If a format is unknown or repeated, or formats come without a dataset or a
-            dataset without formats.
+        OSError: If `data` or `foreign` is not a prepared dataset, or a package is not installed.
+        ValueError: If a format is unknown or repeated, or a format lacks a dataset or a dataset its
+            format.
 
     Example:
         >>> check_formats(["float16"], data=None)
         Traceback (most recent call last):
         ValueError: Expected both formats and data or neither, ...
     """
-    if set(kinds) - set(FILES) or len(set(kinds)) < len(kinds):
+    known = (*FILES, OPENVINO_INT8)
+    if set(kinds) - set(known) or len(set(kinds)) < len(kinds):
         raise ValueError(
-            f"Expected formats, each once, of {', '.join(FILES)}; got {', '.join(kinds)}. Try int8."
+            f"Expected formats, each once, of {', '.join(known)}; got {', '.join(kinds)}. Try int8."
         )
     if bool(kinds) != (data is not None):
         raise ValueError(
             "Expected both formats and data or neither, since data calibrates int8 and measures "
             f"the loss of AUC; got the formats {', '.join(kinds) or 'none'} and the data "
             f"{data or 'none'}. Try --formats float16 int8 --data DATA."
+        )
+    is_int8 = OPENVINO_INT8 in kinds
+    if is_int8 != (foreign is not None) or (allow_loss and not is_int8):
+        raise ValueError(
+            f"Expected foreign data for {OPENVINO_INT8}, and it or --allow-loss for nothing else; "
+            f"got the formats {', '.join(kinds) or 'none'} and the foreign data "
+            f"{foreign or 'none'}. Try --formats {OPENVINO_INT8} --data DATA --foreign OTHER, "
+            "where OTHER was prepared from videos of another source."
+        )
+    if is_int8 and importlib.util.find_spec("nncf") is None:
+        raise OSError(
+            f"Expected nncf to be installed for {OPENVINO_INT8}; got no such package. Try "
+            "`pip install 'jdfd-keras[int8]'`."
         )
     if "onnx" in kinds:
         missing = [name for name in ONNX_PACKAGES if importlib.util.find_spec(name) is None]
@@ -98,8 +125,8 @@ def check_formats(kinds: Sequence[str], data: str | Path | None) -> None:
                 f"Expected the packages {', '.join(ONNX_PACKAGES)} to export ONNX; got no "
                 f"{', '.join(missing)}. Try `pip install jdfd-keras[onnx]`."
             )
-    if data is not None:
-        load_groups(Path(data) / OPTIONS)
+    for one in filter(None, (data, foreign)):
+        load_groups(Path(one) / OPTIONS)
 
 
 def choose_split_table(model_path: str | Path | None, data: str | Path) -> str:

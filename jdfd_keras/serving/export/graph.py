@@ -9,10 +9,12 @@ Reference:
 """
 
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import tensorflow as tf
 
-from jdfd_keras.client.signatures import MAX_IMAGE_PIXELS
+from jdfd_keras.client.signatures import CLASSIFY, MAX_IMAGE_PIXELS, SERVING_DEFAULT
 
 HEADER_BYTES = 70  # contain the size of the image in all formats except JPEG
 PNG, BMP, RIFF, WEBP = b"\x89PNG\r\n\x1a\n", b"BM", b"RIFF", b"WEBP"
@@ -54,6 +56,64 @@ def read_face(encoded: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
         return tf.image.resize(image, [size, size], antialias=True)
 
     return tf.cond(readable, decode, lambda: tf.zeros([size, size, 3])), readable
+
+
+def read_faces(encoded: tf.Tensor, size: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Read faces, string[n], by `read_face`; return float32[n, size, size, 3] and bool[n].
+
+    Example:
+        >>> image, valid = read_faces(tf.constant([b"not an image"]), 71)
+        >>> image.shape, valid.numpy().tolist()
+        (TensorShape([1, 71, 71, 3]), [False])
+    """
+    outputs = tf.TensorSpec([size, size, 3]), tf.TensorSpec([], tf.bool)
+    return tf.map_fn(lambda one: read_face(one, size), encoded, fn_output_signature=outputs)
+
+
+def read_examples(inputs: tf.Tensor) -> tf.Tensor:
+    """Return `image/encoded` of serialized tf.Examples, string[n].
+
+    Example:
+        >>> example = tf.train.Example()
+        >>> example.features.feature["image/encoded"].bytes_list.value.append(b"abc")
+        >>> read_examples(tf.constant([example.SerializeToString()])).numpy().tolist()
+        [b'abc']
+    """
+    features = {"image/encoded": tf.io.FixedLenFeature([], tf.string)}
+    parsed: Any = tf.io.parse_example(inputs, features)
+    return parsed["image/encoded"]
+
+
+def write_image_reader(directory: str | Path, size: int) -> None:
+    """Write the reading of images by `serving_default` and `classify` as a model of its own.
+
+    It lets a server read images exactly as the exported graph does, and score them elsewhere. Its
+    two signatures have the inputs of those of the detector, and the outputs `faces`
+    float32[n, size, size, 3] and `valid` bool[n].
+
+    Example:
+        >>> write_image_reader("image_reader", 71)
+        >>> sorted(tf.saved_model.load("image_reader").signatures)
+        ['classify', 'serving_default']
+    """
+
+    def read(encoded: tf.Tensor) -> dict[str, tf.Tensor]:
+        faces, valid = read_faces(encoded, size)
+        return {"faces": faces, "valid": valid}
+
+    functions = {
+        SERVING_DEFAULT: (lambda image_bytes: read(image_bytes), "image_bytes"),
+        CLASSIFY: (lambda inputs: read(read_examples(inputs)), "inputs"),
+    }
+    signatures: Any = {
+        name: tf.function(
+            function,
+            input_signature=[tf.TensorSpec([None], tf.string, name=argument)],
+            autograph=False,
+        )
+        for name, (function, argument) in functions.items()
+    }
+    tf.saved_model.save(tf.Module(), str(directory), signatures=signatures)
 
 
 def read_header(encoded: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:

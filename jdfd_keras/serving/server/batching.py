@@ -196,7 +196,7 @@ def _has_rows(outputs: Arrays, rows: int) -> bool:
 
 def _run(request: _Request, inputs: Arrays) -> Arrays | CallError:
     try:
-        return request.served.engine.run(request.signature, inputs, request.outputs)
+        return request.served.run(request.signature, inputs, request.outputs)
     except ValueError as error:  # the session checks shapes itself
         return CallError(str(error))
     except tf.errors.OpError as error:

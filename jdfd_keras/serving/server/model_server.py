@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
-from jdfd_keras.options import ServeOptions
+from jdfd_keras.options import EngineOptions, ServeOptions
 from jdfd_keras.serving.model_config import ModelConfig
 from jdfd_keras.serving.server.grpc_server import GrpcServer
 from jdfd_keras.serving.server.inference_service import InferenceService
@@ -27,6 +27,7 @@ def run_server(
     configs: Sequence[ModelConfig],
     options: ServeOptions,
     on_ready: Callable[["ModelServer"], None],
+    engine: EngineOptions | None = None,
 ) -> None:
     """Serve models until SIGTERM or SIGINT, then complete requests in flight and return.
 
@@ -36,6 +37,7 @@ def run_server(
         configs: The models.
         options: Addresses and limits.
         on_ready: Called with the server once it accepts requests.
+        engine: Backend and precision of the scores.
 
     Raises:
         OSError: If a model cannot be loaded or an address cannot be bound.
@@ -57,7 +59,7 @@ def run_server(
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
-        with ModelServer(configs, options) as server:
+        with ModelServer(configs, options, engine) as server:
             on_ready(server)
             stopped.wait()
     finally:
@@ -76,10 +78,15 @@ class ModelServer:
         grpc_target: Target of gRPC, such as `127.0.0.1:8500`.
     """
 
-    def __init__(self, configs: Sequence[ModelConfig], options: ServeOptions):
+    def __init__(
+        self,
+        configs: Sequence[ModelConfig],
+        options: ServeOptions,
+        engine: EngineOptions | None = None,
+    ):
         """Create a server; nothing is loaded yet."""
         self._options = options
-        self._repository = Repository(configs)
+        self._repository = Repository(configs, engine)
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="server")
         self.url = ""

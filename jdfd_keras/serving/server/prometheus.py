@@ -64,7 +64,7 @@ class ServerMetrics(Collector):
         return text.replace(f"{REQUESTS}_total".encode(), REQUESTS.encode())
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """Read the state of every version; the registry calls this at each scrape."""
+        """Read state and engine of every version; the registry calls this at each scrape."""
         family = GaugeMetricFamily(
             "jdfd_keras_model_state",
             "1 for the current state of a version, 0 for the others.",
@@ -74,4 +74,14 @@ class ServerMetrics(Collector):
             for state in STATES:
                 labels = [served.name, str(served.version), state]
                 family.add_metric(labels, float(served.state == state))
+        yield family
+        family = GaugeMetricFamily(
+            "jdfd_keras_model_engine",
+            "1 for the engine that computes the scores of a loaded version.",
+            labels=["model_name", "version", "backend", "backend_version", "precision"],
+        )
+        for served in self._repository.all():
+            if served.loaded and (engine := served.identity):
+                labels = [served.name, str(served.version), engine.backend, engine.version]
+                family.add_metric([*labels, engine.precision], 1.0)
         yield family

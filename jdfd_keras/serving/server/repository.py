@@ -5,6 +5,7 @@ served, replaces it, and the old one is unloaded once no request uses it.
 """
 
 import contextlib
+import json
 import os
 import threading
 import time
@@ -13,16 +14,30 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import tensorflow as tf
 from grpc import StatusCode
 
-from jdfd_keras.client.signatures import ALIGNMENT_FILE, Signature, find_versions, verify_checksums
-from jdfd_keras.inference.saved_model import SavedModelEngine
+from jdfd_keras.client.signatures import (
+    ALIGNMENT_FILE,
+    ENGINE_FILE,
+    METADATA,
+    Signature,
+    find_versions,
+    verify_checksums,
+)
+from jdfd_keras.inference.engine import Engine
+from jdfd_keras.inference.openvino_engine import load_engine
+from jdfd_keras.inference.saved_model import LoadedVersion, SavedModelEngine
 from jdfd_keras.io.console import print_message
 from jdfd_keras.io.files import load_groups
+from jdfd_keras.options import EngineOptions
 from jdfd_keras.serving.model_config import ModelConfig
 from jdfd_keras.serving.server.call_errors import CallError
+from jdfd_keras.serving.server.openvino_model import OpenVINOModel
 
 POLL_INTERVAL_S = 1.0
+Arrays = dict[str, np.ndarray]
 STATES = ("START", "LOADING", "AVAILABLE", "UNLOADING", "END")
 MAX_VERSION = 2**63 - 1  # int64 in TensorFlow Serving's messages
 
@@ -37,22 +52,38 @@ class ServedVersion:
         state: One of `STATES`.
         error: Why loading failed; "" otherwise.
         loaded: The model while AVAILABLE or UNLOADING.
+        identity: The engine that computes its scores; None before it is loaded.
     """
 
     name: str
     version: int
     state: str = "LOADING"
     error: str = ""
-    loaded: SavedModelEngine | None = None
+    loaded: LoadedVersion | None = None
+    identity: Engine | None = None
     stamp: frozenset = frozenset()  # of the files at the last attempt to load them
     users: int = 0
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     @property
-    def engine(self) -> SavedModelEngine:
+    def engine(self) -> LoadedVersion:
         """The model of an acquired version."""
         assert self.loaded is not None, "acquired versions stay loaded"
         return self.loaded
+
+    def run(self, name: str, inputs: Arrays, outputs: Sequence[str]) -> Arrays:
+        """Run a signature of an acquired version; `metadata` also states the engine.
+
+        Unlike the other contents of `metadata`, the engine is not a fact of the export.
+        """
+        values = self.engine.run(name, inputs, outputs)
+        if name != METADATA or self.identity is None:
+            return values
+        if "names" not in inputs or "contents" not in values:  # of another program
+            return values
+        text = json.dumps(self.identity.to_dict()).encode()
+        is_engine = inputs["names"] == ENGINE_FILE.encode()
+        return values | {"contents": np.where(is_engine, text, values["contents"])}
 
     def find_signature(
         self, name: str, code: StatusCode = StatusCode.FAILED_PRECONDITION
@@ -78,8 +109,9 @@ class ServedVersion:
 class Repository:
     """All served models; thread-safe."""
 
-    def __init__(self, configs: Sequence[ModelConfig]):
-        """Create a repository; nothing is loaded before `poll`."""
+    def __init__(self, configs: Sequence[ModelConfig], engine: EngineOptions | None = None):
+        """Create a repository, for scores of an engine; nothing is loaded before `poll`."""
+        self._engine = engine
         self.configs = {config.name: config for config in configs}
         self._versions: dict[str, dict[int, ServedVersion]] = {name: {} for name in self.configs}
         self._lock = threading.Lock()
@@ -229,8 +261,13 @@ class Repository:
         with self._lock:
             self._versions[name][number] = served
         try:
-            served.loaded = load_engine(path)
+            started = time.monotonic()
+            print_message(f"Loading {path} ...")
+            served.loaded, served.identity = load_version(path, self._engine)
             served.state = "AVAILABLE"
+            text, seconds = served.identity.describe(), time.monotonic() - started
+            note = f" ({served.identity.note})" if served.identity.note else ""
+            print_message(f"{name} {number}: {text}{note}, loaded in {seconds:.1f} s")
         except (OSError, ValueError) as error:
             served.error, served.state = str(error), "END"
             if before is None or before.error != served.error:
@@ -248,28 +285,39 @@ class Repository:
         return len(leaving) - len(unused)
 
 
-def load_engine(path: Path) -> SavedModelEngine:
+def load_version(path: Path, options: EngineOptions | None = None) -> tuple[LoadedVersion, Engine]:
     """Load a version, verify its checksums, and run its warm-up requests.
 
+    Returns:
+        The model, and the engine that computes its scores.
+
     Raises:
-        OSError: If it is damaged in any way.
+        OSError: If it is damaged in any way, or the requested engine cannot be used.
         ValueError: If it was exported in another format version.
 
     Example:
-        >>> sorted(load_engine(Path("saved_models/detector/1")).signatures)
-        ['classify', 'explain', 'faces', 'metadata', 'reconstruct', 'serving_default']
+        >>> options = EngineOptions(precision="float32")
+        >>> model, identity = load_version(Path("saved_models/detector/1"), options)
+        >>> sorted(model.signatures), identity.describe()
+        (['classify', 'explain', 'faces', 'metadata', 'reconstruct', 'serving_default'],
+        'OpenVINO 20..., float32')
     """
     verify_checksums(path)
     if (path / ALIGNMENT_FILE).is_file():  # a model of another program has none
         load_groups(path / ALIGNMENT_FILE)
-    engine = SavedModelEngine(path)
-    try:
-        for _ in engine.replay_warmup():
+    engine, reason = load_engine(path, options or EngineOptions())
+    with contextlib.ExitStack() as undo:
+        if engine:
+            undo.callback(engine.close)
+            model, identity = OpenVINOModel(path, engine), engine.engine
+        else:
+            model = SavedModelEngine(path)
+            identity = Engine("tensorflow", tf.__version__, "float32", reason)
+        undo.callback(model.close)
+        for _ in model.replay_warmup():
             pass
-    except OSError:
-        engine.close()
-        raise
-    return engine
+        undo.pop_all()
+    return model, identity
 
 
 def _stamp(path: Path) -> frozenset:

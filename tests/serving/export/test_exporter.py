@@ -22,7 +22,7 @@ from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import FaceOptions, ModelOptions, TrainOptions
 from jdfd_keras.reporting import model_card
 from jdfd_keras.serving.export import exporter
-from jdfd_keras.serving.export.exporter import _make_metadata_fn
+from jdfd_keras.serving.export.serving_graph import _make_metadata_fn
 from jdfd_keras.serving.model_config import ModelConfig
 from jdfd_keras.training.run_folder import TrainedModel
 
@@ -174,18 +174,24 @@ def test_no_temporary_or_stale_file_is_left(exported):
 def quick_write(exported, monkeypatch):
     """Link the graph and weights of `exported` instead of writing them again."""
 
+    def link_openvino(model, directory, metadata):
+        (directory / "openvino").mkdir()
+        for path in (exported / "openvino").glob("float32.*"):
+            os.link(path, directory / "openvino" / path.name)
+
     def link(model, directory, metadata):
         (directory / "variables").mkdir(parents=True)
         for path in [exported / "saved_model.pb", *(exported / "variables").iterdir()]:
             os.link(path, directory / path.relative_to(exported))
 
-    monkeypatch.setattr(exporter, "_write_saved_model", link)
+    monkeypatch.setattr(exporter, "write_saved_model", link)
+    monkeypatch.setattr(exporter, "write_openvino", link_openvino)
 
 
 @pytest.fixture
 def quick_export(quick_write, monkeypatch):
     """Like `quick_write`, also without the check of the result, which takes seconds."""
-    monkeypatch.setattr(exporter, "_check_runs", lambda directory: None)
+    monkeypatch.setattr(exporter, "_check_runs", lambda directory, size: None)
 
 
 CALIBRATION = Calibration(
@@ -226,7 +232,7 @@ def test_an_export_that_does_not_load_creates_no_version(
     detector, tiny_faces, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(
-        exporter, "_write_saved_model", lambda model, directory, _: directory.mkdir(parents=True)
+        exporter, "write_saved_model", lambda model, directory, _: directory.mkdir(parents=True)
     )
     with pytest.raises(OSError, match="tiny/1.* a SavedModel"):
         exporter.export_detector(detector, tmp_path / "tiny", faces=tiny_faces)

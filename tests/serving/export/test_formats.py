@@ -31,7 +31,7 @@ TEMPERATURE = 3
 
 
 def test_unknown_or_repeated_formats_are_rejected():
-    with pytest.raises(ValueError, match="of float16, int8, onnx; got int4"):
+    with pytest.raises(ValueError, match="of float16, int8, onnx, openvino-int8; got int4"):
         check_formats(["int4"], "prepared")
     with pytest.raises(ValueError, match="each once.* got int8, int8"):
         check_formats(["int8", "int8"], "prepared")
@@ -43,6 +43,25 @@ def test_formats_need_data_and_data_needs_formats():
         check_formats(["float16"], None)
     with pytest.raises(ValueError, match="formats none and .*data prepared"):
         check_formats([], "prepared")
+
+
+def test_openvino_int8_needs_foreign_data_which_nothing_else_takes(prepared_set):
+    with pytest.raises(ValueError, match="openvino-int8 and the foreign data none"):
+        check_formats(["openvino-int8"], prepared_set)
+    with pytest.raises(ValueError, match="formats onnx and the foreign data other"):
+        check_formats(["onnx"], prepared_set, "other")
+    with pytest.raises(ValueError, match="--allow-loss for nothing else; got the formats onnx"):
+        check_formats(["onnx"], prepared_set, allow_loss=True)
+    with pytest.raises(OSError, match="missing"):
+        check_formats(["openvino-int8"], prepared_set, "missing")
+    check_formats(["openvino-int8"], prepared_set, prepared_set, allow_loss=True)
+
+
+def test_openvino_int8_needs_nncf(monkeypatch):
+    find_spec = "jdfd_keras.serving.export.formats.importlib.util.find_spec"
+    monkeypatch.setattr(find_spec, lambda name: None)
+    with pytest.raises(OSError, match=r"Expected nncf .*pip install 'jdfd-keras\[int8\]'"):
+        check_formats(["openvino-int8"], "prepared", "other")
 
 
 def test_onnx_needs_its_packages(monkeypatch):

@@ -16,8 +16,8 @@ from jdfd_keras.client.signatures import MAX_IMAGE_PIXELS
 from jdfd_keras.faces.decode import read_frames
 from jdfd_keras.inference.explain import explain_faces
 from jdfd_keras.inference.saved_model import serialize_example
-from jdfd_keras.serving.export.exporter import build_signatures
 from jdfd_keras.serving.export.graph import read_face, read_header
+from jdfd_keras.serving.export.serving_graph import build_signatures
 
 TOLERANCE = 1e-5
 SIZE = 71

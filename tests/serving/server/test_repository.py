@@ -11,7 +11,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from jdfd_keras.serving.model_config import ModelConfig
 from jdfd_keras.serving.server.call_errors import CallError
-from jdfd_keras.serving.server.repository import Repository, load_engine
+from jdfd_keras.serving.server.repository import Repository, load_version
 
 
 @pytest.fixture(scope="module")
@@ -203,7 +203,7 @@ def test_any_damage_raises_oserror(adders, tmp_path, damage):
     shutil.copytree(adders[2], tmp_path / "2")
     damage(tmp_path / "2")
     with pytest.raises(OSError, match="(?s)2.* to .*; got '.+'"):
-        load_engine(tmp_path / "2")
+        load_version(tmp_path / "2")
 
 
 def test_a_repaired_file_of_equal_size_and_time_is_retried(open_repository, directory):
@@ -302,4 +302,4 @@ def test_an_export_of_another_format_version_is_not_served(exported, tmp_path):
     path = version / "assets.extra" / "alignment.json"
     path.write_text(path.read_text().replace('"format_version": 2', '"format_version": 3'))
     with pytest.raises(ValueError, match="format_version 2 in .*alignment.json; got 3"):
-        load_engine(version)
+        load_version(version)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jdfd_keras.client import connect
-from jdfd_keras.options import ServeOptions
+from jdfd_keras.options import EngineOptions, ServeOptions
 from jdfd_keras.serving.model_config import ModelConfig
 from jdfd_keras.serving.server.model_server import ModelServer
 
@@ -81,7 +81,8 @@ def test_no_request_fails_while_versions_are_replaced(
         (directory / "copying").rename(directory / version)
 
     options = ServeOptions(port=0, grpc_port=0)
-    with ModelServer([ModelConfig("tiny", directory)], options) as server:
+    engine = EngineOptions(backend="tensorflow")
+    with ModelServer([ModelConfig("tiny", directory)], options, engine) as server:
         urls = [f"{server.url}/v1/models/tiny", f"grpc://{server.grpc_target}/tiny"] * 2
         with Load(urls, encoded_faces) as load:
             load.settle(expected_scores)

@@ -1,0 +1,238 @@
+"""Scores and verdicts of files whose faces are extracted in other processes meanwhile.
+
+Faces are scored in the same batches as those of a whole file, so that their scores are the same.
+"""
+
+import contextlib
+import dataclasses
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+
+from jdfd_keras.client.metadata import Calibration, ModelMetadata
+from jdfd_keras.client.signatures import ALIGNMENT_FILE, find_versions
+from jdfd_keras.faces.extract import Extraction
+from jdfd_keras.inference.backends import Predictor
+from jdfd_keras.inference.verdict import NUM_TOP_FACES, Verdict, choose_faces, judge
+from jdfd_keras.io.console import Progress, printable
+from jdfd_keras.io.files import OPTIONS, load_options
+from jdfd_keras.options import FaceOptions, LimitOptions, PredictOptions
+from jdfd_keras.prediction.extraction import ExtractedPart, Extractor, extract_file
+from jdfd_keras.prediction.result_folder import FailedFile
+
+
+def guess_faces(model: str | Path, options: PredictOptions) -> FaceOptions | None:
+    """Return the face options that a local model will state, read from the files beside it.
+
+    Returns:
+        The options of `choose_faces`; None if there is no such file, or it is damaged.
+
+    Example:
+        >>> guess_faces("saved_models/detector", PredictOptions(every=2)).every
+        2
+        >>> guess_faces("http://127.0.0.1:8501/v1/models/detector", PredictOptions())
+    """
+    path = Path(model)
+    path = path.parent if path.suffix == ".keras" else path
+    with contextlib.suppress(OSError, ValueError):
+        if (path / OPTIONS).is_file():
+            faces = load_options(path / OPTIONS, "faces", FaceOptions)
+        else:
+            is_version = (path / ALIGNMENT_FILE).is_file()
+            version = path if is_version else next(iter(find_versions(path).values()))
+            faces = load_options(version / ALIGNMENT_FILE, "faces", FaceOptions)
+        return choose_faces(ModelMetadata(faces, None, path.name, 0, ""), options)
+    return None
+
+
+class FaceScores:
+    """Scores of the faces of one file, computed as far as its faces have come.
+
+    Example:
+        >>> from jdfd_keras import load_predictor
+        >>> scores = FaceScores(load_predictor("saved_models/detector"))
+        >>> scores.add(ExtractedPart(3, 6, 0, np.zeros((3, 71, 71, 3), np.uint8)))
+        >>> len(scores.scored) in (0, 3)  # a whole number of batches
+        True
+    """
+
+    def __init__(self, predictor: Predictor):
+        self._predictor = predictor
+        self._begin()
+
+    def add(self, part: ExtractedPart) -> None:
+        """Score the faces of a part; keep those that do not fill a batch for the next one.
+
+        Raises:
+            OSError: If the predictor's server cannot be reached.
+        """
+        if part.first == 0:  # also if the process died and the file began anew
+            self._begin()
+        if self._has_failed:
+            return
+        self._pending = (
+            np.concatenate([self._pending, part.crops]) if len(self._pending) else part.crops
+        )
+        count = len(self._pending) // self._predictor.batch_size * self._predictor.batch_size
+        if count:
+            try:
+                scores = np.asarray(self._predictor(self._pending[:count]), np.float64)
+            except ValueError:  # that all faces will raise again
+                self._begin()
+                self._has_failed = True
+                return
+            self.scored = np.concatenate([self.scored, scores])
+            self._pending = self._pending[count:]
+
+    def _begin(self) -> None:
+        self.scored = np.empty(0)
+        self._pending = np.empty((0, 0, 0, 3), np.uint8)
+        self._has_failed = False
+
+
+class Judge:
+    """Verdicts on many files, whose parts may come in any order of the files.
+
+    Args:
+        predictor: Predictor of `load_predictor`.
+        thresholds: Thresholds of the verdicts.
+        out: Result folder, for error messages.
+        num_top_faces: Most top faces of a file.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        thresholds: Calibration,
+        out: str | Path | None,
+        num_top_faces: int = NUM_TOP_FACES,
+    ):
+        self._predictor, self._thresholds = predictor, thresholds
+        self._out, self._num_top_faces = out, num_top_faces
+        self._scores: dict[Path, FaceScores] = {}  # of the files that are being extracted
+
+    def add(self, path: Path, part: ExtractedPart) -> None:
+        """Score faces of a file.
+
+        Raises:
+            OSError: If the predictor's server cannot be reached, which ends the run.
+        """
+        try:
+            self._scores.setdefault(path, FaceScores(self._predictor)).add(part)
+        except OSError as error:
+            raise self._explain_end(path, error) from error
+
+    def judge(
+        self, path: Path, result: Extraction | OSError
+    ) -> tuple[Verdict | FailedFile, list[np.ndarray]]:
+        """Return the verdict on a file and its top faces, or the reason why there is none.
+
+        Raises:
+            OSError: As `add`.
+        """
+        scores = self._scores.pop(path, None)
+        if isinstance(result, OSError):
+            return fail(path, result), []
+        try:
+            verdict = judge(
+                path,
+                result,
+                self._predictor,
+                self._thresholds,
+                self._num_top_faces,
+                self._predictor.engine.describe(),
+                scores.scored if scores else None,
+            )
+        except ValueError as error:
+            return fail(path, error), []
+        except OSError as error:
+            raise self._explain_end(path, error) from error
+        crops = [result.faces[index].crop for index in verdict.top_faces]
+        return dataclasses.replace(verdict, analysed_at=_now()), crops
+
+    def _explain_end(self, path: Path, error: OSError) -> OSError:
+        hint = (
+            "Nothing is kept without --out: pass it to be able to resume a run."
+            if self._out is None
+            else f"The verdicts so far are in {self._out}: run the same command again to resume."
+        )
+        return OSError(f"Expected scores for {path}; got '{error}' {hint}")
+
+
+def find_missing(files: list[Path], limits: LimitOptions) -> dict[str, Verdict | FailedFile]:
+    """Return the files that do not exist as failures, by path.
+
+    Raises:
+        FileNotFoundError: If no file exists: then no model is needed to say so.
+
+    Example:
+        >>> list(find_missing([Path("video.mp4"), Path("none.mp4")], LimitOptions()))
+        ['none.mp4']
+    """
+    missing = [path for path in files if not path.exists()]
+    errors = {path: extract_file(path, FaceOptions(), limits) for path in missing}
+    if len(missing) == 1 == len(files):
+        raise FileNotFoundError(str(errors[missing[0]]))
+    if len(missing) == len(files):
+        raise FileNotFoundError(
+            f"Expected videos or images; got {len(files)} files that are missing, such as "
+            f"{files[0]}. Check the paths."
+        )
+    return {str(path): fail(path, e) for path, e in errors.items() if isinstance(e, OSError)}
+
+
+def judge_all(
+    extractor: Extractor, judge: Judge, count: int
+) -> Iterator[tuple[Path, Verdict | FailedFile, list[np.ndarray]]]:
+    """Yield each file with its record and top faces as `Judge.judge`, and show the progress.
+
+    Args:
+        extractor: The processes that extract the faces.
+        judge: The judge of the files.
+        count: Number of files.
+
+    Example:
+        >>> from jdfd_keras import load_predictor
+        >>> judge = Judge(load_predictor("saved_models/detector"), Calibration(), None)
+        >>> with Extractor([Path("video.mp4")], FaceOptions(face_size=71)) as extractor:
+        ...     [(path, verdict, crops)] = judge_all(extractor, judge, 1)
+        >>> len(verdict.faces), len(crops)
+        (6, 5)
+    """
+    if not count:
+        return
+    progress = Progress("judging files", count, "files")
+    num_judged, running = 0, {}  # the share of each file that is extracted
+    try:
+        for path, result in extractor.receive():
+            if isinstance(result, ExtractedPart):
+                judge.add(path, result)
+                running[path] = min(result.done / max(result.total, result.done + 1), 1.0)
+                note = f"frame {result.done} of {result.total or 'an unknown number'}"
+                progress.show(num_judged + sum(running.values()), note if count == 1 else "")
+            else:
+                yield path, *judge.judge(path, result)
+                running.pop(path, None)
+                num_judged += 1
+                progress.show(num_judged + sum(running.values()))
+    finally:
+        progress.close()
+
+
+def fail(path: Path, error: Exception) -> FailedFile:
+    """Print why a file has no verdict, and return it as a record.
+
+    Example:
+        >>> fail(Path("a.txt"), ValueError("Expected a video.")).error
+        'Expected a video.'
+    """
+    reason = " ".join(str(error).split())
+    print(printable(f"{path}: {reason}"), file=sys.stderr)
+    return FailedFile(str(path), reason, _now())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

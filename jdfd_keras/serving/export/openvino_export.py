@@ -1,0 +1,151 @@
+"""Export of a detector for OpenVINO, the fast engine on CPUs.
+
+Takes a Keras model; writes `openvino/` beside its SavedModel: the network in float32 with all that
+a prediction needs, and engine.json, which states the files that belong together.
+"""
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from jdfd_keras.client.metadata import Calibration, ModelMetadata, write_metadata
+from jdfd_keras.client.signatures import ENGINE_FILE, ENGINE_FOLDER, FACES, IMAGE_READER
+from jdfd_keras.inference.explain import make_cam_fn
+from jdfd_keras.inference.openvino_engine import HINTS, SCORES, CompiledOutput
+from jdfd_keras.inference.saved_model import SavedModelEngine
+from jdfd_keras.io.console import import_openvino
+from jdfd_keras.io.files import sha256_of, write_text_atomically
+from jdfd_keras.io.results import Result
+from jdfd_keras.serving.export.formats import make_score_fn
+from jdfd_keras.serving.export.graph import write_image_reader
+
+FLOAT32_FILE = "float32.xml"
+TOLERANCE = 1e-5  # largest difference between the scores of OpenVINO and TensorFlow in float32
+
+
+def write_openvino(model: keras.Model, version: Path, metadata: ModelMetadata) -> None:
+    """Write a detector in float32 for OpenVINO into the folder of a version.
+
+    The input is `faces` float32[n, S, S, 3] in [0, 255]. The outputs are `scores` float32[n],
+    calibrated, `cam` float32[n, height, width] and, with a decoder, `reconstruction`
+    float32[n, S, S, 3], as of the signatures `faces`, `explain` and `reconstruct`.
+
+    Args:
+        model: A detector from `build_detector`.
+        version: Folder of the version.
+        metadata: Metadata of the version; its calibration is applied to the scores.
+
+    Raises:
+        OSError: If OpenVINO is not installed.
+    """
+    import_openvino()
+    import openvino
+
+    converted = _convert(model, metadata.calibration or Calibration())
+    (version / ENGINE_FOLDER).mkdir(exist_ok=True)
+    openvino.save_model(converted, version / ENGINE_FOLDER / FLOAT32_FILE, compress_to_fp16=False)
+    write_image_reader(version / ENGINE_FOLDER / IMAGE_READER, model.input_shape[1])
+
+
+def write_engine_file(version: Path, metadata: ModelMetadata, int8: Result | None = None) -> None:
+    """Write engine.json: the files that belong to the engine, with their SHA-256, and its metadata.
+
+    Args:
+        version: Folder of the version, with its SavedModel and its engine files.
+        metadata: Metadata of the version.
+        int8: What was measured of the int8 network; None without one.
+    """
+    folder = version / ENGINE_FOLDER
+    patterns = (f"{ENGINE_FOLDER}/*.xml", f"{ENGINE_FOLDER}/*.bin", "variables/*", "saved_model.pb")
+    files = {
+        path.relative_to(version).as_posix(): sha256_of(path)
+        for path in sorted(path for pattern in patterns for path in version.glob(pattern))
+    }
+    content = {
+        "digest": metadata.digest,
+        "openvino": import_openvino(),
+        "metadata": write_metadata(metadata),
+        "files": files,
+        "int8": int8.to_dict() if int8 else None,
+    }
+    write_text_atomically(folder / ENGINE_FILE, f"{json.dumps(content, indent=2)}\n")
+
+
+def check_parity(engine: SavedModelEngine, version: Path, size: int) -> None:
+    """Check that OpenVINO gives the scores of the SavedModel in float32.
+
+    Args:
+        engine: The SavedModel.
+        version: Folder of the version.
+        size: Width and height of the model's faces.
+
+    Raises:
+        ValueError: If a score differs by more than TOLERANCE.
+    """
+    import_openvino()
+    import openvino
+
+    rng = np.random.default_rng(0)
+    faces = np.full((4, size, size, 3), 127, np.uint8)  # the first is the warm-up face
+    faces[1:] = rng.integers(0, 256, faces[1:].shape, np.uint8)
+    faces[3] = np.linspace(0, 255, size, dtype=np.uint8)[:, None]
+    expected = engine.run(FACES, {"faces": faces})[SCORES]
+    core = openvino.Core()
+    network = core.read_model(version / ENGINE_FOLDER / FLOAT32_FILE)
+    with contextlib.closing(CompiledOutput(core, network, SCORES, HINTS["float32"])) as compiled:
+        scores = compiled(faces)
+    # NaN compares as False, so that it is rejected.
+    if not (np.abs(scores - expected) <= TOLERANCE).all():
+        raise ValueError(
+            f"Expected the scores of TensorFlow from OpenVINO, to {TOLERANCE}; got {scores} for "
+            f"{expected}. The converted model cannot be used: report it with the versions of both."
+        )
+
+
+def select_outputs(model: Any, *names: str) -> Any:
+    """Return the part of an OpenVINO model that computes some outputs."""
+    import openvino
+
+    outputs = [model.output(name).get_node().input_value(0) for name in names]
+    # Its own stubs (2026.4.1) reject the constructor.
+    return openvino.Model(outputs, model.get_parameters(), "-".join(names))  # pyright: ignore[reportGeneralTypeIssues]
+
+
+def _convert(model: keras.Model, calibration: Calibration) -> Any:
+    import openvino
+    from openvino.frontend.tensorflow import ConversionExtension
+
+    score, cam = make_score_fn(model, calibration), make_cam_fn(model, reconstruct=True)
+    pixels = tf.TensorSpec([None, *model.input_shape[1:]], tf.float32, name="faces")
+    traced: Any = tf.function(
+        lambda faces: cam(faces) | {SCORES: score(faces)},
+        input_signature=[pixels],
+        autograph=False,
+    )
+    gradients = [
+        ConversionExtension("ReluGrad", _relu_gradient),
+        ConversionExtension("LeakyReluGrad", _relu_gradient),
+    ]
+    concrete = traced.get_concrete_function()
+    converted = openvino.convert_model(concrete, extension=gradients)
+    converted.inputs[0].get_tensor().set_names({"faces"})
+    for output in converted.outputs:
+        (name,) = output.get_names() & concrete.structured_outputs.keys()
+        output.get_tensor().set_names({name})
+    return converted
+
+
+def _relu_gradient(node: Any) -> list[Any]:
+    """Return the gradient of a (leaky) ReLU, of which OpenVINO has no operation."""
+    import openvino.opset14 as operations
+
+    gradient, features = node.get_input(0), node.get_input(1)
+    slope = node.get_attribute("alpha", 0.0)
+    below = operations.multiply(gradient, operations.constant(np.float32(slope)))
+    is_above = operations.greater(features, operations.constant(np.float32(0)))
+    return [operations.select(is_above, gradient, below).output(0)]

@@ -1,0 +1,187 @@
+import hashlib
+import json
+import os
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+
+from jdfd_keras.client.metadata import Calibration, ModelMetadata
+from jdfd_keras.inference.explain import explain_faces
+from jdfd_keras.io.console import import_openvino
+from jdfd_keras.model.network import build_detector, digest_weights
+from jdfd_keras.options import FaceOptions, ModelOptions
+from jdfd_keras.serving.export import exporter
+from jdfd_keras.serving.export.openvino_export import (
+    select_outputs,
+    write_openvino,
+)
+
+TEMPERATURE = 2.5
+NETWORKS = {
+    "xception": {"network": "xception"},
+    "pytorch": {"network": "xception-pytorch"},
+    "attention": {"network": "xception-pytorch", "attention": "residual"},
+    "no decoder": {"network": "xception", "decoder": False},
+    "meso4": {"network": "meso4", "decoder": False},
+    "mesoinception4": {"network": "mesoinception4", "decoder": False},
+}
+
+
+def spread_scores(model, faces):
+    """Give batch normalization the statistics of faces, and scores a wide range.
+
+    With random weights they are equal in the first six digits otherwise.
+    """
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(faces, training=True)
+    layer = model.get_layer("classifier_logit")
+    logit = keras.Model(model.input, layer.output).predict(faces, verbose=0)
+    kernel, bias = layer.get_weights()
+    layer.set_weights([kernel / logit.std(), (bias - logit.mean()) / logit.std()])
+
+
+def run_float32(path, faces):
+    """Outputs of a network by name, computed in float32 and in one batch."""
+    import_openvino()
+    from openvino import Core
+
+    compiled = Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    return {output.any_name: values for output, values in compiled(faces.astype("float32")).items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("is_calibrated", [False, True])
+def test_the_network_computes_what_keras_computes(name, is_calibrated, face_batch, tmp_path):
+    keras.utils.set_random_seed(0)
+    options = ModelOptions(image_size=71, latent_dim=16, encoder_weights="none", **NETWORKS[name])
+    model = build_detector(options)
+    spread_scores(model, face_batch.astype("float32"))
+    outputs = model.predict(face_batch.astype("float32"), verbose=0)
+    raw = outputs["classification"][:, 0].astype(np.float64)
+    assert np.ptp(raw) > 0.2
+    calibration = Calibration(temperature=TEMPERATURE) if is_calibrated else None
+    odds = (raw / (1 - raw)) ** (1 / TEMPERATURE if is_calibrated else 1)
+    expected = odds / (1 + odds)
+
+    metadata = ModelMetadata(FaceOptions(face_size=71), calibration, "any", 1, "ab" * 32)
+    write_openvino(model, tmp_path, metadata)
+
+    found = run_float32(tmp_path / "openvino" / "float32.xml", face_batch)
+    names = {"scores", "cam"} | ({"reconstruction"} & outputs.keys())
+    assert found.keys() == names
+    np.testing.assert_allclose(found["scores"], expected, atol=1e-5)
+    if "reconstruction" in names:
+        np.testing.assert_allclose(found["reconstruction"], outputs["reconstruction"], atol=1e-4)
+    explained = explain_faces(model, face_batch).cam
+    resized = keras.ops.image.resize(found["cam"][..., None], (71, 71))[..., 0]
+    np.testing.assert_allclose(resized, explained, atol=1e-4)
+
+
+def test_weights_are_stored_in_float32_once(exported, detector):
+    size = (exported / "openvino" / "float32.bin").stat().st_size
+    weights = 4 * sum(int(np.prod(weight.shape)) for weight in detector.weights)
+    assert 0.9 * weights < size < 1.2 * weights
+
+
+def test_scores_alone_do_not_need_the_decoder(exported):
+    import_openvino()
+    from openvino import Core
+
+    network = Core().read_model(exported / "openvino" / "float32.xml")
+    kinds = [node.get_type_name() for node in select_outputs(network, "scores").get_ops()]
+    assert "Convolution" in kinds
+    assert "ConvolutionBackpropData" not in kinds
+
+
+def test_engine_json_states_the_files_that_belong_together(exported, detector):
+    facts = json.loads((exported / "openvino" / "engine.json").read_text())
+    listed = {"openvino/float32.xml", "openvino/float32.bin", "saved_model.pb"}
+    listed |= {f"variables/{path.name}" for path in (exported / "variables").iterdir()}
+    assert facts["files"] == {
+        name: hashlib.sha256((exported / name).read_bytes()).hexdigest() for name in listed
+    }
+    assert facts["digest"] == digest_weights(detector)
+    assert json.loads(facts["metadata"]["model.json"])["digest"] == facts["digest"]
+    assert facts["int8"] is None
+    assert facts["openvino"] == import_openvino()
+    assert "  openvino/engine.json\n" in (exported / "SHA256SUMS").read_text()
+
+
+def test_an_engine_with_other_scores_fails_the_export(
+    detector, build_tiny, tiny_faces, tmp_path, monkeypatch
+):
+    other = build_tiny()
+    layer = other.get_layer("classifier_logit")
+    kernel, bias = layer.get_weights()
+    layer.set_weights([kernel, bias + 1e-3])  # moves scores by 2.5e-4 at most
+    monkeypatch.setattr(
+        exporter,
+        "write_openvino",
+        lambda model, version, metadata: write_openvino(other, version, metadata),
+    )
+    with pytest.raises(ValueError, match="Expected the scores of TensorFlow from OpenVINO"):
+        exporter.export_detector(detector, tmp_path / "tiny", faces=tiny_faces)
+    assert list((tmp_path / "tiny").iterdir()) == []
+
+
+# Every connection and every name that is looked up is recorded and refused.
+WATCH = """
+import socket, sys
+def refuse(*arguments, **options):
+    print("network:", arguments, flush=True)
+    raise OSError("refused")
+socket.getaddrinfo = socket.create_connection = refuse
+socket.socket.connect = socket.socket.connect_ex = refuse
+"""
+CONVERT = """
+from jdfd_keras.io.console import import_openvino
+import_openvino()
+import numpy as np, openvino, tensorflow as tf
+function = tf.function(lambda x: tf.nn.relu(x @ tf.eye(3)))
+model = openvino.convert_model(function.get_concrete_function(tf.TensorSpec([1, 3])))
+openvino.Core().compile_model(model, "CPU")(np.ones((1, 3), np.float32))
+from jdfd_keras.serving.export.quantized_layers import quantize
+"""
+QUANTIZE = CONVERT + "quantize(model, np.ones((4, 3), np.uint8))\n"
+BARE = "import openvino, time\ntime.sleep(2)\n"
+
+
+def watch_network(code, home):
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("CI", "TF_BUILD", "JENKINS_URL", "NNCF_CI", "NNCF_DEV")
+    }
+    environment |= {"HOME": str(home), "KERAS_HOME": str(home.parent / "keras")}
+    run = subprocess.run(
+        [sys.executable, "-c", WATCH + code], env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    return [line for line in run.stdout.splitlines() if line.startswith("network:")]
+
+
+@pytest.mark.slow
+def test_conversion_quantization_and_prediction_send_nothing_and_leave_no_identifier(tmp_path):
+    (tmp_path / "home").mkdir()
+    code = QUANTIZE if _has("nncf") else CONVERT
+    assert watch_network(code, tmp_path / "home") == []
+    assert list((tmp_path / "home").rglob("*")) == []
+
+
+@pytest.mark.slow
+def test_the_watch_sees_the_telemetry_of_a_bare_import(tmp_path):
+    (tmp_path / "home").mkdir()
+    seen = watch_network(BARE, tmp_path / "home")
+    assert seen and (tmp_path / "home" / "intel").is_dir()
+
+
+def _has(name):
+    import importlib.util
+
+    return importlib.util.find_spec(name) is not None
