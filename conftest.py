@@ -42,7 +42,8 @@ def build_example_folder(folder: Path) -> None:
         run,
         model=jk.ModelOptions(encoder_weights="none", latent_dim=16),
         optimizer=jk.OptimizerOptions(optimizer="adam", learning_rate=0.0005),
-        train=jk.TrainOptions(epochs=1, batch_size=8),
+        # Not `auto`, whose precision depends on the processor.
+        train=jk.TrainOptions(epochs=1, batch_size=8, precision="float32"),
     )
     jk.calibrate(run, prepared)
     evaluated = jk.evaluate(run, prepared, jk.EvaluateOptions(n_resamples=200))

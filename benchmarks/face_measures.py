@@ -50,6 +50,7 @@ OUTER_EYE_CORNERS = (36, 45)
 STAGES = {
     "decode": {("video.py", "read"), ("image.py", "read")},
     "search of whole frames": {("detect.py", "find")},
+    "search of changes": {("detect.py", "find_in_window"), ("changes.py", "find_changes")},
     "local search": {("detect.py", "find_near")},
     "landmarks": {("landmarks.py", "_predict")},
     "patches, embeddings": {

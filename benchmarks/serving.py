@@ -1,6 +1,7 @@
 """Benchmark of the embedded server, compared with direct calls of the same SavedModel.
 
 The server, the direct calls and the clients are three processes; compared variants run in turns.
+All parts but `engines` score by TensorFlow on both sides.
 Creates its own models and faces. Linux only.
 
     python benchmarks/serving.py                 # about half an hour on two cores
@@ -116,6 +117,31 @@ def measure_overhead(model: Path, arguments: argparse.Namespace) -> dict:
     return {"size": size, "calls": arguments.calls, "p50_ms": p50_ms}
 
 
+def measure_engines(model: Path, arguments: argparse.Namespace) -> dict:
+    """Time batches and single faces over gRPC in turns: a server with each backend."""
+    size, count = arguments.batch_size, arguments.batches
+    faces = make_faces(size, FACE_SIZE)
+    rows: dict[str, dict] = {}
+    with start("serve", model) as (_, own), start("serve-openvino", model) as (_, openvino):
+        for address in (own, openvino):
+            engine = _read_engine(address)
+            rows[engine] = {"address": address, "per_s": [], "p50_ms": []}
+        for _ in range(arguments.turns):
+            for row in rows.values():
+                batches = [CLIENTS["gRPC"](row["address"], NAME, faces)]
+                load = run_clients(batches, lambda started: started < count)
+                _check(load)
+                row["per_s"].append(round(size * load.per_s, 3))
+                single = [CLIENTS["gRPC"](row["address"], NAME, faces[:1])]
+                load = run_clients(single, lambda started: started < arguments.calls)
+                _check(load)
+                row["p50_ms"].append(round(load.quantile_ms(0.5), 3))
+    engines = {
+        engine: {name: row[name] for name in ("per_s", "p50_ms")} for engine, row in rows.items()
+    }
+    return {"size": arguments.size, "batch_size": size, "engines": engines}
+
+
 def measure_decoder(model: Path, arguments: argparse.Namespace) -> dict:
     """Time the signature of the scores alone and the network with both outputs, in turns."""
     seconds: dict[str, list[float]] = {"faces": [], "both": []}
@@ -191,6 +217,7 @@ PARTS = {
     "load": (measure_load, "size"),
     "throughput": (measure_throughput, "size"),
     "overhead": (measure_overhead, "size"),
+    "engines": (measure_engines, "size"),
     "decoder": (measure_decoder, "size"),
     "overhead_small": (measure_overhead, "small"),
     "memory": (measure_memory, "small"),
@@ -215,11 +242,19 @@ def _time_direct(caller, name: str, batch_size: int, calls: int) -> list[float]:
 
 
 def _check(load: Load) -> None:
-    if load.failed:
+    if load.errors:
         sys.exit(
             f"Expected every request to be answered; {len(load.errors)} were not: first with "
-            f"{load.failed[0]}."
+            f"{load.errors[0]}."
         )
+
+
+def _read_engine(address: dict) -> str:
+    from jdfd_keras.client import connect
+    from jdfd_keras.inference.engine import Engine
+
+    with connect(f"{address['url']}/v1/models/{NAME}") as client:
+        return Engine.from_dict(client.engine).describe()
 
 
 def _read_version(address: dict) -> str:
@@ -347,6 +382,26 @@ def _render_overhead(overhead: dict) -> list[str]:
     ]
 
 
+def _render_engines(engines: dict) -> list[str]:
+    from tables import table
+
+    medians = {
+        engine: [statistics.median(row[name]) for name in ("per_s", "p50_ms")]
+        for engine, row in engines["engines"].items()
+    }
+    slowest = next(iter(medians.values()))[0]
+    rows = [
+        (engine, f"{per_s:.2f}", f"{per_s / slowest:.2f}", f"{p50_ms:.1f}")
+        for engine, (per_s, p50_ms) in medians.items()
+    ]
+    return [
+        "## Engines",
+        f"Batches of {engines['batch_size']} faces and single faces over gRPC, a model of "
+        f"{engines['size']} pixels; medians of turns.",
+        table(("engine", "faces/s", "/ TensorFlow", "one face, p50, ms"), rows, "lrrr"),
+    ]
+
+
 def _render_decoder(decoder: dict) -> list[str]:
     seconds = {name: statistics.median(each) for name, each in decoder["seconds"].items()}
     return [
@@ -382,6 +437,7 @@ SECTIONS = {
     "throughput": _render_throughput,
     "overhead": _render_overhead,
     "overhead_small": _render_overhead,
+    "engines": _render_engines,
     "decoder": _render_decoder,
     "memory": _render_memory,
     "swap": _render_swap,

@@ -1,6 +1,6 @@
 """The TensorFlow processes of `serving.py`: an export, a server, and direct calls.
 
-    python benchmarks/serving_processes.py export|serve|call MODEL [SIZE]
+    python benchmarks/serving_processes.py export|serve|serve-openvino|call MODEL [SIZE]
 
 `call` reads tasks from stdin, one JSON line each, and writes the times to stdout. One process waits
 while another one works, so that they do not compete for cores.
@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the package beside this folder
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -30,16 +31,17 @@ def export(model: Path, size: int) -> None:
     export_detector(detector, model, faces=FaceOptions(face_size=size))
 
 
-def serve(model: Path, _: int) -> None:
+def serve(model: Path, _: int, backend: str = "tensorflow") -> None:
     """Run the embedded server on free ports, and print them."""
-    from jdfd_keras.options import ServeOptions
+    from jdfd_keras.options import EngineOptions, ServeOptions
     from jdfd_keras.serving.model_config import configure_directory
     from jdfd_keras.serving.server.model_server import run_server
 
     def print_address(server) -> None:
         print(json.dumps({"url": server.url, "grpc_target": server.grpc_target}), flush=True)
 
-    run_server([configure_directory(model)], ServeOptions(port=0, grpc_port=0), print_address)
+    options = ServeOptions(port=0, grpc_port=0)
+    run_server([configure_directory(model)], options, print_address, EngineOptions(backend))
 
 
 def call(model: Path, size: int) -> None:
@@ -78,7 +80,12 @@ def call(model: Path, size: int) -> None:
         print(json.dumps(seconds[1:]), flush=True)  # the first call traces and allocates
 
 
-COMMANDS = {"export": export, "serve": serve, "call": call}
+def serve_openvino(model: Path, size: int) -> None:
+    """Run the embedded server with OpenVINO in its default precision."""
+    serve(model, size, "openvino")
+
+
+COMMANDS = {"export": export, "serve": serve, "serve-openvino": serve_openvino, "call": call}
 
 
 def run_export(model: Path, size: int) -> None:
@@ -87,8 +94,8 @@ def run_export(model: Path, size: int) -> None:
 
 
 @contextlib.contextmanager
-def start(name: str, model: Path, size: int = 0) -> Iterator[tuple[subprocess.Popen, object]]:
-    """Run `serve` or `call` inside the block; yield the process and its first output."""
+def start(name: str, model: Path, size: int = 0) -> Iterator[tuple[subprocess.Popen, Any]]:
+    """Run a server or `call` inside the block; yield the process and its first output."""
     command = _make_command(name, model, size)
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True) as process:

@@ -81,13 +81,11 @@ class Detector(nn.Module):
         return self.classifier(latent)[:, 0], reconstruction
 
 
-def time_steps(batch_size: int, size: int, warm_up: int, steps: int, layout: str) -> list[float]:
+def time_steps(batch_size: int, size: int, warm_up: int, steps: int, precision: str) -> list[float]:
     """Train on faces in memory; return the seconds of each step after `warm_up` steps."""
     torch.manual_seed(0)
-    memory_format = {
-        "channels first": torch.contiguous_format,
-        "channels last": torch.channels_last,
-    }[layout]
+    # Its faster layout on CPUs: channels first took 1.3 times as long in float32.
+    memory_format = torch.channels_last
     model = Detector(size).to(memory_format=memory_format).train()
     classifier = {id(weight) for weight in model.classifier.parameters()}
     others = [weight for weight in model.parameters() if id(weight) not in classifier]
@@ -103,7 +101,9 @@ def time_steps(batch_size: int, size: int, warm_up: int, steps: int, layout: str
     for _ in range(warm_up + steps):
         start = time.perf_counter()
         optimizer.zero_grad()
-        logit, reconstruction = model(faces)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            logit, reconstruction = model(faces)
+        logit, reconstruction = logit.float(), reconstruction.float()
         loss = 0.8 * nn.functional.binary_cross_entropy_with_logits(logit, labels)
         loss = loss + 0.2 * nn.functional.mse_loss(reconstruction, faces)
         loss.backward()

@@ -1,4 +1,4 @@
-"""Training speed, compared to a bare Keras loop, no decoder, PyTorch and XLA; memory over time.
+"""Training speed, compared to plain Keras, no decoder, PyTorch and XLA; memory over time.
 
 Each variant runs in its own process, several times in turns, so that machine load affects all of
 them alike. Generates its own faces. If JAX finds a GPU, the network is also timed on it. Linux
@@ -30,10 +30,14 @@ import numpy as np
 HERE = Path(__file__).parent
 SIZE = 299
 REPETITIONS = 3
+BATCHES = (4, 16)
 TARGETS = {  # set before the first run; ratios of the seconds per step, first over second
     "pipeline": ("training from shards with all augmentations / from memory", 1.05),
     "decoder": ("with decoder / without decoder", 1.35),
-    "torch": ("Keras / PyTorch in its faster memory layout", 1.0),
+    "torch 4": ("batches of 4: from memory / PyTorch in its faster precision", 1.0),
+    "torch 16": ("batches of 16: from memory / PyTorch in its faster precision", 1.0),
+    "plain 4": ("batches of 4: from memory / plain Keras in float32", 0.55),
+    "plain 16": ("batches of 16: from memory / plain Keras in float32", 0.55),
     "memory": ("memory growth over the second half of the steps, MB", 20.0),
 }
 PEAKS = {  # bf16 without sparsity, FLOP/s, from NVIDIA's data sheets
@@ -73,23 +77,35 @@ def main() -> None:
 
 
 def measure_steps(arguments: argparse.Namespace) -> dict:
-    """Time a step of each variant, in turns."""
+    """Time a step of each variant and batch size, in turns."""
     prepare_set(arguments.data, arguments.size, num_faces=64)
-    names = ["from shards", "in memory", "without decoder"]
+    names = ["from shards", "in memory", "plain Keras, float32", "without decoder"]
     if importlib.util.find_spec("torch"):
-        names += ["PyTorch, channels first", "PyTorch, channels last"]
-    times: dict[str, list[float]] = {name: [] for name in names}
-    for _ in range(REPETITIONS):
-        for name in names:
-            times[name] += _run(name, arguments)["seconds"]
-    if arguments.xla:
-        times["in memory, XLA"] = _run("in memory, XLA", arguments)["seconds"]
+        names += ["PyTorch, float32", "PyTorch, bfloat16"]
+    names += ["in memory, XLA"] * arguments.xla
+    seconds = {}
+    for batch_size in arguments.batch_sizes:
+        batches = argparse.Namespace(**{**vars(arguments), "batch_size": batch_size})
+        times: dict[str, list[float]] = {name: [] for name in names}
+        for _ in range(arguments.repetitions):
+            for name in names:
+                times[name] += _run(name, batches)["seconds"]
+        medians = {name: round(statistics.median(values), 3) for name, values in times.items()}
+        seconds[str(batch_size)] = medians
     return {
-        "batch_size": arguments.batch_size,
         "size": arguments.size,
-        "processes": REPETITIONS,
-        "seconds": {name: round(statistics.median(values), 3) for name, values in times.items()},
+        "processes": arguments.repetitions,
+        "precision": _auto_precision(),
+        "seconds": seconds,
     }
+
+
+def _auto_precision() -> str:
+    """Return the precision that `train` takes on this machine by default."""
+    from jdfd_keras.options import TrainOptions
+    from jdfd_keras.training.devices import Devices, resolve_precision
+
+    return resolve_precision(TrainOptions(), "", Devices()).precision
 
 
 def measure_memory(arguments: argparse.Namespace) -> dict:
@@ -181,7 +197,6 @@ def time_memory_faces(
 ) -> dict:
     """Time a bare Keras loop with the same network and faces in memory."""
     import keras
-    import tensorflow as tf
 
     from jdfd_keras.model.network import build_detector
     from jdfd_keras.options import ModelOptions
@@ -197,6 +212,32 @@ def time_memory_faces(
         loss_weights={name: weights[name] for name in model.output},
         jit_compile=xla,
     )
+    return _time_fit(model, arguments)
+
+
+def time_own_step(arguments: argparse.Namespace) -> dict:
+    """Time the model of `train`, in the precision `auto`, with faces in memory."""
+    import keras
+
+    from jdfd_keras.model.network import build_detector
+    from jdfd_keras.options import ModelOptions, OptimizerOptions, TrainOptions
+    from jdfd_keras.training.compile import build_optimizer, compile_detector
+    from jdfd_keras.training.devices import open_devices, resolve_precision
+    from jdfd_keras.training.fast_layers import accelerate
+
+    train = resolve_precision(TrainOptions(precision="auto"), "", open_devices("default"))
+    keras.config.set_dtype_policy(train.precision)
+    options = ModelOptions(image_size=arguments.size, encoder_weights="none")
+    model = accelerate(build_detector(options))
+    compile_detector(model, build_optimizer(OptimizerOptions(), steps_per_epoch=1000))
+    return _time_fit(model, arguments) | {"precision": train.precision}
+
+
+def _time_fit(model, arguments: argparse.Namespace) -> dict:
+    """Time the steps of `model.fit` with the same batch again and again."""
+    import keras
+    import tensorflow as tf
+
     rng = np.random.default_rng(0)
     shape = (arguments.batch_size, arguments.size, arguments.size, 3)
     faces = rng.uniform(0, 255, shape).astype(np.float32)
@@ -217,13 +258,13 @@ def time_memory_faces(
     return {"seconds": np.diff(ends)[arguments.warm_up :].tolist()}
 
 
-def time_torch(arguments: argparse.Namespace, layout: str) -> dict:
+def time_torch(arguments: argparse.Namespace, precision: str) -> dict:
     """Time the same network in PyTorch."""
     import torch
     from torch_detector import time_steps
 
     sizes = (arguments.batch_size, arguments.size, arguments.warm_up, arguments.steps)
-    return {"seconds": time_steps(*sizes, layout), "version": torch.__version__}
+    return {"seconds": time_steps(*sizes, precision), "version": torch.__version__}
 
 
 def watch_memory(arguments: argparse.Namespace) -> dict:
@@ -328,10 +369,15 @@ def _count_flops(model, size: int) -> float:
 VARIANTS = {
     "from shards": time_shards,
     "in memory": time_memory_faces,
+    "as `train`": time_own_step,
     "in memory, XLA": lambda arguments: time_memory_faces(arguments, xla=True),
     "without decoder": lambda arguments: time_memory_faces(arguments, decoder=False),
-    "PyTorch, channels first": lambda arguments: time_torch(arguments, "channels first"),
-    "PyTorch, channels last": lambda arguments: time_torch(arguments, "channels last"),
+    "plain Keras, float32": lambda arguments: time_memory_faces(arguments, fast=False),
+    "PyTorch, float32": lambda arguments: time_torch(arguments, "float32"),
+    "PyTorch, bfloat16": lambda arguments: time_torch(arguments, "bfloat16"),
+    "PyTorch, channels last, bfloat16": lambda arguments: time_torch(
+        arguments, "channels last", bfloat16=True
+    ),
     "memory": watch_memory,
     "jax": measure_jax,
 }
@@ -353,12 +399,16 @@ def find_ratios(report: dict) -> dict[str, float]:
     """Compute the values of TARGETS that were measured."""
     measured = {}
     if steps := report.get("steps"):
-        seconds = steps["seconds"]
-        measured["pipeline"] = seconds["from shards"] / seconds["in memory"]
-        measured["decoder"] = seconds["in memory"] / seconds["without decoder"]
-        others = [value for name, value in seconds.items() if name.startswith("PyTorch")]
-        if others:
-            measured["torch"] = seconds["in memory"] / min(others)
+        first = next(iter(steps["seconds"].values()))
+        measured["pipeline"] = first["from shards"] / first["in memory"]
+        measured["decoder"] = first["in memory"] / first["without decoder"]
+        for batch_size, seconds in steps["seconds"].items():
+            ours = seconds["in memory"]
+            measured[f"plain {batch_size}"] = ours / seconds["plain Keras, float32"]
+            others = [value for name, value in seconds.items() if name.startswith("PyTorch")]
+            if others:
+                measured[f"torch {batch_size}"] = ours / min(others)
+        measured = {name: measured[name] for name in TARGETS if name in measured}
     if memory := report.get("memory"):
         measured["memory"] = memory["growth_mb"]
     return measured
@@ -387,15 +437,18 @@ def render(report: dict) -> str:
     if steps := report.get("steps"):
         lines += [
             "## A step",
-            f"{steps['batch_size']} faces of {steps['size']} pixels; medians over "
-            f"{steps['processes']} processes each, in turns.",
+            f"Faces of {steps['size']} pixels; medians over {steps['processes']} "
+            f"process{'es' * (steps['processes'] > 1)} each, in turns. Variants without another "
+            f"name compute as `train` does by default here, in {steps['precision']}; PyTorch in "
+            "the channels-last layout, bfloat16 by autocast.",
             table(
-                ("variant", "seconds per step", "faces/s"),
+                ("variant", "batch", "seconds per step", "faces/s"),
                 [
-                    (n, f"{s:.3f}", f"{steps['batch_size'] / s:.2f}")
-                    for n, s in steps["seconds"].items()
+                    (n, b, f"{s:.3f}", f"{int(b) / s:.2f}")
+                    for b, seconds in steps["seconds"].items()
+                    for n, s in seconds.items()
                 ],
-                "lrr",
+                "lrrr",
             ),
         ]
     if memory := report.get("memory"):
@@ -435,7 +488,13 @@ def _parse() -> argparse.Namespace:
         "--only", choices=("steps", "memory", "jax"), default="", help="part to run"
     )
     parser.add_argument("--size", type=int, default=SIZE, help="face size in pixels (%(default)s)")
-    parser.add_argument("--batch-size", type=int, default=4, help="faces per step (%(default)s)")
+    parser.add_argument("--batch-size", type=int, default=4, help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--batch-sizes", type=int, nargs="+", default=BATCHES, help="faces per step (4 16)"
+    )
+    parser.add_argument(
+        "--repetitions", type=int, default=REPETITIONS, help="processes (%(default)s)"
+    )
     parser.add_argument(
         "--steps", type=int, default=8, help="timed steps per process (%(default)s)"
     )

@@ -69,13 +69,15 @@ def test_serving_uses_the_slower_transport_and_medians():
     assert measured == pytest.approx(expected | {"failed": 1})
 
 
-def test_training_divides_by_the_faster_memory_layout_of_pytorch():
+def test_training_divides_by_the_faster_precision_of_pytorch_for_each_batch_size():
     seconds = {"from shards": 2.1, "in memory": 2.0, "without decoder": 1.6}
-    seconds |= {"PyTorch, channels first": 4.0, "PyTorch, channels last": 2.5}
-    report = {"steps": {"seconds": seconds}, "memory": {"growth_mb": 3.0}}
+    seconds |= {"plain Keras, float32": 5.0, "PyTorch, float32": 4.0, "PyTorch, bfloat16": 2.5}
+    report = {"memory": {"growth_mb": 3.0}}
+    report["steps"] = {"seconds": {"4": seconds, "16": seconds | {"in memory": 10.0}}}
     measured = importlib.import_module("training").find_ratios(report)
     assert measured == pytest.approx(
-        {"pipeline": 1.05, "decoder": 1.25, "torch": 0.8, "memory": 3.0}
+        {"pipeline": 1.05, "decoder": 1.25, "torch 4": 0.8, "torch 16": 4.0}
+        | {"plain 4": 0.4, "plain 16": 2.0, "memory": 3.0}
     )
 
 
@@ -338,5 +340,5 @@ def test_the_speed_benchmark_runs_to_its_end(tmp_path):
     report = json.loads((tmp_path / "s.json").read_text())
     assert list(report) == parts
     page = (tmp_path / "s.md").read_text()
-    assert page.count("not measured") == 3
+    assert page.count("not measured") == 6
     assert "**Mechanics only**" in page

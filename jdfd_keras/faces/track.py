@@ -1,10 +1,11 @@
 """Tracking: from frames to the faces in each frame with their track ids.
 
-The whole frame is searched at the first and the last frame of a scene and at intervals; in
-between a face is searched near its last position, which takes a tenth of the time. A person first
-detected by a search is tracked back to the frame of their entry. Position and appearance assign
-faces to tracks; if they are ambiguous, the embedding decides: a returning person keeps the track,
-and a different person in the same position starts a new one.
+The whole frame is searched at the first frame of a scene. At intervals and at the last frame, what
+has changed since is searched, and the whole frame again if that shows another face. In between a
+face is searched near its last position. A person first detected by a search is tracked back to the
+frame of their entry. Position and appearance assign faces to tracks; if they are ambiguous, the
+embedding decides: a returning person keeps the track, and a different person in the same position
+starts a new one.
 """
 
 import itertools
@@ -28,7 +29,7 @@ from jdfd_keras.faces.reid import (
 )
 from jdfd_keras.io.console import plural
 
-# Interval of searches in the whole frame; shorter while no face is visible or one was lost.
+# Interval of searches for other faces; shorter while no face is visible or one was lost.
 SEARCH_EVERY_S = 3.0
 SEARCH_AGAIN_S = 0.5
 SEARCH_EVERY_FRAMES = 90  # for files without frame times

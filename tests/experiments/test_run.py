@@ -192,14 +192,14 @@ def test_options_reach_train_and_evaluate(rooms, named_sets, tmp_path, monkeypat
         named_sets,
         tmp_path / "out",
         model=ModelOptions(latent_dim=9),
-        train=TrainOptions(epochs=2, seed=5),
+        train=TrainOptions(epochs=2, seed=5, precision="float32"),
         pipeline=PipelineOptions(balance=True),
         runtime=TrainRuntime(checkpoint_steps=3),
         evaluate=EvaluateOptions(split="val"),
     )
     for call in rooms.trained:
         assert call["model"] == ModelOptions(latent_dim=9)
-        assert call["train"] == TrainOptions(epochs=2, seed=0)
+        assert call["train"] == TrainOptions(epochs=2, seed=0, precision="float32")
         assert call["pipeline"].balance and call["runtime"].checkpoint_steps == 3
     assert {options.split for options in given} == {"val"}
 

@@ -70,7 +70,8 @@ def test_a_part_that_was_not_searched_keeps_its_change(scene_and_frame):
         if step < 3:
             assert scene.find_changes(shown) == []
         scene.add_search(shown, [Window(400, 300, 480, 380)])
-    windows = scene.find_changes(later.astype(np.uint8))
+    shown = later.astype(np.uint8)
+    windows = scene.find_changes(shown)
     assert windows is not None
     assert contains(windows, (100, 100, 160, 160))
     scene.add_search(shown, windows)

@@ -257,13 +257,13 @@ def test_the_table_has_a_row_per_file_in_their_order():
     )
     assert to_csv(predictions.records) == (
         "path,verdict,score,uncertain_from,uncertain_to,num_faces,num_tracks,num_frames,"
-        "duration_s,width,height,file_bytes,sha256,top_face_time_s,reason,warnings,error\n"
-        "a.mp4,,,,,,,,,,,7,cd,,,,Expected a video\n"
-        'b.mp4,uncertain,0.666667,0.25,0.75,2,2,4,0.666667,64,48,,ab,0.5,,"cut, short; grey",\n'
-        "c.mp4,,,,,,,,,,,,,,,,x\n"
-        "d.jpg,no face,,0.25,0.75,0,0,1,0.0,64,48,,ab,,,,"
+        "duration_s,width,height,file_bytes,sha256,top_face_time_s,reason,warnings,error,engine\n"
+        "a.mp4,,,,,,,,,,,7,cd,,,,Expected a video,\n"
+        'b.mp4,uncertain,0.666667,0.25,0.75,2,2,4,0.666667,64,48,,ab,0.5,,"cut, short; grey",,\n'
+        "c.mp4,,,,,,,,,,,,,,,,x,\n"
+        "d.jpg,no face,,0.25,0.75,0,0,1,0.0,64,48,,ab,,,,,"
     )
-    assert len(COLUMNS) == 17
+    assert len(COLUMNS) == 18
 
 
 def test_a_path_is_never_a_formula_and_never_moves_the_cursor():

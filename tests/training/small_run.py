@@ -80,6 +80,8 @@ def main(data: str, out: str, config: dict) -> None:
     stage.build_detector = build
     callbacks.RunFolder.on_train_batch_end = on_train_batch_end
     callbacks.RunFolder.on_epoch_end = on_epoch_end
+    config["train"] = {"precision": "float32"} | config.get("train", {})  # on every processor
+    config["runtime"] = {"keep_optimizer": True} | config.get("runtime", {})  # to compare it
     groups = {name: kind(**config.get(name, {})) for name, kind in GROUPS.items()}
     try:
         stage.train(data, out, **groups)

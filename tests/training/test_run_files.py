@@ -13,7 +13,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from jdfd_keras.datasets.face_index import COLUMNS, index_faces
 from jdfd_keras.datasets.manifest import read_faces
-from jdfd_keras.options import ModelOptions, TrainOptions
+from jdfd_keras.options import ModelOptions, TrainOptions, TrainRuntime
 from jdfd_keras.training.callbacks import draw_curves
 from jdfd_keras.training.train import train
 
@@ -36,7 +36,8 @@ def train_small(data, out, **model):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("jdfd_keras.training.train.build_detector", build_small)
         options = TrainOptions(epochs=2, batch_size=16)
-        return train(data, out, ModelOptions(**model), train=options)
+        runtime = TrainRuntime(keep_optimizer=True)  # the weights are compared to those of files
+        return train(data, out, ModelOptions(**model), train=options, runtime=runtime)
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """Effects of the options of `train` on a detector of a few weights."""
 
+import dataclasses
 import re
 
 import keras
@@ -9,6 +10,7 @@ import tensorflow as tf
 
 from jdfd_keras.datasets.face_index import COLUMNS, epoch_order, index_faces
 from jdfd_keras.datasets.manifest import read_faces
+from jdfd_keras.io.files import load_options
 from jdfd_keras.options import (
     LossOptions,
     ModelOptions,
@@ -20,6 +22,8 @@ from jdfd_keras.options import (
 )
 from jdfd_keras.training import callbacks
 from jdfd_keras.training.checkpoint import load_checkpoint
+from jdfd_keras.training.devices import Devices, resolve_precision
+from jdfd_keras.training.fast_layers import FastModel
 from jdfd_keras.training.train import train
 from jdfd_keras.training.training_data import load_training_data
 from jdfd_keras.training.validation import Validation
@@ -293,3 +297,82 @@ def test_a_far_too_large_learning_rate_stops_the_training_after_the_first_step(
     order = epoch_order(faces.label, seed=0, epoch=0)
     assert ", ".join(faces.name(index) for index in order[8:16].tolist()) in str(raised.value)
     assert not (tmp_path / "run" / "checkpoint.npz").exists()
+
+
+@pytest.mark.parametrize("keep", [False, True])
+def test_only_a_finished_run_drops_weights_and_optimizer_state(
+    prepared_set, tmp_path, stand_in, fake_aucs, keep
+):
+    fake_aucs([0.9, 0.8, 0.7, 0.6])
+    counts, save = [], callbacks.RunFolder._save
+
+    def record(self, checkpoint):
+        save(self, checkpoint)
+        counts.append(len(load_checkpoint(self.directory).weights))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callbacks.RunFolder, "_save", record)
+        options = TrainOptions(epochs=4, batch_size=34, patience=2)
+        runtime = TrainRuntime(keep_optimizer=keep)
+        run = train(prepared_set, tmp_path / "run", train=options, runtime=runtime)
+    assert len(counts) == run.epochs == 3  # stopped by its patience
+    assert counts[0] > 0 and counts[1] == counts[0]
+    assert counts[2] == (counts[0] if keep else 0)
+    files = {path: path.read_bytes() for path in run.directory.rglob("*") if path.is_file()}
+    assert train(prepared_set, run.directory, train=options) == run
+    assert {path: path.read_bytes() for path in files} == files
+    longer = dataclasses.replace(options, epochs=9, patience=5)
+    with pytest.raises(ValueError, match="got different ones"):
+        train(prepared_set, run.directory, ModelOptions(encoder_weights="none"), train=longer)
+
+
+@pytest.mark.parametrize(
+    ("has_bfloat16", "precision"), [(True, "mixed_bfloat16"), (False, "float32")]
+)
+def test_the_automatic_precision_is_that_of_the_processor_and_of_a_resumed_run(
+    prepared_set, tmp_path, stand_in, monkeypatch, capsys, has_bfloat16, precision
+):
+    processor = "jdfd_keras.training.devices.has_bfloat16"
+    monkeypatch.setattr(processor, lambda: has_bfloat16)
+    options, out = TrainOptions(epochs=1, batch_size=34), tmp_path / "run"
+    train(prepared_set, out, train=options)
+    assert load_options(out / "options.json", "train", TrainOptions).precision == precision
+    messages = capsys.readouterr().err
+    assert f"precision {precision}: the processor has" in messages
+    assert messages.index("building the graph") < messages.index("epoch 1/1")
+
+    monkeypatch.setattr(processor, lambda: not has_bfloat16)
+    assert train(prepared_set, out, train=options).epochs == 1
+    assert f"precision {precision}: that of the run" in capsys.readouterr().err
+    other = {"float32": "mixed_bfloat16"}.get(precision, "float32")
+    with pytest.raises(ValueError, match="precision"):
+        train(prepared_set, out, train=dataclasses.replace(options, precision=other))
+
+
+def test_the_automatic_precision_is_float32_on_gpus_and_on_several_machines(monkeypatch, tmp_path):
+    monkeypatch.setattr("jdfd_keras.training.devices.has_bfloat16", lambda: True)
+    several = Devices(num_workers=2, replicas=2)
+    assert resolve_precision(TrainOptions(), tmp_path, several).precision == "float32"
+    monkeypatch.setattr(Devices, "has_gpu", True)
+    assert resolve_precision(TrainOptions(), tmp_path, Devices()).precision == "float32"
+    mixed = TrainOptions(precision="mixed_bfloat16")
+    assert resolve_precision(mixed, tmp_path, Devices()) == mixed
+
+
+@pytest.mark.parametrize(
+    ("devices", "is_fast"), [(Devices(), True), (Devices(replicas=2), False)], ids=["1", "2"]
+)
+def test_one_cpu_trains_with_fast_layers(
+    prepared_set, tmp_path, stand_in, monkeypatch, devices, is_fast
+):
+    kinds = []
+
+    def stop(detector, *arguments):
+        kinds.append(isinstance(detector, FastModel))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jdfd_keras.training.train.open_devices", lambda strategy: devices)
+    monkeypatch.setattr("jdfd_keras.training.train._fit", stop)
+    with pytest.raises(KeyboardInterrupt):
+        train(prepared_set, tmp_path / "run", train=TrainOptions(batch_size=34))
+    assert kinds == [is_fast]

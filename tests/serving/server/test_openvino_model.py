@@ -110,6 +110,7 @@ def test_an_image_that_the_decoder_rejects_fails_as_with_tensorflow(
         openvino.run("classify", {"inputs": texts([b"no example"])})
 
 
+@pytest.mark.slow
 def test_bfloat16_scores_are_close_to_those_of_tensorflow(
     build_stand_in, tiny_faces, face_batch, tmp_path
 ):
@@ -197,6 +198,7 @@ def test_a_model_without_engine_is_served_by_tensorflow_unless_openvino_is_reque
         Repository([small_model], FLOAT32).start()
 
 
+@pytest.mark.slow
 def test_an_unloaded_version_releases_its_engine(exported, tmp_path):
     shutil.copytree(exported, tmp_path / "1")
     repository = Repository([ModelConfig("tiny", tmp_path)], FLOAT32)
