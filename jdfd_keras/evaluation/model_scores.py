@@ -34,10 +34,10 @@ from jdfd_keras.evaluation.scores import GROUPS, Scores
 from jdfd_keras.inference.backends import (
     FacePredictions,
     Predictor,
-    identify_tensorflow,
     load_calibration,
     load_predictor,
 )
+from jdfd_keras.inference.engine import identify_tensorflow
 from jdfd_keras.io.console import Progress
 from jdfd_keras.io.files import OPTIONS, load_groups, load_options
 from jdfd_keras.io.results import Result

@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
@@ -201,6 +202,23 @@ def _one_error(source: SourceBytes) -> Iterator[None]:
             f"Expected a video or image that can be analysed; got {source.path}, which failed with "
             f"'{reason}'. It may be damaged: save it again."
         ) from error
+
+
+def read_ahead(frames: Iterator[Frame]) -> Iterator[Frame]:
+    """Decode the next frame in another thread while the caller works on one.
+
+    Neither FFmpeg nor dlib holds Python's lock, so that decoding and detection overlap.
+
+    Example:
+        >>> with open_media("video.mp4") as media:
+        ...     [frame.index for frame in read_ahead(media.read(2))]
+        [1, 4]
+    """
+    with ThreadPoolExecutor(1, "decode") as thread:
+        ahead = thread.submit(next, frames, None)
+        while (frame := ahead.result()) is not None:
+            ahead = thread.submit(next, frames, None)
+            yield frame
 
 
 def read_frames(

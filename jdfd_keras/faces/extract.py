@@ -21,7 +21,7 @@ from jdfd_keras.faces.align import (
     describe_distortion,
     resize_crop,
 )
-from jdfd_keras.faces.decode import open_media
+from jdfd_keras.faces.decode import open_media, read_ahead
 from jdfd_keras.faces.detect import Box, face_detector
 from jdfd_keras.faces.landmarks import read_landmarks
 from jdfd_keras.faces.media import Frame, MediaInfo, UnreadableFileError, choose_frames
@@ -224,7 +224,7 @@ def extract_faces(
     shapes: Counter[tuple[int, ...]] = Counter()
     damaged: list[str] = []  # files of landmarks
     with open_media(path, limits) as media:
-        frames = media.read(options.frames_per_video, every=options.every)
+        frames = read_ahead(media.read(options.frames_per_video, every=options.every))
         tracked = track_faces(
             frames, detector, max_faces=limits.max_faces_per_frame, warn=warnings.append
         )

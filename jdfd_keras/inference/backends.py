@@ -26,9 +26,14 @@ from jdfd_keras.client.metadata import (
 )
 from jdfd_keras.client.signatures import EXPLAIN, FACES, METADATA, find_versions
 from jdfd_keras.faces.extract import encode_png
-from jdfd_keras.inference.engine import Engine, check_engine_options
+from jdfd_keras.inference.engine import (
+    Engine,
+    check_engine_options,
+    identify_tensorflow,
+    import_engine,
+)
 from jdfd_keras.inference.openvino_engine import CAM, SCORES, OpenVINOEngine, load_engine
-from jdfd_keras.io.console import import_tensorflow, print_message
+from jdfd_keras.io.console import print_message
 from jdfd_keras.io.files import OPTIONS
 from jdfd_keras.options import EngineOptions, EvaluateOptions
 
@@ -38,7 +43,6 @@ if TYPE_CHECKING:
     from jdfd_keras.client import Client
 
 BATCH_SIZE = EvaluateOptions().batch_size
-NOT_EXPORTED = "only exported models have OpenVINO files"
 _ArrayFunction = Callable[[np.ndarray], np.ndarray]
 
 
@@ -167,37 +171,8 @@ def _from_openvino(openvino: OpenVINOEngine) -> Predictor:
     )
 
 
-def identify_tensorflow(run: str | Path, options: EngineOptions) -> Engine:
-    """Import TensorFlow and return the engine of a run folder or .keras file.
-
-    Raises:
-        ValueError: If another engine or precision is requested.
-
-    Example:
-        >>> identify_tensorflow("run", EngineOptions()).note
-        'only exported models have OpenVINO files'
-        >>> identify_tensorflow("run", EngineOptions(backend="openvino"))
-        Traceback (most recent call last):
-        ValueError: Expected an exported model with --backend openvino; got run. ...
-    """
-    check_engine_options(options)
-    if options.backend == "openvino":
-        raise ValueError(
-            f"Expected an exported model with --backend openvino; got {run}. Export it with "
-            "`jdfd-keras export`, or omit the option."
-        )
-    return _import_engine(NOT_EXPORTED if options.backend == "auto" else "")
-
-
-def _import_engine(note: str) -> Engine:
-    import_tensorflow()
-    import tensorflow as tf
-
-    return Engine("tensorflow", tf.__version__, "float32", note)
-
-
 def _load_saved_model(path: Path, note: str) -> Predictor:
-    identity = _import_engine(note)
+    identity = import_engine(note)
     from jdfd_keras.inference.saved_model import SavedModelEngine
 
     engine = SavedModelEngine(path)

@@ -4,10 +4,13 @@ Engines agree only to some digits, so every result names its own.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from jdfd_keras.io.console import import_tensorflow
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import EngineOptions
 
+NOT_EXPORTED = "only exported models have OpenVINO files"
 NAMES = {"openvino": "OpenVINO", "tensorflow": "TensorFlow", "server": "server"}
 
 
@@ -44,3 +47,38 @@ def check_engine_options(options: EngineOptions) -> None:
             "Expected --precision auto or float32 with --backend tensorflow; got "
             f"{options.precision}. Try --backend openvino."
         )
+
+
+def identify_tensorflow(run: str | Path, options: EngineOptions) -> Engine:
+    """Import TensorFlow and return the engine of a run folder or .keras file.
+
+    Raises:
+        ValueError: If another engine or precision is requested.
+
+    Example:
+        >>> identify_tensorflow("run", EngineOptions()).note
+        'only exported models have OpenVINO files'
+        >>> identify_tensorflow("run", EngineOptions(backend="openvino"))
+        Traceback (most recent call last):
+        ValueError: Expected an exported model with --backend openvino; got run. ...
+    """
+    check_engine_options(options)
+    if options.backend == "openvino":
+        raise ValueError(
+            f"Expected an exported model with --backend openvino; got {run}. Export it with "
+            "`jdfd-keras export`, or omit the option."
+        )
+    return import_engine(NOT_EXPORTED if options.backend == "auto" else "")
+
+
+def import_engine(note: str = "") -> Engine:
+    """Import TensorFlow and return it as the engine, with a note.
+
+    Example:
+        >>> import_engine().describe()
+        'TensorFlow 2..., float32'
+    """
+    import_tensorflow()
+    import tensorflow as tf
+
+    return Engine("tensorflow", tf.__version__, "float32", note)
