@@ -121,18 +121,20 @@ class Bench:
         return out / "detector" / "1"
 
     def take_turns(
-        self,
-        measures: Mapping[str, Callable[[], dict]],
-        warm_up: int | None = None,
-        turns: int | None = None,
+        self, measures: Mapping[str, Callable[[], dict]], turns: int = 0
     ) -> dict[str, list[dict]]:
-        """Run each measurement once per turn; return its results by turn, without the warm-up."""
-        skipped = self.sizes.warm_up if warm_up is None else warm_up
+        """Run each measurement once per turn; return its results by turn.
+
+        Args:
+            measures: The measurements by name.
+            turns: Number of turns, without a warm-up; 0: those of `sizes`.
+        """
+        warm_up, turns = (0, turns) if turns else (self.sizes.warm_up, self.sizes.turns)
         results: dict[str, list[dict]] = {name: [] for name in measures}
-        for _ in range(skipped + (turns or self.sizes.turns)):
+        for _ in range(warm_up + turns):
             for name, measure in measures.items():
                 results[name].append(measure())
-        return {name: measured[skipped:] for name, measured in results.items()}
+        return {name: measured[warm_up:] for name, measured in results.items()}
 
 
 def measure_predict(bench: Bench) -> dict:
@@ -194,8 +196,8 @@ def measure_int8(bench: Bench) -> dict:
     quality = json.loads(path.read_text(encoding="utf-8"))["int8"]
     if not quality:
         raise ValueError(
-            f"Expected --int8 to be a version with an int8 engine; got {bench.int8} without one. "
-            "Export the model with --formats openvino-int8."
+            f"Expected --int8 to be a version with an int8 engine; got {bench.int8}. Export the "
+            "model with --formats openvino-int8."
         )
     return _compare_engines(bench, bench.int8) | {"quality": quality}
 
@@ -238,7 +240,7 @@ def measure_training(bench: Bench) -> dict:
         measures = {name: measure(ours, name, batch_size) for name in (OWN_STEP, PLAIN_STEP)}
         if pythons:
             measures[TORCH_STEP] = measure(pythons[0], TORCH_STEP, batch_size)
-        results = bench.take_turns(measures, warm_up=0, turns=min(sizes.turns, 3))
+        results = bench.take_turns(measures, turns=min(sizes.turns, 3))
         seconds = {
             name: [statistics.median(turn["seconds"]) for turn in turns]
             for name, turns in results.items()
@@ -283,14 +285,9 @@ def smallest_overlap(ours: list[dict], theirs: list[dict]) -> float:
     """
     if [track.keys() for track in ours] != [track.keys() for track in theirs]:
         return 0.0
-    return min(
-        (
-            _overlap(box, other[frame])
-            for track, other in zip(ours, theirs, strict=True)
-            for frame, box in track.items()
-        ),
-        default=0.0,
-    )
+    pairs = zip(ours, theirs, strict=True)
+    overlaps = [_overlap(box, other[frame]) for one, other in pairs for frame, box in one.items()]
+    return min(overlaps, default=0.0)
 
 
 def _overlap(box: list[int], other: list[int]) -> float:

@@ -118,7 +118,7 @@ def quantize_model(version: str) -> dict:
 
     from jdfd_keras.inference.backends import load_predictor
     from jdfd_keras.options import EngineOptions
-    from jdfd_keras.serving.export.int8 import INT8_FILE
+    from jdfd_keras.serving.export.int8 import INT8_FILE, Int8Result
     from jdfd_keras.serving.export.openvino_export import (
         FLOAT32_FILE,
         select_outputs,
@@ -131,7 +131,8 @@ def quantize_model(version: str) -> dict:
     network = select_outputs(openvino.Core().read_model(folder / FLOAT32_FILE), "scores")
     quantized = quantize(network, _make_faces(8, metadata.faces.face_size))
     openvino.save_model(quantized, folder / INT8_FILE, compress_to_fp16=False)
-    write_engine_file(Path(version), metadata, {"accepted": False})
+    unmeasured = Int8Result(False, 0, 0, "bfloat16", 0, (), ())
+    write_engine_file(Path(version), metadata, unmeasured)
     return {}
 
 

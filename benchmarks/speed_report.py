@@ -9,8 +9,7 @@ from tables import table
 OURS, OURS_TENSORFLOW, REFERENCE = "this build", "this build on TensorFlow", "reference build"
 TENSORFLOW = "tensorflow float32"
 # Variants of `training.py`.
-OWN_STEP, PLAIN_STEP = "as `train`", "in memory"
-TORCH_STEP = "PyTorch, channels last, bfloat16"
+OWN_STEP, PLAIN_STEP, TORCH_STEP = "in memory", "plain Keras, float32", "PyTorch, bfloat16"
 SAME_TRACKS = 0.9  # smallest intersection over union of the boxes of two builds
 
 
@@ -252,9 +251,9 @@ def _show_training(part: dict) -> list[str]:
     torch = f" PyTorch {first['torch']}." if first["torch"] else ""
     return [
         "## A training step",
-        f"{_show_machine(part)} Faces of {part['size']} pixels in memory; `train` chose "
-        f"{first['precision']}, the other Keras step is in float32; medians of "
-        f"{_count_turns(first['seconds'])} processes with {part['steps']} steps each, in turns."
+        f"{_show_machine(part)} Faces of {part['size']} pixels in memory; the first variant "
+        f"computes as `train`, here in {first['precision']}, PyTorch with channels last; medians "
+        f"of {_count_turns(first['seconds'])} processes with {part['steps']} steps each, in turns."
         f"{torch}",
         table(("batch", "variant", "seconds per step", "faces/s"), rows, "rlrr"),
     ]

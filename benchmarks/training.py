@@ -193,17 +193,29 @@ def time_shards(arguments: argparse.Namespace) -> dict:
 
 
 def time_memory_faces(
-    arguments: argparse.Namespace, decoder: bool = True, xla: bool = False
+    arguments: argparse.Namespace, decoder: bool = True, xla: bool = False, fast: bool = True
 ) -> dict:
-    """Time a bare Keras loop with the same network and faces in memory."""
+    """Time a bare Keras loop with the same network and faces in memory.
+
+    Args:
+        arguments: Sizes.
+        decoder: Whether the network has its decoder.
+        xla: Whether XLA compiles it.
+        fast: Whether it computes as in `train`, in the precision `auto`; else by the layers of
+            Keras in float32.
+    """
     import keras
+    import tensorflow as tf
 
     from jdfd_keras.model.network import build_detector
     from jdfd_keras.options import ModelOptions
+    from jdfd_keras.training.fast_layers import accelerate
 
+    keras.config.set_dtype_policy(_auto_precision() if fast else "float32")
     model = build_detector(
         ModelOptions(image_size=arguments.size, encoder_weights="none", decoder=decoder)
     )
+    model = accelerate(model) if fast else model
     losses = {"classification": "binary_crossentropy", "reconstruction": "mean_squared_error"}
     weights = {"classification": 0.8, "reconstruction": 0.2}
     model.compile(
@@ -212,32 +224,6 @@ def time_memory_faces(
         loss_weights={name: weights[name] for name in model.output},
         jit_compile=xla,
     )
-    return _time_fit(model, arguments)
-
-
-def time_own_step(arguments: argparse.Namespace) -> dict:
-    """Time the model of `train`, in the precision `auto`, with faces in memory."""
-    import keras
-
-    from jdfd_keras.model.network import build_detector
-    from jdfd_keras.options import ModelOptions, OptimizerOptions, TrainOptions
-    from jdfd_keras.training.compile import build_optimizer, compile_detector
-    from jdfd_keras.training.devices import open_devices, resolve_precision
-    from jdfd_keras.training.fast_layers import accelerate
-
-    train = resolve_precision(TrainOptions(precision="auto"), "", open_devices("default"))
-    keras.config.set_dtype_policy(train.precision)
-    options = ModelOptions(image_size=arguments.size, encoder_weights="none")
-    model = accelerate(build_detector(options))
-    compile_detector(model, build_optimizer(OptimizerOptions(), steps_per_epoch=1000))
-    return _time_fit(model, arguments) | {"precision": train.precision}
-
-
-def _time_fit(model, arguments: argparse.Namespace) -> dict:
-    """Time the steps of `model.fit` with the same batch again and again."""
-    import keras
-    import tensorflow as tf
-
     rng = np.random.default_rng(0)
     shape = (arguments.batch_size, arguments.size, arguments.size, 3)
     faces = rng.uniform(0, 255, shape).astype(np.float32)
@@ -255,7 +241,8 @@ def _time_fit(model, arguments: argparse.Namespace) -> dict:
     count = arguments.warm_up + arguments.steps + 1
     batches = tf.data.Dataset.from_tensors((faces, targets)).repeat(count)
     model.fit(batches, shuffle=False, verbose=0, callbacks=[Clock()])
-    return {"seconds": np.diff(ends)[arguments.warm_up :].tolist()}
+    precision = keras.config.dtype_policy().name
+    return {"seconds": np.diff(ends)[arguments.warm_up :].tolist(), "precision": precision}
 
 
 def time_torch(arguments: argparse.Namespace, precision: str) -> dict:
@@ -369,15 +356,11 @@ def _count_flops(model, size: int) -> float:
 VARIANTS = {
     "from shards": time_shards,
     "in memory": time_memory_faces,
-    "as `train`": time_own_step,
     "in memory, XLA": lambda arguments: time_memory_faces(arguments, xla=True),
     "without decoder": lambda arguments: time_memory_faces(arguments, decoder=False),
     "plain Keras, float32": lambda arguments: time_memory_faces(arguments, fast=False),
     "PyTorch, float32": lambda arguments: time_torch(arguments, "float32"),
     "PyTorch, bfloat16": lambda arguments: time_torch(arguments, "bfloat16"),
-    "PyTorch, channels last, bfloat16": lambda arguments: time_torch(
-        arguments, "channels last", bfloat16=True
-    ),
     "memory": watch_memory,
     "jax": measure_jax,
 }

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jdfd_keras.client.errors import InvalidMetadata
 from jdfd_keras.client.metadata import read_metadata
-from jdfd_keras.client.signatures import ENGINE_FILE, ENGINE_FOLDER
+from jdfd_keras.client.signatures import ENGINE_FILE, ENGINE_FOLDER, IMAGE_READER
 from jdfd_keras.inference.engine import Engine, check_engine_options
 from jdfd_keras.io.console import import_openvino
 from jdfd_keras.io.files import sha256_of
+from jdfd_keras.io.processor import has_bfloat16
 from jdfd_keras.options import EngineOptions
 
 if TYPE_CHECKING:
@@ -119,7 +121,10 @@ class OpenVINOEngine(contextlib.AbstractContextManager):
 
             self._core = openvino.Core()
             capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-            if precision == "bfloat16" and "BF16" not in capabilities:
+            # OpenVINO states BF16 of every processor with AVX-512 (2026.4.1); those without
+            # instructions for it convert each number, and are slower than in float32.
+            is_bfloat16 = "BF16" in capabilities and has_bfloat16()
+            if precision == "bfloat16" and not is_bfloat16:
                 raise EngineUnavailableError("the processor does not compute in bfloat16")
             list(checks)
             files = [self.path / f"{name}.xml" for name in names]
@@ -131,12 +136,16 @@ class OpenVINOEngine(contextlib.AbstractContextManager):
                     f"OpenVINO cannot read its files ({reason})"
                 ) from error
         texts = facts["metadata"]
-        self.metadata = read_metadata(
-            lambda names: np.array([texts[name.decode()].encode() for name in names], object), path
-        )
+        try:
+            self.metadata = read_metadata(
+                lambda names: np.array([texts[name.decode()].encode() for name in names], object),
+                path,
+            )
+        except InvalidMetadata as error:
+            raise EngineUnavailableError(f"{ENGINE_FILE} is damaged ({error})") from error
         self.engine = Engine("openvino", version, precision)
         # In int8, some layers may have been left in floating point.
-        hint = HINTS.get(precision) or HINTS["bfloat16" if "BF16" in capabilities else "float32"]
+        hint = HINTS.get(precision) or HINTS["bfloat16" if is_bfloat16 else "float32"]
         outputs = {output.any_name for output in models[0].outputs}
         self._sources = dict.fromkeys(outputs, (models[0], HINTS["float32"]))
         self._sources[SCORES] = models[-1], hint
@@ -287,28 +296,42 @@ def _read_facts(path: Path) -> dict[str, Any]:
         raise EngineUnavailableError("the model has no OpenVINO files")
     try:
         facts = json.loads(path.read_text(encoding="utf-8"))
-        return {name: facts[name] for name in ("metadata", "files", "int8")}
-    except (KeyError, TypeError, ValueError) as error:
+        texts = {
+            **facts["metadata"],
+            **facts["files"],
+        }  # raises a TypeError unless both are objects
+        if not all(isinstance(text, str) for text in texts.values()):
+            raise ValueError("expected texts in metadata and files")
+        if facts["int8"] is not None:
+            facts["int8"]["accepted"]
+        return facts
+    except (KeyError, OSError, RecursionError, TypeError, ValueError) as error:
         raise EngineUnavailableError(f"{path} is damaged ({error!r})") from error
 
 
 def _list_files(
     path: Path, digests: dict[str, str], names: list[str]
-) -> tuple[list[Path], list[str]]:
-    """List the files to check: those of OpenVINO that are used, and all of the SavedModel."""
+) -> tuple[list[Path], list[str], list[str]]:
+    """List the files to check: those of OpenVINO that are used, and all of both SavedModels."""
+    reader = f"{ENGINE_FOLDER}/{IMAGE_READER}/"
     needed = {f"{name}{suffix}" for name in names for suffix in (".xml", ".bin")}
-    needed |= {name for name in digests if not name.startswith(f"{ENGINE_FOLDER}/")}
     needed.add("saved_model.pb")
-    return [path / name for name in needed], [digests.get(name, "") for name in needed]
+    for name in digests:
+        if name.startswith(reader) or not name.startswith(f"{ENGINE_FOLDER}/"):
+            needed.add(name)
+    listed = sorted(needed)
+    return [path / name for name in listed], listed, [digests.get(name, "") for name in listed]
 
 
-def _check_file(path: Path, digest: str) -> None:
+def _check_file(path: Path, name: str, digest: str) -> None:
     if not path.is_file():
-        raise EngineUnavailableError(f"{path.name} is missing beside its OpenVINO files")
-    if sha256_of(path) != digest:
-        raise EngineUnavailableError(
-            f"{path.name} is not the file that belongs to its OpenVINO files"
-        )
+        raise EngineUnavailableError(f"{name} is missing beside its OpenVINO files")
+    try:
+        actual = sha256_of(path)
+    except OSError as error:
+        raise EngineUnavailableError(f"{name} cannot be read ({error})") from error
+    if actual != digest:
+        raise EngineUnavailableError(f"{name} is not the file that belongs to its OpenVINO files")
 
 
 def _count_cores() -> int:

@@ -197,7 +197,7 @@ def extract_file(
         path: The file.
         options: Face options.
         limits: Limits of the file.
-        send: Called after each frame with a function that returns what came since its last call.
+        send: Called after each frame with a function that returns the faces since its last call.
             With `tracks="largest"` a part has no crops: only the whole file shows which to keep.
 
     Example:

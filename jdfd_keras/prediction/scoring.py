@@ -200,7 +200,7 @@ def judge_all(
         >>> with Extractor([Path("video.mp4")], FaceOptions(face_size=71)) as extractor:
         ...     [(path, verdict, crops)] = judge_all(extractor, judge, 1)
         >>> len(verdict.faces), len(crops)
-        (6, 5)
+        (6, 3)
     """
     if not count:
         return

@@ -6,8 +6,8 @@
 <run>/reconstructions.png      some validation faces above their reconstructions
 <run>/best.keras               detector of the epoch with the best validation frame AUC
 <run>/last.keras               detector of the last epoch
-<run>/checkpoint.npz           complete state of the training, for resuming; a finished one keeps its
-                               history only, unless TrainRuntime.keep_optimizer is set
+<run>/checkpoint.npz           complete state of the training, for resuming; of a finished one
+                               the history alone, unless TrainRuntime.keep_optimizer is set
 <run>/training_faces.parquet   video, sources, hash and label of every face of the training
 <run>/logs/                    TensorBoard
 """

@@ -278,9 +278,11 @@ def test_every_frame_is_decoded_once(video, tmp_path, monkeypatch):
     assert decoded == list(range(NUM_FRAMES))
 
 
-def test_progress_counts_the_drawn_frames(video, tmp_path, capsys):
-    draw_overlay(video, tmp_path / "out.mp4", FaceOptions(every=3))
-    assert "drawing faces: 3/3 frames" in capsys.readouterr().err
+def test_progress_counts_the_drawn_frames(video, tmp_path):
+    sent = []
+    options = FaceOptions(every=3)
+    draw_overlay(video, tmp_path / "out.mp4", options, send=lambda part: sent.append(part()))
+    assert sent == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_a_name_with_a_colon_is_a_file(video, tmp_path, monkeypatch):

@@ -13,6 +13,7 @@ from jdfd_keras.inference.engine import Engine
 from jdfd_keras.inference.openvino_engine import MAX_STREAMS, OpenVINOEngine, load_engine
 from jdfd_keras.io.console import import_openvino
 from jdfd_keras.io.files import sha256_of
+from jdfd_keras.io.processor import has_bfloat16
 from jdfd_keras.options import EngineOptions
 
 # Refuses the import of packages in every process that has it on its path.
@@ -33,20 +34,16 @@ AUTO, OPENVINO, FLOAT32 = (
 )
 
 
-def has_bfloat16():
-    import_openvino()
-    from openvino import Core
-
-    return "BF16" in Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-
-
 needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="the processor has no bfloat16")
 
 
-@pytest.fixture
-def without_bfloat16(monkeypatch):
-    """Let OpenVINO state that the processor does not compute in bfloat16."""
-    monkeypatch.setattr("openvino.Core.get_property", lambda *_: ["FP32", "INT8"])
+@pytest.fixture(params=["not by OpenVINO", "by conversions"])
+def without_bfloat16(monkeypatch, request):
+    """Let the processor not compute in bfloat16, or only by conversions."""
+    if request.param == "by conversions":
+        monkeypatch.setattr("jdfd_keras.inference.openvino_engine.has_bfloat16", lambda: False)
+    else:
+        monkeypatch.setattr("openvino.Core.get_property", lambda *_: ["FP32", "INT8"])
 
 
 @pytest.fixture(scope="module")
@@ -204,6 +201,26 @@ def unlist(version):
     change_facts(version, files={})
 
 
+def change_image_reader(version):
+    replace(version / "openvino" / "image_reader" / "saved_model.pb", b"other")
+
+
+def without_image_reader(version):
+    shutil.rmtree(version / "openvino" / "image_reader")
+
+
+def damage_metadata(version):
+    change_facts(version, metadata={"model.json": "{}"})
+
+
+def state_other_types(version):
+    change_facts(version, files=[], int8="yes")
+
+
+def leave_int8_open(version):
+    change_facts(version, int8={})
+
+
 def cannot_read(version):
     path = version / "openvino" / "float32.xml"
     replace(path, b"<net/>")
@@ -219,6 +236,11 @@ UNUSABLE = {
     change_model: "saved_model.pb is not the file that belongs",
     change_weights: "variables.index is not the file that belongs",
     unlist: "is not the file that belongs",
+    change_image_reader: "openvino/image_reader/saved_model.pb is not the file that belongs",
+    without_image_reader: "is missing beside its OpenVINO files",
+    damage_metadata: "engine.json is damaged",
+    state_other_types: "engine.json is damaged",
+    leave_int8_open: "engine.json is damaged",
     cannot_read: "OpenVINO cannot read its files",
 }
 
@@ -249,7 +271,7 @@ def test_tensorflow_takes_over_and_says_why(version, face_batch, expected_scores
 
     (version / "openvino" / "float32.bin").unlink()
     predictor = load_predictor(version)
-    note = "float32.bin is missing beside its OpenVINO files"
+    note = "openvino/float32.bin is missing beside its OpenVINO files"
     assert predictor.engine == Engine("tensorflow", tf.__version__, "float32", note)
     np.testing.assert_allclose(predictor(face_batch), expected_scores, atol=1e-5)
     assert capfd.readouterr().err == f"scores by TensorFlow {tf.__version__}, float32: {note}\n"

@@ -23,7 +23,13 @@ from jdfd_keras.client.metadata import Calibration, ModelMetadata
 from jdfd_keras.faces.extract import extract_faces
 from jdfd_keras.inference.backends import Predictor
 from jdfd_keras.inference.verdict import Verdict
-from jdfd_keras.options import FaceOptions, LimitOptions, PredictOptions, PredictRuntime
+from jdfd_keras.options import (
+    EngineOptions,
+    FaceOptions,
+    LimitOptions,
+    PredictOptions,
+    PredictRuntime,
+)
 from jdfd_keras.prediction import predict, result_folder, scoring
 from jdfd_keras.prediction.extraction import list_files
 from jdfd_keras.prediction.result_folder import check_paths, open_folder
@@ -343,13 +349,13 @@ def test_invalid_scores_are_a_failure_of_that_file(inputs, use, capsys):
 
 
 def test_a_local_and_a_served_model_return_equal_verdicts(exported, model_url, grpc_target, inputs):
-    def judge(model):
+    def judge(model, engine=None):
         options = PredictOptions(frames_per_video=2)
-        files = predict.predict_files([inputs], options, model=model).files
+        files = predict.predict_files([inputs], options, model=model, engine=engine).files
         assert np.ptp([face.score for face in files[0].faces + files[1].faces]) > 1e-3
         return files
 
-    local = judge(exported)
+    local = judge(exported, EngineOptions(backend="tensorflow"))
     for url in (model_url, f"grpc://{grpc_target}/tiny"):
         for expected, verdict in zip(local, judge(url), strict=True):
             assert verdict.score == pytest.approx(expected.score, abs=1e-6)

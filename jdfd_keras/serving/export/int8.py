@@ -32,7 +32,7 @@ from jdfd_keras.serving.export.quantized_layers import find_quantizers, keep_flo
 
 INT8_FILE = "int8.xml"
 NUM_CALIBRATION_FACES = 300  # NNCF's default
-NUM_RANKING_FACES = 32  # of each dataset
+NUM_RANKING_FACES = 16  # of each dataset, and as many others
 CHUNK = 64  # faces in memory
 
 
@@ -88,7 +88,7 @@ def write_int8(version: Path, sets: Sequence[JudgedSet], *, allow_loss: bool = F
 
     best = judge.measure(quantized, ())
     if not best.accepted:
-        ranked = judge.rank(list(quantizers), keep)
+        ranked = judge.rank(list(quantizers), keep, best.scores)
         # The fewest that suffice, by bisection, as if each layer that is kept could only help.
         too_few, enough = 0, len(ranked) // 2
         best = judge.measure(keep(ranked[:enough]), ranked[:enough])
@@ -174,16 +174,30 @@ class _Judge:
             for one, expected, found in zip(self.sets, self.expected, scores, strict=True)
         ]
 
-    def rank(self, names: list[str], keep: Callable[[Sequence[str]], Any]) -> list[str]:
-        """Sort quantisers by the change of the scores when only one of them is there."""
-        chosen = [choose_evenly(range(len(o.label)), NUM_RANKING_FACES) for o in self.sets]
-        faces = np.concatenate([self.read(o, c) for o, c in zip(self.sets, chosen, strict=True)])
-        expected = np.concatenate([e[c] for e, c in zip(self.expected, chosen, strict=True)])
-        changes = {}
+    def rank(
+        self, names: list[str], keep: Callable[[Sequence[str]], Any], scores: Sequence[np.ndarray]
+    ) -> list[str]:
+        """Sort quantisers by the change of the scores when only one of them is there.
+
+        It is measured on the faces whose score moves most with all of them, and on others.
+
+        Args:
+            names: The quantisers.
+            keep: Function from names of quantisers to a network without them.
+            scores: Scores of each dataset with all quantisers.
+        """
+        faces, expected = [], []
+        for one, before, after in zip(self.sets, self.expected, scores, strict=True):
+            moved = np.argsort(-np.abs(after - before))[:NUM_RANKING_FACES]
+            spread = choose_evenly(range(len(before)), NUM_RANKING_FACES)
+            chosen = np.union1d(moved, spread)
+            faces.append(self.read(one, chosen.tolist()))
+            expected.append(before[chosen])
+        pixels, wanted, changes = np.concatenate(faces), np.concatenate(expected), {}
         for name in track(names, "ranking layers by their loss", len(names), "layers"):
             alone = keep([other for other in names if other != name])
             compiled = CompiledOutput(self.core, alone, SCORES, HINTS["float32"])
-            changes[name] = float(np.square(compiled(faces) - expected).mean())
+            changes[name] = float(np.square(compiled(pixels) - wanted).mean())
             compiled.close()
         return sorted(names, key=lambda name: -changes[name])
 

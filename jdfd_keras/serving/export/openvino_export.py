@@ -61,11 +61,11 @@ def write_engine_file(version: Path, metadata: ModelMetadata, int8: Result | Non
         int8: What was measured of the int8 network; None without one.
     """
     folder = version / ENGINE_FOLDER
-    patterns = (f"{ENGINE_FOLDER}/*.xml", f"{ENGINE_FOLDER}/*.bin", "variables/*", "saved_model.pb")
-    files = {
-        path.relative_to(version).as_posix(): sha256_of(path)
-        for path in sorted(path for pattern in patterns for path in version.glob(pattern))
-    }
+    models = (version, folder / IMAGE_READER)
+    paths = [*folder.glob("*.xml"), *folder.glob("*.bin")]
+    paths += [path for model in models for path in model.glob("variables/*")]
+    paths += [model / "saved_model.pb" for model in models]
+    files = {path.relative_to(version).as_posix(): sha256_of(path) for path in sorted(paths)}
     content = {
         "digest": metadata.digest,
         "openvino": import_openvino(),

@@ -103,6 +103,9 @@ def test_engine_json_states_the_files_that_belong_together(exported, detector):
     facts = json.loads((exported / "openvino" / "engine.json").read_text())
     listed = {"openvino/float32.xml", "openvino/float32.bin", "saved_model.pb"}
     listed |= {f"variables/{path.name}" for path in (exported / "variables").iterdir()}
+    reader = exported / "openvino" / "image_reader"
+    listed |= {f"openvino/image_reader/variables/{x.name}" for x in (reader / "variables").iterdir()}
+    listed.add("openvino/image_reader/saved_model.pb")
     assert facts["files"] == {
         name: hashlib.sha256((exported / name).read_bytes()).hexdigest() for name in listed
     }
