@@ -2,7 +2,7 @@
 
 import argparse
 
-from jdfd_keras.cli.parser import Command, CommandParser, Output
+from jdfd_keras.cli.parser import Command, CommandParser, Output, check_inputs
 
 
 def _add_arguments(parser: CommandParser) -> None:
@@ -26,6 +26,7 @@ def _run(arguments: argparse.Namespace) -> Output:
     jdfd-keras audit ffpp celebdf --out audit
     """
     # Leakage is a failure; leakage that is only not ruled out is none.
+    check_inputs(*arguments.data)
     from jdfd_keras.datasets.audit import audit
     from jdfd_keras.reporting.dataset_report import render_audit, write_audit
 

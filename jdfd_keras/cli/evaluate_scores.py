@@ -3,7 +3,7 @@
 import argparse
 
 from jdfd_keras.cli.evaluate import COMPARE_HELP, write_report
-from jdfd_keras.cli.parser import Command, CommandParser, Output
+from jdfd_keras.cli.parser import Command, CommandParser, Output, check_inputs
 from jdfd_keras.options import EvaluateOptions
 
 
@@ -30,6 +30,7 @@ def _run(arguments: argparse.Namespace) -> Output:
     jdfd-keras evaluate-scores ours.csv --compare theirs.csv --out comparison
     jdfd-keras evaluate-scores report/scores.parquet --aggregation max --out report-max
     """
+    check_inputs(arguments.scores, *arguments.data, arguments.compare)
     return write_report(arguments, scores=arguments.scores)
 
 

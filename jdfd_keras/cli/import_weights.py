@@ -5,7 +5,7 @@ import os
 import shlex
 from pathlib import Path
 
-from jdfd_keras.cli.parser import Command, CommandParser, Output
+from jdfd_keras.cli.parser import Command, CommandParser, Output, check_inputs
 from jdfd_keras.io.console import import_tensorflow
 
 SOURCES = (
@@ -35,6 +35,7 @@ def _run(arguments: argparse.Namespace) -> Output:
     jdfd-keras import-weights full_c23.p --from faceforensics --out ffpp.weights.h5
     jdfd-keras import-weights Meso4_DF.h5 --from mesonet-meso4 --out meso4
     """
+    check_inputs(arguments.file)
     _check_place(arguments.out)
     import_tensorflow()
     from jdfd_keras.model.weight_import import (

@@ -2,7 +2,7 @@
 
 import argparse
 
-from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
+from jdfd_keras.cli.parser import Command, CommandParser, Output, check_inputs, read_options
 from jdfd_keras.io.console import import_tensorflow
 from jdfd_keras.options import FaceOptions, FilterOptions, LimitOptions
 
@@ -28,6 +28,8 @@ def _run(arguments: argparse.Namespace) -> Output:
     jdfd-keras inspect crop.png --out sheet.png --detector none
     """
     # A file without a face is a failure.
+    if ":/" not in str(arguments.path):  # a URL has an error of its own
+        check_inputs(arguments.path)
     from jdfd_keras.datasets.inspection import inspect
     from jdfd_keras.reporting.dataset_report import (
         check_inspection_files,

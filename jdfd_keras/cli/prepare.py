@@ -4,7 +4,7 @@ import argparse
 from collections import Counter
 from pathlib import Path
 
-from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
+from jdfd_keras.cli.parser import Command, CommandParser, Output, check_inputs, read_options
 from jdfd_keras.io.console import import_tensorflow, plural, print_message
 from jdfd_keras.options import (
     LAYOUTS,
@@ -55,6 +55,8 @@ def _run(arguments: argparse.Namespace) -> Output:
         root, table = arguments.table_root or str(Path(root).parent), root
     elif arguments.table_root:
         arguments.parser.error("--root is for the layout `table`; give the folder as ROOT")
+    if ":/" not in arguments.root:  # Apache Beam also reads URLs
+        check_inputs(Path(arguments.root))
     faces = read_options(arguments, FaceOptions, default_faces(layout))
     options = read_options(arguments, PrepareOptions, PrepareOptions(layout=layout, table=table))
     runtime = read_options(arguments, PrepareRuntime)

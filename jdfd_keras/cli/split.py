@@ -3,7 +3,7 @@
 import argparse
 import shlex
 
-from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
+from jdfd_keras.cli.parser import Command, CommandParser, Output, check_inputs, read_options
 from jdfd_keras.io.console import plural, print_message
 from jdfd_keras.options import SplitOptions
 
@@ -25,6 +25,7 @@ def _run(arguments: argparse.Namespace) -> Output:
     jdfd-keras train prepared --split-table kfold-0-of-5 --out run
     """
     # Faces are not extracted again: a split is a small table in DATA.
+    check_inputs(arguments.data)
     options = read_options(arguments, SplitOptions)
     if options.strategy == "paper":
         print_message(

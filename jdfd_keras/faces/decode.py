@@ -204,21 +204,27 @@ def _one_error(source: SourceBytes) -> Iterator[None]:
         ) from error
 
 
-def read_ahead(frames: Iterator[Frame]) -> Iterator[Frame]:
+@contextlib.contextmanager
+def read_ahead(frames: Iterator[Frame]) -> Iterator[Iterator[Frame]]:
     """Decode the next frame in another thread while the caller works on one.
 
-    Neither FFmpeg nor dlib holds Python's lock, so that decoding and detection overlap.
+    Neither FFmpeg nor dlib holds Python's lock, so that decoding and detection overlap. The thread
+    ends with the block, also after an error, so that it decodes no file that is closed already.
 
     Example:
-        >>> with open_media("video.mp4") as media:
-        ...     [frame.index for frame in read_ahead(media.read(2))]
+        >>> with open_media("video.mp4") as media, read_ahead(media.read(2)) as frames:
+        ...     [frame.index for frame in frames]
         [1, 4]
     """
-    with ThreadPoolExecutor(1, "decode") as thread:
+
+    def take(thread: ThreadPoolExecutor) -> Iterator[Frame]:
         ahead = thread.submit(next, frames, None)
         while (frame := ahead.result()) is not None:
             ahead = thread.submit(next, frames, None)
             yield frame
+
+    with ThreadPoolExecutor(1, "decode") as thread:
+        yield take(thread)
 
 
 def read_frames(

@@ -223,8 +223,8 @@ def extract_faces(
     warnings: list[str] = []
     shapes: Counter[tuple[int, ...]] = Counter()
     damaged: list[str] = []  # files of landmarks
-    with open_media(path, limits) as media:
-        frames = read_ahead(media.read(options.frames_per_video, every=options.every))
+    count, every = options.frames_per_video, options.every
+    with open_media(path, limits) as media, read_ahead(media.read(count, every=every)) as frames:
         tracked = track_faces(
             frames, detector, max_faces=limits.max_faces_per_frame, warn=warnings.append
         )
@@ -232,8 +232,7 @@ def extract_faces(
             num_frames += 1
             if num_frames == 1:
                 height, width = frame.shape[:2]
-                count = max(media.info.num_frames, 1)
-                total = len(choose_frames(count, options.frames_per_video, options.every))
+                total = len(choose_frames(max(media.info.num_frames, 1), count, every))
             shapes[frame.shape[:2]] += 1
             if detector is None and landmarks and str(landmarks[frame.index]):
                 try:

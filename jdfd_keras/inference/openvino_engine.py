@@ -65,9 +65,9 @@ def load_engine(path: str | Path, options: EngineOptions) -> "tuple[OpenVINOEngi
         if options.backend == "auto":
             return None, str(error)
         raise OSError(
-            f"Expected {path} to run with --backend openvino and --precision {options.precision}; "
-            f"got a version of which {error}. Try --precision float32, export the model again, or "
-            "use --backend tensorflow."
+            f"Expected an engine for {path} with --backend openvino and --precision "
+            f"{options.precision}; got none: {error}. Try --precision float32, export the model "
+            "again, or use --backend tensorflow."
         ) from error
 
 

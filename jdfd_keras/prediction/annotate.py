@@ -7,18 +7,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from jdfd_keras.faces.media import Frame
-from jdfd_keras.faces.overlay import (
+from jdfd_keras.faces.draw import (
     BLACK,
     FONT,
     WHITE,
     DrawnFace,
-    Send,
     draw_faces,
     fit_image,
     write_label,
-    write_overlay,
 )
+from jdfd_keras.faces.media import Frame
+from jdfd_keras.faces.overlay import Send, write_overlay
 from jdfd_keras.inference.verdict import (
     NO_FACE,
     Provenance,

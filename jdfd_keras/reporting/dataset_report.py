@@ -23,8 +23,9 @@ from jdfd_keras.datasets.inspection import (
     TrackSummary,
 )
 from jdfd_keras.datasets.videos import FaceCount
+from jdfd_keras.faces.draw import track_colour
 from jdfd_keras.faces.media import UnreadableFileError
-from jdfd_keras.faces.overlay import check_overlay, draw_overlay, track_colour
+from jdfd_keras.faces.overlay import check_overlay, draw_overlay
 from jdfd_keras.io.console import plural
 from jdfd_keras.io.files import write_text_atomically
 from jdfd_keras.io.results import Result

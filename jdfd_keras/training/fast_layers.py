@@ -41,7 +41,7 @@ class FastModel(keras.Model):
                 is_training = kwargs.get("training", training)
                 return fast(operation, *args, training=bool(is_training))
             # Layers get `training` from the call of this model.
-            return operation(*keras.tree.map_structure(_strip, args), **kwargs)
+            return operation(*cast(Any, keras.tree.map_structure(_strip, args)), **kwargs)
 
         # The loop over the layers of Keras' own functional models (3.15.1).
         functional = cast(Any, self)
@@ -110,16 +110,16 @@ def _pad_to_block(channels: int) -> int:
     return added if added <= MAX_ADDED_SHARE * channels else 0
 
 
-def _tensor(value: Any) -> tf.Tensor:
+def _tensor(value: Any) -> Any:
     return value.tensor if isinstance(value, _Padded) else value
 
 
 def _strip(value: Any) -> Any:
     """Remove added channels."""
-    return value.tensor[..., : value.channels] if isinstance(value, _Padded) else value
+    return _tensor(value)[..., : value.channels] if isinstance(value, _Padded) else value
 
 
-def _fill(weight: Any, size: int, axis: int, value: float = 0.0) -> tf.Tensor:
+def _fill(weight: Any, size: int, axis: int, value: float = 0.0) -> Any:
     """Extend an axis of a weight to a size.
 
     Not by tf.pad: TensorFlow's pass for oneDNN takes it for the padding of the image of a
@@ -141,7 +141,7 @@ def _run_padded(layer: Any, values: Any, training: bool) -> _Padded:
 
 def _convolve(layer: Any, inputs: Any, training: bool) -> Any:
     """Convolve; rows of zeros in the kernel keep added channels without effect."""
-    x = tf.cast(_tensor(inputs), layer.compute_dtype)
+    x: Any = tf.cast(_tensor(inputs), layer.compute_dtype)
     size = layer.filters + _pad_to_block(layer.filters)
     options = {
         "strides": layer.strides,
@@ -150,7 +150,7 @@ def _convolve(layer: Any, inputs: Any, training: bool) -> Any:
         "dilation_rate": layer.dilation_rate,
     }
 
-    def fill(kernel: Any, *, outputs: bool) -> tf.Tensor:
+    def fill(kernel: Any, *, outputs: bool) -> Any:
         kernel = _fill(tf.cast(kernel, layer.compute_dtype), x.shape[-1], axis=2)
         return _fill(kernel, size, axis=3) if outputs else kernel
 
@@ -165,7 +165,7 @@ def _convolve(layer: Any, inputs: Any, training: bool) -> Any:
 
 def _normalize(layer: Any, inputs: Any, training: bool) -> Any:
     """Normalize by the fused operation, and update the moving averages as Keras does."""
-    x = tf.cast(_tensor(inputs), layer.compute_dtype)
+    x: Any = tf.cast(_tensor(inputs), layer.compute_dtype)
     size, channels = x.shape[-1], layer.gamma.shape[0]
     # Added channels become zeros again: their scale and offset are zeros.
     weights = {"scale": _fill(layer.gamma, size, 0), "offset": _fill(layer.beta, size, 0)}

@@ -93,5 +93,5 @@ def test_a_missing_file_is_an_error_with_advice(tmp_path, capsys):
     words = ["import-weights", str(tmp_path / "none.pth"), "--from", "faceforensics", "--out"]
     assert main([*words, str(tmp_path / "x.weights.h5")]) == 1
     error = capsys.readouterr().err
-    assert "which does not exist. Try" in error
+    assert f"got {tmp_path / 'none.pth'}, which is missing. Check the path" in error
     assert "Errno" not in error

@@ -247,7 +247,7 @@ def test_bad_data_set_is_one_clear_line(tmp_path, capfd):
     for name in ("real", "fake"):
         (tmp_path / "no videos" / name).mkdir(parents=True)
     for root, reason in {
-        "nowhere": "which is not a folder",
+        "nowhere": "which is missing",
         "empty": "real/, fake/, train/real/, train/fake/; got an empty folder",
         "no videos": "real/, fake/, train/real/, train/fake/; got an empty folder",
     }.items():
@@ -260,7 +260,9 @@ def test_bad_data_set_is_one_clear_line(tmp_path, capfd):
 def test_training_on_what_is_no_data_set_is_one_clear_line(tmp_path, capfd):
     assert main(["train", str(tmp_path), "--out", str(tmp_path / "run")]) == 1
     error = capfd.readouterr().err
-    assert_one_line(error.split("\n", 1)[1], "train", "got no videos.parquet", "prepare")
+    assert_one_line(
+        error.splitlines(keepends=True)[-1], "train", "got no videos.parquet", "prepare"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -616,3 +618,36 @@ def test_a_file_name_that_looks_like_a_flag_is_printed_without_invisible_charact
     with pytest.raises(SystemExit):
         main(["audit", "prepared", "--\x1b[31m\u202e.mp4"])
     assert r"unrecognized arguments: --\x1b[31m\u202e.mp4" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("audit", ["none"]),
+        ("calibrate", ["none", "none"]),
+        ("evaluate", ["none", "none", "--out", "report"]),
+        ("evaluate-scores", ["none", "--out", "report"]),
+        ("export", ["none", "--name", "a"]),
+        ("import-weights", ["none", "--from", "faceforensics", "--out", "a.weights.h5"]),
+        ("inspect", ["none", "--out", "a.png"]),
+        ("prepare", ["folder", "none", "--out", "prepared", "--detector", "mtcnn"]),
+        ("split", ["none"]),
+        ("train", ["none", "--out", "run"]),
+    ],
+)
+def test_a_missing_input_is_reported_before_anything_heavy_is_imported(tmp_path, command, words):
+    """NumPy takes longer than all that the command line needs."""
+    program = (
+        "import sys; from jdfd_keras.cli.main import main; code = main(sys.argv[1:]); "
+        "print(code, {'numpy', 'cv2', 'tensorflow'} & sys.modules.keys())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program, command, *words],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert_one_line(done.stderr, command, "got none, which is missing")
+    assert done.stdout == "1 set()\n"

@@ -14,8 +14,8 @@ import pytest
 from jdfd_keras.cli.main import main
 from jdfd_keras.datasets.inspection import inspect
 from jdfd_keras.datasets.manifest import FaceRow, VideoRow, read_faces, to_rows
+from jdfd_keras.faces.draw import track_colour
 from jdfd_keras.faces.extract import extract_faces
-from jdfd_keras.faces.overlay import track_colour
 from jdfd_keras.options import FaceOptions, FilterOptions, LimitOptions
 from jdfd_keras.reporting import dataset_report
 from jdfd_keras.reporting.dataset_report import (

@@ -1,6 +1,8 @@
 import dataclasses
 import hashlib
 import json
+import threading
+import time
 
 import cv2
 import numpy as np
@@ -11,6 +13,7 @@ from jdfd_keras.faces.align import canonical_points
 from jdfd_keras.faces.detect import Box
 from jdfd_keras.faces.extract import CropStore, Track, extract_faces
 from jdfd_keras.faces.landmarks import five_points
+from jdfd_keras.faces.video import VideoReader
 from jdfd_keras.options import FaceOptions, FilterOptions, LimitOptions
 
 
@@ -325,6 +328,31 @@ def test_a_file_that_changes_meanwhile_is_refused(tmp_path, head, monkeypatch):
     monkeypatch.setattr(extract_module, "track_faces", change)
     with pytest.raises(OSError, match=r"clip\.mp4, which was written to during the analysis"):
         extract_faces(path)
+
+
+def test_after_an_error_no_thread_decodes_a_closed_file(tmp_path, head, monkeypatch):
+    path = write_clip(tmp_path / "clip.mp4", [head] * 3)
+    read, was_closed, is_second_begun = VideoReader.read, [], threading.Event()
+
+    def read_slowly(reader, *arguments, **options):
+        for number, frame in enumerate(read(reader, *arguments, **options)):
+            if number:
+                is_second_begun.set()
+                time.sleep(0.5)
+                was_closed.append(reader.file.handle.closed)
+            yield frame
+
+    def fail(*_):
+        assert is_second_begun.wait(20)
+        raise ValueError("no crop")
+
+    monkeypatch.setattr(VideoReader, "read", read_slowly)
+    monkeypatch.setattr(extract_module, "align_face", fail)
+    with pytest.raises(OSError, match="no crop") as caught:
+        extract_faces(path, FaceOptions(every=1, face_size=71))
+    assert caught.value.__traceback__  # which keeps the generators
+    assert was_closed == [False]
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("decode")]
 
 
 def test_faces_beyond_the_limit_are_told_and_the_largest_are_kept(pair):

@@ -6,16 +6,9 @@ import pytest
 
 from jdfd_keras.faces import decode
 from jdfd_keras.faces.decode import read_frames
+from jdfd_keras.faces.draw import COLOURS, fit_image, track_colour
 from jdfd_keras.faces.media import UnreadableFileError
-from jdfd_keras.faces.overlay import (
-    COLOURS,
-    ENCODINGS,
-    check_overlay,
-    draw_overlay,
-    fit_image,
-    track_colour,
-    write_overlay,
-)
+from jdfd_keras.faces.overlay import ENCODINGS, check_overlay, draw_overlay, write_overlay
 from jdfd_keras.options import FaceOptions
 from tests.faces.media_files import decode_with_ffmpeg, make_clip, run_ffmpeg
 

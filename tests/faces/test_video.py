@@ -194,6 +194,28 @@ def test_a_tagged_grey_and_a_tagged_red_have_their_levels(tmp_path, matrix, is_f
         np.testing.assert_allclose(frame.pixels[24, 32], level, atol=5)
 
 
+@pytest.mark.parametrize("pixel_format", ["nv12", "gray10le", "yuv411p", "yuv440p"])
+def test_two_threads_convert_pictures_with_one_converter(pixel_format):
+    """FFmpeg crashes if they use its tables at the same time, so this is another process."""
+    program = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+import av, numpy as np
+from jdfd_keras.faces.pixels import PixelConverter
+noise = np.random.default_rng(0).integers(0, 255, (2, 360, 642, 3), dtype=np.uint8)
+noise = [av.VideoFrame.from_ndarray(pixels, format="rgb24") for pixels in noise]
+pictures = [frame.reformat(format=sys.argv[1]) for frame in noise]
+expected = [PixelConverter().convert(picture, Fraction(1)) for picture in pictures]
+converter = PixelConverter()
+with ThreadPoolExecutor(2) as threads:
+    for _ in range(150):
+        found = threads.map(lambda picture: converter.convert(picture, Fraction(1)), pictures)
+        np.testing.assert_array_equal(list(found), expected)
+"""
+    subprocess.run([sys.executable, "-c", program, pixel_format], check=True, timeout=120)
+
+
 @pytest.mark.slow  # the tables of the conversion take a second or two for each file
 @pytest.mark.parametrize(("transfer", "name"), [("arib-std-b67", "HLG"), ("smpte2084", "PQ")])
 def test_hdr_is_converted_to_the_picture_that_it_was_made_of(tmp_path, astronaut, transfer, name):

@@ -112,10 +112,12 @@ def test_an_unknown_recipe_is_refused():
 
 
 @pytest.fixture
-def trained(monkeypatch):
-    """Replace training; the arguments that it got are in the list."""
+def trained(monkeypatch, tmp_path):
+    """Replace training, beside a folder `prepared`; the arguments that it got are in the list."""
     from jdfd_keras.training import train as module
 
+    (tmp_path / "prepared").mkdir()
+    monkeypatch.chdir(tmp_path)
     calls = []
 
     def train(data, out, **groups):

@@ -70,13 +70,17 @@ def test_a_file_that_begins_anew_is_scored_anew():
 
 
 def test_an_error_about_faces_ends_the_scoring_of_the_file_only():
+    calls = []
+
     def fail(crops):
+        calls.append(len(crops))
         raise ValueError("no such size")
 
     scores = FaceScores(predictor_of(fail, 1))
     for first in (0, 2):
         scores.add(ExtractedPart(first, 9, first, np.zeros((2, 71, 71, 3), np.uint8)))
     assert scores.scored.tolist() == []
+    assert calls == [2]  # the next ones would get the scores of the first
 
 
 def test_faces_are_scored_while_others_are_extracted(crops_video, monkeypatch):

@@ -134,34 +134,71 @@ def test_the_detector_infers_as_with_keras(tiny_detector, face_batch):
         np.testing.assert_allclose(found[name], value, atol=1e-5)
 
 
-def train_steps(model, kind, steps, count=8):
-    """Train a model with or without fast layers; return the change of each variable."""
-    before = model.get_weights()
+def train_steps(model, kind, steps):
+    """Train a model; return the changes of each layer as one vector.
+
+    With the kind `moved` all pixels are the next larger float32.
+    """
+    before = {id(variable): variable.numpy() for variable in model.weights}
     trained = accelerate(model) if kind == "fast" else model
-    # Small steps: with larger ones a change of the last digit of an image grows to the size of
-    # the steps themselves within twenty, whatever computes them.
-    compile_detector(trained, keras.optimizers.SGD(1e-5, momentum=0.9))
     size, rng = model.input_shape[1], np.random.default_rng(0)
+    if isinstance(model.output, dict):
+        compile_detector(trained)
+    else:
+        trained.compile(keras.optimizers.SGD(0.005, momentum=0.9), "mse")
     for _ in range(steps):
-        images = rng.uniform(0, 255, (count, 8, 8, 3)).astype(np.float32)
-        images = tf.image.resize(images, (size, size)).numpy()
-        targets = {
-            "classification": (np.arange(count) % 2).astype(np.float32)[:, None],
-            "reconstruction": images / 127.5 - 1,
-        }
+        images = tf.image.resize(rng.uniform(0, 255, (8, 8, 8, 3)), (size, size)).numpy()
+        images = np.nextafter(images, np.float32(999)) if kind == "moved" else images
+        label = (np.arange(8) % 2).astype(np.float32)[:, None]
+        targets = {"classification": label, "reconstruction": images / 127.5 - 1}
+        if not isinstance(model.output, dict):
+            images, targets = images / 127.5 - 1, label
         trained.train_on_batch(images, targets)
-    return [new - old for new, old in zip(model.get_weights(), before, strict=True)]
+    return {
+        layer.name: np.concatenate(
+            [(variable.numpy() - before[id(variable)]).ravel() for variable in layer.weights]
+        )
+        for layer in model.layers
+        if layer.weights
+    }
+
+
+def test_twenty_steps_change_every_layer_as_with_keras(small):
+    start = small.get_weights()
+    plain = train_steps(small, "plain", 20)
+    small.set_weights(start)
+    fast = train_steps(small, "fast", 20)
+    for name, change in plain.items():
+        assert relative_error(fast[name], change) <= 0.01, name
 
 
 @pytest.mark.slow
-def test_twenty_steps_change_every_weight_as_with_keras(build_tiny):
-    plain, fast = (train_steps(build_tiny(), kind, 20, count=16) for kind in ("plain", "fast"))
-    paths = [variable.path for variable in build_tiny().weights]
-    errors = [relative_error(value, expected) for value, expected in zip(fast, plain, strict=True)]
-    assert max(errors) <= 0.01, paths[int(np.argmax(errors))]
+def test_a_step_of_the_detector_differs_less_than_by_the_last_digit_of_the_pixels(build_tiny):
+    # Of one step, and of the median layer: in the real network with random weights such a
+    # difference grows to the size of the changes themselves within twenty steps.
+    changes = [train_steps(build_tiny(), kind, 1) for kind in ("plain", "fast", "moved")]
+    plain, fast, moved = (list(change.values()) for change in changes)
+    errors = [
+        [relative_error(value, expected) for value, expected in zip(other, plain, strict=True)]
+        for other in (fast, moved)
+    ]
+    assert np.median(errors[0]) < min(0.01, np.median(errors[1]))
+    assert max(errors[0]) < 0.1
 
 
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_bits(build_tiny):
-    for value, same in zip(*(train_steps(build_tiny(), "fast", 5) for _ in range(2)), strict=True):
-        np.testing.assert_array_equal(value, same)
+    one, other = (train_steps(build_tiny(), "fast", 5) for _ in range(2))
+    for change, same in zip(one.values(), other.values(), strict=True):
+        np.testing.assert_array_equal(change, same)
+
+
+def test_batch_normalisation_is_fused_and_over_whole_blocks_of_channels(small):
+    fast = accelerate(small)
+    image = tf.TensorSpec((8, 12, 12, 3))
+    graph = (
+        tf.function(lambda images: fast(images, training=True)).get_concrete_function(image).graph
+    )
+    fused = [op for op in graph.get_operations() if op.type == "FusedBatchNormV3"]
+    assert len(fused) == 2
+    assert [operation.inputs[0].shape[-1] % 16 for operation in fused] == [0, 0]

@@ -39,7 +39,7 @@ from jdfd_keras.serving.export.formats import (
     export_formats,
 )
 from jdfd_keras.serving.export.int8 import Int8Result, write_int8
-from jdfd_keras.serving.export.int8_loss import load_judged_sets
+from jdfd_keras.serving.export.int8_loss import load_compared_sets
 from jdfd_keras.serving.export.openvino_export import (
     check_parity,
     write_engine_file,
@@ -151,9 +151,9 @@ def export_detector(
             f"Expected faces of the model's size, {size} px; got face_size={faces.face_size}. "
             "Give the FaceOptions that the training data was prepared with."
         )
-    judged = None
+    compared = None
     if data is not None and foreign is not None:
-        judged = load_judged_sets(data, foreign, choose_split_table(run, data))
+        compared = load_compared_sets(data, foreign, choose_split_table(run, data))
     version = _choose_version(directory, version)
     target = directory / str(version)
     metadata = ModelMetadata(faces, calibration, directory.name, version, digest_weights(detector))
@@ -172,8 +172,8 @@ def export_detector(
             assets, table = partial / "assets.extra", choose_split_table(run, data)
             costs = export_formats(detector, assets, others, calibration, data, table)
             extra["Other formats"] = render_template("formats.md.j2", costs=costs)
-        if judged is not None:
-            int8 = write_int8(partial, judged, allow_loss=allow_loss)
+        if compared is not None:
+            int8 = write_int8(partial, compared, allow_loss=allow_loss)
             extra["OpenVINO in int8"] = render_template("int8.md.j2", int8=int8)
         card_file = partial / "assets.extra" / MODEL_CARD
         write_model_card(

@@ -23,7 +23,7 @@ from jdfd_keras.serving.export.int8_loss import (
     AUC_RANGE,
     MAX_AUC_LOSS,
     MAX_MOVE,
-    JudgedSet,
+    ComparedSet,
     SetLoss,
     measure_loss,
 )
@@ -58,7 +58,7 @@ class Int8Result(Result):
     sets: tuple[SetLoss, ...]
 
 
-def write_int8(version: Path, sets: Sequence[JudgedSet], *, allow_loss: bool = False) -> Int8Result:
+def write_int8(version: Path, sets: Sequence[ComparedSet], *, allow_loss: bool = False) -> Int8Result:
     """Quantise the network of a version to int8, and write it if it is accurate enough.
 
     All layers are quantised first. If that loses too much, those whose quantisation alone changes
@@ -66,7 +66,7 @@ def write_int8(version: Path, sets: Sequence[JudgedSet], *, allow_loss: bool = F
 
     Args:
         version: Folder of the version, with its float32 network.
-        sets: As `load_judged_sets` returns them; value ranges are of faces of the first.
+        sets: As `load_compared_sets` returns them; value ranges are of faces of the first.
         allow_loss: Write a network that loses too much.
 
     Raises:
@@ -131,7 +131,7 @@ class _Tried(NamedTuple):
 class _Judge:
     """The network in float32 and its scores, with which those of others are compared."""
 
-    def __init__(self, path: Path, sets: Sequence[JudgedSet]):
+    def __init__(self, path: Path, sets: Sequence[ComparedSet]):
         import openvino
 
         self.core, self.sets = openvino.Core(), sets
@@ -150,7 +150,7 @@ class _Judge:
                 f"{auc:.3f}. Give validation data that is harder or easier."
             )
 
-    def read(self, one: JudgedSet, chosen: Sequence[int]) -> np.ndarray:
+    def read(self, one: ComparedSet, chosen: Sequence[int]) -> np.ndarray:
         """Read chosen faces of a dataset, uint8[n, size, size, 3]."""
         crops = list(read_crops(one.directory, one.shards, one.offsets, chosen).values())
         if crops[0].shape[0] != self.size:

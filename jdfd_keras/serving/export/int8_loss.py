@@ -63,7 +63,7 @@ class SetLoss(Result):
         )
 
 
-class JudgedSet(NamedTuple):
+class ComparedSet(NamedTuple):
     """Faces that decide about an int8 network."""
 
     name: str
@@ -75,9 +75,9 @@ class JudgedSet(NamedTuple):
     names: list[str]  # of the videos
 
 
-def load_judged_sets(
+def load_compared_sets(
     data: str | Path, foreign: str | Path, split_table: str = OFFICIAL
-) -> list[JudgedSet]:
+) -> list[ComparedSet]:
     """Load the validation split of a dataset, and all of a foreign one.
 
     Raises:
@@ -85,12 +85,12 @@ def load_judged_sets(
         ValueError: If one has fewer than MIN_VIDEOS labelled videos with faces, or one class only.
 
     Example:
-        >>> load_judged_sets("prepared", "prepared")
+        >>> load_compared_sets("prepared", "prepared")
         Traceback (most recent call last):
         ValueError: Expected 100 labelled videos, real and fake, ... got 2 real and 2 fake ...
     """
     found = load_eval_sets([data], "val", split_table) + load_eval_sets([foreign], "all")
-    judged = []
+    compared = []
     for place, one in zip((f"the split val of {data}", str(foreign)), found, strict=True):
         all_names = one.rows["video_id"].to_pylist()
         rows = choose_over_videos(all_names, range(len(all_names)), MAX_FACES)
@@ -107,14 +107,14 @@ def load_judged_sets(
         shards, offsets = (
             one.rows[column].take(rows).to_pylist() for column in ("shard", "offset")
         )
-        judged.append(
-            JudgedSet(one.name, one.directory, shards, offsets, label, video, names.tolist())
+        compared.append(
+            ComparedSet(one.name, one.directory, shards, offsets, label, video, names.tolist())
         )
-    return judged
+    return compared
 
 
 def measure_loss(
-    one: JudgedSet, float32: np.ndarray, int8: np.ndarray, n_resamples: int = 0
+    one: ComparedSet, float32: np.ndarray, int8: np.ndarray, n_resamples: int = 0
 ) -> SetLoss:
     """Compare the scores of a dataset in int8 with those in float32.
 

@@ -17,17 +17,17 @@ from jdfd_keras.reporting.templating import render_template
 from jdfd_keras.serving.export import int8
 from jdfd_keras.serving.export.exporter import export_detector
 from jdfd_keras.serving.export.int8 import write_int8
-from jdfd_keras.serving.export.int8_loss import JudgedSet, load_judged_sets, measure_loss
+from jdfd_keras.serving.export.int8_loss import ComparedSet, load_compared_sets, measure_loss
 from jdfd_keras.serving.export.openvino_export import write_openvino
 
 SIZE = 64
 FACES = FaceOptions(detector="none", face_size=SIZE, frames_per_video=1)
 
 
-def judged_set(label, video):
+def compared_set(label, video):
     names = [f"video{number}" for number in range(max(video) + 1)]
     rows = [""] * len(label)
-    return JudgedSet("clips", Path(), rows, [0] * len(rows), np.array(label), video, names)
+    return ComparedSet("clips", Path(), rows, [0] * len(rows), np.array(label), video, names)
 
 
 def test_the_loss_is_that_of_an_independent_computation():
@@ -36,7 +36,7 @@ def test_the_loss_is_that_of_an_independent_computation():
     label = (np.arange(60) % 2 == 1)[video]
     float32 = np.clip(0.3 * label + rng.uniform(0, 0.7, 240), 0, 1)
     changed = np.clip(float32 + rng.normal(0, 0.1, 240), 0, 1)
-    loss = measure_loss(judged_set(label, video), float32, changed, n_resamples=200)
+    loss = measure_loss(compared_set(label, video), float32, changed, n_resamples=200)
 
     means = [score.reshape(60, 4).mean(axis=1) for score in (float32, changed)]
     is_fake = label.reshape(60, 4)[:, 0]
@@ -68,7 +68,7 @@ def test_the_loss_is_that_of_an_independent_computation():
 )
 def test_int8_is_accepted_within_the_bounds_only(frame_loss, video_loss, move, accepted):
     label, score = np.array([False, True]), np.array([0.2, 0.9])
-    loss = measure_loss(judged_set(label, np.arange(2)), score, score)
+    loss = measure_loss(compared_set(label, np.arange(2)), score, score)
     values = {"frame_loss": Estimate(frame_loss), "video_loss": Estimate(video_loss)}
     changed = loss.from_dict(loss.to_dict() | {"largest_move": move})
     for name, value in values.items():
@@ -135,13 +135,13 @@ def test_small_or_unlabelled_data_cannot_judge(prepared_set, data):
     with pytest.raises(
         ValueError, match=r"100 labelled videos.*the split val of .*got 2 real and 2"
     ):
-        load_judged_sets(prepared_set, data)
+        load_compared_sets(prepared_set, data)
     with pytest.raises(ValueError, match=r"got 8 real and 7 fake"):
-        load_judged_sets(data, prepared_set)
+        load_compared_sets(data, prepared_set)
 
 
 def test_faces_are_read_with_their_labels(model, data, foreign):
-    first, second = load_judged_sets(data, foreign)
+    first, second = load_compared_sets(data, foreign)
     assert (len(first.label), len(second.label)) == (110, 104)
     assert [first.label.sum(), second.label.sum()] == [55, 52]
     for one in (first, second):
@@ -163,7 +163,7 @@ def test_a_detector_that_cannot_show_the_loss_is_refused(
 ):
     monkeypatch.setattr(int8, "AUC_RANGE", allowed)
     with pytest.raises(ValueError, match=r"frame AUC from .* got 0\.\d{3}\. Give validation"):
-        write_int8(version, load_judged_sets(data, foreign), allow_loss=True)
+        write_int8(version, load_compared_sets(data, foreign), allow_loss=True)
 
 
 @pytest.mark.slow

@@ -104,7 +104,9 @@ def test_engine_json_states_the_files_that_belong_together(exported, detector):
     listed = {"openvino/float32.xml", "openvino/float32.bin", "saved_model.pb"}
     listed |= {f"variables/{path.name}" for path in (exported / "variables").iterdir()}
     reader = exported / "openvino" / "image_reader"
-    listed |= {f"openvino/image_reader/variables/{x.name}" for x in (reader / "variables").iterdir()}
+    listed |= {
+        f"openvino/image_reader/variables/{x.name}" for x in (reader / "variables").iterdir()
+    }
     listed.add("openvino/image_reader/saved_model.pb")
     assert facts["files"] == {
         name: hashlib.sha256((exported / name).read_bytes()).hexdigest() for name in listed
@@ -146,7 +148,7 @@ CONVERT = """
 from jdfd_keras.io.console import import_openvino
 import_openvino()
 import numpy as np, openvino, tensorflow as tf
-function = tf.function(lambda x: tf.nn.relu(x @ tf.eye(3)))
+function = tf.function(lambda x: tf.nn.relu(x @ np.eye(3, dtype=np.float32)))
 model = openvino.convert_model(function.get_concrete_function(tf.TensorSpec([1, 3])))
 openvino.Core().compile_model(model, "CPU")(np.ones((1, 3), np.float32))
 from jdfd_keras.serving.export.quantized_layers import quantize
@@ -162,6 +164,7 @@ def watch_network(code, home):
         if name not in ("CI", "TF_BUILD", "JENKINS_URL", "NNCF_CI", "NNCF_DEV")
     }
     environment |= {"HOME": str(home), "KERAS_HOME": str(home.parent / "keras")}
+    environment["MPLCONFIGDIR"] = str(home.parent / "matplotlib")  # its cache of fonts
     run = subprocess.run(
         [sys.executable, "-c", WATCH + code], env=environment, capture_output=True, text=True
     )
