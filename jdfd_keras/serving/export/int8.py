@@ -58,7 +58,9 @@ class Int8Result(Result):
     sets: tuple[SetLoss, ...]
 
 
-def write_int8(version: Path, sets: Sequence[ComparedSet], *, allow_loss: bool = False) -> Int8Result:
+def write_int8(
+    version: Path, sets: Sequence[ComparedSet], *, allow_loss: bool = False
+) -> Int8Result:
     """Quantise the network of a version to int8, and write it if it is accurate enough.
 
     All layers are quantised first. If that loses too much, those whose quantisation alone changes
@@ -73,11 +75,21 @@ def write_int8(version: Path, sets: Sequence[ComparedSet], *, allow_loss: bool =
         OSError: If a dataset is damaged.
         ValueError: If the AUC in float32 on the first is outside AUC_RANGE, faces have another
             size than the model's, or int8 loses too much.
+
+    Example:
+        >>> label = np.array([False, True])
+        >>> one = ComparedSet("clips", Path(), [], [], label, np.arange(2), ["a", "b"])
+        >>> write_int8(Path("missing"), [one, one])
+        Traceback (most recent call last):
+        OSError: Expected the network missing/openvino/float32.xml; got no such file...
     """
     import_openvino()
     import openvino
 
-    judge = _Judge(version / ENGINE_FOLDER / FLOAT32_FILE, sets)
+    source = version / ENGINE_FOLDER / FLOAT32_FILE
+    if not source.is_file():
+        raise OSError(f"Expected the network {source}; got no such file. Export the model again.")
+    judge = _Judge(source, sets)
     spread = choose_evenly(range(len(sets[0].label)), NUM_CALIBRATION_FACES)
     quantized = quantize(judge.network, judge.read(sets[0], spread))
     quantizers = find_quantizers(quantized)
@@ -107,7 +119,7 @@ def write_int8(version: Path, sets: Sequence[ComparedSet], *, allow_loss: bool =
     return Int8Result(
         accepted=best.accepted,
         bytes=_count_bytes(path),
-        float32_bytes=_count_bytes(path.with_name(FLOAT32_FILE)),
+        float32_bytes=_count_bytes(source),
         precision=judge.precision,
         num_layers=len(layers),
         kept=tuple(layer for layer in layers if layer in kept),

@@ -123,6 +123,13 @@ def measure_loss(
         float32: float64[n], scores of its faces in float32.
         int8: float64[n], those in int8.
         n_resamples: Resamples of the bootstrap for the intervals of the AUCs; 0 for none.
+
+    Example:
+        >>> label = np.array([False, True])
+        >>> one = ComparedSet("clips", Path(), ["", ""], [0, 0], label, np.arange(2), ["a", "b"])
+        >>> loss = measure_loss(one, np.array([0.2, 0.8]), np.array([0.2, 0.6]))
+        >>> loss.moved_video, round(loss.largest_move, 3), loss.accepted
+        ('b', 0.2, False)
     """
     count = np.bincount(one.video)
     label = np.bincount(one.video, one.label) > 0

@@ -42,6 +42,15 @@ def write_openvino(model: keras.Model, version: Path, metadata: ModelMetadata) -
 
     Raises:
         OSError: If OpenVINO is not installed.
+
+    Example:
+        >>> from jdfd_keras.training.run_folder import load_run_model
+        >>> run = load_run_model("run")
+        >>> metadata = ModelMetadata(run.faces, None, "detector", 1, "ab" * 32)
+        >>> Path("fast").mkdir()
+        >>> write_openvino(run.model, Path("fast"), metadata)
+        >>> sorted(path.name for path in Path("fast/openvino").glob("float32.*"))
+        ['float32.bin', 'float32.xml']
     """
     import_openvino()
     import openvino
@@ -59,12 +68,20 @@ def write_engine_file(version: Path, metadata: ModelMetadata, int8: Result | Non
         version: Folder of the version, with its SavedModel and its engine files.
         metadata: Metadata of the version.
         int8: What was measured of the int8 network; None without one.
+
+    Example:
+        >>> import shutil
+        >>> from jdfd_keras.options import FaceOptions
+        >>> version = Path(shutil.copytree("saved_models/detector/1", "copy"))
+        >>> write_engine_file(version, ModelMetadata(FaceOptions(), None, "copy", 1, "ab" * 32))
+        >>> list(json.loads((version / "openvino/engine.json").read_text()))
+        ['digest', 'openvino', 'metadata', 'files', 'int8']
     """
     folder = version / ENGINE_FOLDER
     models = (version, folder / IMAGE_READER)
     paths = [*folder.glob("*.xml"), *folder.glob("*.bin")]
-    paths += [path for model in models for path in model.glob("variables/*")]
-    paths += [model / "saved_model.pb" for model in models]
+    for pattern in ("variables/*", "saved_model.pb"):
+        paths += [path for model in models for path in model.glob(pattern)]
     files = {path.relative_to(version).as_posix(): sha256_of(path) for path in sorted(paths)}
     content = {
         "digest": metadata.digest,
@@ -86,6 +103,10 @@ def check_parity(engine: SavedModelEngine, version: Path, size: int) -> None:
 
     Raises:
         ValueError: If a score differs by more than TOLERANCE.
+
+    Example:
+        >>> with SavedModelEngine("saved_models/detector/1") as engine:
+        ...     check_parity(engine, Path("saved_models/detector/1"), 71)
     """
     import_openvino()
     import openvino
@@ -108,7 +129,15 @@ def check_parity(engine: SavedModelEngine, version: Path, size: int) -> None:
 
 
 def select_outputs(model: Any, *names: str) -> Any:
-    """Return the part of an OpenVINO model that computes some outputs."""
+    """Return the part of an OpenVINO model that computes some outputs.
+
+    Example:
+        >>> version = import_openvino()
+        >>> from openvino import Core
+        >>> model = Core().read_model("saved_models/detector/1/openvino/float32.xml")
+        >>> len(model.outputs), len(select_outputs(model, "scores").outputs)
+        (3, 1)
+    """
     import openvino
 
     outputs = [model.output(name).get_node().input_value(0) for name in names]

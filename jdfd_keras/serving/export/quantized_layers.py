@@ -64,6 +64,13 @@ def find_quantizers(quantized: Any) -> dict[str, list[str]]:
     Returns:
         Name of the operation that quantises a value, to the names of the layers, in the order of
         computation. A value that only sums or pools read is the input of no layer with weights.
+
+    Example:
+        >>> version = import_openvino()
+        >>> from openvino import Core
+        >>> network = Core().read_model("saved_models/detector/1/openvino/float32.xml")
+        >>> find_quantizers(network)
+        {}
     """
     found = {}
     for quantizer in quantized.get_ordered_ops():
@@ -94,6 +101,15 @@ def keep_float(
         network: The model in float32 that it was made from.
         quantizers: As `find_quantizers` returns them.
         kept: Names of the quantisers to remove.
+
+    Example:
+        >>> version = import_openvino()
+        >>> from openvino import Core
+        >>> network = Core().read_model("saved_models/detector/1/openvino/float32.xml")
+        >>> quantized = quantize(network, np.zeros((1, 71, 71, 3), np.uint8))
+        >>> quantizers = find_quantizers(quantized)
+        >>> len(find_quantizers(keep_float(quantized, network, quantizers, quantizers)))
+        0
     """
     import openvino.opset14 as operations
 
