@@ -120,10 +120,7 @@ class OpenVINOEngine(contextlib.AbstractContextManager):
             import openvino
 
             self._core = openvino.Core()
-            capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-            # OpenVINO states BF16 of every processor with AVX-512 (2026.4.1); those without
-            # instructions for it convert each number, and are slower than in float32.
-            is_bfloat16 = "BF16" in capabilities and has_bfloat16()
+            is_bfloat16 = computes_in_bfloat16(self._core)
             if precision == "bfloat16" and not is_bfloat16:
                 raise EngineUnavailableError("the processor does not compute in bfloat16")
             list(checks)
@@ -271,6 +268,20 @@ class CompiledOutput:
             return request.get_output_tensor(0).data[0].copy()
         finally:
             self._idle.put(request)
+
+
+def computes_in_bfloat16(core: "openvino.Core") -> bool:
+    """Return whether OpenVINO computes in bfloat16, by instructions that the processor has.
+
+    OpenVINO states BF16 of every processor with AVX-512 (2026.4.1); those without instructions for
+    it convert each number, and are slower than in float32.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> computes_in_bfloat16(SimpleNamespace(get_property=lambda *names: ["FP32", "INT8"]))
+        False
+    """
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") and has_bfloat16()
 
 
 def _keep_logit_exact(model: "openvino.Model") -> None:

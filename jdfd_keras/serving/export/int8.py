@@ -14,7 +14,12 @@ import numpy as np
 from jdfd_keras.client.signatures import ENGINE_FOLDER
 from jdfd_keras.datasets.records import choose_evenly, read_crops
 from jdfd_keras.evaluation.metrics import measure_auc
-from jdfd_keras.inference.openvino_engine import HINTS, SCORES, CompiledOutput
+from jdfd_keras.inference.openvino_engine import (
+    HINTS,
+    SCORES,
+    CompiledOutput,
+    computes_in_bfloat16,
+)
 from jdfd_keras.io.console import Progress, import_openvino, plural, track
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import EvaluateOptions
@@ -150,8 +155,7 @@ class _Judge:
         full = self.core.read_model(path)
         self.network: Any = select_outputs(full, SCORES)
         self.size = int(full.input().get_partial_shape().get_max_shape()[1])
-        has_bfloat16 = "BF16" in self.core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-        self.precision = "bfloat16" if has_bfloat16 else "float32"
+        self.precision = "bfloat16" if computes_in_bfloat16(self.core) else "float32"
         self.expected = self._score_all(self.network, "scoring in float32", "float32")
         one = sets[0]
         auc = measure_auc(one.label, self.expected[0])
