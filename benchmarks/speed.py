@@ -13,7 +13,6 @@ import importlib.util
 import json
 import os
 import shutil
-import statistics
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
@@ -23,16 +22,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the package beside this fo
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from speed_clips import CLIP, FULL_HD, write_long_clip, write_short_clip
-from speed_processes import Build, other_build, this_build
-from speed_report import (
-    OURS,
-    OURS_TENSORFLOW,
-    OWN_STEP,
-    PLAIN_STEP,
-    REFERENCE,
-    TORCH_STEP,
-    render,
-)
+from speed_processes import other_build, this_build
+from speed_report import OURS, OURS_TENSORFLOW, REFERENCE, render
 
 HERE = Path(__file__).parent
 ONNX_PACKAGES = ("onnx", "onnxruntime", "tf2onnx")
@@ -44,13 +35,11 @@ class Sizes:
 
     face: int = 299  # width and height of the model's faces
     warm_up: int = 1  # untimed turns, after which files are in memory
-    turns: int = 5
+    turns: int = 3
     clip_s: float = 15.0
     faces: int = 64  # scored per turn
     tracked_s: float = 6.0  # of the clip whose frames are all searched for faces
     minutes: float = 10.0  # of the long clip
-    batches: tuple[int, ...] = (4, 16)  # faces of a training step
-    steps: int = 6  # timed per process, after two
 
 
 DRY = Sizes(
@@ -61,8 +50,6 @@ DRY = Sizes(
     faces=4,
     tracked_s=0.2,
     minutes=0.1,
-    batches=(2,),
-    steps=1,
 )
 
 
@@ -224,33 +211,16 @@ def _compare_engines(bench: Bench, version: Path) -> dict:
     }
 
 
-def measure_training(bench: Bench) -> dict:
-    """Time training steps by the variants of `training.py`, with faces in memory."""
-    sizes = bench.sizes
-    pythons = [build for build in bench.builds.values() if build.has("torch")]
-
-    def measure(build: Build, variant: str, batch_size: int) -> Callable[[], dict]:
-        amount = {"size": sizes.face, "batch-size": batch_size, "steps": sizes.steps}
-        options = [text for name, value in amount.items() for text in (f"--{name}", str(value))]
-        return lambda: build.run_script(HERE / "training.py", "--variant", variant, *options)
-
-    ours = bench.builds[OURS]
-    batches = {}
-    for batch_size in sizes.batches:
-        measures = {name: measure(ours, name, batch_size) for name in (OWN_STEP, PLAIN_STEP)}
-        if pythons:
-            measures[TORCH_STEP] = measure(pythons[0], TORCH_STEP, batch_size)
-        results = bench.take_turns(measures, turns=min(sizes.turns, 3))
-        seconds = {
-            name: [statistics.median(turn["seconds"]) for turn in turns]
-            for name, turns in results.items()
-        }
-        batches[str(batch_size)] = {
-            "seconds": seconds,
-            "precision": results[OWN_STEP][0]["precision"],
-            "torch": results[TORCH_STEP][0]["version"] if pythons else "",
-        }
-    return {"size": sizes.face, "steps": sizes.steps, "batches": batches}
+def read_training(bench: Bench) -> dict:
+    """Read the training steps that `training.py` measured, in a run of its own."""
+    report = json.loads((HERE / "results/training.json").read_text(encoding="utf-8"))
+    steps = report["steps"]
+    batches = {
+        batch: {"seconds": {name: [value] for name, value in seconds.items()}}
+        for batch, seconds in steps["seconds"].items()
+    }
+    facts = {name: steps[name] for name in ("size", "processes", "precision")}
+    return {"machine": report["machine"], "is_dry": False, "batches": batches} | facts
 
 
 def measure_tracking(bench: Bench) -> dict:
@@ -321,7 +291,7 @@ PARTS: Mapping[str, Callable[[Bench], dict]] = {
     "predict": measure_predict,
     "scoring": measure_scoring,
     "int8": measure_int8,
-    "training": measure_training,
+    "training": read_training,
     "tracking": measure_tracking,
     "memory": measure_memory,
 }

@@ -40,11 +40,6 @@ class Build:
         output = _run([self.python, str(script), *arguments], self.environment)
         return json.loads(output.splitlines()[-1])
 
-    def has(self, package: str) -> bool:
-        """Return whether a package is installed beside this build."""
-        code = f"import importlib.util, sys; sys.exit(not importlib.util.find_spec({package!r}))"
-        return not subprocess.run([self.python, "-c", code], env=self.environment).returncode
-
     def run(self, *arguments: str) -> dict[str, Any]:
         """Run a command of `jdfd-keras`; return its output, seconds and processor seconds."""
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

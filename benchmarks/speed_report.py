@@ -241,20 +241,16 @@ def _show_engines(part: dict, model: str) -> list[str]:
 
 
 def _show_training(part: dict) -> list[str]:
-    batches = part["batches"]
-    first = next(iter(batches.values()))
     rows = [
-        (batch, name, f"{median(values):.3f}", f"{int(batch) / median(values):.2f}")
-        for batch, measured in batches.items()
+        (batch, name, f"{values[0]:.3f}", f"{int(batch) / values[0]:.2f}")
+        for batch, measured in part["batches"].items()
         for name, values in measured["seconds"].items()
     ]
-    torch = f" PyTorch {first['torch']}." if first["torch"] else ""
     return [
         "## A training step",
-        f"{_show_machine(part)} Faces of {part['size']} pixels in memory; the first variant "
-        f"computes as `train`, here in {first['precision']}, PyTorch with channels last; medians "
-        f"of {_count_turns(first['seconds'])} processes with {part['steps']} steps each, in turns."
-        f"{torch}",
+        f"{_show_machine(part)} Measured by training.py: faces of {part['size']} pixels; the first "
+        f"variants compute as `train`, here in {part['precision']}, PyTorch with channels last; "
+        f"medians of the steps of {_count_processes(part['processes'])} each.",
         table(("batch", "variant", "seconds per step", "faces/s"), rows, "rlrr"),
     ]
 
@@ -283,6 +279,10 @@ def _show_memory(part: dict) -> list[str]:
         f"{part['seconds']:.0f} s: {part['peak_mb']} MB at most, the sum of the resident memory of "
         f"its processes ({processes} MB), read every 50 ms. Memory that they share counts in each.",
     ]
+
+
+def _count_processes(count: int) -> str:
+    return f"{count} process{'' if count == 1 else 'es'}"
 
 
 def _count_turns(values: dict[str, list[float]]) -> int:
