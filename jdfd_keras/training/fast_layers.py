@@ -122,8 +122,8 @@ def _strip(value: Any) -> Any:
 def _fill(weight: Any, size: int, axis: int, value: float = 0.0) -> Any:
     """Extend an axis of a weight to a size.
 
-    Not by tf.pad: TensorFlow's pass for oneDNN takes it for the padding of the image of a
-    convolution whose kernel it extends, and aborts the process (2.21.0).
+    By concatenation, since TensorFlow's pass for oneDNN aborted the process with another operation
+    (2.21.0).
     """
     weight = tf.convert_to_tensor(weight)
     shape = weight.shape.as_list()
