@@ -38,7 +38,7 @@ from jdfd_keras.faces.extract import Extraction, encode_png, extract_faces
 from jdfd_keras.faces.landmarks import model_file
 from jdfd_keras.faces.media import sample_frame_indices
 from jdfd_keras.faces.track import TrackedFace, track_faces
-from jdfd_keras.io.workers import ENVIRONMENT
+from jdfd_keras.io.worker_process import ENVIRONMENT
 from jdfd_keras.options import FaceOptions
 
 PACKAGE_ROOT = Path(__file__).parents[1]

@@ -13,6 +13,7 @@ import pytest
 from jdfd_keras import options
 from jdfd_keras.cli.main import COMMANDS, main, parse
 from jdfd_keras.cli.parser import Output, read_options
+from jdfd_keras.io.processor import has_bfloat16
 from jdfd_keras.options import EvaluateOptions, ModelOptions, PipelineOptions, UnlabelledOptions
 
 README = Path(__file__).parents[2] / "README.md"
@@ -318,13 +319,14 @@ def test_a_resumed_run_keeps_its_options(done_run, prepared_set, monkeypatch):
 
     monkeypatch.setattr("jdfd_keras.training.train.train", train)
     assert main(["train", "--resume", str(done_run), "--checkpoint-steps", "7"]) == 1
+    precision = "mixed_bfloat16" if has_bfloat16() else "float32"  # the stored one
     assert called == {
         "data": prepared_set.resolve(),
         "out": done_run,
         "model": ModelOptions(image_size=71, decoder=False, decoder_widths=(9, 5)),
         "optimizer": options.OptimizerOptions(learning_rate=0.007),
         "loss": options.LossOptions(),
-        "train": options.TrainOptions(epochs=2, batch_size=16),
+        "train": options.TrainOptions(epochs=2, batch_size=16, precision=precision),
         "unlabelled": UnlabelledOptions(),
         "pipeline": PipelineOptions(class_weights=True),
         "augment": options.AugmentOptions(flip=True),
@@ -523,7 +525,7 @@ def test_prepare_counts_faces_and_names_videos_without(clips_folder, bad_files, 
     assert "more than --max-failed 0.1" in printed.err
 
 
-def test_a_prepared_dataset_is_described_in_lines(monkeypatch, snapshot, capsys):
+def test_a_prepared_dataset_is_described_in_lines(tmp_path, monkeypatch, snapshot, capsys):
     from jdfd_keras.datasets.leakage import SharedSource
     from jdfd_keras.datasets.prepare import PreparedDataset
 
@@ -547,6 +549,8 @@ def test_a_prepared_dataset_is_described_in_lines(monkeypatch, snapshot, capsys)
         unknown_sources=7,
     )
     monkeypatch.setattr("jdfd_keras.datasets.prepare.prepare", lambda *_: prepared)
+    (tmp_path / "videos").mkdir()
+    monkeypatch.chdir(tmp_path)
     words = ["prepare", "folder", "videos", "--out", "prepared"]
     assert main(words) == 1
     printed = capsys.readouterr()
