@@ -129,7 +129,7 @@ def write_checksums(directory: Path) -> None:
     Example:
         >>> write_checksums(Path("saved_models/detector/1"))
         >>> text = Path("saved_models/detector/1/SHA256SUMS").read_text()
-        >>> [line[66:] for line in text.splitlines() if "variables" in line]
+        >>> [line[66:] for line in text.splitlines() if line[66:].startswith("variables")]
         ['variables/variables.data-00000-of-00001', 'variables/variables.index']
     """
     files = sorted(path for path in directory.rglob("*") if path.is_file())
