@@ -254,7 +254,7 @@ class EngineOptions:
     precision: str = setting(
         "auto",
         "precision of openvino; auto: int8 if the model has it and its export accepted it, else "
-        "bfloat16; scores of bfloat16 differ by up to 0.01 from those of float32",
+        "bfloat16; scores of bfloat16 differ by about 0.01 from those of float32",
         choices=PRECISIONS,
     )
 
