@@ -95,7 +95,15 @@ class Served:
 
 @pytest.fixture(scope="module")
 def served(exported):
-    served = Served(exported.parent, "--max-body-mb", str(BODY_LIMIT_MB), "--timeout-s", "20")
+    served = Served(
+        exported.parent,
+        "--max-body-mb",
+        str(BODY_LIMIT_MB),
+        "--timeout-s",
+        "20",
+        "--precision",
+        "float32",
+    )
     yield served
     assert served.stop() == 0
     assert not [line for line in served.log if "Traceback" in line], "".join(served.log)
