@@ -23,7 +23,7 @@ def _run(arguments: argparse.Namespace) -> Output:
     """
     check_inputs(arguments.model, *arguments.data)
     import_tensorflow()
-    from jdfd_keras.client.metadata import CALIBRATION
+    from jdfd_keras.client.calibration import CALIBRATION
     from jdfd_keras.evaluation.calibrate import FOLDER, calibrate
     from jdfd_keras.reporting.evaluation_folder import write_calibration_figures
     from jdfd_keras.reporting.report_text import summarize_calibration

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import urllib3
 
-from jdfd_keras.client.metadata import CALIBRATION
+from jdfd_keras.client.calibration import CALIBRATION
 from jdfd_keras.datasets.manifest import read_videos
 from jdfd_keras.datasets.split_tables import OFFICIAL
 from jdfd_keras.datasets.synthetic.clips import Portrait, make_clips, read_portraits, vary_portrait

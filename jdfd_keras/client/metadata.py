@@ -1,10 +1,9 @@
-"""Calibration and metadata of an exported model: face options, thresholds, name and digest.
+"""Metadata of an exported model: face options, calibration, name and digest.
 
 The metadata is stored in the graph, behind the signature `metadata`, so that TensorFlow Serving
 returns it too, and a client judges faces exactly as with a local model. Imports no TensorFlow.
 """
 
-import dataclasses
 import json
 import typing
 from collections.abc import Callable
@@ -13,159 +12,16 @@ from pathlib import Path
 
 import numpy as np
 
+from jdfd_keras.client.calibration import CALIBRATION, Calibration
 from jdfd_keras.client.errors import InvalidMetadata
 from jdfd_keras.client.signatures import ENGINE_FILE
-from jdfd_keras.io.files import FORMAT_VERSION, load_options, save_options, to_json
+from jdfd_keras.io.files import FORMAT_VERSION, to_json
 from jdfd_keras.options import FaceOptions
 
 ALIGNMENT = "alignment.json"
-CALIBRATION = "calibration.json"
 MODEL = "model.json"
 ENGINE_FIELDS = ("backend", "version", "precision", "note")
 FILES = (ALIGNMENT, CALIBRATION, MODEL)
-# The logits of 0 and 1 are infinite. 1 - 2**-23 is a float32, so that a graph clips at the same
-# value.
-SMALLEST = 2.0**-23
-VERDICTS = ("real", "uncertain", "fake")
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Temperature and thresholds of a detector, fitted on validation videos.
-
-    Attributes:
-        temperature: Divisor of the logits.
-        threshold: Videos that score at or above it are fake, if the decision is binary.
-        uncertain_from: Videos that score below it are real.
-        uncertain_to: Videos that score at or above it are fake; from `uncertain_from` to below
-            it, they are uncertain. Both equal `threshold` if no video is to be uncertain.
-        target_error_rate: Bound on the share of real validation videos called fake, and of fake
-            ones called real.
-        data: Name of the dataset.
-        num_real, num_fake: Validation videos.
-        ece_before, ece_after: Expected calibration error of the faces without and with the
-            temperature.
-        model: SHA-256 of the model file; "" if unknown.
-
-    Example:
-        >>> Calibration(uncertain_from=0.3, uncertain_to=0.8).judge(0.5)
-        'uncertain'
-    """
-
-    temperature: float = 1.0
-    threshold: float = 0.5
-    uncertain_from: float = 0.5
-    uncertain_to: float = 0.5
-    target_error_rate: float = 0.0
-    data: str = ""
-    num_real: int = 0
-    num_fake: int = 0
-    ece_before: float = 0.0
-    ece_after: float = 0.0
-    model: str = ""
-
-    def apply(self, score: np.ndarray) -> np.ndarray:
-        """Correct float[n], the network's P(fake), by the temperature; returns float64[n]."""
-        return apply_temperature(np.asarray(score, np.float64), self.temperature)
-
-    def judge(self, score: float) -> str:
-        """Return `fake`, `real` or `uncertain` for a corrected score."""
-        if score >= self.uncertain_to:
-            return "fake"
-        return "real" if score < self.uncertain_from else "uncertain"
-
-    def with_threshold(self, threshold: float) -> "Calibration":
-        """Return a copy with one threshold, below which scores are real; none is uncertain."""
-        return dataclasses.replace(
-            self, threshold=threshold, uncertain_from=threshold, uncertain_to=threshold
-        )
-
-
-def save_calibration(path: str | Path, calibration: Calibration) -> None:
-    """Write a calibration as JSON.
-
-    Example:
-        >>> save_calibration("calibration.json", Calibration(temperature=1.5))
-        >>> read_calibration("calibration.json").temperature
-        1.5
-    """
-    save_options(path, calibration=calibration)
-
-
-def read_calibration(path: str | Path) -> Calibration:
-    """Read a file that `save_calibration` wrote.
-
-    Raises:
-        OSError: If the file does not exist.
-        ValueError: If it is damaged, or has other content.
-
-    Example:
-        >>> calibration = read_calibration("run/calibration.json")
-        >>> calibration.num_real, calibration.num_fake
-        (2, 2)
-    """
-    calibration = load_options(path, "calibration", Calibration)
-    temperature, threshold = calibration.temperature, calibration.threshold
-    band = calibration.uncertain_from, calibration.uncertain_to
-    is_number = all(isinstance(value, (int, float)) for value in (temperature, threshold, *band))
-    # NaN fails every comparison.
-    if not (is_number and temperature > 0 and 0 <= threshold <= 1 and 0 <= band[0] <= band[1] <= 1):
-        raise ValueError(
-            "Expected a temperature above 0, and a threshold and an uncertain range in 0..1; got "
-            f"{temperature!r}, {threshold!r} and {band} in {path}. Calibrate again."
-        )
-    return calibration
-
-
-def check_threshold(threshold: float) -> None:
-    """Raise a ValueError unless a threshold is in [0, 1].
-
-    Example:
-        >>> check_threshold(50)
-        Traceback (most recent call last):
-        ValueError: Expected a threshold in 0..1; got 50. A score is a probability: try 0.5.
-    """
-    if not 0 <= threshold <= 1:
-        raise ValueError(
-            f"Expected a threshold in 0..1; got {threshold}. A score is a probability: try 0.5."
-        )
-
-
-def round_score(score: np.ndarray | float) -> np.ndarray:
-    """Round mean scores to 1e-12, so that means that differ by the rounding of floats are equal.
-
-    The mean of 0.2 and 0.4 is 0.30000000000000004 in floats, that of 0.3 and 0.3 is 0.3. Every
-    score that is a mean is rounded before it is ranked or compared with a threshold.
-
-    Example:
-        >>> round_score(np.array([(0.2 + 0.4) / 2, (0.3 + 0.3) / 2])).tolist()
-        [0.3, 0.3]
-    """
-    # First to a multiple of 2**-40: many means of decimal scores lie exactly between two multiples
-    # of 1e-12, such as those of 32 scores of 8 digits, but none between two multiples of 2**-40
-    # where floats round. The second rounding gives decimals of up to 12 digits back.
-    return np.round(np.rint(np.asarray(score) * 2.0**40) / 2.0**40, 12)
-
-
-def to_logit(score: np.ndarray) -> np.ndarray:
-    """Compute the logits of scores; scores of 0 and 1 are clipped to keep them finite.
-
-    Example:
-        >>> to_logit(np.array([0.5]))
-        array([0.])
-    """
-    kept = np.clip(score, SMALLEST, 1 - SMALLEST)
-    return np.log(kept / (1 - kept))
-
-
-def apply_temperature(score: np.ndarray, temperature: float) -> np.ndarray:
-    """Divide the logits of scores by a temperature; 1 leaves the scores unchanged.
-
-    Example:
-        >>> apply_temperature(np.array([0.5, 0.8]), 2.0).round(3)
-        array([0.5  , 0.667])
-    """
-    return score if temperature == 1 else 1 / (1 + np.exp(-to_logit(score) / temperature))
 
 
 @dataclass(frozen=True)
@@ -229,7 +85,7 @@ def read_metadata(call: Callable[[np.ndarray], np.ndarray], url: str | Path) -> 
         faces = FaceOptions(**alignment["faces"])
         calibration = None
         if texts[CALIBRATION]:
-            calibration = Calibration(**json.loads(texts[CALIBRATION])["calibration"])
+            calibration = Calibration.from_dict(json.loads(texts[CALIBRATION])["calibration"])
         metadata = ModelMetadata(faces, calibration, **json.loads(texts[MODEL]))
         for group in (faces, calibration or Calibration(), metadata):
             _check_types(group)

@@ -17,11 +17,10 @@ import numpy as np
 import pyarrow as pa
 from scipy.optimize import minimize_scalar
 
-from jdfd_keras.client.metadata import (
+from jdfd_keras.client.calibration import (
     CALIBRATION,
     VERDICTS,
     Calibration,
-    apply_temperature,
     save_calibration,
     to_logit,
 )

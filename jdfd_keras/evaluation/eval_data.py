@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from jdfd_keras.client.metadata import Calibration
+from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.datasets.leakage import COLUMNS, describe_leakage, find_leakage, raise_on_leakage
 from jdfd_keras.datasets.manifest import VideoRow, read_faces, read_videos
 from jdfd_keras.datasets.split_tables import OFFICIAL, SplitTable, absolute_name, read_split_table

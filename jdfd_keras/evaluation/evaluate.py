@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 import jdfd_keras
-from jdfd_keras.client.metadata import Calibration, check_threshold
+from jdfd_keras.client.calibration import Calibration, check_threshold
 from jdfd_keras.evaluation.delong import compare_scores
 from jdfd_keras.evaluation.eval_data import (
     UNKNOWN,

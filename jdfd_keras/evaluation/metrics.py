@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 import numpy as np
 from scipy.stats import norm
 
-from jdfd_keras.client.metadata import check_threshold
+from jdfd_keras.client.calibration import check_threshold
 from jdfd_keras.io.results import Result
 
 # False positive rates at which the true positive rate is measured, by metric.

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from jdfd_keras.client.metadata import round_score
+from jdfd_keras.client.calibration import round_score
 
 AGGREGATIONS = ("mean", "median", "max", "track")
 # Properties of a video besides its id and label; "" where unknown.

@@ -16,14 +16,9 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
+from jdfd_keras.client.calibration import CALIBRATION, Calibration, read_calibration
 from jdfd_keras.client.errors import SignatureMissing
-from jdfd_keras.client.metadata import (
-    CALIBRATION,
-    Calibration,
-    ModelMetadata,
-    read_calibration,
-    read_metadata,
-)
+from jdfd_keras.client.metadata import ModelMetadata, read_metadata
 from jdfd_keras.client.signatures import EXPLAIN, FACES, METADATA, find_versions
 from jdfd_keras.faces.extract import encode_png
 from jdfd_keras.inference.engine import (

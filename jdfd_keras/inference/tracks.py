@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from jdfd_keras.client.metadata import Calibration, round_score
+from jdfd_keras.client.calibration import Calibration, round_score
 from jdfd_keras.faces.extract import Face
 from jdfd_keras.io.results import Result
 
@@ -58,8 +58,9 @@ class TrackScore(Result):
     start_s: float  # time of the first face
     end_s: float  # time of the last face
     score: float  # mean P(fake) of the faces
-    verdict: str  # `fake`, `real` or `uncertain`
-    segment: Segment | None = None  # the fake segment, if it is real by its mean
+    verdict: str  # `fake`, `uncertain` or `no_evidence`
+    segment: Segment | None = None  # the fake segment, if the mean shows no evidence
+    not_judged: str = ""  # why the verdict of the file does not use the track; "" if it does
 
     @property
     def is_uncertain_by_segment(self) -> bool:
@@ -127,7 +128,7 @@ def score_tracks(
     for track_id, mask in masks.items():
         score = float(round_score(scores[mask].mean()))
         verdict, segment = thresholds.judge(score), None
-        if verdict == "real":
+        if verdict == "no_evidence":
             segment = find_fake_segment(time_s[mask], scores[mask], thresholds.uncertain_to)
             if segment and thresholds.uncertain_from < thresholds.uncertain_to:
                 verdict = "uncertain"

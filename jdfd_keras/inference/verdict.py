@@ -10,7 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from jdfd_keras.client.metadata import Calibration, ModelMetadata, check_threshold
+from jdfd_keras.client.calibration import Calibration, check_threshold
+from jdfd_keras.client.likelihood import ErrorRates, LikelihoodRatio
+from jdfd_keras.client.metadata import ModelMetadata
 from jdfd_keras.faces.extract import Extraction, Face, check_face_options
 from jdfd_keras.faces.media import MediaInfo
 from jdfd_keras.inference.engine import Engine
@@ -19,7 +21,7 @@ from jdfd_keras.io.results import Result
 from jdfd_keras.options import FaceOptions, PredictOptions, PredictRuntime
 
 NO_FACE = "no face"
-VERDICTS = ("fake", "uncertain", "real", NO_FACE)  # the most suspicious first
+VERDICTS = ("fake", "uncertain", "no_evidence", NO_FACE)  # the most suspicious first
 SUSPICION = {verdict: -index for index, verdict in enumerate(VERDICTS)}
 SCORING_BATCH = 256  # crops held in memory: 70 MB at 299 px
 NUM_TOP_FACES = PredictRuntime.explain
@@ -58,6 +60,12 @@ class Verdict(Result):
     file_bytes: int | None = None  # number of these bytes, if it was recorded
     media: MediaInfo = field(default_factory=MediaInfo)  # facts that the file states about itself
     engine: str = ""  # that computed the scores, such as `OpenVINO 2026.4.1, bfloat16`
+    num_people: int = 0  # judged tracks
+    likelihood: LikelihoodRatio | None = None  # None if the model is not calibrated
+    error_rates: ErrorRates | None = None  # of the score; None if the model is not calibrated
+    # Sentences: why the verdict is uncertain although the score alone is not, such as faces that
+    # are unlike those of validation.
+    reasons: tuple[str, ...] = ()
 
     @property
     def thresholds(self) -> Calibration:
@@ -104,6 +112,16 @@ class Provenance(Result):
     # How the framing of the faces differs from that of the model's training; "" if it does not.
     framing: str = ""
     engine: Engine = Engine("server")  # that computes the scores
+
+
+def verdict_text(verdict: str) -> str:
+    """Return a verdict in words.
+
+    Example:
+        >>> verdict_text("no_evidence")
+        'no evidence of manipulation'
+    """
+    return "no evidence of manipulation" if verdict == "no_evidence" else verdict
 
 
 def choose_faces(metadata: ModelMetadata, options: PredictOptions) -> FaceOptions:

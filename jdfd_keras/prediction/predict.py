@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 import jdfd_keras
-from jdfd_keras.client.metadata import Calibration, check_threshold
+from jdfd_keras.client.calibration import Calibration, check_threshold
 from jdfd_keras.faces.align import describe_framing
 from jdfd_keras.faces.overlay import check_overlay
 from jdfd_keras.inference.backends import Predictor, load_predictor

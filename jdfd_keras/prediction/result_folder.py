@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from jdfd_keras.client.metadata import Calibration
+from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.inference.verdict import Verdict, describe_segment
 from jdfd_keras.io.console import FORMULA, csv_text
 from jdfd_keras.io.files import (

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from jdfd_keras.client.metadata import Calibration, ModelMetadata
+from jdfd_keras.client.calibration import Calibration
+from jdfd_keras.client.metadata import ModelMetadata
 from jdfd_keras.client.signatures import ALIGNMENT_FILE, find_versions
 from jdfd_keras.faces.extract import Extraction
 from jdfd_keras.inference.backends import Predictor

@@ -4,14 +4,8 @@ import numpy as np
 import pytest
 
 from jdfd_keras.client import InvalidMetadata
-from jdfd_keras.client.metadata import (
-    Calibration,
-    ModelMetadata,
-    read_engine,
-    read_metadata,
-    round_score,
-    write_metadata,
-)
+from jdfd_keras.client.calibration import Calibration, round_score
+from jdfd_keras.client.metadata import ModelMetadata, read_engine, read_metadata, write_metadata
 from jdfd_keras.options import FaceOptions
 
 FACES = FaceOptions(face_size=96, alignment="box", margin=1.7)

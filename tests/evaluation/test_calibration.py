@@ -9,7 +9,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scipy.special import expit, logit
 
-from jdfd_keras.client.metadata import (
+from jdfd_keras.client.calibration import (
     CALIBRATION,
     VERDICTS,
     Calibration,

@@ -17,7 +17,7 @@ import pytest
 import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
-from jdfd_keras.client.metadata import Calibration, save_calibration
+from jdfd_keras.client.calibration import Calibration, save_calibration
 from jdfd_keras.datasets import pipeline
 from jdfd_keras.datasets.manifest import read_videos
 from jdfd_keras.datasets.split_tables import SplitTable

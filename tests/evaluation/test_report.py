@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from jdfd_keras.client.metadata import Calibration
+from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.evaluation.delong import compare, compare_scores
 from jdfd_keras.evaluation.eval_data import Excluded, Protocol
 from jdfd_keras.evaluation.metrics import MEASURED, measure

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jdfd_keras.client import RequestFailed, SignatureMissing, connect
-from jdfd_keras.client.metadata import Calibration, ModelMetadata, save_calibration
+from jdfd_keras.client.calibration import Calibration, save_calibration
+from jdfd_keras.client.metadata import ModelMetadata
 from jdfd_keras.evaluation.calibrate import digest_model
 from jdfd_keras.inference import backends
 from jdfd_keras.inference.backends import load_predictor

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from jdfd_keras.client.metadata import Calibration
+from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.inference.tracks import Segment, find_fake_segment, score_tracks
 
 

@@ -7,7 +7,8 @@ import cv2
 import numpy as np
 import pytest
 
-from jdfd_keras.client.metadata import Calibration, ModelMetadata
+from jdfd_keras.client.calibration import Calibration
+from jdfd_keras.client.metadata import ModelMetadata
 from jdfd_keras.faces.media import Frame
 from jdfd_keras.inference.backends import Predictor
 from jdfd_keras.inference.tracks import FaceScore, Segment, TrackScore

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from jdfd_keras.client.metadata import Calibration
+from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.inference.tracks import TrackScore
 from jdfd_keras.inference.verdict import Verdict
 from jdfd_keras.options import FaceOptions

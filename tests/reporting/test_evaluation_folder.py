@@ -8,7 +8,7 @@ import sys
 import numpy as np
 import pytest
 
-from jdfd_keras.client.metadata import Calibration
+from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.evaluation.calibrate import CalibrationError, CalibrationResult
 from jdfd_keras.evaluation.evaluate import evaluate
 from jdfd_keras.evaluation.report import FaceExamples, load_report

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pytest
 
 import jdfd_keras
-from jdfd_keras.client.metadata import Calibration, ModelMetadata
+from jdfd_keras.client.calibration import Calibration
+from jdfd_keras.client.metadata import ModelMetadata
 from jdfd_keras.evaluation.eval_data import Excluded, Protocol, TrainingProtocol
 from jdfd_keras.evaluation.metrics import Estimate
 from jdfd_keras.evaluation.report import build_report, save_report

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from jdfd_keras.client.metadata import Calibration
+from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.evaluation.calibrate import CalibrationError, CalibrationResult
 from jdfd_keras.evaluation.delong import compare_scores
 from jdfd_keras.evaluation.eval_data import UNKNOWN, Excluded, Protocol

@@ -14,7 +14,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from jdfd_keras.client.metadata import Calibration, ModelMetadata, save_calibration
+from jdfd_keras.client.calibration import Calibration, save_calibration
+from jdfd_keras.client.metadata import ModelMetadata
 from jdfd_keras.client.signatures import (
     ALIGNMENT_FILE,
     CALIBRATION_FILE,

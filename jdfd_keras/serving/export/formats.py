@@ -17,7 +17,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from jdfd_keras.client.metadata import SMALLEST, Calibration
+from jdfd_keras.client.calibration import SMALLEST, Calibration
 from jdfd_keras.datasets.face_index import COLUMNS, index_faces
 from jdfd_keras.datasets.manifest import read_faces
 from jdfd_keras.datasets.split_tables import OFFICIAL, find_table_or_official

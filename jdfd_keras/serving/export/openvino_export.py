@@ -13,7 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from jdfd_keras.client.metadata import Calibration, ModelMetadata, write_metadata
+from jdfd_keras.client.calibration import Calibration
+from jdfd_keras.client.metadata import ModelMetadata, write_metadata
 from jdfd_keras.client.signatures import ENGINE_FILE, ENGINE_FOLDER, FACES, IMAGE_READER
 from jdfd_keras.inference.explain import make_cam_fn
 from jdfd_keras.inference.openvino_engine import HINTS, SCORES, CompiledOutput

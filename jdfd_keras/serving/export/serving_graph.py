@@ -12,7 +12,8 @@ from typing import Any, cast
 import keras
 import tensorflow as tf
 
-from jdfd_keras.client.metadata import FILES, Calibration, ModelMetadata, write_metadata
+from jdfd_keras.client.calibration import Calibration
+from jdfd_keras.client.metadata import FILES, ModelMetadata, write_metadata
 from jdfd_keras.client.signatures import (
     CLASSES,
     CLASSIFY,

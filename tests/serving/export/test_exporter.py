@@ -14,7 +14,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
-from jdfd_keras.client.metadata import Calibration, ModelMetadata, read_calibration
+from jdfd_keras.client.calibration import Calibration, read_calibration
+from jdfd_keras.client.metadata import ModelMetadata
 from jdfd_keras.inference.backends import load_predictor
 from jdfd_keras.inference.saved_model import SavedModelEngine, serialize_example
 from jdfd_keras.io import files

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from jdfd_keras.client.metadata import Calibration
+from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.datasets.pipeline import load_faces
 from jdfd_keras.datasets.split_dataset import split_dataset
 from jdfd_keras.inference.explain import explain_faces

@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageOps
 
-from jdfd_keras.client.metadata import Calibration, ModelMetadata, read_metadata
+from jdfd_keras.client.calibration import Calibration
+from jdfd_keras.client.metadata import ModelMetadata, read_metadata
 from jdfd_keras.client.signatures import MAX_IMAGE_PIXELS
 from jdfd_keras.faces.decode import read_frames
 from jdfd_keras.inference.explain import explain_faces

@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from jdfd_keras.client.metadata import Calibration, ModelMetadata
+from jdfd_keras.client.calibration import Calibration
+from jdfd_keras.client.metadata import ModelMetadata
 from jdfd_keras.inference.explain import explain_faces
 from jdfd_keras.io.console import import_openvino
 from jdfd_keras.model.network import build_detector, digest_weights

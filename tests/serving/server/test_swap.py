@@ -20,7 +20,7 @@ TOLERANCE = 1e-5
 @pytest.fixture(scope="module")
 def sharper(detector, tiny_faces, tmp_path_factory):
     """Another version of the model with a temperature that moves scores away from 0.5."""
-    from jdfd_keras.client.metadata import Calibration
+    from jdfd_keras.client.calibration import Calibration
     from jdfd_keras.serving.export.exporter import export_detector
 
     directory = tmp_path_factory.mktemp("sharper") / "tiny"
