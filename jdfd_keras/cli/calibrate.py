@@ -12,6 +12,7 @@ def _add_arguments(parser: CommandParser) -> None:
     parser.add_path(
         "data", "DATA", "prepared datasets, of which the validation split is used", nargs="+"
     )
+    parser.add_overwrite()
     parser.add_options(CalibrateOptions)
 
 
@@ -22,15 +23,20 @@ def _run(arguments: argparse.Namespace) -> Output:
     jdfd-keras calibrate run prepared --fpr 0.01
     """
     check_inputs(arguments.model, *arguments.data)
-    import_tensorflow()
     from jdfd_keras.client.calibration import CALIBRATION
+    from jdfd_keras.io.files import check_no_result
+
+    path = arguments.model / CALIBRATION
+    check_no_result(path, overwrite=arguments.overwrite)
+    import_tensorflow()
     from jdfd_keras.evaluation.calibrate import FOLDER, calibrate
     from jdfd_keras.reporting.evaluation_folder import write_calibration_figures
     from jdfd_keras.reporting.report_text import summarize_calibration
 
-    result = calibrate(arguments.model, arguments.data, read_options(arguments, CalibrateOptions))
+    options = read_options(arguments, CalibrateOptions)
+    result = calibrate(arguments.model, arguments.data, options, overwrite=arguments.overwrite)
     write_calibration_figures(result, arguments.model / FOLDER)
-    text = f"{summarize_calibration(result)}\ncalibration: {arguments.model / CALIBRATION}"
+    text = f"{summarize_calibration(result)}\ncalibration: {path}"
     return Output(result.to_dict(), text)
 
 

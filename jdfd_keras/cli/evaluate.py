@@ -14,6 +14,7 @@ def _add_arguments(parser: CommandParser) -> None:
     parser.add_path("data", "DATA", "prepared datasets", nargs="+")
     parser.add_path("--compare", "FILE", COMPARE_HELP)
     parser.add_path("--out", "DIR", "report folder", required=True)
+    parser.add_overwrite()
     parser.add_options(EvaluateOptions, EngineOptions)
 
 
@@ -36,7 +37,7 @@ def write_report(
     from jdfd_keras.reporting.evaluation_folder import check_folder, write_evaluation
     from jdfd_keras.reporting.report_text import summarize
 
-    check_folder(arguments.out, scores, arguments.compare)
+    check_folder(arguments.out, scores, arguments.compare, overwrite=arguments.overwrite)
     report = evaluate(
         model_path,
         arguments.data,
@@ -45,7 +46,7 @@ def write_report(
         compare=arguments.compare,
         engine=read_options(arguments, EngineOptions),
     )
-    write_evaluation(report, arguments.out)
+    write_evaluation(report, arguments.out, overwrite=arguments.overwrite)
     return Output(report.to_dict(), f"{summarize(report)}\nreport: {arguments.out / 'report.html'}")
 
 

@@ -21,6 +21,7 @@ def _add_arguments(parser: CommandParser) -> None:
     )
     parser.add_path("--compare", "FILE", COMPARE_HELP)
     parser.add_path("--out", "DIR", "report folder", required=True)
+    parser.add_overwrite()
     parser.add_options(EvaluateOptions, skip=("batch_size", "reconstruction", "allow_leak"))
 
 

@@ -16,6 +16,7 @@ def _add_arguments(parser: CommandParser) -> None:
         "also draw the faces on the video (.mp4, .webm, .mov, .mkv) or image (.png, .jpg); "
         "analyses every frame unless --every is given",
     )
+    parser.add_overwrite()
     parser.add_argument("--landmarks", action="store_true", help="draw the landmarks on the crops")
     parser.add_options(FaceOptions, FilterOptions, LimitOptions)
 
@@ -41,12 +42,18 @@ def _run(arguments: argparse.Namespace) -> Output:
     faces = read_options(arguments, FaceOptions)
     filters = read_options(arguments, FilterOptions)
     limits = read_options(arguments, LimitOptions)
+    check_inspection_files(path, out, overlay, limits, overwrite=arguments.overwrite)
     if faces.detector == "mtcnn" and not path.is_dir():
         import_tensorflow()
-    check_inspection_files(path, out, overlay, limits)
     all_frames = overlay is not None
     result = inspect(path, faces=faces, filters=filters, all_frames=all_frames, limits=limits)
-    files = write_inspection(result, out, overlay=overlay, landmarks=arguments.landmarks)
+    files = write_inspection(
+        result,
+        out,
+        overlay=overlay,
+        landmarks=arguments.landmarks,
+        overwrite=arguments.overwrite,
+    )
     failed = [{"path": result.path, "reason": result.reason}] if result.reason else []
     return Output(
         result.to_dict() | files.to_dict() | {"failed": failed},

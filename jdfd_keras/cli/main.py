@@ -38,6 +38,7 @@ from jdfd_keras.cli import (
 )
 from jdfd_keras.cli.parser import CommandParser, read_options
 from jdfd_keras.io.console import print_message, printable, printable_lines
+from jdfd_keras.io.origin import recorded_command
 from jdfd_keras.options import PrepareRuntime
 
 MODULES = (
@@ -70,7 +71,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # serve and predict may share one
     try:
-        with _exit_on_sigterm():
+        with _exit_on_sigterm(), recorded_command(arguments.words):
             output = command.run(arguments)
     except (OSError, ValueError) as error:
         print_message(f"jdfd-keras {arguments.command}: {printable(str(error))}")
@@ -114,7 +115,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     # Apache Beam has flags of its own.
     if unknown and not read_options(arguments, PrepareRuntime).runner:
         arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
-    arguments.beam_flags = unknown
+    arguments.beam_flags, arguments.words = unknown, words
     return arguments
 
 

@@ -47,6 +47,10 @@ class CommandParser(argparse.ArgumentParser):
         """Add an argument that is a file or folder, to a group of arguments if given."""
         (group or self).add_argument(name, type=Path, metavar=metavar, help=help, **settings)
 
+    def add_overwrite(self) -> None:
+        """Add the flag that lets a command replace its existing results."""
+        self.add_argument("--overwrite", action="store_true", help="replace an existing result")
+
     def add_options(self, *kinds: type, skip: Sequence[str] = ()) -> None:
         """Add a flag for each field of option groups, except those to skip.
 

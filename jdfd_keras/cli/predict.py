@@ -1,4 +1,4 @@
-"""Command `predict`: judge videos and images: fake, real or uncertain."""
+"""Command `predict`: judge whether the faces of videos and images are manipulated."""
 
 import argparse
 from typing import Any
@@ -35,11 +35,12 @@ def _add_arguments(parser: CommandParser) -> None:
         "DIR",
         "result folder; an interrupted run is resumed, and existing verdicts are kept",
     )
+    parser.add_overwrite()
     parser.add_options(PredictOptions, PredictRuntime, LimitOptions, EngineOptions)
 
 
 def _run(arguments: argparse.Namespace) -> Output:
-    """Judge videos and images: fake, real or uncertain.
+    """Judge videos and images: fake, uncertain, or no evidence of manipulation.
 
     jdfd-keras predict clip.mp4 --model saved_models/detector
     jdfd-keras predict clip.mp4 --model run --report clip.html --annotate clip-annotated.mp4
@@ -51,7 +52,8 @@ def _run(arguments: argparse.Namespace) -> Output:
     from jdfd_keras.prediction.extraction import list_files
     from jdfd_keras.prediction.predict import predict_files
     from jdfd_keras.prediction.result_folder import check_paths, to_csv
-    from jdfd_keras.reporting.verdict_page import summarize, write_report
+    from jdfd_keras.reporting.verdict_page import write_report
+    from jdfd_keras.reporting.verdict_text import summarize
 
     if arguments.server and "://" not in arguments.server:
         raise ValueError(
@@ -62,6 +64,7 @@ def _run(arguments: argparse.Namespace) -> Output:
         "model": arguments.model or arguments.server,
         "out": arguments.out,
         "annotate": arguments.annotate,
+        "overwrite": arguments.overwrite,
     }
     if arguments.report:
         check_paths(list_files(arguments.files)[0], report=arguments.report, **paths)
@@ -75,12 +78,11 @@ def _run(arguments: argparse.Namespace) -> Output:
         **paths,
     )
     if arguments.report:
-        write_report(predictions, arguments.report)
+        write_report(predictions, arguments.report, overwrite=arguments.overwrite)
     if arguments.format == "csv":
         text = to_csv(predictions.records)
     else:
-        text = summarize(predictions)
-        text += f"\nreport: {arguments.report}" if arguments.report else ""
+        text = summarize(predictions, arguments.report)
     failed = bool(predictions.failed or predictions.annotation_error)
     return Output(predictions.to_dict(), text, failed=failed)
 

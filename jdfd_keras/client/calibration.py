@@ -6,6 +6,7 @@ number of people, the error rates and the likelihood ratio of a file. Imports no
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,8 +23,16 @@ from jdfd_keras.client.likelihood import (
     describe_support,
     measure_error_rate,
 )
+from jdfd_keras.client.thresholds import (
+    SCORE_TOLERANCE,
+    UNATTAINABLE,
+    choose_thresholds,
+    count_people,
+    raise_rate,
+)
 from jdfd_keras.io.files import load_groups, save_options
-from jdfd_keras.io.results import Result
+from jdfd_keras.io.origin import Origin
+from jdfd_keras.io.results import check_types
 
 CALIBRATION = "calibration.json"
 PRIOR = 0.5  # probability of fake that scores assume
@@ -31,34 +40,41 @@ PRIOR = 0.5  # probability of fake that scores assume
 # value.
 SMALLEST = 2.0**-23
 VERDICTS = ("no_evidence", "uncertain", "fake")
-UNATTAINABLE = 2.0  # a threshold that no score reaches
 
 
 @dataclass(frozen=True)
-class Calibration(Result):
+class Calibration(Origin):
     """Calibration of a detector, fitted on validation files at equal priors.
 
     Attributes:
         temperature: Divisor of the logits.
         bias: Added to the divided logits; it removes the validation set's share of fakes.
-        threshold: Files that score at or above it are fake, if the decision is binary.
+        threshold: Files that score at or above it are fake, if the decision is binary: the middle
+            of the gap between the classes, or `uncertain_to` if there is no gap.
         uncertain_from: Files with one person that score below it are `no_evidence`.
         uncertain_to: Files with one person that score at or above it are `fake`; from
-            `uncertain_from` to below it, they are uncertain. Both equal `threshold` if no file is
-            to be uncertain.
+            `uncertain_from` to below it, they are uncertain. UNATTAINABLE if no file can be called
+            fake. Both equal `threshold` if no file is to be uncertain.
         target_error_rate: Requested bound on the share of real files called fake, and of fake
             files called `no_evidence`.
         data: Name of the dataset.
-        num_real, num_fake: Validation files.
+        num_real, num_fake: Validation files with a judged person.
+        num_not_judged: Validation files without one, which are left out.
+        tracks: Which people of a file were extracted: `largest`, one per file, or `all`; "" if it
+            differs between datasets or is unknown.
         ece_before, ece_after: Expected calibration error of the faces at equal priors, without and
             with temperature and bias.
         lr_offset, lr_slope: The natural logarithm of a person's likelihood ratio is `lr_offset` +
             `lr_slope` * logit(score).
         cllr, min_cllr: Cost of the likelihood ratios of the validation files in bits, and its
-            minimum over all monotonic calibrations; 1 is no information.
+            minimum over all monotonic calibrations; 1 is no information. Each file is left out of
+            the fit of its ratio.
+        auc, auc_low, auc_high: AUC of the validation files with a 95 % interval; a detector whose
+            `auc_low` is at most 0.5 may be no better than chance.
         real_scores, fake_scores: Scores of the validation files, increasing.
         domain: What the validation files were like; None if unknown.
         model: SHA-256 of the model file; "" if unknown.
+        engine: Backend, version and precision of the scores it was fitted on; "" if unknown.
 
     Example:
         >>> Calibration(uncertain_from=0.3, uncertain_to=0.8).judge(0.5)
@@ -74,21 +90,46 @@ class Calibration(Result):
     data: str = ""
     num_real: int = 0
     num_fake: int = 0
+    num_not_judged: int = 0
+    tracks: str = ""
     ece_before: float = 0.0
     ece_after: float = 0.0
     lr_offset: float = 0.0
     lr_slope: float = 0.0
     cllr: float = 1.0
     min_cllr: float = 1.0
+    auc: float = 0.5
+    auc_low: float = 0.0
+    auc_high: float = 1.0
     real_scores: tuple[float, ...] = dataclasses.field(default=(), repr=False)
     fake_scores: tuple[float, ...] = dataclasses.field(default=(), repr=False)
     domain: Domain | None = None
     model: str = ""
+    engine: str = ""
+
+    @property
+    def is_better_than_chance(self) -> bool:
+        """Whether the interval of the AUC is above 0.5: otherwise scores may mean nothing."""
+        return self.auc_low > 0.5
 
     @property
     def has_validation(self) -> bool:
         """Whether scores of validation files are known, from which all evidence follows."""
         return bool(self.real_scores and self.fake_scores)
+
+    @property
+    def max_people(self) -> int:
+        """Highest number of judged people of a file that can be called fake.
+
+        For more people, the rate per person is below that of a single real validation file.
+        """
+        return count_people(self.target_error_rate, len(self.real_scores))
+
+    @property
+    def target_rates(self) -> tuple[float, float]:
+        """The bounds that validation supports: on real files called fake, and on the opposite."""
+        real, fake = len(self.real_scores), len(self.fake_scores)
+        return raise_rate(self.target_error_rate, real), raise_rate(self.target_error_rate, fake)
 
     def apply(self, score: np.ndarray) -> np.ndarray:
         """Correct float[n], the network's P(fake), by temperature and bias; returns float64[n]."""
@@ -100,11 +141,14 @@ class Calibration(Result):
         The more people, the more often one of them scores high by chance. A threshold of
         UNATTAINABLE means that validation has too few real files for so many people.
         """
-        if num_people <= 1 or not self.has_validation or self._has_one_threshold:
+        has_one_threshold = self.uncertain_from == self.uncertain_to
+        if num_people <= 1 or not self.has_validation or has_one_threshold:
             return self.uncertain_from, self.uncertain_to
-        return choose_thresholds(
-            self.real_scores, self.fake_scores, self.target_error_rate, num_people
-        )
+        if num_people not in self._known_thresholds:
+            self._known_thresholds[num_people] = choose_thresholds(
+                *self._validation, self.target_error_rate, num_people
+            )
+        return self._known_thresholds[num_people]
 
     def judge(self, score: float, num_people: int = 1) -> str:
         """Return `fake`, `no_evidence` or `uncertain` for the score of a file."""
@@ -117,21 +161,23 @@ class Calibration(Result):
         """Compute the likelihood ratio of a file from the scores of its judged people.
 
         Returns:
-            The ratio, capped to what the number of validation files supports; None without
-            validation scores, or without people.
+            The ratio, capped for each person to what the number of validation files supports; None
+            without validation scores, or without people.
         """
         if not self.has_validation or not len(track_scores):
             return None
-        logits = to_logit(np.asarray(track_scores, float))
-        natural = combine_people((self.lr_offset + self.lr_slope * logits).tolist())
-        log10 = natural / math.log(10)
-        low, high = self.log10_lr_limits
-        capped = min(max(log10, low), high)
-        return LikelihoodRatio(capped, capped != log10, describe_support(capped))
+        natural = self.lr_offset + self.lr_slope * to_logit(np.asarray(track_scores, float))
+        limits = np.array(self.log10_lr_limits) * math.log(10)
+        capped, uncapped = (
+            combine_people(ratios.tolist()) / math.log(10)
+            for ratios in (np.clip(natural, *limits), natural)
+        )
+        is_capped = not math.isclose(capped, uncapped, abs_tol=1e-9)
+        return LikelihoodRatio(capped, is_capped, describe_support(capped))
 
     @property
     def log10_lr_limits(self) -> tuple[float, float]:
-        """Lowest and highest likelihood ratio, as log10, that validation supports.
+        """Lowest and highest likelihood ratio of a person, as log10, that validation supports.
 
         If no one of n real files scores as high, their share may still be up to the upper bound
         of 0 in n, and the ratio of the two shares is at most its inverse.
@@ -148,12 +194,13 @@ class Calibration(Result):
         """
         if not self.has_validation:
             return None
-        real, fake = np.array(self.real_scores), np.array(self.fake_scores)
-        as_high, as_low = int((real >= score).sum()), int((fake <= score).sum())
+        real, fake = self._validation
+        below = int(np.searchsorted(real, score - SCORE_TOLERANCE))
+        up_to = int(np.searchsorted(fake, score + SCORE_TOLERANCE, side="right"))
         return ErrorRates(
-            real_as_high=measure_error_rate(as_high, len(real), num_people),
+            real_as_high=measure_error_rate(len(real) - below, len(real), num_people),
             # The manipulated person alone scores at most as high as the file.
-            fake_as_low=measure_error_rate(as_low, len(fake)),
+            fake_as_low=measure_error_rate(up_to, len(fake)),
         )
 
     def with_threshold(self, threshold: float) -> "Calibration":
@@ -162,62 +209,23 @@ class Calibration(Result):
             self, threshold=threshold, uncertain_from=threshold, uncertain_to=threshold
         )
 
-    @property
-    def _has_one_threshold(self) -> bool:
-        return self.uncertain_from == self.uncertain_to
+    @functools.cached_property  # thousands of scores, needed for every file
+    def _validation(self) -> tuple[np.ndarray, np.ndarray]:
+        return np.array(self.real_scores), np.array(self.fake_scores)
 
-
-def choose_thresholds(
-    real_scores: Sequence[float],
-    fake_scores: Sequence[float],
-    target_error_rate: float,
-    num_people: int = 1,
-) -> tuple[float, float]:
-    """Choose the scores of validation files between which a file is uncertain.
-
-    Of new real files with as many independent people, at most the target share is expected to be
-    called fake; of new fake files, at most that share is expected to be called `no_evidence`. With
-    n files of a class no share below 1 / (n + 1) can be expected, which is then the target. If the
-    classes are separable, the middle half of the gap is uncertain.
-
-    Args:
-        real_scores: Scores of real files, increasing.
-        fake_scores: Scores of fake files, increasing.
-        target_error_rate: The target share, in [0, 0.5).
-        num_people: Number of judged people.
-
-    Returns:
-        `uncertain_from` and `uncertain_to`; the latter is UNATTAINABLE if there are too few real
-        files for so many people.
-
-    Example:
-        >>> choose_thresholds([0.1, 0.2], [0.6, 0.8], 0.05)
-        (0.3, 0.5)
-    """
-    num_real, num_fake = len(real_scores), len(fake_scores)
-    # Sidak's rate of one person, so that the rate of the file is the target.
-    rate = 1 - (1 - max(target_error_rate, 1 / (num_real + 1))) ** (1 / num_people)
-    # The tolerance absorbs the rounding error of the products.
-    rank_real = int(rate * (num_real + 1) + 1e-9)
-    rank_fake = int(max(target_error_rate, 1 / (num_fake + 1)) * (num_fake + 1) + 1e-9)
-    first_fake = fake_scores[rank_fake - 1]
-    if rank_real < 1:
-        return first_fake, UNATTAINABLE
-    last_real = real_scores[num_real - rank_real]
-    if last_real < first_fake:
-        middle, half = (last_real + first_fake) / 2, (first_fake - last_real) / 4
-        return middle - half, middle + half
-    higher = [score for score in (*real_scores, *fake_scores) if score > last_real]
-    return first_fake, (last_real + min(higher)) / 2 if higher else UNATTAINABLE
+    @functools.cached_property
+    def _known_thresholds(self) -> dict[int, tuple[float, float]]:
+        return {}
 
 
 def save_calibration(path: str | Path, calibration: Calibration) -> None:
     """Write a calibration as JSON.
 
     Example:
-        >>> save_calibration("calibration.json", Calibration(temperature=1.5))
-        >>> read_calibration("calibration.json").temperature
-        1.5
+        >>> calibration = Calibration(bias=0.5, real_scores=(0.2,), fake_scores=(0.9,))
+        >>> save_calibration("calibration.json", calibration)
+        >>> read_calibration("calibration.json").bias
+        0.5
     """
     save_options(path, calibration=calibration)
 
@@ -237,22 +245,58 @@ def read_calibration(path: str | Path) -> Calibration:
     groups = load_groups(path)
     if "calibration" not in groups:
         raise ValueError(f"Expected a calibration in {path}; got none. Calibrate again.")
-    calibration = Calibration.from_dict(groups["calibration"])
-    temperature, threshold = calibration.temperature, calibration.threshold
-    band = calibration.uncertain_from, calibration.uncertain_to
-    is_number = all(isinstance(value, (int, float)) for value in (temperature, threshold, *band))
-    # NaN fails every comparison.
-    if not (is_number and temperature > 0 and 0 <= threshold <= 1 and 0 <= band[0] <= band[1] <= 1):
+    try:
+        calibration = Calibration.from_dict(groups["calibration"])
+        check_calibration(calibration)
+    except (TypeError, ValueError) as error:
         raise ValueError(
-            "Expected a temperature above 0, and a threshold and an uncertain range in 0..1; got "
-            f"{temperature!r}, {threshold!r} and {band} in {path}. Calibrate again."
-        )
+            f"Expected a calibration in {path}; got '{error}' The file is damaged, or was written "
+            "by another version: calibrate again."
+        ) from error
     if not calibration.has_validation:
         raise ValueError(
             f"Expected the scores of validation files in {path}; got none, so that it states no "
             "error rates. It was perhaps written by another version: calibrate again."
         )
     return calibration
+
+
+def check_calibration(calibration: Calibration) -> None:
+    """Check the types and ranges of a calibration that was read from outside.
+
+    Raises:
+        TypeError: If a value has another type.
+        ValueError: If a number is out of range.
+
+    Example:
+        >>> check_calibration(Calibration(temperature=-1.0))
+        Traceback (most recent call last):
+        ValueError: Expected a temperature above 0 and a slope of at least 0; got -1.0 and 0.0.
+    """
+    check_types(calibration)
+    temperature, slope = calibration.temperature, calibration.lr_slope
+    if not (temperature > 0 and slope >= 0):
+        raise ValueError(
+            f"Expected a temperature above 0 and a slope of at least 0; got {temperature} and "
+            f"{slope}."
+        )
+    low, high = calibration.uncertain_from, calibration.uncertain_to
+    is_band = 0 <= low <= high and low <= 1 and (high <= 1 or high == UNATTAINABLE)
+    rate = calibration.target_error_rate
+    if not (is_band and 0 <= calibration.threshold <= 1 and 0 <= rate < 0.5):
+        raise ValueError(
+            "Expected a threshold and an uncertain range in 0..1 and a target error rate from 0 to "
+            f"below 0.5; got {calibration.threshold}, {(low, high)} and {rate}."
+        )
+    for name in ("real", "fake"):
+        scores = np.array(getattr(calibration, f"{name}_scores"))
+        if (scores < 0).any() or (scores > 1).any() or (np.diff(scores) < 0).any():
+            raise ValueError(f"Expected increasing scores of {name} files in 0..1; got others.")
+        if len(scores) not in (0, getattr(calibration, f"num_{name}")):
+            raise ValueError(
+                f"Expected one score for each {name} validation file; got {len(scores)} of "
+                f"{getattr(calibration, f'num_{name}')}."
+            )
 
 
 def check_threshold(threshold: float) -> None:

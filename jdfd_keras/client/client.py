@@ -24,7 +24,14 @@ from jdfd_keras.client.grpc_transport import GrpcTransport
 from jdfd_keras.client.metadata import ModelMetadata, read_engine, read_metadata
 from jdfd_keras.client.protos import check_inputs, fits
 from jdfd_keras.client.rest_transport import RestTransport
-from jdfd_keras.client.signatures import EXPLAIN, FACES, METADATA, SERVING_DEFAULT, Signature
+from jdfd_keras.client.signatures import (
+    EXPLAIN,
+    FACES,
+    METADATA,
+    RECONSTRUCT,
+    SERVING_DEFAULT,
+    Signature,
+)
 
 TIMEOUT_S = 60.0
 RETRIES = 3
@@ -283,16 +290,43 @@ class Client:
             ...     client.explain(np.zeros((1, 71, 71, 3), np.uint8)).shape
             (1, 3, 3)
         """
+        return self._predict_each(EXPLAIN, "cam", 3, faces)
+
+    def reconstruct_error(self, faces: np.ndarray) -> np.ndarray:
+        """Compute the error of the reconstruction of each face, by a model with a decoder.
+
+        Over REST the server answers with the reconstructions, too: some megabytes per face.
+
+        Args:
+            faces: uint8[n, size, size, 3], RGB.
+
+        Returns:
+            float32[n], mean squared error per pixel and channel, pixels in -1..1.
+
+        Raises:
+            ClientError: If the server returns no errors, or the model has no decoder.
+            ValueError: If the faces have another dtype or shape.
+
+        Example:
+            >>> with connect("http://127.0.0.1:8501/v1/models/detector") as client:
+            ...     client.reconstruct_error(np.zeros((1, 71, 71, 3), np.uint8)).shape
+            (1,)
+        """
+        return self._predict_each(RECONSTRUCT, "error", 1, faces)
+
+    def _predict_each(self, name: str, output: str, ndim: int, faces: np.ndarray) -> np.ndarray:
+        """Compute an output of a signature with the input `faces`, in batches."""
 
         def request(batch: np.ndarray) -> np.ndarray:
-            cam = self.predict(EXPLAIN, {"faces": batch}, ["cam"])["cam"]
-            if cam.ndim != 3 or len(cam) != len(batch):
-                raise InvalidResponse(self.url, f"{list(cam.shape)} as maps of {len(batch)} faces")
-            return cam
+            values = self.predict(name, {"faces": batch}, [output])[output]
+            if values.ndim != ndim or len(values) != len(batch):
+                got = f"{list(values.shape)} as {output!r} of {len(batch)} faces"
+                raise InvalidResponse(self.url, got)
+            return values
 
-        faces = check_inputs(EXPLAIN, self._signature(EXPLAIN), {"faces": faces})["faces"]
+        faces = check_inputs(name, self._signature(name), {"faces": faces})["faces"]
         if not len(faces):
-            return np.empty((0, 0, 0), np.float32)
+            return np.empty((0,) * ndim, np.float32)
         return np.concatenate(
             [_request_in_halves(request, batch) for batch in self._batches(faces)]
         )

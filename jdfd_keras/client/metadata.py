@@ -5,17 +5,17 @@ returns it too, and a client judges faces exactly as with a local model. Imports
 """
 
 import json
-import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from jdfd_keras.client.calibration import CALIBRATION, Calibration
+from jdfd_keras.client.calibration import CALIBRATION, Calibration, check_calibration
 from jdfd_keras.client.errors import InvalidMetadata
 from jdfd_keras.client.signatures import ENGINE_FILE
 from jdfd_keras.io.files import FORMAT_VERSION, to_json
+from jdfd_keras.io.results import check_types
 from jdfd_keras.options import FaceOptions
 
 ALIGNMENT = "alignment.json"
@@ -87,10 +87,18 @@ def read_metadata(call: Callable[[np.ndarray], np.ndarray], url: str | Path) -> 
         if texts[CALIBRATION]:
             calibration = Calibration.from_dict(json.loads(texts[CALIBRATION])["calibration"])
         metadata = ModelMetadata(faces, calibration, **json.loads(texts[MODEL]))
-        for group in (faces, calibration or Calibration(), metadata):
-            _check_types(group)
+        check_types(metadata)
+        if calibration:
+            check_calibration(calibration)
         return metadata
-    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
+    except (
+        AttributeError,
+        KeyError,
+        OverflowError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise InvalidMetadata(url, f"format_version {FORMAT_VERSION}; got {error!r}") from error
 
 
@@ -122,12 +130,3 @@ def read_engine(call: Callable[[np.ndarray], np.ndarray], url: str | Path) -> di
     if not is_known or not all(isinstance(text, str) for text in engine.values()):
         raise InvalidMetadata(url, f"texts named {ENGINE_FIELDS} as {ENGINE_FILE}; got {content!r}")
     return engine
-
-
-def _check_types(group: object) -> None:
-    for name, kind in typing.get_type_hints(type(group)).items():
-        value = getattr(group, name)
-        # JSON may hold true instead of a number, and bool is a subclass of int.
-        allowed = (int, float) if kind is float else kind
-        if not isinstance(value, allowed) or isinstance(value, bool) != (kind is bool):
-            raise TypeError(f"{value!r} as {name}")

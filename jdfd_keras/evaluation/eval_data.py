@@ -6,7 +6,7 @@ and joins scores with them. Imports TensorFlow only when a model scores faces.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,6 +24,7 @@ from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.inference.backends import FacePredictions, load_calibration, predict_dataset
 from jdfd_keras.io.console import Progress, plural
 from jdfd_keras.io.files import OPTIONS, load_options
+from jdfd_keras.io.origin import Origin
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import (
     AugmentOptions,
@@ -40,7 +41,8 @@ if TYPE_CHECKING:
     import keras
 
 _FACE_COLUMNS = ("frame_index", "track_id", "label", "manipulation", "compression", "split")
-READ_COLUMNS = (*COLUMNS, *_FACE_COLUMNS, "shard", "offset")
+_EVIDENCE = ("box", "detector_score", "sharpness")
+READ_COLUMNS = (*COLUMNS, *_FACE_COLUMNS, *_EVIDENCE, "shard", "offset")
 UNKNOWN = "unknown"
 EER_RULE = "FPR where the ROC curve, joined by straight lines, meets FPR = 1 - TPR"
 # Below a run folder: the faces it was calibrated on, as training_faces.parquet lists the others.
@@ -83,8 +85,8 @@ class TrainingProtocol(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol(Result):
-    """Model, data and settings of an evaluation, so that others can repeat it."""
+class Protocol(Origin):
+    """Command, model, data and settings of an evaluation, so that others can repeat it."""
 
     model: str  # name of the file or folder of the model, or of the table of scores
     checkpoint: str = UNKNOWN  # how the weights were chosen
@@ -98,7 +100,8 @@ class Protocol(Result):
     training_faces: FaceOptions | None = None  # options of the extraction; None if unknown
     calibration: Calibration | None = None  # of the scores; None if there is none, or it is unknown
     repeated_rows: int = 0  # rows with the video and score of another: the same face?
-    versions: dict[str, str] = field(default_factory=dict)
+    scores_digest: str = ""  # SHA-256 of the table of scores; "" if a model was evaluated
+    scores_origin: Origin | None = None  # of stored scores that are evaluated again
     engine: str = ""  # backend, version and precision of the scores; "" if unknown
     threshold: float = 0.5  # a score at or above it is called fake
     aggregation: str = "mean"

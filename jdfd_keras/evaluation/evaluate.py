@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 
-import jdfd_keras
 from jdfd_keras.client.calibration import Calibration, check_threshold
 from jdfd_keras.evaluation.delong import compare_scores
 from jdfd_keras.evaluation.eval_data import (
@@ -25,6 +24,8 @@ from jdfd_keras.evaluation.report import Report, ScoresMetadata, build_report
 from jdfd_keras.evaluation.scores import GROUPS, Scores
 from jdfd_keras.evaluation.scores_file import read_scores, read_scores_file
 from jdfd_keras.io.console import plural
+from jdfd_keras.io.files import sha256_of
+from jdfd_keras.io.origin import Origin, describe_origin
 from jdfd_keras.options import EngineOptions, EvaluateOptions
 
 MIN_RESAMPLES = 100
@@ -92,7 +93,9 @@ def evaluate(
     threshold = options.threshold
     if threshold is None:
         threshold = (metadata.protocol.calibration or Calibration()).threshold
-    report = build_report(table, threshold=threshold, options=options, **vars(metadata))
+    protocol = dataclasses.replace(metadata.protocol, **describe_origin())
+    values = vars(metadata) | {"protocol": protocol}
+    report = build_report(table, threshold=threshold, options=options, **values)
     return dataclasses.replace(report, comparison=comparison, examples=examples, errors=errors)
 
 
@@ -118,6 +121,11 @@ def _read_table(
     scores = _add_groups(file.scores, sets) if sets else file.scores
     if file.metadata:
         metadata = ScoresMetadata.from_dict(file.metadata)
+        protocol = metadata.protocol
+        if not protocol.scores_origin:
+            names = ("command", "versions", "created_at")
+            origin = Origin(**{name: getattr(protocol, name) for name in names})
+            protocol = dataclasses.replace(protocol, scores_origin=origin)
     else:
         rows = np.unique(np.stack([scores.video, scores.score]), axis=1).shape[1]
         names = [one.name for one in sets] or np.unique(scores.videos.data).tolist()
@@ -129,9 +137,10 @@ def _read_table(
             coverage=describe_coverage(sets) if sets else UNKNOWN,
             leakage="not checked: the model behind the scores is unknown",
             repeated_rows=0 if file.has_frame_index else len(scores) - rows,
-            versions={"jdfd_keras": jdfd_keras.__version__},
         )
         metadata = ScoresMetadata(protocol)
+    protocol = dataclasses.replace(protocol, scores_digest=sha256_of(path))
+    metadata = dataclasses.replace(metadata, protocol=protocol)
     if sets:
         metadata = dataclasses.replace(metadata, excluded=find_excluded(sets, scores))
     return scores, metadata

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
-import jdfd_keras
 from jdfd_keras.datasets.manifest import read_videos
 from jdfd_keras.datasets.records import read_crops
 from jdfd_keras.datasets.splits import list_manipulations
@@ -104,9 +103,6 @@ def _score_run(
     identity = identify_tensorflow(path, engine)
     calibration = load_calibration(path)
     loaded = load_run_model(path)
-    import keras
-    import tensorflow as tf
-
     from jdfd_keras.inference.explain import explain_faces
 
     file, imported = (path if path.is_dir() else path.parent) / OPTIONS, was_imported(path)
@@ -121,7 +117,6 @@ def _score_run(
         data={one.name: _describe_data(one) for one in sets},
         coverage=describe_coverage(sets),
         leakage=leakage,
-        versions={one.__name__: one.__version__ for one in (jdfd_keras, keras, tf)},
         engine=identity.describe(),
     )
     predictions = score_sets(
@@ -160,7 +155,6 @@ def _score_exported(
             data={one.name: _describe_data(one) for one in sets},
             coverage=describe_coverage(sets),
             leakage="not checked: the training data of this model is unknown",
-            versions={"jdfd_keras": jdfd_keras.__version__},
             engine=predictor.engine.describe(),
         )
         label = np.concatenate([one.rows["label"].to_numpy() for one in sets])

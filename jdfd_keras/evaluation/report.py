@@ -17,15 +17,15 @@ from typing import Any
 
 import numpy as np
 
+from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.datasets.videos import CLASSES
-from jdfd_keras.evaluation.calibrate import (
-    CalibrationError,
-    count_verdicts,
-    measure_calibration_error,
-)
+from jdfd_keras.evaluation.calibrate import count_verdicts
+from jdfd_keras.evaluation.calibration_fit import compute_log10_lr
 from jdfd_keras.evaluation.delong import Comparison
 from jdfd_keras.evaluation.eval_data import Excluded, Protocol
+from jdfd_keras.evaluation.likelihood_cost import LikelihoodCost, measure_likelihood_cost
 from jdfd_keras.evaluation.metrics import Metrics, measure, measure_auc
+from jdfd_keras.evaluation.reliability import CalibrationError, measure_calibration_error
 from jdfd_keras.evaluation.scores import GROUPS, Scores, score_videos
 from jdfd_keras.evaluation.scores_file import write_scores
 from jdfd_keras.io.console import Progress
@@ -116,6 +116,9 @@ class Report(StratumMetrics):
     # Number of videos by label and verdict, if the calibrated threshold is in use.
     verdicts: dict[str, dict[str, int]] | None
     calibration: CalibrationError
+    # Cost of the likelihood ratios of the files, from all of their tracks; None if the calibration
+    # states none.
+    likelihood: LikelihoodCost | None = None
     reconstruction: ReconstructionError | None  # None where it was not measured
     # Real faces with the highest scores and fake faces with the lowest, one per video.
     hardest: tuple[HardFace, ...]
@@ -162,7 +165,6 @@ def build_report(
         1.0
     """
     options = options or EvaluateOptions()
-    videos = score_videos(scores, options.aggregation)
     protocol = dataclasses.replace(
         protocol,
         threshold=threshold,
@@ -173,7 +175,7 @@ def build_report(
         if options.n_resamples
         else "none",
     )
-    calibration, reconstruction = protocol.used_calibration, None
+    used, reconstruction = protocol.used_calibration, None
     if mean_face_mse is not None and scores.reconstruction_error is not None:
         reconstruction = ReconstructionError(
             mse=float(scores.reconstruction_error.mean()),
@@ -183,13 +185,25 @@ def build_report(
     return Report(
         **vars(_measure_strata(scores, excluded, threshold, options)),
         protocol=protocol,
-        verdicts=count_verdicts(scores.videos.label, videos, calibration) if calibration else None,
+        verdicts=count_verdicts(scores, used, options.aggregation) if used else None,
         calibration=measure_calibration_error(scores, options.aggregation),
+        likelihood=_measure_likelihood(scores, protocol.calibration, options),
         reconstruction=reconstruction,
         hardest=_describe_faces(scores, choose_errors(scores)),
         excluded=tuple(excluded),
         scores=scores,
     )
+
+
+def _measure_likelihood(
+    scores: Scores, calibration: Calibration | None, options: EvaluateOptions
+) -> LikelihoodCost | None:
+    if calibration is None or not calibration.has_validation:
+        return None
+    fitted = calibration.lr_offset, calibration.lr_slope
+    log10_lr = compute_log10_lr(scores, *fitted, calibration.log10_lr_limits)
+    settings = {"n_resamples": options.n_resamples, "seed": options.seed}
+    return measure_likelihood_cost(scores.videos.label, log10_lr, **settings)
 
 
 def _measure_strata(

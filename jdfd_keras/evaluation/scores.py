@@ -149,17 +149,21 @@ class Scores:
 
     def select(self, keep: np.ndarray) -> "Scores":
         """Select videos with all their faces, in order; `keep` is bool[v]."""
+        return self.select_faces(keep[self.video])
+
+    def select_faces(self, keep: np.ndarray) -> "Scores":
+        """Select faces, and the videos that have one, in order; `keep` is bool[n]."""
         if keep.all():
             return self
-        faces = keep[self.video]
+        kept = np.bincount(self.video[keep], minlength=len(self.videos)) > 0
         error = self.reconstruction_error
         return Scores(
-            Videos(*(column[keep] for column in vars(self.videos).values())),
-            (np.cumsum(keep) - 1)[self.video[faces]],
-            self.frame_index[faces],
-            self.track_id[faces],
-            self.score[faces],
-            None if error is None else error[faces],
+            Videos(*(column[kept] for column in vars(self.videos).values())),
+            (np.cumsum(kept) - 1)[self.video[keep]],
+            self.frame_index[keep],
+            self.track_id[keep],
+            self.score[keep],
+            None if error is None else error[keep],
         )
 
 
@@ -170,7 +174,7 @@ def score_videos(scores: Scores, aggregation: str = "mean") -> np.ndarray:
         scores: One row per face.
         aggregation: `mean`, `median` or `max` of all faces of the video, or `track`: the highest
             mean score of its tracks, since one fake person makes a video fake. `predict` does the
-            same, but ignores unreliable tracks.
+            same with the tracks that it judges.
 
     Returns:
         float64[v], in the order of `scores.videos`, rounded to 1e-12: scores that are equal but
@@ -188,12 +192,37 @@ def score_videos(scores: Scores, aggregation: str = "mean") -> np.ndarray:
     if aggregation == "mean":
         return round_score(_average(scores.video, scores.score))
     if aggregation == "track":
-        keys = np.stack([scores.video, scores.track_id], axis=1)
-        tracks, owner = np.unique(keys, axis=0, return_inverse=True)
+        video, score = average_tracks(scores)
         highest = np.zeros(len(scores.videos))
-        np.maximum.at(highest, tracks[:, 0], _average(owner.ravel(), scores.score))
-        return round_score(highest)
+        np.maximum.at(highest, video, score)
+        return highest
     return round_score(pd.Series(scores.score).groupby(scores.video).agg(aggregation).to_numpy())
+
+
+def average_tracks(scores: Scores) -> tuple[np.ndarray, np.ndarray]:
+    """Compute the mean score of each track, rounded to 1e-12.
+
+    Returns:
+        int64[t], row of the track's video in `scores.videos`, and float64[t], its score.
+
+    Example:
+        >>> scores = Scores.from_faces(video_id=["a", "a"], label=[1, 1], score=[0.5, 0.75])
+        >>> average_tracks(scores)
+        (array([0]), array([0.625]))
+    """
+    keys = np.stack([scores.video, scores.track_id], axis=1)
+    tracks, owner = np.unique(keys, axis=0, return_inverse=True)
+    return tracks[:, 0], round_score(_average(owner.ravel(), scores.score))
+
+
+def count_tracks(scores: Scores) -> np.ndarray:
+    """Count the tracks of each video, int64[v].
+
+    Example:
+        >>> count_tracks(Scores.from_faces(video_id=["a", "a"], label=[1, 1], score=[0.5, 0.75]))
+        array([1])
+    """
+    return np.bincount(average_tracks(scores)[0])
 
 
 def _average(owner: np.ndarray, score: np.ndarray) -> np.ndarray:

@@ -3,10 +3,12 @@
 Each frame is decoded once and encoded once; one is held in memory at a time.
 """
 
+import contextlib
 import itertools
 import os
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -20,10 +22,13 @@ from av.video.reformatter import ColorRange, Colorspace, ColorTrc, Interpolation
 
 from jdfd_keras.faces.decode import open_media
 from jdfd_keras.faces.detect import face_detector
-from jdfd_keras.faces.draw import DrawnFace, draw_faces, fit_image, track_colour
+from jdfd_keras.faces.draw import DrawnFace, draw_faces, fit_image
 from jdfd_keras.faces.media import Frame, check_file_name
+from jdfd_keras.faces.sound import Sound, open_sound
 from jdfd_keras.faces.track import TrackedFace, track_faces
 from jdfd_keras.io.files import atomic_path
+from jdfd_keras.io.palette import track_colour
+from jdfd_keras.io.results import Result
 from jdfd_keras.options import FaceOptions, LimitOptions
 
 Send = Callable[[Callable[[], tuple[int, int]]], None]
@@ -43,6 +48,15 @@ CODEC_OPTIONS = {
 MAX_TICKS = 2**31 - 1  # of 1/90000 s between two frames: MP4 stores no longer gap
 DEFAULT_FRAMES_PER_S, MIN_FRAMES_PER_S, MAX_FRAMES_PER_S = 25.0, 0.01, 1000.0
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class Overlay(Result):
+    """What was written as an overlay."""
+
+    num_frames: int
+    sound: str = ""  # codec of the source, and whether it was copied; "" without sound
+    warnings: tuple[str, ...] = ()  # what is missing of the sound
 
 
 def check_overlay(path: str | Path, out: str | Path, limits: LimitOptions | None = None) -> None:
@@ -87,7 +101,7 @@ def draw_overlay(
     limits: LimitOptions | None = None,
     sha256: str = "",
     send: Send | None = None,
-) -> int:
+) -> Overlay:
     """Draw the faces of a video or image on its frames.
 
     Each frame shows its index and time and, for every face, its box, landmarks and track id.
@@ -102,10 +116,10 @@ def draw_overlay(
         send: As for `write_overlay`.
 
     Returns:
-        Number of frames drawn.
+        The number of frames, and how the sound was written.
 
     Example:
-        >>> draw_overlay("video.mp4", "overlay.mp4")
+        >>> draw_overlay("video.mp4", "overlay.mp4").num_frames
         6
     """
     options, limits = options or FaceOptions(), limits or LimitOptions()
@@ -129,10 +143,12 @@ def write_overlay(
     limits: LimitOptions | None = None,
     sha256: str = "",
     send: Send | None = None,
-) -> int:
+) -> Overlay:
     """Write a video or image with a function that draws on its frames.
 
-    Every frame of the video has the time of its source. The video has no sound.
+    Every frame of the video has the time of its source, and so has the sound: its packets are
+    copied, or encoded again if the container or browsers do not take their codec. Sound that does
+    not decode is omitted, with a warning.
 
     Args:
         path: A video or image file.
@@ -148,7 +164,7 @@ def write_overlay(
             done and in all.
 
     Returns:
-        Number of frames drawn.
+        The number of frames, and how the sound was written.
 
     Raises:
         OSError: If the file cannot be decoded, is beyond a limit or has another SHA-256, or `out`
@@ -157,7 +173,7 @@ def write_overlay(
     Example:
         >>> darken = lambda frames: (frame.pixels // 2 for frame in frames)
         >>> write_overlay("video.mp4", "dark.mp4", darken, every=3)
-        2
+        Overlay(num_frames=2, sound='', warnings=())
     """
     path, out = Path(path), Path(out)
     check_overlay(path, out, limits)
@@ -172,7 +188,7 @@ def write_overlay(
             (image,) = draw(frames)
             _, encoded = cv2.imencode(out.suffix.lower(), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
             unfinished.write_bytes(encoded.tobytes())
-            return 1
+            return Overlay(1)
         times_s: deque[float] = deque()  # of the frames that are being drawn
         images = draw(times_s.append(frame.time_s) or frame for frame in frames)
         images = itertools.chain([next(images)], images)  # with a frame, the facts are known
@@ -181,7 +197,10 @@ def write_overlay(
         report = send and (lambda done: send(lambda: (done, total)))
         try:
             frame_rate = (media.info.frame_rate or DEFAULT_FRAMES_PER_S) / every
-            return _write_video(unfinished, timed, frame_rate, report)
+            container = ENCODINGS[out.suffix.lower()][0]
+            with open_sound(media, container) as sound:
+                num_frames = _write_video(unfinished, timed, frame_rate, sound, report)
+            return Overlay(num_frames, _describe(sound), tuple(sound.warnings) if sound else ())
         except av.error.FFmpegError as error:
             raise OSError(
                 f"Expected to encode {path} as {out}; got an error of FFmpeg: {error.strerror}. "
@@ -189,15 +208,23 @@ def write_overlay(
             ) from error
 
 
+def _describe(sound: Sound | None) -> str:
+    if sound is None or not sound.codec:
+        return ""
+    return f"{sound.codec}, {'copied' if sound.is_copied else 'encoded again'}"
+
+
 def _draw_track(face: TrackedFace) -> DrawnFace:
     colour = track_colour(face.track_id)
-    return DrawnFace(face.box[:4], f"track {face.track_id}", colour, face.landmarks)
+    name = str(face.track_id)
+    return DrawnFace(face.box[:4], f"track {name}", colour, face.landmarks, short_label=name)
 
 
 def _write_video(
     path: Path,
     images: Iterator[tuple[float, np.ndarray]],
     frame_rate: float,
+    sound: Sound | None,
     report: Callable[[int], None] | None,
 ) -> int:
     """Encode images, each with its time in seconds, and report each; return their number."""
@@ -208,6 +235,7 @@ def _write_video(
     with (
         open(path, "wb", buffering=0) as file,
         av.open(file, "w", container, options, io_open=lambda *_: path.open("rb", 0)) as output,
+        contextlib.ExitStack() as files,
     ):
         # Of the header and of the last frame; the others have their own times.
         rate = Fraction(min(max(frame_rate, MIN_FRAMES_PER_S), MAX_FRAMES_PER_S))
@@ -216,7 +244,9 @@ def _write_video(
         context.time_base, context.pix_fmt = Fraction(1, ticks_per_s), "yuv420p"
         context.colorspace, context.color_range = Colorspace.ITU709, ColorRange.MPEG
         context.color_primaries, context.color_trc = Primaries.BT709, ColorTrc.BT709
-        pts = last_ticks = 0
+        if sound:
+            files.enter_context(sound.writing(output))
+        pts = last_ticks = done = 0
         for done, (time_s, image) in enumerate(images, start=1):
             ticks = round(time_s * ticks_per_s)
             if size is None:
@@ -235,8 +265,12 @@ def _write_video(
                 interpolation=Interpolation.AREA,
             )
             frame.pts, frame.time_base = pts, context.time_base
+            if sound:
+                sound.write(output, pts / ticks_per_s)
             output.mux(stream.encode(frame))
             if report:
                 report(done)
         output.mux(stream.encode())
-        return stream.frames
+        if sound:
+            sound.write(output)
+        return done

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from fractions import Fraction
+from io import BufferedReader
 from typing import cast
 
 import av
@@ -68,9 +69,9 @@ PICTURES = Disposition.attached_pic | Disposition.timed_thumbnails
 class _BytesOnly:
     """A file without its name, so that FFmpeg guesses the format from the content alone."""
 
-    def __init__(self, file: MediaFile):
-        self._handle = file.handle
-        self.read, self.tell = file.handle.read, file.handle.tell
+    def __init__(self, handle: BufferedReader):
+        self._handle = handle
+        self.read, self.tell = handle.read, handle.tell
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
         try:
@@ -93,6 +94,8 @@ class VideoReader:
         info: Facts that it states; complete once its frames have been read.
         is_video: True: its frames have times.
         warnings: How it differs from what was expected; complete once its frames have been read.
+        start: Time in the file, in seconds, at which the times of the frames start; known with the
+            first frame.
     """
 
     is_video = True
@@ -100,6 +103,7 @@ class VideoReader:
     def __init__(self, file: MediaFile, limits: LimitOptions):
         self.file, self.info, self.limits = file, MediaInfo(), limits
         self.warnings: list[str] = []
+        self.start = Fraction(0)
 
     def read(self, count: int, *, every: int = 0) -> Iterator[Frame]:
         """Decode sampled frames in one pass; see `read_frames`."""
@@ -119,6 +123,8 @@ class VideoReader:
         # Raw streams cannot be rewound: each pass opens the file.
         with self._open() as container:
             scan = scan_packets(container, self._choose_stream(container))
+            first = Fraction(container.start_time or 0, av.time_base)
+        self.start = scan.start if scan.is_timed else first
         if scan.is_encrypted:
             raise self._refuse("is encrypted (DRM)", "Try a copy without protection.")
         if scan.assumed_rate:
@@ -128,20 +134,34 @@ class VideoReader:
             stream = self._choose_stream(container)
             yield from self._sample(container, stream, scan, count, every)
 
-    def _open(self, probing: dict[str, str] | None = None) -> InputContainer:
-        self.file.handle.seek(0)
+    def open_container(
+        self, handle: BufferedReader, probing: dict[str, str] | None = None
+    ) -> InputContainer:
+        """Open a handle of the file with FFmpeg, which opens no other file.
+
+        Args:
+            handle: Binary handle, which is read from its start.
+            probing: Options of FFmpeg while it finds the facts of the streams, instead of the pixel
+                limit, which holds also then.
+
+        Raises:
+            av.error.FFmpegError: If the content is of none of the FORMATS.
+        """
+        handle.seek(0)
         options = {"format_whitelist": FORMATS, "protocol_whitelist": ""}
-        # The pixel limit holds also while FFmpeg decodes to find the facts of the streams.
         options |= self._pixel_limit() if probing is None else probing
+        return av.open(
+            _BytesOnly(handle),
+            "r",
+            options=options,
+            metadata_errors="replace",
+            buffer_size=1 << 20,
+            io_open=_refuse_other_files,
+        )
+
+    def _open(self, probing: dict[str, str] | None = None) -> InputContainer:
         try:
-            return av.open(
-                _BytesOnly(self.file),
-                "r",
-                options=options,
-                metadata_errors="replace",
-                buffer_size=1 << 20,
-                io_open=_refuse_other_files,
-            )
+            return self.open_container(self.file.handle, probing)
         except (av_error.InvalidDataError, av_error.ArgumentError) as error:
             raise UnreadableFileError(
                 f"Expected a video that FFmpeg can decode or an image; got {self.file.path} "

@@ -19,7 +19,13 @@ import numpy as np
 from jdfd_keras.client.calibration import CALIBRATION, Calibration, read_calibration
 from jdfd_keras.client.errors import SignatureMissing
 from jdfd_keras.client.metadata import ModelMetadata, read_metadata
-from jdfd_keras.client.signatures import EXPLAIN, FACES, METADATA, find_versions
+from jdfd_keras.client.signatures import (
+    EXPLAIN,
+    FACES,
+    METADATA,
+    RECONSTRUCT,
+    find_versions,
+)
 from jdfd_keras.faces.extract import encode_png
 from jdfd_keras.inference.engine import (
     Engine,
@@ -27,7 +33,13 @@ from jdfd_keras.inference.engine import (
     identify_tensorflow,
     import_engine,
 )
-from jdfd_keras.inference.openvino_engine import CAM, SCORES, OpenVINOEngine, load_engine
+from jdfd_keras.inference.openvino_engine import (
+    CAM,
+    RECONSTRUCTION,
+    SCORES,
+    OpenVINOEngine,
+    load_engine,
+)
 from jdfd_keras.io.console import print_message
 from jdfd_keras.io.files import OPTIONS
 from jdfd_keras.options import EngineOptions, EvaluateOptions
@@ -61,6 +73,9 @@ class Predictor:
     engine: Engine = Engine("server")  # of the scores; maps are computed in float32
     # Faces that are computed together: the last digits of a score depend on the others.
     batch_size: int = BATCH_SIZE
+    # From the same faces to float64[n], the mean squared error of their reconstruction per pixel
+    # and channel, pixels in -1..1; None without a decoder.
+    reconstruct_error: _ArrayFunction | None = None
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         """Score faces."""
@@ -124,9 +139,12 @@ def _load_served(url: str) -> Predictor:
         return client.predict_faces([encode_png(crop) for crop in crops])
 
     explain = partial(_compute_maps, client.explain) if EXPLAIN in client.signatures else None
+    errors = client.reconstruct_error if RECONSTRUCT in client.signatures else None
     # A server that does not state its engine may be TensorFlow Serving.
     engine = Engine(**{"backend": "server"} | client.engine)
-    return Predictor(client.url, client.metadata, score, explain, client.close, engine)
+    return Predictor(
+        client.url, client.metadata, score, explain, client.close, engine, reconstruct_error=errors
+    )
 
 
 def _connect_to_version(url: str) -> "Client":
@@ -155,6 +173,11 @@ def _connect_to_version(url: str) -> "Client":
 
 def _from_openvino(openvino: OpenVINOEngine) -> Predictor:
     maps = partial(_compute_maps, partial(openvino.run, CAM)) if CAM in openvino.outputs else None
+
+    def reconstruct(crops: np.ndarray) -> np.ndarray:
+        return _measure_errors(openvino.run(RECONSTRUCTION, crops), crops)
+
+    has_decoder = RECONSTRUCTION in openvino.outputs
     return Predictor(
         str(openvino.path),
         openvino.metadata,
@@ -163,6 +186,7 @@ def _from_openvino(openvino: OpenVINOEngine) -> Predictor:
         openvino.close,
         openvino.engine,
         batch_size=1,
+        reconstruct_error=partial(_compute_scores, reconstruct) if has_decoder else None,
     )
 
 
@@ -183,9 +207,15 @@ def _load_saved_model(path: Path, note: str) -> Predictor:
     def explain(crops: np.ndarray) -> np.ndarray:
         return engine.run(EXPLAIN, {"faces": crops})["cam"]
 
+    def reconstruct(crops: np.ndarray) -> np.ndarray:
+        return engine.run(RECONSTRUCT, {"faces": crops})["error"]
+
     maps = partial(_compute_maps, explain) if EXPLAIN in engine.signatures else None
+    errors = partial(_compute_scores, reconstruct) if RECONSTRUCT in engine.signatures else None
     scores = partial(_compute_scores, score)
-    return Predictor(str(path), metadata, scores, maps, engine.close, identity)
+    return Predictor(
+        str(path), metadata, scores, maps, engine.close, identity, reconstruct_error=errors
+    )
 
 
 def _load_keras(path: Path, identity: Engine) -> Predictor:
@@ -211,7 +241,30 @@ def _load_keras(path: Path, identity: Engine) -> Predictor:
     # Its version is 0 until it is exported.
     metadata = ModelMetadata(run.faces, calibration, path.stem, 0, digest_weights(run.model))
     scores, maps = partial(_compute_scores, score), partial(_compute_maps, explain)
-    return Predictor(str(path), metadata, scores, maps, engine=identity)
+    errors = make_reconstruct_error(run.model)
+    return Predictor(str(path), metadata, scores, maps, engine=identity, reconstruct_error=errors)
+
+
+def make_reconstruct_error(model: "keras.Model") -> _ArrayFunction | None:
+    """Create the function `reconstruct_error` of a Predictor for a detector.
+
+    Returns:
+        The function; None if the model has no decoder.
+
+    Example:
+        >>> import jdfd_keras as jk
+        >>> measure = make_reconstruct_error(jk.load_run_model("run").model)
+        >>> measure(np.zeros((2, 71, 71, 3), np.uint8)).shape
+        (2,)
+    """
+    if "reconstruction" not in model.output:
+        return None
+
+    def reconstruct(crops: np.ndarray) -> np.ndarray:
+        outputs = model.predict_on_batch(crops.astype(np.float32))
+        return _measure_errors(outputs["reconstruction"], crops)
+
+    return partial(_compute_scores, reconstruct)
 
 
 def _compute_scores(score: _ArrayFunction, crops: np.ndarray) -> np.ndarray:
@@ -220,6 +273,12 @@ def _compute_scores(score: _ArrayFunction, crops: np.ndarray) -> np.ndarray:
         batch = slice(start, start + BATCH_SIZE)
         scores[batch] = score(crops[batch])
     return scores
+
+
+def _measure_errors(reconstruction: np.ndarray, crops: np.ndarray) -> np.ndarray:
+    """Compute the mean squared errors, as the signature `reconstruct` does."""
+    difference = reconstruction - (crops / np.float32(127.5) - 1)
+    return np.square(difference).mean(axis=(1, 2, 3))
 
 
 def _compute_maps(explain: _ArrayFunction, crops: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Verdict on a file, from the mean score of the faces of each track.
 
-Takes the faces of a video or image and a predictor; returns a Verdict, and phrases about it.
+Takes the faces of a video or image and a predictor; returns a Verdict.
 """
 
 import dataclasses
@@ -13,10 +13,21 @@ import numpy as np
 from jdfd_keras.client.calibration import Calibration, check_threshold
 from jdfd_keras.client.likelihood import ErrorRates, LikelihoodRatio
 from jdfd_keras.client.metadata import ModelMetadata
+from jdfd_keras.client.thresholds import UNATTAINABLE
 from jdfd_keras.faces.extract import Extraction, Face, check_face_options
 from jdfd_keras.faces.media import MediaInfo
 from jdfd_keras.inference.engine import Engine
-from jdfd_keras.inference.tracks import FaceScore, TrackScore, choose_top_faces, score_tracks
+from jdfd_keras.inference.file_measures import measure_file
+from jdfd_keras.inference.tracks import (
+    LIMITS,
+    EvidenceLimits,
+    FaceScore,
+    TrackScore,
+    choose_top_faces,
+    describe_segment,
+    score_tracks,
+)
+from jdfd_keras.io.origin import Origin
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import FaceOptions, PredictOptions, PredictRuntime
 
@@ -34,25 +45,26 @@ class Verdict(Result):
     Example:
         >>> import jdfd_keras as jk
         >>> verdict = jk.predict_file("video.mp4", jk.load_predictor("saved_models/detector"))
-        >>> verdict.verdict == verdict.most_suspicious_track.verdict
-        True
+        >>> verdict.num_people, verdict.score == verdict.most_suspicious_track.score
+        (1, True)
     """
 
     path: str
     sha256: str  # of the bytes that were analysed
-    verdict: str  # `fake`, `uncertain`, `real` or `no face`
-    # Score of the most suspicious reliable track: one fake face makes a file fake. None without a
-    # face.
+    verdict: str  # `fake`, `uncertain`, `no_evidence` or `no face`
+    # Highest score of a judged track: one fake face makes a file fake. None without a judged track.
     score: float | None
-    uncertain_from: float  # scores below it are real
-    uncertain_to: float  # scores at or above it are fake; in between they are uncertain
+    # Thresholds for this number of people: scores below the first are `no_evidence`.
+    uncertain_from: float
+    # Scores at or above it are `fake`; 2 if validation has too few real videos for so many people.
+    uncertain_to: float
     num_frames: int  # sampled frames
     duration_s: float  # at least the time of the last face; 0 for an image
     width: int  # of a frame in pixels
     height: int
     tracks: tuple[TrackScore, ...]  # in order of appearance
     faces: tuple[FaceScore, ...]  # in the order of the file
-    # Positions in `faces` of the highest scores of reliable tracks, in decreasing order, those of
+    # Positions in `faces` of the highest scores of judged tracks, in decreasing order, those of
     # one track spread over the file.
     top_faces: tuple[int, ...]
     warnings: tuple[str, ...]  # sentences about defects of the file and fake segments
@@ -61,11 +73,14 @@ class Verdict(Result):
     media: MediaInfo = field(default_factory=MediaInfo)  # facts that the file states about itself
     engine: str = ""  # that computed the scores, such as `OpenVINO 2026.4.1, bfloat16`
     num_people: int = 0  # judged tracks
-    likelihood: LikelihoodRatio | None = None  # None if the model is not calibrated
-    error_rates: ErrorRates | None = None  # of the score; None if the model is not calibrated
-    # Sentences: why the verdict is uncertain although the score alone is not, such as faces that
-    # are unlike those of validation.
+    # None if the model is not calibrated, no track is judged, or the file is beyond the domain:
+    # validation says nothing about such files.
+    likelihood: LikelihoodRatio | None = None
+    error_rates: ErrorRates | None = None  # of the score; None in the same cases
+    # Clauses that state why the verdict is uncertain although the score alone is not: a fake
+    # segment, too few validation files, a file beyond the domain, no judged track.
     reasons: tuple[str, ...] = ()
+    is_beyond_domain: bool = False  # the file or its faces are unlike those of validation
 
     @property
     def thresholds(self) -> Calibration:
@@ -73,19 +88,23 @@ class Verdict(Result):
         return Calibration(uncertain_from=self.uncertain_from, uncertain_to=self.uncertain_to)
 
     @property
-    def reliable_tracks(self) -> tuple[TrackScore, ...]:
+    def judged_tracks(self) -> tuple[TrackScore, ...]:
         """Tracks that the verdict is based on."""
-        return tuple(track for track in self.tracks if track.is_reliable)
+        return tuple(track for track in self.tracks if track.is_judged)
 
     @property
-    def reliable_faces(self) -> tuple[FaceScore, ...]:
-        """Faces that the verdict is based on: those of the reliable tracks."""
-        reliable_ids = {track.track_id for track in self.reliable_tracks}
-        return tuple(face for face in self.faces if face.track_id in reliable_ids)
+    def judged_faces(self) -> tuple[FaceScore, ...]:
+        """Faces that the verdict is based on: those of the judged tracks."""
+        judged_ids = {track.track_id for track in self.judged_tracks}
+        return tuple(face for face in self.faces if face.track_id in judged_ids)
 
     @property
     def most_suspicious_track(self) -> TrackScore | None:
-        """Track that determines the verdict; None without a face."""
+        """Judged track with the most suspicious verdict, and among those the highest score.
+
+        None without a judged track. Its verdict is that of the file, unless `reasons` state why
+        the file is uncertain.
+        """
         return _find_most_suspicious(self.tracks)
 
     @property
@@ -96,22 +115,24 @@ class Verdict(Result):
 
 
 @dataclass(frozen=True)
-class Provenance(Result):
-    """Model, options and thresholds that verdicts were made with."""
+class Provenance(Origin):
+    """Command, model, options and thresholds that verdicts were made with."""
 
     model: str  # name of the model
     version: int  # of the model; 0 if it was not exported
     digest: str  # SHA-256 of its weights
     where: str  # its path or URL
-    jdfd_keras: str  # version of this package
     faces: FaceOptions
-    uncertain_from: float  # scores below it are real
-    uncertain_to: float  # scores at or above it are fake
+    uncertain_from: float  # scores below it are `no_evidence`, for files with one person
+    uncertain_to: float  # scores at or above it are `fake`
     thresholds: str  # their source: `calibrated`, a given `threshold`, or `0.5`, the default
     calibration: Calibration | None = None  # of the model, if it has one
     # How the framing of the faces differs from that of the model's training; "" if it does not.
     framing: str = ""
     engine: Engine = Engine("server")  # that computes the scores
+    case: str = ""  # case number, as the user gave it
+    examiner: str = ""  # who examines the files, as the user gave it
+    evidence: EvidenceLimits = LIMITS  # that a track needs to be judged
 
 
 def verdict_text(verdict: str) -> str:
@@ -171,22 +192,27 @@ def judge(
     path: str | Path,
     extraction: Extraction,
     score: Callable[[np.ndarray], np.ndarray],
-    thresholds: Calibration,
+    calibration: Calibration,
     num_top_faces: int = NUM_TOP_FACES,
     engine: str = "",
     scored: np.ndarray | None = None,
+    reconstruct_error: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> Verdict:
     """Score the faces of a file and return the verdict.
+
+    The judged track with the highest score decides, by the thresholds for the number of judged
+    tracks. A file beyond the domain of the calibration is uncertain, whatever its score.
 
     Args:
         path: Path of the file.
         extraction: Its faces.
         score: Function from uint8[n, size, size, 3] RGB faces to float64[n] P(fake), such as a
             Predictor. Not called without a face.
-        thresholds: Scores from which a track is uncertain, and fake.
+        calibration: Calibration of the scores, with the thresholds of the verdict.
         num_top_faces: Most top faces to choose.
         engine: Engine that computes the scores, as text.
         scored: Scores of the first faces, if they were computed while others were extracted.
+        reconstruct_error: As for `measure_file`; called only if the calibration has a domain.
 
     Example:
         >>> import jdfd_keras as jk
@@ -203,37 +229,90 @@ def judge(
             f"{scores.tolist()}. There is no verdict: check the model or its server."
         )
     faces = tuple(map(_to_face_score, extraction.faces, scores.tolist()))
-    tracks = score_tracks(extraction.faces, scores, thresholds)
-    reliable_ids = {track.track_id for track in tracks if track.is_reliable}
-    worst = _find_most_suspicious(tracks)
+    tracks = score_tracks(extraction.faces, scores, calibration, extraction.num_frames)
+    judged = [track for track in tracks if track.is_judged]
+    judged_ids = {track.track_id for track in judged}
     # A header may state less than what the file holds.
     duration_s = max([extraction.info.duration_s, *(face.time_s for face in extraction.faces)])
-    segment_warnings = [
-        f"track {track.track_id} is real on average, but fake from {track.segment.start_s:.1f} to "
-        f"{track.segment.end_s:.1f} s (score {track.segment.score:.3f}): only that segment may be "
-        "manipulated"
-        for track in tracks
-        if track.is_reliable and track.segment
-    ]
+    verdict, reasons = _decide(tracks, calibration)
+    beyond: tuple[str, ...] = ()
+    if judged and calibration.domain:
+        judged_faces = [face for face in extraction.faces if face.track_id in judged_ids]
+        beyond = calibration.domain.check(measure_file(extraction, judged_faces, reconstruct_error))
+        verdict = "uncertain" if beyond else verdict
+    uncertain_from, uncertain_to = calibration.thresholds(len(judged))
+    highest = max((track.score for track in judged), default=None)
+    is_measured = highest is not None and not beyond
     return Verdict(
         path=str(path),
         sha256=extraction.sha256,
-        verdict=worst.verdict if worst else NO_FACE,
-        score=worst.score if worst else None,
-        uncertain_from=thresholds.uncertain_from,
-        uncertain_to=thresholds.uncertain_to,
+        verdict=verdict,
+        score=highest,
+        uncertain_from=uncertain_from,
+        uncertain_to=uncertain_to,
         num_frames=extraction.num_frames,
         duration_s=duration_s,
         width=extraction.width,
         height=extraction.height,
         tracks=tracks,
         faces=faces,
-        top_faces=choose_top_faces(faces, reliable_ids, duration_s, num_top_faces),
-        warnings=(*extraction.warnings, *segment_warnings),
+        top_faces=choose_top_faces(faces, judged_ids, duration_s, num_top_faces),
+        warnings=(*extraction.warnings, *_warn_of_segments(judged, verdict)),
         file_bytes=extraction.file_bytes,
         media=extraction.info,
         engine=engine,
+        num_people=len(judged),
+        likelihood=(
+            calibration.likelihood([track.score for track in judged]) if is_measured else None
+        ),
+        error_rates=(
+            calibration.error_rates(highest, len(judged))
+            if highest is not None and is_measured
+            else None
+        ),
+        reasons=(*beyond, *reasons),
+        is_beyond_domain=bool(beyond),
     )
+
+
+def _decide(tracks: Sequence[TrackScore], calibration: Calibration) -> tuple[str, tuple[str, ...]]:
+    """Return the verdict by the scores, and the reasons why it is uncertain besides the score."""
+    worst = _find_most_suspicious(tracks)
+    if worst is None:
+        not_judged = tuple(
+            f"person {track.track_id} is not judged: {track.not_judged}" for track in tracks
+        )
+        return ("uncertain" if tracks else NO_FACE), not_judged
+    num_people = sum(track.is_judged for track in tracks)
+    uncertain_from, uncertain_to = calibration.thresholds(num_people)
+    highest = max(track.score for track in tracks if track.is_judged)
+    reasons = []
+    if uncertain_to == UNATTAINABLE and highest >= uncertain_from:
+        rate, num_real = calibration.target_rates[0], len(calibration.real_scores)
+        reasons.append(
+            f"validation has too few real videos ({num_real}) to call a file with {num_people} "
+            f"people fake at an error rate of {100 * rate:.2g} %"
+            if num_people > calibration.max_people
+            else f"too many of the {num_real} real videos of validation have the highest scores "
+            "to call any file fake"
+        )
+    if highest < uncertain_from:
+        reasons += [
+            f"{describe_segment(track)}, although the mean of all faces is {track.score:.3f}"
+            for track in tracks
+            if track.is_uncertain_by_segment
+        ]
+    return worst.verdict, tuple(reasons)
+
+
+def _warn_of_segments(judged: Sequence[TrackScore], verdict: str) -> list[str]:
+    """Return a warning of each fake segment that is not the reason of the verdict."""
+    return [
+        f"{describe_segment(track)}, although the mean of all faces is {track.score:.3f}: only "
+        "that segment may be manipulated"
+        for track in judged
+        if track.segment and not (verdict == "uncertain" and track.is_uncertain_by_segment)
+    ]
 
 
 def _score_faces(faces: Sequence[Face], score: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
@@ -252,62 +331,7 @@ def _to_face_score(face: Face, score: float) -> FaceScore:
 
 def _find_most_suspicious(tracks: Sequence[TrackScore]) -> TrackScore | None:
     return max(
-        (track for track in tracks if track.is_reliable),
+        (track for track in tracks if track.is_judged),
         key=lambda track: (SUSPICION[track.verdict], track.score),
         default=None,
     )
-
-
-def describe_verdict(verdict: Verdict) -> str:
-    """Return the verdict with its score, or with the fake segment that makes it uncertain.
-
-    Example:
-        >>> import jdfd_keras as jk
-        >>> verdict = jk.predict_file("video.mp4", jk.load_predictor("saved_models/detector"))
-        >>> describe_verdict(dataclasses.replace(verdict, verdict="fake", score=0.9712))
-        'Fake, score 0.971'
-    """
-    if verdict.verdict == NO_FACE:
-        return "No face"
-    worst = verdict.most_suspicious_track
-    if worst and worst.is_uncertain_by_segment:
-        return f"Uncertain, because {describe_segment(worst)}"
-    return f"{verdict.verdict.capitalize()}, score {verdict.score:.3f}"
-
-
-def describe_segment(track: TrackScore) -> str:
-    """Return the score and the times of the fake segment of a track, which has one.
-
-    Example:
-        >>> from jdfd_keras.inference.tracks import Segment
-        >>> track = TrackScore(0, 12, 0.9, True, 0.0, 8.0, 0.3, "uncertain", Segment(4, 6, 0.9))
-        >>> describe_segment(track)
-        'track 0 scores 0.900 from 4.0 to 6.0 s'
-    """
-    assert track.segment is not None
-    score, start_s, end_s = track.segment.score, track.segment.start_s, track.segment.end_s
-    return f"track {track.track_id} scores {score:.3f} from {start_s:.1f} to {end_s:.1f} s"
-
-
-def low_confidence_note(track: TrackScore) -> str:
-    """Return a note behind the name of a track that may not be a face; "" if it is reliable.
-
-    Example:
-        >>> low_confidence_note(TrackScore(1, 12, 0.1, False, 0.0, 8.0, 0.3, "real"))
-        ', possibly not a face'
-    """
-    return "" if track.is_reliable else ", possibly not a face"
-
-
-def describe_thresholds(verdict: Verdict) -> str:
-    """Return the scores at which real ends and fake begins.
-
-    Example:
-        >>> import jdfd_keras as jk
-        >>> verdict = jk.predict_file("video.mp4", jk.load_predictor("saved_models/detector"))
-        >>> verdict = dataclasses.replace(verdict, uncertain_from=0.3, uncertain_to=0.8)
-        >>> describe_thresholds(verdict)
-        'real below 0.3, fake from 0.8'
-    """
-    low, high = verdict.uncertain_from, verdict.uncertain_to
-    return f"fake from {high:.3g}" if low == high else f"real below {low:.3g}, fake from {high:.3g}"

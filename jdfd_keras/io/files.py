@@ -20,6 +20,7 @@ FORMAT_VERSION = 2  # of run, data, result and export folders; raised when one c
 _VERSION_KEY = "format_version"
 _UNFINISHED = ".unfinished-"  # hidden, so that no dataset layout lists it
 _ABANDONED_S = 3600  # no file takes longer to write than this after its last byte
+MAX_SHOWN = 100  # characters of an option in a message
 
 Options = TypeVar("Options")
 
@@ -56,6 +57,31 @@ def write_text_atomically(path: str | Path, text: str) -> None:
     """
     with atomic_path(path) as unfinished:
         unfinished.write_text(text, encoding="utf-8")
+
+
+def check_no_result(*paths: str | Path | None, overwrite: bool = False) -> None:
+    """Check, before any work is done, that no result exists which would be replaced.
+
+    Args:
+        *paths: Files that will be written; None is no file.
+        overwrite: Whether they may be replaced.
+
+    Raises:
+        FileExistsError: If one exists and must not be replaced.
+
+    Example:
+        >>> write_text_atomically("result.html", "evidence")
+        >>> check_no_result("result.html", overwrite=True)
+        >>> check_no_result("result.html")
+        Traceback (most recent call last):
+        FileExistsError: Expected no existing result at result.html, since results are not ...
+    """
+    for path in () if overwrite else filter(None, paths):
+        if os.path.lexists(path):
+            raise FileExistsError(
+                f"Expected no existing result at {path}, since results are not overwritten by "
+                "default; got one. Try another path, or --overwrite (in Python overwrite=True)."
+            )
 
 
 def sha256_of(path: str | Path) -> str:
@@ -137,13 +163,18 @@ def check_same_options(text: str, directory: str | Path, groups: dict[str, Any])
         for name in values | stored[group]:
             old, new = stored[group].get(name), values.get(name)
             if old != new:
-                shown = repr(new) if name in values else "not an option here"
-                changed.append(f"{name} {old!r} -> {shown}")
+                shown = _shorten(new) if name in values else "not an option here"
+                changed.append(f"{name} {_shorten(old)} -> {shown}")
     if changed:
         raise ValueError(
             f"Expected the options that {directory} was made with; got different ones "
             f"({', '.join(changed)}). Choose another --out, or repeat the options."
         )
+
+
+def _shorten(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def save_options(path: str | Path, **groups: Any) -> None:

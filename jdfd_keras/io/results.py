@@ -94,3 +94,48 @@ def _restore(hint: Any, value: Any) -> Any:
     if hint is float and value is None:
         return math.nan
     return hint(value) if hint in (int, Path) and isinstance(value, str) else value
+
+
+def check_types(group: Any) -> None:
+    """Check that the fields of a dataclass, and those of nested ones, have the stated types.
+
+    Raises:
+        TypeError: If a value has another type, or is a number that is not finite.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Count:
+        ...     real: int
+        >>> check_types(Count(real=True))
+        Traceback (most recent call last):
+        TypeError: True as real
+    """
+    for name, hint in _type_hints(type(group)).items():
+        if not _has_type(value := getattr(group, name), hint):
+            raise TypeError(f"{value!r:.200} as {name}")
+
+
+def _has_type(value: Any, hint: Any) -> bool:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (types.UnionType, typing.Union):
+        return any(_has_type(value, kind) for kind in arguments)
+    if origin is tuple:
+        if arguments[1:] == (Ellipsis,):
+            arguments = arguments[:1] * len(value) if isinstance(value, tuple) else ()
+        return (
+            isinstance(value, tuple)
+            and len(value) == len(arguments)
+            and all(map(_has_type, value, arguments))
+        )
+    if origin is dict:
+        return isinstance(value, dict) and all(
+            _has_type(key, arguments[0]) and _has_type(entry, arguments[1])
+            for key, entry in value.items()
+        )
+    if hint is float:
+        # bool is a subclass of int, and JSON may hold an integer for a float.
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        return is_number and math.isfinite(value)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, hint):
+        check_types(value)
+    return isinstance(value, hint) and isinstance(value, bool) == (hint is bool)

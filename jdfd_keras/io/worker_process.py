@@ -250,9 +250,18 @@ def _serve(file_descriptor: int) -> None:
         function, has_parts = answer(pickle.loads) or sys.exit()
         if "cv2" in sys.modules:
             sys.modules["cv2"].setNumThreads(1)
+        _silence_libraries()
         further = {"send": send} if has_parts else {}
         while True:
             answer(lambda message: function(pickle.loads(message), **further))
+
+
+def _silence_libraries() -> None:
+    """Discard what codecs print on damaged files; Python's own messages are still printed."""
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
 
 
 def _exit_with_parent() -> None:

@@ -15,10 +15,9 @@ from pathlib import Path
 
 import numpy as np
 
-import jdfd_keras
 from jdfd_keras.client.calibration import Calibration, check_threshold
 from jdfd_keras.faces.align import describe_framing
-from jdfd_keras.faces.overlay import check_overlay
+from jdfd_keras.faces.overlay import Overlay, check_overlay
 from jdfd_keras.inference.backends import Predictor, load_predictor
 from jdfd_keras.inference.verdict import (
     NUM_TOP_FACES,
@@ -29,6 +28,7 @@ from jdfd_keras.inference.verdict import (
     judge,
 )
 from jdfd_keras.io.console import printable, track
+from jdfd_keras.io.origin import describe_origin
 from jdfd_keras.io.results import Result
 from jdfd_keras.io.workers import (
     WorkerCrashed,
@@ -131,7 +131,7 @@ def predict_file(
     options, limits = options or PredictOptions(), limits or LimitOptions()
     check_limits(limits)
     faces = choose_faces(predictor.metadata, options)
-    thresholds = decision_thresholds(predictor.metadata, options)
+    calibration = decision_thresholds(predictor.metadata, options)
     scores = FaceScores(predictor)
     with Extractor([Path(path)], faces, limits=limits) as extractor:
         for _, result in extractor.receive():
@@ -140,8 +140,15 @@ def predict_file(
             elif isinstance(result, OSError):
                 raise result
             else:
-                engine, scored = predictor.engine.describe(), scores.scored
-                return judge(path, result, predictor, thresholds, engine=engine, scored=scored)
+                return judge(
+                    path,
+                    result,
+                    predictor,
+                    calibration,
+                    engine=predictor.engine.describe(),
+                    scored=scores.scored,
+                    reconstruct_error=predictor.reconstruct_error,
+                )
     raise AssertionError("every file has a result")
 
 
@@ -153,6 +160,7 @@ def predict_files(
     model: str | Path,
     out: str | Path | None = None,
     annotate: str | Path | None = None,
+    overwrite: bool = False,
     explain: bool = False,
     limits: LimitOptions | None = None,
     engine: EngineOptions | None = None,
@@ -173,6 +181,7 @@ def predict_files(
             again that have a verdict and have not changed since.
         annotate: Annotated video or image of the only file; see `annotate_file`. All frames are
             then sampled, unless `options.every` states otherwise.
+        overwrite: Replace an existing annotated file; verdicts in `out` are kept in any case.
         explain: Whether to return the top faces with their class-activation maps, for
             `write_report`.
         limits: Limits of one file; the defaults if not given.
@@ -198,7 +207,7 @@ def predict_files(
         raise ValueError(
             f"Expected one file to annotate; got {len(files)}. Annotate them one by one."
         )
-    check_paths(files, model=model, out=out, annotate=annotate)
+    check_paths(files, model=model, out=out, annotate=annotate, overwrite=overwrite)
     records: dict[str, Verdict | FailedFile] = find_missing(files, limits)
     if annotate is not None:
         # In another process, as it decodes; if that crashes, so does the analysis, which names it.
@@ -219,12 +228,12 @@ def predict_files(
         predictor = load_predictor(model, engine)
         stack.callback(predictor.close)
         metadata = predictor.metadata
-        faces, thresholds = choose_faces(metadata, options), decision_thresholds(metadata, options)
+        faces, calibration = choose_faces(metadata, options), decision_thresholds(metadata, options)
         # Top faces need a folder also without a result folder.
         directory = out or stack.enter_context(tempfile.TemporaryDirectory(prefix="jdfd-keras-"))
         folder = stack.enter_context(
             open_folder(
-                directory, states, digest=metadata.digest, faces=faces, thresholds=thresholds
+                directory, states, digest=metadata.digest, faces=faces, calibration=calibration
             )
         )
         for path, failure in records.items():
@@ -237,7 +246,7 @@ def predict_files(
             extractor = Extractor(remaining, faces, num_workers, limits)
             stack.enter_context(extractor)
         # Top faces are kept even with --explain 0: a later run may need them for a report.
-        judge_of_files = Judge(predictor, thresholds, out, runtime.explain or NUM_TOP_FACES)
+        judge_of_files = Judge(predictor, calibration, out, runtime.explain or NUM_TOP_FACES)
         for path, record, crops in judge_all(extractor, judge_of_files, len(remaining)):
             records[str(path)] = folder.keep(record, crops)
         extractor.close()
@@ -247,7 +256,7 @@ def predict_files(
             failed=tuple(record for record in ordered if isinstance(record, FailedFile)),
             paths=tuple(record.path for record in ordered),
             skipped=len(skipped),
-            provenance=_describe_provenance(predictor, faces, thresholds, options),
+            provenance=_describe_provenance(predictor, faces, calibration, options),
         )
         if explain:
             top_faces = _explain(predictions.most_suspicious, folder, predictor, runtime.explain)
@@ -287,7 +296,9 @@ def _annotate(
         result = run_with_progress(annotate, path, "annotating", limits)
     except OSError as error:
         result = error
-    if isinstance(result, int):  # the number of frames
+    if isinstance(result, Overlay):
+        for warning in result.warnings:
+            print(printable(f"{out}: {warning}"), file=sys.stderr)
         return ""
     if isinstance(result, WorkerCrashed):
         result = f"Expected a file that can be annotated; got {path}, {result}"
@@ -317,7 +328,7 @@ def _explain(
 
 
 def _describe_provenance(
-    predictor: Predictor, faces: FaceOptions, thresholds: Calibration, options: PredictOptions
+    predictor: Predictor, faces: FaceOptions, calibration: Calibration, options: PredictOptions
 ) -> Provenance:
     metadata = predictor.metadata
     source = "calibrated" if metadata.calibration else "0.5"
@@ -326,14 +337,14 @@ def _describe_provenance(
         version=metadata.version,
         digest=metadata.digest,
         where=predictor.name,
-        jdfd_keras=jdfd_keras.__version__,
         faces=faces,
-        uncertain_from=thresholds.uncertain_from,
-        uncertain_to=thresholds.uncertain_to,
+        uncertain_from=calibration.uncertain_from,
+        uncertain_to=calibration.uncertain_to,
         thresholds=source if options.threshold is None else "threshold",
         calibration=metadata.calibration,
         framing=describe_framing(faces, metadata.faces),
         engine=predictor.engine,
+        **describe_origin(),
     )
 
 

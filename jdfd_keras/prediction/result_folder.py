@@ -1,6 +1,6 @@
 """Result folder of `predict`, which keeps each verdict as soon as it is made.
 
-options.json       model, face options and thresholds; a run with others is refused
+options.json       model, face options, calibration and evidence; a run with others is refused
 verdicts.jsonl     one line per file, in order of completion; each states its own engine
 verdicts.csv       one row per file, written at the end
 top_faces/         crops of the top faces of the most suspicious files
@@ -22,11 +22,14 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from jdfd_keras.client.calibration import Calibration
-from jdfd_keras.inference.verdict import Verdict, describe_segment
+from jdfd_keras.client.likelihood import ErrorRate
+from jdfd_keras.inference.tracks import LIMITS
+from jdfd_keras.inference.verdict import Verdict
 from jdfd_keras.io.console import FORMULA, csv_text
 from jdfd_keras.io.files import (
     OPTIONS,
     atomic_path,
+    check_no_result,
     init_folder,
     sha256_of,
     write_text_atomically,
@@ -39,9 +42,11 @@ from jdfd_keras.prediction.extraction import hash_path, read_state
 LINES, TABLE, TOP_FACES = "verdicts.jsonl", "verdicts.csv", "top_faces"
 MAX_REPORTED = 50  # files with a section in a report; their top faces are kept
 COLUMNS = (
-    *("path", "verdict", "score", "uncertain_from", "uncertain_to"),
-    *("num_faces", "num_tracks", "num_frames", "duration_s", "width", "height"),
-    *("file_bytes", "sha256", "top_face_time_s", "reason", "warnings", "error", "engine"),
+    *("path", "verdict", "score", "log10_lr", "support", "uncertain_from", "uncertain_to"),
+    *("real_as_high", "real_as_high_at_most", "fake_as_low", "fake_as_low_at_most"),
+    *("num_people", "num_tracks", "num_faces", "num_frames", "duration_s", "width", "height"),
+    *("file_bytes", "sha256", "top_face_time_s", "reasons", "not_judged", "warnings", "error"),
+    "engine",
 )
 
 
@@ -68,7 +73,7 @@ def open_folder(
     *,
     digest: str,
     faces: FaceOptions,
-    thresholds: Calibration,
+    calibration: Calibration,
 ) -> Iterator["VerdictFolder"]:
     """Create a result folder, or open one to resume its run.
 
@@ -77,19 +82,21 @@ def open_folder(
         states: State of each file to analyse by path, of `read_state` before it was opened.
         digest: Digest of the model.
         faces: Face options.
-        thresholds: Thresholds of the verdicts.
+        calibration: Calibration with the thresholds of the verdicts.
 
     Raises:
         OSError: If another run writes to it.
         ValueError: If it was made with other options, or holds other files or damaged lines.
 
     Example:
-        >>> settings = {"digest": "ab", "faces": FaceOptions(), "thresholds": Calibration()}
+        >>> settings = {"digest": "ab", "faces": FaceOptions(), "calibration": Calibration()}
         >>> with open_folder("verdicts", {"a.txt": None}, **settings) as folder:
         ...     folder.keep(FailedFile("a.txt", "not a video"))
         FailedFile(path='a.txt', error='not a video', ...)
     """
-    init_folder(directory, model=_Model(digest), faces=faces, thresholds=thresholds)
+    init_folder(
+        directory, model=_Model(digest), faces=faces, calibration=calibration, evidence=LIMITS
+    )
     with exclusive_lock(LocalStore(str(directory))), open(Path(directory, LINES), "ab") as lines:
         yield VerdictFolder(Path(directory), states, lines)
 
@@ -163,7 +170,7 @@ def to_csv(records: Iterable[Verdict | FailedFile]) -> str:
 
     Example:
         >>> to_csv([FailedFile("a.txt", "not a video")]).splitlines()[1]
-        'a.txt,,,,,,,,,,,,,,,,not a video,'
+        'a.txt,,,,,,,,,,,,,,,,,,,,,,,,not a video,'
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -180,6 +187,7 @@ def check_paths(
     out: str | Path | None = None,
     report: str | Path | None = None,
     annotate: str | Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Check, before any file is opened, that no output replaces an input or another output.
 
@@ -189,6 +197,7 @@ def check_paths(
         out: The result folder.
         report: The page about the verdicts.
         annotate: The annotated video or image.
+        overwrite: Whether an existing page, video or image may be replaced.
 
     Example:
         >>> check_paths([Path("video.mp4")], annotate="video.mp4")
@@ -227,6 +236,7 @@ def check_paths(
                 "another name."
             )
         used[resolved] = "which is another output"
+        check_no_result(path, overwrite=overwrite)
 
 
 def _hash_if_unchanged(path: str, state: tuple[int, int] | None) -> str | None:
@@ -264,15 +274,23 @@ def _to_row(record: Verdict | FailedFile) -> dict[str, Any]:
     row = {"path": path, "sha256": record.sha256, "file_bytes": record.file_bytes}
     if isinstance(record, FailedFile):
         return row | {"error": " ".join(record.error.split())}
-    same = ("verdict", "score", "uncertain_from", "uncertain_to", "num_frames", "duration_s")
-    row |= {name: getattr(record, name) for name in (*same, "width", "height", "engine")}
+    same = ("verdict", "score", "uncertain_from", "uncertain_to", "num_people", "num_frames")
+    row |= {name: getattr(record, name) for name in same}
+    row |= {name: getattr(record, name) for name in ("duration_s", "width", "height", "engine")}
     row |= {"num_faces": len(record.faces), "num_tracks": len(record.tracks)}
+    if record.likelihood:
+        row |= {"log10_lr": record.likelihood.log10, "support": record.likelihood.support}
+    for name in ("real_as_high", "fake_as_low") if record.error_rates else ():
+        rate: ErrorRate = getattr(record.error_rates, name)
+        row |= {name: rate.rate, f"{name}_at_most": rate.high}
     if record.top_faces:
         row["top_face_time_s"] = record.faces[record.top_faces[0]].time_s
-    worst = record.most_suspicious_track
-    row["reason"] = describe_segment(worst) if worst and worst.is_uncertain_by_segment else ""
-    row["warnings"] = "; ".join(record.warnings)
-    return row
+    row["not_judged"] = "; ".join(
+        f"person {track.track_id}: {track.not_judged}"
+        for track in record.tracks
+        if track.not_judged
+    )
+    return row | {name: "; ".join(getattr(record, name)) for name in ("reasons", "warnings")}
 
 
 def _to_cell(value: Any) -> Any:

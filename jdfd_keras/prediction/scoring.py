@@ -99,7 +99,7 @@ class Judge:
 
     Args:
         predictor: Predictor of `load_predictor`.
-        thresholds: Thresholds of the verdicts.
+        calibration: Calibration of its scores, with the thresholds of the verdicts.
         out: Result folder, for error messages.
         num_top_faces: Most top faces of a file.
     """
@@ -107,11 +107,11 @@ class Judge:
     def __init__(
         self,
         predictor: Predictor,
-        thresholds: Calibration,
+        calibration: Calibration,
         out: str | Path | None,
         num_top_faces: int = NUM_TOP_FACES,
     ):
-        self._predictor, self._thresholds = predictor, thresholds
+        self._predictor, self._calibration = predictor, calibration
         self._out, self._num_top_faces = out, num_top_faces
         self._scores: dict[Path, FaceScores] = {}  # of the files that are being extracted
 
@@ -142,10 +142,11 @@ class Judge:
                 path,
                 result,
                 self._predictor,
-                self._thresholds,
+                self._calibration,
                 self._num_top_faces,
                 self._predictor.engine.describe(),
                 scores.scored if scores else None,
+                self._predictor.reconstruct_error,
             )
         except ValueError as error:
             return fail(path, error), []

@@ -20,9 +20,10 @@ from jdfd_keras.reporting.style import (
     new_figure,
     with_own_settings,
 )
+from jdfd_keras.reporting.templating import format_value
 
 if TYPE_CHECKING:
-    from jdfd_keras.evaluation.calibrate import Reliability
+    from jdfd_keras.evaluation.reliability import Reliability
 
 NUM_BINS = 20
 TIMELINE_WIDTH, TIMELINE_HEIGHT = 7.2, 2.4  # inches
@@ -89,7 +90,7 @@ def draw_reliability(reliabilities: "Mapping[str, Reliability]", *, title: str) 
         title: Title of the figure.
 
     Example:
-        >>> from jdfd_keras.evaluation.calibrate import measure_reliability
+        >>> from jdfd_keras.evaluation.reliability import measure_reliability
         >>> faces = measure_reliability(np.array([True, False]), np.array([0.9, 0.1]))
         >>> draw_reliability({"faces": faces}, title="2 faces").axes[0].lines[0].get_label()
         'faces (ECE 0.100)'
@@ -99,13 +100,13 @@ def draw_reliability(reliabilities: "Mapping[str, Reliability]", *, title: str) 
     for index, (name, reliability) in enumerate(reliabilities.items()):
         style = line_style(index)
         filled = reliability.count > 0
-        text = f"{name} (ECE {reliability.ece:.3f})"
+        text = f"{name} (ECE {format_value(reliability.ece)})"
         points = reliability.mean_score[filled], reliability.fake_share[filled]
         axes.plot(*points, label=text, clip_on=False, **style)
         dashes = {key: style[key] for key in ("color", "linestyle", "linewidth")}
         below.stairs(reliability.count, reliability.edges, baseline=None, **dashes)
     axes.plot([0, 1], [0, 1], label="perfect calibration", **GUIDE)
-    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of fakes in the bin")
+    axes.set(xlim=(0, 1), ylim=(0, 1), ylabel="share of fakes, equal priors")
     highest = max(reliability.count.max() for reliability in reliabilities.values())
     below.set(yscale="log", ylim=(0.7, 2 * highest), ylabel="count", xlabel="score, P(fake)")
     below.yaxis.set_major_formatter("{x:,.0f}")

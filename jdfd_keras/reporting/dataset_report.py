@@ -7,6 +7,7 @@ import functools
 import json
 import math
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,11 +24,11 @@ from jdfd_keras.datasets.inspection import (
     TrackSummary,
 )
 from jdfd_keras.datasets.videos import FaceCount
-from jdfd_keras.faces.draw import track_colour
 from jdfd_keras.faces.media import UnreadableFileError
 from jdfd_keras.faces.overlay import check_overlay, draw_overlay
-from jdfd_keras.io.console import plural
-from jdfd_keras.io.files import write_text_atomically
+from jdfd_keras.io.console import plural, printable
+from jdfd_keras.io.files import check_no_result, write_text_atomically
+from jdfd_keras.io.palette import track_colour
 from jdfd_keras.io.results import Result
 from jdfd_keras.io.workers import WorkerCrashed, run_all, run_with_progress
 from jdfd_keras.options import LimitOptions
@@ -37,18 +38,32 @@ from jdfd_keras.reporting.report_text import describe_media
 from jdfd_keras.reporting.templating import render_template
 
 NEAR_DUPLICATES = "near-duplicates.png"
+AUDIT = ("audit.md", "audit.json", NEAR_DUPLICATES)
 Item = TypeVar("Item")
 
 
-def write_audit(result: AuditResult, out: str | Path) -> None:
+def check_audit_folder(out: str | Path, *, overwrite: bool = False) -> None:
+    """Check that an audit can be written to a folder, before anything is read.
+
+    Raises:
+        OSError: If the folder has an audit that must not be replaced.
+
+    Example:
+        >>> check_audit_folder("new-audit")
+    """
+    check_no_result(*(Path(out, name) for name in AUDIT), overwrite=overwrite)
+
+
+def write_audit(result: AuditResult, out: str | Path, *, overwrite: bool = False) -> None:
     """Write an audit: audit.md, audit.json and, if there are any, images of near-duplicates.
 
     Args:
         result: Result of `audit`.
-        out: Folder, created if missing; files with these names are replaced.
+        out: Folder, created if missing.
+        overwrite: Replace an earlier audit.
 
     Raises:
-        OSError: If a file cannot be written.
+        OSError: If a file cannot be written, or an earlier audit must not be replaced.
         ValueError: If a shard with near-duplicates does not exist or is damaged.
 
     Example:
@@ -57,6 +72,7 @@ def write_audit(result: AuditResult, out: str | Path) -> None:
         >>> sorted(path.name for path in Path("audit").iterdir())
         ['audit.json', 'audit.md']
     """
+    check_audit_folder(out, overwrite=overwrite)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     image = NEAR_DUPLICATES if result.near_duplicates else ""
@@ -119,6 +135,8 @@ def check_inspection_files(
     out: str | Path,
     overlay: str | Path | None = None,
     limits: LimitOptions | None = None,
+    *,
+    overwrite: bool = False,
 ) -> None:
     """Check the files that `write_inspection` will write, and create their folders.
 
@@ -129,9 +147,11 @@ def check_inspection_files(
         out: The contact sheet.
         overlay: The video or image with its faces drawn on.
         limits: Limits of the inspected file; the defaults if not given.
+        overwrite: Whether existing files may be replaced.
 
     Raises:
-        OSError: If a folder cannot be created, or the file to draw on cannot be opened.
+        OSError: If a folder cannot be created, the file to draw on cannot be opened, or a file
+            exists and must not be replaced.
         ValueError: If a name has the wrong suffix or is that of another file, or `overlay` is
             given with a dataset.
 
@@ -152,6 +172,7 @@ def check_inspection_files(
             f"Expected a video or an image to draw an overlay on; got the folder {path}. Omit the "
             "overlay, or inspect one of its videos."
         )
+    check_no_result(out, overlay, overwrite=overwrite)
     for file in filter(None, (out, overlay)):
         Path(file).parent.mkdir(parents=True, exist_ok=True)
     if overlay:  # in another process, as it decodes; a crash is named when faces are drawn
@@ -165,28 +186,31 @@ def write_inspection(
     *,
     overlay: str | Path | None = None,
     landmarks: bool = False,
+    overwrite: bool = False,
 ) -> InspectionFiles:
     """Draw the contact sheet of an inspection and, on request, an overlay.
 
     Args:
         result: Result of `inspect`.
         out: The contact sheet, a .png file: one row per track, or per class and manipulation, with
-            evenly spread faces. Replaced if it exists; not written if there is no face.
+            evenly spread faces. Not written if there is no face.
         overlay: Video or image to write, with boxes, landmarks and tracks drawn on every sampled
             frame. `inspect` needs `all_frames` to show the same tracks.
         landmarks: Draw the landmarks on the crops of the sheet.
+        overwrite: Replace existing files.
 
     Raises:
-        OSError: If a file cannot be read or written.
+        OSError: If a file cannot be read or written, or exists and must not be replaced.
         ValueError: If a name is not usable (`check_inspection_files`), or a dataset is damaged.
 
     Example:
         >>> from jdfd_keras.datasets.inspection import inspect
-        >>> write_inspection(inspect("video.mp4"), "sheet.png")
-        InspectionFiles(sheet='sheet.png', overlay=None)
+        >>> write_inspection(inspect("video.mp4"), "video-faces.png")
+        InspectionFiles(sheet='video-faces.png', overlay=None)
     """
     is_file = isinstance(result, FileInspection)
-    check_inspection_files(result.path, out, overlay, result.limits if is_file else None)
+    limits = result.limits if is_file else None
+    check_inspection_files(result.path, out, overlay, limits, overwrite=overwrite)
     if not result.reason:
         rows = _track_rows(result, landmarks) if is_file else _group_rows(result, landmarks)
         notes = [_describe_counts(result)]
@@ -215,6 +239,8 @@ def _draw_overlay(result: FileInspection, overlay: str | Path) -> None:
     drawn = run_with_progress(draw, result.path, "drawing faces", result.limits)
     if isinstance(drawn, WorkerCrashed):
         raise UnreadableFileError(f"Expected a file to draw faces on; got {result.path}, {drawn}")
+    for warning in drawn.warnings:
+        print(printable(f"{overlay}: {warning}"), file=sys.stderr)
 
 
 def describe_inspection(result: InspectionResult, files: InspectionFiles | None = None) -> str:

@@ -12,8 +12,9 @@ Independent of models and TensorFlow.
 from pathlib import Path
 
 from jdfd_keras.datasets.videos import LABEL_NAMES
-from jdfd_keras.evaluation.calibrate import CalibrationResult, measure_reliability
+from jdfd_keras.evaluation.calibrate import CalibrationResult
 from jdfd_keras.evaluation.eval_data import CALIBRATION_FACES
+from jdfd_keras.evaluation.reliability import measure_reliability
 from jdfd_keras.evaluation.report import (
     REPORT,
     SCORES,
@@ -23,7 +24,7 @@ from jdfd_keras.evaluation.report import (
     save_report,
 )
 from jdfd_keras.evaluation.scores import score_videos
-from jdfd_keras.io.files import write_text_atomically
+from jdfd_keras.io.files import check_no_result, write_text_atomically
 from jdfd_keras.reporting.charts import draw_histograms, draw_reliability
 from jdfd_keras.reporting.curves import Curve, draw_det, draw_precision_recall, draw_roc
 from jdfd_keras.reporting.face_grids import plot_faces
@@ -32,17 +33,19 @@ from jdfd_keras.reporting.style import save_figure
 from jdfd_keras.reporting.templating import write_page
 
 FIGURES = ("roc", "det", "precision-recall", "scores", "reliability", "faces", "errors")
+RESULTS = (REPORT, "report.md", "report.html", SCORES)
 
 
-def check_folder(out: str | Path, *tables: str | Path | None) -> None:
+def check_folder(out: str | Path, *tables: str | Path | None, overwrite: bool = False) -> None:
     """Check that a report can be written to a folder, before anything is computed.
 
     Args:
         out: The folder; it may be new.
         tables: Tables of scores that are read and must not be replaced.
+        overwrite: Whether an earlier report in the folder may be replaced.
 
     Raises:
-        OSError: If `out` is a file.
+        OSError: If `out` is a file, or has a report that must not be replaced.
         ValueError: If `out` is the folder of a calibration, or one of the tables is its
             scores.parquet.
 
@@ -67,18 +70,20 @@ def check_folder(out: str | Path, *tables: str | Path | None) -> None:
                 f"Expected a folder other than that of the scores; got {out}: its {SCORES} and "
                 "figures would be replaced. Choose another --out."
             )
+    check_no_result(*(out / name for name in RESULTS), overwrite=overwrite)
 
 
-def write_evaluation(report: Report, out: str | Path) -> None:
+def write_evaluation(report: Report, out: str | Path, *, overwrite: bool = False) -> None:
     """Write a report with its scores, figures and page to a folder.
 
     Args:
         report: As `evaluate` returns it.
-        out: The folder; created if missing. The files of an earlier report are removed first, and
-            report.json is written last: where it exists, the folder is complete.
+        out: The folder; created if missing. report.json is written last: where it exists, the
+            folder is complete.
+        overwrite: Replace an earlier report, whose files are removed first.
 
     Raises:
-        OSError: If a file cannot be written.
+        OSError: If a file cannot be written, or an earlier report must not be replaced.
         ValueError: If the report was loaded from JSON, and so has no scores.
 
     Example:
@@ -89,9 +94,10 @@ def write_evaluation(report: Report, out: str | Path) -> None:
     """
     check_has_scores(report)
     out = Path(out)
+    check_no_result(*(out / name for name in RESULTS), overwrite=overwrite)
     out.mkdir(parents=True, exist_ok=True)
     figures = [f"{name}.{suffix}" for name in FIGURES for suffix in ("png", "svg")]
-    for name in (REPORT, "report.md", "report.html", SCORES, *figures):
+    for name in (*RESULTS, *figures):
         (out / name).unlink(missing_ok=True)
     write_pages(report, out)
     save_report(report, out)
@@ -173,7 +179,8 @@ def write_calibration_figures(result: CalibrationResult, folder: str | Path) -> 
 
     Example:
         >>> from jdfd_keras.evaluation.calibrate import calibrate
-        >>> write_calibration_figures(calibrate("run", "prepared"), "run/calibration")
+        >>> result = calibrate("run", "prepared", overwrite=True)
+        >>> write_calibration_figures(result, "run/calibration")
         >>> sorted(path.name for path in Path("run/calibration").glob("*.png"))
         ['reliability.png', 'scores.png']
     """

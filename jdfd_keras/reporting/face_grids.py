@@ -18,6 +18,7 @@ from matplotlib.patches import Rectangle
 
 from jdfd_keras.io.console import plural, printable
 from jdfd_keras.io.files import atomic_path
+from jdfd_keras.io.palette import SKY_BLUE
 from jdfd_keras.reporting.style import save_figure, with_own_settings
 
 COLUMNS = 8  # faces on a line, or fewer if each is followed by maps
@@ -28,7 +29,7 @@ MAX_ROWS = 24
 # reduced, all others are unchanged.
 MIN_CELL, MAX_CELL = 150, 320
 DPI = 200  # a face of 299 pixels is 1.5 inches wide
-LANDMARK_COLOUR = "#56B4E9"  # sky blue, not a skin colour: Okabe and Ito (2008)
+LANDMARK_COLOUR = SKY_BLUE  # not a skin colour
 # Perceptually uniform, so that maps can be read in greyscale, too.
 RESIDUAL_COLORS, CAM_COLORS = "viridis", "inferno"
 RESIDUAL = "residual: mean |face - reconstruction| over RGB, pixels in -1..1"

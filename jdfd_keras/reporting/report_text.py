@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jdfd_keras.client.thresholds import UNATTAINABLE
 from jdfd_keras.faces.media import MediaInfo
 from jdfd_keras.io.console import plural, printable
 from jdfd_keras.reporting.templating import render_template
@@ -51,13 +52,11 @@ def summarize_calibration(result: "CalibrationResult") -> str:
 
     Example:
         >>> from jdfd_keras.evaluation.calibrate import calibrate
-        >>> print(summarize_calibration(calibrate("run", "prepared")))
-        validation: 2 real and 2 fake videos of prepared
-        temperature ...
+        >>> print(summarize_calibration(calibrate("run", "prepared", overwrite=True)))
+        validation: 2 real and ... of prepared, by the largest person of each...
+        scores at equal priors (half of all files are fake): temperature ...
     """
-    from jdfd_keras.evaluation.calibrate import TEMPERATURES
-
-    values = {"result": result, "highest_temperature": TEMPERATURES[1]}
+    values = {"result": result, "unattainable": UNATTAINABLE}
     return render_template("calibration_summary.txt.j2", **values).rstrip()
 
 

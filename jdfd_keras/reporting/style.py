@@ -18,11 +18,9 @@ from matplotlib.figure import Figure
 
 from jdfd_keras.io.console import printable
 from jdfd_keras.io.files import atomic_path
+from jdfd_keras.io.palette import BLACK, BLUE, GREEN, ORANGE, PURPLE, SKY_BLUE, VERMILLION
 
-# From Okabe and Ito (2008), https://jfly.uni-koeln.de/color/: distinguishable for colour-blind
-# readers. Their yellow is omitted, since it is hardly visible on paper.
-BLUE, VERMILLION, GREEN, BLACK = "#0072B2", "#D55E00", "#009E73", "#000000"
-PURPLE, ORANGE, SKY_BLUE = "#CC79A7", "#E69F00", "#56B4E9"
+# Without yellow, which is hardly visible on paper.
 COLORS = (BLUE, VERMILLION, GREEN, BLACK, PURPLE, ORANGE, SKY_BLUE)
 DASHES = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (2.5, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")

@@ -1,177 +1,313 @@
-"""Verdicts for people: a self-contained HTML page with the evidence, and lines for a terminal.
+"""Verdicts for people: self-contained HTML pages with the evidence, or PDFs of them.
 
-Takes Predictions. The most suspicious files have a section each on the page: verdict, time line,
-top faces with their class-activation maps, tracks. The words are in the templates.
+Takes Predictions. One file has one page; several files have an overview, with a page for each of
+the most suspicious ones in a folder beside it. The words are in the templates.
 """
 
 import base64
-import sys
+import dataclasses
+import hashlib
+import re
+import shutil
 import tempfile
-from collections import defaultdict
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import NamedTuple
+from urllib.parse import quote
 
+import cv2
 import numpy as np
+from markupsafe import Markup
 
 import jdfd_keras
+from jdfd_keras.client.calibration import PRIOR
 from jdfd_keras.faces.align import describe_crops
-from jdfd_keras.faces.extract import encode_png
-from jdfd_keras.inference.tracks import MIN_TRACK_CONFIDENCE, FaceScore
-from jdfd_keras.inference.verdict import (
-    Verdict,
-    describe_segment,
-    describe_thresholds,
-    describe_verdict,
-    low_confidence_note,
-)
-from jdfd_keras.io.console import track
-from jdfd_keras.io.files import write_text_atomically
-from jdfd_keras.prediction.predict import Predictions, TopFaces
-from jdfd_keras.reporting.report_text import describe_media
+from jdfd_keras.inference.finding import describe_share, describe_thresholds
+from jdfd_keras.inference.tracks import describe_segment
+from jdfd_keras.inference.verdict import VERDICTS, Verdict, verdict_text
+from jdfd_keras.io.console import printable
+from jdfd_keras.io.files import atomic_path, check_no_result, write_text_atomically
+from jdfd_keras.options import LimitOptions
+from jdfd_keras.prediction.evidence import MAX_GAP_S, FileEvidence, collect_evidence
+from jdfd_keras.prediction.predict import Predictions
+from jdfd_keras.reporting.file_report import FileReport, embed, file_name, report_file
+from jdfd_keras.reporting.pdf import find_chromium, print_pdf
 from jdfd_keras.reporting.templating import render_template
+from jdfd_keras.reporting.verdict_figures import count_of_100, format_time, show_ratio
 
-MAX_LINES = 6  # tracks in one time line; the table has all of them
-GAP = 1 / 30  # between a crop and its map, relative to the crop
-MAX_BLOCKS = 40
-BLOCKS, NO_FACE_BLOCK = "▁▂▃▄▅▆▇█", "·"
-ASCII_BLOCKS, ASCII_NO_FACE_BLOCK = "0123456789", "."
+SUFFIXES = (".html", ".htm", ".pdf")
+INDEX = "index.html"  # in a folder that is given instead of a file
+MAX_EMBEDDED_BYTES = 30_000_000  # of a video; a larger one is written beside the page
+MAX_NAME = 80  # characters of the name of a page
+THUMBNAIL_WIDTH = 280
+CAM_COLOUR_STEPS = 8
 
 
-class _Section(NamedTuple):
-    """Evidence on one file; images are data URIs."""
+@dataclass(frozen=True)
+class PageFacts:
+    """Facts about a page."""
+
+    written: str
+    version: str
+    is_print: bool  # for a PDF, in which nothing moves
+
+
+@dataclass(frozen=True)
+class OverviewRow:
+    """One file on the overview."""
 
     verdict: Verdict
-    time_line: str = ""
-    faces: tuple[tuple[FaceScore, str], ...] = ()
-    has_maps: bool = False
-    failure: str = ""  # why there are no maps
+    name: str
+    thumbnail: str  # data URI, or ""
+    ratio: str
+    reason: str
+    link: str  # relative URL, or "" for a file without a page
+    page_name: str
 
 
-def write_report(predictions: Predictions, path: str | Path) -> None:
-    """Write a page about verdicts.
+def resolve_report(path: str | Path) -> Path:
+    """Return the file that a report is written to: `index.html` if it is given as a folder.
+
+    Raises:
+        ValueError: If the suffix is not one of SUFFIXES.
+        FileNotFoundError: If it is a PDF, and there is no Chromium.
+
+    Example:
+        >>> resolve_report("case 7"), resolve_report("clip.html")
+        (PosixPath('case 7/index.html'), PosixPath('clip.html'))
+    """
+    path = Path(path)
+    if path.is_dir() or not path.suffix:
+        return path / INDEX
+    if path.suffix.lower() not in SUFFIXES:
+        raise ValueError(
+            f"Expected a report named {', '.join(SUFFIXES)}, or a folder; got {path}. Try "
+            f"{path.with_suffix('.html').name}."
+        )
+    if path.suffix.lower() == ".pdf":
+        find_chromium()
+    return path
+
+
+def write_report(
+    predictions: Predictions,
+    path: str | Path,
+    *,
+    overwrite: bool = False,
+    limits: LimitOptions | None = None,
+) -> Path:
+    """Write a page about verdicts, and for several files a folder of pages beside it.
+
+    The files are read again for their frames, and videos for the player of their page; a large one
+    is written beside the page.
 
     Args:
         predictions: Predictions of `predict_files`, with `explain=True` to show the top faces and
             their class-activation maps.
-        path: The .html file, replaced if it exists.
+        path: The .html file; a folder, in which the page is `index.html`; or a .pdf file, which
+            Chromium prints. The pages of several files are in a folder named after it.
+        overwrite: Replace an existing page.
+        limits: Limits of each file; the defaults if not given.
+
+    Returns:
+        Path of the page.
+
+    Raises:
+        OSError: If the page cannot be written, or exists and must not be replaced, or a PDF is
+            requested without Chromium.
 
     Example:
         >>> from jdfd_keras import predict_files
         >>> predictions = predict_files(["video.mp4"], model="run", explain=True)
         >>> write_report(predictions, "report.html")
-        >>> Path("report.html").read_text().count("<img ")
-        4
+        PosixPath('report.html')
+        >>> "<video " in Path("report.html").read_text()
+        True
     """
-    verdicts = predictions.most_suspicious
-    drawn = verdicts
-    if len(verdicts) > 1:
-        drawn = track(verdicts, "drawing the report", len(verdicts), "files")
-    page = render_template(
-        "verdict_page.html.j2",
-        predictions=predictions,
-        sections=[
-            _collect_evidence(verdict, predictions.top_faces.get(verdict.path)) for verdict in drawn
-        ],
-        written=datetime.now().astimezone().isoformat(" ", "seconds"),
-        version=jdfd_keras.__version__,
-        min_confidence=MIN_TRACK_CONFIDENCE,
-        describe_verdict=describe_verdict,
-        describe_thresholds=describe_thresholds,
-        low_confidence_note=low_confidence_note,
-        describe_media=describe_media,
-        describe_crops=describe_crops,
+    path = resolve_report(path)
+    is_print = path.suffix.lower() == ".pdf"
+    folder = path.with_name(f"{path.stem}_files")
+    has_overview = len(predictions.paths) > 1 or not predictions.files
+    check_no_result(path, *([folder] if has_overview else []), overwrite=overwrite)
+    path.parent.mkdir(exist_ok=True)
+    page = PageFacts(
+        datetime.now().astimezone().isoformat(" ", "seconds"), jdfd_keras.__version__, is_print
     )
-    write_text_atomically(path, page)
-
-
-def summarize(predictions: Predictions) -> str:
-    """Format predictions as lines for a terminal: verdict, time line and tracks of each file.
-
-    The time line of a video shows the highest score of each moment, from the lowest block for 0 to
-    a full one for 1, and a dot without a face; in tenths if stdout cannot encode blocks. Failures
-    are listed without their reasons.
-
-    Example:
-        >>> from jdfd_keras import predict_files
-        >>> print(summarize(predict_files(["face.png"], model="saved_models/detector")))
-        face.png: ...
-    """
-    text = render_template(
-        "verdicts.txt.j2",
-        predictions=predictions,
-        draw_time_line=_draw_time_line,
-        describe_segment=describe_segment,
-        describe_thresholds=describe_thresholds,
-        low_confidence_note=low_confidence_note,
-    )
-    return text.rstrip("\n")
-
-
-def _collect_evidence(verdict: Verdict, top_faces: TopFaces | None) -> _Section:
-    time_line = _plot_time_line(verdict) if verdict.duration_s and verdict.faces else ""
-    if top_faces is None:
-        return _Section(verdict, time_line)
-    images = list(top_faces.crops)
-    if top_faces.cams is not None:
-        from jdfd_keras.reporting.face_grids import blend_cam
-
-        for index, (crop, cam) in enumerate(zip(top_faces.crops, top_faces.cams, strict=True)):
-            gap = np.full((len(crop), max(round(GAP * len(crop)), 1), 3), 255, np.uint8)
-            images[index] = np.concatenate([crop, gap, blend_cam(crop, cam)], axis=1)
-    # Fewer may be requested than are kept.
-    faces = [verdict.faces[index] for index in verdict.top_faces[: len(images)]]
-    embedded = [_embed(encode_png(image)) for image in images]
-    shown = tuple(zip(faces, embedded, strict=True))
-    return _Section(verdict, time_line, shown, top_faces.cams is not None, top_faces.failure)
-
-
-def _plot_time_line(verdict: Verdict) -> str:
-    # Matplotlib is needed for a page only.
-    from jdfd_keras.reporting.charts import draw_time_line
-    from jdfd_keras.reporting.style import save_figure
-
-    by_track = defaultdict(list)
-    for face in verdict.faces:
-        by_track[face.track_id].append(face)
-    ordered = sorted(verdict.tracks, key=lambda track: (-track.is_reliable, -track.score))
-    lines = {
-        f"track {track.track_id}, mean {track.score:.3f}{low_confidence_note(track)}": (
-            [face.time_s for face in by_track[track.track_id]],
-            [face.score for face in by_track[track.track_id]],
+    shown = predictions.most_suspicious
+    names = _name_pages(shown, path.suffix) if has_overview else {}
+    if has_overview and shown:
+        folder.mkdir(exist_ok=True)
+    thumbnails: dict[str, str] = {}
+    with tempfile.TemporaryDirectory(prefix="jdfd-keras-") as videos:
+        drawn = collect_evidence(
+            shown, predictions.provenance, None if is_print else videos, limits
         )
-        for track in ordered[:MAX_LINES]
-    }
-    worst = verdict.most_suspicious_track
-    segment = worst.segment if worst and worst.is_uncertain_by_segment else None
-    figure = draw_time_line(
-        lines,
-        duration_s=verdict.duration_s,
-        uncertain=(verdict.uncertain_from, verdict.uncertain_to),
-        segment=(segment.start_s, segment.end_s) if segment else None,
+        for verdict, evidence in drawn if shown else ():
+            top_faces = predictions.top_faces.get(verdict.path)
+            report = report_file(verdict, predictions.provenance, top_faces, evidence)
+            target = path
+            if has_overview:
+                target = folder / names[verdict.path]
+                overview = "" if is_print else f"../{quote(path.name)}"
+                report = dataclasses.replace(report, overview=overview)
+                thumbnails[verdict.path] = _draw_thumbnail(verdict, evidence)
+            report = _place_video(report, target, overwrite)
+            _write(target, _render_file(report, page))
+    if has_overview:
+        rows = _list_rows(predictions, names, thumbnails, folder.name, is_print)
+        _write(path, _render_overview(predictions, rows, page))
+    return path
+
+
+def _place_video(report: FileReport, target: Path, overwrite: bool) -> FileReport:
+    """Embed the video in the page, or move it beside the page if it is large."""
+    video = report.evidence.video
+    if video is None:
+        return report
+    if video.stat().st_size <= MAX_EMBEDDED_BYTES:
+        return dataclasses.replace(report, video=embed(video.read_bytes(), "video/mp4"))
+    # Not the name of the page alone, which is often that of the analysed video.
+    beside = target.with_name(f"{target.stem}-player.mp4")
+    check_no_result(beside, overwrite=overwrite)
+    with atomic_path(beside) as unfinished:
+        shutil.move(video, unfinished)
+    name = quote(beside.name)
+    return dataclasses.replace(report, video=name, video_name=name)
+
+
+def _render_file(report: FileReport, page: PageFacts) -> str:
+    # Jinja2 removes the last line feed of a template, which the digest must not have either.
+    script = render_template("verdict_script.js.j2").strip()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    sha256 = f"SHA-256 {report.verdict.sha256}"
+    return render_template(
+        "verdict_page.html.j2",
+        file=report,
+        page=page,
+        style=_style(f"{printable(report.name)}\n{sha256}"),
+        script=Markup(script),
+        script_hash=digest,
+        prior=PRIOR,
+        max_gap_s=MAX_GAP_S,
+        cam_colours=_cam_colours() if report.has_maps else "",
+        check_command=f"sha256sum {_quote_for_shell(report.name)}\n# {report.verdict.sha256}",
+        show_time=_show_time,
+        count_of_100=count_of_100,
+        describe_crops=describe_crops,
+        describe_segment=describe_segment,
+        describe_share=describe_share,
+        describe_thresholds=describe_thresholds,
+        embed=embed,
+        format_time=format_time,
+        verdict_text=verdict_text,
     )
-    with tempfile.TemporaryDirectory() as folder:
-        save_figure(figure, Path(folder, "time-line"))
-        return _embed(Path(folder, "time-line.svg").read_bytes(), "svg+xml")
 
 
-def _embed(image: bytes, kind: str = "png") -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(image).decode()}"
+def _render_overview(predictions: Predictions, rows: list[OverviewRow], page: PageFacts) -> str:
+    counts = [
+        (verdict, sum(file.verdict == verdict for file in predictions.files))
+        for verdict in VERDICTS
+    ]
+    return render_template(
+        "verdict_overview.html.j2",
+        predictions=predictions,
+        rows=rows,
+        counts=counts,
+        page=page,
+        style=_style(f"{len(predictions.paths)} files"),
+        describe_thresholds=describe_thresholds,
+        file_name=file_name,
+        format_time=format_time,
+        verdict_text=verdict_text,
+    )
 
 
-def _draw_time_line(verdict: Verdict) -> str:
-    """Draw the scores of a video over time in one line."""
-    blocks, no_face = BLOCKS, NO_FACE_BLOCK
-    try:
-        (BLOCKS + NO_FACE_BLOCK).encode(sys.stdout.encoding or "ascii")
-    except UnicodeEncodeError:
-        blocks, no_face = ASCII_BLOCKS, ASCII_NO_FACE_BLOCK
-    line = [no_face] * min(MAX_BLOCKS, verdict.num_frames)
-    # The highest score of a moment last, which replaces the others.
-    for face in sorted(verdict.reliable_faces, key=lambda face: face.score):
-        moment = min(int(face.time_s / verdict.duration_s * len(line)), len(line) - 1)
-        line[moment] = blocks[min(int(face.score * len(blocks)), len(blocks) - 1)]
-    if verdict.duration_s < 10:
-        return f"0 s {''.join(line)} {verdict.duration_s:.1f} s"
-    minutes, seconds = divmod(round(verdict.duration_s), 60)
-    return f"0:00 {''.join(line)} {minutes}:{seconds:02}"
+def _style(footer: str) -> Markup:
+    """Return the style of a page, with a line at the foot of each printed one."""
+    # Every character that is not plain is escaped, so that a file name cannot end the text.
+    escaped = re.sub(r"[^A-Za-z0-9 .-]", lambda match: f"\\{ord(match[0]):06x}", footer)
+    return Markup(render_template("verdict_style.css.j2", footer=escaped))
+
+
+def _cam_colours() -> str:
+    from jdfd_keras.reporting.face_grids import blend_cam  # needs matplotlib
+
+    steps = np.linspace(0, 1, CAM_COLOUR_STEPS)
+    grey = np.full((1, 1, 3), 128, np.uint8)
+    colours = [blend_cam(grey, np.full((1, 1), step))[0, 0] for step in steps]
+    return ",".join("#" + bytes(colour.tolist()).hex() for colour in colours)
+
+
+def _quote_for_shell(name: str) -> str:
+    return "'" + printable(name).replace("'", "'\\''") + "'"
+
+
+def _show_time(iso: str) -> str:
+    """Return a stored time as date and time in UTC; "" if it was not recorded."""
+    if not iso:
+        return ""
+    with_zone = datetime.fromisoformat(iso)
+    return f"{with_zone:%d %B %Y, %H:%M} {with_zone.tzname() or ''}".strip()
+
+
+def _name_pages(verdicts: list[Verdict], suffix: str) -> dict[str, str]:
+    """Return a file name for the page of each file, by its path; no two differ by case alone."""
+    names: dict[str, str] = {}
+    used: set[str] = set()
+    for verdict in verdicts:
+        stem = re.sub(r"[^\w.-]+", "_", file_name(verdict.path)).lstrip(".")[:MAX_NAME] or "file"
+        name, number = f"{stem}{suffix}", 2
+        while name.casefold() in used:
+            name, number = f"{stem}-{number}{suffix}", number + 1
+        used.add(name.casefold())
+        names[verdict.path] = name
+    return names
+
+
+def _draw_thumbnail(verdict: Verdict, evidence: FileEvidence) -> str:
+    worst = verdict.most_suspicious_track
+    still = evidence.people.get(worst.track_id) if worst else None
+    still = still or next(iter(evidence.stills), None)
+    if still is None:
+        return ""
+    image = cv2.imdecode(np.frombuffer(still.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    height = round(image.shape[0] * THUMBNAIL_WIDTH / image.shape[1])
+    small = cv2.resize(image, (THUMBNAIL_WIDTH, height), interpolation=cv2.INTER_AREA)
+    return embed(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes(), "jpeg")
+
+
+def _list_rows(
+    predictions: Predictions,
+    names: dict[str, str],
+    thumbnails: dict[str, str],
+    folder: str,
+    is_print: bool,
+) -> list[OverviewRow]:
+    """Return all files, the most suspicious first."""
+
+    def make(verdict: Verdict) -> OverviewRow:
+        name, likelihood = names.get(verdict.path, ""), verdict.likelihood
+        return OverviewRow(
+            verdict=verdict,
+            name=file_name(verdict.path),
+            thumbnail=thumbnails.get(verdict.path, ""),
+            ratio=show_ratio(likelihood) if likelihood else "",
+            reason="; ".join(verdict.reasons),
+            # Chromium would make an absolute link of it in a PDF.
+            link=f"{quote(folder)}/{quote(name)}" if name and not is_print else "",
+            page_name=f"{folder}/{name}" if name else "",
+        )
+
+    ordered = sorted(predictions.files, key=lambda verdict: verdict.suspicion, reverse=True)
+    return list(map(make, ordered))
+
+
+def _write(path: Path, page: str) -> None:
+    """Write a page as HTML, or as PDF by its suffix."""
+    if path.suffix.lower() != ".pdf":
+        write_text_atomically(path, page)
+        return
+    with tempfile.TemporaryDirectory(prefix="jdfd-keras-") as folder:
+        html = Path(folder, INDEX)
+        html.write_text(page, encoding="utf-8")
+        print_pdf(html, path)

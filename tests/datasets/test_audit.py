@@ -612,7 +612,9 @@ def test_near_duplicates_are_drawn_and_those_of_an_earlier_audit_removed(duplica
     assert expected in result.failed[0]
     assert f"]({NEAR_DUPLICATES})" in (out / "audit.md").read_text(encoding="utf-8")
     assert min(cv2.imread(str(out / NEAR_DUPLICATES)).shape[:2]) > 300
-    write_audit(audit(duplicated_sets[:1]), out)
+    with pytest.raises(FileExistsError, match="no existing result at .*audit.md"):
+        write_audit(result, out)
+    write_audit(audit(duplicated_sets[:1]), out, overwrite=True)
     assert {path.name for path in out.iterdir()} == {"audit.json", "audit.md"}
 
 

@@ -14,8 +14,8 @@ import pytest
 from jdfd_keras.cli.main import main
 from jdfd_keras.datasets.inspection import inspect
 from jdfd_keras.datasets.manifest import FaceRow, VideoRow, read_faces, to_rows
-from jdfd_keras.faces.draw import track_colour
 from jdfd_keras.faces.extract import extract_faces
+from jdfd_keras.io.palette import track_colour
 from jdfd_keras.options import FaceOptions, FilterOptions, LimitOptions
 from jdfd_keras.reporting import dataset_report
 from jdfd_keras.reporting.dataset_report import (
@@ -149,13 +149,13 @@ def test_an_overlay_has_the_limits_of_its_inspection(tmp_path, astronaut):
     second = {}
     for max_faces in (2, 1):
         result = inspect(image, faces=ALL, limits=LimitOptions(max_faces_per_frame=max_faces))
-        write_inspection(result, tmp_path / "s.png", overlay=overlay)
+        write_inspection(result, tmp_path / "s.png", overlay=overlay, overwrite=True)
         drawn = cv2.cvtColor(cv2.imread(str(overlay)), cv2.COLOR_BGR2RGB)
         second[len(result.tracks)] = (drawn == track_colour(1)).all(axis=2).any()
     assert second == {2: True, 1: False}
     cv2.imwrite(str(image), np.zeros((9, 9, 3), np.uint8))
     with pytest.raises(OSError, match="Expected the bytes of .*two.png that were analysed"):
-        write_inspection(result, tmp_path / "s.png", overlay=overlay)
+        write_inspection(result, tmp_path / "s.png", overlay=overlay, overwrite=True)
 
 
 def test_a_link_to_itself_is_missing(tmp_path):
@@ -433,7 +433,7 @@ def test_an_image_that_is_taken_as_it_is_has_a_sheet_and_an_overlay(clip, tmp_pa
     values = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
     assert [track["confidence"] for track in values["tracks"]] == [None]
     assert all(file.stat().st_size > 1000 for file in files)
-    assert main([*map(str, command)]) == 0
+    assert main([*map(str, command), "--overwrite"]) == 0
     text = capsys.readouterr().out
     assert "track 0: 1 face, at 0.0 s, not detected, taken as it is, all kept" in text
     assert "nan" not in text

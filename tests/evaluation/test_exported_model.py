@@ -39,7 +39,7 @@ def test_the_protocol_names_the_version_and_the_engine(report, exported, prepare
     assert protocol.engine.startswith("OpenVINO ") and protocol.engine.endswith(", float32")
     assert (protocol.training, protocol.training_faces) == (None, tiny_faces)
     assert protocol.leakage == "not checked: the training data of this model is unknown"
-    assert protocol.versions.keys() == {"jdfd_keras"}
+    assert protocol.versions["jdfd_keras"] == jdfd_keras.__version__
     assert f"| engine | {protocol.engine} |" in render_markdown(report)
     other = evaluate(exported.parent, prepared_set, OPTIONS, engine=EngineOptions("tensorflow"))
     np.testing.assert_allclose(report.scores.score, other.scores.score, atol=1e-5)

@@ -85,3 +85,12 @@ def decode_with_ffmpeg(
         frames.append(pixels.reshape(height, width, 3))
         stream = stream[end:]
     return np.stack(frames) if frames else np.zeros((0, 0, 0, 3), np.uint8)
+
+
+def times_of(path: Path) -> list[float]:
+    """Return the times of the frames in seconds by ffmpeg, without decoding."""
+    arguments = ("-i", f"file:{path}", "-an", "-c", "copy", "-copyts", "-f", "framecrc", "-")
+    lines = run_ffmpeg(*arguments).decode().splitlines()
+    (tick,) = (line.split(": ")[1].split("/") for line in lines if line.startswith("#tb"))
+    ticks = sorted(int(line.split(",")[2]) for line in lines if not line.startswith("#"))
+    return [number * int(tick[0]) / int(tick[1]) for number in ticks]

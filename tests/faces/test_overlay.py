@@ -6,11 +6,12 @@ import pytest
 
 from jdfd_keras.faces import decode
 from jdfd_keras.faces.decode import read_frames
-from jdfd_keras.faces.draw import COLOURS, fit_image, track_colour
+from jdfd_keras.faces.draw import fit_image
 from jdfd_keras.faces.media import UnreadableFileError
 from jdfd_keras.faces.overlay import ENCODINGS, check_overlay, draw_overlay, write_overlay
+from jdfd_keras.io.palette import track_colour
 from jdfd_keras.options import FaceOptions
-from tests.faces.media_files import decode_with_ffmpeg, make_clip, run_ffmpeg
+from tests.faces.media_files import decode_with_ffmpeg, make_clip, times_of
 
 COLLINS_AT, HOPPER_AT, WIDTH = (110, 120), (290, 120), 80
 NUM_FRAMES = 8
@@ -50,7 +51,7 @@ def find_colour(image, colour):
 
 
 def draw(source, out, **options):
-    num_frames = draw_overlay(source, out, FaceOptions(**options))
+    num_frames = draw_overlay(source, out, FaceOptions(**options)).num_frames
     return num_frames, *read_video(out)
 
 
@@ -127,7 +128,7 @@ def test_odd_sizes_grow_by_a_pixel_in_every_format(tmp_path, suffix):
 def test_the_overlay_of_an_image_is_an_image(tmp_path, scenes):
     source, out = tmp_path / "photo.png", tmp_path / "drawn.png"
     cv2.imwrite(str(source), scenes[0][..., ::-1])
-    assert draw_overlay(source, out) == 1
+    assert draw_overlay(source, out).num_frames == 1
     image = cv2.cvtColor(cv2.imread(str(out)), cv2.COLOR_BGR2RGB)
     assert image.shape == scenes[0].shape
     for colour in (track_colour(0), track_colour(1)):
@@ -152,23 +153,6 @@ def test_lines_grow_with_the_frame(tmp_path, scenes):
     assert widths == [2, 3]  # 1.5 pixels of 360, and at least 2
 
 
-def test_neighbouring_tracks_have_different_colours():
-    colours = [track_colour(track_id) for track_id in range(20)]
-    assert all(a != b for a, b in zip(colours, colours[1:], strict=False))
-    assert len(set(colours)) == len(COLOURS) == 7
-    # The first colour of the palette of Okabe and Ito after black, from their page.
-    assert colours[:2] == [(0xE6, 0x9F, 0x00), (0x56, 0xB4, 0xE9)]
-
-
-def times_of(path):
-    """Return the times of the frames by ffmpeg, without decoding."""
-    listed = run_ffmpeg("-i", f"file:{path}", "-c", "copy", "-copyts", "-f", "framecrc", "-")
-    lines = listed.decode().splitlines()
-    (tick,) = (line.split(": ")[1].split("/") for line in lines if line.startswith("#tb"))
-    ticks = sorted(int(line.split(",")[2]) for line in lines if not line.startswith("#"))
-    return [number * int(tick[0]) / int(tick[1]) for number in ticks]
-
-
 def keep_pixels(frames):
     return (frame.pixels for frame in frames)
 
@@ -186,7 +170,7 @@ def test_each_frame_is_written_once_and_keeps_its_time(tmp_path, suffix):
     )
     assert times_of(source) == pytest.approx(times_s)
     out = tmp_path / f"out{suffix}"
-    assert write_overlay(source, out, keep_pixels) == len(times_s)
+    assert write_overlay(source, out, keep_pixels).num_frames == len(times_s)
     assert times_of(out) == pytest.approx(times_s, abs=1e-5)
     levels = decode_with_ffmpeg(out).mean(axis=(1, 2, 3))
     np.testing.assert_allclose(levels, [30 * index for index in range(7)], atol=3)
@@ -194,7 +178,8 @@ def test_each_frame_is_written_once_and_keeps_its_time(tmp_path, suffix):
 
 @pytest.mark.parametrize("suffix", ENCODINGS)
 def test_drawn_colours_are_those_that_players_show(tmp_path, suffix):
-    colours = [*COLOURS, (0, 255, 255), (255, 255, 255), (0, 0, 0), (200, 150, 130)]
+    others = [(0, 255, 255), (255, 255, 255), (0, 0, 0), (200, 150, 130)]
+    colours = [*map(track_colour, range(7)), *others]
     patches = np.repeat(np.uint8([colours]), 32, axis=1).repeat(64, axis=0)
     source = make_clip(tmp_path / "source.mkv", "-c:v", "ffv1", source=patches[None].repeat(3, 0))
     write_overlay(source, tmp_path / f"out{suffix}", lambda frames: (patches for _ in frames))
@@ -214,7 +199,7 @@ def test_a_frame_of_another_size_is_fitted_and_not_distorted(video, tmp_path, su
             yield cv2.circle(image, (image.shape[1] // 2, image.shape[0] // 2), 40, (255,) * 3, -1)
 
     out = tmp_path / f"out{suffix}"
-    assert write_overlay(video, out, discs) == NUM_FRAMES
+    assert write_overlay(video, out, discs).num_frames == NUM_FRAMES
     images = decode_with_ffmpeg(out).astype(int)
     assert images.shape == (NUM_FRAMES, 90, 160, 3)
     for index, image in enumerate(images):
@@ -282,7 +267,7 @@ def test_a_name_with_a_colon_is_a_file(video, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     video.rename("concat:call.mp4")
     for out in ("Zoom: call.mp4", "file:faces.webm"):
-        assert draw_overlay("concat:call.mp4", out) == NUM_FRAMES
+        assert draw_overlay("concat:call.mp4", out).num_frames == NUM_FRAMES
         assert len(decode_with_ffmpeg(tmp_path / out)) == NUM_FRAMES
 
 
@@ -291,7 +276,7 @@ def test_an_animated_image_becomes_a_video(scenes, tmp_path):
     make_clip(source, source=np.stack(scenes))
     with pytest.raises(ValueError, match=r"of a video to end in \.mp4"):
         check_overlay(source, tmp_path / "out.png")
-    assert draw_overlay(source, tmp_path / "out.mp4") == NUM_FRAMES
+    assert draw_overlay(source, tmp_path / "out.mp4").num_frames == NUM_FRAMES
     assert len(decode_with_ffmpeg(tmp_path / "out.mp4")) == NUM_FRAMES
 
 
@@ -323,7 +308,7 @@ def test_a_size_that_no_encoder_takes_is_named(video, tmp_path):
 def test_tiny_videos_are_drawn(tmp_path, suffix, shape):
     frames = np.full((3, *shape, 3), 127, np.uint8)
     source = make_clip(tmp_path / "tiny.mkv", "-c:v", "png", source=frames)
-    assert draw_overlay(source, tmp_path / f"out{suffix}") == 3
+    assert draw_overlay(source, tmp_path / f"out{suffix}").num_frames == 3
     even = [side + side % 2 for side in shape]
     assert decode_with_ffmpeg(tmp_path / f"out{suffix}").shape == (3, *even, 3)
 
@@ -383,9 +368,8 @@ def test_a_name_that_is_not_utf_8_is_refused(source, out):
 def test_the_box_of_a_whole_image_is_visible(tmp_path):
     grey = np.full((300, 400, 3), 127, np.uint8)
     cv2.imwrite(str(tmp_path / "crop.png"), grey)
-    assert (
-        draw_overlay(tmp_path / "crop.png", tmp_path / "out.png", FaceOptions(detector="none")) == 1
-    )
+    source, options = tmp_path / "crop.png", FaceOptions(detector="none")
+    assert draw_overlay(source, tmp_path / "out.png", options).num_frames == 1
     drawn = cv2.imread(str(tmp_path / "out.png"), cv2.IMREAD_COLOR_RGB)
     colour = (drawn == track_colour(0)).all(axis=2)
     for edge in (

@@ -1,17 +1,19 @@
 """Verdicts on one file from known scores, and their text."""
 
+import csv
 import dataclasses
 import io
 import json
-import re
 from types import SimpleNamespace
 
 import cv2
 import numpy as np
 import pytest
+from scipy.stats import beta
 
 from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.client.metadata import ModelMetadata
+from jdfd_keras.client.thresholds import choose_thresholds
 from jdfd_keras.faces.extract import Extraction
 from jdfd_keras.faces.media import MediaInfo
 from jdfd_keras.inference.backends import Predictor
@@ -20,13 +22,13 @@ from jdfd_keras.inference.verdict import Provenance, Verdict, choose_faces, judg
 from jdfd_keras.options import FaceOptions, PredictOptions
 from jdfd_keras.prediction.predict import Predictions, predict_file
 from jdfd_keras.prediction.result_folder import COLUMNS, FailedFile, to_csv
-from jdfd_keras.reporting.verdict_page import summarize
+from jdfd_keras.reporting.verdict_text import summarize
 
 HALF = Calibration()
 CROP = np.zeros((2, 2, 3), np.uint8)
 
 
-def file_of(*faces, num_frames=4, duration_s=1.0, warnings=()):
+def file_of(*faces, num_frames=4, duration_s=1.0, warnings=(), size_px=80, sharpness=30.0):
     """Make a file of faces given as time, track and detector score."""
     found = [
         SimpleNamespace(
@@ -35,6 +37,7 @@ def file_of(*faces, num_frames=4, duration_s=1.0, warnings=()):
             track_id=track_id,
             box=(10, 1, 50, 60, confidence),
             crop=CROP,
+            quality=SimpleNamespace(size_px=size_px, sharpness=sharpness),
         )
         for time_s, track_id, confidence in faces
     ]
@@ -53,24 +56,27 @@ def test_the_mean_score_is_compared_with_the_threshold():
     score = scores_of(0.25, 0.5, 1.0, 0.25)  # mean 0.5
     verdict = judge("clip.mp4", CLIP, score, HALF)
     assert (verdict.path, verdict.score, verdict.verdict) == ("clip.mp4", 0.5, "fake")
-    assert judge("clip.mp4", CLIP, score, HALF.with_threshold(0.51)).verdict == "real"
+    assert judge("clip.mp4", CLIP, score, HALF.with_threshold(0.51)).verdict == "no_evidence"
 
 
 @pytest.mark.parametrize(
-    ("score", "verdict"), [(0.29, "real"), (0.3, "uncertain"), (0.79, "uncertain"), (0.8, "fake")]
+    ("score", "verdict"),
+    [(0.29, "no_evidence"), (0.3, "uncertain"), (0.79, "uncertain"), (0.8, "fake")],
 )
-def test_between_real_and_fake_a_calibrated_verdict_is_uncertain(score, verdict):
+def test_between_its_thresholds_a_calibrated_verdict_is_uncertain(score, verdict):
     thresholds = Calibration(threshold=0.5, uncertain_from=0.3, uncertain_to=0.8)
-    result = judge("a.mp4", file_of((0, 0, 0.9)), scores_of(score), thresholds)
+    clip = file_of((0, 0, 0.9), num_frames=1)
+    result = judge("a.mp4", clip, scores_of(score), thresholds)
     assert result.verdict == result.tracks[0].verdict == verdict
     assert (result.uncertain_from, result.uncertain_to) == (0.3, 0.8)
+    assert (result.num_people, result.reasons) == (1, ())
 
 
 @pytest.mark.parametrize(
     ("thresholds", "verdict"),
-    [(Calibration(uncertain_from=0.6, uncertain_to=0.8), "uncertain"), (Calibration(), "real")],
+    [(Calibration(uncertain_from=0.6, uncertain_to=0.8), "uncertain"), (HALF, "no_evidence")],
 )
-def test_a_person_who_is_fake_for_a_quarter_of_the_clip_is_not_simply_real(thresholds, verdict):
+def test_a_person_who_is_fake_for_a_quarter_of_the_clip_is_noticed(thresholds, verdict):
     clip = file_of(*((second, 0, 0.9) for second in range(12)))
     scores = [0.1] * 4 + [0.9] * 3 + [0.1] * 5  # mean 0.3
     result = judge("a.mp4", clip, scores_of(*scores), thresholds)
@@ -79,17 +85,16 @@ def test_a_person_who_is_fake_for_a_quarter_of_the_clip_is_not_simply_real(thres
     assert result.score == pytest.approx(0.3)
     assert track.segment == Segment(4.0, 6.0, pytest.approx(0.9))
     assert track.is_uncertain_by_segment == (verdict == "uncertain")
-    reason = "score 0.300"
-    if verdict == "uncertain":
-        reason = "because track 0 scores 0.900 from 4.0 to 6.0 s; its mean is 0.300"
-    line = summarize(predictions_of(result)).splitlines()[0]
-    assert line.startswith(f"a.mp4: {verdict}, {reason} (12 faces, ")
-    (warning,) = result.warnings
-    assert re.match(r"track 0 .*fake from 4\.0 to 6\.0 s \(score 0\.900\)", warning)
+    sentence = "person 0 scores 0.900 from 4.0 to 6.0 s, although the mean of all faces is 0.300"
+    # What decides is a reason, and what does not is a warning.
+    texts = result.reasons if verdict == "uncertain" else result.warnings
+    assert [text.startswith(sentence) for text in texts] == [True]
+    assert len(result.reasons) + len(result.warnings) == 1
     # As many faces that are not consecutive are errors of the detector.
     apart = [0.9, 0.1, 0.1, 0.1] * 3
     result = judge("a.mp4", clip, scores_of(*apart), thresholds)
-    assert (result.verdict, result.warnings, result.tracks[0].segment) == ("real", (), None)
+    assert (result.verdict, result.tracks[0].segment) == ("no_evidence", None)
+    assert result.warnings == result.reasons == ()
 
 
 def test_a_fake_track_has_no_segment():
@@ -115,28 +120,120 @@ def test_a_verdict_has_every_face_and_its_score():
 
 
 def test_one_fake_person_makes_the_file_fake():
-    clip = file_of(
-        (0.0, 0, 0.9), (0.0, 1, 0.5), (0.4, 0, 0.9), (0.8, 1, 0.5), warnings=["cut short"]
-    )
+    faces = [(0.0, 0, 0.9), (0.0, 1, 0.5), (0.4, 0, 0.9), (0.8, 1, 0.5)]
+    clip = file_of(*faces, num_frames=2, warnings=["cut short"])
     verdict = judge("two.mp4", clip, scores_of(0.25, 0.75, 0.0, 0.5), HALF)
     assert verdict.tracks == (
-        TrackScore(0, 2, 0.9, True, 0.0, 0.4, 0.125, "real"),
-        TrackScore(1, 2, 0.5, True, 0.0, 0.8, 0.625, "fake"),
+        TrackScore(0, 2, 0.9, 0.0, 0.4, 0.125, "no_evidence"),
+        TrackScore(1, 2, 0.5, 0.0, 0.8, 0.625, "fake"),
     )
-    assert (verdict.score, verdict.verdict) == (0.625, "fake")
+    assert (verdict.score, verdict.verdict, verdict.num_people) == (0.625, "fake", 2)
     assert verdict.most_suspicious_track == verdict.tracks[1]
 
 
 def test_a_track_that_may_not_be_a_face_does_not_change_the_verdict():
-    badge = file_of((0, 0, 1.0), (0, 1, 0.1))
+    badge = file_of((0, 0, 1.0), (0, 1, 0.1), num_frames=1)
     verdict = judge("badge.mp4", badge, scores_of(0.25, 0.75), HALF)
-    assert (verdict.score, verdict.verdict, verdict.top_faces) == (0.25, "real", (0,))
-    assert [track.is_reliable for track in verdict.tracks] == [True, False]
-    assert [face.track_id for face in verdict.reliable_faces] == [0]
-    # If the detector is confident of no track, all count.
-    verdict = judge("badge.mp4", file_of((0, 0, 0.1), (0, 1, 0.15)), scores_of(0.25, 0.75), HALF)
-    assert (verdict.score, verdict.top_faces) == (0.75, (1, 0))
-    assert [track.is_reliable for track in verdict.tracks] == [True, True]
+    assert (verdict.score, verdict.verdict, verdict.top_faces) == (0.25, "no_evidence", (0,))
+    assert [track.is_judged for track in verdict.tracks] == [True, False]
+    assert verdict.tracks[1].verdict == "not judged"
+    assert verdict.tracks[1].not_judged.startswith("possibly not a face: mean detector score 0.10")
+    assert [face.track_id for face in verdict.judged_faces] == [0]
+    assert verdict.num_people == 1
+
+
+@pytest.mark.parametrize(
+    ("clip", "reason"),
+    [
+        (file_of((0, 0, 0.1), (0.1, 0, 0.15), (0.2, 0, 0.1)), "possibly not a face"),
+        (file_of((0, 0, 0.9), (0.1, 0, 0.9)), "too few faces: 2 (at least 3)"),
+        (file_of((0, 0, 0.9), size_px=39, num_frames=1), "faces too small: median width 39 px"),
+        (file_of((0, 0, 0.9), sharpness=1.9, num_frames=1), "faces too blurred: median sharpness"),
+    ],
+)
+def test_faces_with_too_little_evidence_are_scored_but_not_judged(clip, reason):
+    verdict = judge("a.mp4", clip, lambda crops: np.full(len(crops), 0.9), HALF)
+    assert (verdict.verdict, verdict.score, verdict.num_people) == ("uncertain", None, 0)
+    (track,) = verdict.tracks
+    assert track.not_judged.startswith(reason) and track.score == pytest.approx(0.9)
+    (stated,) = verdict.reasons
+    assert stated == f"person 0 is not judged: {track.not_judged}"
+    assert verdict.top_faces == () and verdict.most_suspicious_track is None
+    assert len(verdict.faces) == len(clip.faces)
+
+
+def calibration_of(real, fake, rate=0.05, **values):
+    """Make a calibration with known scores of validation videos."""
+    low, high = choose_thresholds(real, fake, rate)
+    counts = {"num_real": len(real), "num_fake": len(fake), "target_error_rate": rate}
+    scores = {"real_scores": tuple(real), "fake_scores": tuple(fake)}
+    slope = {"lr_offset": 0.0, "lr_slope": 1.0}
+    names = {"uncertain_from": low, "uncertain_to": high}
+    return Calibration(**counts | scores | slope | names | values)
+
+
+# 99 real videos at 0.0, 0.01 ... 0.98 and 49 fake ones at 0.02, 0.04 ... 0.98.
+OVERLAP = calibration_of(np.arange(99) / 100, np.arange(1, 50) / 50)
+
+
+def people_of(*scores):
+    """Make a file of as many people, with three faces each, and the function that scores them."""
+    faces = [(time_s / 10, track, 0.9) for time_s in range(3) for track in range(len(scores))]
+    return file_of(*faces, num_frames=3), scores_of(*scores * 3)
+
+
+def test_more_people_need_a_higher_score_to_be_called_fake():
+    # The 5 highest of 99 real videos are 0.94 to 0.98, so that 1 person is fake from above 0.94;
+    # with 4, 1 - 0.95 ** (1 / 4) = 1.27 % of 100 ranks leave the highest one only.
+    one, four = people_of(0.96), people_of(0.96, 0.0, 0.0, 0.0)
+    assert judge("a.mp4", *one, OVERLAP).verdict == "fake"
+    verdict = judge("a.mp4", *four, OVERLAP)
+    assert (verdict.verdict, verdict.num_people, verdict.reasons) == ("uncertain", 4, ())
+    assert verdict.uncertain_to > 0.98 and verdict.tracks[0].verdict == "uncertain"
+    # A given threshold holds for any number of people.
+    assert judge("a.mp4", *four, OVERLAP.with_threshold(0.95)).verdict == "fake"
+
+
+def test_too_few_validation_videos_for_so_many_people_are_a_reason():
+    few = calibration_of(np.linspace(0, 0.3, 12), np.linspace(0.6, 1, 12))
+    verdict = judge("a.mp4", *people_of(0.99, 0.9, 0.9, 0.9), few)
+    # 1 in 13 is the lowest rate of 12 videos.
+    assert verdict.verdict == "uncertain"
+    assert verdict.reasons == (
+        "validation has too few real videos (12) to call a file with 4 people fake at an error "
+        "rate of 7.7 %",
+    )
+    assert verdict.score == 0.99 and verdict.likelihood is not None
+    nothing = judge("a.mp4", *people_of(0.01, 0.01, 0.01, 0.01), few)
+    assert (nothing.verdict, nothing.reasons) == ("no_evidence", ())
+
+
+def test_the_evidence_of_the_score_is_that_of_validation():
+    verdict = judge("a.mp4", *people_of(0.9, 0.1), OVERLAP)
+    real, fake = verdict.error_rates.real_as_high, verdict.error_rates.fake_as_low
+    # 0.90 to 0.98 of the real videos, and 0.02 to 0.90 of the fake ones.
+    assert (real.count, real.total, fake.count, fake.total) == (9, 99, 45, 49)
+    assert real.rate == pytest.approx(1 - (1 - 9 / 99) ** 2)
+    # The ratio of a person is its odds, 9 and 1 / 9; that of the file is their mean.
+    assert verdict.likelihood.log10 == pytest.approx(np.log10((9 + 1 / 9) / 2))
+    assert judge("a.mp4", *people_of(0.9), HALF).error_rates is None
+
+
+class Domain:
+    """A domain that a file is beyond, as `client.domain.Domain`."""
+
+    def check(self, measures):
+        return ("the faces are smaller (50 px) than those of validation (60 to 200 px)",)
+
+
+def test_a_file_beyond_the_domain_is_uncertain_whatever_its_score(monkeypatch):
+    monkeypatch.setattr("jdfd_keras.inference.verdict.measure_file", lambda *_: None)
+    beyond = dataclasses.replace(OVERLAP, domain=Domain())
+    verdict = judge("a.mp4", *people_of(0.999), beyond)
+    assert (verdict.verdict, verdict.score, verdict.is_beyond_domain) == ("uncertain", 0.999, True)
+    assert verdict.reasons == Domain().check(None)
+    assert verdict.likelihood is verdict.error_rates is None
+    assert verdict.tracks[0].verdict == "fake"
 
 
 def test_top_faces_of_a_track_are_spread_over_the_clip():
@@ -183,7 +280,7 @@ def test_a_file_without_a_face_has_a_verdict_and_no_score():
         (),
     )
     assert verdict.most_suspicious_track is None
-    assert summarize(predictions_of(verdict)) == "sea.mp4: no face (9 sampled frames)"
+    assert summarize(predictions_of(verdict)) == "sea.mp4: no face: none in 9 sampled frames"
 
 
 def test_predict_file_extracts_faces_with_the_options_of_the_model(tmp_path, astronaut):
@@ -223,13 +320,14 @@ def predictions_of(*verdicts, failed=()):
 
 
 def test_a_summary_has_a_line_per_file_with_its_time_line_and_tracks(monkeypatch, snapshot):
-    clip = file_of((0.0, 0, 0.9), (0.0, 1, 0.1), (0.8, 0, 0.9), duration_s=1.0, warnings=["cut"])
+    faces = [(0.0, 0, 0.9), (0.0, 1, 0.1), (0.8, 0, 0.9)]
+    clip = file_of(*faces, num_frames=2, duration_s=1.0, warnings=["cut"])
     verdict = judge("two.mp4", clip, scores_of(0.05, 1.0, 0.95), HALF)
     predictions = predictions_of(verdict, failed=[FailedFile("z.txt", "not a video")])
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
     assert summarize(predictions) == snapshot
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
-    assert summarize(predictions).splitlines()[1] == "  0 s 0..9 1.0 s"
+    assert summarize(predictions).splitlines()[1] == "  0 s 09 1.0 s"
 
 
 def test_a_time_line_has_the_highest_score_of_each_moment(monkeypatch):
@@ -246,37 +344,90 @@ def test_a_time_line_has_the_highest_score_of_each_moment(monkeypatch):
 
 
 def test_the_table_has_a_row_per_file_in_their_order():
-    clip = file_of((0.0, 0, 0.9), (0.5, 1, 0.9), duration_s=2 / 3, warnings=["cut, short", "grey"])
+    faces = [(0.0, 0, 0.9), (0.5, 1, 0.9), (0.5, 2, 0.1)]
+    clip = file_of(*faces, num_frames=1, duration_s=2 / 3, warnings=["cut, short", "grey"])
     thresholds = Calibration(uncertain_from=0.25, uncertain_to=0.75)
     predictions = predictions_of(
-        judge("b.mp4", clip, scores_of(0.1, 2 / 3), thresholds),
+        judge("b.mp4", clip, scores_of(0.1, 2 / 3, 1), thresholds),
         judge("d.jpg", file_of(num_frames=1, duration_s=0.0), None, thresholds),
         failed=[
             FailedFile("a.mp4", "Expected\na video", file_bytes=7, sha256="cd"),
             FailedFile("c.mp4", "x"),
         ],
     )
-    assert to_csv(predictions.records) == (
-        "path,verdict,score,uncertain_from,uncertain_to,num_faces,num_tracks,num_frames,"
-        "duration_s,width,height,file_bytes,sha256,top_face_time_s,reason,warnings,error,engine\n"
-        "a.mp4,,,,,,,,,,,7,cd,,,,Expected a video,\n"
-        'b.mp4,uncertain,0.666667,0.25,0.75,2,2,4,0.666667,64,48,,ab,0.5,,"cut, short; grey",,\n'
-        "c.mp4,,,,,,,,,,,,,,,,x,\n"
-        "d.jpg,no face,,0.25,0.75,0,0,1,0.0,64,48,,ab,,,,,"
-    )
-    assert len(COLUMNS) == 18
+    header, *rows = csv.reader(to_csv(predictions.records).splitlines())
+    assert tuple(header) == COLUMNS and len(COLUMNS) == 26
+    cells = [{name: cell for name, cell in zip(header, row, strict=True) if cell} for row in rows]
+    size = {"width": "64", "height": "48", "sha256": "ab"}
+    band = {"uncertain_from": "0.25", "uncertain_to": "0.75"}
+    assert cells == [
+        {"path": "a.mp4", "file_bytes": "7", "sha256": "cd", "error": "Expected a video"},
+        {
+            **{"path": "b.mp4", "verdict": "uncertain", "score": "0.666667", "num_people": "2"},
+            **{"num_tracks": "3", "num_faces": "3", "num_frames": "1", "duration_s": "0.666667"},
+            **{"top_face_time_s": "0.5", "warnings": "cut, short; grey"},
+            "not_judged": "person 2: possibly not a face: mean detector score 0.10 (at least 0.2)",
+            **size | band,
+        },
+        {"path": "c.mp4", "error": "x"},
+        {
+            **{"path": "d.jpg", "verdict": "no face", "num_people": "0", "num_tracks": "0"},
+            **{"num_faces": "0", "num_frames": "1", "duration_s": "0.0"},
+            **size | band,
+        },
+    ]
+
+
+def test_the_table_has_the_evidence_of_a_calibrated_model():
+    verdict = judge("a.mp4", *people_of(0.9), OVERLAP)
+    (row,) = csv.DictReader(to_csv([verdict]).splitlines())
+    # Odds of 9; 9 of 99 real and 45 of 49 fake videos score as extreme.
+    assert (row["log10_lr"], row["support"]) == ("0.954243", "weak support for manipulation")
+    assert (row["real_as_high"], row["fake_as_low"]) == ("0.090909", "0.918367")
+    # Clopper-Pearson, by the quantiles of SciPy's beta distribution.
+    assert float(row["real_as_high_at_most"]) == pytest.approx(beta.ppf(0.975, 10, 90), abs=1e-6)
+    assert float(row["fake_as_low_at_most"]) == pytest.approx(beta.ppf(0.975, 46, 4), abs=1e-6)
 
 
 def test_a_path_is_never_a_formula_and_never_moves_the_cursor():
     sea = judge("=1+1.jpg", file_of(num_frames=1, duration_s=0.0), None, HALF)
     predictions = predictions_of(sea, failed=[FailedFile("a\nb\u202e.mp4", "x")])
     assert to_csv(predictions.records).splitlines()[1].startswith("./=1+1.jpg,no face")
-    assert summarize(predictions).splitlines()[1] == r"a\nb\u202e.mp4: no verdict"
+    assert r"a\nb\u202e.mp4: no verdict" in summarize(predictions).splitlines()
 
 
 def test_a_video_of_one_frame_has_no_time_line():
     clip = file_of((0.0, 0, 0.9), num_frames=1, duration_s=0.04)
-    assert summarize(predictions_of(judge("a.mp4", clip, scores_of(0.2), HALF))).count("\n") == 0
+    verdict = judge("a.mp4", clip, scores_of(0.2), HALF)
+    assert summarize(predictions_of(verdict)) == (
+        "a.mp4: no evidence of manipulation: person 0 scores 0.200 (fake from 0.5)"
+    )
+
+
+def test_several_files_are_counted_by_verdict_in_the_order_that_they_were_given():
+    verdicts = [
+        judge(f"{name}.mp4", *people_of(score), HALF)
+        for name, score in zip("bca", (0.9, 0.1, 0.2), strict=True)
+    ]
+    predictions = dataclasses.replace(
+        predictions_of(*verdicts, failed=[FailedFile("x", "y")]),
+        paths=("b.mp4", "x", "c.mp4", "a.mp4"),
+    )
+    lines = summarize(predictions, "all.html").splitlines()
+    assert [line.split(":")[0] for line in lines if line[0] != " "][:4] == [
+        "b.mp4",
+        "x",
+        "c.mp4",
+        "a.mp4",
+    ]
+    assert lines[-1] == (
+        "4 files: 1 fake, 2 no evidence of manipulation, 1 without a verdict; page: all.html"
+    )
+    assert (
+        summarize(predictions_of(verdicts[0]), "b.html")
+        .splitlines()[0]
+        .endswith("scores 0.900 (fake from 0.5); page: b.html")
+    )
 
 
 def model_of(**options):

@@ -34,7 +34,7 @@ from jdfd_keras.options import (
 from jdfd_keras.prediction import predict, result_folder, scoring
 from jdfd_keras.prediction.extraction import list_files
 from jdfd_keras.prediction.result_folder import check_paths, open_folder
-from jdfd_keras.reporting.verdict_page import summarize
+from jdfd_keras.reporting.verdict_text import summarize
 
 FACES = FaceOptions(face_size=71, frames_per_video=3)
 THREE = PredictOptions(frames_per_video=3)

@@ -49,13 +49,17 @@ def table(tmp_path):
     return path
 
 
-def test_the_whole_folder_is_written_and_an_older_report_is_removed(tmp_path, table):
+def test_the_whole_folder_is_written_and_an_older_report_is_kept_or_removed(tmp_path, table):
     out = tmp_path / "new" / "report"
     out.mkdir(parents=True)
     for name in ("faces.png", "errors.svg", "roc.png", "report.json", "report.html", "mine.txt"):
         (out / name).write_text("old")
     report = evaluate(scores=table, options=OPTIONS)
-    write_evaluation(report, out)
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(FileExistsError, match="no existing result at .*report.json"):
+        write_evaluation(report, out)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    write_evaluation(report, out, overwrite=True)
     assert names_in(out) == TABLES | figures(*CURVES) | {"mine.txt"}
     assert json.loads((out / "report.json").read_text()) == {"format_version": 2} | report.to_dict()
     assert load_report(out) == report

@@ -128,11 +128,15 @@ def test_every_metric_has_a_row():
     assert len(table.splitlines()) == 1 + len(MEASURED)
 
 
+# Tables, and settings of stored scores only.
+UNLISTED = {"data", "versions", "scores_digest", "scores_origin"}
+
+
 def test_every_setting_of_the_protocol_has_a_row():
     section = find_section(render(), "Protocol")
     names = {line.split(" | ")[0].removeprefix("| ") for line in section.splitlines()[2:]}
     settings = make_report().protocol.to_dict()
-    assert {name.replace("_", " ") for name in settings.keys() - {"data", "versions"}} <= names
+    assert {name.replace("_", " ") for name in settings.keys() - UNLISTED} <= names
     assert {"| split | test |", "| threshold | 0.5 |", "| calibration | none |"} <= set(
         section.splitlines()
     )

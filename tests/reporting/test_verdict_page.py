@@ -21,7 +21,8 @@ from jdfd_keras.io import files
 from jdfd_keras.options import FaceOptions, PredictOptions, PredictRuntime
 from jdfd_keras.prediction import predict
 from jdfd_keras.prediction.predict import Predictions, TopFaces
-from jdfd_keras.reporting.verdict_page import summarize, write_report
+from jdfd_keras.reporting.verdict_page import write_report
+from jdfd_keras.reporting.verdict_text import summarize
 
 CALIBRATION = Calibration(
     temperature=1.5,

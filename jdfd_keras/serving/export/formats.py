@@ -237,10 +237,11 @@ def make_score_fn(model: keras.Model, calibration: Calibration) -> Callable[[tf.
 
     def score(image: tf.Tensor) -> tf.Tensor:
         raw = classifier(image, training=False)[:, 0]
-        if calibration.temperature == 1:
+        if (calibration.temperature, calibration.bias) == (1, 0):
             return raw
         clipped = tf.clip_by_value(raw, SMALLEST, 1 - SMALLEST)
-        return tf.sigmoid(tf.math.log(clipped / (1 - clipped)) / calibration.temperature)
+        logit = tf.math.log(clipped / (1 - clipped))
+        return tf.sigmoid(logit / calibration.temperature + calibration.bias)
 
     return score
 
@@ -269,8 +270,8 @@ def _build_classifier(model: keras.Model, calibration: Calibration) -> keras.Mod
     # calibration cannot separate scores that were rounded to it.
     largest = np.log((1 - SMALLEST) / SMALLEST)
     clipped = keras.ops.clip(logit, -largest, largest)
-    scaled = keras.ops.divide(clipped, calibration.temperature)
-    return keras.Model(faces, {"scores": keras.ops.sigmoid(scaled)})
+    corrected = keras.ops.add(keras.ops.divide(clipped, calibration.temperature), calibration.bias)
+    return keras.Model(faces, {"scores": keras.ops.sigmoid(corrected)})
 
 
 def _score_file(path: Path, faces: np.ndarray) -> np.ndarray:

@@ -27,7 +27,7 @@ from jdfd_keras.serving.export.formats import (
 # Largest change of a score. Measured: 0.0015, 0.044 and 0.0000002; 0.20 with swapped channels and
 # 0.22 without calibration (TensorFlow 2.21.0).
 TOLERANCE = {"float16": 0.005, "int8": 0.08, "onnx": 1e-5}
-TEMPERATURE = 3
+TEMPERATURE, BIAS = 3, 0.5
 
 
 def test_unknown_or_repeated_formats_are_rejected():
@@ -157,7 +157,8 @@ def test_formats_score_like_the_model_and_report_their_loss(
     for wrong in (raw, cool(swapped)):
         assert np.abs(wrong - expected).max() > 2 * max(TOLERANCE.values())
 
-    calibration = Calibration(temperature=TEMPERATURE)
+    calibration = Calibration(temperature=TEMPERATURE, bias=BIAS)
+    np.testing.assert_allclose(calibration.apply(raw), expected, atol=1e-6)
     costs = export_formats(fitted_detector, tmp_path, kinds, calibration, prepared_set)
 
     classifier = [w for w in fitted_detector.weights if not w.path.startswith("decoder_")]
@@ -221,8 +222,8 @@ def test_a_detector_with_attention_is_exported_as_a_whole(prepared_set, faces_an
 
 
 def cool(score):
-    """Scores at TEMPERATURE in closed form: odds to the power of 1 / TEMPERATURE."""
-    odds = (score / (1 - score)) ** (1 / TEMPERATURE)
+    """Scores at TEMPERATURE and BIAS in closed form: odds to a power, times a factor."""
+    odds = (score / (1 - score)) ** (1 / TEMPERATURE) * np.exp(BIAS)
     return odds / (1 + odds)
 
 

@@ -541,7 +541,17 @@ def test_explain_returns_the_map_of_explain_faces_before_resizing(engine, detect
     np.testing.assert_allclose(resized, expected, atol=1e-4)
 
 
-CALIBRATION = Calibration(temperature=0.2, uncertain_from=0.4, uncertain_to=0.7, data="clips")
+CALIBRATION = Calibration(
+    temperature=0.2,
+    bias=-0.5,
+    uncertain_from=0.4,
+    uncertain_to=0.7,
+    num_real=2,
+    num_fake=1,
+    real_scores=(0.1, 0.2),
+    fake_scores=(0.9,),
+    data="clips",
+)
 
 
 @pytest.fixture(scope="module")
@@ -553,8 +563,10 @@ def calibrated(detector, tiny_faces):
 
 def test_served_scores_are_calibrated(calibrated, face_batch, encoded_faces, expected_scores):
     signatures, _ = calibrated
-    # sigmoid(logit / 0.2) is p^5 / (p^5 + (1 - p)^5).
-    expected = expected_scores**5 / (expected_scores**5 + (1 - expected_scores) ** 5)
+    # sigmoid(logit / 0.2 - 0.5) has the odds p^5 / (1 - p)^5 / sqrt(e).
+    odds = (expected_scores / (1 - expected_scores)) ** 5 / np.sqrt(np.e)
+    expected = odds / (1 + odds)
+    np.testing.assert_allclose(CALIBRATION.apply(expected_scores), expected, atol=1e-6)
     assert np.abs(expected - expected_scores).max() > 0.01
     scores = signatures["serving_default"](tf.constant(encoded_faces))["scores"]
     np.testing.assert_allclose(scores, expected, atol=TOLERANCE)

@@ -20,7 +20,7 @@ from jdfd_keras.serving.export.openvino_export import (
     write_openvino,
 )
 
-TEMPERATURE = 2.5
+TEMPERATURE, BIAS = 2.5, -0.75
 NETWORKS = {
     "xception": {"network": "xception"},
     "pytorch": {"network": "xception-pytorch"},
@@ -66,9 +66,12 @@ def test_the_network_computes_what_keras_computes(name, is_calibrated, face_batc
     outputs = model.predict(face_batch.astype("float32"), verbose=0)
     raw = outputs["classification"][:, 0].astype(np.float64)
     assert np.ptp(raw) > 0.2
-    calibration = Calibration(temperature=TEMPERATURE) if is_calibrated else None
-    odds = (raw / (1 - raw)) ** (1 / TEMPERATURE if is_calibrated else 1)
-    expected = odds / (1 + odds)
+    calibration, expected = None, raw
+    if is_calibrated:
+        calibration = Calibration(temperature=TEMPERATURE, bias=BIAS)
+        odds = (raw / (1 - raw)) ** (1 / TEMPERATURE) * np.exp(BIAS)
+        expected = odds / (1 + odds)
+        np.testing.assert_allclose(calibration.apply(raw), expected, atol=1e-12)
 
     metadata = ModelMetadata(FaceOptions(face_size=71), calibration, "any", 1, "ab" * 32)
     write_openvino(model, tmp_path, metadata)

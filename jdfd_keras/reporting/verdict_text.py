@@ -1,0 +1,97 @@
+"""Verdicts for a terminal: the verdict, the time line and the people of each file.
+
+Takes Predictions; the words are in the template.
+"""
+
+import sys
+from collections import Counter
+from pathlib import Path
+
+from jdfd_keras.inference.finding import describe_reason, describe_thresholds
+from jdfd_keras.inference.verdict import VERDICTS, Verdict, verdict_text
+from jdfd_keras.io.console import plural
+from jdfd_keras.prediction.predict import Predictions
+from jdfd_keras.reporting.templating import render_template
+
+MAX_BLOCKS = 40
+BLOCKS, NO_FACE_BLOCK = "▁▂▃▄▅▆▇█", "·"
+ASCII_BLOCKS, ASCII_NO_FACE_BLOCK = "0123456789", "."
+
+
+def summarize(predictions: Predictions, page: str | Path | None = None) -> str:
+    """Format predictions as lines for a terminal: verdict and reason, time line and people of each.
+
+    The time line of a video shows the highest score of each moment, from the lowest block for 0 to
+    a full one for 1, and a dot without a judged face; in tenths if stdout cannot encode blocks. A
+    last line counts the verdicts on several files. Failures are listed without their reasons.
+
+    Args:
+        predictions: Predictions of `predict_files`.
+        page: Page about them, to be named.
+
+    Example:
+        >>> from jdfd_keras import predict_files
+        >>> print(summarize(predict_files(["face.png"], model="saved_models/detector")))
+        face.png: ...
+    """
+    text = render_template(
+        "verdicts.txt.j2",
+        predictions=predictions,
+        page=str(page or ""),
+        counts=_count_verdicts(predictions),
+        legend=_describe_legend(predictions),
+        has_time_line=_has_time_line,
+        draw_time_line=_draw_time_line,
+        describe_reason=describe_reason,
+        verdict_text=verdict_text,
+    )
+    return text.rstrip("\n")
+
+
+def _count_verdicts(predictions: Predictions) -> str:
+    """Return the number of files by verdict, such as `3 files: 1 fake, 2 no face`."""
+    by_verdict = Counter(verdict.verdict for verdict in predictions.files)
+    counts = [f"{by_verdict[name]} {verdict_text(name)}" for name in VERDICTS if by_verdict[name]]
+    if predictions.failed:
+        counts.append(f"{len(predictions.failed)} without a verdict")
+    return f"{plural(len(predictions.paths), 'file')}: {', '.join(counts)}"
+
+
+def _has_time_line(verdict: Verdict) -> bool:
+    return bool(verdict.duration_s and verdict.judged_faces and verdict.num_frames > 1)
+
+
+def _describe_legend(predictions: Predictions) -> str:
+    """Explain the time lines; return "" if there are none."""
+    if not any(map(_has_time_line, predictions.files)):
+        return ""
+    blocks, no_face = _choose_blocks()
+    thresholds = describe_thresholds(predictions.provenance)
+    people = any(verdict.num_people > 1 for verdict in predictions.files)
+    return (
+        f"highest score of each moment, {blocks[0]} is 0 and {blocks[-1]} is 1, {no_face} is no "
+        f"judged face; {thresholds}{', for 1 person' if people else ''}"
+    )
+
+
+def _choose_blocks() -> tuple[str, str]:
+    """Return the characters for scores from 0 to 1, and for no face, that stdout can encode."""
+    try:
+        (BLOCKS + NO_FACE_BLOCK).encode(sys.stdout.encoding or "ascii")
+    except UnicodeEncodeError:
+        return ASCII_BLOCKS, ASCII_NO_FACE_BLOCK
+    return BLOCKS, NO_FACE_BLOCK
+
+
+def _draw_time_line(verdict: Verdict) -> str:
+    """Draw the scores of a video over time in one line."""
+    blocks, no_face = _choose_blocks()
+    line = [no_face] * min(MAX_BLOCKS, verdict.num_frames)
+    # The highest score of a moment last, which replaces the others.
+    for face in sorted(verdict.judged_faces, key=lambda face: face.score):
+        moment = min(int(face.time_s / verdict.duration_s * len(line)), len(line) - 1)
+        line[moment] = blocks[min(int(face.score * len(blocks)), len(blocks) - 1)]
+    if verdict.duration_s < 10:
+        return f"0 s {''.join(line)} {verdict.duration_s:.1f} s"
+    minutes, seconds = divmod(round(verdict.duration_s), 60)
+    return f"0:00 {''.join(line)} {minutes}:{seconds:02}"
