@@ -19,10 +19,15 @@ def _run(arguments: argparse.Namespace) -> Output:
     jdfd-keras demo --portraits photographs/ --out my-demo
     """
     from jdfd_keras.cli.demo_stages import run_demo
+    from jdfd_keras.inference.finding import describe_reason
+    from jdfd_keras.inference.verdict import verdict_text
     from jdfd_keras.reporting.templating import render_template
 
     result = run_demo(arguments.out, read_options(arguments, DemoOptions))
-    return Output(result.to_dict(), render_template("demo.txt.j2", result=result).rstrip())
+    text = render_template(
+        "demo.txt.j2", result=result, verdict_text=verdict_text, describe_reason=describe_reason
+    )
+    return Output(result.to_dict(), text.rstrip())
 
 
 COMMAND = Command(_add_arguments, _run, is_resumable=True)

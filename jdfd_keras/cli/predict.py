@@ -1,6 +1,7 @@
 """Command `predict`: judge whether the faces of videos and images are manipulated."""
 
 import argparse
+import dataclasses
 from typing import Any
 
 from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
@@ -21,9 +22,12 @@ def _add_arguments(parser: CommandParser) -> None:
     )
     parser.add_path(
         "--report",
-        "HTML",
-        "also write a page with timelines, the most suspicious faces and the evidence in them",
+        "PAGE",
+        "also write a page with the evidence (.html), or print it with Chromium (.pdf); of several "
+        "files or in a folder an overview, with a page for each file beside it",
     )
+    parser.add_argument("--case", default="", help="case number for the report")
+    parser.add_argument("--examiner", default="", help="name of the examiner for the report")
     parser.add_path(
         "--annotate",
         "FILE",
@@ -44,6 +48,8 @@ def _run(arguments: argparse.Namespace) -> Output:
 
     jdfd-keras predict clip.mp4 --model saved_models/detector
     jdfd-keras predict clip.mp4 --model run --report clip.html --annotate clip-annotated.mp4
+    jdfd-keras predict clip.mp4 --model run --report clip.pdf --case 2026-17 --examiner "A. Ray"
+    jdfd-keras predict uploads/ --model saved_models/detector --report overview.html
     jdfd-keras predict *.mp4 --server http://127.0.0.1:8501/v1/models/detector --format json
     jdfd-keras predict crops/ --model run --detector none
     jdfd-keras predict uploads/ --server grpc://127.0.0.1:8500/detector --out verdicts --workers 16
@@ -52,7 +58,7 @@ def _run(arguments: argparse.Namespace) -> Output:
     from jdfd_keras.prediction.extraction import list_files
     from jdfd_keras.prediction.predict import predict_files
     from jdfd_keras.prediction.result_folder import check_paths, to_csv
-    from jdfd_keras.reporting.verdict_page import write_report
+    from jdfd_keras.reporting.verdict_page import resolve_report, write_report
     from jdfd_keras.reporting.verdict_text import summarize
 
     if arguments.server and "://" not in arguments.server:
@@ -66,23 +72,30 @@ def _run(arguments: argparse.Namespace) -> Output:
         "annotate": arguments.annotate,
         "overwrite": arguments.overwrite,
     }
-    if arguments.report:
-        check_paths(list_files(arguments.files)[0], report=arguments.report, **paths)
+    report = resolve_report(arguments.report) if arguments.report else None
+    if report:
+        if not arguments.report.suffix:  # a folder
+            arguments.report.mkdir(exist_ok=True)
+        check_paths(list_files(arguments.files)[0], report=report, **paths)
+    limits = read_options(arguments, LimitOptions)
     predictions = predict_files(
         arguments.files,
         read_options(arguments, PredictOptions),
         read_options(arguments, PredictRuntime),
-        explain=bool(arguments.report),
-        limits=read_options(arguments, LimitOptions),
+        explain=report is not None,
+        limits=limits,
         engine=read_options(arguments, EngineOptions),
         **paths,
     )
-    if arguments.report:
-        write_report(predictions, arguments.report, overwrite=arguments.overwrite)
+    stated = {"case": arguments.case, "examiner": arguments.examiner}
+    provenance = dataclasses.replace(predictions.provenance, **stated)
+    predictions = dataclasses.replace(predictions, provenance=provenance)
+    if report:
+        write_report(predictions, report, overwrite=arguments.overwrite, limits=limits)
     if arguments.format == "csv":
         text = to_csv(predictions.records)
     else:
-        text = summarize(predictions, arguments.report)
+        text = summarize(predictions, report)
     failed = bool(predictions.failed or predictions.annotation_error)
     return Output(predictions.to_dict(), text, failed=failed)
 

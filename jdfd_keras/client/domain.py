@@ -9,6 +9,7 @@ Reference:
     other files, https://arxiv.org/abs/1905.02928
 """
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,7 +43,10 @@ class FileMeasures(Result):
     face_y: float = math.nan  # 0 is the upper edge
     roll_deg: float = math.nan  # median of the absolute values, in the crop
     reconstruction_error: float = math.nan  # median mean squared error of the decoder
+    # Likeness to drawings; that of a file to be judged follows from its texture.
+    drawing: float = math.nan
     pixel_format: str = ""  # as in MediaInfo
+    texture: tuple[float, ...] = ()  # medians of `faces.texture.describe_texture`
 
 
 @dataclass(frozen=True)
@@ -52,7 +56,7 @@ class _Scale:
     is_log: bool
     least_spread: float  # so that a measure that did not vary still has a range
     unit: str
-    below: str  # what the faces or the file are if the measure is below the range
+    below: str  # what the faces or the file are if the measure is below the range; "" if no matter
     above: str
 
 
@@ -104,8 +108,33 @@ _SCALES = {
         "the decoder reconstructs the faces with a smaller error",
         "the decoder reconstructs the faces with a larger error",
     ),
+    "drawing": _Scale(False, 0.1, "", "", "the texture of the faces is more like that of drawings"),
 }
 MEASURES = tuple(_SCALES)
+
+
+TITLES = {
+    "pixel_format": "Pixel format",
+    "size_px": "Width of the faces",
+    "sharpness": "Sharpness of the faces",
+    "bits_per_pixel": "Compression of the file",
+    "yaw_deg": "Turn of the faces to the side",
+    "face_share": "Width of the faces in their crops",
+    "face_x": "Position in the crops, from the left",
+    "face_y": "Position in the crops, from the top",
+    "roll_deg": "Tilt in the crops",
+    "reconstruction_error": "Reconstruction error of the decoder",
+}
+
+
+@dataclass(frozen=True)
+class Comparison(Result):
+    """One measure of a file next to its range in validation, as text."""
+
+    title: str
+    value: str
+    range: str
+    is_within: bool
 
 
 @dataclass(frozen=True)
@@ -130,6 +159,8 @@ class Domain(Result):
         limit: Largest distance within the domain; None if there are fewer than MIN_FILES.
         pixel_formats: Those of the files; empty if they are not compared.
         num_files: Validation files.
+        drawing_weights: Weights of the texture in `drawing`, and then its offset; empty if it is
+            not compared.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -142,6 +173,7 @@ class Domain(Result):
     limit: float | None = None
     pixel_formats: tuple[str, ...] = ()
     num_files: int = 0
+    drawing_weights: tuple[float, ...] = dataclasses.field(default=(), repr=False)
 
     def check(self, measures: FileMeasures) -> tuple[str, ...]:
         """Return a sentence on each measure in which a file is beyond the domain.
@@ -151,6 +183,7 @@ class Domain(Result):
         """
         if self.limit is None:
             return ()
+        measures = self._add_drawing(measures)
         reasons = []
         pixel_format = normalize_format(measures.pixel_format)
         if pixel_format and self.pixel_formats and pixel_format not in self.pixel_formats:
@@ -164,12 +197,43 @@ class Domain(Result):
                 reasons.append(_describe(spread, value, self.limit))
         return tuple(reasons)
 
+    def compare(self, measures: FileMeasures) -> tuple[Comparison, ...]:
+        """Return each measure that is compared, with its range in validation."""
+        if self.limit is None:
+            return ()
+        rows = []
+        pixel_format = normalize_format(measures.pixel_format)
+        if pixel_format and self.pixel_formats:
+            known = ", ".join(self.pixel_formats)
+            title, is_within = TITLES["pixel_format"], pixel_format in self.pixel_formats
+            rows.append(Comparison(title, pixel_format, known, is_within))
+        for spread in self.spreads:
+            value = getattr(measures, spread.measure)
+            if math.isnan(value):
+                continue
+            low, high = _find_range(spread, self.limit)
+            unit = _SCALES[spread.measure].unit
+            is_within = measure_distance(spread, value) <= self.limit
+            text = f"{_show(low)} to {_show(high)}{unit}"
+            title = TITLES[spread.measure]
+            rows.append(Comparison(title, f"{_show(value)}{unit}", text, is_within))
+        return tuple(rows)
+
     def distance(self, measures: FileMeasures) -> float:
         """Return the distance of a file from the centre of the domain; 0 if nothing is known."""
+        measures = self._add_drawing(measures)
         distances = [
             measure_distance(spread, getattr(measures, spread.measure)) for spread in self.spreads
         ]
         return max(distances, default=0.0)
+
+    def _add_drawing(self, measures: FileMeasures) -> FileMeasures:
+        if not (self.drawing_weights and measures.texture):
+            return measures
+        *weights, offset = self.drawing_weights
+        return dataclasses.replace(
+            measures, drawing=float(np.dot(weights, measures.texture)) + offset
+        )
 
     @property
     def note(self) -> str:
@@ -182,7 +246,7 @@ class Domain(Result):
         )
 
 
-def fit_domain(measures: Sequence[FileMeasures]) -> Domain:
+def fit_domain(measures: Sequence[FileMeasures], drawing_weights: Sequence[float] = ()) -> Domain:
     """Fit the domain of validation files.
 
     The limit is a conformal one: files are divided into up to MAX_FOLDS folds, and each has a
@@ -191,7 +255,9 @@ def fit_domain(measures: Sequence[FileMeasures]) -> Domain:
     ones are so frequent that they alone could exceed MAX_FLAGGED, or with fewer than 39 files.
 
     Args:
-        measures: Of the files; those of both classes, measured as a file to be judged is.
+        measures: Of the files of both classes, measured as a file to be judged is. If `drawing` is
+            compared, that of a file is by weights that were fitted without it.
+        drawing_weights: Of the domain.
 
     Returns:
         The domain; without a limit if there are fewer than MIN_FILES files.
@@ -224,7 +290,7 @@ def fit_domain(measures: Sequence[FileMeasures]) -> Domain:
         distances[is_new] = math.inf
     limit = float(np.sort(distances)[num_files - num_beyond])
     spreads = tuple(spread for spread, _ in _fit_spreads(values))
-    return Domain(spreads, limit, known_formats, num_files)
+    return Domain(spreads, limit, known_formats, num_files, tuple(drawing_weights))
 
 
 def normalize_format(pixel_format: str) -> str:
@@ -251,7 +317,9 @@ def measure_distance(spread: Spread, value: float) -> float:
 def _standardize(spread: Spread, value: float) -> float:
     """Return the distance of a value that is on the scale of the measure; NaN if it is unknown."""
     difference = value - spread.centre
-    return difference / spread.above if difference > 0 else -difference / spread.below
+    if difference > 0:
+        return difference / spread.above
+    return -difference / spread.below if _SCALES[spread.measure].below else 0.0 * difference
 
 
 def _transform(measure: str, value: float) -> float:
@@ -280,13 +348,20 @@ def _describe(spread: Spread, value: float, limit: float) -> str:
     scale = _SCALES[spread.measure]
     if spread.measure == "face_share" and value == 0:
         return "no face is found in the crops"
-    ends = spread.centre - limit * spread.below, spread.centre + limit * spread.above
-    low, high = map(math.exp, ends) if scale.is_log else (max(ends[0], 0.0), ends[1])
+    low, high = _find_range(spread, limit)
     how = scale.below if _transform(spread.measure, value) < spread.centre else scale.above
     return (
         f"{how} ({_show(value)}{scale.unit}) than those of validation "
         f"({_show(low)} to {_show(high)}{scale.unit})"
     )
+
+
+def _find_range(spread: Spread, limit: float) -> tuple[float, float]:
+    """Return the lowest and the highest value of a measure within the domain."""
+    ends = spread.centre - limit * spread.below, spread.centre + limit * spread.above
+    if _SCALES[spread.measure].is_log:
+        return math.exp(ends[0]), math.exp(ends[1])
+    return max(ends[0], 0.0), ends[1]
 
 
 def _show(value: float) -> str:

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jdfd_keras.datasets.auc_interval import CONFIDENCE
 from jdfd_keras.io.results import Result
 
-CONFIDENCE = 0.95
 # Likelihood ratio from which its support has this strength.
 VERBAL_SCALE = (
     (1_000_000, "extremely strong support"),
@@ -64,11 +64,13 @@ class ErrorRates(Result):
     fake_as_low: ErrorRate  # fake files that score at most as high
 
 
-def clopper_pearson(count: int, total: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def clopper_pearson(
+    count: float, total: int, confidence: float = CONFIDENCE
+) -> tuple[float, float]:
     """Compute the exact confidence interval of a share.
 
     Args:
-        count: Number of cases with the property, 0 to `total`.
+        count: Number of cases with the property, 0 to `total`; a mean number need not be whole.
         total: Number of cases; the interval of none is 0 to 1.
         confidence: Two-sided confidence level.
 
@@ -130,6 +132,6 @@ def measure_error_rate(count: int, total: int, num_people: int = 1) -> ErrorRate
     low, high = clopper_pearson(count, total)
 
     def of_file(share: float) -> float:
-        return 1 - (1 - share) ** num_people
+        return share if num_people == 1 else 1 - (1 - share) ** num_people
 
     return ErrorRate(count, total, of_file(count / max(total, 1)), of_file(low), of_file(high))

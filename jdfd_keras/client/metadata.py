@@ -91,14 +91,7 @@ def read_metadata(call: Callable[[np.ndarray], np.ndarray], url: str | Path) -> 
         if calibration:
             check_calibration(calibration)
         return metadata
-    except (
-        AttributeError,
-        KeyError,
-        OverflowError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except (AttributeError, KeyError, RecursionError, TypeError, ValueError) as error:
         raise InvalidMetadata(url, f"format_version {FORMAT_VERSION}; got {error!r}") from error
 
 

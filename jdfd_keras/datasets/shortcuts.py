@@ -3,6 +3,7 @@
 Takes the tables of a prepared dataset; reads no images.
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 from sklearn.preprocessing import TargetEncoder
 
+from jdfd_keras.datasets.auc_interval import find_auc_interval
 from jdfd_keras.datasets.manifest import VideoRow
-from jdfd_keras.datasets.videos import CLASSES
+from jdfd_keras.datasets.videos import CLASSES, has_known_source
 from jdfd_keras.io.results import Result
 
 # A property of the file is a shortcut if its AUC is this far from 0.5 and not by chance (two
@@ -36,6 +38,8 @@ class Shortcut(Result):
     # Of a category: the value whose number of fakes differs most from the expected one.
     value: str | None = None
     fake_share: float | None = None  # among the videos with this value
+    low: float | None = None  # bounds of the 95 % interval of the AUC, if there is one
+    high: float | None = None
 
 
 def measure_shortcuts(videos: Sequence[VideoRow], faces: pa.Table) -> list[Shortcut]:
@@ -80,10 +84,26 @@ def measure_shortcuts(videos: Sequence[VideoRow], faces: pa.Table) -> list[Short
         "pixel format": table.pixel_format,
         "encoder": table.encoder.replace("", "not stated"),
     }
-    return [_measure_shortcut(name, values, table.label) for name, values in measures.items()] + [
-        _measure_category(name, values[is_decoded], table.label[is_decoded])
+    shortcuts = [
+        (_measure_shortcut(name, values, table.label), values.dropna().index)
+        for name, values in measures.items()
+    ]
+    shortcuts += [
+        (_measure_category(name, values[is_decoded], table.label[is_decoded]), table[is_decoded].index)
         for name, values in categories.items()
     ]
+    return [_add_interval(shortcut, table.loc[rows]) for shortcut, rows in shortcuts]
+
+
+def _add_interval(shortcut: Shortcut, table: pd.DataFrame) -> Shortcut:
+    """Add the interval of the AUC, with videos of the same sources and class as one case."""
+    if shortcut.auc is None:
+        return shortcut
+    # A video of unknown source is a case of its own.
+    cases = table.source_ids.map(tuple).where(table.source_ids.map(has_known_source), table.video_id)
+    counts = [cases[table.label == label].nunique() for label in CLASSES.values()]
+    low, high = find_auc_interval(shortcut.auc, *counts)
+    return dataclasses.replace(shortcut, low=low, high=high)
 
 
 def _measure_shortcut(name: str, values: pd.Series, labels: pd.Series) -> Shortcut:

@@ -16,11 +16,10 @@ import pandas as pd
 import pyarrow as pa
 
 from jdfd_keras.client.calibration import CALIBRATION, VERDICTS, Calibration, save_calibration
-from jdfd_keras.client.domain import fit_domain
 from jdfd_keras.datasets.leakage import COLUMNS
 from jdfd_keras.datasets.videos import CLASSES
 from jdfd_keras.evaluation.calibration_fit import check_rate, fit_calibration
-from jdfd_keras.evaluation.domain_fit import measure_videos
+from jdfd_keras.evaluation.domain_fit import fit_validation_domain
 from jdfd_keras.evaluation.eval_data import (
     CALIBRATION_FACES,
     EvalSet,
@@ -174,8 +173,7 @@ def calibrate(
     num_videos = sum(len(one.videos) for one in sets)
     facts: dict[str, Any] = {"num_not_judged": num_videos - len(scores.videos)}
     facts["tracks"] = _find_tracks(sets)
-    measures = measure_videos(sets, is_judged, make_reconstruct_error(model))
-    facts["domain"] = fit_domain(measures)
+    facts["domain"] = fit_validation_domain(sets, is_judged, make_reconstruct_error(model))
     facts |= {"data": ", ".join(one.name for one in sets), "model": digest_model(run)}
     facts |= {"engine": import_engine().describe()} | describe_origin()
     calibration = fit_calibration(scores, options.fpr, **facts)

@@ -18,7 +18,8 @@ from scipy.special import expit
 from jdfd_keras.client.calibration import Calibration, calibrate_scores, to_logit
 from jdfd_keras.client.thresholds import choose_threshold, choose_thresholds
 from jdfd_keras.evaluation.likelihood_cost import compute_cllr, compute_min_cllr
-from jdfd_keras.evaluation.metrics import find_auc_interval, measure_auc
+from jdfd_keras.datasets.auc_interval import find_auc_interval
+from jdfd_keras.evaluation.metrics import measure_auc
 from jdfd_keras.evaluation.reliability import balance_classes, measure_reliability
 from jdfd_keras.evaluation.scores import Scores, average_tracks, score_videos
 from jdfd_keras.io.console import plural

@@ -4,18 +4,19 @@ A metric that needs both classes is None, never 0.5, where one is absent. Indepe
 """
 
 from dataclasses import dataclass, fields
-from typing import cast
 
 import numpy as np
-from scipy.optimize import brentq
 from scipy.stats import norm
 
 from jdfd_keras.client.calibration import check_threshold
+from jdfd_keras.client.likelihood import CONFIDENCE, clopper_pearson
+from jdfd_keras.datasets.auc_interval import find_auc_interval
+from jdfd_keras.evaluation.bounds import bound_ap, bound_eer
 from jdfd_keras.io.results import Result
 
 # False positive rates at which the true positive rate is measured, by metric.
 FPR_ALLOWED = {"tpr_at_1_fpr": 0.01, "tpr_at_5_fpr": 0.05}
-CONFIDENCE = 0.95
+SHARES = ("accuracy", "tpr", "fpr")
 JACKKNIFE_GROUPS = 100  # groups of videos per class in the jackknife
 
 
@@ -58,9 +59,12 @@ def measure(
 ) -> Metrics:
     """Compute the metrics of one group of faces or of videos.
 
-    Intervals come from a bootstrap over videos: faces of one video are not independent, so whole
-    videos are drawn with replacement, separately for each class. They are corrected for bias and
-    acceleration (BCa), since percentile intervals cover an AUC near 1 too rarely.
+    Shares of videos (accuracy, tpr, fpr) have exact intervals. Others come from a bootstrap over
+    videos: faces of one video are not independent, so whole videos are drawn with replacement,
+    separately for each class. They are corrected for bias and acceleration (BCa), since percentile
+    intervals cover an AUC near 1 too rarely. Where no resample differs, such as with separable
+    classes, the numbers of videos bound the metric. They also bound an AUC of videos so close to 1
+    or 0 that less than one video of the smaller class is on the wrong side.
 
     Args:
         label: bool[n], True is fake.
@@ -72,12 +76,14 @@ def measure(
         seed: Seed of the bootstrap.
 
     Returns:
-        The metrics. One class alone has only tpr or fpr. There are no intervals if a class has
-        only one video, and none for a metric that is equal in all resamples, such as the AUC of
-        separable classes, or for the TPR at a FPR of less than one real video.
+        The metrics. One class alone has only tpr or fpr. If a class has only one video, only
+        shares of videos have intervals. The TPR at a FPR of less than one real video has none.
 
     Reference:
-        Efron: "Better Bootstrap Confidence Intervals" (1987). For whole groups and several
+        Clopper, Pearson: "The use of confidence or fiducial limits illustrated in the case of the
+        binomial" (1934); the accuracy is a sum over two classes, for which their interval is too
+        wide rather than too narrow: Hoeffding: "On the distribution of the number of successes in
+        independent trials" (1956). Efron: "Better Bootstrap Confidence Intervals" (1987). For whole groups and several
         samples: Davison and Hinkley: "Bootstrap Methods and their Application" (1997), 3.8, 5.3.
 
     Example:
@@ -95,8 +101,18 @@ def measure(
     members = [np.flatnonzero(ranking.is_fake == is_fake) for is_fake in (False, True)]
     members = [videos for videos in members if len(videos)]
     bounds = np.full((2, len(MEASURED)), np.nan)
-    if n_resamples and all(len(videos) > 1 for videos in members):
+    has_several = all(len(videos) > 1 for videos in members)
+    if n_resamples and has_several:
         bounds = _find_bounds(ranking, values, members, n_resamples, seed)
+    if n_resamples:
+        num_fake = int(ranking.is_fake.sum())
+        counts = ranking.num_videos - num_fake, num_fake
+        is_video = len(label) == ranking.num_videos
+        for position in np.flatnonzero(~np.isnan(values)):
+            name, value = MEASURED[position], float(values[position])
+            is_fixed = has_several and np.isnan(bounds[0, position])
+            if is_fixed or (is_video and _is_extreme(name, value, min(counts))):
+                bounds[:, position] = _find_exact_bounds(name, value, *counts)
     estimates = {
         name: Estimate(*(None if np.isnan(number) else float(number) for number in three))
         for name, *three in zip(MEASURED, values, *bounds, strict=True)
@@ -126,39 +142,31 @@ def measure_auc(label: np.ndarray, value: np.ndarray) -> float | None:
     return float(ranking.measure(np.ones_like(rows))[0])
 
 
-def find_auc_interval(auc: float, num_real: int, num_fake: int) -> tuple[float, float]:
-    """Compute a 95 % interval of an AUC from the numbers of cases, also for an AUC of 0 or 1.
+def _is_extreme(name: str, value: float, fewest: int) -> bool:
+    """Return whether a metric of videos needs an interval from their numbers."""
+    return name in SHARES or (name == "auc" and fewest > 1 > min(value, 1 - value) * fewest)
 
-    Args:
-        auc: The AUC of independent cases, in [0, 1].
-        num_real: Real cases; at least 1, as of fake cases.
-        num_fake: Fake cases.
 
-    Reference:
-        Newcombe: "Confidence intervals for an effect size measure based on the Mann-Whitney
-        statistic. Part 2" (2006), method 5.
+def _find_exact_bounds(
+    name: str, value: float, num_real: int, num_fake: int
+) -> tuple[float, float]:
+    """Return the bounds of a metric from the numbers of videos; NaN if they give none.
 
-    Example:
-        >>> [round(bound, 2) for bound in find_auc_interval(1.0, 10, 10)]
-        [0.8, 1.0]
+    Faces have no more independent cases than videos: their shares are taken as those of videos.
     """
-    half = (num_real + num_fake) / 2 - 1
-    quantile = float(norm.ppf((1 + CONFIDENCE) / 2))
-
-    def distance(truth: float) -> float:
-        """Return the squared distance from a true AUC in standard errors, minus its quantile."""
-        spread = 1 + half * ((1 - truth) / (2 - truth) + truth / (1 + truth))
-        variance = truth * (1 - truth) * spread / (num_real * num_fake)
-        return (auc - truth) ** 2 - quantile**2 * variance
-
-    def solve(low: float, high: float) -> float:
-        return cast("float", brentq(distance, low, high))
-
-    # Positive at 0 and 1, and negative next to `auc`. An AUC of 1 or 0 itself is a root, too.
-    return (
-        solve(0.0, auc - 1e-9) if auc > 0 else 0.0,
-        solve(auc + 1e-9, 1.0) if auc < 1 else 1.0,
-    )
+    if name == "auc":
+        return find_auc_interval(value, num_real, num_fake)
+    if name == "eer" and value in (0, 1):
+        high = bound_eer(num_real, num_fake)
+        return (0.0, high) if value == 0 else (1 - high, 1.0)
+    if name == "ap" and value == 1:
+        return bound_ap(num_real, num_fake), 1.0
+    totals = {"accuracy": num_real + num_fake, "fpr": num_real}
+    if name in SHARES or num_real * FPR_ALLOWED.get(name, 0) >= 1:
+        total = totals.get(name, num_fake)
+        # A share of faces may be no whole number of videos, for which the formula holds too.
+        return clopper_pearson(value * total, total)
+    return np.nan, np.nan
 
 
 def _find_bounds(

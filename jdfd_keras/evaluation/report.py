@@ -36,6 +36,11 @@ from jdfd_keras.options import EvaluateOptions
 REPORT = "report.json"
 SCORES = "scores.parquet"
 HARDEST_PER_CLASS = 6
+INTERVALS = (
+    "95 %: exact (Clopper-Pearson) for shares of videos; else BCa bootstrap over videos within each "
+    "class, {0.n_resamples} resamples, seed {0.seed}, and where no resample differs, or an AUC is "
+    "that close to 1, from the numbers of videos (for AUC: Newcombe 2006, method 5)"
+)
 
 
 @dataclass(frozen=True)
@@ -170,10 +175,7 @@ def build_report(
         threshold=threshold,
         aggregation=options.aggregation,
         n_resamples=options.n_resamples,
-        intervals=f"95 %, BCa bootstrap over videos within each class, {options.n_resamples} "
-        f"resamples, seed {options.seed}"
-        if options.n_resamples
-        else "none",
+        intervals=INTERVALS.format(options) if options.n_resamples else "none",
     )
     used, reconstruction = protocol.used_calibration, None
     if mean_face_mse is not None and scores.reconstruction_error is not None:

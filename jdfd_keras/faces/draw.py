@@ -140,7 +140,7 @@ def label_size(image: np.ndarray, text: str, mark: str = "") -> tuple[int, int]:
         (60, 19)
     """
     (width, height), pad, below = _measure(image, text)
-    mark_width = height + pad if mark else 0
+    mark_width = height + 2 * pad if mark else 0
     return width + mark_width + 2 * pad, height + below + 2 * pad
 
 
@@ -179,7 +179,7 @@ def write_label(
     colour, x, y = text_colour(background), left + pad, bottom - pad - below
     if mark:
         _draw_mark(image, mark, (x, y - text_height), text_height, colour)
-        x += text_height + pad
+        x += text_height + 2 * pad
     scale, weight = _font(image)
     cv2.putText(image, text, (x, y), FONT, scale, colour, weight, cv2.LINE_AA)
     return Rect(left, top, left + width, bottom)

@@ -17,6 +17,7 @@ from jdfd_keras.faces.detect import face_detector
 from jdfd_keras.faces.extract import Extraction, Face
 from jdfd_keras.faces.landmarks import find_landmarks, five_points
 from jdfd_keras.faces.media import sample_frame_indices
+from jdfd_keras.faces.texture import describe_texture
 
 # Crops of each track that are reconstructed, and searched for a face if it was not detected.
 CROPS_PER_TRACK = 4
@@ -114,7 +115,7 @@ def combine_measures(
     """
     positions = choose_crops([face.track_id for face in faces])
     chosen = [faces[position] for position in positions]
-    placements, errors = [], []
+    placements, errors, textures = [], [], []
     if chosen:
         crops = read_crops(positions)
         placements = [
@@ -122,6 +123,7 @@ def combine_measures(
             for face, crop in zip(chosen, crops, strict=True)
         ]
         errors = reconstruct_error(crops) if reconstruct_error else []
+        textures = np.stack([describe_texture(crop) for crop in crops])
     num_pixels = facts.width * facts.height * facts.num_frames
     share, x, y, roll = np.reshape(placements, (-1, len(Placement._fields))).T
     return FileMeasures(
@@ -135,6 +137,7 @@ def combine_measures(
         roll_deg=_median(roll),
         reconstruction_error=_median(errors),
         pixel_format=facts.pixel_format,
+        texture=tuple(np.median(textures, axis=0).tolist()) if chosen else (),
     )
 
 

@@ -82,7 +82,8 @@ def state_finding(verdict: Verdict) -> str:
 def _limit(reasons: Sequence[str]) -> list[str]:
     """Return the first reasons as sentences, and the number of others."""
     num_others = len(reasons) - MAX_REASONS
-    more = [f"The same is true of {num_others} more."] if num_others > 0 else []
+    are = "1 other is" if num_others == 1 else f"{num_others} others are"
+    more = [f"{are} not judged either."] if num_others > 0 else []
     return [*map(_to_sentence, reasons[:MAX_REASONS]), *more]
 
 

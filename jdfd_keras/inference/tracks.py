@@ -3,6 +3,7 @@
 Takes faces and their scores; returns a TrackScore for each track. Independent of files.
 """
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -18,6 +19,7 @@ from jdfd_keras.io.results import Result
 SEGMENT_FRACTION = 4
 MIN_SEGMENT_FACES = 3
 NOT_JUDGED = "not judged"
+MAX_TOP_TRACKS = 8  # whose top faces are kept
 
 
 @dataclass(frozen=True)
@@ -250,31 +252,45 @@ def _judge(
 def choose_top_faces(
     faces: Sequence[FaceScore], judged_ids: set[int], duration_s: float, count: int
 ) -> tuple[int, ...]:
-    """Return the positions of the highest scores, those of one track spread over the file.
+    """Return the positions of the highest scores of each track, spread over the file.
 
     Args:
         faces: Faces of one file, in its order.
-        judged_ids: Tracks to choose from.
+        judged_ids: Tracks to choose from; at most MAX_TOP_TRACKS with the highest scores are used.
         duration_s: Duration of the file in seconds. Faces of one track are at least a fraction
             1 / (4 * count) of it apart, since neighbouring frames look the same.
-        count: Most positions to return, by decreasing score.
+        count: Most positions of one track to return.
+
+    Returns:
+        First the highest score of each track, then the second one of each, and so on, each group by
+        decreasing score.
 
     Example:
-        >>> faces = [FaceScore(i, i / 10, 0, (0, 0, 9, 9), i / 10) for i in range(10)]
-        >>> choose_top_faces(faces, {0}, duration_s=1.0, count=2)
-        (9, 7)
+        >>> faces = [FaceScore(i, i / 10, i % 2, (0, 0, 9, 9), i / 10) for i in range(10)]
+        >>> choose_top_faces(faces, {0, 1}, duration_s=1.0, count=2)
+        (9, 8, 7, 6)
     """
     min_gap_s = duration_s / (4 * max(count, 1))
-    candidates = [index for index, face in enumerate(faces) if face.track_id in judged_ids]
-    top_faces: list[int] = []
-    for index in sorted(candidates, key=lambda index: (-faces[index].score, index)):
+    chosen: dict[int, list[int]] = {}
+    for index in sorted(range(len(faces)), key=lambda index: (-faces[index].score, index)):
         face = faces[index]
-        chosen = [faces[i] for i in top_faces if faces[i].track_id == face.track_id]
-        if all(abs(face.time_s - other.time_s) >= min_gap_s for other in chosen):
-            top_faces.append(index)
-        if len(top_faces) >= count:
-            break
-    return tuple(top_faces)
+        if face.track_id not in judged_ids or not count:
+            continue
+        if len(chosen) == MAX_TOP_TRACKS and face.track_id not in chosen:
+            continue
+        of_track = chosen.setdefault(face.track_id, [])
+        is_apart = all(abs(face.time_s - faces[other].time_s) >= min_gap_s for other in of_track)
+        if is_apart and len(of_track) < count:
+            of_track.append(index)
+    # A track enters with its highest score, so the tracks are in that order.
+    ranks = itertools.zip_longest(*chosen.values())
+    return tuple(
+        index
+        for rank in ranks
+        for index in sorted(
+            (index for index in rank if index is not None), key=lambda i: -faces[i].score
+        )
+    )
 
 
 def describe_segment(track: TrackScore) -> str:

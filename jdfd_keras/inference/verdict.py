@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from jdfd_keras.client.calibration import Calibration, check_threshold
+from jdfd_keras.client.domain import FileMeasures
 from jdfd_keras.client.likelihood import ErrorRates, LikelihoodRatio
 from jdfd_keras.client.metadata import ModelMetadata
 from jdfd_keras.client.thresholds import UNATTAINABLE
@@ -64,8 +65,8 @@ class Verdict(Result):
     height: int
     tracks: tuple[TrackScore, ...]  # in order of appearance
     faces: tuple[FaceScore, ...]  # in the order of the file
-    # Positions in `faces` of the highest scores of judged tracks, in decreasing order, those of
-    # one track spread over the file.
+    # Positions in `faces` of the highest scores of each judged track, spread over the file; first
+    # the highest of each track, then the second one, each group in decreasing order.
     top_faces: tuple[int, ...]
     warnings: tuple[str, ...]  # sentences about defects of the file and fake segments
     analysed_at: str = ""  # UTC time of the verdict in ISO format, if it was recorded
@@ -81,6 +82,7 @@ class Verdict(Result):
     # segment, too few validation files, a file beyond the domain, no judged track.
     reasons: tuple[str, ...] = ()
     is_beyond_domain: bool = False  # the file or its faces are unlike those of validation
+    measures: FileMeasures | None = None  # that were compared with the domain, if there is one
 
     @property
     def thresholds(self) -> Calibration:
@@ -209,7 +211,7 @@ def judge(
         score: Function from uint8[n, size, size, 3] RGB faces to float64[n] P(fake), such as a
             Predictor. Not called without a face.
         calibration: Calibration of the scores, with the thresholds of the verdict.
-        num_top_faces: Most top faces to choose.
+        num_top_faces: Most top faces of one track to choose.
         engine: Engine that computes the scores, as text.
         scored: Scores of the first faces, if they were computed while others were extracted.
         reconstruct_error: As for `measure_file`; called only if the calibration has a domain.
@@ -230,18 +232,19 @@ def judge(
         )
     faces = tuple(map(_to_face_score, extraction.faces, scores.tolist()))
     tracks = score_tracks(extraction.faces, scores, calibration, extraction.num_frames)
-    judged = [track for track in tracks if track.is_judged]
-    judged_ids = {track.track_id for track in judged}
+    judged_tracks = [track for track in tracks if track.is_judged]
+    judged_ids = {track.track_id for track in judged_tracks}
     # A header may state less than what the file holds.
     duration_s = max([extraction.info.duration_s, *(face.time_s for face in extraction.faces)])
     verdict, reasons = _decide(tracks, calibration)
-    beyond: tuple[str, ...] = ()
-    if judged and calibration.domain:
+    measures, beyond = None, ()
+    if judged_tracks and calibration.domain:
         judged_faces = [face for face in extraction.faces if face.track_id in judged_ids]
-        beyond = calibration.domain.check(measure_file(extraction, judged_faces, reconstruct_error))
+        measures = measure_file(extraction, judged_faces, reconstruct_error)
+        beyond = calibration.domain.check(measures)
         verdict = "uncertain" if beyond else verdict
-    uncertain_from, uncertain_to = calibration.thresholds(len(judged))
-    highest = max((track.score for track in judged), default=None)
+    uncertain_from, uncertain_to = calibration.thresholds(len(judged_tracks))
+    highest = max((track.score for track in judged_tracks), default=None)
     is_measured = highest is not None and not beyond
     return Verdict(
         path=str(path),
@@ -257,21 +260,24 @@ def judge(
         tracks=tracks,
         faces=faces,
         top_faces=choose_top_faces(faces, judged_ids, duration_s, num_top_faces),
-        warnings=(*extraction.warnings, *_warn_of_segments(judged, verdict)),
+        warnings=(*extraction.warnings, *_warn_of_segments(judged_tracks, verdict)),
         file_bytes=extraction.file_bytes,
         media=extraction.info,
         engine=engine,
-        num_people=len(judged),
+        num_people=len(judged_tracks),
         likelihood=(
-            calibration.likelihood([track.score for track in judged]) if is_measured else None
+            calibration.likelihood([track.score for track in judged_tracks])
+            if is_measured
+            else None
         ),
         error_rates=(
-            calibration.error_rates(highest, len(judged))
+            calibration.error_rates(highest, len(judged_tracks))
             if highest is not None and is_measured
             else None
         ),
         reasons=(*beyond, *reasons),
         is_beyond_domain=bool(beyond),
+        measures=measures,
     )
 
 
@@ -305,12 +311,12 @@ def _decide(tracks: Sequence[TrackScore], calibration: Calibration) -> tuple[str
     return worst.verdict, tuple(reasons)
 
 
-def _warn_of_segments(judged: Sequence[TrackScore], verdict: str) -> list[str]:
+def _warn_of_segments(judged_tracks: Sequence[TrackScore], verdict: str) -> list[str]:
     """Return a warning of each fake segment that is not the reason of the verdict."""
     return [
         f"{describe_segment(track)}, although the mean of all faces is {track.score:.3f}: only "
         "that segment may be manipulated"
-        for track in judged
+        for track in judged_tracks
         if track.segment and not (verdict == "uncertain" and track.is_uncertain_by_segment)
     ]
 

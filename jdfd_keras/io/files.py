@@ -248,7 +248,7 @@ def _parse_json(text: str, path: str) -> dict[str, Any]:
         options = json.loads(text)
         if not isinstance(options, dict):
             raise ValueError(f"{type(options).__name__}, not an object")
-    except ValueError as error:
+    except (RecursionError, ValueError) as error:
         raise ValueError(
             f"Expected options as JSON in {path}; got '{error}'. The file is damaged: restore it, "
             "or create its folder again."

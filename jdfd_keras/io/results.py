@@ -6,6 +6,7 @@ A stage returns frozen dataclasses that inherit `Result`. Independent of the con
 import dataclasses
 import functools
 import math
+import sys
 import types
 import typing
 from pathlib import Path
@@ -135,7 +136,7 @@ def _has_type(value: Any, hint: Any) -> bool:
     if hint is float:
         # bool is a subclass of int, and JSON may hold an integer for a float.
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        return is_number and math.isfinite(value)
+        return is_number and abs(value) <= sys.float_info.max  # false for NaN
     if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, hint):
         check_types(value)
     return isinstance(value, hint) and isinstance(value, bool) == (hint is bool)

@@ -352,5 +352,5 @@ class PredictRuntime:
         0, "processes that extract faces; 0: one per core, at most one per file", common=True
     )
     explain: int = setting(
-        3, "top faces of each file that a report shows and explains", common=True
+        3, "top faces of each person that a report shows and explains", common=True
     )

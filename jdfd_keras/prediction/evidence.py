@@ -1,10 +1,10 @@
-"""Images and a video of an analysed file for a page: its frames with the boxes of its people.
+"""Images of an analysed file for a page: its top faces, and its frames with boxes of its people.
 
-Takes verdicts, and reads their files again; returns FileEvidence.
+Takes verdicts, and reads their files again for the frames; returns TopFaces and FileEvidence.
 """
 
 import functools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +16,7 @@ from jdfd_keras.faces.decode import open_media
 from jdfd_keras.faces.draw import DrawnFace, draw_faces
 from jdfd_keras.faces.media import Frame
 from jdfd_keras.faces.overlay import Send, write_overlay
+from jdfd_keras.inference.backends import Predictor
 from jdfd_keras.inference.tracks import FaceScore
 from jdfd_keras.inference.verdict import Provenance, Verdict
 from jdfd_keras.io.console import track
@@ -23,6 +24,7 @@ from jdfd_keras.io.palette import track_colour
 from jdfd_keras.io.workers import WorkerCrashed, count_workers, run_all, run_with_progress
 from jdfd_keras.options import LimitOptions
 from jdfd_keras.prediction.extraction import hash_path
+from jdfd_keras.prediction.result_folder import VerdictFolder
 
 # Shorter side of what is shown, in pixels: labels on smaller frames could not be read.
 MIN_SIDE, MAX_SIDE, MAX_VIDEO_SIDE = 360, 720, 480
@@ -31,6 +33,15 @@ MAX_GAP_S = 1.0  # between two judged faces whose boxes are interpolated
 MAX_PEOPLE = 12
 MAX_STILLS = 6
 JPEG_QUALITY = 88
+
+
+@dataclass(frozen=True, eq=False)
+class TopFaces:
+    """Pixels of the top faces of one file, in the order of the verdict's `top_faces`."""
+
+    crops: np.ndarray  # uint8[n, size, size, 3]
+    cams: np.ndarray | None  # float32[n, size, size], class-activation maps in 0..1
+    failure: str = ""  # why there are no maps
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +61,42 @@ class FileEvidence:
     stills: tuple[Still, ...] = ()  # a few of a video, spread over it; the whole image
     video: Path | None = None
     failure: str = ""  # why there is no frame, or no video
+
+
+def explain_top_faces(
+    verdicts: list[Verdict], folder: VerdictFolder, predictor: Predictor, num_faces: int
+) -> dict[str, TopFaces]:
+    """Read the top faces of files by path, and compute their maps.
+
+    After a failure, such as a server that became unreachable, no further maps are requested.
+
+    Args:
+        verdicts: Verdicts on the files.
+        folder: The result folder, which keeps their top faces.
+        predictor: Predictor of the verdicts.
+        num_faces: Most faces of each person.
+
+    Example:
+        >>> import jdfd_keras as jk
+        >>> predictions = jk.predict_files(["face.png"], model="run", explain=True)
+        >>> predictions.top_faces["face.png"].cams.shape[0]
+        1
+    """
+    failure = "" if predictor.explain else "the model has no class-activation maps"
+    top_faces = {}
+    count = len(verdicts)
+    for verdict in track(verdicts, "explaining faces", count, "files") if count > 1 else verdicts:
+        kept = Counter(verdict.faces[index].track_id for index in verdict.top_faces)
+        # Those of all people take turns.
+        count_shown = sum(min(of_track, num_faces) for of_track in kept.values())
+        crops, cams = folder.read_top_faces(verdict.path)[:count_shown], None
+        if len(crops) and predictor.explain and not failure:
+            try:
+                cams = predictor.explain(crops)
+            except OSError as error:
+                failure = f"the model could not be reached ({error})"
+        top_faces[verdict.path] = TopFaces(crops, cams, "" if cams is not None else failure)
+    return top_faces
 
 
 def collect_evidence(

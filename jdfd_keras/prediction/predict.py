@@ -13,8 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from jdfd_keras.client.calibration import Calibration, check_threshold
 from jdfd_keras.faces.align import describe_framing
 from jdfd_keras.faces.overlay import Overlay, check_overlay
@@ -27,7 +25,7 @@ from jdfd_keras.inference.verdict import (
     decision_thresholds,
     judge,
 )
-from jdfd_keras.io.console import printable, track
+from jdfd_keras.io.console import printable
 from jdfd_keras.io.origin import describe_origin
 from jdfd_keras.io.results import Result
 from jdfd_keras.io.workers import (
@@ -45,6 +43,7 @@ from jdfd_keras.options import (
     PredictRuntime,
 )
 from jdfd_keras.prediction.annotate import annotate_file
+from jdfd_keras.prediction.evidence import TopFaces, explain_top_faces
 from jdfd_keras.prediction.extraction import (
     ExtractedPart,
     Extractor,
@@ -56,20 +55,10 @@ from jdfd_keras.prediction.result_folder import (
     LINES,
     MAX_REPORTED,
     FailedFile,
-    VerdictFolder,
     check_paths,
     open_folder,
 )
 from jdfd_keras.prediction.scoring import FaceScores, Judge, find_missing, guess_faces, judge_all
-
-
-@dataclass(frozen=True, eq=False)
-class TopFaces:
-    """Pixels of the top faces of one file, in the order of the verdict's `top_faces`."""
-
-    crops: np.ndarray  # uint8[n, size, size, 3]
-    cams: np.ndarray | None  # float32[n, size, size], class-activation maps in 0..1
-    failure: str = ""  # why there are no maps
 
 
 @dataclass(frozen=True)
@@ -259,7 +248,8 @@ def predict_files(
             provenance=_describe_provenance(predictor, faces, calibration, options),
         )
         if explain:
-            top_faces = _explain(predictions.most_suspicious, folder, predictor, runtime.explain)
+            shown = predictions.most_suspicious
+            top_faces = explain_top_faces(shown, folder, predictor, runtime.explain)
             predictions = dataclasses.replace(predictions, top_faces=top_faces)
         folder.finish(ordered)
     if annotate is not None and predictions.files:
@@ -304,27 +294,6 @@ def _annotate(
         result = f"Expected a file that can be annotated; got {path}, {result}"
     print(printable(f"{out}: {result}"), file=sys.stderr)
     return str(result)
-
-
-def _explain(
-    verdicts: list[Verdict], folder: VerdictFolder, predictor: Predictor, num_faces: int
-) -> dict[str, TopFaces]:
-    """Read the top faces of files, and compute their maps.
-
-    After a failure, such as a server that became unreachable, no further maps are requested.
-    """
-    failure = "" if predictor.explain else "the model has no class-activation maps"
-    top_faces = {}
-    count = len(verdicts)
-    for verdict in track(verdicts, "explaining faces", count, "files") if count > 1 else verdicts:
-        crops, cams = folder.read_top_faces(verdict.path)[:num_faces], None
-        if len(crops) and predictor.explain and not failure:
-            try:
-                cams = predictor.explain(crops)
-            except OSError as error:
-                failure = f"the model could not be reached ({error})"
-        top_faces[verdict.path] = TopFaces(crops, cams, "" if cams is not None else failure)
-    return top_faces
 
 
 def _describe_provenance(

@@ -20,7 +20,7 @@ ROW_HEIGHT, TEXT_HEIGHT = 0.11, 0.05
 MIN_ROW, MIN_TEXT = 18, 12  # pixels
 MIN_GUTTER_WIDTH = 160  # of the frame; a narrower one has no names of rows
 TICK_STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600)
-DIM = 0.45  # of the colour of scores below the threshold of fake
+DIM = 0.55  # of the colour of scores below the threshold of fake
 
 
 class ScoreStrip:

@@ -101,7 +101,7 @@ class Judge:
         predictor: Predictor of `load_predictor`.
         calibration: Calibration of its scores, with the thresholds of the verdicts.
         out: Result folder, for error messages.
-        num_top_faces: Most top faces of a file.
+        num_top_faces: Most top faces of one person.
     """
 
     def __init__(

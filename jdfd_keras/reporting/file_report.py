@@ -12,13 +12,13 @@ from pathlib import Path, PureWindowsPath
 import numpy as np
 
 from jdfd_keras.client.calibration import Calibration
+from jdfd_keras.client.domain import Comparison
 from jdfd_keras.faces.extract import encode_png
 from jdfd_keras.inference.finding import state_finding
 from jdfd_keras.inference.tracks import FaceScore, TrackScore
 from jdfd_keras.inference.verdict import Provenance, Verdict
 from jdfd_keras.io.palette import track_hex
-from jdfd_keras.prediction.evidence import FileEvidence, Still
-from jdfd_keras.prediction.predict import TopFaces
+from jdfd_keras.prediction.evidence import FileEvidence, Still, TopFaces
 from jdfd_keras.reporting.report_text import describe_media
 from jdfd_keras.reporting.verdict_figures import (
     RatioScale,
@@ -70,6 +70,7 @@ class FileReport:
     map_scale: str  # the contribution of the brightest colour
     not_judged: tuple[str, ...]  # sentences
     media: str
+    domain: tuple[Comparison, ...]
     domain_note: str
     video: str = ""  # data URI, or a file name
     video_name: str = ""  # file beside the page; "" if the video is in the page
@@ -127,6 +128,7 @@ def report_file(
             if not track.is_judged
         ),
         media=describe_media(verdict.media),
+        domain=domain.compare(verdict.measures) if domain and verdict.measures else (),
         domain_note=domain.note if domain else "",
         no_video=evidence.failure,
     )

@@ -24,8 +24,8 @@ TICK_STEPS_S = (0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 1200, 180
 MAX_PAUSE_STEPS = 2.5
 MAX_LOG10 = 6.0  # of the scale of likelihood ratios, from the last step of the verbal scale
 # Powers of ten with their labels, and those that a narrow page shows.
-RATIO_TICKS = {0: "1", 1: "10", 2: "100", 3: "1000", 4: "10,000", 6: "1,000,000"}
-LONG_TICKS = (0, 2, 4)
+RATIO_TICKS = {0: "1", 1: "10", 2: "100", 3: "1000", 6: "1,000,000"}
+LONG_TICKS = (0, 2, 6)
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def test_the_demo_runs_every_stage(tmp_path):
     assert result["test_frame_auc"] == report["frame"]["auc"]["value"]
     assert 0 <= result["validation_frame_auc"] <= 1
     verdicts = [verdict["verdict"] for verdict in result["verdicts"]]
-    assert set(verdicts) <= {"real", "uncertain", "fake"} and len(verdicts) == 2
+    assert set(verdicts) <= {"no_evidence", "uncertain", "fake"} and len(verdicts) == 2
     assert all(0 <= verdict["score"] <= 1 for verdict in result["verdicts"])
 
     # The clips are of the test split, which training does not use.

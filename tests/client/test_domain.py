@@ -55,7 +55,7 @@ def draw_files(rng, count, *, share_unknown=0.0, formats=("yuv420p",), weights=N
 def test_at_most_the_stated_share_of_exchangeable_files_is_beyond_the_domain(num_files, options):
     rng = np.random.default_rng(num_files)
     flagged = []
-    for _ in range(200):
+    for _ in range(60):
         domain = fit_domain(draw_files(rng, num_files, **options))
         new = draw_files(rng, 30, **options)
         flagged.append(np.mean([bool(domain.check(measures)) for measures in new]))
@@ -125,9 +125,7 @@ def test_sentences_name_the_value_and_the_range_of_validation():
 def test_every_measure_has_a_sentence_for_either_side():
     for name in MEASURES:
         domain = Domain((Spread(name, 1.0, 0.1, 0.1),), 1.0, (), 50)
-        sentences = [
-            domain.check(FileMeasures(**{name: value})) for value in (0.01, math.exp(3.0))
-        ]
+        sentences = [domain.check(FileMeasures(**{name: value})) for value in (0.01, math.exp(3.0))]
         assert [len(one) for one in sentences] == [1, 1], name
         assert sentences[0] != sentences[1]
         assert all("than those of validation" in one[0] for one in sentences)

@@ -5,6 +5,7 @@ import pytest
 
 from jdfd_keras.client import InvalidMetadata
 from jdfd_keras.client.calibration import Calibration, round_score
+from jdfd_keras.client.domain import Domain, Spread
 from jdfd_keras.client.metadata import ModelMetadata, read_engine, read_metadata, write_metadata
 from jdfd_keras.options import FaceOptions
 
@@ -23,7 +24,19 @@ def answer(texts):
     return lambda names: [texts[name.decode()].encode() for name in names]
 
 
-@pytest.mark.parametrize("calibration", [None, Calibration(temperature=1.25, threshold=0.75)])
+CALIBRATION = Calibration(
+    temperature=1.25,
+    bias=-0.5,
+    threshold=0.75,
+    num_real=2,
+    num_fake=1,
+    real_scores=(0.1, 0.25),
+    fake_scores=(0.9,),
+    domain=Domain((Spread("yaw_deg", 10.0, 2.0, 5.0),), 3.5, ("yuv420p",), 3),
+)
+
+
+@pytest.mark.parametrize("calibration", [None, Calibration(), CALIBRATION])
 def test_written_metadata_is_read_back(calibration):
     metadata = ModelMetadata(FACES, calibration, "detector", 3, "abc")
     assert read_metadata(answer(write_metadata(metadata)), "model") == metadata
@@ -42,6 +55,21 @@ def test_written_metadata_is_read_back(calibration):
         {"model.json": '{"name": "a", "version": true, "digest": ""}'},
         {"model.json": "[" * 100_000},
         {"calibration.json": '{"calibration": {"temperature": "2"}}'},
+        {"calibration.json": '{"calibration": {"temperature": -2}}'},
+        {"calibration.json": '{"calibration": {"temperature": 1e999}}'},
+        {"calibration.json": '{"calibration": {"bias": NaN}}'},
+        {"calibration.json": '{"calibration": {"real_scores": 0.5}}'},
+        {"calibration.json": '{"calibration": {"real_scores": ["0.5"]}}'},
+        {"calibration.json": '{"calibration": {"real_scores": [0.5, 0.4], "num_real": 2}}'},
+        {"calibration.json": '{"calibration": {"fake_scores": [1.5], "num_fake": 1}}'},
+        {"calibration.json": '{"calibration": {"fake_scores": [0.5], "num_fake": 2}}'},
+        {"calibration.json": '{"calibration": {"domain": {"limit": true}}}'},
+        {"calibration.json": '{"calibration": {"domain": {"spreads": [{"centre": "far"}]}}}'},
+        {"calibration.json": '{"calibration": {"domain": {"spreads": [3]}}}'},
+        {"calibration.json": '{"calibration": {"domain": 3}}'},
+        {"calibration.json": '{"calibration": []}'},
+        {"calibration.json": "[" * 100_000},
+        {"calibration.json": "3"},
     ],
 )
 def test_invalid_texts_are_an_error(wrong):

@@ -326,9 +326,12 @@ def vary(measure, step):
 def test_a_property_that_separates_the_classes_is_a_shortcut(make_set, measure):
     result = audit([make_set("a", vary(measure, step=10))])
     found = shortcuts_in(result)
-    assert found[measure] == Shortcut(measure, num_videos=60, auc=1.0, is_shortcut=True)
+    interval = {"low": found[measure].low, "high": 1.0}
+    assert found[measure] == Shortcut(measure, 60, auc=1.0, is_shortcut=True, **interval)
+    assert 0.9 < found[measure].low < 0.95  # 1 - 1.96 standard errors, with 30 videos per class
     assert [name for name, row in found.items() if row.is_shortcut] == [measure]
-    assert f"| {measure} | 60 | 1.000 | a shortcut |" in render_audit(result)
+    row = f"| {measure} | 60 | 1.000 [{found[measure].low:.3f}, 1.000] | a shortcut |"
+    assert row in render_audit(result)
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -393,9 +396,11 @@ def test_a_value_that_only_fakes_have_is_a_shortcut(make_set, name):
     videos = categories(lambda n: {CATEGORIES[name]: values[n % 2]})
     result = audit([make_set("a", videos)])
     found = shortcuts_in(result)
-    assert found[name] == Shortcut(name, 200, 1.0, True, "yuv444p", 1.0)
+    low = found[name].low
+    assert found[name] == Shortcut(name, 200, 1.0, True, "yuv444p", 1.0, low=low, high=1.0)
     assert [key for key, row in found.items() if row.is_shortcut] == [name]
-    assert f"| {name} | 200 | 1.000 | a shortcut (yuv444p: 100% fake) |" in render_audit(result)
+    row = f"| {name} | 200 | 1.000 [{low:.3f}, 1.000] | a shortcut (yuv444p: 100% fake) |"
+    assert row in render_audit(result)
 
 
 def test_the_most_telling_value_is_named(make_set):

@@ -160,8 +160,66 @@ def test_perfect_reversed_and_constant_scores_have_the_expected_metrics(score, e
     label = np.array([True] * 3 + [False] * 2)
     found = measure(label, np.array(score), threshold=0.5, n_resamples=50)
     assert get_values(found) == pytest.approx(expected, abs=1e-12)
-    # Every resample gives the same value, so there is no interval.
-    assert all(bounds_of(found, name) == (None, None) for name in MEASURED)
+    # Every resample gives the same value: the numbers of videos alone bound it.
+    for name, share, total in (("tpr", expected[4], 3), ("fpr", expected[5], 2)):
+        assert bounds_of(found, name) == exact_interval(share * total, total)
+    assert bounds_of(found, "accuracy") == exact_interval(expected[3] * 5, 5)
+    for name in ("auc", "eer", "ap", "accuracy", "tpr", "fpr"):
+        value, (low, high) = getattr(found, name).value, bounds_of(found, name)
+        is_bounded = name not in ("eer", "ap") or value in (0, 1)
+        assert (low <= value <= high and high - low > 0.3) if is_bounded else low is high is None
+    assert bounds_of(found, "tpr_at_1_fpr") == (None, None)
+
+
+def exact_interval(count, total):
+    """Return the interval of Clopper and Pearson by SciPy's own test."""
+    interval = stats.binomtest(round(count), total).proportion_ci(0.95, method="exact")
+    return pytest.approx((interval.low, interval.high))
+
+
+def test_0_errors_of_12_videos_are_up_to_26_percent():
+    label = np.arange(32) >= 12
+    found = measure(label, 0.2 + 0.6 * label, threshold=0.5, n_resamples=100)
+    assert bounds_of(found, "fpr") == pytest.approx((0, 0.2646), abs=1e-4)
+    assert bounds_of(found, "tpr") == pytest.approx((0.8316, 1), abs=1e-4)  # 20 of 20
+    # Newcombe's method 5 solves (1 - t)^2 = 1.96^2 V(t) for an AUC of 1.
+    low, high = bounds_of(found, "auc")
+    spread = 1 + 15 * ((1 - low) / (2 - low) + low / (1 + low))
+    variance = low * (1 - low) / (12 * 20) * spread
+    assert high == 1 and 1 - low == pytest.approx(1.959964 * variance**0.5, rel=1e-6)
+    assert bounds_of(found, "eer") == pytest.approx((0, 0.2646), abs=1e-4)
+    assert 0.5 < found.ap.low < found.auc.low and found.ap.high == 1
+
+
+def test_faces_without_an_error_are_bounded_by_their_number_of_videos():
+    video = np.repeat(np.arange(32), 10)
+    label = video >= 12
+    found = measure(label, 0.2 + 0.6 * label, threshold=0.5, video=video, n_resamples=100)
+    assert bounds_of(found, "fpr") == pytest.approx((0, 0.2646), abs=1e-4)
+
+
+# Nearly always separable, where no bootstrap interval exists, and rarely.
+@pytest.mark.parametrize(("num_real", "num_fake", "separation"), [(5, 5, 4.0), (12, 30, 2.5)])
+def test_intervals_of_few_videos_cover_the_truth(num_real, num_fake, separation):
+    rng = np.random.default_rng(0)
+    cut, runs = separation / 2, 100
+    truth = {
+        "auc": stats.norm.cdf(separation / 2**0.5),
+        "eer": stats.norm.cdf(-cut),
+        "accuracy": stats.norm.cdf(cut),
+        "tpr": stats.norm.cdf(cut),
+        "fpr": stats.norm.cdf(-cut),
+    }
+    label = np.arange(num_real + num_fake) >= num_real
+    covered = dict.fromkeys(truth, 0)
+    for run in range(runs):
+        score = stats.norm.cdf(rng.normal(size=len(label)) + separation * label - cut)
+        found = measure(label, score, threshold=0.5, n_resamples=60, seed=run)
+        for name, value in truth.items():
+            low, high = bounds_of(found, name)
+            covered[name] += low <= value <= high
+    # 100 runs of 95 %: two standard errors are 4.4 %.
+    assert min(covered.values()) >= 0.9 * runs, covered
 
 
 @pytest.mark.parametrize(
@@ -261,7 +319,7 @@ def test_faces_repeated_ten_times_do_not_narrow_intervals():
 
 
 @pytest.mark.parametrize("is_fake", [True, False])
-def test_a_class_of_one_video_gives_no_intervals_whatever_its_number_of_faces(is_fake):
+def test_a_class_of_one_video_gives_faces_no_intervals_whatever_their_number(is_fake):
     label = np.repeat([is_fake, not is_fake], [20, 9])
     video = np.append(np.zeros(20, int), np.arange(1, 10))
     score = np.random.default_rng(0).random(29)
@@ -271,7 +329,7 @@ def test_a_class_of_one_video_gives_no_intervals_whatever_its_number_of_faces(is
 
 
 @pytest.mark.parametrize(
-    ("num_real", "num_fake", "separation"), [(60, 40, 0.5), (60, 40, 2.0), (20, 15, 1.5)]
+    ("num_real", "num_fake", "separation"), [(60, 40, 0.5), (60, 40, 2.0), (20, 15, 1.0)]
 )
 def test_an_interval_of_videos_equals_bca_of_scipy(num_real, num_fake, separation):
     rng = np.random.default_rng(0)
@@ -291,26 +349,16 @@ def test_an_interval_of_videos_equals_bca_of_scipy(num_real, num_fake, separatio
         method="BCa",
         rng=np.random.default_rng(2),
     ).confidence_interval
-    # Percentile intervals of the last case start 0.03 higher.
     assert found.low == pytest.approx(expected.low, abs=0.01)
     assert found.high == pytest.approx(expected.high, abs=0.01)
 
 
-@pytest.mark.parametrize("found", [3, 8, 12])
-def test_an_interval_of_a_share_equals_bca_of_scipy_despite_ties(found):
+@pytest.mark.parametrize("found", [0, 3, 8, 15])
+def test_an_interval_of_a_share_of_videos_is_exact(found):
     called = np.arange(15) < found
     score = np.append(np.full(10, 0.2), np.where(called, 0.9, 0.1))
-    share = measure(np.arange(25) >= 10, score, threshold=0.5, n_resamples=4000).tpr
-    expected = stats.bootstrap(
-        (called.astype(float),),
-        np.mean,
-        n_resamples=4000,
-        method="BCa",
-        rng=np.random.default_rng(0),
-    ).confidence_interval
-    # Both bounds are multiples of 1/15; ties that are not halved would move them by one.
-    assert share.low * 15 == pytest.approx(expected.low * 15, abs=0.01)
-    assert share.high * 15 == pytest.approx(expected.high * 15, abs=0.01)
+    share = measure(np.arange(25) >= 10, score, threshold=0.5, n_resamples=100).tpr
+    assert (share.low, share.high) == exact_interval(found, 15)
 
 
 def count_covered(runs: int, *, effect: float, by_video: bool = True) -> float:

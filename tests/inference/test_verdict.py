@@ -243,7 +243,8 @@ def test_top_faces_of_a_track_are_spread_over_the_clip():
     assert judge("a", clip, scores, HALF, 3).top_faces == (2, 3, 7)
     assert judge("a", clip, scores, HALF, 2).top_faces == (2, 7)
     # Faces of another person may be at nearly the same time.
-    close = file_of(*((second / 10, second % 2, 0.9) for second in range(4)), duration_s=12.0)
+    times = ((second / 10, second % 2, 0.9) for second in range(4))
+    close = file_of(*times, num_frames=2, duration_s=12.0)
     assert judge("a", close, scores_of(0.1, 0.3, 0.2, 0.4), HALF, 3).top_faces == (3, 2)
     # The first of equal scores.
     assert judge("a", clip, scores_of(*[0.5] * 12), HALF, 2).top_faces == (0, 2)
@@ -315,7 +316,8 @@ def test_predict_file_extracts_faces_with_the_options_of_the_model(tmp_path, ast
 
 def predictions_of(*verdicts, failed=()):
     paths = sorted(record.path for record in (*verdicts, *failed))
-    provenance = Provenance("m", 1, "ab", "m", "0", FaceOptions(), 0.5, 0.5, "0.5")
+    names = {"model": "m", "version": 1, "digest": "ab", "where": "m", "faces": FaceOptions()}
+    provenance = Provenance(**names, uncertain_from=0.5, uncertain_to=0.5, thresholds="0.5")
     return Predictions(verdicts, tuple(failed), tuple(paths), 0, provenance)
 
 
@@ -363,16 +365,28 @@ def test_the_table_has_a_row_per_file_in_their_order():
     assert cells == [
         {"path": "a.mp4", "file_bytes": "7", "sha256": "cd", "error": "Expected a video"},
         {
-            **{"path": "b.mp4", "verdict": "uncertain", "score": "0.666667", "num_people": "2"},
-            **{"num_tracks": "3", "num_faces": "3", "num_frames": "1", "duration_s": "0.666667"},
-            **{"top_face_time_s": "0.5", "warnings": "cut, short; grey"},
+            "path": "b.mp4",
+            "verdict": "uncertain",
+            "score": "0.666667",
+            "num_people": "2",
+            "num_tracks": "3",
+            "num_faces": "3",
+            "num_frames": "1",
+            "duration_s": "0.666667",
+            "top_face_time_s": "0.5",
+            "warnings": "cut, short; grey",
             "not_judged": "person 2: possibly not a face: mean detector score 0.10 (at least 0.2)",
             **size | band,
         },
         {"path": "c.mp4", "error": "x"},
         {
-            **{"path": "d.jpg", "verdict": "no face", "num_people": "0", "num_tracks": "0"},
-            **{"num_faces": "0", "num_frames": "1", "duration_s": "0.0"},
+            "path": "d.jpg",
+            "verdict": "no face",
+            "num_people": "0",
+            "num_tracks": "0",
+            "num_faces": "0",
+            "num_frames": "1",
+            "duration_s": "0.0",
             **size | band,
         },
     ]

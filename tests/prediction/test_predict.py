@@ -38,7 +38,7 @@ from jdfd_keras.reporting.verdict_text import summarize
 
 FACES = FaceOptions(face_size=71, frames_per_video=3)
 THREE = PredictOptions(frames_per_video=3)
-SETTINGS = {"digest": "one", "faces": FACES, "thresholds": Calibration()}
+SETTINGS = {"digest": "one", "faces": FACES, "calibration": Calibration()}
 
 
 def redness(crops):
@@ -136,7 +136,7 @@ print(predict.predict_files([{str(inputs / "c.mp4")!r}], model="red").files[0].v
         text=True,
         timeout=120,
     )
-    assert done.stdout.splitlines() == ["once", "real"], done.stderr
+    assert done.stdout.splitlines() == ["once", "no_evidence"], done.stderr
 
 
 @pytest.mark.parametrize("name", ["max_seconds", "max_pixels", "max_memory"])

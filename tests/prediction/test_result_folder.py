@@ -16,7 +16,7 @@ from jdfd_keras.prediction.result_folder import COLUMNS, FailedFile, open_folder
 VERDICT = Verdict(
     path="a.mp4",
     sha256="ab",
-    verdict="real",
+    verdict="no_evidence",
     score=0.1234567,
     uncertain_from=0.3,
     uncertain_to=0.8,
@@ -24,7 +24,7 @@ VERDICT = Verdict(
     duration_s=2.0,
     width=9,
     height=9,
-    tracks=(TrackScore(0, 4, 1.0, True, 0.0, 2.0, 0.1234567, "real"),),
+    tracks=(TrackScore(0, 4, 1.0, 0.0, 2.0, 0.1234567, "no_evidence"),),
     faces=(),
     top_faces=(),
     warnings=(),
@@ -83,7 +83,7 @@ def test_a_resumed_folder_keeps_the_engine_of_each_verdict(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"a")
     (tmp_path / "b.mp4").write_bytes(b"b")
     paths = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
-    settings = {"digest": "ab", "faces": FaceOptions(), "thresholds": Calibration()}
+    settings = {"digest": "ab", "faces": FaceOptions(), "calibration": Calibration()}
     states = {str(path): read_state(path) for path in paths}
     engines = ["TensorFlow 2.21.0, float32", ""]
     with open_folder(tmp_path / "out", states, **settings) as folder:
