@@ -278,8 +278,8 @@ class Client:
             faces: uint8[n, size, size, 3], RGB.
 
         Returns:
-            float32[n, height, width], contributions to the fake score in 0..1, at the resolution
-            of the encoder's last convolution.
+            float32[n, height, width], contributions to the uncalibrated logit of fake, at least 0,
+            at the resolution of the encoder's last convolution. All faces have one unit.
 
         Raises:
             ClientError: If the server returns no maps.

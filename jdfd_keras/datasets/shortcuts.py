@@ -89,7 +89,10 @@ def measure_shortcuts(videos: Sequence[VideoRow], faces: pa.Table) -> list[Short
         for name, values in measures.items()
     ]
     shortcuts += [
-        (_measure_category(name, values[is_decoded], table.label[is_decoded]), table[is_decoded].index)
+        (
+            _measure_category(name, values[is_decoded], table.label[is_decoded]),
+            table[is_decoded].index,
+        )
         for name, values in categories.items()
     ]
     return [_add_interval(shortcut, table.loc[rows]) for shortcut, rows in shortcuts]
@@ -100,7 +103,9 @@ def _add_interval(shortcut: Shortcut, table: pd.DataFrame) -> Shortcut:
     if shortcut.auc is None:
         return shortcut
     # A video of unknown source is a case of its own.
-    cases = table.source_ids.map(tuple).where(table.source_ids.map(has_known_source), table.video_id)
+    cases = table.source_ids.map(tuple).where(
+        table.source_ids.map(has_known_source), table.video_id
+    )
     counts = [cases[table.label == label].nunique() for label in CLASSES.values()]
     low, high = find_auc_interval(shortcut.auc, *counts)
     return dataclasses.replace(shortcut, low=low, high=high)

@@ -17,8 +17,8 @@ from scipy.special import expit
 
 from jdfd_keras.client.calibration import Calibration, calibrate_scores, to_logit
 from jdfd_keras.client.thresholds import choose_threshold, choose_thresholds
-from jdfd_keras.evaluation.likelihood_cost import compute_cllr, compute_min_cllr
 from jdfd_keras.datasets.auc_interval import find_auc_interval
+from jdfd_keras.evaluation.likelihood_cost import compute_cllr, compute_min_cllr
 from jdfd_keras.evaluation.metrics import measure_auc
 from jdfd_keras.evaluation.reliability import balance_classes, measure_reliability
 from jdfd_keras.evaluation.scores import Scores, average_tracks, score_videos
@@ -27,7 +27,7 @@ from jdfd_keras.io.console import plural
 TEMPERATURES = (0.05, 1000.0)  # bounds of the fit
 MAX_SLOPE = 100.0  # of log likelihood ratios; calibrated scores need about 1
 # Of Newton's method.
-MAX_STEPS, MAX_HALVINGS, LEAST_GRADIENT, LEAST_CURVATURE = 100, 40, 1e-10, 1e-12
+MAX_STEPS, MAX_HALVINGS, LEAST_DECREASE, LEAST_CURVATURE = 100, 40, 1e-15, 1e-12
 FOLDS = 10  # each is left out of the fit of its likelihood ratios
 STORED_DECIMALS = 7  # of file scores: those of float32 near 1
 
@@ -217,9 +217,9 @@ def _fit_logistic(
         is_low, is_high = found[1] <= slopes[0], found[1] >= slopes[1]
         if (is_low and gradient[1] > 0) or (is_high and gradient[1] < 0):
             gradient[1] = hessian[0, 1] = hessian[1, 0] = 0.0  # the slope stays at its bound
-        if np.abs(gradient).max() < LEAST_GRADIENT:
-            break
         step = np.linalg.solve(hessian + LEAST_CURVATURE * np.eye(2), gradient)
+        if gradient @ step < LEAST_DECREASE:
+            break
         previous = loss
         for shorter in 0.5 ** np.arange(MAX_HALVINGS):
             tried = found - shorter * step

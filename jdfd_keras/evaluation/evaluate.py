@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jdfd_keras.client.calibration import Calibration, check_threshold
+from jdfd_keras.client.calibration import check_threshold
 from jdfd_keras.evaluation.delong import compare_scores
 from jdfd_keras.evaluation.eval_data import (
     UNKNOWN,
@@ -19,7 +19,12 @@ from jdfd_keras.evaluation.eval_data import (
     describe_sets,
     load_eval_sets,
 )
-from jdfd_keras.evaluation.model_scores import describe_coverage, find_excluded, score_model
+from jdfd_keras.evaluation.model_scores import (
+    decision_threshold,
+    describe_coverage,
+    find_excluded,
+    score_model,
+)
 from jdfd_keras.evaluation.report import Report, ScoresMetadata, build_report
 from jdfd_keras.evaluation.scores import GROUPS, Scores
 from jdfd_keras.evaluation.scores_file import read_scores, read_scores_file
@@ -90,9 +95,7 @@ def evaluate(
     comparison = None
     if compare is not None and other is not None:
         comparison = compare_scores(table, other, options.aggregation, name=Path(compare).name)
-    threshold = options.threshold
-    if threshold is None:
-        threshold = (metadata.protocol.calibration or Calibration()).threshold
+    threshold = decision_threshold(options, metadata.protocol.calibration)
     protocol = dataclasses.replace(metadata.protocol, **describe_origin())
     values = vars(metadata) | {"protocol": protocol}
     report = build_report(table, threshold=threshold, options=options, **values)

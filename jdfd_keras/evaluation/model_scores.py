@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.datasets.manifest import read_videos
 from jdfd_keras.datasets.records import read_crops
 from jdfd_keras.datasets.splits import list_manipulations
@@ -29,7 +30,7 @@ from jdfd_keras.evaluation.eval_data import (
     score_sets,
 )
 from jdfd_keras.evaluation.report import FaceExamples, ScoresMetadata, choose_errors
-from jdfd_keras.evaluation.scores import GROUPS, Scores
+from jdfd_keras.evaluation.scores import GROUPS, Scores, score_videos
 from jdfd_keras.inference.backends import (
     FacePredictions,
     Predictor,
@@ -125,7 +126,7 @@ def _score_run(
     table = join_manifest(sets, predictions, calibration)
     metadata = ScoresMetadata(protocol, find_excluded(sets, table), predictions.mean_face_mse)
     examples = _explain_examples(
-        lambda faces: vars(explain_faces(loaded.model, faces)), sets, table
+        lambda faces: vars(explain_faces(loaded.model, faces)), sets, table, options, calibration
     )
     return ModelScores(table, metadata, *examples)
 
@@ -163,7 +164,13 @@ def _score_exported(
         metadata, examples = ScoresMetadata(protocol, find_excluded(sets, table)), (None, None)
         if maps := predictor.explain:
             unknown = {"reconstruction": None, "residual": None}
-            examples = _explain_examples(lambda faces: {"cam": maps(faces)} | unknown, sets, table)
+            examples = _explain_examples(
+                lambda faces: {"cam": maps(faces)} | unknown,
+                sets,
+                table,
+                options,
+                model.calibration,
+            )
         return ModelScores(table, metadata, *examples)
 
 
@@ -261,17 +268,35 @@ def find_excluded(sets: Sequence[EvalSet], scores: Scores) -> tuple[Excluded, ..
 
 
 def _explain_examples(
-    explain: Callable[[np.ndarray], dict[str, Any]], sets: Sequence[EvalSet], scores: Scores
+    explain: Callable[[np.ndarray], dict[str, Any]],
+    sets: Sequence[EvalSet],
+    scores: Scores,
+    options: EvaluateOptions,
+    calibration: Calibration | None,
 ) -> tuple[FaceExamples, FaceExamples]:
-    """Return the first faces of some videos of each class, and the hardest ones, explained."""
+    """Return the first faces of some videos of each class, and the hardest errors, explained."""
     first, label = np.unique(scores.video, return_index=True)[1], scores.videos.label
     by_class = [first[label == value][:EXAMPLES_PER_CLASS] for value in CLASSES.values()]
     examples = np.concatenate(by_class).tolist()
-    rows = [*examples, *choose_errors(scores)]
+    threshold = decision_threshold(options, calibration)
+    videos = score_videos(scores, options.aggregation)
+    rows = [*examples, *choose_errors(scores, videos, threshold)]
     image = np.stack(_read_crops(sets, rows))
     maps = explain(image)  # in one call, since each may trace the model
     faces = FaceExamples(scores.label[rows], scores.score[rows], image, **maps)
     return faces[: len(examples)], faces[len(examples) :]
+
+
+def decision_threshold(options: EvaluateOptions, calibration: Calibration | None) -> float:
+    """Return the requested threshold, else that of the calibration, else 0.5.
+
+    Example:
+        >>> decision_threshold(EvaluateOptions(), Calibration(threshold=0.7))
+        0.7
+    """
+    if options.threshold is not None:
+        return options.threshold
+    return (calibration or Calibration()).threshold
 
 
 def _read_crops(sets: Sequence[EvalSet], rows: Sequence[int]) -> list[np.ndarray]:

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from jdfd_keras.client.calibration import Calibration
+from jdfd_keras.datasets.auc_interval import find_auc_interval
 from jdfd_keras.datasets.videos import CLASSES
 from jdfd_keras.evaluation.calibrate import count_verdicts
 from jdfd_keras.evaluation.calibration_fit import compute_log10_lr
@@ -81,7 +82,7 @@ class ReconstructionError(Result):
 
 @dataclass(frozen=True)
 class HardFace(Result):
-    """A face with one of the most misleading scores; `label` is `real` or `fake`."""
+    """The most misleading face of a misjudged video; `label` is `real` or `fake`."""
 
     data: str
     video_id: str
@@ -89,6 +90,7 @@ class HardFace(Result):
     track_id: int
     label: str
     score: float
+    video_score: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +100,7 @@ class FaceExamples:
     label: np.ndarray  # bool[n], True is fake
     score: np.ndarray  # float64[n], P(fake)
     image: np.ndarray  # uint8[n, size, size, 3] RGB
-    cam: np.ndarray  # float32[n, size, size], class-activation maps in [0, 1]
+    cam: np.ndarray  # float32[n, size, size], class-activation maps, at least 0, in one unit
     reconstruction: np.ndarray | None  # float32[n, size, size, 3] in -1..1; None without a decoder
     residual: np.ndarray | None  # float32[n, size, size], mean |face - reconstruction|
 
@@ -125,13 +127,28 @@ class Report(StratumMetrics):
     # states none.
     likelihood: LikelihoodCost | None = None
     reconstruction: ReconstructionError | None  # None where it was not measured
-    # Real faces with the highest scores and fake faces with the lowest, one per video.
+    # Of real videos called fake, and of fake ones that are not: at most 6 each, the worst first.
     hardest: tuple[HardFace, ...]
+    num_errors: dict[str, int]  # all such videos, by class
     excluded: tuple[Excluded, ...]
     comparison: Comparison | None = None
     scores: Scores | None = _not_json()
     examples: FaceExamples | None = _not_json()  # some faces of each class; only of a model
-    errors: FaceExamples | None = _not_json()  # the faces of `hardest`; only of a model
+    errors: FaceExamples | None = _not_json()  # the faces of `hardest`, if any; only of a model
+
+    @property
+    def no_maps(self) -> str:
+        """Why class-activation maps would explain nothing; "" if the detector beats chance."""
+        auc, calibration = self.video.auc, self.protocol.calibration
+        if auc.value is None:
+            is_known = calibration is not None and calibration.is_better_than_chance
+            return "" if is_known else "one class is absent, so that its AUC is unknown"
+        low, high = auc.low, auc.high
+        if low is None or high is None:
+            low, high = find_auc_interval(auc.value, self.video.num_real, self.video.num_fake)
+        if low > 0.5:
+            return ""
+        return f"its video AUC of {auc.value:.3f} [{low:.3f}, {high:.3f}] may be that of chance"
 
 
 @dataclass(frozen=True)
@@ -191,7 +208,11 @@ def build_report(
         calibration=measure_calibration_error(scores, options.aggregation),
         likelihood=_measure_likelihood(scores, protocol.calibration, options),
         reconstruction=reconstruction,
-        hardest=_describe_faces(scores, choose_errors(scores)),
+        hardest=_describe_faces(scores, choose_errors(scores, videos, threshold), videos),
+        num_errors={
+            name: int(((videos >= threshold) != is_fake)[scores.videos.label == is_fake].sum())
+            for name, is_fake in CLASSES.items()
+        },
         excluded=tuple(excluded),
         scores=scores,
     )
@@ -259,31 +280,43 @@ def _list_strata(
             yield from _list_strata(kept, without_score, names[position:], (*path, (name, value)))
 
 
-def choose_errors(scores: Scores) -> list[int]:
-    """Return the rows of the real faces with the highest scores and the fakes with the lowest.
+def choose_errors(scores: Scores, videos: np.ndarray, threshold: float) -> list[int]:
+    """Return the row of the most misleading face of each of the most misjudged videos.
 
-    Of each class at most HARDEST_PER_CLASS, one per video: first real, then fake, the worst first.
+    Of each class at most HARDEST_PER_CLASS: first real videos that are called fake, then fake ones
+    that are not, the worst score of a video first.
+
+    Args:
+        scores: Scores of the faces.
+        videos: float64[v], scores of the videos, as of `score_videos`.
+        threshold: A score at or above it is called fake.
 
     Example:
-        >>> choose_errors(
-        ...     Scores.from_faces(video_id=["r", "r", "f"], label=[0, 0, 1], score=[0.2, 0.9, 0.6])
+        >>> scores = Scores.from_faces(
+        ...     video_id=["r", "r", "s", "f"], label=[0, 0, 0, 1], score=[0.7, 0.9, 0.1, 0.6]
         ... )
-        [1, 2]
+        >>> choose_errors(scores, score_videos(scores), 0.5)
+        [1]
     """
     chosen = []
     for label in CLASSES.values():
-        faces = np.flatnonzero(scores.label == label)
-        worst = faces[np.argsort(scores.score[faces] * (1 if label else -1), kind="stable")]
-        _, first = np.unique(scores.video[worst], return_index=True)
-        chosen += worst[np.sort(first)[:HARDEST_PER_CLASS]].tolist()
+        sign = 1 if label else -1  # ascending: the worst first
+        is_wrong = (scores.videos.label == label) & ((videos >= threshold) != label)
+        wrong = np.flatnonzero(is_wrong)
+        for video in wrong[np.argsort(sign * videos[wrong], kind="stable")][:HARDEST_PER_CLASS]:
+            faces = np.flatnonzero(scores.video == video)
+            chosen.append(int(faces[np.argmin(sign * scores.score[faces])]))
     return chosen
 
 
-def _describe_faces(scores: Scores, faces: list[int]) -> tuple[HardFace, ...]:
-    owner, videos = scores.video[faces], scores.videos
-    names = np.array(list(CLASSES))[videos.label[owner].astype(int)]
-    positions = scores.frame_index[faces], scores.track_id[faces]
-    columns = (videos.data[owner], videos.video_id[owner], *positions, names, scores.score[faces])
+def _describe_faces(scores: Scores, faces: list[int], videos: np.ndarray) -> tuple[HardFace, ...]:
+    owner = scores.video[faces]
+    names = np.array(list(CLASSES))[scores.videos.label[owner].astype(int)]
+    columns = (
+        *(scores.videos.data[owner], scores.videos.video_id[owner]),
+        *(scores.frame_index[faces], scores.track_id[faces]),
+        *(names, scores.score[faces], videos[owner]),
+    )
     return tuple(map(HardFace, *(column.tolist() for column in columns)))
 
 

@@ -1,5 +1,6 @@
 """Drawing on frames: boxes, landmarks and labels of faces, in sizes that scale with the frame."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -136,8 +137,10 @@ def label_size(image: np.ndarray, text: str, mark: str = "") -> tuple[int, int]:
     """Return the width and height that `write_label` uses for a text on an image.
 
     Example:
-        >>> label_size(np.zeros((360, 360, 3), np.uint8), "track 0")
-        (60, 19)
+        >>> image = np.zeros((360, 360, 3), np.uint8)
+        >>> rect = write_label(image, "track 0", corner=(0, 40), background=WHITE)
+        >>> label_size(image, "track 0") == (rect.right - rect.left, rect.bottom - rect.top)
+        True
     """
     (width, height), pad, below = _measure(image, text)
     mark_width = height + 2 * pad if mark else 0
@@ -165,10 +168,9 @@ def write_label(
 
     Example:
         >>> image = np.zeros((360, 360, 3), np.uint8)
-        >>> write_label(image, "track 0", corner=(0, 40), background=WHITE)
-        Rect(left=0, top=21, right=60, bottom=40)
-        >>> image[39, 1]
-        array([255, 255, 255], dtype=uint8)
+        >>> rect = write_label(image, "track 0", corner=(0, 40), background=WHITE)
+        >>> (rect.left, rect.bottom), image[39, 1]
+        ((0, 40), array([255, 255, 255], dtype=uint8))
     """
     (_, text_height), pad, below = _measure(image, text)
     width, height = label_size(image, text, mark)
@@ -256,8 +258,14 @@ def _draw_landmarks(image: np.ndarray, face: DrawnFace) -> None:
 
 def _measure(image: np.ndarray, text: str) -> tuple[tuple[int, int], int, int]:
     """Return the size of a text, the padding around it, and what extends below its line."""
-    size, below = cv2.getTextSize(text, FONT, *_font(image))
-    return (size[0], size[1]), max(round(0.2 * size[1]), 2), below
+    (width, height), below = _text_size(text, *_font(image))
+    return (width, height), max(round(0.2 * height), 2), below
+
+
+@functools.lru_cache(maxsize=256)
+def _text_size(text: str, scale: float, weight: int) -> tuple[tuple[int, int], int]:
+    (width, height), below = cv2.getTextSize(text, FONT, scale, weight)
+    return (width, height), below
 
 
 def _font(image: np.ndarray) -> tuple[float, int]:

@@ -17,8 +17,8 @@ LOGIT = "classifier_logit"
 class Explanation(Result):
     """Maps of n faces, in their order."""
 
-    # float32[n, size, size], class-activation map: contributions to the fake score in 0..1, where 1
-    # is the largest contribution in that face, to fake or to real. All 0 if none is to fake.
+    # float32[n, size, size], class-activation map: contributions to the logit of fake, at least 0.
+    # Those of all faces of a model have one unit, and can be compared. All 0 if none is to fake.
     cam: np.ndarray
     # float32[n, size, size], mean over the channels of |face - reconstruction|, both scaled to
     # -1..1; None without a decoder.
@@ -38,8 +38,9 @@ def explain_faces(model: keras.Model, faces: np.ndarray, *, batch_size: int = 32
     the next layer, and the average would mix them: a texture that is evidence in one cell and
     harmless in another would light up in both.
 
-    A map is divided by the largest absolute sum of its face and resized bilinearly. A face with
-    mostly evidence for real stays dark; the score, not the map, states how fake a face is.
+    A map is resized bilinearly, and is in units of the uncalibrated logit: the maps of several
+    faces need one scale, which states its highest value. Scaled on its own, every face would seem
+    to have evidence. The score, not the map, states how fake a face is.
 
     Args:
         model: A detector of `build_detector`, built or loaded; it is not changed.
@@ -135,8 +136,7 @@ def make_cam_fn(
         contribution = tf.reduce_sum(
             tf.cast(cells, tf.float32) * tf.cast(gradient, tf.float32), axis=-1
         )
-        largest = tf.reduce_max(tf.abs(contribution), axis=(1, 2), keepdims=True)
-        return outputs | {"cam": tf.math.divide_no_nan(tf.nn.relu(contribution), largest)}
+        return outputs | {"cam": tf.nn.relu(contribution)}
 
     return explain
 

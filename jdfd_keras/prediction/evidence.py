@@ -40,7 +40,7 @@ class TopFaces:
     """Pixels of the top faces of one file, in the order of the verdict's `top_faces`."""
 
     crops: np.ndarray  # uint8[n, size, size, 3]
-    cams: np.ndarray | None  # float32[n, size, size], class-activation maps in 0..1
+    cams: np.ndarray | None  # float32[n, size, size], class-activation maps, at least 0, in one unit
     failure: str = ""  # why there are no maps
 
 

@@ -116,8 +116,10 @@ def write_pages(report: Report, out: Path) -> None:
         >>> "![ROC curves" in Path("report/report.md").read_text()
         True
     """
-    if report.examples and report.errors:
-        _draw_faces(report.examples, report.errors, out)
+    if report.examples:
+        _draw_examples(report.examples, out)
+    if report.errors and report.hardest:
+        _draw_errors(report.errors, out, has_cam=not report.no_maps)
     _draw_scores(report, out)
     figures = [name for name in FIGURES if (out / f"{name}.png").is_file()]
     text = render_markdown(report, figures)
@@ -125,11 +127,14 @@ def write_pages(report: Report, out: Path) -> None:
     write_page(out / "report.html", text)
 
 
-def _draw_faces(examples: FaceExamples, errors: FaceExamples, out: Path) -> None:
+def _draw_examples(examples: FaceExamples, out: Path) -> None:
     maps = {"reconstruction": examples.reconstruction, "residual": examples.residual}
     plot_faces(out / "faces", list(examples.image), _captions(examples), **maps)
+
+
+def _draw_errors(errors: FaceExamples, out: Path, *, has_cam: bool) -> None:
     numbered = [f"{number}: {caption}" for number, caption in enumerate(_captions(errors), start=1)]
-    maps = {"cam": errors.cam, "residual": errors.residual}
+    maps = {"cam": errors.cam if has_cam else None, "residual": errors.residual}
     plot_faces(out / "errors", list(errors.image), numbered, **maps)
 
 

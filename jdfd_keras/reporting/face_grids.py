@@ -33,7 +33,10 @@ LANDMARK_COLOUR = SKY_BLUE  # not a skin colour
 # Perceptually uniform, so that maps can be read in greyscale, too.
 RESIDUAL_COLORS, CAM_COLORS = "viridis", "inferno"
 RESIDUAL = "residual: mean |face - reconstruction| over RGB, pixels in -1..1"
-CAM = "class-activation map, half transparent over the face"
+CAM = (
+    "class-activation map, half transparent over the face: contributions to the uncalibrated logit of "
+    "fake, on one scale for all faces"
+)
 
 
 # Relative size and weight of text; plain text is 7.5 % of a crop's width, which is legible when the
@@ -154,9 +157,10 @@ def plot_faces(
         path: Path without suffix; `.png` and `.svg` are appended.
         faces: uint8[size, size, 3] RGB each, at least one.
         captions: One per face.
-        cam: float[n, size, size], class-activation maps in [0, 1]; see `blend_cam`.
+        cam: float[n, size, size], class-activation maps of at least 0. All have one scale, to the
+            largest of them, as of residuals.
         reconstruction: float[n, size, size, 3], pixels in -1..1; others are clipped.
-        residual: float[n, size, size] of at least 0. All have one scale, to the largest of them.
+        residual: float[n, size, size] of at least 0.
 
     Example:
         >>> face, cam = cv2.imread("face.png"), np.ones((1, 71, 71))
@@ -166,13 +170,16 @@ def plot_faces(
     """
     maps, scales = {}, []
     if cam is not None:
-        maps["activation map"] = list(map(blend_cam, faces, cam))
-        scales.append((CAM, CAM_COLORS, 1.0))
+        highest = find_scale(cam)
+        maps["activation map"] = [
+            blend_cam(*pair) for pair in zip(faces, cam / highest, strict=True)
+        ]
+        scales.append((CAM, CAM_COLORS, highest))
     if reconstruction is not None:
         pixels = np.clip((reconstruction + 1) * 127.5, 0, 255)
         maps["reconstruction"] = pixels.round().astype(np.uint8)
     if residual is not None:
-        highest = float(np.max(residual)) or 1.0  # 0..1 if all are 0
+        highest = find_scale(residual)
         colors = matplotlib.colormaps[RESIDUAL_COLORS](residual / highest, bytes=True)
         maps["residual"] = colors[..., :3]
         scales.append((RESIDUAL, RESIDUAL_COLORS, highest))
@@ -183,12 +190,23 @@ def plot_faces(
     draw_sheet(path, [SheetRow("", (), sheet)], scales=scales)
 
 
+def find_scale(maps: np.ndarray) -> float:
+    """Return the highest value of maps that share a scale from 0; 1 if there is none, or all are 0.
+
+    Example:
+        >>> find_scale(np.array([0.5, 2.0])), find_scale(np.zeros(3))
+        (2.0, 1.0)
+    """
+    return float(maps.max(initial=0.0)) or 1.0
+
+
 def blend_cam(face: np.ndarray, cam: np.ndarray) -> np.ndarray:
     """Blend a class-activation map half transparently with a face in grey.
 
     Args:
         face: uint8[size, size, 3] RGB, as is the result.
-        cam: float[height, width] in [0, 1]; resized bilinearly to the face.
+        cam: float[height, width] in [0, 1], a map divided by the scale of its page (`find_scale`);
+            resized bilinearly to the face.
 
     Example:
         >>> blend_cam(np.full((240, 240, 3), 100, np.uint8), np.zeros((10, 10)))[0, 0]

@@ -13,6 +13,7 @@ import numpy as np
 
 from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.client.domain import Comparison
+from jdfd_keras.client.likelihood import ErrorRates
 from jdfd_keras.faces.extract import encode_png
 from jdfd_keras.inference.finding import state_finding
 from jdfd_keras.inference.tracks import FaceScore, TrackScore
@@ -63,6 +64,7 @@ class FileReport:
     finding: str
     cautions: tuple[str, ...]  # sentences
     scale: RatioScale | None
+    rates: ErrorRates | None
     time_line: TimeLine | None
     people: tuple[PersonReport, ...]
     has_maps: bool
@@ -99,12 +101,17 @@ def report_file(
         >>> report_file(verdict, predictions.provenance, None, FileEvidence()).name
         'face.png'
     """
-    calibration, likelihood = provenance.calibration, verdict.likelihood
-    no_maps, scale = _refuse_maps(top_faces, calibration), 0.0
-    has_maps = top_faces is not None and top_faces.cams is not None and not no_maps
-    if has_maps and top_faces is not None and top_faces.cams is not None:
-        scale = float(top_faces.cams.max(initial=0.0)) or 1.0
-    shown = _show_faces(verdict, top_faces, has_maps, scale)
+    calibration, likelihood, rates = (
+        provenance.calibration,
+        verdict.likelihood,
+        verdict.error_rates,
+    )
+    worst = verdict.most_suspicious_track
+    if worst and worst.is_uncertain_by_segment:  # validation is of whole videos
+        likelihood = rates = None
+    no_maps = _refuse_maps(top_faces, calibration)
+    cams = top_faces.cams if top_faces and not no_maps else None
+    shown, scale = _show_faces(verdict, top_faces, cams)
     domain = calibration.domain if calibration else None
     return FileReport(
         verdict=verdict,
@@ -114,12 +121,13 @@ def report_file(
         finding=state_finding(verdict),
         cautions=tuple(_caution(verdict, provenance)),
         scale=make_ratio_scale(likelihood, calibration) if likelihood and calibration else None,
+        rates=rates,
         time_line=make_time_line(verdict),
         people=tuple(
             _report_person(track, verdict, calibration, evidence, shown)
             for track in order_tracks(verdict.tracks)
         ),
-        has_maps=has_maps and any(map(len, shown.values())),
+        has_maps=cams is not None and any(map(len, shown.values())),
         no_maps=no_maps,
         map_scale=f"{scale:.2g}",
         not_judged=tuple(
@@ -170,26 +178,26 @@ def _refuse_maps(top_faces: TopFaces | None, calibration: Calibration | None) ->
 
 
 def _show_faces(
-    verdict: Verdict, top_faces: TopFaces | None, has_maps: bool, scale: float
-) -> dict[int, list[ShownFace]]:
-    """Return the shown faces of each track; all maps have one scale."""
+    verdict: Verdict, top_faces: TopFaces | None, cams: np.ndarray | None
+) -> tuple[dict[int, list[ShownFace]], float]:
+    """Return the shown faces of each track with their maps, and the scale of all maps."""
     shown: dict[int, list[ShownFace]] = {track.track_id: [] for track in verdict.tracks}
-    if top_faces is None:
-        return shown
-    images: Sequence[np.ndarray] = top_faces.crops
-    if has_maps and top_faces.cams is not None:
-        from jdfd_keras.reporting.face_grids import blend_cam  # needs matplotlib
+    images: Sequence[np.ndarray] = () if top_faces is None else top_faces.crops
+    scale = 1.0
+    if cams is not None and len(images):
+        from jdfd_keras.reporting.face_grids import blend_cam, find_scale  # needs matplotlib
 
-        gap = np.full((images[0].shape[0], max(round(GAP * len(images[0])), 1), 3), 255, np.uint8)
+        scale, size = find_scale(cams), len(images[0])
+        gap = np.full((size, max(round(GAP * size), 1), 3), 255, np.uint8)
         images = [
             np.concatenate([crop, gap, blend_cam(crop, cam / scale)], axis=1)
-            for crop, cam in zip(top_faces.crops, top_faces.cams, strict=True)
+            for crop, cam in zip(images, cams, strict=True)
         ]
     # Fewer may be requested than are kept.
     for position, image in zip(verdict.top_faces, images, strict=False):
         face = verdict.faces[position]
         shown[face.track_id].append(ShownFace(face, embed(encode_png(image))))
-    return shown
+    return shown, scale
 
 
 def _report_person(
@@ -200,7 +208,8 @@ def _report_person(
     shown: dict[int, list[ShownFace]],
 ) -> PersonReport:
     # A file beyond the domain has no ratio, and neither have its people.
-    has_ratio = calibration is not None and verdict.likelihood is not None and track.is_judged
+    has_ratio = verdict.likelihood is not None and track.is_judged
+    has_ratio = has_ratio and not track.is_uncertain_by_segment
     ratio = calibration.likelihood([track.score]) if has_ratio and calibration else None
     return PersonReport(
         track=track,

@@ -53,7 +53,14 @@ def test_with_overwrite_the_work_begins(folder, words, result, capsys):
 
 def test_a_link_without_a_target_is_a_result_too(folder, capsys):
     (folder / "a.html").symlink_to(folder / "elsewhere.html")
-    words = ["predict", folder / "clip.mp4", "--model", folder / "run", "--report", folder / "a.html"]
+    words = [
+        "predict",
+        folder / "clip.mp4",
+        "--model",
+        folder / "run",
+        "--report",
+        folder / "a.html",
+    ]
     assert main([str(word) for word in words]) == 1
     assert "no existing result" in capsys.readouterr().err
 

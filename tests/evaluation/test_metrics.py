@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
+from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score, roc_curve
 
 from jdfd_keras.evaluation.metrics import (
@@ -13,6 +14,7 @@ from jdfd_keras.evaluation.metrics import (
     Estimate,
     Metrics,
     Ranking,
+    find_auc_interval,
     measure,
 )
 
@@ -396,3 +398,24 @@ def test_95_percent_of_the_intervals_cover_the_truth():
 
 def test_intervals_that_treat_faces_as_independent_miss_the_truth():
     assert count_covered(30, effect=2.0, by_video=False) < 0.85
+
+
+@pytest.mark.parametrize(("num_real", "num_fake"), [(3, 3), (10, 30), (100, 20)])
+@pytest.mark.parametrize("separation", [0.0, 1.2, 3.5])
+def test_auc_intervals_cover_the_auc_of_normals(num_real, num_fake, separation):
+    rng = np.random.default_rng(0)
+    truth = norm.cdf(separation / np.sqrt(2))
+    covered = []
+    for _ in range(200):
+        real, fake = rng.normal(size=num_real), rng.normal(separation, size=num_fake)
+        auc = (fake[:, None] > real).mean()
+        low, high = find_auc_interval(auc, num_real, num_fake)
+        assert 0 <= low <= auc <= high <= 1
+        covered.append(low <= truth <= high)
+    assert np.mean(covered) > 0.95 - 3 * np.sqrt(0.05 * 0.95 / 200)
+
+
+@pytest.mark.parametrize("auc", [0.0, 0.3, 0.5, 1.0])
+def test_auc_intervals_are_symmetric(auc):
+    low, high = find_auc_interval(auc, 9, 9)
+    assert find_auc_interval(1 - auc, 9, 9) == (pytest.approx(1 - high), pytest.approx(1 - low))

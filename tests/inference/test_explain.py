@@ -106,8 +106,8 @@ def test_the_map_is_activation_times_gradient_of_the_logit_also_for_saturated_sc
     faces = draw_faces(5)
     cells = np.maximum(faces.reshape(5, 2, 4, 2, 4, 3).mean((2, 4)) / 127.5 - 1, 0)
     contribution = (cells * WEIGHT).sum(-1)
-    share = np.maximum(contribution, 0) / np.abs(contribution).max((1, 2), keepdims=True)
-    expected = [cv2.resize(cell, (8, 8), interpolation=cv2.INTER_LINEAR) for cell in share]
+    evidence = np.maximum(contribution, 0)
+    expected = [cv2.resize(cell, (8, 8), interpolation=cv2.INTER_LINEAR) for cell in evidence]
     cam = explain_faces(build_stand_in(bias=bias), faces).cam
     assert cam.dtype == np.float32
     np.testing.assert_allclose(cam, expected, atol=1e-5)
@@ -271,8 +271,8 @@ def test_the_map_of_attention_is_the_evidence_in_the_weighted_features():
     assert np.ptp(attention.predict(faces, verbose=0)) > 0.1
 
     contribution = sum_contributions(model, "classifier_attended", faces)
-    share = np.maximum(contribution, 0) / np.abs(contribution).max((1, 2), keepdims=True)
-    expected = [cv2.resize(cell, (71, 71), interpolation=cv2.INTER_LINEAR) for cell in share]
+    evidence = np.maximum(contribution, 0)
+    expected = [cv2.resize(cell, (71, 71), interpolation=cv2.INTER_LINEAR) for cell in evidence]
     np.testing.assert_allclose(explain_faces(model, faces).cam, expected, atol=1e-3)
 
 
@@ -290,6 +290,6 @@ def test_the_map_of_mesonet_is_that_of_its_last_pool():
     weight = np.einsum("ij,nj,j->ni", kernel, slopes, logit[:, 0]).reshape(cells.shape)
     contribution = (cells * weight).sum(-1)
     assert contribution.shape == (3, 2, 2)
-    share = np.maximum(contribution, 0) / np.abs(contribution).max((1, 2), keepdims=True)
-    expected = [cv2.resize(cell, (64, 64), interpolation=cv2.INTER_LINEAR) for cell in share]
+    evidence = np.maximum(contribution, 0)
+    expected = [cv2.resize(cell, (64, 64), interpolation=cv2.INTER_LINEAR) for cell in evidence]
     np.testing.assert_allclose(explain_faces(model, faces).cam, expected, atol=1e-4)

@@ -224,8 +224,8 @@ def test_each_face_is_next_to_its_reconstruction_and_residual(tmp_path):
         assert text in words  # the bar ends at 4 / 3
 
 
-def test_activation_maps_are_blended_with_their_faces(tmp_path):
-    cam = np.stack([np.zeros((160, 160)), np.ones((160, 160))])
+def test_activation_maps_are_blended_with_their_faces_on_one_scale(tmp_path):
+    cam = np.stack([np.zeros((160, 160)), np.full((160, 160), 4.2)])
     plot_faces(tmp_path / "e", [make_face((100, 100, 100))] * 2, ["a", "b"], cam=cam)
     image = read_image(tmp_path / "e.png")
     grey = [area for area in find_areas(image, (100, 100, 100)) if area[2] == 160]
@@ -233,6 +233,8 @@ def test_activation_maps_are_blended_with_their_faces(tmp_path):
     # Half of grey 100, half of the colour of 0 or of 1 (inferno: nearly black, pale yellow).
     for (left, top, *_), colour in zip(grey, [(50, 50, 52), (176, 178, 132)], strict=True):
         np.testing.assert_allclose(image[top + 80, left + 160 + 80], colour, atol=1)
+    words = (tmp_path / "e.svg").read_text(encoding="utf-8")
+    assert ">4.2<" in words and ">2.1<" in words and "one scale for all" in words
 
 
 def test_equal_faces_give_equal_bytes_and_pyplot_is_unchanged(tmp_path):

@@ -40,8 +40,9 @@ def build_signatures(model: keras.Model, metadata: ModelMetadata) -> dict[str, C
     `classify`: `inputs` string[n], serialized tf.Example with `image/encoded`, to `classes`
         string[n, 2] = real, fake and `scores` float32[n, 2].
     `faces`: `faces` uint8[n, S, S, 3] RGB to `scores` float32[n].
-    `explain`: the same input to `cam` float32[n, height, width], evidence for fake, in [0, 1], in
-        the cells of the last features with spatial axes; see `explain_faces`.
+    `explain`: the same input to `cam` float32[n, height, width], contributions to the uncalibrated
+        logit of fake, at least 0, of the cells of the last features with spatial axes; see
+        `explain_faces`.
     `reconstruct`: the same input to `reconstruction` float32[n, S, S, 3] in [-1, 1] and `error`
         float32[n], its mean squared error; only with a decoder.
     `metadata`: `names` string[n] to `contents` string[n], the texts of `write_metadata`; empty for
