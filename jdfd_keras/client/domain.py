@@ -20,7 +20,7 @@ from jdfd_keras.io.results import Result
 
 MAX_FLAGGED = 0.05  # share of files like those of validation that may be beyond the domain
 MIN_FILES = math.ceil(1 / MAX_FLAGGED) - 1  # fewer cannot support a limit for that share
-MAX_FOLDS = 100
+MAX_FOLDS = 50
 LEAST = 1e-6  # smallest value of a measure on a logarithmic scale
 
 
@@ -279,9 +279,7 @@ def fit_domain(measures: Sequence[FileMeasures], drawing_weights: Sequence[float
     for index in range(fold.max() + 1):
         others, own = fold != index, fold == index
         for spread, column in _fit_spreads(values[others]):
-            # NaN, which is unknown, is not compared.
-            one = np.array([_standardize(spread, value) for value in values[own, column]])
-            distances[own] = np.fmax(distances[own], one)
+            distances[own] = np.fmax(distances[own], _standardize(spread, values[own, column]))
         is_new[own] = (formats[own] != "") & ~np.isin(formats[own], formats[others])
     num_beyond = int((num_files + 1) * MAX_FLAGGED + 1e-9)  # including the new file
     known_formats: tuple[str, ...] = ()
@@ -310,16 +308,15 @@ def measure_distance(spread: Spread, value: float) -> float:
         >>> measure_distance(Spread("yaw_deg", 10.0, 2.0, 5.0), 20.0)
         2.0
     """
-    distance = _standardize(spread, _transform(spread.measure, value))
+    distance = float(_standardize(spread, np.array(_transform(spread.measure, value))))
     return 0.0 if math.isnan(distance) else distance
 
 
-def _standardize(spread: Spread, value: float) -> float:
-    """Return the distance of a value that is on the scale of the measure; NaN if it is unknown."""
-    difference = value - spread.centre
-    if difference > 0:
-        return difference / spread.above
-    return -difference / spread.below if _SCALES[spread.measure].below else 0.0 * difference
+def _standardize(spread: Spread, values: np.ndarray) -> np.ndarray:
+    """Return the distances of values that are on the scale of the measure; NaN if unknown."""
+    difference = values - spread.centre
+    below = -difference / spread.below if _SCALES[spread.measure].below else 0 * difference
+    return np.where(difference > 0, difference / spread.above, below)
 
 
 def _transform(measure: str, value: float) -> float:

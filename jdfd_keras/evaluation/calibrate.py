@@ -151,8 +151,8 @@ def calibrate(
 
     Example:
         >>> result = calibrate("run", "prepared", overwrite=True)
-        >>> result.calibration.num_real, result.calibration.num_fake
-        (2, 2)
+        >>> result.calibration.num_real
+        2
     """
     run = Path(run)
     if not run.is_dir():

@@ -83,8 +83,9 @@ def measure(
         Clopper, Pearson: "The use of confidence or fiducial limits illustrated in the case of the
         binomial" (1934); the accuracy is a sum over two classes, for which their interval is too
         wide rather than too narrow: Hoeffding: "On the distribution of the number of successes in
-        independent trials" (1956). Efron: "Better Bootstrap Confidence Intervals" (1987). For whole groups and several
-        samples: Davison and Hinkley: "Bootstrap Methods and their Application" (1997), 3.8, 5.3.
+        independent trials" (1956). Efron: "Better Bootstrap Confidence Intervals" (1987). For whole
+        groups and several samples: Davison and Hinkley: "Bootstrap Methods and their Application"
+        (1997), 3.8, 5.3.
 
     Example:
         >>> metrics = measure(np.array([False, True]), np.array([0.2, 0.9]), threshold=0.5)

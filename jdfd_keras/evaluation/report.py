@@ -38,9 +38,9 @@ REPORT = "report.json"
 SCORES = "scores.parquet"
 HARDEST_PER_CLASS = 6
 INTERVALS = (
-    "95 %: exact (Clopper-Pearson) for shares of videos; else BCa bootstrap over videos within each "
-    "class, {0.n_resamples} resamples, seed {0.seed}, and where no resample differs, or an AUC is "
-    "that close to 1, from the numbers of videos (for AUC: Newcombe 2006, method 5)"
+    "95 %: exact (Clopper-Pearson) for shares of videos; else BCa bootstrap over videos within "
+    "each class, {0.n_resamples} resamples, seed {0.seed}, and where no resample differs, or an "
+    "AUC is that close to 1, from the numbers of videos (for AUC: Newcombe 2006, method 5)"
 )
 
 
@@ -129,12 +129,19 @@ class Report(StratumMetrics):
     reconstruction: ReconstructionError | None  # None where it was not measured
     # Of real videos called fake, and of fake ones that are not: at most 6 each, the worst first.
     hardest: tuple[HardFace, ...]
-    num_errors: dict[str, int]  # all such videos, by class
     excluded: tuple[Excluded, ...]
     comparison: Comparison | None = None
     scores: Scores | None = _not_json()
     examples: FaceExamples | None = _not_json()  # some faces of each class; only of a model
     errors: FaceExamples | None = _not_json()  # the faces of `hardest`, if any; only of a model
+
+    @property
+    def num_errors(self) -> dict[str, int]:
+        """Number of real videos that are called fake, and of fake ones that are not."""
+        video = self.video
+        num_found = round((video.tpr.value or 0) * video.num_fake)
+        num_real = round((video.fpr.value or 0) * video.num_real)
+        return {"real": num_real, "fake": video.num_fake - num_found}
 
     @property
     def no_maps(self) -> str:
@@ -195,6 +202,7 @@ def build_report(
         intervals=INTERVALS.format(options) if options.n_resamples else "none",
     )
     used, reconstruction = protocol.used_calibration, None
+    videos = score_videos(scores, options.aggregation)
     if mean_face_mse is not None and scores.reconstruction_error is not None:
         reconstruction = ReconstructionError(
             mse=float(scores.reconstruction_error.mean()),
@@ -209,10 +217,6 @@ def build_report(
         likelihood=_measure_likelihood(scores, protocol.calibration, options),
         reconstruction=reconstruction,
         hardest=_describe_faces(scores, choose_errors(scores, videos, threshold), videos),
-        num_errors={
-            name: int(((videos >= threshold) != is_fake)[scores.videos.label == is_fake].sum())
-            for name, is_fake in CLASSES.items()
-        },
         excluded=tuple(excluded),
         scores=scores,
     )

@@ -45,7 +45,7 @@ def place_labels(
     """Choose a position for the label of each box; always the same for the same input.
 
     The labels are placed in their order. A label is above, below, inside or beside its box, where
-    it covers the least of the other boxes; if each of these positions is taken or outside of the
+    it covers the least of the other boxes; if each of these positions is occupied or outside of the
     frame, it is at the free position that is nearest to the box. If the longest form of a label
     fits nowhere, the next one is tried; a label of which no form fits is omitted.
 
@@ -64,18 +64,18 @@ def place_labels(
         >>> place_labels([box, box], [[(30, 10)], [(30, 10)]], (100, 100))
         [(0, Rect(left=10, top=20, right=40, bottom=30)), (0, Rect(left=10, top=70, ...))]
     """
-    taken, placed = list(reserved), []
+    occupied, placed = list(reserved), []
     for index, (box, forms) in enumerate(zip(boxes, sizes, strict=True)):
         others = [other for number, other in enumerate(boxes) if number != index]
         found = (
             (form, place)
             for form, size in enumerate(forms)
-            if (place := _place(box, size, frame, taken, others))
+            if (place := _place(box, size, frame, occupied, others))
         )
         label = next(found, None)
         placed.append(label)
         if label:
-            taken.append(label[1])
+            occupied.append(label[1])
     return placed
 
 
@@ -83,14 +83,14 @@ def _place(
     box: Rect,
     size: tuple[int, int],
     frame: tuple[int, int],
-    taken: Sequence[Rect],
+    occupied: Sequence[Rect],
     others: Sequence[Rect],
 ) -> Rect | None:
     def is_free(rect: Rect) -> bool:
         is_inside = (
             rect.left >= 0 <= rect.top and rect.right <= frame[0] and rect.bottom <= frame[1]
         )
-        return is_inside and not any(map(rect.intersects, taken))
+        return is_inside and not any(map(rect.intersects, occupied))
 
     def covered(rect: Rect) -> int:
         return sum(map(rect.overlap, others))
@@ -98,7 +98,7 @@ def _place(
     beside = list(filter(is_free, _beside(box, size, frame[0])))
     if beside:  # the first one of those that cover the least
         return min(beside, key=covered)
-    free = filter(is_free, _anywhere(size, frame, (*taken, box)))
+    free = filter(is_free, _anywhere(size, frame, (*occupied, box)))
     return min(free, key=lambda rect: (box.distance(rect), covered(rect), rect), default=None)
 
 

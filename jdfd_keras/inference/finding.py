@@ -30,9 +30,9 @@ def state_finding(verdict: Verdict) -> str:
 
     Example:
         >>> import jdfd_keras as jk
-        >>> verdict = jk.predict_file("face.png", jk.load_predictor("saved_models/detector"))
-        >>> state_finding(verdict).split(": ")[0] in ("Fake", "No evidence of manipulation")
-        True
+        >>> verdict = jk.predict_file("video.mp4", jk.load_predictor("saved_models/detector"))
+        >>> print(state_finding(verdict))
+        ...erson 0 has a mean score of 0...
     """
     frames = plural(verdict.num_frames, "sampled frame")
     if verdict.verdict == NO_FACE:
@@ -202,6 +202,7 @@ def describe_verdict(verdict: Verdict) -> str:
     """Return the verdict in words with its score, or with the first reason why it is uncertain.
 
     Example:
+        >>> import dataclasses
         >>> import jdfd_keras as jk
         >>> verdict = jk.predict_file("video.mp4", jk.load_predictor("saved_models/detector"))
         >>> describe_verdict(dataclasses.replace(verdict, verdict="fake", score=0.9712))
@@ -217,6 +218,7 @@ def describe_reason(verdict: Verdict) -> str:
     """Return in a clause what the verdict rests on: the first reason, or the score that decides.
 
     Example:
+        >>> import dataclasses
         >>> import jdfd_keras as jk
         >>> verdict = jk.predict_file("video.mp4", jk.load_predictor("saved_models/detector"))
         >>> verdict = dataclasses.replace(verdict, verdict="fake", likelihood=None)
@@ -270,6 +272,7 @@ def describe_thresholds(verdict: Verdict | Provenance) -> str:
     """Return the scores at which `no evidence` ends and `fake` begins.
 
     Example:
+        >>> import dataclasses
         >>> import jdfd_keras as jk
         >>> verdict = jk.predict_file("video.mp4", jk.load_predictor("saved_models/detector"))
         >>> verdict = dataclasses.replace(verdict, uncertain_from=0.3, uncertain_to=0.8)

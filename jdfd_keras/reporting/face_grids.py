@@ -33,10 +33,7 @@ LANDMARK_COLOUR = SKY_BLUE  # not a skin colour
 # Perceptually uniform, so that maps can be read in greyscale, too.
 RESIDUAL_COLORS, CAM_COLORS = "viridis", "inferno"
 RESIDUAL = "residual: mean |face - reconstruction| over RGB, pixels in -1..1"
-CAM = (
-    "class-activation map, half transparent over the face: contributions to the uncalibrated logit of "
-    "fake, on one scale for all faces"
-)
+CAM = "class-activation map, half transparent over the face: contribution to the logit of fake"
 
 
 # Relative size and weight of text; plain text is 7.5 % of a crop's width, which is legible when the

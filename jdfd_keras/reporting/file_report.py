@@ -182,7 +182,7 @@ def _show_faces(
 ) -> tuple[dict[int, list[ShownFace]], float]:
     """Return the shown faces of each track with their maps, and the scale of all maps."""
     shown: dict[int, list[ShownFace]] = {track.track_id: [] for track in verdict.tracks}
-    images: Sequence[np.ndarray] = () if top_faces is None else top_faces.crops
+    images: Sequence[np.ndarray] = [] if top_faces is None else list(top_faces.crops)
     scale = 1.0
     if cams is not None and len(images):
         from jdfd_keras.reporting.face_grids import blend_cam, find_scale  # needs matplotlib

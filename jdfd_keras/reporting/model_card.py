@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import jdfd_keras
+from jdfd_keras.client.domain import TITLES, FileMeasures
 from jdfd_keras.client.metadata import ModelMetadata
+from jdfd_keras.client.thresholds import UNATTAINABLE
 from jdfd_keras.datasets.videos import CLASSES, dataset_namespace
 from jdfd_keras.evaluation.report import Report, load_report
 from jdfd_keras.io.files import OPTIONS, load_groups, write_text_atomically
@@ -105,12 +107,18 @@ def write_model_card(
         >>> Path("CARD.md").read_text().splitlines()[0]
         '# detector, version 1'
     """
+    domain = metadata.calibration.domain if metadata.calibration else None
+    # Any value: only the ranges of the measures are shown.
+    spreads = domain.spreads if domain else ()
+    known = FileMeasures(**{s.measure: 1.0 for s in spreads if s.measure in TITLES})
     text = render_template(
         "model_card.md.j2",
         metadata=metadata,
         has_decoder=has_decoder,
         written=datetime.now().astimezone().date().isoformat(),
         version=jdfd_keras.__version__,
+        unattainable=UNATTAINABLE,
+        ranges=domain.compare(known) if domain else (),
         has_run=run is not None,
         run=_read_run(Path(run)) if run is not None and Path(run).is_dir() else None,
         report=report,

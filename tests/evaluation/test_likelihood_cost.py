@@ -41,17 +41,14 @@ def test_the_minimum_is_that_of_all_monotonic_functions():
     rng = np.random.default_rng(0)
     for _ in range(20):
         label = rng.permutation([False, False, True, True, True, False])
-        weight = np.where(label, 0.5 / 3, 0.5 / 3)
         lowest = np.inf
         for ends in itertools.product([False, True], repeat=5):
             group = np.cumsum([0, *ends])
-            share = np.array(
-                [np.average(label[group == g], weights=weight[group == g]) for g in group]
-            )
+            share = np.array([label[group == number].mean() for number in group])
             if (np.diff(share) < 0).any():
                 continue  # not monotonic
             chosen = np.where(label, share, 1 - share)
-            lowest = min(lowest, -(weight @ np.log2(chosen)))
+            lowest = min(lowest, -np.log2(chosen).mean())
         assert compute_min_cllr(label, np.arange(6.0)) == pytest.approx(lowest, abs=1e-9)
 
 
@@ -79,8 +76,8 @@ def test_intervals_cover_the_cost_of_normal_ratios():
     rng = np.random.default_rng(0)
     truth = compute_cllr(*draw(rng, 400_000))
     covered = []
-    for seed in range(60):
-        cost = measure_likelihood_cost(*draw(rng, 150), n_resamples=150, seed=seed)
+    for seed in range(40):
+        cost = measure_likelihood_cost(*draw(rng, 100), n_resamples=100, seed=seed)
         assert cost.min_cllr.value <= cost.cllr.value
         covered.append(cost.cllr.low <= truth <= cost.cllr.high)
     assert np.mean(covered) > 0.85  # 95 % less three standard errors

@@ -124,6 +124,7 @@ def test_the_report_has_stable_keys():
         "coverage",
         "verdicts",
         "calibration",
+        "likelihood",
         "reconstruction",
         "hardest",
         "excluded",
@@ -259,28 +260,33 @@ def test_verdicts_are_counted_only_at_the_calibrated_threshold():
     calibration = Calibration(threshold=0.5, uncertain_from=0.3, uncertain_to=0.6)
     protocol = Protocol(model="run", data={}, leakage="none", calibration=calibration)
     assert make_report(columns, protocol=protocol)["verdicts"] == {
-        "real": {"real": 1, "uncertain": 1, "fake": 0},
-        "fake": {"real": 0, "uncertain": 1, "fake": 1},
+        "real": {"no_evidence": 1, "uncertain": 1, "fake": 0},
+        "fake": {"no_evidence": 0, "uncertain": 1, "fake": 1},
     }
     assert make_report(columns, protocol=protocol, threshold=0.4)["verdicts"] is None
     assert make_report(columns)["verdicts"] is None
 
 
-def test_the_hardest_faces_are_listed_worst_first_and_one_per_video():
+def test_the_hardest_errors_are_listed_worst_first_and_one_face_per_video():
     columns = {
-        "video_id": ["r0", "r0", "r1", "f0", "f1"],
-        "label": [0, 0, 0, 1, 1],
-        "score": [0.9, 0.8, 0.3, 0.7, 0.1],
-        "data": ["clips"] * 5,
+        "video_id": ["r0", "r0", "r1", "r2", "f0", "f1", "f2", "f2"],
+        "label": [0, 0, 0, 0, 1, 1, 1, 1],
+        # r1 and f0 are right, and f2 is wrong although one of its faces is right.
+        "score": [0.9, 0.8, 0.3, 0.95, 0.7, 0.1, 0.8, 0.15],
+        "data": ["clips"] * 8,
     }
     found = make_report(columns)["hardest"]
-    assert [(f["video_id"], f["frame_index"], f["label"], f["score"]) for f in found] == [
-        ("r0", 0, "real", 0.9),
-        ("r1", 0, "real", 0.3),
-        ("f1", 0, "fake", 0.1),
-        ("f0", 0, "fake", 0.7),
+    keys = ("video_id", "frame_index", "label", "score", "video_score")
+    assert [tuple(face[key] for key in keys) for face in found] == [
+        ("r2", 0, "real", 0.95, 0.95),
+        ("r0", 0, "real", 0.9, 0.85),
+        ("f1", 0, "fake", 0.1, 0.1),
+        ("f2", 1, "fake", 0.15, 0.475),
     ]
     assert {face["data"] for face in found} == {"clips"}
+    assert [face["video_id"] for face in make_report(columns, threshold=0.9)["hardest"]] == [
+        *("r2", "f1", "f2", "f0"),
+    ]
 
 
 def test_the_calibration_error_of_faces_has_equal_weight_for_each_video():

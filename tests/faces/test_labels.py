@@ -43,19 +43,19 @@ def test_no_two_labels_intersect_and_all_are_in_the_frame(boxes, widths, reserve
 @given(boxes, widths, reserved)
 def test_each_label_has_its_longest_form_while_there_is_room(boxes, widths, reserved):
     sizes = [[(width, 16)] for width, _ in zip(widths, boxes, strict=False)]
-    taken = list(reserved)
+    occupied = list(reserved)
     for label, ((width, height),) in zip(
         place_labels(boxes, sizes, FRAME, reserved), sizes, strict=True
     ):
         # Each rectangle prevents that many positions of the corner of a label, at most.
         prevented = sum(
             (rect.right - rect.left + width - 1) * (rect.bottom - rect.top + height - 1)
-            for rect in taken
+            for rect in occupied
         )
         if prevented < (640 - width + 1) * (360 - height + 1):
             assert label is not None
         if label:
-            taken.append(label[1])
+            occupied.append(label[1])
 
 
 @given(boxes, widths)

@@ -5,7 +5,7 @@ import html
 import numpy as np
 import pytest
 
-from jdfd_keras.evaluation.calibrate import Reliability
+from jdfd_keras.evaluation.reliability import Reliability
 from jdfd_keras.reporting.charts import (
     draw_foreign_shares,
     draw_histograms,

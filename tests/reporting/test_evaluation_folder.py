@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from jdfd_keras.client.calibration import Calibration
-from jdfd_keras.evaluation.calibrate import CalibrationError, CalibrationResult
+from jdfd_keras.evaluation.calibrate import CalibrationResult
 from jdfd_keras.evaluation.evaluate import evaluate
+from jdfd_keras.evaluation.reliability import CalibrationError
 from jdfd_keras.evaluation.report import FaceExamples, load_report
 from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.evaluation.scores_file import read_scores, write_scores
@@ -81,11 +82,14 @@ def test_faces_of_a_model_are_drawn(tmp_path, table, has_decoder):
     label = np.array([False, False, True, True])
     residual = cam if has_decoder else None
     faces = FaceExamples(label, np.linspace(0, 1, 4), image, cam, decoded, residual)
-    report = evaluate(scores=table, options=EvaluateOptions(n_resamples=0))
-    hardest = report.hardest[:2] + report.hardest[-2:]
+    report = evaluate(scores=table, options=EvaluateOptions(n_resamples=0, threshold=0.7))
+    hardest = (report.hardest * 4)[:4]
     report = dataclasses.replace(report, examples=faces, errors=faces, hardest=hardest)
     write_evaluation(report, tmp_path / "out")
     assert names_in(tmp_path / "out") == TABLES | figures(*CURVES, "faces", "errors")
+    without = dataclasses.replace(report, hardest=(), errors=None)
+    write_evaluation(without, tmp_path / "none")
+    assert names_in(tmp_path / "none") == TABLES | figures(*CURVES, "faces")
 
 
 def test_one_class_has_no_curves_and_old_ones_are_removed(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 
 import jdfd_keras
 from jdfd_keras.client.calibration import Calibration
+from jdfd_keras.client.domain import FileMeasures, fit_domain
 from jdfd_keras.client.metadata import ModelMetadata
 from jdfd_keras.evaluation.eval_data import Excluded, Protocol, TrainingProtocol
 from jdfd_keras.evaluation.metrics import Estimate
@@ -99,11 +100,45 @@ def test_without_a_run_its_facts_are_stated_as_missing(write, tmp_path):
 
 
 def test_fake_segments_are_explained_if_verdicts_can_be_uncertain(write):
-    sentence = "a quarter of that person's faces"
+    sentence = "a quarter of their faces"
     text = write(Calibration(uncertain_from=0.3, uncertain_to=0.8))["Reading a score"]
     assert sentence in text and "| 0.3 to 0.8 | uncertain |" in text
+    assert "| below 0.3 | no evidence of manipulation |" in text
     text = write(Calibration())["Reading a score"]
-    assert sentence not in text and "| uncertain |" not in text
+    assert sentence not in text and " to 0.5 | uncertain |" not in text
+
+
+def test_a_card_states_the_evidence_that_validation_supports(write):
+    real, fake = np.linspace(0.01, 0.79, 40), np.linspace(0.31, 0.99, 30)
+    files = [FileMeasures(size_px=80 + n, pixel_format="yuv420p") for n in range(70)]
+    calibration = Calibration(
+        **{"uncertain_from": 0.3, "uncertain_to": 0.8, "threshold": 0.8, "bias": -0.5},
+        **{
+            "num_real": 40,
+            "num_fake": 30,
+            "cllr": 0.4,
+            "min_cllr": 0.25,
+            "target_error_rate": 0.05,
+        },
+        **{"auc": 0.8, "auc_low": 0.7, "auc_high": 0.9, "lr_slope": 1.0},
+        **{"real_scores": tuple(real), "fake_scores": tuple(fake), "domain": fit_domain(files)},
+    )
+    sections = write(calibration)
+    text = sections["Reading a score"]
+    assert "P(fake) at equal priors" in text and "bias -0.5" in text
+    assert "Cllr 0.400 bits, at best 0.250" in text
+    assert "At most 5 % of real files" in text
+    # 0 of 40 real files are up to 8.81 %, and 0 of 30 fake ones up to 11.57 %.
+    assert "from 1/8.64 to 11.4" in text
+    two = calibration.thresholds(2)
+    assert "| 1 | 0.3 | 0.8 |" in text and f"| 2 | {two[0]:.4g} | {two[1]:.4g} |" in text
+    assert f"more than {calibration.max_people} judged people" in text
+    assert "0.800 [0.700, 0.900]" in text and "better than chance" not in text
+    assert "the 70 validation files" in sections["Domain"]
+    assert "yuv420p" in sections["Domain"] and " px |" in sections["Domain"]
+    chance = write(replace(calibration, auc_low=0.5))["Reading a score"]
+    assert "does not show that it is better than chance" in chance
+    assert "Unknown" in write(replace(calibration, domain=None))["Domain"]
 
 
 def test_the_data_of_a_run_is_described_by_split(write, run, snapshot):

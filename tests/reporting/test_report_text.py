@@ -2,13 +2,16 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from jdfd_keras.client.calibration import Calibration
-from jdfd_keras.evaluation.calibrate import CalibrationError, CalibrationResult
+from jdfd_keras.client.thresholds import UNATTAINABLE
+from jdfd_keras.evaluation.calibrate import CalibrationResult
 from jdfd_keras.evaluation.delong import compare_scores
 from jdfd_keras.evaluation.eval_data import UNKNOWN, Excluded, Protocol
 from jdfd_keras.evaluation.metrics import MEASURED
+from jdfd_keras.evaluation.reliability import CalibrationError
 from jdfd_keras.evaluation.report import Report, build_report
 from jdfd_keras.evaluation.scores import Scores
 from jdfd_keras.faces.media import MediaInfo
@@ -168,6 +171,7 @@ OVERLAPPING = make_videos(10, 10, score=[(7 * row % 20) / 20 for row in range(20
 ONE_SWAPPED = make_videos(10, 10, score=[*range(9), 10, 9, *range(11, 20)])
 ONE_SWAPPED["score"] = [score / 20 for score in ONE_SWAPPED["score"]]
 TIED = {**FOUR, "score": [0.5] * 4}
+SWAPPED_OF_40 = make_videos(20, 20, score=[n / 40 for n in (*range(19), 20, 19, *range(21, 40))])
 RESAMPLED = {"n_resamples": 100}
 
 
@@ -369,15 +373,31 @@ def test_a_decoder_no_better_than_the_mean_face_is_flagged(mse, mean_face_mse, s
 
 def test_the_calibration_error_is_stated():
     # Four bins of one face each: (|0.25 - 0| + |0.75 - 0| + |0.5 - 1| + 0) / 4.
-    assert "calibration error: 0.375 of faces" in render()
+    stated = (
+        "calibration error at equal priors (real and fake have the same total weight): 0.375 of"
+    )
+    assert stated in render()
 
 
 def test_the_hardest_faces_are_only_called_errors_if_they_are():
     section = find_section(render(), "Hardest errors")
-    assert "| 1 | real | 0.750 | b | 0 |" in section and "| 3 | fake | 0.500 | c | 0 |" in section
-    apart = render(make_videos(2, 2))
-    assert "## Hardest errors" not in apart
-    assert "correct side of 0.5" in apart.split("## Closest")[1]
+    assert "1 of 2 real videos is called fake, and 0 of 2 fake videos are not" in section
+    assert "| 1 | real | 0.750 | 0.750 | b | 0 |" in section and "| 2 |" not in section
+    apart = find_section(render(make_videos(2, 2)), "Hardest errors")
+    assert apart == "There are none: all 4 videos are on the correct side of the threshold 0.5."
+
+
+def test_maps_are_withheld_with_the_reason_unless_the_detector_beats_chance():
+    def find_errors(columns):
+        return find_section(render_markdown(make_report(columns), ("errors",)), "Hardest errors")
+
+    # 3 of 4 pairs in order; and one swapped pair of 400, with an error of each class at 0.5.
+    withheld, shown = find_errors(FOUR), find_errors(SWAPPED_OF_40)
+    assert "no class-activation maps" in withheld and "video AUC of 0.750 [0." in withheld
+    assert "with class-activation maps" not in withheld
+    assert "have one scale, that of the bar" in shown and "no class-activation" not in shown
+    real = make_videos(3, 0, score=[0.9, 0.2, 0.1])
+    assert "one class is absent" in find_errors(real)
 
 
 NASTY = "<script>alert(1)</script> | ![x](missing.png) [y](http://z) \\"
@@ -406,7 +426,7 @@ def test_names_cannot_inject_markup(tmp_path):
     for line in text.splitlines():
         if line.startswith("|"):
             bare = line.replace("\\\\", "").replace("\\|", "")
-            assert bare.count("|") in (3, 4, 5, 6, 8), line
+            assert bare.count("|") in (3, 4, 5, 6, 7, 8), line
     write_page(tmp_path / "report.html", text)
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "<script" not in html and "<img" not in html and "<a " not in html
@@ -431,16 +451,64 @@ def test_a_title_states_model_data_and_split():
 
 
 def test_the_summary_of_a_calibration_notes_what_is_doubtful(snapshot):
-    calibration = Calibration(2.0, 0.5, 0.25, 0.75, 0.05, "clips", num_real=12, num_fake=1)
+    calibration = Calibration(
+        temperature=2.0,
+        bias=-0.5,
+        uncertain_from=0.25,
+        uncertain_to=0.75,
+        target_error_rate=0.05,
+        data="clips",
+        num_real=12,
+        num_fake=1,
+        num_not_judged=3,
+        tracks="largest",
+        cllr=0.625,
+        min_cllr=0.5,
+        auc=0.875,
+        auc_low=0.45,
+        auc_high=0.98,
+        real_scores=tuple(row / 20 for row in range(12)),
+        fake_scores=(0.8,),
+    )
     verdicts = {
-        "real": {"real": 11, "uncertain": 1, "fake": 0},
-        "fake": {"real": 0, "uncertain": 0, "fake": 1},
+        "real": {"no_evidence": 11, "uncertain": 1, "fake": 0},
+        "fake": {"no_evidence": 0, "uncertain": 0, "fake": 1},
     }
     errors = CalibrationError(0.1, 0.2), CalibrationError(0.3, 0.25)
     result = CalibrationResult(calibration, *errors, verdicts, "none", scores=None)
-    assert summarize_calibration(result) == snapshot
-    uninformative = replace(result, calibration=replace(calibration, temperature=20.0))
-    assert "no temperature is" in summarize_calibration(uninformative)
+    text = summarize_calibration(result)
+    assert text == snapshot
+    assert "note: 12 real validation files cannot support 5 %: 7.69 % is used" in text
+    assert "note: 1 fake validation file cannot support 5 %: 50 % is used" in text
+    assert "does not show that this detector is better than chance" in text
+    unattainable = replace(result, calibration=replace(calibration, uncertain_to=UNATTAINABLE))
+    assert "no file can be called fake" in summarize_calibration(unattainable)
+    scores = {"real_scores": tuple(np.linspace(0, 0.6, 200)), "fake_scores": (0.8,) * 60}
+    sure = replace(calibration, **scores, num_real=200, num_fake=60, auc_low=0.8)
+    quiet = summarize_calibration(replace(result, calibration=sure, after=errors[0]))
+    assert "note" not in quiet
+    assert "with more than 10 judged people they cannot be called fake" in quiet
+
+
+def test_the_cost_of_likelihood_ratios_is_stated():
+    fitted = CALIBRATION | {
+        "lr_slope": 1.0,
+        "num_real": 2,
+        "num_fake": 2,
+        "real_scores": [0.2, 0.3],
+        "fake_scores": [0.6, 0.9],
+    }
+    report = make_report(protocol={"calibration": fitted})
+    # Two files of a class support ratios up to 1 / 0.84.
+    cap = -np.log10(1 - 0.025**0.5)
+    logits = np.array([np.log10(1 / 3), np.log10(3), 0.0, 7.0])
+    ratios = np.clip(logits, -cap, cap) * np.log(10) * np.array([1, 1, -1, -1])
+    expected = np.logaddexp(0, ratios).mean() / np.log(2)
+    assert report.likelihood is not None
+    assert report.likelihood.cllr.value == pytest.approx(expected)
+    assert f"Cllr {expected:.3f} bits, at best" in render_markdown(report)
+    assert "Cllr" not in render(protocol={"calibration": CALIBRATION})
+    assert "Cllr" not in render()
 
 
 def test_the_facts_about_a_file_are_one_line_without_those_it_does_not_state():
