@@ -240,7 +240,8 @@ def describe_file(extraction: Extraction, reconstruct_error) -> dict:
     judged = [face for face in faces if not reasons[face.track_id]]
     # Without judged faces the measures of all show what the domain alone would state.
     measures = measure_file(extraction, judged or faces, reconstruct_error)
-    return {"has_face": True, "is_judged": bool(judged), "measures": measures.to_dict()}
+    values = measures.to_dict() | {"texture": list(measures.texture)}
+    return {"has_face": True, "is_judged": bool(judged), "measures": values}
 
 
 def frame_face(portrait: Portrait, framing: dict, size: int = 256) -> np.ndarray:

@@ -46,7 +46,8 @@ class FileMeasures(Result):
     # Likeness to drawings; that of a file to be judged follows from its texture.
     drawing: float = math.nan
     pixel_format: str = ""  # as in MediaInfo
-    texture: tuple[float, ...] = ()  # medians of `faces.texture.describe_texture`
+    # Medians of `faces.texture.describe_texture`.
+    texture: tuple[float, ...] = dataclasses.field(default=(), repr=False, metadata={"json": False})
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,9 @@ _SCALES = {
         "the decoder reconstructs the faces with a smaller error",
         "the decoder reconstructs the faces with a larger error",
     ),
-    "drawing": _Scale(False, 0.1, "", "", "the texture of the faces is more like that of drawings"),
+    "drawing": _Scale(False, 0.1, "", "", "the faces look more like drawings by their texture"),
 }
 MEASURES = tuple(_SCALES)
-
-
 TITLES = {
     "pixel_format": "Pixel format",
     "size_px": "Width of the faces",
@@ -124,6 +123,7 @@ TITLES = {
     "face_y": "Position in the crops, from the top",
     "roll_deg": "Tilt in the crops",
     "reconstruction_error": "Reconstruction error of the decoder",
+    "drawing": "Likeness of the texture to drawings",
 }
 
 
@@ -175,6 +175,14 @@ class Domain(Result):
     num_files: int = 0
     drawing_weights: tuple[float, ...] = dataclasses.field(default=(), repr=False)
 
+    def complete(self, measures: FileMeasures) -> FileMeasures:
+        """Return measures with `drawing`, if it is compared and the texture is known."""
+        if not (self.drawing_weights and measures.texture):
+            return measures
+        *weights, offset = self.drawing_weights
+        likeness = float(np.dot(weights, measures.texture)) + offset
+        return dataclasses.replace(measures, drawing=likeness)
+
     def check(self, measures: FileMeasures) -> tuple[str, ...]:
         """Return a sentence on each measure in which a file is beyond the domain.
 
@@ -183,7 +191,7 @@ class Domain(Result):
         """
         if self.limit is None:
             return ()
-        measures = self._add_drawing(measures)
+        measures = self.complete(measures)
         reasons = []
         pixel_format = normalize_format(measures.pixel_format)
         if pixel_format and self.pixel_formats and pixel_format not in self.pixel_formats:
@@ -201,6 +209,7 @@ class Domain(Result):
         """Return each measure that is compared, with its range in validation."""
         if self.limit is None:
             return ()
+        measures = self.complete(measures)
         rows = []
         pixel_format = normalize_format(measures.pixel_format)
         if pixel_format and self.pixel_formats:
@@ -211,29 +220,19 @@ class Domain(Result):
             value = getattr(measures, spread.measure)
             if math.isnan(value):
                 continue
-            low, high = _find_range(spread, self.limit)
-            unit = _SCALES[spread.measure].unit
+            shown = f"{_show(value)}{_SCALES[spread.measure].unit}"
             is_within = measure_distance(spread, value) <= self.limit
-            text = f"{_show(low)} to {_show(high)}{unit}"
-            title = TITLES[spread.measure]
-            rows.append(Comparison(title, f"{_show(value)}{unit}", text, is_within))
+            text = _describe_range(spread, self.limit)
+            rows.append(Comparison(TITLES[spread.measure], shown, text, is_within))
         return tuple(rows)
 
     def distance(self, measures: FileMeasures) -> float:
         """Return the distance of a file from the centre of the domain; 0 if nothing is known."""
-        measures = self._add_drawing(measures)
+        measures = self.complete(measures)
         distances = [
             measure_distance(spread, getattr(measures, spread.measure)) for spread in self.spreads
         ]
         return max(distances, default=0.0)
-
-    def _add_drawing(self, measures: FileMeasures) -> FileMeasures:
-        if not (self.drawing_weights and measures.texture):
-            return measures
-        *weights, offset = self.drawing_weights
-        return dataclasses.replace(
-            measures, drawing=float(np.dot(weights, measures.texture)) + offset
-        )
 
     @property
     def note(self) -> str:
@@ -345,20 +344,22 @@ def _describe(spread: Spread, value: float, limit: float) -> str:
     scale = _SCALES[spread.measure]
     if spread.measure == "face_share" and value == 0:
         return "no face is found in the crops"
-    low, high = _find_range(spread, limit)
     how = scale.below if _transform(spread.measure, value) < spread.centre else scale.above
     return (
         f"{how} ({_show(value)}{scale.unit}) than those of validation "
-        f"({_show(low)} to {_show(high)}{scale.unit})"
+        f"({_describe_range(spread, limit)})"
     )
 
 
-def _find_range(spread: Spread, limit: float) -> tuple[float, float]:
-    """Return the lowest and the highest value of a measure within the domain."""
-    ends = spread.centre - limit * spread.below, spread.centre + limit * spread.above
-    if _SCALES[spread.measure].is_log:
-        return math.exp(ends[0]), math.exp(ends[1])
-    return max(ends[0], 0.0), ends[1]
+def _describe_range(spread: Spread, limit: float) -> str:
+    """Describe the lowest and the highest value of a measure within the domain."""
+    scale = _SCALES[spread.measure]
+    low, high = spread.centre - limit * spread.below, spread.centre + limit * spread.above
+    if scale.is_log:
+        low, high = math.exp(low), math.exp(high)
+    if not scale.below:
+        return f"up to {_show(high)}{scale.unit}"
+    return f"{_show(max(low, 0.0))} to {_show(high)}{scale.unit}"
 
 
 def _show(value: float) -> str:

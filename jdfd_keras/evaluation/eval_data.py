@@ -6,7 +6,7 @@ and joins scores with them. Imports TensorFlow only when a model scores faces.
 
 import dataclasses
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,8 +100,10 @@ class Protocol(Origin):
     training_faces: FaceOptions | None = None  # options of the extraction; None if unknown
     calibration: Calibration | None = None  # of the scores; None if there is none, or it is unknown
     repeated_rows: int = 0  # rows with the video and score of another: the same face?
-    scores_digest: str = ""  # SHA-256 of the table of scores; "" if a model was evaluated
-    scores_origin: Origin | None = None  # of stored scores that are evaluated again
+    # SHA-256 of the table of scores; "" if a model was evaluated.
+    scores_digest: str = field(default="", compare=False)
+    # Of stored scores that are evaluated again.
+    scores_origin: Origin | None = field(default=None, compare=False)
     engine: str = ""  # backend, version and precision of the scores; "" if unknown
     threshold: float = 0.5  # a score at or above it is called fake
     aggregation: str = "mean"

@@ -97,8 +97,8 @@ def evaluate(
         comparison = compare_scores(table, other, options.aggregation, name=Path(compare).name)
     threshold = decision_threshold(options, metadata.protocol.calibration)
     protocol = dataclasses.replace(metadata.protocol, **describe_origin())
-    values = vars(metadata) | {"protocol": protocol}
-    report = build_report(table, threshold=threshold, options=options, **values)
+    metadata = dataclasses.replace(metadata, protocol=protocol)
+    report = build_report(table, threshold=threshold, options=options, **vars(metadata))
     return dataclasses.replace(report, comparison=comparison, examples=examples, errors=errors)
 
 

@@ -31,8 +31,8 @@ def state_finding(verdict: Verdict) -> str:
     Example:
         >>> import jdfd_keras as jk
         >>> verdict = jk.predict_file("video.mp4", jk.load_predictor("saved_models/detector"))
-        >>> print(state_finding(verdict))
-        ...erson 0 has a mean score of 0...
+        >>> "erson 0 has a mean score of 0." in state_finding(verdict)
+        True
     """
     frames = plural(verdict.num_frames, "sampled frame")
     if verdict.verdict == NO_FACE:

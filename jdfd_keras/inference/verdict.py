@@ -241,6 +241,7 @@ def judge(
     if judged_tracks and calibration.domain:
         judged_faces = [face for face in extraction.faces if face.track_id in judged_ids]
         measures = measure_file(extraction, judged_faces, reconstruct_error)
+        measures = calibration.domain.complete(measures)
         beyond = calibration.domain.check(measures)
         verdict = "uncertain" if beyond else verdict
     uncertain_from, uncertain_to = calibration.thresholds(len(judged_tracks))

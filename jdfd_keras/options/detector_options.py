@@ -209,8 +209,8 @@ class CalibrateOptions:
 
     fpr: float = setting(
         0.05,
-        "highest share of real validation videos called fake, and of fake ones called real; "
-        "between the two thresholds the verdict is `uncertain`",
+        "highest expected share of real files called fake, and of fake files called "
+        "`no_evidence`; between the two thresholds the verdict is `uncertain`",
         common=True,
     )
     batch_size: int = setting(32, "faces per batch", common=True)

@@ -110,7 +110,7 @@ def write_model_card(
     domain = metadata.calibration.domain if metadata.calibration else None
     # Any value: only the ranges of the measures are shown.
     spreads = domain.spreads if domain else ()
-    known = FileMeasures(**{s.measure: 1.0 for s in spreads if s.measure in TITLES})
+    values: dict[str, Any] = {s.measure: 1.0 for s in spreads if s.measure in TITLES}
     text = render_template(
         "model_card.md.j2",
         metadata=metadata,
@@ -118,7 +118,7 @@ def write_model_card(
         written=datetime.now().astimezone().date().isoformat(),
         version=jdfd_keras.__version__,
         unattainable=UNATTAINABLE,
-        ranges=domain.compare(known) if domain else (),
+        ranges=domain.compare(FileMeasures(**values)) if domain else (),
         has_run=run is not None,
         run=_read_run(Path(run)) if run is not None and Path(run).is_dir() else None,
         report=report,

@@ -55,7 +55,7 @@ def draw_files(rng, count, *, share_unknown=0.0, formats=("yuv420p",), weights=N
 def test_at_most_the_stated_share_of_exchangeable_files_is_beyond_the_domain(num_files, options):
     rng = np.random.default_rng(num_files)
     flagged = []
-    for _ in range(60):
+    for _ in range(40):
         domain = fit_domain(draw_files(rng, num_files, **options))
         new = draw_files(rng, 30, **options)
         flagged.append(np.mean([bool(domain.check(measures)) for measures in new]))
@@ -173,7 +173,28 @@ def test_a_domain_is_stored_with_its_calibration(tmp_path):
     assert Domain.from_dict(json.loads(json.dumps(domain.to_dict()))) == domain
     few = fit_domain([])
     assert Domain.from_dict(json.loads(json.dumps(few.to_dict()))) == few
-    scores = {"real_scores": (0.1, 0.2), "fake_scores": (0.7, 0.9)}
-    calibration = Calibration(num_real=2, num_fake=2, domain=domain, **scores)
+    calibration = Calibration(
+        num_real=2, num_fake=2, domain=domain, real_scores=(0.1, 0.2), fake_scores=(0.7, 0.9)
+    )
     save_calibration(tmp_path / "calibration.json", calibration)
     assert read_calibration(tmp_path / "calibration.json").domain == domain
+
+
+def test_the_likeness_to_drawings_follows_from_the_texture():
+    domain = Domain((Spread("drawing", 0.0, 1.0, 2.0),), 1.5, (), 50, (3.0, -1.0, 0.5))
+    measures = domain.complete(FileMeasures(texture=(1.0, 2.0)))
+    assert measures.drawing == 3 * 1 - 1 * 2 + 0.5
+    assert domain.check(measures) == domain.check(FileMeasures(texture=(1.0, 2.0))) == ()
+    (reason,) = domain.check(FileMeasures(texture=(2.0, 2.0)))
+    assert reason == (
+        "the faces look more like drawings by their texture (4.5) than those of validation (up "
+        "to 3)"
+    )
+    (row,) = domain.compare(FileMeasures(texture=(2.0, 2.0)))
+    assert (row.value, row.range, row.is_within) == ("4.5", "up to 3", False)
+    # Less like a drawing is never unusual.
+    assert domain.check(FileMeasures(texture=(-9.0, 9.0))) == ()
+    # What is stored has the likeness, but no texture.
+    stored = FileMeasures.from_dict(json.loads(json.dumps(measures.to_dict())))
+    assert stored.texture == () and domain.check(stored) == ()
+    assert stored.drawing == 1.5 and math.isnan(stored.size_px)

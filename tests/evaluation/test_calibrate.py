@@ -1,10 +1,23 @@
 """Calibration of a run: which model it belongs to, and the people that are judged."""
 
+import contextlib
+import shutil
+from collections import Counter
+
+import cv2
+import numpy as np
 import pytest
 
 from jdfd_keras.client.calibration import CALIBRATION, Calibration, save_calibration
-from jdfd_keras.evaluation.calibrate import digest_model
-from jdfd_keras.inference.backends import load_calibration
+from jdfd_keras.client.metadata import ModelMetadata
+from jdfd_keras.datasets.manifest import read_videos
+from jdfd_keras.datasets.prepare import prepare
+from jdfd_keras.evaluation.calibrate import calibrate, digest_model
+from jdfd_keras.inference.backends import load_calibration, load_predictor
+from jdfd_keras.inference.verdict import decision_thresholds
+from jdfd_keras.io.files import OPTIONS, save_options
+from jdfd_keras.options import CalibrateOptions, FaceOptions, PredictOptions
+from jdfd_keras.prediction.predict import predict_file
 from jdfd_keras.training.run_folder import BEST
 
 
@@ -52,3 +65,47 @@ def test_a_digest_equals_that_of_sha256sum(tmp_path):
     assert digest_model(tmp_path / "model.keras") == (
         "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     )
+
+
+@pytest.mark.slow
+def test_validation_is_judged_as_predict_judges(
+    clips_folder, prepared_set, detector, write_video, tmp_path
+):
+    """One real file shows a second person and one who is too small; the others show one person."""
+    rows = [row for row in read_videos(prepared_set, split_table="official") if row.split == "val"]
+    videos, prepared, run = (tmp_path / name for name in ("clips", "prepared", "run"))
+    shutil.copytree(clips_folder, videos)
+    changed = next(videos / row.path for row in rows if row.label == 0)
+    frames = []
+    capture = cv2.VideoCapture(str(changed))
+    while (read := capture.read())[0]:
+        own = read[1][..., ::-1]
+        small = cv2.resize(own, None, fx=0.3, fy=0.3, interpolation=cv2.INTER_AREA)
+        corner = np.full_like(own, 90)
+        corner[: len(small), : small.shape[1]] = small
+        frames.append(np.hstack([own, own[:, ::-1], corner]))
+    write_video(changed, frames)
+
+    faces = FaceOptions(frames_per_video=4, face_size=71, tracks="all")
+    prepare(videos, prepared, faces)
+    run.mkdir()
+    detector.save(run / BEST)
+    save_options(run / OPTIONS, faces=faces)
+    result = calibrate(run, prepared, CalibrateOptions(fpr=0.4))
+    found = result.calibration
+    judge = decision_thresholds(ModelMetadata(faces, found, "run", 0, ""), PredictOptions())
+    assert (found.num_real, found.num_fake, found.num_not_judged, found.tracks) == (2, 2, 0, "all")
+
+    with contextlib.closing(load_predictor(run)) as predictor:
+        options = PredictOptions(frames_per_video=4)
+        verdicts = {row.path: predict_file(videos / row.path, predictor, options) for row in rows}
+    for label, stored in enumerate((found.real_scores, found.fake_scores)):
+        scores = [verdicts[row.path].score for row in rows if row.label == label]
+        assert sorted(scores) == pytest.approx(stored, abs=1e-5)
+    assert np.ptp([*found.real_scores, *found.fake_scores]) > 1e-3, "equal scores hide an error"
+    crowd = verdicts[str(changed.relative_to(videos))]
+    assert (len(crowd.tracks), crowd.num_people) == (3, 2)
+    assert (crowd.uncertain_from, crowd.uncertain_to) == judge.thresholds(2)
+    counts = Counter(verdicts[row.path].verdict for row in rows if row.label == 0)
+    # The domain of four files has no limit, so that scores alone decide.
+    assert counts == Counter({k: n for k, n in result.verdicts["real"].items() if n})

@@ -95,7 +95,7 @@ def test_drawings_are_beyond_the_domain_of_photographs(crops):
         for crop in crops[40:45]:
             texture = tuple(describe_texture(draw_face(crop, name)).tolist())
             (reason,) = domain.check(FileMeasures(texture=texture))
-            assert reason.startswith("the texture of the faces is more like that of drawings")
+            assert reason.startswith("the faces look more like drawings by their texture")
 
 
 def test_drawings_need_a_known_name(crops):

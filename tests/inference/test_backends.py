@@ -76,6 +76,25 @@ def test_scores_and_maps_are_the_same_for_all_kinds_of_models(
     predictor.close()
 
 
+def test_reconstruction_errors_are_the_same_for_all_kinds_of_models(
+    predictor, detector, face_batch, monkeypatch
+):
+    scaled = face_batch / 127.5 - 1
+    reconstruction = detector.predict(face_batch.astype(np.float32), verbose=0)["reconstruction"]
+    expected = np.square(reconstruction - scaled).mean(axis=(1, 2, 3))
+    monkeypatch.setattr(backends, "BATCH_SIZE", 3)  # fewer than there are faces
+    np.testing.assert_allclose(predictor.reconstruct_error(face_batch), expected, rtol=1e-4)
+    assert predictor.reconstruct_error(face_batch[:0]).shape == (0,)
+    predictor.close()
+
+
+def test_a_model_without_a_decoder_has_no_reconstruction_errors(detector):
+    import keras
+
+    classifier = keras.Model(detector.input, {"classification": detector.output["classification"]})
+    assert backends.make_reconstruct_error(classifier) is None
+
+
 def test_a_remote_predictor_stays_with_the_version_that_it_finds(monkeypatch, tiny_faces):
     closed = []
 

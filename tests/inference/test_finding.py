@@ -28,9 +28,19 @@ def verdict_of(verdict, *scores, not_judged=(), rates=None, log10=None, capped=F
         for i, reason in enumerate(not_judged)
     ]
     fields = {
-        "path": "a.mp4", "sha256": "ab", "verdict": verdict, "score": max(scores, default=None),
-        "uncertain_from": 0.3, "uncertain_to": 0.8, "num_frames": 30, "duration_s": 9.0,
-        "width": 64, "height": 48, "tracks": tuple(tracks), "top_faces": (), "warnings": (),
+        "path": "a.mp4",
+        "sha256": "ab",
+        "verdict": verdict,
+        "score": max(scores, default=None),
+        "uncertain_from": 0.3,
+        "uncertain_to": 0.8,
+        "num_frames": 30,
+        "duration_s": 9.0,
+        "width": 64,
+        "height": 48,
+        "tracks": tuple(tracks),
+        "top_faces": (),
+        "warnings": (),
         "faces": tuple(FaceScore(0, 0.0, t.track_id, (0, 0, 9, 9), 0.5) for t in tracks) * 12,
         "num_people": len(scores),
         "likelihood": None if log10 is None else LikelihoodRatio(log10, capped, support),
@@ -130,10 +140,8 @@ def test_a_fake_segment_has_no_known_error_rate():
 
 
 def test_people_who_are_not_judged_are_counted_or_explained():
-    judged = state_finding(
-        verdict_of("fake", 0.9, not_judged=["too few faces"], rates=RATES, log10=1)
-    )
-    assert judged.endswith("1 other person is not judged, for lack of evidence.")
+    one = state_finding(verdict_of("fake", 0.9, not_judged=["too few faces"], rates=RATES, log10=1))
+    assert one.endswith("1 other person is not judged, for lack of evidence.")
     people = [f"person {number} is not judged: too few faces" for number in range(5)]
     nobody = verdict_of("uncertain", not_judged=["too few faces"] * 5, reasons=tuple(people))
     assert state_finding(nobody) == (

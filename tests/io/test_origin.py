@@ -62,8 +62,8 @@ def test_a_report_of_scores_states_its_own_origin_and_that_of_the_scores(tmp_pat
     digest = subprocess.run(["sha256sum", table], capture_output=True, text=True, check=True)
     assert first["scores_digest"] == digest.stdout.split()[0]
     assert first["scores_origin"] is None and first["versions"]["numpy"] == np.__version__
-    words = ["evaluate-scores", str(tmp_path / "one/scores.parquet"), "--out", str(tmp_path / "two")]
-    assert main(words) == 0
+    stored = str(tmp_path / "one/scores.parquet")
+    assert main(["evaluate-scores", stored, "--out", str(tmp_path / "two")]) == 0
     second = json.loads((tmp_path / "two/report.json").read_text())["protocol"]
     assert "--out " + str(tmp_path / "two") in second["command"]
     keys = ("command", "versions", "created_at")

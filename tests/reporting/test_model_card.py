@@ -112,16 +112,22 @@ def test_a_card_states_the_evidence_that_validation_supports(write):
     real, fake = np.linspace(0.01, 0.79, 40), np.linspace(0.31, 0.99, 30)
     files = [FileMeasures(size_px=80 + n, pixel_format="yuv420p") for n in range(70)]
     calibration = Calibration(
-        **{"uncertain_from": 0.3, "uncertain_to": 0.8, "threshold": 0.8, "bias": -0.5},
-        **{
-            "num_real": 40,
-            "num_fake": 30,
-            "cllr": 0.4,
-            "min_cllr": 0.25,
-            "target_error_rate": 0.05,
-        },
-        **{"auc": 0.8, "auc_low": 0.7, "auc_high": 0.9, "lr_slope": 1.0},
-        **{"real_scores": tuple(real), "fake_scores": tuple(fake), "domain": fit_domain(files)},
+        uncertain_from=0.3,
+        uncertain_to=0.8,
+        threshold=0.8,
+        bias=-0.5,
+        num_real=40,
+        num_fake=30,
+        cllr=0.4,
+        min_cllr=0.25,
+        target_error_rate=0.05,
+        auc=0.8,
+        auc_low=0.7,
+        auc_high=0.9,
+        lr_slope=1.0,
+        real_scores=tuple(real),
+        fake_scores=tuple(fake),
+        domain=fit_domain(files),
     )
     sections = write(calibration)
     text = sections["Reading a score"]
