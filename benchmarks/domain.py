@@ -465,7 +465,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(description="What the domain of a calibration flags.")
     parser.add_argument("--portraits", type=Path, help="photographs, one per person")
     parser.add_argument("--people", type=int, default=10_000, help="most people")
     parser.add_argument("--odd-people", type=int, default=30, help="held-out people per odd kind")

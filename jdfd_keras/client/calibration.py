@@ -59,7 +59,7 @@ class Calibration(Origin):
             files called `no_evidence`.
         data: Name of the dataset.
         num_real, num_fake: Validation files with a judged person.
-        num_not_judged: Validation files without one, which are left out.
+        num_not_judged: Validation files without one, which are excluded.
         tracks: Which people of a file were extracted: `largest`, one per file, or `all`; "" if it
             differs between datasets or is unknown.
         ece_before, ece_after: Expected calibration error of the faces at equal priors, without and
@@ -67,8 +67,8 @@ class Calibration(Origin):
         lr_offset, lr_slope: The natural logarithm of a person's likelihood ratio is `lr_offset` +
             `lr_slope` * logit(score).
         cllr, min_cllr: Cost of the likelihood ratios of the validation files in bits, and its
-            minimum over all monotonic calibrations; 1 is no information. Each file is left out of
-            the fit of its ratio.
+            minimum over all monotonic calibrations; 1 is no information. The ratio of
+            each file is by a fit to the other files.
         auc, auc_low, auc_high: AUC of the validation files with a 95 % interval; a detector whose
             `auc_low` is at most 0.5 may be no better than chance.
         real_scores, fake_scores: Scores of the validation files, increasing.
@@ -222,7 +222,8 @@ def save_calibration(path: str | Path, calibration: Calibration) -> None:
     """Write a calibration as JSON.
 
     Example:
-        >>> calibration = Calibration(bias=0.5, real_scores=(0.2,), fake_scores=(0.9,))
+        >>> scores = {"num_real": 1, "num_fake": 1, "real_scores": (0.2,), "fake_scores": (0.9,)}
+        >>> calibration = Calibration(bias=0.5, **scores)
         >>> save_calibration("calibration.json", calibration)
         >>> read_calibration("calibration.json").bias
         0.5

@@ -48,8 +48,8 @@ def choose_thresholds(
         files for so many people, or too many of them have the highest possible score.
 
     Example:
-        >>> choose_thresholds([0.1, 0.2], [0.6, 0.8], 0.05)
-        (0.3, 0.5)
+        >>> choose_thresholds([0.125, 0.25], [0.75, 0.875], 0.05)
+        (0.375, 0.625)
     """
     last_real, first_fake = _find_ranks(real_scores, fake_scores, target_error_rate, num_people)
     if last_real < first_fake:
@@ -74,8 +74,8 @@ def choose_threshold(real_scores: Numbers, fake_scores: Numbers, target_error_ra
         `choose_thresholds`, which bounds the false positive rate; at most 1.
 
     Example:
-        >>> choose_threshold([0.1, 0.2], [0.6, 0.8], 0.05)
-        0.4
+        >>> choose_threshold([0.125, 0.25], [0.75, 0.875], 0.05)
+        0.5
     """
     last_real, first_fake = _find_ranks(real_scores, fake_scores, target_error_rate, 1)
     if last_real < first_fake:

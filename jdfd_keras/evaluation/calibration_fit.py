@@ -28,7 +28,7 @@ TEMPERATURES = (0.05, 1000.0)  # bounds of the fit
 MAX_SLOPE = 100.0  # of log likelihood ratios; calibrated scores need about 1
 # Of Newton's method.
 MAX_STEPS, MAX_HALVINGS, LEAST_DECREASE, LEAST_CURVATURE = 100, 40, 1e-15, 1e-12
-FOLDS = 10  # each is left out of the fit of its likelihood ratios
+FOLDS = 10  # each has likelihood ratios by a fit to the others
 STORED_DECIMALS = 7  # of file scores: those of float32 near 1
 
 
@@ -63,8 +63,10 @@ def fit_calibration(scores: Scores, target_error_rate: float, **facts: Any) -> C
     num_fake = int(label.sum())
     num_real = len(label) - num_fake
     if not (num_real and num_fake):
-        left_out = facts.get("num_not_judged", 0)
-        others = f", and {plural(left_out, 'video')} without enough evidence" if left_out else ""
+        num_excluded = facts.get("num_not_judged", 0)
+        others = (
+            f", and {plural(num_excluded, 'video')} without enough evidence" if num_excluded else ""
+        )
         raise ValueError(
             f"Expected real and fake videos in validation; got {num_real} real and {num_fake} "
             f"fake{others}. Prepare a dataset with both in its validation split."
@@ -246,7 +248,7 @@ def _combine_tracks(owner: np.ndarray, natural: np.ndarray) -> tuple[np.ndarray,
 def _cross_fit(scores: Scores, calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:
     """Return float64[v] twice: each file's log10 ratio by a fit to the others, as is and capped.
 
-    If a class has one file only, that file cannot be left out, and the fit is that of all files.
+    If a class has one file only, that file cannot be excluded, and the fit is that of all files.
     """
     label = scores.videos.label
     num_folds = min(FOLDS, calibration.num_real, calibration.num_fake)

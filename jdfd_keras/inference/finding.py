@@ -223,7 +223,7 @@ def describe_reason(verdict: Verdict) -> str:
         >>> verdict = jk.predict_file("video.mp4", jk.load_predictor("saved_models/detector"))
         >>> verdict = dataclasses.replace(verdict, verdict="fake", likelihood=None)
         >>> describe_reason(dataclasses.replace(verdict, uncertain_from=0.3, uncertain_to=0.4))
-        'person 0 scores 0.... (no evidence below 0.3, fake from 0.4)'
+        'person 0 scores 0... (no evidence below 0.3, fake from 0.4)'
     """
     if verdict.verdict == NO_FACE:
         return f"none in {plural(verdict.num_frames, 'sampled frame')}"

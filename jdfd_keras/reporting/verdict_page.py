@@ -219,6 +219,7 @@ def _render_overview(predictions: Predictions, rows: list[OverviewRow], page: Pa
         describe_thresholds=describe_thresholds,
         file_name=file_name,
         format_time=format_time,
+        show_time=_show_time,
         verdict_text=verdict_text,
     )
 

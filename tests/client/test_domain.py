@@ -33,12 +33,12 @@ def draw_files(rng, count, *, share_unknown=0.0, formats=("yuv420p",), weights=N
     chosen = rng.choice(formats, size=count, p=weights)
     unknown = rng.random((count, len(values))) < share_unknown
     return [
-        FileMeasures(
+        dataclasses.replace(
+            FileMeasures(pixel_format=str(chosen[row])),
             **{
                 name: math.nan if unknown[row, column] else float(values[name][row])
                 for column, name in enumerate(values)
             },
-            pixel_format=str(chosen[row]),
         )
         for row in range(count)
     ]
@@ -124,7 +124,10 @@ def test_sentences_name_the_value_and_the_range_of_validation():
 def test_every_measure_has_a_sentence_for_either_side():
     for name in MEASURES:
         domain = Domain((Spread(name, 1.0, 0.1, 0.1),), 1.0, (), 50)
-        sentences = [domain.check(FileMeasures(**{name: value})) for value in (0.01, math.exp(3.0))]
+        sentences = [
+            domain.check(dataclasses.replace(FileMeasures(), **{name: value}))
+            for value in (0.01, math.exp(3.0))
+        ]
         # A face that is less like a drawing than others is not unusual.
         assert [len(one) for one in sentences] == [int(name != "drawing"), 1], name
         assert sentences[0] != sentences[1]

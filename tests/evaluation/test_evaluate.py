@@ -738,7 +738,7 @@ def test_a_saved_report_can_be_computed_again_from_its_scores(tmp_path):
     save_report(first, tmp_path)
     table = tmp_path / "scores.parquet"
     assert evaluate_table(table, OPTIONS) == first
-    assert first.verdicts["fake"] == {"real": 0, "uncertain": 1, "fake": 1}
+    assert first.verdicts["fake"] == {"no_evidence": 0, "uncertain": 1, "fake": 1}
     changed = dataclasses.replace(scores, score=np.array([0.2, 0.6, 0.4, 0.9]))
     write_scores(tmp_path / "changed.parquet", changed)
     metadata = pq.read_schema(table).metadata

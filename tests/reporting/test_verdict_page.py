@@ -238,6 +238,7 @@ def test_the_pages_of_three_clips_say_the_same_as_before(predictions, tmp_path, 
     volatile = [
         (r"\b[0-9a-f]{64}\b", "SHA-256"),
         (r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\S*", "TIME"),
+        (r"Written \d\d \w+ \d{4}, \d\d:\d\d \S+", "Written TIME"),
         (r"[\d,]+ bytes", "SIZE"),
         (r"[\d.]+ kbit/s[^.]*?(?= Comparison| Limits)", "RATE, ENCODER"),
         (r"jdfd_keras \S+", "jdfd_keras VERSION"),

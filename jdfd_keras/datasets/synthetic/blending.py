@@ -179,7 +179,7 @@ def swap_face(
     return np.clip(np.round(blended), 0, 255).astype(np.uint8)
 
 
-def rerender_face(image: np.ndarray, landmarks: np.ndarray, size: int) -> np.ndarray:
+def rerender_face(image: np.ndarray, landmarks: np.ndarray, size: float) -> np.ndarray:
     """Re-render a face at a low resolution, like a face generator of that output size.
 
     Args:
