@@ -54,7 +54,7 @@ def test_python_of_the_docs_runs(prepared_set, clips_folder, tmp_path, monkeypat
     names = {"LEAK": CalibrateOptions(allow_leak=True)}  # subjects are varied from one portrait
     exec(compile(code, "docs/python.md", "exec"), names)
 
-    assert names["verdict"].verdict in ("real", "uncertain", "fake")
+    assert names["verdict"].verdict in ("no_evidence", "uncertain", "fake")
     assert names["predictions"].files[0].score == pytest.approx(names["verdict"].score, abs=0.5)
     assert names["explanation"].cam.shape[1:] == (71, 71)
     assert names["trained"].best_epoch == 1

@@ -85,14 +85,11 @@ def measure_shortcuts(videos: Sequence[VideoRow], faces: pa.Table) -> list[Short
         "encoder": table.encoder.replace("", "not stated"),
     }
     shortcuts = [
-        (_measure_shortcut(name, values, table.label), values.dropna().index)
+        (_measure_shortcut(name, values, table.label), values.notna())
         for name, values in measures.items()
     ]
     shortcuts += [
-        (
-            _measure_category(name, values[is_decoded], table.label[is_decoded]),
-            table[is_decoded].index,
-        )
+        (_measure_category(name, values[is_decoded], table.label[is_decoded]), is_decoded)
         for name, values in categories.items()
     ]
     return [_add_interval(shortcut, table.loc[rows]) for shortcut, rows in shortcuts]

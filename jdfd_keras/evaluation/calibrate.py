@@ -99,7 +99,7 @@ def find_judged_faces(sets: Sequence[EvalSet]) -> np.ndarray:
         >>> find_judged_faces(load_eval_sets(["prepared"], "test")).shape
         (8,)
     """
-    judged = []
+    found = []
     for one in sets:
         box = one.rows["box"].combine_chunks().flatten().to_numpy().reshape(-1, 4)
         faces = pd.DataFrame(
@@ -117,8 +117,8 @@ def find_judged_faces(sets: Sequence[EvalSet]) -> np.ndarray:
             columns = {name: column.to_numpy()[rows] for name, column in faces.iloc[:, 1:].items()}
             reasons = check_evidence(**columns, num_frames=num_frames[str(video_id)])
             is_judged[rows] = [not reasons[track] for track in columns["track_id"].tolist()]
-        judged.append(is_judged)
-    return np.concatenate(judged)
+        found.append(is_judged)
+    return np.concatenate(found)
 
 
 def _find_tracks(sets: Sequence[EvalSet]) -> str:

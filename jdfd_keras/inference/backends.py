@@ -67,7 +67,8 @@ class Predictor:
     name: str  # path or URL of the model
     metadata: ModelMetadata
     score: _ArrayFunction  # the function behind the call
-    # From the same faces to float32[n, size, size] class-activation maps in one unit, if it has them.
+    # From the same faces to float32[n, size, size] class-activation maps, all in one unit, if it
+    # has them.
     explain: _ArrayFunction | None
     close: Callable[[], None] = lambda: None  # releases connections or memory
     engine: Engine = Engine("server")  # of the scores; maps are computed in float32

@@ -40,7 +40,8 @@ class TopFaces:
     """Pixels of the top faces of one file, in the order of the verdict's `top_faces`."""
 
     crops: np.ndarray  # uint8[n, size, size, 3]
-    cams: np.ndarray | None  # float32[n, size, size], class-activation maps, at least 0, in one unit
+    # float32[n, size, size], class-activation maps, at least 0, in one unit.
+    cams: np.ndarray | None
     failure: str = ""  # why there are no maps
 
 
@@ -60,7 +61,7 @@ class FileEvidence:
     people: dict[int, Still] = field(default_factory=dict)  # frame of the highest score by track
     stills: tuple[Still, ...] = ()  # a few of a video, spread over it; the whole image
     video: Path | None = None
-    failure: str = ""  # why there is no frame, or no video
+    failure: str = ""  # why frames or the video are missing
 
 
 def explain_top_faces(
@@ -111,7 +112,7 @@ def collect_evidence(
         verdicts: Verdicts on the files, whose paths must still lead to the same bytes.
         provenance: Options of the verdicts.
         videos: Also write each whole video with boxes to this folder (.mp4), of reduced size, with
-            boxes between judged faces interpolated; no video if it is None.
+            boxes between judged faces interpolated; not if it is None.
         limits: Limits of each file; the defaults if not given.
 
     Yields:

@@ -1,10 +1,10 @@
-"""Charts of scores: histograms, reliability, foreign data, and scores over the time of a video.
+"""Charts of scores: histograms, reliability, and shares of foreign data.
 
 Elements that differ by colour also differ by hatches, dashes or markers.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from jdfd_keras.evaluation.reliability import Reliability
 
 NUM_BINS = 20
-TIMELINE_WIDTH, TIMELINE_HEIGHT = 7.2, 2.4  # inches
-MAX_MARKED = 40  # points of a line; a longer line has fewer markers than points
-GAP = 2.5  # times the usual time step, after which a line is interrupted
 
 
 @with_own_settings
@@ -160,53 +157,4 @@ def draw_foreign_shares(
     axes.set(xlabel="share of the foreign faces, unlabelled, in training (%)", ylabel="AUC (%)")
     axes.set_xticks(percent, [f"{share:g}" for share in percent])
     add_title_and_legend(figure, axes, title)
-    return figure
-
-
-@with_own_settings
-def draw_time_line(
-    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
-    *,
-    duration_s: float,
-    uncertain: tuple[float, float],
-    segment: tuple[float, float] | None = None,
-) -> Figure:
-    """Draw scores over the time of a video, one line per track.
-
-    Args:
-        lines: By name in the legend, increasing times in seconds and as many scores, P(fake) in
-            [0, 1]; at least one point each. Long pauses are gaps in the line.
-        duration_s: Duration of the video.
-        uncertain: Low and high: a score in [low, high) is uncertain; drawn as a band, or as one
-            line where both are equal.
-        segment: Start and end in seconds of a segment that looks fake; drawn as a band.
-
-    Example:
-        >>> lines = {"track 0": ([0, 1, 2], [0.1, 0.2, 0.9])}
-        >>> figure = draw_time_line(lines, duration_s=3, uncertain=(0.4, 0.6))
-        >>> [line.get_label() for line in figure.axes[0].lines]
-        ['fake from 0.6', 'track 0']
-    """
-    figure = new_figure(TIMELINE_WIDTH, TIMELINE_HEIGHT)
-    axes = figure.add_subplot()
-    low, high = uncertain
-    if low < high:
-        axes.axhspan(low, high, label=f"uncertain, {low:.3g} to {high:.3g}", color="0.88", zorder=1)
-    if segment:
-        label = f"looks fake, {segment[0]:.1f} to {segment[1]:.1f} s"
-        axes.axvspan(*segment, label=label, color=VERMILLION, alpha=0.15, linewidth=0, zorder=0.9)
-    axes.axhline(high, label=f"fake from {high:.3g}", **GUIDE)
-    steps = np.concatenate([np.diff(times_s) for times_s, _ in lines.values()])
-    usual_s = np.median(steps) if len(steps) else 0.0
-    for index, (name, points) in enumerate(lines.items()):
-        style: dict[str, Any] = line_style(index) | {"markersize": 3.5, "linewidth": 1.1}
-        times_s, scores = np.asarray(points, float)
-        if len(times_s) > MAX_MARKED:
-            style["markevery"] = (0.03, 0.1)
-        gaps = np.flatnonzero(np.diff(times_s) > GAP * usual_s) + 1
-        broken = np.insert(times_s, gaps, np.nan), np.insert(scores, gaps, np.nan)
-        axes.plot(*broken, label=name, clip_on=False, in_layout=False, **style)
-    end_s = max(duration_s, *(times_s[-1] for times_s, _ in lines.values()), 1e-3)
-    axes.set(xlim=(0, end_s), ylim=(0, 1), xlabel="time in the video (s)", ylabel="score, P(fake)")
-    add_title_and_legend(figure, axes, "")
     return figure

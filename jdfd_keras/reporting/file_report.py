@@ -76,7 +76,7 @@ class FileReport:
     domain_note: str
     video: str = ""  # data URI, or a file name
     video_name: str = ""  # file beside the page; "" if the video is in the page
-    no_video: str = ""  # why there is no video
+    no_video: str = ""  # why the page has none
     overview: str = ""  # relative path of the page about all files
 
 

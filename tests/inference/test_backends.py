@@ -178,13 +178,14 @@ def test_faces_beyond_the_size_limit_of_a_server_are_split(model_url, grpc_targe
 def test_a_calibrated_run_scores_with_its_calibration(run, face_batch, expected_scores, tmp_path):
     for name in ("best.keras", "options.json"):
         (tmp_path / name).write_bytes((run / name).read_bytes())
-    calibration = Calibration(temperature=0.5, model=digest_model(tmp_path))
+    scores = {"num_real": 1, "num_fake": 1, "real_scores": (0.2,), "fake_scores": (0.9,)}
+    calibration = Calibration(temperature=0.5, bias=0.5, model=digest_model(tmp_path), **scores)
     save_calibration(tmp_path / "calibration.json", calibration)
     predictor = load_predictor(tmp_path)
     assert predictor.metadata.calibration == calibration
-    # sigmoid(2 * logit) is p^2 / (p^2 + (1 - p)^2).
-    expected = expected_scores**2 / (expected_scores**2 + (1 - expected_scores) ** 2)
-    np.testing.assert_allclose(predictor(face_batch), expected, atol=1e-5)
+    # sigmoid(2 * logit + 0.5) has the odds p^2 / (1 - p)^2 * sqrt(e).
+    odds = (expected_scores / (1 - expected_scores)) ** 2 * np.sqrt(np.e)
+    np.testing.assert_allclose(predictor(face_batch), odds / (1 + odds), atol=1e-5)
 
 
 def test_a_path_that_is_not_a_model_is_an_error(tmp_path):

@@ -17,7 +17,7 @@ from jdfd_keras.client.thresholds import choose_thresholds
 from jdfd_keras.faces.extract import Extraction
 from jdfd_keras.faces.media import MediaInfo
 from jdfd_keras.inference.backends import Predictor
-from jdfd_keras.inference.tracks import FaceScore, Segment, TrackScore
+from jdfd_keras.inference.tracks import FaceScore, Segment, TrackScore, choose_top_faces
 from jdfd_keras.inference.verdict import Provenance, Verdict, choose_faces, judge
 from jdfd_keras.options import FaceOptions, PredictOptions
 from jdfd_keras.prediction.predict import Predictions, predict_file
@@ -464,3 +464,16 @@ def test_a_model_of_crops_needs_a_detector_to_be_stated():
         choose_faces(model, PredictOptions())
     for detector in ("none", "dlib"):
         assert choose_faces(model, PredictOptions(detector=detector)).detector == detector
+
+
+def test_top_faces_of_all_people_take_turns():
+    # Two people in the same frames; the highest score of each comes before the second ones.
+    faces = [
+        FaceScore(index, float(index), track_id, (0, 0, 9, 9), score)
+        for index, scores in enumerate([(0.9, 0.3), (0.8, 0.1), (0.7, 0.4)])
+        for track_id, score in enumerate(scores)
+    ]
+    chosen = choose_top_faces(faces, {0, 1}, duration_s=3.0, count=2)
+    assert [faces[index].score for index in chosen] == [0.9, 0.4, 0.8, 0.3]
+    assert choose_top_faces(faces, {1}, duration_s=3.0, count=1) == (5,)
+    assert choose_top_faces(faces, {0, 1}, duration_s=3.0, count=0) == ()

@@ -15,10 +15,13 @@ import cv2
 import numpy as np
 import pytest
 
+from jdfd_keras.cli.main import main
 from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.client.domain import FileMeasures, fit_domain
+from jdfd_keras.client.metadata import ModelMetadata
 from jdfd_keras.faces.extract import extract_faces
 from jdfd_keras.faces.media import MediaInfo
+from jdfd_keras.inference.backends import Predictor
 from jdfd_keras.inference.engine import Engine
 from jdfd_keras.inference.tracks import FaceScore, TrackScore
 from jdfd_keras.inference.verdict import Provenance, Verdict, judge
@@ -136,7 +139,7 @@ def clips(tmp_path_factory):
     ]
 
 
-def score_of(face, fake_track):
+def make_score(face, fake_track):
     """Return a score that states which faces are swapped, with a pattern that the page shows."""
     noise = 0.02 * ((face.frame_index % 5) - 2)
     return (0.85 if face.track_id == fake_track and face.time_s >= 2 else 0.15) + noise
@@ -150,7 +153,7 @@ def predictions(clips):
         found = extract_faces(path, FACES)
         if path.stem == "two people":
             (fake_track,) = (t.track_id for t in found.tracks if is_right(found, t.track_id))
-        scores = np.array([score_of(face, fake_track) for face in found.faces])
+        scores = np.array([make_score(face, fake_track) for face in found.faces])
         verdict = judge(
             path, found, lambda crops: crops, CALIBRATION, 2, ENGINE.describe(), scored=scores
         )
@@ -547,6 +550,29 @@ def test_a_folder_gets_an_index(tmp_path):
     path = write_report(predictions_of(*verdicts), tmp_path / "report")
     assert path == tmp_path / "report" / "index.html" and path.is_file()
     assert len(list((tmp_path / "report" / "index_files").iterdir())) == 2
+
+
+def test_the_command_reports_on_a_folder(clips, tmp_path, monkeypatch, capsys):
+    metadata = ModelMetadata(FaceOptions(face_size=71), CALIBRATION, "judge", 7, DIGEST)
+    predictor = Predictor(
+        "saved_models/judge",
+        metadata,
+        lambda crops: np.full(len(crops), 0.9),
+        lambda crops: np.ones((*crops.shape[:2], crops.shape[2]), np.float32),
+    )
+    monkeypatch.setattr(predict, "load_predictor", lambda *_: predictor)
+    command = ["predict", str(clips[0].parent), "--model", "m", "--frames-per-video", "4"]
+    command += ["--report", str(tmp_path / "report"), "--case", "case <7>", "--examiner", "A. Ray"]
+    assert main(command) == 0
+    page = Page(tmp_path / "report" / "index.html")
+    assert "case <7>" in page.text and "Verdicts on 3 files" in page.text
+    for link in (a["href"] for a in page.of("a")):
+        target = Page(tmp_path / "report" / unquote(link))
+        assert "case <7>" in target.text and len(target.of("video")) == 1
+        assert any("class-activation map" in image["alt"] for image in target.of("img"))
+    # A second run does not replace the pages.
+    assert main(command) == 1
+    assert "--overwrite" in capsys.readouterr().err
 
 
 def test_a_large_video_is_beside_the_page_and_replaces_nothing(

@@ -155,6 +155,9 @@ def export_detector(
     compared = None
     if data is not None and foreign is not None:
         compared = load_compared_sets(data, foreign, choose_split_table(run, data))
+    if calibration is not None:
+        # The exported model may be public; the command has paths of this machine.
+        calibration = dataclasses.replace(calibration, command="")
     version = _choose_version(directory, version)
     target = directory / str(version)
     metadata = ModelMetadata(faces, calibration, directory.name, version, digest_weights(detector))
