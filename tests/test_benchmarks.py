@@ -346,3 +346,68 @@ def test_the_speed_benchmark_runs_to_its_end(tmp_path):
     page = out.with_suffix(".md").read_text()
     assert page.count("not measured") == 7
     assert "**Mechanics only**" in page
+
+
+def test_the_domain_page_shows_the_latest_result():
+    from domain import render
+
+    report = json.loads((BENCHMARKS / "results/domain.json").read_text(encoding="utf-8"))
+    page = render(report)
+    assert page == (BENCHMARKS / "results/domain.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/domain.md").read_text(encoding="utf-8")
+    tables = [block for block in page.strip().split("\n\n") if block.startswith("| ")]
+    assert tables[0] in text
+
+
+def test_domain_sums_the_files_of_a_kind():
+    from domain import summarize
+
+    def count(files, flagged, **other):
+        return {"files": files, "flagged": flagged} | other
+
+    report = {
+        "held_out": count(100, 5),
+        "kinds": {
+            "a": count(20, 19, kind="drawn faces"),
+            "b": count(10, 8, kind="drawn faces"),
+            "c": count(9, 9, kind="strong blur"),
+        },
+        "framings": {
+            "standard framing": count(50, 2),
+            "margin 1.8": count(50, 49),
+            "eyes only": count(50, 50),
+        },
+    }
+    assert summarize(report) == {
+        "like validation": count(100, 5),
+        "drawn faces": count(30, 27),
+        "strong blur": count(9, 9),
+        "crops of another framing": count(100, 99),
+        "crops of the standard framing": count(50, 2),
+    }
+
+
+def test_domain_uses_each_person_in_one_part():
+    from domain import split_people
+
+    parts = split_people(list("abcdefghijklmnopqrstuvwxyz" * 4))
+    numbers = [number for members in parts.values() for number, _ in members]
+    assert sorted(numbers) == list(range(104))
+    assert [len(members) for members in parts.values()] == [37, 4, 32, 31]
+
+
+def test_domain_frames_a_face_at_its_standard_position(astronaut, astronaut_landmarks):
+    from domain import frame_face
+
+    from jdfd_keras.datasets.synthetic.clips import Portrait
+    from jdfd_keras.faces.align import align_face
+    from jdfd_keras.options import FaceOptions
+
+    portrait = Portrait("a", astronaut, astronaut_landmarks)
+    options = FaceOptions(face_size=256)
+    expected = align_face(astronaut, astronaut_landmarks, Box(0, 0, 9, 9, 1.0), options).crop
+    difference = np.abs(frame_face(portrait, {}).astype(int) - expected)
+    assert difference.mean() < 3  # another interpolation
+    # Half the zoom about the centre shows the whole crop in the middle half.
+    wide = frame_face(portrait, {"margin": 2 * options.margin})[64:192, 64:192]
+    assert np.abs(cv2.resize(expected, (128, 128)).astype(int) - wide).mean() < 6

@@ -21,6 +21,9 @@ from jdfd_keras.io.results import Result
 MAX_FLAGGED = 0.05  # share of files like those of validation that may be beyond the domain
 MIN_FILES = math.ceil(1 / MAX_FLAGGED) - 1  # fewer cannot support a limit for that share
 MAX_FOLDS = 50
+# Share of the files within one spread of the centre. Quantiles so far out make measures with heavy
+# and light tails alike, and a few strange files do not widen them.
+SPREAD = 0.95
 LEAST = 1e-6  # smallest value of a measure on a logarithmic scale
 
 
@@ -143,8 +146,8 @@ class Spread(Result):
 
     measure: str
     centre: float  # median; of the logarithm for sizes, sharpness, bits and errors
-    below: float  # root mean square distance of the files below it
-    above: float  # and of those above it
+    below: float  # distance of the lower quantile, that has half of 1 - SPREAD of the files below
+    above: float  # distance of the upper quantile
 
 
 @dataclass(frozen=True)
@@ -330,11 +333,8 @@ def _fit_spreads(values: np.ndarray) -> list[tuple[Spread, int]]:
         known = values[~np.isnan(values[:, column]), column]
         if len(known) < MIN_FILES - 1:  # of the other files of as few as possible
             continue
-        centre = float(np.median(known))
-        below, above = (
-            max(scale.least_spread, float(np.sqrt(np.mean(np.square(side)))))
-            for side in (centre - known[known <= centre], known[known >= centre] - centre)
-        )
+        centre, low, high = np.quantile(known, [0.5, (1 - SPREAD) / 2, (1 + SPREAD) / 2]).tolist()
+        below, above = (max(scale.least_spread, side) for side in (centre - low, high - centre))
         fitted.append((Spread(name, centre, below, above), column))
     return fitted
 

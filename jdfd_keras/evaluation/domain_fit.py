@@ -30,9 +30,9 @@ from jdfd_keras.inference.file_measures import (
 )
 from jdfd_keras.io.console import Progress
 
-MAX_DRAWN = 120  # videos of which a crop is drawn in every way; 0.1 s each
+MAX_DRAWN = 120  # videos of which a crop is drawn in every way; 0.4 s each at 299 px
 FOLDS = 10  # each is left out of the weights that its measures are computed with
-PENALTY = 0.01  # of the squared weights of standardised textures
+PENALTY = 0.001  # of the squared weights of standardised textures
 _COLUMNS = ("video_id", "label", "track_id", "box", "sharpness", "yaw_deg", "landmarks")
 
 _ReconstructError = Callable[[np.ndarray], np.ndarray]
@@ -141,7 +141,7 @@ def measure_videos(
         >>> sets = load_eval_sets(["prepared"], "test")
         >>> measures, drawn = measure_videos(sets, np.ones(8, bool))
         >>> len(measures), measures[0].pixel_format, len(drawn.drawing)
-        (2, 'yuv420p', 14)
+        (2, 'yuv420p', 18)
     """
     owners = np.repeat(np.arange(len(sets)), [len(one.rows) for one in sets])
     names = np.concatenate([one.rows["video_id"].to_numpy() for one in sets])

@@ -176,7 +176,7 @@ def _from_openvino(openvino: OpenVINOEngine) -> Predictor:
     maps = partial(_compute_maps, partial(openvino.run, CAM)) if CAM in openvino.outputs else None
 
     def reconstruct(crops: np.ndarray) -> np.ndarray:
-        return _measure_errors(openvino.run(RECONSTRUCTION, crops), crops)
+        return _measure_errors(openvino.run(RECONSTRUCTION, crops, is_fast=True), crops)
 
     has_decoder = RECONSTRUCTION in openvino.outputs
     return Predictor(

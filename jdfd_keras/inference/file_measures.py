@@ -19,8 +19,10 @@ from jdfd_keras.faces.landmarks import find_landmarks, five_points
 from jdfd_keras.faces.media import sample_frame_indices
 from jdfd_keras.faces.texture import describe_texture
 
-# Crops of each track that are reconstructed, and searched for a face if it was not detected.
+# Crops of each track whose texture is described, and that are searched for a face if it was not
+# detected; and those of them that are reconstructed, which takes longer.
 CROPS_PER_TRACK = 4
+RECONSTRUCTED_PER_TRACK = 2
 SEARCHED_WIDTH = 299  # to which a crop is scaled; dlib then finds faces from a quarter of it on
 
 _ReconstructError = Callable[[np.ndarray], np.ndarray]
@@ -122,7 +124,9 @@ def combine_measures(
             place_face(face.landmarks if len(face.landmarks) else _search_face(crop), len(crop))
             for face, crop in zip(chosen, crops, strict=True)
         ]
-        errors = reconstruct_error(crops) if reconstruct_error else []
+        if reconstruct_error:
+            some = choose_crops([face.track_id for face in chosen], RECONSTRUCTED_PER_TRACK)
+            errors = reconstruct_error(crops[some])
         textures = np.stack([describe_texture(crop) for crop in crops])
     num_pixels = facts.width * facts.height * facts.num_frames
     share, x, y, roll = np.reshape(placements, (-1, len(Placement._fields))).T
@@ -141,11 +145,12 @@ def combine_measures(
     )
 
 
-def choose_crops(track_ids: Sequence[int]) -> list[int]:
-    """Choose faces spread evenly over each track, up to CROPS_PER_TRACK.
+def choose_crops(track_ids: Sequence[int], per_track: int = CROPS_PER_TRACK) -> list[int]:
+    """Choose faces spread evenly over each track.
 
     Args:
         track_ids: Track of each face.
+        per_track: Most faces of one track.
 
     Returns:
         Positions of the faces, increasing.
@@ -160,7 +165,7 @@ def choose_crops(track_ids: Sequence[int]) -> list[int]:
     return sorted(
         members[index]
         for members in by_track.values()
-        for index in sample_frame_indices(len(members), CROPS_PER_TRACK).tolist()
+        for index in sample_frame_indices(len(members), per_track).tolist()
     )
 
 

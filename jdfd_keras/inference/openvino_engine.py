@@ -146,7 +146,8 @@ class OpenVINOEngine(contextlib.AbstractContextManager):
         outputs = {output.any_name for output in models[0].outputs}
         self._sources = dict.fromkeys(outputs, (models[0], HINTS["float32"]))
         self._sources[SCORES] = models[-1], hint
-        self._networks: dict[str, CompiledOutput] = {}
+        self._hint = hint
+        self._networks: dict[tuple[str, str], CompiledOutput] = {}
         self._lock = threading.Lock()
 
     def __exit__(self, *_):
@@ -165,12 +166,13 @@ class OpenVINOEngine(contextlib.AbstractContextManager):
         """Names of the outputs: `scores`, `cam` and, with a decoder, `reconstruction`."""
         return frozenset(self._sources)
 
-    def run(self, output: str, faces: np.ndarray) -> np.ndarray:
+    def run(self, output: str, faces: np.ndarray, *, is_fast: bool = False) -> np.ndarray:
         """Compute one output.
 
         Args:
             output: Name of the output; it is compiled in the first call.
             faces: uint8 or float[n, size, size, 3] RGB, pixel values in 0..255; n may be 0.
+            is_fast: Compute layers that are not quantised in the precision of the scores.
 
         Returns:
             float32[n, ...], in the order of the faces: as the output of the same name of the
@@ -186,10 +188,11 @@ class OpenVINOEngine(contextlib.AbstractContextManager):
             (2, 3, 3)
         """
         with self._lock:
-            if output not in self._networks:
-                model, hint = self._sources[output]
-                self._networks[output] = CompiledOutput(self._core, model, output, hint)
-            network = self._networks[output]
+            model, hint = self._sources[output]
+            hint = self._hint if is_fast else hint
+            if (output, hint) not in self._networks:
+                self._networks[output, hint] = CompiledOutput(self._core, model, output, hint)
+            network = self._networks[output, hint]
         return network(faces)
 
 

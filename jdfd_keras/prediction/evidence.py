@@ -79,9 +79,9 @@ def explain_top_faces(
 
     Example:
         >>> import jdfd_keras as jk
-        >>> predictions = jk.predict_files(["face.png"], model="run", explain=True)
-        >>> predictions.top_faces["face.png"].cams.shape[0]
-        1
+        >>> predictions = jk.predict_files(["video.mp4"], model="run", explain=True)
+        >>> predictions.top_faces["video.mp4"].cams.shape[0]
+        3
     """
     failure = "" if predictor.explain else "the model has no class-activation maps"
     top_faces = {}

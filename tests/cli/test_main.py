@@ -481,7 +481,7 @@ def test_calibrate_keeps_what_it_found_in_the_run(done_run, prepared_set, tmp_pa
     assert names == {"scores.parquet", "calibration_faces.parquet"} | {
         f"{name}.{kind}" for name in ("reliability", "scores") for kind in ("png", "svg")
     }
-    assert main([*words[:-1], "0.5"]) == 1
+    assert main([*words[:-1], "0.5", "--overwrite"]) == 1
     assert "got 0.5" in capfd.readouterr().err
 
 

@@ -94,12 +94,14 @@ def test_distances_are_in_spreads_of_the_side():
     assert measure_distance(size, math.nan) == 0
 
 
-def test_centre_and_spreads_are_median_and_root_mean_squares_of_each_side():
-    values = np.append(np.repeat([4.0, 10.0], 10), 18.0)  # median 10
-    (spread,) = fit_domain([FileMeasures(yaw_deg=value) for value in values]).spreads
-    assert spread.centre == 10
-    assert spread.below == pytest.approx(math.sqrt(10 * 6**2 / 20))
-    assert spread.above == pytest.approx(math.sqrt(8**2 / 11))
+def test_centre_and_spreads_are_the_median_and_the_outer_quantiles():
+    values = np.arange(41.0)  # the quantiles of 2.5 and 97.5 % are 1 and 39
+    (spread,) = fit_domain([FileMeasures(yaw_deg=value) for value in values.tolist()]).spreads
+    assert (spread.centre, spread.below, spread.above) == pytest.approx((20, 19, 19))
+    # A strange file does not widen the spread.
+    values[-1] = 1e9
+    (spread,) = fit_domain([FileMeasures(yaw_deg=value) for value in values.tolist()]).spreads
+    assert spread.above == pytest.approx(19)
 
 
 def test_sentences_name_the_value_and_the_range_of_validation():

@@ -1,4 +1,4 @@
-"""Drawn versions of photographs, by filters of OpenCV: cartoons, pencil drawings, paintings.
+"""Drawn versions of photographs, by filters of OpenCV: cartoons, pencil drawings, painted areas.
 
 They show what a drawn face would look like, so that one can be told from a photograph.
 """
@@ -44,8 +44,11 @@ DRAWINGS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "pencil, colour": lambda pixels: _draw_in_pencil(pixels, colour=True),
     "pencil, grey": lambda pixels: _draw_in_pencil(pixels, colour=False),
     "stylised, weak": lambda pixels: cv2.stylization(pixels, sigma_s=40, sigma_r=0.3),
-    "stylised, strong": lambda pixels: cv2.stylization(pixels, sigma_s=120, sigma_r=0.6),
+    # With a sigma_s of 120 an image of 128 pixels becomes black (OpenCV 5.0.0).
+    "stylised, strong": lambda pixels: cv2.stylization(pixels, sigma_s=60, sigma_r=0.6),
     "lines, black": _draw_lines,
+    "smoothed, weak": lambda pixels: cv2.edgePreservingFilter(pixels, sigma_s=40, sigma_r=0.3),
+    "smoothed, strong": lambda pixels: cv2.edgePreservingFilter(pixels, sigma_s=80, sigma_r=0.6),
 }
 
 

@@ -5,6 +5,8 @@ Takes a Keras model or a run folder; writes `saved_models/<name>/<version>/` wit
 request, files for other runtimes. Reading of images and calibration are part of the graph.
 """
 
+import dataclasses
+import dataclasses
 import re
 import shutil
 from collections.abc import Sequence
