@@ -35,7 +35,14 @@ def face(frame_index, score, track_id=0, box=(100, 80, 180, 160)):
 
 
 def verdict_of(
-    path, *faces, duration_s=1.0, verdict="fake", score=0.9, judged=(0, 1), segment=None, reasons=()
+    path,
+    *faces,
+    duration_s=1.0,
+    verdict="fake",
+    score=0.9,
+    judged_ids=(0, 1),
+    segment=None,
+    reasons=(),
 ):
     tracks = tuple(
         TrackScore(
@@ -47,7 +54,7 @@ def verdict_of(
             score=score,
             verdict=verdict,
             segment=segment,
-            not_judged="" if track_id in judged else "its faces are blurred",
+            not_judged="" if track_id in judged_ids else "its faces are blurred",
         )
         for track_id in (0, 1)
         if any(face.track_id == track_id for face in faces)
@@ -144,7 +151,7 @@ def test_boxes_have_the_colour_of_their_person_and_are_in_their_frame_only(clip,
 
 def test_the_meaning_of_a_score_is_visible_without_colour(clip, tmp_path, written):
     faces = [face(0, 0.1), face(1, 0.5), face(2, 0.8), face(3, 0.9, 1)]
-    verdict = verdict_of(clip, *faces, judged=(0,))
+    verdict = verdict_of(clip, *faces, judged_ids=(0,))
     annotate_file(clip, tmp_path / "out.mp4", verdict, PROVENANCE)
     for text in ("no evidence 0.10", "uncertain 0.50", "fake 0.80"):
         assert f"Person 0: {text}" in written
@@ -209,7 +216,7 @@ def test_each_person_has_a_row_with_scores_and_the_cursor_moves(clip, tmp_path):
 
 def test_a_person_who_is_not_judged_has_no_scores_in_the_row(clip, tmp_path):
     faces = [face(4, 1.0, 1), face(8, 0.1, 0)]
-    annotate_file(clip, tmp_path / "out.mp4", verdict_of(clip, *faces, judged=(0,)), PROVENANCE)
+    annotate_file(clip, tmp_path / "out.mp4", verdict_of(clip, *faces, judged_ids=(0,)), PROVENANCE)
     frames = read_clip(tmp_path / "out.mp4")
     row = frames[0, HEIGHT + ROW : HEIGHT + 2 * ROW]
     assert not is_like(row[:, WIDTH // 3 :], SECOND).any()
@@ -253,7 +260,7 @@ def test_the_provenance_is_below_the_image(tmp_path, written):
         duration_s=0.0,
         verdict="uncertain",
         score=0.5,
-        judged=(),
+        judged_ids=(),
         reasons=("no person is judged",),
     )
     annotate_file(tmp_path / "a.png", tmp_path / "b.png", verdict, PROVENANCE)

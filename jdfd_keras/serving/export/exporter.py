@@ -6,7 +6,6 @@ request, files for other runtimes. Reading of images and calibration are part of
 """
 
 import dataclasses
-import dataclasses
 import re
 import shutil
 from collections.abc import Sequence
