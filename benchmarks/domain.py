@@ -235,11 +235,11 @@ def describe_file(extraction: Extraction, reconstruct_error) -> dict:
         np.array([face.quality.sharpness for face in faces]),
         extraction.num_frames,
     )
-    judged = [face for face in faces if not reasons[face.track_id]]
+    kept = [face for face in faces if not reasons[face.track_id]]
     # Without judged faces the measures of all show what the domain alone would state.
-    measures = measure_file(extraction, judged or faces, reconstruct_error)
+    measures = measure_file(extraction, kept or faces, reconstruct_error)
     values = measures.to_dict() | {"texture": list(measures.texture)}
-    return {"has_face": True, "is_judged": bool(judged), "measures": values}
+    return {"has_face": True, "is_judged": bool(kept), "measures": values}
 
 
 def frame_face(portrait: Portrait, framing: dict, size: int = 256) -> np.ndarray:
@@ -359,11 +359,11 @@ def run(arguments: argparse.Namespace) -> dict:
         files = [FileMeasures.from_dict(one["measures"]) for one in found if one["has_face"]]
         counted = count_flagged(domain, files)
         counted["no_face"] = len(found) - len(files)
-        judged = [one.get("is_judged", False) for one in found if one["has_face"]]
-        counted["not_judged"] = judged.count(False)
+        has_evidence = [one.get("is_judged", False) for one in found if one["has_face"]]
+        counted["not_judged"] = has_evidence.count(False)
         counted["not_used"] = sum(
-            not is_judged or bool(domain.check(one))
-            for is_judged, one in zip(judged, files, strict=True)
+            not is_enough or bool(domain.check(one))
+            for is_enough, one in zip(has_evidence, files, strict=True)
         )
         kinds[name] = {"kind": kind} | counted
         if kind == "drawn faces":

@@ -31,7 +31,7 @@ from jdfd_keras.inference.file_measures import (
 from jdfd_keras.io.console import Progress
 
 MAX_DRAWN = 120  # videos of which a crop is drawn in every way; 0.4 s each at 299 px
-FOLDS = 10  # each is left out of the weights that its measures are computed with
+FOLDS = 10  # files of each are compared by weights that were fitted to the others
 PENALTY = 0.001  # of the squared weights of standardised textures
 _COLUMNS = ("video_id", "label", "track_id", "box", "sharpness", "yaw_deg", "landmarks")
 
@@ -169,19 +169,19 @@ def measure_videos(
     return measures, DrawnFaces([name for name, _, _ in drawn], video, textures)
 
 
-def _read_videos(one: EvalSet, judged: np.ndarray):
-    """Yield the judged faces of each video, a function that reads their crops, and its facts."""
+def _read_videos(one: EvalSet, positions: np.ndarray):
+    """Yield the faces at positions by video, with a function for their crops, and its facts."""
     table_name = one.split_table.name if one.split_table else ""
     table = read_faces(one.directory, split=one.split, split_table=table_name, columns=_COLUMNS)
-    table = table.filter(pc.field("label") != UNLABELLED).take(pa.array(judged))
+    table = table.filter(pc.field("label") != UNLABELLED).take(pa.array(positions))
     owner = table["video_id"].to_numpy()
     videos = {video.video_id: video for video in one.videos}
     shards, offsets = (one.rows[name].to_pylist() for name in ("shard", "offset"))
     for start in np.sort(np.unique(owner, return_index=True)[1]).tolist():
         rows = np.flatnonzero(owner == owner[start])
 
-        def read(positions: Sequence[int], own: np.ndarray = judged[rows]) -> np.ndarray:
-            indices = own[list(positions)].tolist()
+        def read(chosen: Sequence[int], own: np.ndarray = positions[rows]) -> np.ndarray:
+            indices = own[list(chosen)].tolist()
             found = read_crops(one.directory, shards, offsets, indices)
             return np.stack([found[index] for index in indices])
 

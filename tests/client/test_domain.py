@@ -64,15 +64,17 @@ def test_at_most_the_stated_share_of_exchangeable_files_is_beyond_the_domain(num
     assert np.mean(flagged) >= MAX_FLAGGED / 3, "a limit that flags nothing would pass, too"
 
 
-def test_the_limit_is_the_largest_distance_of_19_files_and_the_second_of_39():
-    # One measure whose centre and spread hardly depend on one file.
-    for count, rank in ((19, 1), (38, 1), (39, 2), (59, 3)):
-        rng = np.random.default_rng(count)
-        files = [FileMeasures(yaw_deg=float(value)) for value in 40 + 10 * rng.normal(size=count)]
-        domain = fit_domain(files)
-        beyond = [bool(domain.check(measures)) for measures in files]
-        # The fit to all files is a little wider than the fits without the extreme ones.
-        assert rank - 1 <= sum(beyond) + 1 and sum(beyond) <= rank
+@pytest.mark.parametrize(("num_files", "rank"), [(20, 1), (38, 1), (39, 2), (49, 2)])
+def test_the_limit_is_an_order_statistic_of_the_distances_from_the_other_files(num_files, rank):
+    values = (40 + 10 * np.random.default_rng(num_files).normal(size=num_files)).tolist()
+    distances = []
+    for row, value in enumerate(values):
+        others = [FileMeasures(yaw_deg=other) for other in values[:row] + values[row + 1 :]]
+        (spread,) = fit_domain(others).spreads
+        distances.append(measure_distance(spread, value))
+    domain = fit_domain([FileMeasures(yaw_deg=value) for value in values])
+    # Of num_files + 1 files, the new one included, `rank` is 5 %, rounded down.
+    assert domain.limit == pytest.approx(sorted(distances)[-rank])
 
 
 def test_fewer_than_19_files_support_no_limit_and_that_is_said():
