@@ -54,7 +54,7 @@ NOISES = (0.5, 5.0)
 RATES = (18, 23, 28, 33)  # of H.264
 GENERATOR_EYE_DISTANCES = (20, 60)
 STRONG_BLURS = (5.0, 8.0, 12.0)  # sigma per 100 px of eye distance
-SMALL_EYE_DISTANCES = (18, 30)  # boxes of 20 to 37 px
+SMALL_EYE_DISTANCES = (14, 24)  # boxes are 1.66 times as wide
 FRAMINGS: dict[str, dict] = {
     "margin 1.0": {"margin": 1.0},
     "margin 1.8": {"margin": 1.8},
@@ -242,6 +242,13 @@ def describe_file(extraction: Extraction, reconstruct_error) -> dict:
     return {"has_face": True, "is_judged": bool(kept), "measures": values}
 
 
+def is_too_large(kind: str, record: dict) -> bool:
+    """Return whether a clip of small faces shows larger ones than the kind states."""
+    return (
+        kind == "faces under 40 px" and record["has_face"] and record["measures"]["size_px"] >= 40
+    )
+
+
 def frame_face(portrait: Portrait, framing: dict, size: int = 256) -> np.ndarray:
     """Crop a portrait in the standard framing, or scaled, turned and shifted from it."""
     five = five_points(portrait.landmarks)
@@ -356,6 +363,7 @@ def run(arguments: argparse.Namespace) -> dict:
     kinds, without_family = {}, {}
     for name, found in records.items():
         kind = list_odd_clips()[name][0]
+        found = [one for one in found if not is_too_large(kind, one)]
         files = [FileMeasures.from_dict(one["measures"]) for one in found if one["has_face"]]
         counted = count_flagged(domain, files)
         counted["no_face"] = len(found) - len(files)

@@ -294,7 +294,7 @@ def test_a_split_table_of_ones_own_is_used_by_its_path(
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     run(capfd, "train", "--resume", "../run")
-    words = ["evaluate", "../run", prepared, "--out", "report", "--split-table"]
+    words = ["evaluate", "../run", prepared, "--out", "report", "--overwrite", "--split-table"]
     report = run(capfd, *words, "../mine.csv")
     assert report["coverage"]["num_videos"] == 4
     assert main([*words, str(tmp_path / "other.csv")]) == 1

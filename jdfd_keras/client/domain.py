@@ -169,7 +169,7 @@ class Domain(Result):
         >>> rng = np.random.default_rng(0)
         >>> files = [FileMeasures(sharpness=rng.uniform(20, 60)) for _ in range(100)]
         >>> fit_domain(files).check(FileMeasures(sharpness=3.1))
-        ('the faces are less sharp (3.1) than those of validation (18 to 65)',)
+        ('the faces are less sharp (3.1) than those of validation (20 to 61)',)
     """
 
     spreads: tuple[Spread, ...] = ()
@@ -266,7 +266,7 @@ def fit_domain(measures: Sequence[FileMeasures], drawing_weights: Sequence[float
 
     Example:
         >>> domain = fit_domain([FileMeasures(size_px=80.0)] * 18)
-        >>> domain.limit, domain.note[-62:]
+        >>> domain.limit, domain.note[-61:]
         (None, '18, and at least 19 are needed to state what is unlike them.')
     """
     num_files = len(measures)

@@ -12,8 +12,6 @@ import typing
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 
 class Result:
     """A frozen dataclass that a stage returns.
@@ -65,7 +63,8 @@ def _to_plain(value: Any) -> Any:
         return [_to_plain(entry) for entry in value]
     if isinstance(value, Path):
         return str(value)
-    value = value.tolist() if isinstance(value, (np.ndarray, np.generic)) else value
+    # An array or a number of NumPy, which takes longer to import than `--help` may.
+    value = value.tolist() if hasattr(value, "tolist") else value
     return None if isinstance(value, float) and math.isnan(value) else value
 
 

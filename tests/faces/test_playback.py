@@ -76,7 +76,7 @@ def test_the_video_plays_and_seeks_with_its_sound(silent, tmp_path, codec, suffi
     assert played["duration"] == pytest.approx(2, abs=0.06)
     assert (played["width"], played["height"]) == (102, 76)
     assert played["advanced"] > 0.1
-    assert (played["audioBytes"] > 1000) == bool(codec)
+    assert (played["audioBytes"] > 0) == bool(codec)
     np.testing.assert_allclose(played["pixels"], [GREEN, RED], atol=12)
 
 

@@ -204,8 +204,12 @@ CALIBRATION = Calibration(
     uncertain_from=0.4,
     uncertain_to=0.7,
     data="clips",
+    num_real=2,
+    num_fake=1,
     ece_before=0.1,
     ece_after=0.2,
+    real_scores=(0.1, 0.3),
+    fake_scores=(0.8,),
 )
 
 
