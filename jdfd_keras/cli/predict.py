@@ -74,9 +74,10 @@ def _run(arguments: argparse.Namespace) -> Output:
     }
     report = resolve_report(arguments.report) if arguments.report else None
     if report:
-        if not arguments.report.suffix:  # a folder
-            arguments.report.mkdir(exist_ok=True)
-        check_paths(list_files(arguments.files)[0], report=report, **paths)
+        # A new folder, which is created with the page, is only a name until then.
+        is_new = not arguments.report.suffix and not arguments.report.exists()
+        checked = arguments.report if is_new else report
+        check_paths(list_files(arguments.files)[0], report=checked, **paths)
     limits = read_options(arguments, LimitOptions)
     predictions = predict_files(
         arguments.files,

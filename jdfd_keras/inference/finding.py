@@ -57,16 +57,16 @@ def state_finding(verdict: Verdict) -> str:
             "What such a score means is known only for files like those of validation, so that no "
             "likelihood ratio and no error rate is stated."
         )
+    elif verdict.reasons and worst and worst.is_uncertain_by_segment:
+        sentences.append(
+            "The likelihood ratio and the error rates of validation are those of whole videos; for "
+            "such a part of a video they are unknown."
+        )
     elif verdict.error_rates is None:
         sentences.append(
             "The model is not calibrated: its threshold was not chosen on validation videos, how "
             "often real and fake videos score so is unknown, and no likelihood ratio and no error "
             "rate is stated."
-        )
-    elif verdict.reasons and worst and worst.is_uncertain_by_segment:
-        sentences.append(
-            "The likelihood ratio and the error rates of validation are those of whole videos; for "
-            "such a part of a video they are unknown."
         )
     else:
         sentences += _state_evidence(verdict)

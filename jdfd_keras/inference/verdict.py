@@ -246,7 +246,10 @@ def judge(
         verdict = "uncertain" if beyond else verdict
     uncertain_from, uncertain_to = calibration.thresholds(len(judged_tracks))
     highest = max((track.score for track in judged_tracks), default=None)
-    is_measured = highest is not None and not beyond
+    worst = _find_most_suspicious(tracks)
+    # What validation tells of whole videos is not known of a part of one.
+    by_segment = verdict == "uncertain" and worst and worst.is_uncertain_by_segment
+    is_measured = highest is not None and not beyond and not by_segment
     return Verdict(
         path=str(path),
         sha256=extraction.sha256,

@@ -319,7 +319,7 @@ class PredictOptions:
 
     threshold: float | None = setting(
         None,
-        "lowest score that is called fake; lower scores are real; default: the calibrated "
+        "lowest score that is called fake; lower scores are no evidence; default: the calibrated "
         "thresholds, between which the verdict is `uncertain`, else 0.5",
         common=True,
     )

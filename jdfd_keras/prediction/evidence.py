@@ -3,9 +3,10 @@
 Takes verdicts, and reads their files again for the frames; returns TopFaces and FileEvidence.
 """
 
+import dataclasses
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from jdfd_keras.prediction.result_folder import VerdictFolder
 
 # Shorter side of what is shown, in pixels: labels on smaller frames could not be read.
 MIN_SIDE, MAX_SIDE, MAX_VIDEO_SIDE = 360, 720, 480
+MAX_LONG_SIDE = 8000  # of a wide or tall image, which JPEG could not store otherwise
 MAX_VIDEO_FRAMES = 9000  # 5 minutes at 30 frames per second; a longer video has fewer per second
 MAX_GAP_S = 1.0  # between two judged faces whose boxes are interpolated
 MAX_PEOPLE = 12
@@ -128,17 +130,29 @@ def collect_evidence(
     limits = limits or LimitOptions()
     folder = None if videos is None else Path(videos)
     collect = functools.partial(_collect, provenance=provenance, folder=folder, limits=limits)
+
+    def try_again(found: FileEvidence | OSError, verdict: Verdict) -> FileEvidence | OSError:
+        """Draw the frames alone if the video with boxes was beyond a limit, or crashed."""
+        if folder is None or not isinstance(found, WorkerCrashed):
+            return found
+        without_video = functools.partial(collect, folder=None)
+        ((_, again),) = run_all(without_video, [verdict], 1, limits)
+        if not isinstance(again, FileEvidence):
+            return again
+        failure = f"the video with boxes could not be written: {found}"
+        return dataclasses.replace(again, failure=failure)
+
     if len(verdicts) == 1:
         try:
             found = run_with_progress(collect, verdicts[0], "drawing frames", limits)
         except OSError as error:
             found = error
-        yield verdicts[0], _to_evidence(verdicts[0], found)
+        yield verdicts[0], _to_evidence(verdicts[0], try_again(found, verdicts[0]))
         return
     num_workers = count_workers(0, len(verdicts))
     drawn = run_all(collect, verdicts, num_workers, limits)
     for verdict, found in track(drawn, "drawing frames", len(verdicts), "files"):
-        yield verdict, _to_evidence(verdict, found)
+        yield verdict, _to_evidence(verdict, try_again(found, verdict))
 
 
 def _to_evidence(verdict: Verdict, found: FileEvidence | OSError) -> FileEvidence:
@@ -186,6 +200,7 @@ def _draw_stills(
     spread = _choose_spread(sorted(by_frame), MAX_STILLS)
     wanted = {face.frame_index for key, face in best.items() if key in shown_ids} | set(spread)
     people, stills = {}, []
+    judged_ids = {track.track_id for track in verdict.judged_tracks}
     faces = provenance.faces
     with open_media(path, limits) as media:
         if media.file.sha256 != verdict.sha256:
@@ -194,10 +209,10 @@ def _draw_stills(
             if frame.index in wanted:
                 here = by_frame[frame.index]
                 if frame.index in spread:
-                    stills.append(_to_still(frame, here, MAX_SIDE, has_stamp=media.is_video))
+                    stills.append(_to_still(frame, here, judged_ids, has_stamp=media.is_video))
                 for face in here:
                     if face.track_id in shown_ids and best[face.track_id] is face:
-                        people[face.track_id] = _to_still(frame, [face], MAX_SIDE)
+                        people[face.track_id] = _to_still(frame, [face], judged_ids)
                 wanted.discard(frame.index)
             if not wanted:
                 break
@@ -216,11 +231,13 @@ def _write_video(
 ) -> None:
     """Write the video with the boxes of the judged faces, and of those between them."""
     between = _Between(verdict.faces)
+    judged_ids = {track.track_id for track in verdict.judged_tracks}
     every = max(-(-verdict.media.num_frames // MAX_VIDEO_FRAMES), 1)
 
     def draw(frames: Iterable[Frame]) -> Iterator[np.ndarray]:
         for frame in frames:
-            yield _draw(frame, between.at(frame.time_s), MAX_VIDEO_SIDE, has_stamp=True)
+            here = between.at(frame.time_s)
+            yield _draw(frame, here, judged_ids, MAX_VIDEO_SIDE, has_stamp=True)
 
     sha256 = verdict.sha256
     write_overlay(path, out, draw, every=every, limits=limits, sha256=sha256, send=send)
@@ -258,28 +275,34 @@ class _Between:
 
 
 def _draw(
-    frame: Frame, faces: Sequence[FaceScore], max_side: int, *, has_stamp: bool
+    frame: Frame,
+    faces: Sequence[FaceScore],
+    judged_ids: Set[int],
+    max_side: int,
+    *,
+    has_stamp: bool,
 ) -> np.ndarray:
     """Draw faces on a frame of a size at which labels can be read."""
     height, width = frame.shape[:2]
     side = min(height, width)
-    scale = min(max(side, MIN_SIDE), max_side) / side
+    scale = min(min(max(side, MIN_SIDE), max_side) / side, MAX_LONG_SIDE / max(height, width))
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     pixels = frame.pixels if scale == 1 else cv2.resize(frame.pixels, size, interpolation=method)
     drawn = []
     for face in faces:
         left, top, right, bottom = (round(edge * scale) for edge in face.box)
-        label = f"person {face.track_id}: {face.score:.2f}"
+        stated = f"{face.score:.2f}" if face.track_id in judged_ids else "not judged"
+        label = f"person {face.track_id}: {stated}"
         colour = track_colour(face.track_id)
         drawn.append(DrawnFace((left, top, right, bottom), label, colour))
     return draw_faces(Frame(frame.index, frame.time_s, pixels), drawn, has_stamp=has_stamp)
 
 
 def _to_still(
-    frame: Frame, faces: Sequence[FaceScore], max_side: int, *, has_stamp: bool = False
+    frame: Frame, faces: Sequence[FaceScore], judged_ids: Set[int], *, has_stamp: bool = False
 ) -> Still:
-    image = _draw(frame, faces, max_side, has_stamp=has_stamp)
+    image = _draw(frame, faces, judged_ids, MAX_SIDE, has_stamp=has_stamp)
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1].tobytes()
     return Still(frame.index, frame.time_s, jpeg)

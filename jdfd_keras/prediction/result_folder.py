@@ -204,6 +204,7 @@ def check_paths(
         Traceback (most recent call last):
         ValueError: Expected an unused path to write to; got video.mp4, which is an input. ...
     """
+    files = list(files)
     # Not Path.resolve, which raises a RuntimeError for a link to itself (Python 3.11).
     used = {Path(os.path.realpath(path)): "which is an input" for path in files}
     if out is not None:
@@ -215,6 +216,19 @@ def check_paths(
             )
         kept = {Path(out, name).resolve() for name in (OPTIONS, LINES, TABLE)}
         used |= dict.fromkeys(kept, "which is part of the result folder")
+    is_one = len(files) == 1
+    has_others = report is not None and not (is_one and Path(report).suffix.lower() == ".pdf")
+    if report is not None and has_others and Path(report).parent.is_dir():
+        # The pages of several files, and the video of a page, are written beside the report.
+        beside = Path(report).with_name(Path(report).stem + ("-player.mp4" if is_one else "_files"))
+        beside = beside.resolve()
+        if beside in used or any(beside in path.parents for path in used):
+            raise ValueError(
+                f"Expected an unused path to write to; got {beside}, which is an input or has one, "
+                f"and is written beside the report {report}. Choose another name of the report."
+            )
+        check_no_result(beside, overwrite=overwrite)
+        used[beside] = "which is written beside the report"
     for path in (report, annotate):
         if path is None:
             continue

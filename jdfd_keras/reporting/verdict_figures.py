@@ -13,7 +13,7 @@ import numpy as np
 from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.client.likelihood import VERBAL_SCALE, ErrorRate, LikelihoodRatio
 from jdfd_keras.inference.finding import describe_ratio
-from jdfd_keras.inference.tracks import FaceScore, TrackScore
+from jdfd_keras.inference.tracks import NOT_JUDGED, FaceScore, TrackScore
 from jdfd_keras.inference.verdict import Verdict
 from jdfd_keras.io.palette import track_hex
 
@@ -212,7 +212,8 @@ def format_time(time_s: float) -> str:
 def _make_row(
     track: TrackScore, faces: Sequence[FaceScore], verdict: Verdict, step_s: float
 ) -> TimeRow:
-    duration_s, judge = verdict.duration_s, verdict.thresholds.judge
+    duration_s = verdict.duration_s
+    judge = verdict.thresholds.judge if track.is_judged else lambda _: NOT_JUDGED
     points = [(1000 * face.time_s / duration_s, 100 * (1 - face.score)) for face in faces]
     runs: list[list[int]] = [[0]]
     for index in range(1, len(faces)):

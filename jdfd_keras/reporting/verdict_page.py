@@ -38,8 +38,8 @@ from jdfd_keras.reporting.verdict_figures import count_of_100, format_time, show
 
 SUFFIXES = (".html", ".htm", ".pdf")
 INDEX = "index.html"  # in a folder that is given instead of a file
-MAX_EMBEDDED_BYTES = 30_000_000  # of a video; a larger one is written beside the page
-MAX_NAME = 80  # characters of the name of a page
+MAX_EMBEDDED_BYTES = 20_000_000  # of a video, which base64 makes a third larger
+MAX_NAME = 160  # bytes of the name of a page, to which others are added
 THUMBNAIL_WIDTH = 280
 CAM_COLOUR_STEPS = 8
 
@@ -138,6 +138,8 @@ def write_report(
     names = _name_pages(shown, path.suffix) if has_overview else {}
     if has_overview and shown:
         folder.mkdir(exist_ok=True)
+        for old in (*folder.glob(f"*{path.suffix}"), *folder.glob("*-player.mp4")):
+            old.unlink()  # of an earlier report, which is replaced
     thumbnails: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="jdfd-keras-") as videos:
         drawn = collect_evidence(
@@ -191,7 +193,7 @@ def _render_file(report: FileReport, page: PageFacts) -> str:
         prior=PRIOR,
         max_gap_s=MAX_GAP_S,
         cam_colours=_cam_colours() if report.has_maps else "",
-        check_command=f"sha256sum {_quote_for_shell(report.name)}\n# {report.verdict.sha256}",
+        check_command=f"sha256sum -- {_quote_for_shell(report.name)}\n# {report.verdict.sha256}",
         show_time=_show_time,
         count_of_100=count_of_100,
         describe_crops=describe_crops,
@@ -227,7 +229,7 @@ def _render_overview(predictions: Predictions, rows: list[OverviewRow], page: Pa
 def _style(footer: str) -> Markup:
     """Return the style of a page, with a line at the foot of each printed one."""
     # Every character that is not plain is escaped, so that a file name cannot end the text.
-    escaped = re.sub(r"[^A-Za-z0-9 .-]", lambda match: f"\\{ord(match[0]):06x}", footer)
+    escaped = re.sub(r"[^A-Za-z0-9.-]", lambda match: f"\\{ord(match[0]):06x}", footer)
     return Markup(render_template("verdict_style.css.j2", footer=escaped))
 
 
@@ -257,7 +259,8 @@ def _name_pages(verdicts: list[Verdict], suffix: str) -> dict[str, str]:
     names: dict[str, str] = {}
     used: set[str] = set()
     for verdict in verdicts:
-        stem = re.sub(r"[^\w.-]+", "_", file_name(verdict.path)).lstrip(".")[:MAX_NAME] or "file"
+        stem = re.sub(r"[^\w.-]+", "_", file_name(verdict.path)).lstrip(".")
+        stem = stem.encode()[:MAX_NAME].decode(errors="ignore") or "file"
         name, number = f"{stem}{suffix}", 2
         while name.casefold() in used:
             name, number = f"{stem}-{number}{suffix}", number + 1
