@@ -477,7 +477,7 @@ def test_the_provenance_is_complete(tmp_path):
         "equal priors (P(fake) = 0.5)",
         "AUC 0.980 [0.950, 1.000], Cllr 0.200",
         "60 real files and 60 fake files of own clips",
-        "sha256sum 'a.mp4'",
+        "sha256sum -- 'a.mp4'",
         "Warning: other crops",
     ):
         assert fact in text, fact
