@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jdfd_keras.client.domain import Domain
+from jdfd_keras.client.domain import MEASURES, Domain
 from jdfd_keras.client.likelihood import (
     ErrorRates,
     LikelihoodRatio,
@@ -145,9 +145,11 @@ class Calibration(Origin):
         if num_people <= 1 or not self.has_validation or has_one_threshold:
             return self.uncertain_from, self.uncertain_to
         if num_people not in self._known_thresholds:
-            self._known_thresholds[num_people] = choose_thresholds(
+            # A file scores at least as high as its manipulated person, so the lower one stays.
+            _, uncertain_to = choose_thresholds(
                 *self._validation, self.target_error_rate, num_people
             )
+            self._known_thresholds[num_people] = self.uncertain_from, uncertain_to
         return self._known_thresholds[num_people]
 
     def judge(self, score: float, num_people: int = 1) -> str:
@@ -288,6 +290,9 @@ def check_calibration(calibration: Calibration) -> None:
             "Expected a threshold and an uncertain range in 0..1 and a target error rate from 0 to "
             f"below 0.5; got {calibration.threshold}, {(low, high)} and {rate}."
         )
+    spreads = calibration.domain.spreads if calibration.domain else ()
+    if not all(one.measure in MEASURES and one.below > 0 and one.above > 0 for one in spreads):
+        raise ValueError("Expected a domain with known measures and positive spreads; got others.")
     for name in ("real", "fake"):
         scores = np.array(getattr(calibration, f"{name}_scores"))
         if (scores < 0).any() or (scores > 1).any() or (np.diff(scores) < 0).any():

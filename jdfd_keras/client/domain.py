@@ -169,7 +169,7 @@ class Domain(Result):
         >>> rng = np.random.default_rng(0)
         >>> files = [FileMeasures(sharpness=rng.uniform(20, 60)) for _ in range(100)]
         >>> fit_domain(files).check(FileMeasures(sharpness=3.1))
-        ('the faces are less sharp (3.1) than those of validation (20 to 61)',)
+        ('the faces are less sharp (3.1) than those of validation (20 to 60)',)
     """
 
     spreads: tuple[Spread, ...] = ()

@@ -372,7 +372,7 @@ def load_calibration(model_path: str | Path) -> Calibration | None:
         ValueError: If the best model of the run has changed since.
 
     Example:
-        >>> load_calibration("run").num_fake
+        >>> load_calibration("run").num_real
         2
     """
     from jdfd_keras.training.run_folder import BEST, digest_model

@@ -69,6 +69,11 @@ def state_finding(verdict: Verdict) -> str:
             "rate is stated."
         )
     else:
+        if verdict.uncertain_from == verdict.uncertain_to:
+            sentences.append(
+                "The threshold was chosen by the user, not by validation, so that the verdict may "
+                "contradict the likelihood ratio."
+            )
         sentences += _state_evidence(verdict)
     num_others = len(verdict.tracks) - verdict.num_people
     if num_others:

@@ -237,6 +237,7 @@ def judge(
     # A header may state less than what the file holds.
     duration_s = max([extraction.info.duration_s, *(face.time_s for face in extraction.faces)])
     verdict, reasons = _decide(tracks, calibration)
+    segment_warnings = _warn_of_segments(judged_tracks, verdict)
     measures, beyond = None, ()
     if judged_tracks and calibration.domain:
         judged_faces = [face for face in extraction.faces if face.track_id in judged_ids]
@@ -264,7 +265,7 @@ def judge(
         tracks=tracks,
         faces=faces,
         top_faces=choose_top_faces(faces, judged_ids, duration_s, num_top_faces),
-        warnings=(*extraction.warnings, *_warn_of_segments(judged_tracks, verdict)),
+        warnings=(*extraction.warnings, *segment_warnings),
         file_bytes=extraction.file_bytes,
         media=extraction.info,
         engine=engine,
@@ -306,7 +307,7 @@ def _decide(tracks: Sequence[TrackScore], calibration: Calibration) -> tuple[str
             else f"too many of the {num_real} real videos of validation have the highest scores "
             "to call any file fake"
         )
-    if highest < uncertain_from:
+    if worst.verdict == "uncertain":
         reasons += [
             f"{describe_segment(track)}, although the mean of all faces is {track.score:.3f}"
             for track in tracks

@@ -200,3 +200,23 @@ def test_damaged_content_raises_with_the_path(tmp_path, wrong):
 def test_an_unattainable_threshold_is_valid(tmp_path):
     save_calibration(tmp_path / "a.json", dataclasses.replace(FITTED, uncertain_to=UNATTAINABLE))
     assert read_calibration(tmp_path / "a.json").judge(1.0) == "uncertain"
+
+
+def test_more_people_never_lower_the_evidence_that_one_of_them_gives():
+    """The manipulated person scores at most as high as the file, whoever else is in it."""
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        real, fake = np.sort(rng.beta(2, 6, 100)), np.sort(rng.beta(6, 2, 100))
+        low, high = choose_thresholds(real, fake, 0.05)
+        calibration = Calibration(
+            uncertain_from=low,
+            uncertain_to=high,
+            target_error_rate=0.05,
+            num_real=100,
+            num_fake=100,
+            real_scores=tuple(real.tolist()),
+            fake_scores=tuple(fake.tolist()),
+        )
+        bands = [calibration.thresholds(num_people) for num_people in range(1, 9)]
+        assert {band[0] for band in bands} == {low}
+        assert all(np.diff([band[1] for band in bands]) >= 0)
