@@ -267,7 +267,7 @@ def fit_domain(measures: Sequence[FileMeasures], drawing_weights: Sequence[float
     Example:
         >>> domain = fit_domain([FileMeasures(size_px=80.0)] * 18)
         >>> domain.limit, domain.note[-61:]
-        (None, '18, and at least 19 are needed to state what is unlike them.')
+        (None, ' 18, and at least 19 are needed to state what is unlike them.')
     """
     num_files = len(measures)
     if num_files < MIN_FILES:
