@@ -11,7 +11,7 @@ from jdfd_keras.datasets.manifest import read_videos
 
 SMALL = [
     "--subjects",
-    "8",
+    "20",
     "--frames-per-clip",
     "6",
     "--frames-per-video",
