@@ -41,7 +41,13 @@ def test_the_demo_runs_every_stage(tmp_path):
     assert 0 <= result["validation_frame_auc"] <= 1
     verdicts = [verdict["verdict"] for verdict in result["verdicts"]]
     assert set(verdicts) <= {"no_evidence", "uncertain", "fake"} and len(verdicts) == 2
-    assert all(0 <= verdict["score"] <= 1 for verdict in result["verdicts"])
+    for verdict in result["verdicts"]:
+        # The swaps are crude, so that dlib may hardly find the face: then nobody is judged.
+        if verdict["num_people"]:
+            assert 0 <= verdict["score"] <= 1
+        else:
+            assert (verdict["verdict"], verdict["score"]) == ("uncertain", None)
+            assert verdict["reasons"]
 
     # The clips are of the test split, which training does not use.
     videos = read_videos(tmp_path / "my demo/prepared", split_table="official")
