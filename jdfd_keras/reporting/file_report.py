@@ -31,7 +31,6 @@ from jdfd_keras.reporting.verdict_figures import (
 )
 
 GAP = 1 / 30  # between a crop and its map, relative to the crop
-CHANCE = 0.5
 
 
 @dataclass(frozen=True)
@@ -101,14 +100,7 @@ def report_file(
         >>> report_file(verdict, predictions.provenance, None, FileEvidence()).name
         'face.png'
     """
-    calibration, likelihood, rates = (
-        provenance.calibration,
-        verdict.likelihood,
-        verdict.error_rates,
-    )
-    worst = verdict.most_suspicious_track
-    if worst and worst.is_uncertain_by_segment:  # validation is of whole videos
-        likelihood = rates = None
+    calibration, likelihood = provenance.calibration, verdict.likelihood
     no_maps = _refuse_maps(top_faces, calibration)
     cams = top_faces.cams if top_faces and not no_maps else None
     shown, scale = _show_faces(verdict, top_faces, cams)
@@ -121,7 +113,7 @@ def report_file(
         finding=state_finding(verdict),
         cautions=tuple(_caution(verdict, provenance)),
         scale=make_ratio_scale(likelihood, calibration) if likelihood and calibration else None,
-        rates=rates,
+        rates=verdict.error_rates,
         time_line=make_time_line(verdict),
         people=tuple(
             _report_person(track, verdict, calibration, evidence, shown)
@@ -168,7 +160,7 @@ def _refuse_maps(top_faces: TopFaces | None, calibration: Calibration | None) ->
     """Return why no maps are shown; "" if they are, or no face is."""
     if top_faces is None or not len(top_faces.crops):
         return ""
-    if calibration and calibration.has_validation and not calibration.auc_low > CHANCE:
+    if calibration and calibration.has_validation and not calibration.is_better_than_chance:
         interval = f"{calibration.auc:.2f} [{calibration.auc_low:.2f}, {calibration.auc_high:.2f}]"
         return (
             "validation does not show that the detector is better than chance (AUC of files "

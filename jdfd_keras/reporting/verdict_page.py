@@ -296,7 +296,7 @@ def _list_rows(
             verdict=verdict,
             name=file_name(verdict.path),
             thumbnail=thumbnails.get(verdict.path, ""),
-            ratio=show_ratio(likelihood) if likelihood and not verdict.reasons else "",
+            ratio=show_ratio(likelihood) if likelihood else "",
             reason="; ".join(verdict.reasons),
             # Chromium would make an absolute link of it in a PDF.
             link=f"{quote(folder)}/{quote(name)}" if name and not is_print else "",
