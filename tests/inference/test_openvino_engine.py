@@ -370,7 +370,7 @@ def test_predict_imports_no_tensorflow_and_names_the_engine(exported, clips_fold
     }
     assert [verdict["engine"] for verdict in result["files"]] == [name]
     page = (tmp_path / "page.html").read_text()
-    assert f"<td>engine of the scores</td><td>{name}</td>" in page
+    assert f'<th scope="row">Engine of the scores</th><td>{name}</td>' in page
     assert page.count("regions that raised the fake score") == 1
     header, row = (tmp_path / "out" / "verdicts.csv").read_text().splitlines()
     assert header.endswith(",engine") and row.endswith(f',"{name}"')
