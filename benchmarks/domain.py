@@ -72,8 +72,9 @@ def render_frames(
     rng: np.random.Generator,
     num_frames: int,
     *,
-    source: Portrait | None = None,
+    forge: Callable[[np.ndarray, np.ndarray], np.ndarray] | None = None,
     eye_distance: tuple[float, float] = EYE_DISTANCES,
+    side: int = MAX_SIDE,
     extra_blur: float = 0.0,
     is_drawn: bool = False,
 ) -> Iterator[np.ndarray]:
@@ -83,17 +84,16 @@ def render_frames(
         subject: The portrait.
         rng: Source of randomness.
         num_frames: Frames.
-        source: A portrait whose face is swapped in; none for real footage.
+        forge: Function from a frame and its landmarks to a forged frame; none for real footage.
         eye_distance: Range of the distance between the outer eye corners in pixels.
+        side: Most pixels of a side.
         extra_blur: Sigma of a further blur, per 100 px of eye distance.
         is_drawn: Without blur and noise, which drawings do not have.
     """
-    from jdfd_keras.datasets.synthetic.blending import swap_face
-
     width = np.linalg.norm(subject.landmarks[45] - subject.landmarks[36])
     eye = np.exp(rng.uniform(*np.log(eye_distance)))
     scale = eye / width
-    side = int(min(MAX_SIDE, min(subject.pixels.shape[:2]) * scale / 1.1)) // 2 * 2
+    side = int(min(side, min(subject.pixels.shape[:2]) * scale / 1.1)) // 2 * 2
     blur = np.exp(rng.uniform(*np.log(BLURS))) * eye / 100
     noise = rng.uniform(*NOISES)
     if is_drawn:
@@ -111,9 +111,8 @@ def render_frames(
             flags=cv2.INTER_AREA,
             borderMode=cv2.BORDER_REFLECT,
         )
-        if source is not None:
-            landmarks = transform_points(matrix, subject.landmarks)
-            frame = swap_face(frame, landmarks, source.pixels, source.landmarks)
+        if forge is not None:
+            frame = forge(frame, transform_points(matrix, subject.landmarks))
         frame = cv2.GaussianBlur(frame, (0, 0), float(np.hypot(blur, extra_blur * eye / 100)))
         seen = frame * (1 + 0.1 * light) + rng.normal(0, noise, frame.shape)
         yield np.clip(np.round(seen), 0, 255).astype(np.uint8)
@@ -145,7 +144,7 @@ def write_clip(path: Path, frames: Iterator[np.ndarray], rate: int) -> None:
 
 def make_people_clips(people: dict[str, list[tuple[int, Portrait]]], scratch: Path) -> None:
     """Write the clips of all people: real ones, and fakes of those that do not train."""
-    from jdfd_keras.datasets.synthetic.blending import rerender_face
+    from jdfd_keras.datasets.synthetic.blending import rerender_face, swap_face
 
     for part, members in people.items():
         folder = scratch / "clips" / part
@@ -166,10 +165,12 @@ def make_people_clips(people: dict[str, list[tuple[int, Portrait]]], scratch: Pa
             rate = int(rng.choice(RATES))
             resolution = float(np.exp(rng.uniform(*np.log(GENERATOR_EYE_DISTANCES))))
             face = rerender_face(partner.pixels, partner.landmarks, resolution)
-            source = Portrait(partner.name, face, partner.landmarks)
+            donor = {"source": face, "source_landmarks": partner.landmarks}
             name = f"{subject.name}_{partner.name}.mp4"
             write_clip(
-                folder / "fake" / name, render_frames(subject, rng, count, source=source), rate
+                folder / "fake" / name,
+                render_frames(subject, rng, count, forge=functools.partial(swap_face, **donor)),
+                rate,
             )
 
 

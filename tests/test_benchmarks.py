@@ -411,3 +411,62 @@ def test_domain_frames_a_face_at_its_standard_position(astronaut, astronaut_land
     # Half the zoom about the centre shows the whole crop in the middle half.
     wide = frame_face(portrait, {"margin": 2 * options.margin})[64:192, 64:192]
     assert np.abs(cv2.resize(expected, (128, 128)).astype(int) - wide).mean() < 6
+
+
+def test_the_detector_page_shows_the_latest_result():
+    from detector import render
+
+    report = json.loads((BENCHMARKS / "results/detector.json").read_text(encoding="utf-8"))
+    page = render(report)
+    assert page == (BENCHMARKS / "results/detector.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs/detector.md").read_text(encoding="utf-8")
+    tables = [block for block in page.split("\n\n") if block.startswith("|")]
+    assert len(tables) == 2
+    assert [table for table in tables if table.strip() not in text] == []
+
+
+def test_the_detector_has_each_person_in_one_split():
+    from detector import divide
+
+    names = [f"{number:03d}.jpg" for number in range(357)]
+    parts = divide(names)
+    assert sorted(sum(parts.values(), [])) == names
+    assert [len(part) for part in parts.values()] == [262, 45, 50]
+    assert parts == divide(names)
+
+
+def test_the_fewest_epochs_near_the_highest_auc_are_chosen():
+    from detector import choose_epochs
+
+    assert choose_epochs({5: 0.8, 10: 0.896, 15: 0.9, 20: 0.89}) == 10
+    assert choose_epochs({5: 0.8, 10: 0.894, 15: 0.9, 20: 0.91}) == 20
+
+
+@pytest.mark.parametrize("kind", ["affine-swap", "seamless-swap", "eigenface", "expression"])
+def test_a_forgery_changes_the_inner_face_alone(kind, astronaut):
+    from detector_clips import Eigenfaces, make_forgery
+
+    from jdfd_keras.datasets.synthetic.blending import inner_face_mask
+    from jdfd_keras.datasets.synthetic.clips import vary_portrait
+
+    target, donor, *others = vary_portrait(astronaut, 4, seed=0)
+    faces = Eigenfaces([donor, *others])
+    forge = make_forgery(kind, target, donor, faces, np.random.default_rng(0))
+    for frame in (forge(target.pixels, target.landmarks) for _ in range(3)):
+        is_inside = inner_face_mask(target.landmarks, frame.shape[:2], 0.0) > 0
+        changed = (frame != target.pixels).any(axis=-1)
+        assert not changed[~is_inside].any()
+        assert changed[is_inside].mean() > 0.1
+
+
+def test_eigenfaces_return_the_faces_that_they_were_fitted_to(astronaut):
+    from detector_clips import Eigenfaces
+
+    from jdfd_keras.datasets.synthetic.clips import vary_portrait
+
+    portraits = vary_portrait(astronaut, 4, seed=0)
+    faces = Eigenfaces(portraits)
+    for portrait in portraits:  # three components hold four faces
+        expected = faces._flatten(portrait)
+        found = faces.reconstruct(portrait).pixels.ravel()
+        np.testing.assert_allclose(found, expected, atol=1)

@@ -1,0 +1,369 @@
+"""The shipped detector: its training, choice, calibration, test and export, from portraits alone.
+
+People are split into those of training, validation and test. The detector trains on blended fakes
+of photographs; clips and pictures of the others, forged in four ways that it was not trained on,
+tell after how many epochs to stop, calibrate it, and test it.
+
+    python benchmarks/detector.py --portraits DIR --scratch DIR
+    python benchmarks/detector.py --scratch DIR --people 24 --size 71 --epochs 2 \
+        --encoder-weights none --saved-models DIR      # mechanics only, on one portrait varied
+
+An interrupted run goes on where it stopped when the same command is given again.
+"""
+
+import argparse
+import csv
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the package beside this folder
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import cv2
+from detector_clips import FORGERIES, Eigenfaces, write_files
+from tables import table
+
+from jdfd_keras.datasets.synthetic.clips import read_portraits, vary_portrait
+from jdfd_keras.io.console import print_message, track
+from jdfd_keras.io.files import atomic_path
+
+HERE = Path(__file__).parent
+NAME = "jdfd-faces"
+SHARES = {"train": 0.734, "val": 0.126}  # of the people; the others are for testing
+SPLIT_SEED = 22
+KEPT_EPOCHS = 5  # after as many, the best detector until then is kept
+FRAMES_PER_VIDEO = 10
+TRAINING = (
+    *("--recipe", "robust", "--no-blur", "--decay-rate", "0.6", "--decay-epochs", "15"),
+    *("--seed", "0"),
+)
+SHORT_OF_BEST = 0.005  # AUC; the fewest epochs within it are enough
+
+
+def main() -> None:
+    """Run all stages, and write the results as JSON and Markdown."""
+    arguments = _parse()
+    scratch = arguments.scratch
+    split_people(arguments)
+    faces, clips = scratch / "faces", scratch / "clips-faces"
+    size = ("--face-size", str(arguments.size))
+    _run("prepare", "folder", scratch / "people", "--out", faces, *size, "--name", "portraits")
+    train_detector(arguments, faces)
+    write_clips(arguments)
+    frames = ("--frames-per-video", str(FRAMES_PER_VIDEO))
+    root = ("--root", scratch / "clips", "--name", "held-out")
+    _run("prepare", "table", scratch / "clips.csv", *root, "--out", clips, *size, *frames)
+    curve = measure_epochs(arguments, clips)
+    chosen = choose_epochs({int(epochs): auc["all"] for epochs, auc in curve.items()})
+    run = keep_run(arguments, chosen)
+    report = scratch / "report"
+    leak = () if arguments.portraits else ("--allow-leak",)  # variants are near-duplicates
+    _run("calibrate", run, clips, *leak, unless=run / "calibration.json")
+    _run("evaluate", run, clips, "--out", report, *leak, unless=report / "report.json")
+    target = arguments.saved_models / NAME
+    saved = ("--saved-models", arguments.saved_models, "--report", report)
+    _run("export", run, "--name", NAME, *saved, unless=target / "1")
+    result = describe(arguments, curve, chosen, report)
+    out = Path(arguments.out)
+    out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    out.with_suffix(".md").write_text(render(result), encoding="utf-8")
+    draw_curve(result, arguments.figure)
+    print(render(result))
+
+
+def split_people(arguments: argparse.Namespace) -> None:
+    """Copy the photographs into a folder for each split, one person in one split."""
+    people = arguments.scratch / "people"
+    if people.is_dir():
+        return
+    unfinished = people.with_name("unfinished")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    pictures = unfinished / "all"
+    pictures.mkdir(parents=True)
+    if arguments.portraits:
+        for path in sorted(arguments.portraits.glob("*.jpg"))[: arguments.people]:
+            shutil.copy(path, pictures / f"ffhq{path.name}")
+    else:
+        from skimage.data import astronaut
+
+        for subject in vary_portrait(astronaut(), arguments.people, seed=0):
+            cv2.imwrite(str(pictures / f"{subject.name}.png"), subject.pixels[..., ::-1])
+    names = sorted(path.name for path in pictures.iterdir())
+    for split, members in divide(names).items():
+        folder = unfinished / split / "real"
+        folder.mkdir(parents=True)
+        for name in members:
+            (pictures / name).rename(folder / name)
+    pictures.rmdir()
+    unfinished.rename(people)
+
+
+def divide(names: Sequence[str]) -> dict[str, list[str]]:
+    """Divide names among train, val and test at random, always in the same way."""
+    order = list(names)
+    random.Random(SPLIT_SEED).shuffle(order)
+    num_train, num_val = (round(share * len(order)) for share in SHARES.values())
+    return {
+        "train": order[:num_train],
+        "val": order[num_train : num_train + num_val],
+        "test": order[num_train + num_val :],
+    }
+
+
+def train_detector(arguments: argparse.Namespace, faces: Path) -> None:
+    """Train, and keep the best detector after every few epochs."""
+    run = arguments.scratch / "run"
+    kept = arguments.scratch / "kept"
+    kept.mkdir(exist_ok=True)
+    if (kept / "finished").is_file():
+        return
+    weights = ("--encoder-weights", arguments.encoder_weights)
+    epochs = ("--epochs", str(arguments.epochs))
+    leak = () if arguments.portraits else ("--allow-leak",)
+    is_finished = threading.Event()
+    keeper = threading.Thread(target=_keep_epochs, args=(run, kept, is_finished))
+    keeper.start()
+    try:
+        _run("train", faces, "--out", run, *TRAINING, *weights, *epochs, *leak)
+    finally:
+        is_finished.set()
+        keeper.join()
+    _keep(run, kept, arguments.epochs)
+    (kept / "finished").touch()
+
+
+def _keep_epochs(run: Path, kept: Path, is_finished: threading.Event) -> None:
+    while not is_finished.wait(5):
+        history = run / "history.csv"
+        epochs = len(history.read_text().splitlines()) - 1 if history.is_file() else 0
+        if epochs and epochs % KEPT_EPOCHS == 0:
+            _keep(run, kept, epochs)
+
+
+def _keep(run: Path, kept: Path, epochs: int) -> None:
+    """Keep the best model after some epochs; it is written before the history is."""
+    target = kept / f"{epochs:03d}.keras"
+    if not target.is_file():
+        shutil.copy(run / "best.keras", kept / "unfinished")
+        (kept / "unfinished").rename(target)
+
+
+def write_clips(arguments: argparse.Namespace) -> None:
+    """Write the clips and pictures of the people of validation and test, and their table."""
+    scratch = arguments.scratch
+    out = scratch / "clips.csv"
+    if out.is_file():
+        return
+    people = {
+        split: read_portraits(scratch / "people" / split / "real", 10_000)
+        for split in (*SHARES, "test")
+    }
+    eigenfaces = Eigenfaces(people["train"])
+    rows = []
+    for split in ("val", "test"):
+        files = write_files(people[split], scratch / "clips", split, eigenfaces)
+        rows += track(files, f"files of {split}", 5 * len(people[split]), "files")
+    with atomic_path(out) as unfinished, open(unfinished, "w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def measure_epochs(arguments: argparse.Namespace, clips: Path) -> dict[str, dict[str, float]]:
+    """Measure the AUC of validation files after each kept number of epochs, by kind of forgery.
+
+    Returns:
+        Epochs as text to kind to AUC of files, `all` for all kinds; and `frame`, of all faces.
+    """
+    from jdfd_keras.datasets.manifest import read_faces
+    from jdfd_keras.datasets.pipeline import load_faces
+    from jdfd_keras.evaluation.metrics import measure_auc
+    from jdfd_keras.inference.backends import predict_dataset
+    from jdfd_keras.training.run_folder import load_run_model
+
+    path = arguments.scratch / "epochs.json"
+    curve = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    columns = ["video_id", "label", "manipulation"]
+    rows = read_faces(clips, split="val", columns=columns).to_pandas()
+    for file in sorted((arguments.scratch / "kept").glob("*.keras")):
+        epochs = str(int(file.stem))
+        if epochs in curve:
+            continue
+        faces = load_faces(clips, "val", batch_size=32)
+        rows["score"] = predict_dataset(load_run_model(file).model, faces).score
+        videos = rows.groupby("video_id", observed=True).agg(
+            {"label": "first", "manipulation": "first", "score": "mean"}
+        )
+        auc = {"frame": measure_auc(rows["label"].to_numpy(), rows["score"].to_numpy())}
+        for kind in ("all", *FORGERIES):
+            one = videos[
+                (videos["label"] == 0) | videos["manipulation"].isin([kind]) | (kind == "all")
+            ]
+            auc[kind] = measure_auc(one["label"].to_numpy(int), one["score"].to_numpy())
+        curve[epochs] = auc
+        path.write_text(json.dumps(curve, indent=1), encoding="utf-8")
+        print_message(f"{epochs} epochs: AUC {auc['all']:.3f} of validation files")
+    return curve
+
+
+def choose_epochs(auc: dict[int, float]) -> int:
+    """Return the fewest epochs whose AUC is within SHORT_OF_BEST of the highest."""
+    best = max(auc.values())
+    return min(epochs for epochs, value in auc.items() if value >= best - SHORT_OF_BEST)
+
+
+def keep_run(arguments: argparse.Namespace, epochs: int) -> Path:
+    """Return a copy of the run as it was after some epochs.
+
+    The learning rates do not depend on the number of epochs: a training with fewer is the same.
+    """
+    run, chosen = arguments.scratch / "run", arguments.scratch / f"run-{epochs}"
+    if chosen.is_dir():
+        return chosen
+    unfinished = arguments.scratch / "unfinished-run"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    for name in ("options.json", "training_faces.parquet"):
+        shutil.copy(run / name, unfinished)
+    options = json.loads((run / "options.json").read_text(encoding="utf-8"))
+    options["train"]["epochs"] = epochs
+    (unfinished / "options.json").write_text(json.dumps(options, indent=1), encoding="utf-8")
+    lines = (run / "history.csv").read_text(encoding="utf-8").splitlines()
+    (unfinished / "history.csv").write_text("\n".join(lines[: epochs + 1]) + "\n", encoding="utf-8")
+    shutil.copy(arguments.scratch / "kept" / f"{epochs:03d}.keras", unfinished / "best.keras")
+    unfinished.rename(chosen)
+    return chosen
+
+
+def describe(
+    arguments: argparse.Namespace, curve: dict[str, dict[str, float]], chosen: int, report: Path
+) -> dict:
+    """Collect the results of all stages."""
+    from face_report import describe_machine
+
+    from jdfd_keras.evaluation.report import load_report
+
+    measured = load_report(report)
+    people = arguments.scratch / "people"
+    history = (arguments.scratch / "run" / "history.csv").read_text(encoding="utf-8").splitlines()
+    column = history[0].split(",").index("val_classification_frame_auc")
+
+    def state(metrics) -> dict:
+        return {
+            "videos": [metrics.video.num_real, metrics.video.num_fake],
+            "video_auc": [metrics.video.auc.value, metrics.video.auc.low, metrics.video.auc.high],
+            "frame_auc": [metrics.frame.auc.value, metrics.frame.auc.low, metrics.frame.auc.high],
+        }
+
+    return {
+        "machine": describe_machine() | {"cores": str(os.cpu_count())},
+        "source": "portraits" if arguments.portraits else "one portrait, varied",
+        "people": {
+            split: len(list((people / split / "real").iterdir())) for split in (*SHARES, "test")
+        },
+        "command": ["train", "faces", "--out", "run", *TRAINING, "--epochs", arguments.epochs],
+        "size": arguments.size,
+        "validation": [float(line.split(",")[column]) for line in history[1:]],
+        "epochs": curve,
+        "chosen": chosen,
+        "test": {"all": state(measured)}
+        | {name: state(one) for name, one in measured.by_manipulation.items()},
+    }
+
+
+def render(result: dict) -> str:
+    """Return the Markdown page of the results."""
+    machine, people = result["machine"], result["people"]
+    kinds = ("all", *FORGERIES)
+    lines = [
+        "# The shipped detector\n",
+        f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, "
+        f"{machine['date']}. Source: {result['source']}; {people['train']} people for training, "
+        f"{people['val']} for validation, {people['test']} for testing.\n",
+        f"{result['chosen']} epochs are enough: the fewest within {SHORT_OF_BEST:g} of the highest "
+        "AUC of validation files.\n",
+        "## AUC of validation files, by the number of epochs\n",
+        table(
+            ["epochs", *kinds, "all faces"],
+            [
+                [epochs, *(f"{auc[kind]:.3f}" for kind in kinds), f"{auc['frame']:.3f}"]
+                for epochs, auc in result["epochs"].items()
+            ],
+            "r" * (len(kinds) + 2),
+        ),
+        "\n## AUC of test files, with 95 % intervals\n",
+        table(
+            ["fakes", "real / fake files", "AUC of files", "AUC of faces"],
+            [
+                [
+                    name,
+                    "{} / {}".format(*one["videos"]),
+                    _interval(one["video_auc"]),
+                    _interval(one["frame_auc"]),
+                ]
+                for name, one in result["test"].items()
+            ],
+        ),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _interval(values: Sequence[float | None]) -> str:
+    if values[1] is None:
+        return f"{values[0]:.3f}"
+    return "{:.3f} ({:.3f} to {:.3f})".format(*values)
+
+
+def draw_curve(result: dict, path: Path) -> None:
+    """Draw the AUC of validation over the epochs: of blended fakes, and of files of each kind."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(8, 4.5), layout="constrained")
+    seen = result["validation"]
+    axes.plot(range(1, len(seen) + 1), seen, color="0.6", label="blended faces, as in training")
+    epochs = [int(name) for name in result["epochs"]]
+    for kind in ("all", *FORGERIES):
+        values = [auc[kind] for auc in result["epochs"].values()]
+        label = "files of all kinds not trained on" if kind == "all" else kind
+        axes.plot(epochs, values, marker="o", lw=2.5 if kind == "all" else 1, label=label)
+    axes.axvline(result["chosen"], color="0.3", ls=":", label=f"chosen: {result['chosen']} epochs")
+    axes.set(xlabel="epochs", ylabel="AUC in validation")
+    axes.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def _run(*words: object, unless: Path | None = None) -> None:
+    if unless and unless.exists():
+        return
+    texts = [str(word) for word in words]
+    print_message(f"$ jdfd-keras {' '.join(texts)}")
+    subprocess.run([sys.executable, "-m", "jdfd_keras", *texts], stdout=sys.stderr, check=True)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description="Train and export the shipped detector.")
+    parser.add_argument("--portraits", type=Path, help="photographs, one per person")
+    parser.add_argument("--people", type=int, default=10_000, help="most people")
+    parser.add_argument("--scratch", type=Path, required=True, help="folder of all files")
+    parser.add_argument("--size", type=int, default=192, help="of the faces, in pixels")
+    parser.add_argument("--epochs", type=int, default=80, help="most epochs")
+    parser.add_argument("--encoder-weights", default="imagenet", help="as for `train`")
+    parser.add_argument("--saved-models", type=Path, default=HERE.parent / "saved_models")
+    parser.add_argument("--figure", type=Path, default=HERE.parent / "docs" / "detector.png")
+    parser.add_argument("--out", type=Path, default=HERE / "results" / "detector.json")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
