@@ -128,8 +128,8 @@ def _blend_seamlessly(frame: np.ndarray, landmarks: np.ndarray, source: Portrait
         return frame
     # OpenCV moves the box of the mask to this centre: it stays where it is.
     centre = (x + width // 2, y + height // 2)
-    blended = cv2.seamlessClone(face, frame, mask, centre, cv2.NORMAL_CLONE)
-    # Outside the mask it may differ by rounding (OpenCV 5.0.0).
+    # It overwrites its mask, and outside of it may differ by rounding (OpenCV 5.0.0).
+    blended = cv2.seamlessClone(face, frame, mask.copy(), centre, cv2.NORMAL_CLONE)
     return np.where(mask[..., None] > 0, blended, frame)
 
 
