@@ -7,7 +7,7 @@ INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --co
 
 .PHONY: demo test test-slow check clean
 
-demo: .venv/installed ## run every stage on generated clips
+demo: .venv/installed ## judge two generated videos
 	$(BIN)/jdfd-keras demo
 
 test: .venv/installed-test ## run the tests in JOBS processes, of up to 5 GB each
@@ -23,7 +23,7 @@ check: .venv/installed-test ## formatting, lint, types and build
 	$(BIN)/python -m build --wheel --outdir build/wheel .
 
 clean: ## remove the files that the targets made
-	rm -rf .venv demo build
+	rm -rf .venv demo demo-train build
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' || { \

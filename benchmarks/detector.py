@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))  # the package beside this fo
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import cv2
+import numpy as np
 from detector_clips import FORGERIES, Eigenfaces, write_files
 from tables import table
 
@@ -38,7 +39,8 @@ HERE = Path(__file__).parent
 NAME = "jdfd-faces"
 SHARES = {"train": 0.734, "val": 0.126}  # of the people; the others are for testing
 SPLIT_SEED = 22
-KEPT_EPOCHS = 5  # after as many, the best detector until then is kept
+KEPT_EPOCHS = 5  # after as many, the detector is kept
+NUM_AVERAGED = 3  # kept detectors whose weights are averaged
 FRAMES_PER_VIDEO = 10
 TRAINING = (
     *("--recipe", "robust", "--no-blur", "--decay-rate", "0.6", "--decay-epochs", "15"),
@@ -107,23 +109,23 @@ def split_people(arguments: argparse.Namespace) -> None:
         return
     unfinished = people.with_name("unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
-    pictures = unfinished / "all"
-    pictures.mkdir(parents=True)
+    photographs = unfinished / "all"
+    photographs.mkdir(parents=True)
     if arguments.portraits:
         for path in sorted(arguments.portraits.glob("*.jpg"))[: arguments.people]:
-            shutil.copy(path, pictures / f"ffhq{path.name}")
+            shutil.copy(path, photographs / f"ffhq{path.name}")
     else:
         from skimage.data import astronaut
 
         for subject in vary_portrait(astronaut(), arguments.people, seed=0):
-            cv2.imwrite(str(pictures / f"{subject.name}.png"), subject.pixels[..., ::-1])
-    names = sorted(path.name for path in pictures.iterdir())
+            cv2.imwrite(str(photographs / f"{subject.name}.png"), subject.pixels[..., ::-1])
+    names = sorted(path.name for path in photographs.iterdir())
     for split, members in divide(names).items():
         folder = unfinished / split / "real"
         folder.mkdir(parents=True)
         for name in members:
-            (pictures / name).rename(folder / name)
-    pictures.rmdir()
+            (photographs / name).rename(folder / name)
+    photographs.rmdir()
     unfinished.rename(people)
 
 
@@ -140,7 +142,7 @@ def divide(names: Sequence[str]) -> dict[str, list[str]]:
 
 
 def train_detector(arguments: argparse.Namespace, faces: Path) -> None:
-    """Train, and keep the best detector after every few epochs."""
+    """Train, and keep the detector after every few epochs."""
     run = arguments.scratch / "run"
     kept = arguments.scratch / "kept"
     kept.mkdir(exist_ok=True)
@@ -157,7 +159,6 @@ def train_detector(arguments: argparse.Namespace, faces: Path) -> None:
     finally:
         is_finished.set()
         keeper.join()
-    _keep(run, kept, arguments.epochs)
     (kept / "finished").touch()
 
 
@@ -166,15 +167,47 @@ def _keep_epochs(run: Path, kept: Path, is_finished: threading.Event) -> None:
         history = run / "history.csv"
         epochs = len(history.read_text().splitlines()) - 1 if history.is_file() else 0
         if epochs and epochs % KEPT_EPOCHS == 0:
-            _keep(run, kept, epochs)
+            _keep(run, kept, epochs)  # an epoch takes longer than the pause between two looks
 
 
 def _keep(run: Path, kept: Path, epochs: int) -> None:
-    """Keep the best model after some epochs; it is written before the history is."""
+    """Keep the model of the last epoch; it is written before the history is."""
     target = kept / f"{epochs:03d}.keras"
     if not target.is_file():
-        shutil.copy(run / "best.keras", kept / "unfinished")
+        shutil.copy(run / "last.keras", kept / "unfinished")
         (kept / "unfinished").rename(target)
+
+
+def average_kept(arguments: argparse.Namespace) -> dict[int, Path]:
+    """Average the weights of every NUM_AVERAGED kept detectors that follow each other.
+
+    Reference: Izmailov et al.: "Averaging Weights Leads to Wider Optima and Better Generalization"
+    (2018), https://arxiv.org/abs/1803.05407.
+
+    Returns:
+        Epochs of the last of them to the averaged detector.
+    """
+    import keras
+
+    kept = sorted((arguments.scratch / "kept").glob("*.keras"))
+    folder = arguments.scratch / "averaged"
+    folder.mkdir(exist_ok=True)
+    averaged = {}
+    for end in range(NUM_AVERAGED, len(kept) + 1):
+        files = kept[end - NUM_AVERAGED : end]
+        target = averaged[int(files[-1].stem)] = folder / files[-1].name
+        if not target.is_file():
+            models = [keras.models.load_model(file, compile=False) for file in files]
+            weights = zip(*(model.get_weights() for model in models), strict=True)
+            models[0].set_weights([np.mean(values, axis=0) for values in weights])
+            with atomic_path(target) as unfinished:
+                models[0].save(unfinished)
+    if not averaged:
+        raise ValueError(
+            f"Expected {NUM_AVERAGED} kept detectors to average; got {len(kept)}. Try --epochs "
+            f"{NUM_AVERAGED * KEPT_EPOCHS}."
+        )
+    return averaged
 
 
 def write_clips(arguments: argparse.Namespace) -> None:
@@ -199,7 +232,7 @@ def write_clips(arguments: argparse.Namespace) -> None:
 
 
 def measure_epochs(arguments: argparse.Namespace, clips: Path) -> dict[str, dict[str, float]]:
-    """Measure the AUC of validation files after each kept number of epochs, by kind of forgery.
+    """Measure the AUC of validation files of each averaged detector, by kind of forgery.
 
     Returns:
         Epochs as text to kind to AUC of files, `all` for all kinds; and `frame`, of all faces.
@@ -214,8 +247,8 @@ def measure_epochs(arguments: argparse.Namespace, clips: Path) -> dict[str, dict
     curve = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     columns = ["video_id", "label", "manipulation"]
     rows = read_faces(clips, split="val", columns=columns).to_pandas()
-    for file in sorted((arguments.scratch / "kept").glob("*.keras")):
-        epochs = str(int(file.stem))
+    for number, file in average_kept(arguments).items():
+        epochs = str(number)
         if epochs in curve:
             continue
         faces = load_faces(clips, "val", batch_size=32)
@@ -242,7 +275,7 @@ def choose_epochs(auc: dict[int, float]) -> int:
 
 
 def keep_run(arguments: argparse.Namespace, epochs: int) -> Path:
-    """Return a copy of the run as it was after some epochs.
+    """Write a run folder of the detector that is averaged up to an epoch.
 
     The learning rates do not depend on the number of epochs: a training with fewer is the same.
     """
@@ -252,14 +285,17 @@ def keep_run(arguments: argparse.Namespace, epochs: int) -> Path:
     unfinished = arguments.scratch / "unfinished-run"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
-    for name in ("options.json", "training_faces.parquet"):
-        shutil.copy(run / name, unfinished)
+    shutil.copy(run / "training_faces.parquet", unfinished)
     options = json.loads((run / "options.json").read_text(encoding="utf-8"))
     options["train"]["epochs"] = epochs
+    options["averaged"] = {
+        "epochs": [epochs - KEPT_EPOCHS * back for back in reversed(range(NUM_AVERAGED))]
+    }
     (unfinished / "options.json").write_text(json.dumps(options, indent=1), encoding="utf-8")
     lines = (run / "history.csv").read_text(encoding="utf-8").splitlines()
     (unfinished / "history.csv").write_text("\n".join(lines[: epochs + 1]) + "\n", encoding="utf-8")
-    shutil.copy(arguments.scratch / "kept" / f"{epochs:03d}.keras", unfinished / "best.keras")
+    averaged = arguments.scratch / "averaged" / f"{epochs:03d}.keras"
+    shutil.copy(averaged, unfinished / "best.keras")
     unfinished.rename(chosen)
     return chosen
 
@@ -388,7 +424,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--people", type=int, default=10_000, help="most people")
     parser.add_argument("--scratch", type=Path, required=True, help="folder of all files")
     parser.add_argument("--size", type=int, default=192, help="of the faces, in pixels")
-    parser.add_argument("--epochs", type=int, default=80, help="most epochs")
+    parser.add_argument("--epochs", type=int, default=40, help="most epochs")
     parser.add_argument("--encoder-weights", default="imagenet", help="as for `train`")
     parser.add_argument("--saved-models", type=Path, default=HERE.parent / "saved_models")
     parser.add_argument("--figure", type=Path, default=HERE.parent / "docs" / "detector.png")

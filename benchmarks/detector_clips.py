@@ -147,9 +147,9 @@ def write_files(
     for place, target in enumerate(people):
         donor = people[place ^ 1 if (place ^ 1) < len(people) else place - 1]
         kinds = [FORGERIES[(place // 2 + step) % len(FORGERIES)] for step in range(3)]
-        picture = "picture.png" if place % 3 == 0 else "picture.jpg"
-        files = [("real", "clip.mp4"), ("real", picture)]
-        files += [("fake", "clip.mp4"), ("fake", "clip.mp4"), ("fake", picture)]
+        still = "picture.png" if place % 3 == 0 else "picture.jpg"
+        files = [("real", "clip.mp4"), ("real", still)]
+        files += [("fake", "clip.mp4"), ("fake", "clip.mp4"), ("fake", still)]
         for number, (label, file) in enumerate(files):
             kind = kinds[number - 2] if label == "fake" else ""
             rng = np.random.default_rng((split == "test", place, number))

@@ -112,20 +112,22 @@ def quantize_model(version: str) -> dict:
     import openvino
 
     from jdfd_keras.inference.backends import load_predictor
+    from jdfd_keras.inference.openvino_engine import read_network
     from jdfd_keras.options import EngineOptions
     from jdfd_keras.serving.export.int8 import INT8_FILE, Int8Result
     from jdfd_keras.serving.export.openvino_export import (
         FLOAT32_FILE,
         select_outputs,
         write_engine_file,
+        write_network,
     )
     from jdfd_keras.serving.export.quantized_layers import quantize
 
     metadata = load_predictor(version, EngineOptions("openvino", "float32")).metadata
     folder = Path(version, "openvino")
-    network = select_outputs(openvino.Core().read_model(folder / FLOAT32_FILE), "scores")
+    network = select_outputs(read_network(openvino.Core(), folder / FLOAT32_FILE), "scores")
     quantized = quantize(network, _make_faces(8, metadata.faces.face_size))
-    openvino.save_model(quantized, folder / INT8_FILE, compress_to_fp16=False)
+    write_network(quantized, folder / INT8_FILE)
     unmeasured = Int8Result(False, 0, 0, "bfloat16", 0, (), ())
     write_engine_file(Path(version), metadata, unmeasured)
     return {}

@@ -1,10 +1,12 @@
-"""The stages of the demo, run as the commands that a user types.
+"""The stages of the two demos, run as the commands that a user types.
 
-All files are written to one folder; an interrupted demo is resumed.
+The short one judges two videos with the shipped detector; the other trains, evaluates and serves a
+small one. All files are written to one folder; an interrupted demo is resumed.
 """
 
 import base64
 import contextlib
+import dataclasses
 import json
 import re
 import shlex
@@ -18,9 +20,17 @@ from pathlib import Path
 import urllib3
 
 from jdfd_keras.client.calibration import CALIBRATION
+from jdfd_keras.client.metadata import DEMONSTRATION
 from jdfd_keras.datasets.manifest import read_videos
 from jdfd_keras.datasets.split_tables import OFFICIAL
-from jdfd_keras.datasets.synthetic.clips import Portrait, make_clips, read_portraits, vary_portrait
+from jdfd_keras.datasets.synthetic.clips import (
+    Portrait,
+    find_portrait,
+    make_clips,
+    make_videos,
+    read_portraits,
+    vary_portrait,
+)
 from jdfd_keras.datasets.videos import CLASSES
 from jdfd_keras.evaluation.report import load_report
 from jdfd_keras.faces.extract import encode_png, extract_faces
@@ -35,17 +45,42 @@ from jdfd_keras.training.run_folder import MONITOR, best_epoch, read_history
 NAME = "demo"
 # From random weights, the paper's SGD needs far more faces than a few minutes allow.
 LEARNING_RATE = 0.0005
-MIN_SUBJECTS = 6  # with fewer, a split may lack a class
+MIN_SUBJECTS = 6  # of the training; with fewer, a split may lack a class
 SERVER_TIMEOUT_S = 120
-DISCLAIMER = (
-    "The demo model cannot judge real videos: it was trained for a few minutes on generated clips "
-    "with crude fakes."
-)
+
+
+# Of verdicts on a fake and on a real clip; others, such as `uncertain`, are `undecided`.
+OUTCOMES = {
+    ("fake", "fake"): "correct",
+    ("fake", "no_evidence"): "wrong",
+    ("real", "fake"): "wrong",
+    ("real", "no_evidence"): "correct",
+}
+
+
+@dataclass(frozen=True)
+class JudgedClip(Result):
+    """A clip of the demo with its verdict."""
+
+    truth: str  # `real` or `fake`, as the clip was made
+    outcome: str  # of the verdict: `correct`, `wrong` or `undecided`
+    verdict: Verdict
 
 
 @dataclass(frozen=True)
 class DemoResult(Result):
-    """Outcome of a demo; AUCs are None if undefined."""
+    """What the detector finds in a real and in a fake clip."""
+
+    clips: tuple[JudgedClip, ...]
+    model: str  # name of the model
+    version: int
+    notes: tuple[str, ...]  # sentences that every result of the model repeats
+    report: str  # path of the page with the evidence
+
+
+@dataclass(frozen=True)
+class TrainingDemoResult(Result):
+    """Outcome of the demo of the training; AUCs are None if undefined."""
 
     validation_frame_auc: float  # of the best epoch
     test_frame_auc: float | None
@@ -54,12 +89,63 @@ class DemoResult(Result):
     roc: str  # path of the ROC curve
     report: str  # path of the report page
     model: str  # folder of the exported model
-    disclaimer: str = DISCLAIMER
+    disclaimer: str = DEMONSTRATION
 
 
 def run_demo(out: str | Path, options: DemoOptions | None = None) -> DemoResult:
-    """Run every stage on generated clips; all files are below `out`."""
+    """Make a real and a fake video below `out`, and judge them with the shipped detector.
+
+    Raises:
+        ValueError: If an option of the training demo is given.
+    """
     options = options or DemoOptions()
+    out = Path(out)
+    common = DemoOptions(portraits=options.portraits, seed=options.seed)
+    if options != common:
+        given = [
+            f"--{field.name.replace('_', '-')}"
+            for field in dataclasses.fields(DemoOptions)
+            if getattr(options, field.name) != getattr(common, field.name)
+        ]
+        raise ValueError(
+            f"Expected --train with options of the training; got {', '.join(given)} without it. "
+            "Add --train, or omit the others."
+        )
+    if options.portraits:
+        subject, other = _read_subjects(options.portraits, count=2, at_least=2)
+    else:
+        from skimage.data import astronaut
+
+        subject = find_portrait("astronaut", astronaut())
+        (other,) = vary_portrait(astronaut(), 1, options.seed)
+    init_folder(out, demo=options)
+    page, found = out / "verdicts.html", out / "verdicts.json"
+
+    print_message(
+        f"[1/2] Making two videos, one real, one with a swapped face, in {out / 'videos'}"
+    )
+    clips = make_videos(subject, other, out / "videos", seed=options.seed)
+    print_message("[2/2] Judging them with the shipped detector")
+    _run("predict", *clips, "--report", page, "--overwrite", "--format", "json", to=found)
+
+    predictions = Predictions.from_dict(json.loads(found.read_text(encoding="utf-8")))
+    return DemoResult(
+        clips=tuple(map(_compare, predictions.files)),
+        model=predictions.provenance.model,
+        version=predictions.provenance.version,
+        notes=predictions.provenance.notes,
+        report=str(page),
+    )
+
+
+def _compare(verdict: Verdict) -> JudgedClip:
+    """Compare a verdict with the class of the clip, which is the name of its folder."""
+    truth = Path(verdict.path).parent.name
+    return JudgedClip(truth, OUTCOMES.get((truth, verdict.verdict), "undecided"), verdict)
+
+
+def run_training_demo(out: str | Path, options: DemoOptions) -> TrainingDemoResult:
+    """Train, evaluate, export and serve a detector on generated clips, below `out`."""
     out = Path(out)
     subjects = _find_subjects(options)
     init_folder(out, demo=options)
@@ -86,6 +172,7 @@ def run_demo(out: str | Path, options: DemoOptions | None = None) -> DemoResult:
         *("--optimizer", "adam", "--learning-rate", LEARNING_RATE),
         *("--classifier-learning-rate", LEARNING_RATE, "--decay-rate", 0.6, "--decay-epochs", 1),
         *("--batch-size", 8, "--epochs", options.epochs, "--seed", options.seed, *allow),
+        "--demonstration",
     )
 
     print_message("[4/9] Calibrating scores and thresholds on validation clips")
@@ -112,7 +199,7 @@ def run_demo(out: str | Path, options: DemoOptions | None = None) -> DemoResult:
 
     metrics, history = load_report(report), read_history(run)
     predictions = json.loads((out / "verdicts.json").read_text(encoding="utf-8"))
-    return DemoResult(
+    return TrainingDemoResult(
         validation_frame_auc=history[best_epoch(history)][MONITOR],
         test_frame_auc=metrics.frame.auc.value,
         test_video_auc=metrics.video.auc.value,
@@ -125,16 +212,20 @@ def run_demo(out: str | Path, options: DemoOptions | None = None) -> DemoResult:
 
 def _find_subjects(options: DemoOptions) -> list[Portrait]:
     if options.portraits:
-        subjects = read_portraits(options.portraits, options.subjects)
-        if len(subjects) < MIN_SUBJECTS:
-            raise ValueError(
-                f"Expected at least {MIN_SUBJECTS} photographs with a face in "
-                f"{options.portraits}; got {len(subjects)}. Add photographs of upright faces."
-            )
-        return subjects
+        return _read_subjects(options.portraits, count=options.subjects, at_least=MIN_SUBJECTS)
     from skimage.data import astronaut
 
     return vary_portrait(astronaut(), options.subjects, options.seed)
+
+
+def _read_subjects(directory: str, *, count: int, at_least: int) -> list[Portrait]:
+    subjects = read_portraits(directory, count)
+    if len(subjects) < at_least:
+        raise ValueError(
+            f"Expected at least {at_least} photographs with a face in {directory}; got "
+            f"{len(subjects)}. Add photographs of upright faces."
+        )
+    return subjects
 
 
 def _choose_weights(run: Path) -> str:

@@ -40,8 +40,9 @@ def _add_arguments(parser: CommandParser) -> None:
     )
     parser.add_options(ExperimentOptions)
     kinds = (*TRAIN_GROUPS.values(), TrainRuntime, EvaluateOptions)
-    # Set by the experiment, except the recipe.
-    parser.add_options(*kinds, skip=("image_size", "decoder", "seed", "recipe"))
+    # Set by the experiment, except the recipe and the mark of a demonstration.
+    skip = ("image_size", "decoder", "seed", "recipe", "demonstration")
+    parser.add_options(*kinds, skip=skip)
 
 
 def _run(arguments: argparse.Namespace) -> Output:

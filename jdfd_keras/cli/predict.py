@@ -5,6 +5,7 @@ import dataclasses
 from typing import Any
 
 from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
+from jdfd_keras.client.signatures import SHIPPED_MODEL
 from jdfd_keras.options import EngineOptions, LimitOptions, PredictOptions, PredictRuntime
 
 
@@ -13,8 +14,13 @@ def _add_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "files", metavar="FILE", nargs="+", help="videos, images, or folders of them"
     )
-    source = parser.add_mutually_exclusive_group(required=True)
-    parser.add_path("--model", "PATH", "run folder, .keras file or exported model", group=source)
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--model",
+        metavar="MODEL",
+        help="name in saved_models/, run folder, .keras file, exported model, or URL of a served "
+        f"one (default: {SHIPPED_MODEL})",
+    )
     source.add_argument(
         "--server",
         metavar="URL",
@@ -46,6 +52,7 @@ def _add_arguments(parser: CommandParser) -> None:
 def _run(arguments: argparse.Namespace) -> Output:
     """Judge videos and images: fake, uncertain, or no evidence of manipulation.
 
+    jdfd-keras predict clip.mp4
     jdfd-keras predict clip.mp4 --model saved_models/detector
     jdfd-keras predict clip.mp4 --model run --report clip.html --annotate clip-annotated.mp4
     jdfd-keras predict clip.mp4 --model run --report clip.pdf --case 2026-17 --examiner "A. Ray"

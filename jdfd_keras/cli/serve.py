@@ -8,7 +8,13 @@ from jdfd_keras.options import EngineOptions, ServeOptions
 
 def _add_arguments(parser: CommandParser) -> None:
     models = parser.add_mutually_exclusive_group(required=True)
-    parser.add_path("model", "MODEL", "such as saved_models/detector", group=models, nargs="?")
+    parser.add_path(
+        "model",
+        "MODEL",
+        "exported model, such as saved_models/detector, or its name",
+        group=models,
+        nargs="?",
+    )
     parser.add_path(
         "--models-config",
         "FILE",
@@ -23,6 +29,7 @@ def _run(arguments: argparse.Namespace) -> Output:
     """Serve exported models over REST and gRPC.
 
     jdfd-keras serve saved_models/detector
+    jdfd-keras serve jdfd-faces
     jdfd-keras serve saved_models/detector --engine embedded --host 0.0.0.0 --port 8080
     jdfd-keras serve --models-config /models/models.config
     """

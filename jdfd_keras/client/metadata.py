@@ -1,4 +1,4 @@
-"""Metadata of an exported model: face options, calibration, name and digest.
+"""Metadata of an exported model: face options, calibration, name, digest and what it is not for.
 
 The metadata is stored in the graph, behind the signature `metadata`, so that TensorFlow Serving
 returns it too, and a client judges faces exactly as with a local model. Imports no TensorFlow.
@@ -21,7 +21,15 @@ from jdfd_keras.options import FaceOptions
 ALIGNMENT = "alignment.json"
 MODEL = "model.json"
 ENGINE_FIELDS = ("backend", "version", "precision", "note")
+MODEL_FIELDS = ("name", "version", "digest", "demonstration")
 FILES = (ALIGNMENT, CALIBRATION, MODEL)
+# Sentences that results repeat: the first one of every model, the second one of a marked model.
+NOT_SEEN = (
+    "The detector examines faces only, for traces like those in its training data: it does not see "
+    "changed sound or generated scenes nor, unless it was trained on them, fully generated faces "
+    "or talking heads without blending."
+)
+DEMONSTRATION = "For demonstration only: this model cannot judge real videos."
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class ModelMetadata:
         name: Name that it is served under.
         version: Version number; 0 before it is exported.
         digest: SHA-256 of its weights, which identifies it.
+        demonstration: Whether it was trained for demonstration only; its results state so.
     """
 
     faces: FaceOptions
@@ -42,6 +51,17 @@ class ModelMetadata:
     name: str
     version: int
     digest: str
+    demonstration: bool = False
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences that every result of the model repeats.
+
+        Example:
+            >>> ModelMetadata(FaceOptions(), None, "demo", 1, "ab", demonstration=True).notes[0]
+            'For demonstration only: this model cannot judge real videos.'
+        """
+        return (DEMONSTRATION, NOT_SEEN) if self.demonstration else (NOT_SEEN,)
 
 
 def write_metadata(metadata: ModelMetadata) -> dict[str, str]:
@@ -49,10 +69,10 @@ def write_metadata(metadata: ModelMetadata) -> dict[str, str]:
 
     Example:
         >>> write_metadata(ModelMetadata(FaceOptions(), None, "detector", 1, "ab"))["model.json"]
-        '{"name": "detector", "version": 1, "digest": "ab"}'
+        '{"name": "detector", "version": 1, "digest": "ab", "demonstration": false}'
     """
     calibration = metadata.calibration
-    model = {key: getattr(metadata, key) for key in ("name", "version", "digest")}
+    model = {key: getattr(metadata, key) for key in MODEL_FIELDS}
     return {
         ALIGNMENT: to_json({"faces": metadata.faces}),
         CALIBRATION: to_json({"calibration": calibration}) if calibration else "",

@@ -3,6 +3,7 @@
 The interface between the export, the servers and their clients. Imports no TensorFlow.
 """
 
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,12 @@ ENGINE_FOLDER = "openvino"  # the same network for OpenVINO, beside saved_model.
 IMAGE_READER = "image_reader"  # in that folder: a SavedModel of the reading of images only
 ENGINE_FILE = "engine.json"  # in that folder: what its files belong to
 CHECKSUMS = "SHA256SUMS"  # of all other files of a version, for `sha256sum --check`
+# Larger weights are written in parts, since hosts of code limit the size of a file.
+MAX_FILE_SIZE = 48 * 10**6
+
+SAVED_MODELS = "saved_models"
+SHIPPED_MODEL = "jdfd-faces"  # the detector that comes with the package
+_PACKAGE_ROOT = Path(__file__).resolve().parents[2]  # the checkout, or the folder of packages
 
 
 @dataclass(frozen=True)
@@ -106,6 +113,49 @@ def find_versions(directory: str | Path) -> dict[int, Path]:
     return dict(sorted(versions.items(), reverse=True))
 
 
+def find_model(model: str | Path | None = None) -> str | Path:
+    """Find a model by its path, or by its name in a folder `saved_models`.
+
+    A name is searched in `saved_models/` of the working directory, then in that of the checkout,
+    then in `share/jdfd-keras/saved_models/` of the installation.
+
+    Args:
+        model: A path, a name or the URL of a served model; by default the detector that comes with
+            the package.
+
+    Returns:
+        The folder `saved_models/<name>` of a name; other paths and URLs as they are.
+
+    Raises:
+        OSError: If there is neither a file nor a model of that name.
+
+    Example:
+        >>> find_model("detector"), find_model("run")
+        (PosixPath('saved_models/detector'), 'run')
+    """
+    if model is not None and (len(Path(model).parts) != 1 or Path(model).exists()):
+        return model
+    name = SHIPPED_MODEL if model is None else str(model)
+    folders = [Path(SAVED_MODELS), _PACKAGE_ROOT / SAVED_MODELS]
+    # Installers put `share` beside the packages or above them: /usr/local/share belongs to
+    # /usr/local/lib/python3.11/site-packages.
+    for above in (_PACKAGE_ROOT, *_PACKAGE_ROOT.parents)[:4]:
+        folders.append(above / "share" / "jdfd-keras" / SAVED_MODELS)
+    existing: list[str] = []
+    for directory in (directory for folder in folders for directory in folder.glob("*")):
+        with contextlib.suppress(OSError):
+            find_versions(directory)
+            if directory.name == name:
+                return directory
+            existing.append(directory.name)
+    searched = [str(folder) for folder in folders if folder.is_dir()] or [SAVED_MODELS]
+    raise OSError(
+        f"Expected a model: a path, or a name in {' or '.join(searched)}; got {name!r}, which is "
+        f"neither. The names there: {', '.join(sorted(set(existing))) or 'none'}. Try another, or "
+        "export a model with `jdfd-keras export`."
+    )
+
+
 def _read_tensor_info(info: dict[str, Any]) -> TensorInfo:
     dtype = str(info["dtype"]).removeprefix("DT_").lower()  # a number if protobuf knows no name
     shape = info.get("tensor_shape", {"dim": [], "unknown_rank": False})
@@ -129,8 +179,8 @@ def write_checksums(directory: Path) -> None:
     Example:
         >>> write_checksums(Path("saved_models/detector/1"))
         >>> text = Path("saved_models/detector/1/SHA256SUMS").read_text()
-        >>> [line[66:] for line in text.splitlines() if line[66:].startswith("variables")]
-        ['variables/variables.data-00000-of-00001', 'variables/variables.index']
+        >>> [line[66:] for line in text.splitlines() if line.endswith(".pb")][-1]
+        'saved_model.pb'
     """
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     lines = [

@@ -98,6 +98,7 @@ class Protocol(Origin):
     model_digest: str = ""
     training: TrainingProtocol | None = None  # None if unknown
     training_faces: FaceOptions | None = None  # options of the extraction; None if unknown
+    demonstration: bool = False  # the model is for demonstration only
     calibration: Calibration | None = None  # of the scores; None if there is none, or it is unknown
     repeated_rows: int = 0  # rows with the video and score of another: the same face?
     # SHA-256 of the table of scores; "" if a model was evaluated.

@@ -1,6 +1,7 @@
 """Drawing on frames: boxes, landmarks and labels of faces, in sizes that scale with the frame."""
 
 import functools
+import textwrap
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -24,6 +25,10 @@ SHAPES = {
     "diamond": ((0.5, 0.0), (1.0, 0.5), (0.5, 1.0), (0.0, 0.5)),
 }
 MARKS = ("", *SHAPES, "circle")
+TEXT_HEIGHT = 0.06  # of a line of text beside a frame, relative to the shorter side of the frame
+MAX_WRAPPED = 3  # lines of one sentence
+MIN_WRAP_WIDTH = 200  # pixels; on a narrower frame, text is scaled
+NOTE_COLOUR = (240, 228, 66)  # of a strip that a viewer must not miss
 
 
 class DrawnFace(NamedTuple):
@@ -185,6 +190,48 @@ def write_label(
     scale, weight = _font(image)
     cv2.putText(image, text, (x, y), FONT, scale, colour, weight, cv2.LINE_AA)
     return Rect(left, top, left + width, bottom)
+
+
+def draw_text(sentences: Sequence[str], width: int, height: int, background: Colour) -> np.ndarray:
+    """Write sentences on a strip to be put above or below a frame.
+
+    Args:
+        sentences: The sentences; each begins on a new line, and a long one has several.
+        width: Width of the frame, which the strip has, too.
+        height: Height of the frame, with which the text scales.
+        background: Colour of the strip; the text is black or white.
+
+    Returns:
+        uint8[n, width, 3], RGB; n is even, as codecs require.
+
+    Example:
+        >>> draw_text(["a note"], 640, 360, WHITE).shape
+        (22, 640, 3)
+    """
+    side = min(width, height)
+    row = max(round(TEXT_HEIGHT * side), 14)
+    row += row % 2
+    weight, pad = max(round(side / 360), 1), row // 4
+    room = width - 2 * pad
+    lines = [line for text in sentences for line in _wrap(text, room, row / 45, weight)]
+    strip = np.full((row * len(lines), width, 3), background, np.uint8)
+    for number, text in enumerate(lines, start=1):
+        scale = min(row / 45, room / _text_size(text, 1.0, weight)[0][0])
+        origin, colour = (pad, number * row - pad), text_colour(background)
+        cv2.putText(strip, text, origin, FONT, scale, colour, weight, cv2.LINE_AA)
+    return strip
+
+
+def _wrap(text: str, room: int, scale: float, weight: int) -> list[str]:
+    """Wrap a sentence to a width in pixels; a long one is scaled as well, to a few lines."""
+    text_width = _text_size(text, scale, weight)[0][0]
+    num_lines = min(-(-text_width // max(room, 1)), MAX_WRAPPED)
+    if room < MIN_WRAP_WIDTH or num_lines < 2:
+        return [text]
+    size = -(-len(text) // num_lines)
+    while len(lines := textwrap.wrap(text, size)) > num_lines:
+        size += 1
+    return lines
 
 
 def _draw_box(image: np.ndarray, face: DrawnFace, line: int) -> None:

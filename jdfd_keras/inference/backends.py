@@ -24,6 +24,7 @@ from jdfd_keras.client.signatures import (
     FACES,
     METADATA,
     RECONSTRUCT,
+    find_model,
     find_versions,
 )
 from jdfd_keras.faces.extract import encode_png
@@ -83,7 +84,9 @@ class Predictor:
         return self.score(crops)
 
 
-def load_predictor(model: str | Path, engine: EngineOptions | None = None) -> Predictor:
+def load_predictor(
+    model: str | Path | None = None, engine: EngineOptions | None = None
+) -> Predictor:
     """Load a local model, or connect to a served one.
 
     An exported model is run by OpenVINO if it was exported with the files for it, and if the
@@ -92,8 +95,9 @@ def load_predictor(model: str | Path, engine: EngineOptions | None = None) -> Pr
 
     Args:
         model: A run folder, a .keras file, an exported model `saved_models/<name>` (its newest
-            version is used) or one version of it; or the URL of a served model, as for
-            `client.connect`.
+            version is used) or one version of it; the name of an exported model, as for
+            `find_model`; or the URL of a served model, as for `client.connect`. By default the
+            detector that comes with the package.
         engine: Backend and precision of the scores of a local model.
 
     Returns:
@@ -119,7 +123,7 @@ def load_predictor(model: str | Path, engine: EngineOptions | None = None) -> Pr
                 f"engine; got {options.backend} and {options.precision}. Omit them."
             )
         return _load_served(str(model))
-    path = Path(model)
+    path = Path(find_model(model))
     is_version = (path / "saved_model.pb").is_file()
     if not is_version and (path.suffix == ".keras" or (path / OPTIONS).is_file()):
         return _load_keras(path, identify_tensorflow(path, options))
@@ -240,7 +244,8 @@ def _load_keras(path: Path, identity: Engine) -> Predictor:
         return cam(tf.constant(crops, tf.float32))["cam"].numpy()
 
     # Its version is 0 until it is exported.
-    metadata = ModelMetadata(run.faces, calibration, path.stem, 0, digest_weights(run.model))
+    digest = digest_weights(run.model)
+    metadata = ModelMetadata(run.faces, calibration, path.stem, 0, digest, run.demonstration)
     scores, maps = partial(_compute_scores, score), partial(_compute_maps, explain)
     errors = make_reconstruct_error(run.model)
     return Predictor(str(path), metadata, scores, maps, engine=identity, reconstruct_error=errors)

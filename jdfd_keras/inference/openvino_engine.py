@@ -126,8 +126,8 @@ class OpenVINOEngine(contextlib.AbstractContextManager):
             list(checks)
             files = [self.path / f"{name}.xml" for name in names]
             try:
-                models = [self._core.read_model(file) for file in files]
-            except RuntimeError as error:
+                models = [read_network(self._core, file) for file in files]
+            except (OSError, RuntimeError) as error:
                 reason = str(error).strip().splitlines()[-1]
                 raise EngineUnavailableError(
                     f"OpenVINO cannot read its files ({reason})"
@@ -209,7 +209,7 @@ class CompiledOutput:
         >>> import_openvino()[:2]
         '20'
         >>> from openvino import Core
-        >>> model = Core().read_model("saved_models/detector/1/openvino/float32.xml")
+        >>> model = read_network(Core(), "saved_models/detector/1/openvino/float32.xml")
         >>> CompiledOutput(Core(), model, "scores", "f32")(np.zeros((2, 71, 71, 3))).shape
         (2,)
     """
@@ -273,6 +273,39 @@ class CompiledOutput:
             self._idle.put(request)
 
 
+def read_network(core: "openvino.Core", path: str | Path) -> "openvino.Model":
+    """Read a network of OpenVINO, whose weights may be in parts.
+
+    Args:
+        core: OpenVINO.
+        path: File of the network, such as float32.xml. Beside it are its weights, float32.bin, or
+            parts of them, `float32.bin-00000-of-00002` and so on.
+
+    Raises:
+        OSError, RuntimeError: If a file is missing or damaged.
+
+    Example:
+        >>> import_openvino()[:2]
+        '20'
+        >>> from openvino import Core
+        >>> network = read_network(Core(), "saved_models/detector/1/openvino/float32.xml")
+        >>> sorted(output.any_name for output in network.outputs)
+        ['cam', 'reconstruction', 'scores']
+    """
+    import openvino
+
+    path = Path(path)
+    parts = sorted(path.parent.glob(f"{path.stem}.bin-*"))
+    if not parts:
+        return core.read_model(path)
+    sizes = [part.stat().st_size for part in parts]
+    # Memory of OpenVINO, since the network uses it as long as it exists.
+    weights = openvino.Tensor(openvino.Type.u8, openvino.Shape([sum(sizes)]))
+    for part, size, end in zip(parts, sizes, np.cumsum(sizes), strict=True):
+        weights.data[end - size : end] = np.fromfile(part, np.uint8, size)
+    return core.read_model(path.read_bytes(), weights)
+
+
 def computes_in_bfloat16(core: "openvino.Core") -> bool:
     """Return whether OpenVINO computes in bfloat16, by instructions that the processor has.
 
@@ -328,8 +361,11 @@ def _list_files(
 ) -> tuple[list[Path], list[str], list[str]]:
     """List the files to check: those of OpenVINO that are used, and all of both SavedModels."""
     reader = f"{ENGINE_FOLDER}/{IMAGE_READER}/"
-    needed = {f"{name}{suffix}" for name in names for suffix in (".xml", ".bin")}
-    needed.add("saved_model.pb")
+    needed = {"saved_model.pb", *(f"{name}.xml" for name in names)}
+    for name in names:
+        stored = [part.relative_to(path).as_posix() for part in path.glob(f"{name}.bin-*")]
+        listed = [part for part in digests if part.startswith(f"{name}.bin-")]
+        needed.update([*stored, *listed] or [f"{name}.bin"])
     for name in digests:
         if name.startswith(reader) or not name.startswith(f"{ENGINE_FOLDER}/"):
             needed.add(name)

@@ -13,7 +13,7 @@ import numpy as np
 from jdfd_keras.client.calibration import Calibration, check_threshold
 from jdfd_keras.client.domain import FileMeasures
 from jdfd_keras.client.likelihood import ErrorRates, LikelihoodRatio
-from jdfd_keras.client.metadata import ModelMetadata
+from jdfd_keras.client.metadata import NOT_SEEN, ModelMetadata
 from jdfd_keras.client.thresholds import UNATTAINABLE
 from jdfd_keras.faces.extract import Extraction, Face, check_face_options
 from jdfd_keras.faces.media import MediaInfo
@@ -83,6 +83,7 @@ class Verdict(Result):
     reasons: tuple[str, ...] = ()
     is_beyond_domain: bool = False  # the file or its faces are unlike those of validation
     measures: FileMeasures | None = None  # that were compared with the domain, if there is one
+    demonstration: bool = False  # by a model for demonstration only, which cannot judge real videos
 
     @property
     def thresholds(self) -> Calibration:
@@ -135,6 +136,9 @@ class Provenance(Origin):
     case: str = ""  # case number, as the user gave it
     examiner: str = ""  # who examines the files, as the user gave it
     evidence: EvidenceLimits = LIMITS  # that a track needs to be judged
+    demonstration: bool = False  # the model is for demonstration only
+    # Sentences on what the model does not see, and that it is for demonstration only, if it is.
+    notes: tuple[str, ...] = (NOT_SEEN,)
 
 
 def verdict_text(verdict: str) -> str:
@@ -199,6 +203,8 @@ def judge(
     engine: str = "",
     scored: np.ndarray | None = None,
     reconstruct_error: Callable[[np.ndarray], np.ndarray] | None = None,
+    *,
+    demonstration: bool = False,
 ) -> Verdict:
     """Score the faces of a file and return the verdict.
 
@@ -215,6 +221,7 @@ def judge(
         engine: Engine that computes the scores, as text.
         scored: Scores of the first faces, if they were computed while others were extracted.
         reconstruct_error: As for `measure_file`; called only if the calibration has a domain.
+        demonstration: Whether the model is for demonstration only.
 
     Example:
         >>> import jdfd_keras as jk
@@ -283,6 +290,7 @@ def judge(
         reasons=(*beyond, *reasons),
         is_beyond_domain=bool(beyond),
         measures=measures,
+        demonstration=demonstration,
     )
 
 

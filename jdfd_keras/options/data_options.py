@@ -217,18 +217,24 @@ class AugmentOptions:
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """Demo."""
+    """Demo; the options from `subjects` to `epochs` are of the training."""
 
+    train: bool = setting(
+        False,
+        "train, evaluate, export and serve a small detector on generated clips, in minutes",
+        common=True,
+    )
     portraits: str = setting(
         "", "folder of photographs; default: one public-domain portrait, varied", common=True
     )
     subjects: int = setting(
         80,
-        "subjects, each with one real and one fake clip; fewer if there are fewer photographs",
+        "--train: subjects, each with one real and one fake clip; fewer if there are fewer "
+        "photographs",
         common=True,
     )
-    frames_per_clip: int = setting(12, "frames per clip", common=True)
-    frames_per_video: int = setting(6, "frames sampled per clip", common=True)
-    face_size: int = setting(96, "width and height of a face crop in pixels", common=True)
-    epochs: int = setting(5, "training epochs", common=True)
+    frames_per_clip: int = setting(12, "--train: frames per clip", common=True)
+    frames_per_video: int = setting(6, "--train: frames sampled per clip", common=True)
+    face_size: int = setting(96, "--train: width and height of a face crop in pixels", common=True)
+    epochs: int = setting(5, "--train: training epochs", common=True)
     seed: int = setting(0, "random seed of clips and training", common=True)

@@ -134,6 +134,11 @@ class TrainOptions:
         "train in spite of leakage between the splits, which the run folder then states",
         common=True,
     )
+    demonstration: bool = setting(
+        False,
+        "mark the model as one for demonstration only: its exports and all of their results state "
+        "so",
+    )
 
 
 @dataclass(frozen=True)

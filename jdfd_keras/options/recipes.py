@@ -1,7 +1,8 @@
 """Recipes: named settings of a training, as option groups for `train`.
 
 A recipe states every option that it fixes, so that a new default does not change it. It leaves open
-what belongs to the data or the repetition: the size of the faces, the split table, the seed.
+what belongs to the data, the repetition or the purpose: the size of the faces, the split table, the
+seed, the mark of a demonstration.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,8 @@ from jdfd_keras.options.detector_options import (
     TrainOptions,
 )
 
-_OPEN = ("recipe", "image_size", "split_table", "seed", "allow_leak")  # not part of a recipe
+# Not part of a recipe.
+_OPEN = ("recipe", "image_size", "split_table", "seed", "allow_leak", "demonstration")
 _DETECTOR = ModelOptions(
     network="xception",
     latent_dim=256,

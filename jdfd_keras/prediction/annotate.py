@@ -1,14 +1,20 @@
 """Annotated copy of an analysed video or image: its scores, verdict and provenance drawn on it."""
 
-import textwrap
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 
-from jdfd_keras.faces.draw import FONT, WHITE, DrawnFace, draw_faces, fit_box, fit_image
+from jdfd_keras.client.metadata import DEMONSTRATION
+from jdfd_keras.faces.draw import (
+    NOTE_COLOUR,
+    DrawnFace,
+    draw_faces,
+    draw_text,
+    fit_box,
+    fit_image,
+)
 from jdfd_keras.faces.media import Frame
 from jdfd_keras.faces.overlay import Overlay, Send, write_overlay
 from jdfd_keras.inference.finding import (
@@ -30,9 +36,6 @@ FACE_STYLES = {
     "no_evidence": ("corners", "circle"),
 }
 NOT_JUDGED_STYLE = ("dotted", "")
-TEXT_HEIGHT = 0.06  # of a line of text, relative to the shorter side of the frame
-MAX_WRAPPED = 3  # lines of one sentence
-MIN_WRAP_WIDTH = 200  # pixels; on a narrower frame, text is scaled
 
 
 def annotate_file(
@@ -52,7 +55,8 @@ def annotate_file(
     evidence` (corners only, circle); one of a person who is not judged has a dotted line. The
     verdict on the file is at the top. Below a video there is a row for each person with the scores
     over time (`ScoreStrip`), and a cursor. The last lines state the verdict and its provenance: the
-    model and the engine that computed the scores. The sound is that of the source.
+    model and the engine that computed the scores. If the model is for demonstration only, a strip
+    above each frame states so. The sound is that of the source.
 
     Args:
         path: The video or image, with the bytes of the verdict.
@@ -99,6 +103,8 @@ def annotate_file(
             strips = [image, footer]
             if strip is not None:
                 strips.insert(1, strip.draw(frame.time_s))
+            if verdict.demonstration:
+                strips.insert(0, draw_text([DEMONSTRATION], width, height, NOTE_COLOUR))
             yield np.concatenate(strips)
 
     sha256 = verdict.sha256
@@ -134,30 +140,4 @@ def _draw_footer(verdict: Verdict, provenance: Provenance) -> np.ndarray:
     sentences += [likelihood[0].upper() + likelihood[1:]] if likelihood else []
     sentences.append(f"A score is not proof. {model}")
     sentences += [f"Scores by {verdict.engine}"] if verdict.engine else []
-    width, side = verdict.width, min(verdict.width, verdict.height)
-    row = max(round(TEXT_HEIGHT * side), 14)
-    row += row % 2  # codecs require even sides
-    weight, pad = max(round(side / 360), 1), row // 4
-    room = width - 2 * pad
-    lines = [line for text in sentences for line in _wrap(text, room, row / 45, weight)]
-    footer = np.full((row * len(lines), width, 3), BACKGROUND, np.uint8)
-    for number, text in enumerate(lines, start=1):
-        scale = min(row / 45, room / _text_width(text, 1.0, weight))
-        origin = (pad, number * row - pad)
-        cv2.putText(footer, text, origin, FONT, scale, WHITE, weight, cv2.LINE_AA)
-    return footer
-
-
-def _wrap(text: str, room: int, scale: float, weight: int) -> list[str]:
-    """Wrap a sentence to a width in pixels; a long one is scaled as well, to a few lines."""
-    num_lines = min(-(-_text_width(text, scale, weight) // max(room, 1)), MAX_WRAPPED)
-    if room < MIN_WRAP_WIDTH or num_lines < 2:
-        return [text]
-    size = -(-len(text) // num_lines)
-    while len(lines := textwrap.wrap(text, size)) > num_lines:
-        size += 1
-    return lines
-
-
-def _text_width(text: str, scale: float, weight: int) -> int:
-    return cv2.getTextSize(text, FONT, scale, weight)[0][0]
+    return draw_text(sentences, verdict.width, verdict.height, BACKGROUND)

@@ -6,15 +6,16 @@ Takes verdicts, and reads their files again for the frames; returns TopFaces and
 import dataclasses
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence, Set
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 
+from jdfd_keras.client.metadata import DEMONSTRATION
 from jdfd_keras.faces.decode import open_media
-from jdfd_keras.faces.draw import DrawnFace, draw_faces
+from jdfd_keras.faces.draw import NOTE_COLOUR, DrawnFace, draw_faces, draw_text
 from jdfd_keras.faces.media import Frame
 from jdfd_keras.faces.overlay import Send, write_overlay
 from jdfd_keras.inference.backends import Predictor
@@ -200,7 +201,6 @@ def _draw_stills(
     spread = _choose_spread(sorted(by_frame), MAX_STILLS)
     wanted = {face.frame_index for key, face in best.items() if key in shown_ids} | set(spread)
     people, stills = {}, []
-    judged_ids = {track.track_id for track in verdict.judged_tracks}
     faces = provenance.faces
     with open_media(path, limits) as media:
         if media.file.sha256 != verdict.sha256:
@@ -209,10 +209,10 @@ def _draw_stills(
             if frame.index in wanted:
                 here = by_frame[frame.index]
                 if frame.index in spread:
-                    stills.append(_to_still(frame, here, judged_ids, has_stamp=media.is_video))
+                    stills.append(_to_still(frame, here, verdict, has_stamp=media.is_video))
                 for face in here:
                     if face.track_id in shown_ids and best[face.track_id] is face:
-                        people[face.track_id] = _to_still(frame, [face], judged_ids)
+                        people[face.track_id] = _to_still(frame, [face], verdict)
                 wanted.discard(frame.index)
             if not wanted:
                 break
@@ -231,13 +231,12 @@ def _write_video(
 ) -> None:
     """Write the video with the boxes of the judged faces, and of those between them."""
     between = _Between(verdict.faces)
-    judged_ids = {track.track_id for track in verdict.judged_tracks}
     every = max(-(-verdict.media.num_frames // MAX_VIDEO_FRAMES), 1)
 
     def draw(frames: Iterable[Frame]) -> Iterator[np.ndarray]:
         for frame in frames:
             here = between.at(frame.time_s)
-            yield _draw(frame, here, judged_ids, MAX_VIDEO_SIDE, has_stamp=True)
+            yield _draw(frame, here, verdict, MAX_VIDEO_SIDE, has_stamp=True)
 
     sha256 = verdict.sha256
     write_overlay(path, out, draw, every=every, limits=limits, sha256=sha256, send=send)
@@ -277,32 +276,36 @@ class _Between:
 def _draw(
     frame: Frame,
     faces: Sequence[FaceScore],
-    judged_ids: Set[int],
+    verdict: Verdict,
     max_side: int,
     *,
     has_stamp: bool,
 ) -> np.ndarray:
-    """Draw faces on a frame of a size at which labels can be read."""
+    """Draw faces on a frame of a size at which labels can be read, below a mark of the model."""
     height, width = frame.shape[:2]
     side = min(height, width)
     scale = min(min(max(side, MIN_SIDE), max_side) / side, MAX_LONG_SIDE / max(height, width))
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
     pixels = frame.pixels if scale == 1 else cv2.resize(frame.pixels, size, interpolation=method)
-    drawn = []
+    drawn, judged_ids = [], {track.track_id for track in verdict.judged_tracks}
     for face in faces:
         left, top, right, bottom = (round(edge * scale) for edge in face.box)
         stated = f"{face.score:.2f}" if face.track_id in judged_ids else "not judged"
         label = f"person {face.track_id}: {stated}"
         colour = track_colour(face.track_id)
         drawn.append(DrawnFace((left, top, right, bottom), label, colour))
-    return draw_faces(Frame(frame.index, frame.time_s, pixels), drawn, has_stamp=has_stamp)
+    image = draw_faces(Frame(frame.index, frame.time_s, pixels), drawn, has_stamp=has_stamp)
+    if not verdict.demonstration:
+        return image
+    strip = draw_text([DEMONSTRATION], image.shape[1], image.shape[0], NOTE_COLOUR)
+    return np.concatenate([strip, image])
 
 
 def _to_still(
-    frame: Frame, faces: Sequence[FaceScore], judged_ids: Set[int], *, has_stamp: bool = False
+    frame: Frame, faces: Sequence[FaceScore], verdict: Verdict, *, has_stamp: bool = False
 ) -> Still:
-    image = _draw(frame, faces, judged_ids, MAX_SIDE, has_stamp=has_stamp)
+    image = _draw(frame, faces, verdict, MAX_SIDE, has_stamp=has_stamp)
     options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     jpeg = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), options)[1].tobytes()
     return Still(frame.index, frame.time_s, jpeg)

@@ -137,6 +137,7 @@ def predict_file(
                     engine=predictor.engine.describe(),
                     scored=scores.scored,
                     reconstruct_error=predictor.reconstruct_error,
+                    demonstration=predictor.metadata.demonstration,
                 )
     raise AssertionError("every file has a result")
 
@@ -146,7 +147,7 @@ def predict_files(
     options: PredictOptions | None = None,
     runtime: PredictRuntime | None = None,
     *,
-    model: str | Path,
+    model: str | Path | None = None,
     out: str | Path | None = None,
     annotate: str | Path | None = None,
     overwrite: bool = False,
@@ -164,7 +165,8 @@ def predict_files(
         options: Threshold, frames, tracks and detector; with the detector `none`, images are taken
             as they are.
         runtime: Number of processes besides this one, by default one, and of explained faces.
-        model: Local model or URL of a served one, as for `load_predictor`.
+        model: Path or name of a local model, or URL of a served one, as for `load_predictor`; by
+            default the detector that comes with the package.
         out: Result folder, which keeps each verdict as soon as it is made (`verdicts.jsonl`) and
             all of them at the end (`verdicts.csv`). A second call with it does not analyse files
             again that have a verdict and have not changed since.
@@ -221,9 +223,7 @@ def predict_files(
         # Top faces need a folder also without a result folder.
         directory = out or stack.enter_context(tempfile.TemporaryDirectory(prefix="jdfd-keras-"))
         folder = stack.enter_context(
-            open_folder(
-                directory, states, digest=metadata.digest, faces=faces, calibration=calibration
-            )
+            open_folder(directory, states, metadata=metadata, faces=faces, calibration=calibration)
         )
         for path, failure in records.items():
             records[path] = folder.keep(failure)
@@ -313,6 +313,8 @@ def _describe_provenance(
         calibration=metadata.calibration,
         framing=describe_framing(faces, metadata.faces),
         engine=predictor.engine,
+        demonstration=metadata.demonstration,
+        notes=metadata.notes,
         **describe_origin(),
     )
 

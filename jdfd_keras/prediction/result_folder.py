@@ -23,6 +23,8 @@ import numpy as np
 
 from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.client.likelihood import ErrorRate
+from jdfd_keras.client.metadata import DEMONSTRATION, ModelMetadata
+from jdfd_keras.client.signatures import find_model
 from jdfd_keras.inference.tracks import LIMITS
 from jdfd_keras.inference.verdict import Verdict
 from jdfd_keras.io.console import FORMULA, csv_text
@@ -46,7 +48,7 @@ COLUMNS = (
     *("real_as_high", "real_as_high_at_most", "fake_as_low", "fake_as_low_at_most"),
     *("num_people", "num_tracks", "num_faces", "num_frames", "duration_s", "width", "height"),
     *("file_bytes", "sha256", "top_face_time_s", "reasons", "not_judged", "warnings", "error"),
-    "engine",
+    *("engine", "note"),
 )
 
 
@@ -64,6 +66,7 @@ class FailedFile(Result):
 @dataclass(frozen=True)
 class _Model:
     digest: str
+    demonstration: bool
 
 
 @contextlib.contextmanager
@@ -71,7 +74,7 @@ def open_folder(
     directory: str | Path,
     states: Mapping[str, tuple[int, int] | None],
     *,
-    digest: str,
+    metadata: ModelMetadata,
     faces: FaceOptions,
     calibration: Calibration,
 ) -> Iterator["VerdictFolder"]:
@@ -80,7 +83,7 @@ def open_folder(
     Args:
         directory: The folder.
         states: State of each file to analyse by path, of `read_state` before it was opened.
-        digest: Digest of the model.
+        metadata: Metadata of the model, which a resumed run must have again.
         faces: Face options.
         calibration: Calibration with the thresholds of the verdicts.
 
@@ -89,14 +92,14 @@ def open_folder(
         ValueError: If it was made with other options, or holds other files or damaged lines.
 
     Example:
-        >>> settings = {"digest": "ab", "faces": FaceOptions(), "calibration": Calibration()}
-        >>> with open_folder("verdicts", {"a.txt": None}, **settings) as folder:
+        >>> options = {"faces": FaceOptions(), "calibration": Calibration()}
+        >>> options["metadata"] = ModelMetadata(FaceOptions(), None, "detector", 1, "ab")
+        >>> with open_folder("verdicts", {"a.txt": None}, **options) as folder:
         ...     folder.keep(FailedFile("a.txt", "not a video"))
         FailedFile(path='a.txt', error='not a video', ...)
     """
-    init_folder(
-        directory, model=_Model(digest), faces=faces, calibration=calibration, evidence=LIMITS
-    )
+    model = _Model(metadata.digest, metadata.demonstration)
+    init_folder(directory, model=model, faces=faces, calibration=calibration, evidence=LIMITS)
     with exclusive_lock(LocalStore(str(directory))), open(Path(directory, LINES), "ab") as lines:
         yield VerdictFolder(Path(directory), states, lines)
 
@@ -166,11 +169,11 @@ def to_csv(records: Iterable[Verdict | FailedFile]) -> str:
 
     Numbers are rounded to six digits; a failure has no verdict and score. Invisible characters are
     escaped. A path that a spreadsheet would read as a formula begins with `./`, another text with
-    an apostrophe.
+    an apostrophe. The note states that the model of a verdict is for demonstration only, if it is.
 
     Example:
         >>> to_csv([FailedFile("a.txt", "not a video")]).splitlines()[1]
-        'a.txt,,,,,,,,,,,,,,,,,,,,,,,,not a video,'
+        'a.txt,,,,,,,,,,,,,,,,,,,,,,,,not a video,,'
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -193,7 +196,7 @@ def check_paths(
 
     Args:
         files: The files to analyse.
-        model: The model, which must not contain an output.
+        model: The model, as for `load_predictor`, which must not contain an output.
         out: The result folder.
         report: The page about the verdicts.
         annotate: The annotated video or image.
@@ -204,7 +207,9 @@ def check_paths(
         Traceback (most recent call last):
         ValueError: Expected an unused path to write to; got video.mp4, which is an input. ...
     """
-    files = list(files)
+    files, model_folder = list(files), None
+    with contextlib.suppress(OSError):  # a missing model is an error of `load_predictor`
+        model_folder = Path(find_model(model))
     # Not Path.resolve, which raises a RuntimeError for a link to itself (Python 3.11).
     used = {Path(os.path.realpath(path)): "which is an input" for path in files}
     if out is not None:
@@ -242,8 +247,8 @@ def check_paths(
             raise IsADirectoryError(
                 f"Expected a file to write to; got the folder {path}. Name a file in it."
             )
-        if model is not None and resolved.is_relative_to(Path(model).resolve()):
-            used[resolved] = f"which is inside the model {model}"
+        if model_folder and resolved.is_relative_to(model_folder.resolve()):
+            used[resolved] = f"which is inside the model {model_folder}"
         if resolved in used:
             raise ValueError(
                 f"Expected an unused path to write to; got {path}, {used[resolved]}. Choose "
@@ -292,6 +297,7 @@ def _to_row(record: Verdict | FailedFile) -> dict[str, Any]:
     row |= {name: getattr(record, name) for name in same}
     row |= {name: getattr(record, name) for name in ("duration_s", "width", "height", "engine")}
     row |= {"num_faces": len(record.faces), "num_tracks": len(record.tracks)}
+    row["note"] = DEMONSTRATION if record.demonstration else ""
     if record.likelihood:
         row |= {"log10_lr": record.likelihood.log10, "support": record.likelihood.support}
     for name in ("real_as_high", "fake_as_low") if record.error_rates else ():

@@ -14,7 +14,7 @@ import numpy as np
 
 from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.client.metadata import ModelMetadata
-from jdfd_keras.client.signatures import ALIGNMENT_FILE, find_versions
+from jdfd_keras.client.signatures import ALIGNMENT_FILE, find_model, find_versions
 from jdfd_keras.faces.extract import Extraction
 from jdfd_keras.inference.backends import Predictor
 from jdfd_keras.inference.verdict import NUM_TOP_FACES, Verdict, choose_faces, judge
@@ -25,7 +25,7 @@ from jdfd_keras.prediction.extraction import ExtractedPart, Extractor, extract_f
 from jdfd_keras.prediction.result_folder import FailedFile
 
 
-def guess_faces(model: str | Path, options: PredictOptions) -> FaceOptions | None:
+def guess_faces(model: str | Path | None, options: PredictOptions) -> FaceOptions | None:
     """Return the face options that a local model will state, read from the files beside it.
 
     Returns:
@@ -36,9 +36,9 @@ def guess_faces(model: str | Path, options: PredictOptions) -> FaceOptions | Non
         2
         >>> guess_faces("http://127.0.0.1:8501/v1/models/detector", PredictOptions())
     """
-    path = Path(model)
-    path = path.parent if path.suffix == ".keras" else path
     with contextlib.suppress(OSError, ValueError):
+        path = Path(find_model(model))
+        path = path.parent if path.suffix == ".keras" else path
         if (path / OPTIONS).is_file():
             faces = load_options(path / OPTIONS, "faces", FaceOptions)
         else:
@@ -147,6 +147,7 @@ class Judge:
                 self._predictor.engine.describe(),
                 scores.scored if scores else None,
                 self._predictor.reconstruct_error,
+                demonstration=self._predictor.metadata.demonstration,
             )
         except ValueError as error:
             return fail(path, error), []

@@ -164,6 +164,7 @@ def _read_run(run: Path) -> dict[str, Any]:
         "origins": origins,
         "splits": splits,
         "options": options,
+        "averaged": groups.get("averaged"),
         "num_epochs": len(history),
         "best_epoch": best + 1,
         "best_auc": history[best][MONITOR] if history else None,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from jdfd_keras.client.metadata import DEMONSTRATION, NOT_SEEN
 from jdfd_keras.faces.align import describe_framing
 from jdfd_keras.io.console import plural, printable, printable_lines
 from jdfd_keras.io.files import write_text_atomically
@@ -92,7 +93,11 @@ def _environment() -> Environment:
         "one_line": lambda text: " ".join(text.split()),
         "printable": printable,
     }
-    environment.globals["describe_framing"] = describe_framing
+    environment.globals |= {
+        "describe_framing": describe_framing,
+        "demonstration": DEMONSTRATION,
+        "not_seen": NOT_SEEN,
+    }
     return environment
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import urllib3
 
-from jdfd_keras.client.signatures import SERVING_DEFAULT
+from jdfd_keras.client.signatures import SERVING_DEFAULT, find_model
 from jdfd_keras.inference.engine import check_engine_options
 from jdfd_keras.io.console import import_tensorflow, print_message
 from jdfd_keras.io.files import write_text_atomically
@@ -45,8 +45,8 @@ def serve(
     to stdout once all models accept requests.
 
     Args:
-        model_directory: `saved_models/<name>`. Its newest version is served under that name and
-            replaced when a newer one appears.
+        model_directory: `saved_models/<name>`, or a name, as for `find_model`. Its newest version
+            is served under that name and replaced when a newer one appears.
         options: Server, address and limits.
         models_config: Instead of `model_directory`: models, version policies and labels in
             TensorFlow Serving's text format.
@@ -69,7 +69,7 @@ def serve(
         models_config = Path(models_config)
         configs = read_models_config(models_config)
     elif model_directory is not None and models_config is None:
-        configs = (configure_directory(model_directory),)
+        configs = (configure_directory(find_model(model_directory)),)
     else:
         raise ValueError(
             f"Expected either a model or a models_config; got {model_directory} and "

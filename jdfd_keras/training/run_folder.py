@@ -68,6 +68,7 @@ class TrainedModel:
 
     model: "keras.Model"
     faces: FaceOptions  # of the face crops it was trained on
+    demonstration: bool = False  # trained for demonstration only
 
 
 def load_run_model(path: str | Path) -> TrainedModel:
@@ -77,8 +78,8 @@ def load_run_model(path: str | Path) -> TrainedModel:
         path: A run folder, of which the best model is loaded, or a `.keras` file.
 
     Returns:
-        The model and its face options. For a `.keras` file outside a run folder, they are the
-        default ones at the model's input size.
+        The model, its face options and its mark of a demonstration. For a `.keras` file outside a
+        run folder, they are the default ones at the model's input size, and no mark.
 
     Example:
         >>> loaded = load_run_model("run")
@@ -98,9 +99,11 @@ def load_run_model(path: str | Path) -> TrainedModel:
             f"Expected a Keras model file (.keras); got {file} ({file.stat().st_size} bytes), "
             "which is truncated or of another format. Try to copy it again."
         )
-    faces = None
+    faces, demonstration = None, False
     if (options := file.parent / OPTIONS).is_file():
         faces = load_options(options, "faces", FaceOptions)
+        if "train" in load_groups(options):  # not of published weights
+            demonstration = load_options(options, "train", TrainOptions).demonstration
     import keras
 
     model = cast(keras.Model, keras.models.load_model(file, compile=False))
@@ -116,7 +119,8 @@ def load_run_model(path: str | Path) -> TrainedModel:
         # Works only before the first call: a traced graph keeps its precision (Keras 3.15.1).
         if layer.dtype_policy.name.startswith("mixed_"):
             layer.dtype_policy = "float32"
-    return TrainedModel(model, faces or FaceOptions(face_size=model.input_shape[1]))
+    faces = faces or FaceOptions(face_size=model.input_shape[1])
+    return TrainedModel(model, faces, demonstration)
 
 
 def digest_model(path: str | Path) -> str:

@@ -243,6 +243,19 @@ def test_wrong_model_path_is_one_clear_line(tmp_path, prepared_set, clips_folder
     assert list(tmp_path.iterdir()) == []
 
 
+def test_wrong_model_name_is_one_clear_line_with_the_names(
+    tmp_path, clips_folder, capfd, monkeypatch
+):
+    clip = next((clips_folder / "fake").glob("*.mp4"))
+    (tmp_path / "saved_models" / "mine" / "1").mkdir(parents=True)
+    (tmp_path / "saved_models" / "mine" / "1" / "saved_model.pb").touch()
+    monkeypatch.chdir(tmp_path)
+    for command in (["predict", str(clip), "--model", "mien"], ["serve", "mien"]):
+        assert main(command) == 1
+        parts = ("a name in saved_models", "got 'mien'", "The names there: ", "mine")
+        assert_one_line(capfd.readouterr().err, command[0], *parts)
+
+
 def test_bad_data_set_is_one_clear_line(tmp_path, capfd):
     (tmp_path / "empty").mkdir()
     for name in ("real", "fake"):
@@ -485,9 +498,10 @@ def test_calibrate_keeps_what_it_found_in_the_run(done_run, prepared_set, tmp_pa
     assert "got 0.5" in capfd.readouterr().err
 
 
-def test_server_that_is_not_there_is_one_clear_line(clips_folder, capfd):
+@pytest.mark.parametrize("option", ["--server", "--model"])
+def test_server_that_is_not_there_is_one_clear_line(clips_folder, capfd, option):
     clip = next((clips_folder / "fake").glob("*.mp4"))
-    code = main(["predict", str(clip), "--server", "http://127.0.0.1:9/v1/models/m"])
+    code = main(["predict", str(clip), option, "http://127.0.0.1:9/v1/models/m"])
     assert code == 1
     assert_one_line(capfd.readouterr().err, "predict", "http://127.0.0.1:9/v1/models/m")
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -36,9 +37,10 @@ CALIBRATION = Calibration(
 )
 
 
+@pytest.mark.parametrize("demonstration", [False, True])
 @pytest.mark.parametrize("calibration", [None, Calibration(), CALIBRATION])
-def test_written_metadata_is_read_back(calibration):
-    metadata = ModelMetadata(FACES, calibration, "detector", 3, "abc")
+def test_written_metadata_is_read_back(calibration, demonstration):
+    metadata = ModelMetadata(FACES, calibration, "detector", 3, "abc", demonstration)
     assert read_metadata(answer(write_metadata(metadata)), "model") == metadata
 
 
@@ -53,6 +55,7 @@ def test_written_metadata_is_read_back(calibration):
         {"model.json": "3"},
         {"model.json": '{"name": 3, "version": 1, "digest": ""}'},
         {"model.json": '{"name": "a", "version": true, "digest": ""}'},
+        {"model.json": '{"name": "a", "version": 1, "digest": "", "demonstration": "no"}'},
         {"model.json": "[" * 100_000},
         {"calibration.json": '{"calibration": {"temperature": "2"}}'},
         {"calibration.json": '{"calibration": {"temperature": -2}}'},
@@ -85,6 +88,19 @@ def test_a_model_of_another_format_version_is_rejected_with_a_way_out():
     )
     with pytest.raises(InvalidMetadata, match="format_version 2; got 3"):
         read_metadata(answer(texts), "model")
+
+
+def test_an_export_of_before_the_mark_has_none():
+    texts = write_metadata(ModelMetadata(FACES, None, "detector", 3, "abc"))
+    texts["model.json"] = '{"name": "detector", "version": 3, "digest": "abc"}'
+    assert not read_metadata(answer(texts), "model").demonstration
+
+
+def test_a_demonstration_has_a_note_before_that_of_every_model():
+    plain = ModelMetadata(FACES, None, "detector", 3, "abc")
+    marked = dataclasses.replace(plain, demonstration=True)
+    assert marked.notes[1:] == plain.notes and "cannot judge real videos" in marked.notes[0]
+    assert len(plain.notes) == 1 and "demonstration" not in plain.notes[0]
 
 
 def test_too_few_texts_are_an_error():

@@ -3,7 +3,8 @@ import subprocess
 
 import pytest
 
-from jdfd_keras.client.signatures import verify_checksums, write_checksums
+from jdfd_keras.client import signatures
+from jdfd_keras.client.signatures import find_model, verify_checksums, write_checksums
 
 
 @pytest.fixture
@@ -65,3 +66,84 @@ def test_without_a_list_nothing_is_checked(version):
     (version / "SHA256SUMS").unlink()
     (version / "saved_model.pb").unlink()
     verify_checksums(version)
+
+
+SHARE = "share/jdfd-keras/saved_models"
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """A function that installs the package as a scheme of pip does, for a user in `work`."""
+
+    def install(packages):
+        monkeypatch.setattr(signatures, "_PACKAGE_ROOT", tmp_path / packages)
+        (tmp_path / "work").mkdir()
+        monkeypatch.chdir(tmp_path / "work")
+
+    return install
+
+
+def write_model(directory, version="1"):
+    (directory / version).mkdir(parents=True)
+    (directory / version / "saved_model.pb").touch()
+    return directory
+
+
+def test_a_name_is_searched_here_then_in_the_checkout_then_in_the_installation(install, tmp_path):
+    install("home")
+    installed = write_model(tmp_path / "home" / SHARE / "faces")
+    assert find_model("faces") == installed
+    checkout = write_model(tmp_path / "home" / "saved_models" / "faces")
+    assert find_model("faces") == checkout
+    write_model(tmp_path / "work" / "saved_models" / "faces")
+    assert str(find_model("faces")) == "saved_models/faces"
+    (tmp_path / "work" / "faces").mkdir()  # a path comes first
+    assert str(find_model("faces")) == "faces"
+
+
+@pytest.mark.parametrize(
+    ("packages", "above"),
+    [
+        ("prefix/lib/python3.11/site-packages", "prefix"),  # venv, --user, --prefix
+        ("Library/Python/3.11/lib/python/site-packages", "Library/Python/3.11"),  # --user, macOS
+        ("prefix/Lib/site-packages", "prefix"),  # Windows
+        ("target", "target"),  # --target
+    ],
+)
+def test_the_shipped_model_is_found_in_every_scheme_of_pip(install, tmp_path, packages, above):
+    install(packages)
+    shipped = write_model(tmp_path / above / SHARE / "jdfd-faces")
+    assert find_model() == find_model("jdfd-faces") == shipped
+
+
+def test_the_default_is_a_name_even_where_a_file_has_it(install, tmp_path):
+    install("packages")
+    shipped = write_model(tmp_path / "packages" / "saved_models" / "jdfd-faces")
+    (tmp_path / "work" / "jdfd-faces").mkdir()
+    assert find_model() == shipped
+
+
+def test_a_folder_without_a_version_is_no_model(install, tmp_path):
+    install("packages")
+    shipped = write_model(tmp_path / "packages" / "saved_models" / "faces")
+    write_model(tmp_path / "work" / "saved_models" / "faces", "1.partial")
+    assert find_model("faces") == shipped
+
+
+def test_a_name_that_is_not_found_is_an_error_with_places_and_names(install, tmp_path):
+    install("packages")
+    for name in ("detector", "jdfd-faces"):
+        write_model(tmp_path / "packages" / "saved_models" / name)
+    place = f"{tmp_path}/packages/saved_models"
+    with pytest.raises(OSError, match=f"Expected a model: .* in {place}; got 'faces'") as caught:
+        find_model("faces")
+    assert "The names there: detector, jdfd-faces. Try" in str(caught.value)
+    shutil.rmtree(tmp_path / "packages")
+    with pytest.raises(OSError, match="in saved_models; got 'jdfd-faces'.* names there: none"):
+        find_model()
+
+
+@pytest.mark.parametrize("model", ["http://h/v1/models/m", "grpc://h:8500/m", "models/none", "/no"])
+def test_urls_and_other_paths_are_as_they_are(install, model):
+    install("packages")
+    assert find_model(model) == model

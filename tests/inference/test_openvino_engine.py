@@ -10,7 +10,12 @@ import pytest
 
 from jdfd_keras.inference.backends import load_predictor
 from jdfd_keras.inference.engine import Engine
-from jdfd_keras.inference.openvino_engine import MAX_STREAMS, OpenVINOEngine, load_engine
+from jdfd_keras.inference.openvino_engine import (
+    MAX_STREAMS,
+    OpenVINOEngine,
+    load_engine,
+    read_network,
+)
 from jdfd_keras.io.console import import_openvino
 from jdfd_keras.io.files import sha256_of
 from jdfd_keras.io.processor import has_bfloat16
@@ -182,7 +187,23 @@ def damage(version):
 
 
 def remove(version):
-    (version / "openvino" / "float32.bin").unlink()
+    (version / "openvino" / "float32.bin-00001-of-00002").unlink()
+
+
+def remove_all_weights(version):
+    for path in (version / "openvino").glob("float32.bin*"):
+        path.unlink()
+
+
+def add_part(version):
+    (version / "openvino" / "float32.bin-00002-of-00003").write_bytes(b"more")
+
+
+def swap_parts(version):
+    first, second = sorted((version / "openvino").glob("float32.bin-*"))
+    content = first.read_bytes()
+    replace(first, second.read_bytes())
+    replace(second, content)
 
 
 def change_graph(version):
@@ -231,7 +252,10 @@ def cannot_read(version):
 UNUSABLE = {
     no_folder: "the model has no OpenVINO files",
     damage: "engine.json is damaged",
-    remove: "float32.bin is missing",
+    remove: "float32.bin-00001-of-00002 is missing",
+    remove_all_weights: "float32.bin-00000-of-00002 is missing",
+    add_part: "float32.bin-00002-of-00003 is not the file that belongs",
+    swap_parts: "float32.bin-00000-of-00002 is not the file that belongs",
     change_graph: "float32.xml is not the file that belongs",
     change_model: "saved_model.pb is not the file that belongs",
     change_weights: "variables.index is not the file that belongs",
@@ -256,6 +280,40 @@ def test_files_that_do_not_belong_to_the_model_are_not_used(version, change):
     assert UNUSABLE[change] in str(caught.value)
 
 
+def join_weights(version):
+    """Write the parts of the weights as one file, and list it, as if they were small."""
+    folder, facts = version / "openvino", json.loads((version / "openvino/engine.json").read_text())
+    parts = sorted(folder.glob("float32.bin-*"))
+    (folder / "float32.bin").write_bytes(b"".join(part.read_bytes() for part in parts))
+    for part in parts:
+        part.unlink()
+        del facts["files"][f"openvino/{part.name}"]
+    digest = sha256_of(folder / "float32.bin")
+    change_facts(version, files=facts["files"] | {"openvino/float32.bin": digest})
+
+
+def test_weights_in_one_file_and_in_parts_are_the_same(version, loaded, face_batch):
+    assert len(list((version / "openvino").glob("float32.bin-*"))) == 2
+    join_weights(version)
+    with OpenVINOEngine(version, "float32") as engine:
+        for output in ("scores", "cam"):
+            found, expected = engine.run(output, face_batch), loaded.run(output, face_batch)
+            np.testing.assert_array_equal(found, expected)
+    (version / "openvino" / "float32.bin").unlink()
+    assert load_engine(version, FLOAT32)[1].startswith("openvino/float32.bin is missing")
+
+
+def test_a_network_keeps_its_weights_when_its_files_are_gone(version, face_batch, expected_scores):
+    """A model that is served may be removed from the disk."""
+    engine = OpenVINOEngine(version, "float32")
+    shutil.rmtree(version)
+    # Memory that was freed too early would now have other contents.
+    others = [np.full(10**7, 255, np.uint8) for _ in range(10)]
+    np.testing.assert_allclose(engine.run("scores", face_batch), expected_scores, atol=1e-5)
+    assert len(others) == 10
+    engine.close()
+
+
 def test_a_processor_without_bfloat16_computes_in_float32(exported, without_bfloat16):
     reason = "the processor does not compute in bfloat16"
     assert load_engine(exported, AUTO) == (None, reason)
@@ -269,9 +327,9 @@ def test_a_processor_without_bfloat16_computes_in_float32(exported, without_bflo
 def test_tensorflow_takes_over_and_says_why(version, face_batch, expected_scores, capfd):
     import tensorflow as tf
 
-    (version / "openvino" / "float32.bin").unlink()
+    remove(version)
     predictor = load_predictor(version)
-    note = "openvino/float32.bin is missing beside its OpenVINO files"
+    note = "openvino/float32.bin-00001-of-00002 is missing beside its OpenVINO files"
     assert predictor.engine == Engine("tensorflow", tf.__version__, "float32", note)
     np.testing.assert_allclose(predictor(face_batch), expected_scores, atol=1e-5)
     assert capfd.readouterr().err == f"scores by TensorFlow {tf.__version__}, float32: {note}\n"
@@ -307,7 +365,7 @@ def quantised(exported, face_batch, tmp_path_factory):
 
     version = tmp_path_factory.mktemp("int8") / "tiny" / "1"
     shutil.copytree(exported, version, copy_function=os.link)
-    model = openvino.Core().read_model(version / "openvino" / "float32.xml")
+    model = read_network(openvino.Core(), version / "openvino" / "float32.xml")
     source = model.output("scores").get_node().input_value(0)
     scores = openvino.Model([source], model.get_parameters())
     faces = np.concatenate([face_batch, 255 - face_batch]).astype(np.float32)

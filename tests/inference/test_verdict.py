@@ -284,7 +284,10 @@ def test_a_file_without_a_face_has_a_verdict_and_no_score():
         (),
     )
     assert verdict.most_suspicious_track is None
-    assert summarize(predictions_of(verdict)) == "sea.mp4: no face: none in 9 sampled frames"
+    assert lines_of(predictions_of(verdict)) == [
+        "sea.mp4: no face: none in 9 sampled frames",
+        "model: m, version 1",
+    ]
 
 
 def test_predict_file_extracts_faces_with_the_options_of_the_model(tmp_path, astronaut):
@@ -324,6 +327,26 @@ def predictions_of(*verdicts, failed=()):
     return Predictions(verdicts, tuple(failed), tuple(paths), 0, provenance)
 
 
+def lines_of(predictions, page=None):
+    """Return the lines of a summary after the note on what the model does not see."""
+    return summarize(predictions, page).splitlines()[1:]
+
+
+def test_a_summary_begins_with_what_the_model_does_not_see_and_a_mark(tmp_path):
+    verdict = judge("sea.mp4", file_of(num_frames=9), None, HALF)
+    plain = predictions_of(verdict)
+    first, *_ = summarize(plain).splitlines()
+    assert first.startswith("note: The detector examines faces only")
+    for unseen in ("changed sound", "generated scenes", "fully generated faces", "talking heads"):
+        assert unseen in first
+    metadata = dataclasses.replace(model_of(), demonstration=True)
+    facts = {"demonstration": True, "notes": metadata.notes}
+    provenance = dataclasses.replace(plain.provenance, **facts)
+    marked = summarize(dataclasses.replace(plain, provenance=provenance))
+    mark = "note: For demonstration only: this model cannot judge real videos."
+    assert marked.splitlines() == [mark, *summarize(plain).splitlines()]
+
+
 def test_a_summary_has_a_line_per_file_with_its_time_line_and_tracks(monkeypatch, snapshot):
     faces = [(0.0, 0, 0.9), (0.0, 1, 0.1), (0.8, 0, 0.9)]
     clip = file_of(*faces, num_frames=2, duration_s=1.0, warnings=["cut"])
@@ -332,7 +355,7 @@ def test_a_summary_has_a_line_per_file_with_its_time_line_and_tracks(monkeypatch
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
     assert summarize(predictions) == snapshot
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
-    assert summarize(predictions).splitlines()[1] == "  0 s 09 1.0 s"
+    assert lines_of(predictions)[1] == "  0 s 09 1.0 s"
 
 
 def test_a_time_line_has_the_highest_score_of_each_moment(monkeypatch):
@@ -343,9 +366,9 @@ def test_a_time_line_has_the_highest_score_of_each_moment(monkeypatch):
     verdict = judge("a", clip, scores_of(*scores), HALF)
     monkeypatch.setattr("sys.stdout", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
     blocks = "".join(block * 5 for block in "▁▂▃▄▅▆▇█")
-    assert summarize(predictions_of(verdict)).splitlines()[1] == f"  0:00 {blocks} 0:20"
+    assert lines_of(predictions_of(verdict))[1] == f"  0:00 {blocks} 0:20"
     longer = dataclasses.replace(verdict, duration_s=119.6)
-    assert summarize(predictions_of(longer)).splitlines()[1].endswith(" 2:00")
+    assert lines_of(predictions_of(longer))[1].endswith(" 2:00")
 
 
 def test_the_table_has_a_row_per_file_in_their_order():
@@ -416,9 +439,10 @@ def test_a_path_is_never_a_formula_and_never_moves_the_cursor():
 def test_a_video_of_one_frame_has_no_time_line():
     clip = file_of((0.0, 0, 0.9), num_frames=1, duration_s=0.04)
     verdict = judge("a.mp4", clip, scores_of(0.2), HALF)
-    assert summarize(predictions_of(verdict)) == (
-        "a.mp4: no evidence of manipulation: person 0 scores 0.200 (fake from 0.5)"
-    )
+    assert lines_of(predictions_of(verdict)) == [
+        "a.mp4: no evidence of manipulation: person 0 scores 0.200 (fake from 0.5)",
+        "model: m, version 1",
+    ]
 
 
 def test_several_files_are_counted_by_verdict_in_the_order_that_they_were_given():
@@ -430,7 +454,7 @@ def test_several_files_are_counted_by_verdict_in_the_order_that_they_were_given(
         predictions_of(*verdicts, failed=[FailedFile("x", "y")]),
         paths=("b.mp4", "x", "c.mp4", "a.mp4"),
     )
-    lines = summarize(predictions, "all.html").splitlines()
+    lines = lines_of(predictions, "all.html")
     assert [line.split(":")[0] for line in lines if line[0] != " "][:4] == [
         "b.mp4",
         "x",
@@ -440,11 +464,8 @@ def test_several_files_are_counted_by_verdict_in_the_order_that_they_were_given(
     assert lines[-1] == (
         "4 files: 1 fake, 2 no evidence of manipulation, 1 without a verdict; page: all.html"
     )
-    assert (
-        summarize(predictions_of(verdicts[0]), "b.html")
-        .splitlines()[0]
-        .endswith("scores 0.900 (fake from 0.5); page: b.html")
-    )
+    first = lines_of(predictions_of(verdicts[0]), "b.html")[0]
+    assert first.endswith("scores 0.900 (fake from 0.5); page: b.html")
 
 
 def model_of(**options):

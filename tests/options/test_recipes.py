@@ -142,6 +142,15 @@ def test_the_command_follows_a_recipe_and_says_what_differs(trained, capsys):
     assert stated in capsys.readouterr().err
 
 
+def test_the_mark_of_a_demonstration_is_part_of_no_recipe(trained, capsys):
+    words = ["train", "prepared", "--out", "run", "--demonstration"]
+    assert main([*words, "--recipe", "robust"]) == main(words) == 0
+    recipe = RECIPES["robust"]["train"]
+    assert trained[0]["train"] == dataclasses.replace(recipe, demonstration=True)
+    assert trained[1]["train"] == options.TrainOptions(demonstration=True)
+    assert "recipe robust, changed: nothing" in capsys.readouterr().err
+
+
 def test_without_a_recipe_nothing_is_said_of_one(trained, capsys):
     assert main(["train", "prepared", "--out", "run", "--format", "json"]) == 0
     assert trained[0]["train"] == options.TrainOptions()

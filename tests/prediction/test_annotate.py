@@ -302,6 +302,49 @@ def test_the_likelihood_ratio_and_a_long_reason_are_in_lines_that_can_be_read(
     assert all(len(line) < 70 for line in footer)
 
 
+MARK = (240, 228, 66)
+
+
+def is_marked(pixels):
+    """Whether most of some pixels have the colour of the mark, after a codec."""
+    return (np.abs(pixels.astype(int) - MARK) < 30).all(axis=-1).mean() > 0.5
+
+
+@pytest.mark.parametrize("mark", [False, True])
+def test_the_mark_of_a_demonstration_is_above_every_frame(clip, tmp_path, written, mark):
+    made = verdict_of(clip, face(0, 0.9), face(4, 0.9, box=(2, 2, 90, 90)))
+    verdict = dataclasses.replace(made, demonstration=mark)
+    annotate_file(clip, tmp_path / "out.mp4", verdict, PROVENANCE)
+    sentence = "For demonstration only: this model cannot judge real videos."
+    drawn = [text for text in written if text in sentence]
+    frames = read_clip(tmp_path / "out.mp4")
+    assert len(frames) == 10
+    if not mark:
+        assert drawn == [] and not any(is_marked(frame[:LINE]) for frame in frames)
+        return
+    assert " ".join(drawn) == " ".join([sentence] * 10)
+    lines = len(drawn) // 10
+    assert all(is_marked(frame[: lines * LINE]) for frame in frames)
+    # Below it is the frame, whole: its title, its box and its last rows.
+    shown = frames[0][lines * LINE :][:HEIGHT]
+    drawn, colour = edges(shown, (100, 80, 180, 160))
+    assert drawn.all() and colour == "first"
+    assert (np.abs(shown[100:150, 200:] - 128) < 10).all()
+
+
+def test_the_mark_is_above_an_image_and_fits_a_narrow_one(tmp_path):
+    for width in (60, 320):
+        path = tmp_path / "a.png"
+        cv2.imwrite(str(path), np.full((HEIGHT, width, 3), 128, np.uint8))
+        made = verdict_of(path, verdict="no face", score=None, duration_s=0.0)
+        verdict = dataclasses.replace(made, width=width, demonstration=True)
+        annotate_file(path, tmp_path / "b.png", verdict, PROVENANCE)
+        image = cv2.imread(str(tmp_path / "b.png"))[..., ::-1]
+        assert image.shape[1] == width and is_marked(image[:LINE])
+        letters = (image[:LINE] < 100).all(axis=-1).any(axis=0)
+        assert letters.any() and not letters[-2:].any()
+
+
 def test_a_clip_without_a_face_is_labelled(clip, tmp_path, written):
     verdict = verdict_of(clip, verdict="no face", score=None)
     assert annotate_file(clip, tmp_path / "out.mp4", verdict, PROVENANCE).num_frames == 10

@@ -1,12 +1,21 @@
 """Frames of an analysed file with boxes, and the faces between judged frames."""
 
+import dataclasses
+
 import cv2
 import numpy as np
 import pytest
 
+from jdfd_keras.faces.draw import NOTE_COLOUR
 from jdfd_keras.faces.media import Frame
-from jdfd_keras.inference.tracks import FaceScore
+from jdfd_keras.inference.tracks import FaceScore, TrackScore
+from jdfd_keras.inference.verdict import Verdict
 from jdfd_keras.prediction.evidence import _Between, _choose_spread, _draw
+
+TRACK = TrackScore(0, 1, 1.0, 0.0, 1.0, 0.9, "fake")
+VERDICT = Verdict(
+    "a.mp4", "ab", "fake", 0.9, 0.5, 0.5, 1, 1.0, 320, 180, (TRACK,), (), (), warnings=()
+)
 
 
 def face(time_s, left, score=0.5, track_id=0):
@@ -42,18 +51,38 @@ def test_no_box_is_drawn_where_nobody_was_judged():
 )
 def test_frames_have_a_size_at_which_labels_can_be_read(size, shown):
     frame = Frame(0, 0.0, np.zeros((*size, 3), np.uint8))
-    assert _draw(frame, [], set(), 480, has_stamp=False).shape == (*shown, 3)
+    assert _draw(frame, [], VERDICT, 480, has_stamp=False).shape == (*shown, 3)
 
 
 def test_a_box_is_scaled_with_its_frame():
     frame = Frame(0, 0.0, np.zeros((180, 320, 3), np.uint8))
     face = FaceScore(0, 0.0, 0, (100, 50, 200, 150), 0.9)
-    image = _draw(frame, [face], {0}, 480, has_stamp=False)
+    image = _draw(frame, [face], VERDICT, 480, has_stamp=False)
     # Twice as large; the box is blue, and darker than its label in no place.
     assert image.shape == (360, 640, 3)
     rows, columns = np.nonzero((np.abs(image.astype(int) - (0, 114, 178)) < 8).all(axis=2))
     assert abs(rows.max() - 300) < 8 and abs(columns.max() - 400) < 8
     assert cv2.countNonZero(image[110:290, 210:390].max(axis=2)) == 0
+
+
+def test_the_mark_of_a_demonstration_is_above_the_frame_and_covers_none_of_it():
+    frame = Frame(0, 0.0, np.full((400, 640, 3), 128, np.uint8))
+    plain, marked = (
+        _draw(
+            frame,
+            [face(0.0, 5)],
+            dataclasses.replace(VERDICT, demonstration=value),
+            480,
+            has_stamp=True,
+        )
+        for value in (False, True)
+    )
+    extra = len(marked) - len(plain)
+    assert 14 <= extra <= 40 and extra % 2 == 0
+    np.testing.assert_array_equal(marked[extra:], plain)
+    background = (marked[:extra] == NOTE_COLOUR).all(axis=2)
+    assert 0.5 < background.mean() < 0.97  # with the letters of a sentence
+    assert not (plain == NOTE_COLOUR).all(axis=2).any()
 
 
 def test_the_spread_has_both_ends():

@@ -40,7 +40,8 @@ from jdfd_keras.reporting.verdict_text import summarize
 
 FACES = FaceOptions(face_size=71, frames_per_video=3)
 THREE = PredictOptions(frames_per_video=3)
-SETTINGS = {"digest": "one", "faces": FACES, "calibration": Calibration()}
+METADATA = ModelMetadata(FACES, None, "red", 1, "one")
+SETTINGS = {"metadata": METADATA, "faces": FACES, "calibration": Calibration()}
 
 
 def redness(crops):
@@ -473,6 +474,29 @@ def test_a_name_that_is_not_utf_8_fails_alone_and_can_be_written(inputs, use, tm
     assert "\x1b" not in printed and "sea\\x1b[2J.png: no face" in printed
 
 
+@pytest.mark.parametrize("mark", [False, True])
+def test_a_model_for_demonstration_marks_each_result(inputs, use, tmp_path, mark):
+    sentence = "For demonstration only: this model cannot judge real videos."
+    metadata = dataclasses.replace(METADATA, demonstration=mark)
+    predictor = Predictor("red", metadata, redness, None)
+    use(predictor)
+    for _ in range(2):  # the second time from the folder
+        predictions = predict.predict_files(
+            [inputs / "sea.png"], THREE, model="red", out=tmp_path / "out"
+        )
+        assert predictions.files[0].demonstration is mark
+        provenance = json.loads(json.dumps(predictions.to_dict()))["provenance"]
+        assert provenance["demonstration"] is mark
+        *marks, unseen = provenance["notes"]
+        assert marks == [sentence] * mark and "does not see" in unseen
+        assert (sentence in summarize(predictions)) is mark
+        for name in ("verdicts.csv", "verdicts.jsonl", "options.json"):
+            text = (tmp_path / "out" / name).read_text()
+            found = sentence in text if name == "verdicts.csv" else '"demonstration": true' in text
+            assert found is mark
+    assert predict.predict_file(inputs / "sea.png", predictor, THREE).demonstration is mark
+
+
 def test_the_predictions_state_their_provenance_and_skipped_files(inputs, use, capsys):
     calibration = Calibration(uncertain_from=0.2, uncertain_to=0.9)
     use(predictor_of(calibration=calibration))
@@ -682,6 +706,15 @@ def crops(tmp_path):
         writer.write(frame)
     writer.release()
     return folder
+
+
+def test_the_text_names_the_model_and_its_version(crops, use):
+    use(predictor_of())
+    found = predict.predict_files([crops / "a.png"], PredictOptions(detector="none"), model="red")
+    for number, stated in ((7, "version 7"), (0, "not exported")):
+        provenance = dataclasses.replace(found.provenance, model="faces", version=number)
+        text = summarize(dataclasses.replace(found, provenance=provenance))
+        assert text.splitlines().count(f"model: faces, {stated}") == 1
 
 
 def test_crops_are_judged_as_they_are_and_their_framing_is_stated(crops, use, tmp_path):

@@ -7,12 +7,15 @@ import io
 import pytest
 
 from jdfd_keras.client.calibration import Calibration
+from jdfd_keras.client.metadata import ModelMetadata
 from jdfd_keras.inference.tracks import TrackScore
 from jdfd_keras.inference.verdict import Verdict
 from jdfd_keras.options import FaceOptions
 from jdfd_keras.prediction.extraction import read_state
 from jdfd_keras.prediction.result_folder import COLUMNS, FailedFile, open_folder, to_csv
 
+METADATA = ModelMetadata(FaceOptions(), None, "detector", 1, "ab")
+OPTIONS = {"faces": FaceOptions(), "calibration": Calibration()}
 VERDICT = Verdict(
     path="a.mp4",
     sha256="ab",
@@ -76,14 +79,42 @@ def test_a_verdict_names_its_engine_and_a_failure_has_none():
         dataclasses.replace(VERDICT, engine=name), FailedFile("b.mp4", "damaged")
     )
     assert (verdict["engine"], failure["engine"]) == (name, "")
-    assert COLUMNS[-1] == "engine"  # at the end: programs may count the others
+    assert COLUMNS[-2:] == ("engine", "note")  # at the end: programs may count the others
+
+
+def test_each_verdict_by_a_model_for_demonstration_has_its_note():
+    plain, marked, failure = read_cells(
+        VERDICT, dataclasses.replace(VERDICT, demonstration=True), FailedFile("b.mp4", "damaged")
+    )
+    assert marked["note"] == "For demonstration only: this model cannot judge real videos."
+    assert plain["note"] == failure["note"] == ""
+    assert marked | {"note": ""} == plain
+
+
+def test_a_resumed_folder_keeps_its_mark_and_refuses_another(tmp_path):
+    (tmp_path / "a.mp4").write_bytes(b"a")
+    path = str(tmp_path / "a.mp4")
+    states = {path: read_state(path)}
+    marked, plain = (
+        {"metadata": dataclasses.replace(METADATA, demonstration=mark)} | OPTIONS
+        for mark in (True, False)
+    )
+    with open_folder(tmp_path / "out", states, **marked) as folder:
+        folder.keep(dataclasses.replace(VERDICT, path=path, file_bytes=1, demonstration=True))
+    with open_folder(tmp_path / "out", states, **marked) as folder:
+        assert folder.done[path].demonstration
+    with (
+        pytest.raises(ValueError, match="demonstration True -> False"),
+        open_folder(tmp_path / "out", states, **plain),
+    ):
+        pass
 
 
 def test_a_resumed_folder_keeps_the_engine_of_each_verdict(tmp_path):
     (tmp_path / "a.mp4").write_bytes(b"a")
     (tmp_path / "b.mp4").write_bytes(b"b")
     paths = [tmp_path / "a.mp4", tmp_path / "b.mp4"]
-    settings = {"digest": "ab", "faces": FaceOptions(), "calibration": Calibration()}
+    settings = {"metadata": METADATA} | OPTIONS
     states = {str(path): read_state(path) for path in paths}
     engines = ["TensorFlow 2.21.0, float32", ""]
     with open_folder(tmp_path / "out", states, **settings) as folder:

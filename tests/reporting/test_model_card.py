@@ -37,9 +37,10 @@ DIGEST = "a" * 64
 def write(tmp_path):
     """A function that writes a card and returns its sections by title, the first one by ""."""
 
-    def write_card(calibration=None, **sections):
+    def write_card(calibration=None, demonstration=False, **sections):
         path = tmp_path / "card.md"
-        metadata = ModelMetadata(FaceOptions(), calibration, "detector", 7, "0123abcd")
+        facts = ("detector", 7, "0123abcd", demonstration)
+        metadata = ModelMetadata(FaceOptions(), calibration, *facts)
         write_model_card(path, metadata, has_decoder=True, **sections)
         first, *others = path.read_text(encoding="utf-8").split("\n## ")
         return {"": first} | dict(text.split("\n", 1) for text in others)
@@ -72,6 +73,14 @@ def run(tmp_path):
         "val_classification_frame_auc,val_loss\n0.6,1\n0.75,1\n0.5,1\n"
     )
     return folder
+
+
+@pytest.mark.parametrize("mark", [False, True])
+def test_a_card_begins_with_what_is_not_seen_and_the_mark_of_a_demonstration(write, mark):
+    first = write(demonstration=mark)[""]
+    assert "does not see changed sound or generated scenes" in first
+    sentence = "**For demonstration only: this model cannot judge real videos.**"
+    assert (first.split("\n\n")[1] == sentence) is mark and first.count(sentence) == mark
 
 
 def test_the_card_states_its_date_and_software(write):

@@ -126,6 +126,17 @@ def test_the_page_has_the_metrics_and_how_they_were_measured(snapshot):
     assert page.split("## Protocol")[0] == snapshot
 
 
+@pytest.mark.parametrize("mark", [False, True])
+def test_a_report_on_a_model_for_demonstration_begins_with_its_mark(mark):
+    report = make_report(protocol={"demonstration": mark})
+    sentence = "For demonstration only: this model cannot judge real videos."
+    page = render_markdown(report)
+    assert (page.split("\n\n")[1] == f"**{sentence}**") is mark
+    assert page.count(sentence) == mark
+    assert (summarize(report).splitlines()[0] == f"note: {sentence}") is mark
+    assert report.to_dict()["protocol"]["demonstration"] is mark
+
+
 def test_every_metric_has_a_row():
     table = render().split("| real / fake |")[1].split("\n\n")[0]
     assert len(table.splitlines()) == 1 + len(MEASURED)

@@ -530,6 +530,22 @@ def test_an_overview_begins_with_the_most_suspicious_and_its_links_resolve(tmp_p
     assert "text.mp4 Expected a video." in page.text and "Skipped: 3 files" in page.text
 
 
+@pytest.mark.parametrize("mark", [False, True])
+def test_every_page_begins_with_what_is_not_seen_and_the_mark_of_a_demonstration(tmp_path, mark):
+    verdicts = [verdict_of(0.1, path=name, demonstration=mark) for name in ("a.jpg", "b.jpg")]
+    write_report(predictions_of(*verdicts, demonstration=mark), tmp_path / "all.html")
+    paths = sorted(tmp_path.rglob("*.html"))
+    assert len(paths) == 3
+    for path in paths:
+        page = Page(path)
+        _, text = page.text.split(" for manipulated faces ", 1)
+        before, *_ = text.split("o evidence of manipulation")
+        assert "does not see changed sound or generated scenes" in before
+        sentence = "For demonstration only: this model cannot judge real videos."
+        assert (sentence in before) is mark and page.text.count(sentence) == mark
+        assert len(page.of("div", "demonstration")) == mark
+
+
 def test_only_the_most_suspicious_of_many_files_have_a_page(tmp_path, monkeypatch):
     monkeypatch.setattr(predict, "MAX_REPORTED", 2)
     verdicts = [verdict_of(score, path=f"{score}.jpg") for score in (0.1, 0.3, 0.2)]

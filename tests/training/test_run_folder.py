@@ -8,8 +8,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jdfd_keras.io.files import save_options
 from jdfd_keras.model.network import build_detector
-from jdfd_keras.options import FaceOptions, ModelOptions
+from jdfd_keras.options import FaceOptions, ModelOptions, TrainOptions
 from jdfd_keras.training.run_folder import load_run_model, read_provenance
 
 
@@ -53,6 +54,25 @@ def test_a_detector_trained_in_mixed_precision_is_loaded_in_float32(
     reconstruction = expected["reconstruction"]
     largest = np.abs(reconstruction).max()
     np.testing.assert_allclose(outputs["reconstruction"], reconstruction, atol=1e-4 * largest)
+
+
+def test_a_model_of_a_run_carries_its_mark_and_one_outside_a_run_none(tmp_path):
+    image = keras.Input((8, 8, 3))
+    score = keras.layers.Dense(1)(keras.layers.GlobalAveragePooling2D()(image))
+    for name in ("run", "other", "published"):
+        (tmp_path / name).mkdir()
+        keras.Model(image, {"classification": score}).save(tmp_path / name / "best.keras")
+    assert not load_run_model(tmp_path / "run").demonstration
+    faces = FaceOptions(face_size=8)
+    save_options(
+        tmp_path / "run" / "options.json", faces=faces, train=TrainOptions(demonstration=True)
+    )
+    save_options(tmp_path / "other" / "options.json", faces=faces, train=TrainOptions())
+    save_options(tmp_path / "published" / "options.json", faces=faces)
+    assert load_run_model(tmp_path / "run").demonstration
+    assert load_run_model(tmp_path / "run" / "best.keras").demonstration
+    assert not load_run_model(tmp_path / "other").demonstration
+    assert not load_run_model(tmp_path / "published").demonstration
 
 
 def test_a_detector_without_decoder_is_loaded(tmp_path, face_batch):

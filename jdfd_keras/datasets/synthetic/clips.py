@@ -1,8 +1,9 @@
 """Generator of short synthetic clips, real and fake, from portraits.
 
 Real clips show a portrait under smooth camera motion, exposure drift and sensor noise. Fake clips
-are of the same kind, with the inner face replaced in every frame. They test the pipeline from end
-to end; they do not replace a deepfake dataset.
+are of the same kind, with the inner face replaced in every frame: a dataset of small clips with
+crude fakes to train on, or a pair of ordinary videos to judge. They test the pipeline from end to
+end; they do not replace a deepfake dataset.
 """
 
 import itertools
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 
@@ -22,9 +24,7 @@ from jdfd_keras.io.files import atomic_path
 
 CLIP_SIZE = 160
 FRAMES_PER_S = 25
-EYE_DISTANCE = 40  # between the outer eye corners of a clip, in pixels; less for small portraits
-GENERATOR_EYE_DISTANCE = 14  # the same in the output of the simulated face generator
-SENSOR_NOISE = 8.0  # standard deviation in grey levels
+EYE_DISTANCE = 40
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,28 @@ class Portrait:
     name: str  # of the subject, used in the names of clips
     pixels: np.ndarray  # uint8[h, w, 3], RGB
     landmarks: np.ndarray  # float32[68, 2], in pixels
+
+
+@dataclass(frozen=True)
+class ClipStyle:
+    """Frames, camera and fakes of a clip."""
+
+    width: int  # in pixels
+    height: int
+    eye_distance: float  # between the outer eye corners, in pixels; more if portraits are too small
+    generator_eye_distance: float  # the same in the output of the simulated face generator
+    motion: float  # of the camera: 1 turns by 5 degrees and shifts by 4 % of the frame
+    exposure_drift: float  # as a share
+    sensor_noise: float  # standard deviation in grey levels
+    # Whether frames end at the edges of the portrait. Otherwise the face is in their middle, and
+    # the portrait is mirrored where they go beyond it.
+    is_inside: bool
+
+
+SMALL_CLIPS = ClipStyle(CLIP_SIZE, CLIP_SIZE, EYE_DISTANCE, 14, 1.0, 0.12, 8.0, is_inside=False)
+# The generator draws faces of 64 pixels, as the first programs for face swaps did.
+VIDEOS = ClipStyle(640, 480, 110, 40, 0.4, 0.05, 2.0, is_inside=True)
+VIDEO_FRAMES = 75
 
 
 def read_portraits(directory: str | Path, count: int) -> list[Portrait]:
@@ -73,12 +95,36 @@ def read_portraits(directory: str | Path, count: int) -> list[Portrait]:
         except OSError as error:
             print_message(f"skipped: {error}")
             continue
-        landmarks = _find_face(pixels)
+        landmarks = _find_landmarks(pixels)
         if landmarks is None:
             print_message(f"skipped: {path} shows no face")
         else:
             portraits[path.stem] = Portrait(path.stem, pixels, landmarks)
     return list(portraits.values())
+
+
+def find_portrait(name: str, pixels: np.ndarray) -> Portrait:
+    """Return an image as the portrait of a subject: with the landmarks of its largest face.
+
+    Args:
+        name: Name of the subject.
+        pixels: uint8[h, w, 3], RGB.
+
+    Raises:
+        ValueError: If no face is found in the image.
+
+    Example:
+        >>> from skimage.data import astronaut
+        >>> find_portrait("astronaut", astronaut()).landmarks.shape
+        (68, 2)
+    """
+    landmarks = _find_landmarks(pixels)
+    if landmarks is None:
+        raise ValueError(
+            f"Expected a portrait with one face; got an image of {pixels.shape[1]} x "
+            f"{pixels.shape[0]} pixels without one. Use an upright, frontal photograph."
+        )
+    return Portrait(name, pixels, landmarks)
 
 
 def vary_portrait(pixels: np.ndarray, count: int, seed: int) -> list[Portrait]:
@@ -97,15 +143,8 @@ def vary_portrait(pixels: np.ndarray, count: int, seed: int) -> list[Portrait]:
         >>> [subject.name for subject in vary_portrait(astronaut(), 2, seed=0)]
         ['person00', 'person01']
     """
-    sides = []
-    for side in (pixels, np.ascontiguousarray(pixels[:, ::-1])):
-        landmarks = _find_face(side)
-        if landmarks is None:
-            raise ValueError(
-                f"Expected a portrait with one face; got an image of {pixels.shape[1]} x "
-                f"{pixels.shape[0]} pixels without one. Use an upright, frontal photograph."
-            )
-        sides.append(Portrait("", side, landmarks))
+    mirrored = np.ascontiguousarray(pixels[:, ::-1])
+    sides = [find_portrait("", side) for side in (pixels, mirrored)]
     rng = np.random.default_rng(seed)
     subjects = []
     for index in range(count):
@@ -150,13 +189,55 @@ def make_clips(
         fake = Path(directory, "fake", f"{name}.mp4")
         yield _write_clip(real, render_clip(subject, num_frames, real_rng))
         face = partner if is_swap else subject
-        rendered = rerender_face(face.pixels, face.landmarks, GENERATOR_EYE_DISTANCE)
+        rendered = rerender_face(face.pixels, face.landmarks, SMALL_CLIPS.generator_eye_distance)
         source = Portrait(face.name, rendered, face.landmarks)
         yield _write_clip(fake, render_clip(subject, num_frames, fake_rng, source))
 
 
+def make_videos(
+    subject: Portrait, other: Portrait, directory: str | Path, *, seed: int
+) -> list[Path]:
+    """Write a real and a fake video of a subject, H.264 of 640 x 480 pixels and 3 seconds.
+
+    The fake shows the face of another subject, rendered at a low resolution in every frame. Camera
+    motion and noise of the two videos differ.
+
+    Args:
+        subject: The portrait in the footage.
+        other: Portrait with the face of the fake.
+        directory: Folder of `real/<subject>.mp4` and `fake/<subject>_<other>.mp4`; existing videos
+            are kept.
+        seed: Random seed.
+
+    Returns:
+        The paths of the real and of the fake video.
+
+    Example:
+        >>> from skimage.data import astronaut
+        >>> subjects = vary_portrait(astronaut(), 2, seed=0)
+        >>> [path.as_posix() for path in make_videos(*subjects, "pair", seed=0)]
+        ['pair/real/person00.mp4', 'pair/fake/person00_person01.mp4']
+    """
+    pixels = rerender_face(other.pixels, other.landmarks, VIDEOS.generator_eye_distance)
+    source = Portrait(other.name, pixels, other.landmarks)
+    paths = [
+        Path(directory, "real", f"{subject.name}.mp4"),
+        Path(directory, "fake", f"{subject.name}_{other.name}.mp4"),
+    ]
+    for label, path in enumerate(paths):
+        rng = np.random.default_rng((seed, label))
+        shown = source if label else None
+        _write_h264(path, render_clip(subject, VIDEO_FRAMES, rng, shown, style=VIDEOS))
+    return paths
+
+
 def render_clip(
-    subject: Portrait, num_frames: int, rng: np.random.Generator, source: Portrait | None = None
+    subject: Portrait,
+    num_frames: int,
+    rng: np.random.Generator,
+    source: Portrait | None = None,
+    *,
+    style: ClipStyle = SMALL_CLIPS,
 ) -> Iterator[np.ndarray]:
     """Render the frames of a clip: smooth camera motion, exposure drift, sensor noise.
 
@@ -165,9 +246,10 @@ def render_clip(
         num_frames: Number of frames.
         rng: Generator of motion, drift and noise.
         source: Portrait with the face to swap into every frame; none for real footage.
+        style: Size of the frames and of the face, strength of motion, drift and noise.
 
     Yields:
-        uint8[CLIP_SIZE, CLIP_SIZE, 3], RGB.
+        uint8[height, width, 3], RGB.
 
     Example:
         >>> from skimage.data import astronaut
@@ -176,26 +258,48 @@ def render_clip(
         (160, 160, 3)
     """
     eyes = subject.landmarks[[36, 45]]
+    size, portrait_size = np.array([style.width, style.height]), subject.pixels.shape[1::-1]
     scale = max(
-        EYE_DISTANCE / np.linalg.norm(eyes[1] - eyes[0]),
-        1.15 * CLIP_SIZE / min(subject.pixels.shape[:2]),
+        style.eye_distance / np.linalg.norm(eyes[1] - eyes[0]), *(1.15 * size / portrait_size)
     )
     centre = subject.landmarks.mean(axis=0)
+    if style.is_inside:
+        margin = 1.15 * size / scale / 2
+        centre = np.clip(centre, margin, portrait_size - margin)
     phases = rng.uniform(0, 2 * np.pi, 5)
     periods = rng.uniform(30, 90, 5)  # in frames
     for index in range(num_frames):
-        x, y, turn, zoom, light = np.sin(2 * np.pi * index / periods + phases)
+        *moves, light = np.sin(2 * np.pi * index / periods + phases)
+        x, y, turn, zoom = (style.motion * move for move in moves)
         matrix = cv2.getRotationMatrix2D(centre.tolist(), 5 * turn, scale * (1 + 0.06 * zoom))
-        matrix[:, 2] += CLIP_SIZE / 2 - centre + 0.04 * CLIP_SIZE * np.array([x, y])
+        matrix[:, 2] += size / 2 - centre + 0.04 * size * np.array([x, y])
         frame = cv2.warpAffine(
-            subject.pixels, matrix, (CLIP_SIZE, CLIP_SIZE), borderMode=cv2.BORDER_REFLECT
+            subject.pixels, matrix, (style.width, style.height), borderMode=cv2.BORDER_REFLECT
         )
-        exposed = frame * (1 + 0.12 * light) + rng.normal(0, SENSOR_NOISE, frame.shape)
+        exposed = frame * (1 + style.exposure_drift * light)
+        exposed = exposed + rng.normal(0, style.sensor_noise, frame.shape)
         frame = np.clip(np.round(exposed), 0, 255).astype(np.uint8)
         if source is not None:
             landmarks = transform_points(matrix, subject.landmarks)
             frame = swap_face(frame, landmarks, source.pixels, source.landmarks)
         yield frame
+
+
+def _write_h264(path: Path, frames: Iterator[np.ndarray]) -> None:
+    if path.is_file():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # An open file, since FFmpeg takes a name with a colon for a URL.
+    with (
+        atomic_path(path) as unfinished,
+        open(unfinished, "wb") as file,
+        av.open(file, "w", "mp4") as output,
+    ):
+        stream = output.add_stream("libx264", FRAMES_PER_S, {"crf": "23"})
+        stream.width, stream.height, stream.pix_fmt = VIDEOS.width, VIDEOS.height, "yuv420p"
+        for pixels in frames:
+            output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
+        output.mux(stream.encode())
 
 
 def _write_clip(path: Path, frames: Iterator[np.ndarray]) -> Path:
@@ -219,7 +323,7 @@ def _write_clip(path: Path, frames: Iterator[np.ndarray]) -> Path:
     return path
 
 
-def _find_face(pixels: np.ndarray) -> np.ndarray | None:
+def _find_landmarks(pixels: np.ndarray) -> np.ndarray | None:
     boxes = face_detector("dlib").find([pixels])[0]
     if not boxes:
         return None

@@ -132,7 +132,7 @@ def export_detector(
             f"of a URL; got {directory.name!r}. Try `detector`."
         )
     check_formats(formats, data, foreign, allow_loss=allow_loss)
-    run, evaluation = None, None
+    run, evaluation, demonstration = None, None, False
     if isinstance(model, keras.Model):
         detector = model
         if faces is None or report is not None:
@@ -144,6 +144,7 @@ def export_detector(
         run = Path(model)
         trained = load_run_model(run)
         detector, faces = trained.model, faces or trained.faces
+        demonstration = trained.demonstration
         calibration = calibration or load_calibration(run)
         if report is not None:
             evaluation = read_report(report, digest_model(run))
@@ -161,7 +162,8 @@ def export_detector(
         calibration = dataclasses.replace(calibration, command="")
     version = _choose_version(directory, version)
     target = directory / str(version)
-    metadata = ModelMetadata(faces, calibration, directory.name, version, digest_weights(detector))
+    digest = digest_weights(detector)
+    metadata = ModelMetadata(faces, calibration, directory.name, version, digest, demonstration)
 
     partial = directory / f"{version}.partial"
     shutil.rmtree(partial, ignore_errors=True)

@@ -19,6 +19,7 @@ from jdfd_keras.inference.openvino_engine import (
     SCORES,
     CompiledOutput,
     computes_in_bfloat16,
+    read_network,
 )
 from jdfd_keras.io.console import Progress, import_openvino, plural, track
 from jdfd_keras.io.results import Result
@@ -32,7 +33,11 @@ from jdfd_keras.serving.export.int8_loss import (
     SetLoss,
     measure_loss,
 )
-from jdfd_keras.serving.export.openvino_export import FLOAT32_FILE, select_outputs
+from jdfd_keras.serving.export.openvino_export import (
+    FLOAT32_FILE,
+    select_outputs,
+    write_network,
+)
 from jdfd_keras.serving.export.quantized_layers import find_quantizers, keep_float, quantize
 
 INT8_FILE = "int8.xml"
@@ -89,8 +94,6 @@ def write_int8(
         OSError: Expected the network missing/openvino/float32.xml; got no such file...
     """
     import_openvino()
-    import openvino
-
     source = version / ENGINE_FOLDER / FLOAT32_FILE
     if not source.is_file():
         raise OSError(f"Expected the network {source}; got no such file. Export the model again.")
@@ -119,7 +122,7 @@ def write_int8(
     if not (best.accepted or allow_loss):
         raise ValueError(_describe_refusal(best, len(layers)))
     path = version / ENGINE_FOLDER / INT8_FILE
-    openvino.save_model(best.network, path, compress_to_fp16=False)
+    write_network(best.network, path)
     kept = {layer for name in best.kept for layer in quantizers[name]}
     return Int8Result(
         accepted=best.accepted,
@@ -152,7 +155,7 @@ class _Judge:
         import openvino
 
         self.core, self.sets = openvino.Core(), sets
-        full = self.core.read_model(path)
+        full = read_network(self.core, path)
         self.network: Any = select_outputs(full, SCORES)
         self.size = int(full.input().get_partial_shape().get_max_shape()[1])
         self.precision = "bfloat16" if computes_in_bfloat16(self.core) else "float32"
@@ -251,4 +254,5 @@ def _describe_refusal(tried: _Tried, num_layers: int) -> str:
 
 
 def _count_bytes(path: Path) -> int:
-    return sum(path.with_suffix(suffix).stat().st_size for suffix in (".xml", ".bin"))
+    files = [path, *path.parent.glob(f"{path.stem}.bin*")]
+    return sum(file.stat().st_size for file in files)

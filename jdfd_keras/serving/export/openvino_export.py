@@ -6,6 +6,7 @@ a prediction needs, and engine.json, which states the files that belong together
 
 import contextlib
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,15 @@ import tensorflow as tf
 
 from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.client.metadata import ModelMetadata, write_metadata
-from jdfd_keras.client.signatures import ENGINE_FILE, ENGINE_FOLDER, FACES, IMAGE_READER
+from jdfd_keras.client.signatures import (
+    ENGINE_FILE,
+    ENGINE_FOLDER,
+    FACES,
+    IMAGE_READER,
+    MAX_FILE_SIZE,
+)
 from jdfd_keras.inference.explain import make_cam_fn
-from jdfd_keras.inference.openvino_engine import HINTS, SCORES, CompiledOutput
+from jdfd_keras.inference.openvino_engine import HINTS, SCORES, CompiledOutput, read_network
 from jdfd_keras.inference.saved_model import SavedModelEngine
 from jdfd_keras.io.console import import_openvino
 from jdfd_keras.io.files import sha256_of, write_text_atomically
@@ -50,16 +57,46 @@ def write_openvino(model: keras.Model, version: Path, metadata: ModelMetadata) -
         >>> metadata = ModelMetadata(run.faces, None, "detector", 1, "ab" * 32)
         >>> Path("fast").mkdir()
         >>> write_openvino(run.model, Path("fast"), metadata)
-        >>> sorted(path.name for path in Path("fast/openvino").glob("float32.*"))
-        ['float32.bin', 'float32.xml']
+        >>> sorted(path.name for path in Path("fast/openvino").iterdir())[-2:]
+        ['float32.xml', 'image_reader']
     """
     import_openvino()
-    import openvino
-
     converted = _convert(model, metadata.calibration or Calibration())
     (version / ENGINE_FOLDER).mkdir(exist_ok=True)
-    openvino.save_model(converted, version / ENGINE_FOLDER / FLOAT32_FILE, compress_to_fp16=False)
+    write_network(converted, version / ENGINE_FOLDER / FLOAT32_FILE)
     write_image_reader(version / ENGINE_FOLDER / IMAGE_READER, model.input_shape[1])
+
+
+def write_network(network: Any, path: Path) -> None:
+    """Write a network of OpenVINO, which `read_network` reads.
+
+    Its weights are a file beside it, `float32.bin`; beyond MAX_FILE_SIZE they are written in parts,
+    `float32.bin-00000-of-00002` and so on, which `cat` joins.
+
+    Args:
+        network: An OpenVINO model.
+        path: The file, such as float32.xml; its folder exists.
+
+    Example:
+        >>> version = import_openvino()
+        >>> from openvino import Model, opset14
+        >>> numbers = opset14.parameter([3])
+        >>> write_network(Model([opset14.relu(numbers)], [numbers]), Path("network.xml"))
+        >>> sorted(path.name for path in Path().glob("network.*"))
+        ['network.bin', 'network.xml']
+    """
+    import openvino
+
+    openvino.save_model(network, path, compress_to_fp16=False)
+    weights = path.with_suffix(".bin")
+    count = math.ceil(weights.stat().st_size / MAX_FILE_SIZE)
+    if count <= 1:
+        return
+    with weights.open("rb") as file:
+        for number in range(count):
+            part = weights.with_name(f"{weights.name}-{number:05}-of-{count:05}")
+            part.write_bytes(file.read(MAX_FILE_SIZE))
+    weights.unlink()
 
 
 def write_engine_file(version: Path, metadata: ModelMetadata, int8: Result | None = None) -> None:
@@ -80,7 +117,7 @@ def write_engine_file(version: Path, metadata: ModelMetadata, int8: Result | Non
     """
     folder = version / ENGINE_FOLDER
     models = (version, folder / IMAGE_READER)
-    paths = [*folder.glob("*.xml"), *folder.glob("*.bin")]
+    paths = [*folder.glob("*.xml"), *folder.glob("*.bin*")]
     for pattern in ("variables/*", "saved_model.pb"):
         paths += [path for model in models for path in model.glob(pattern)]
     files = {path.relative_to(version).as_posix(): sha256_of(path) for path in sorted(paths)}
@@ -118,7 +155,7 @@ def check_parity(engine: SavedModelEngine, version: Path, size: int) -> None:
     faces[3] = np.linspace(0, 255, size, dtype=np.uint8)[:, None]
     expected = engine.run(FACES, {"faces": faces})[SCORES]
     core = openvino.Core()
-    network = core.read_model(version / ENGINE_FOLDER / FLOAT32_FILE)
+    network = read_network(core, version / ENGINE_FOLDER / FLOAT32_FILE)
     with contextlib.closing(CompiledOutput(core, network, SCORES, HINTS["float32"])) as compiled:
         scores = compiled(faces)
     # NaN compares as False, so that it is rejected.
@@ -135,7 +172,7 @@ def select_outputs(model: Any, *names: str) -> Any:
     Example:
         >>> version = import_openvino()
         >>> from openvino import Core
-        >>> model = Core().read_model("saved_models/detector/1/openvino/float32.xml")
+        >>> model = read_network(Core(), "saved_models/detector/1/openvino/float32.xml")
         >>> len(model.outputs), len(select_outputs(model, "scores").outputs)
         (3, 1)
     """

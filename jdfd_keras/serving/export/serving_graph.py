@@ -20,6 +20,7 @@ from jdfd_keras.client.signatures import (
     CLASSIFY_METHOD,
     EXPLAIN,
     FACES,
+    MAX_FILE_SIZE,
     METADATA,
     RECONSTRUCT,
     SERVING_DEFAULT,
@@ -143,6 +144,8 @@ def _make_metadata_fn(metadata: ModelMetadata) -> Callable:
 def write_saved_model(model: keras.Model, directory: Path, metadata: ModelMetadata) -> None:
     """Write a detector as a SavedModel with the signatures of `build_signatures`.
 
+    Its variables are divided into as many files as MAX_FILE_SIZE requires.
+
     Example:
         >>> from jdfd_keras.training.run_folder import load_run_model
         >>> run = load_run_model("run")
@@ -156,7 +159,9 @@ def write_saved_model(model: keras.Model, directory: Path, metadata: ModelMetada
     # and TensorFlow Serving would find neither (keras 19274).
     root: Any = tf.Module()
     root.weights = [variable.value for variable in model.variables]
-    tf.saved_model.save(root, str(directory), signatures=signatures)
+    shards = tf.train.experimental.MaxShardSizePolicy(MAX_FILE_SIZE)
+    options = tf.saved_model.SaveOptions(experimental_sharding_callback=shards)
+    tf.saved_model.save(root, str(directory), signatures=signatures, options=options)
     updater = tf.compat.v1.saved_model.signature_def_utils.MethodNameUpdater(str(directory))
     updater.replace_method_name(signature_key=CLASSIFY, method_name=CLASSIFY_METHOD, tags="serve")
     updater.save()

@@ -1,3 +1,5 @@
+import dataclasses
+
 import cv2
 import numpy as np
 import pillow_heif
@@ -8,13 +10,16 @@ from jdfd_keras.datasets.layouts import list_videos
 from jdfd_keras.datasets.synthetic.clips import (
     CLIP_SIZE,
     EYE_DISTANCE,
+    VIDEOS,
     Portrait,
+    find_portrait,
     make_clips,
+    make_videos,
     read_portraits,
     render_clip,
     vary_portrait,
 )
-from jdfd_keras.faces.decode import read_frames
+from jdfd_keras.faces.decode import open_media, read_frames
 from jdfd_keras.faces.detect import face_detector
 from jdfd_keras.faces.landmarks import find_landmarks
 from jdfd_keras.io.storage import LocalStore
@@ -131,6 +136,55 @@ def test_a_clip_keeps_the_face_in_the_frame_at_its_size(subjects):
             eyes = find_landmarks(frame, box)[[36, 45]]
             assert np.linalg.norm(eyes[1] - eyes[0]) == pytest.approx(EYE_DISTANCE, rel=0.2)
             assert np.abs(eyes.mean(axis=0) - CLIP_SIZE / 2).max() < CLIP_SIZE / 4
+
+
+def test_a_pair_of_videos_is_ordinary_footage_and_differs_in_the_face(
+    subjects, astronaut, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("jdfd_keras.datasets.synthetic.clips.VIDEO_FRAMES", 3)
+    real, fake = make_videos(find_portrait("a", astronaut), subjects[0], tmp_path, seed=0)
+    assert [path.relative_to(tmp_path).as_posix() for path in (real, fake)] == [
+        "real/a.mp4",
+        "fake/a_person00.mp4",
+    ]
+    for path in (real, fake):
+        with open_media(path) as media:
+            frames = [frame.pixels for frame in media.read(9)]
+            assert (media.info.codec, media.info.frame_rate) == ("h264", 25)
+        assert np.shape(frames) == (3, 480, 640, 3)
+        assert np.abs(np.diff(np.asarray(frames, int), axis=0)).mean() > 1
+        (box,) = face_detector("dlib").find(frames[:1])[0]
+        assert 140 < box.right - box.left < 250
+    written = real.read_bytes()
+    make_videos(find_portrait("a", astronaut[:, ::-1]), subjects[0], tmp_path, seed=1)
+    assert real.read_bytes() == written, "existing videos are kept"
+
+
+def test_only_the_inner_face_of_a_fake_frame_is_swapped(subjects, astronaut):
+    portrait = find_portrait("a", astronaut)
+    (real,), (fake,) = (
+        render_clip(portrait, 1, np.random.default_rng(0), source, style=VIDEOS)
+        for source in (None, subjects[0])
+    )
+    y, x = np.nonzero((real != fake).any(axis=-1))
+    (box,) = face_detector("dlib").find([real])[0]
+    assert len(y) > 5000
+    margin = (box.right - box.left) / 10
+    assert box.left - margin < x.min() and x.max() < box.right + margin
+    assert box.top - margin < y.min() and y.max() < box.bottom + 2 * margin  # the chin
+
+
+@pytest.mark.parametrize("height, width", [(512, 512), (700, 400), (300, 900)])
+def test_frames_of_a_video_end_inside_the_portrait(height, width):
+    landmarks = np.zeros((68, 2), np.float32)
+    landmarks[:, 0] = np.linspace(0, 100, 68)  # a face at an edge
+    light = np.full((height, width, 3), 200, np.uint8)
+    light[[0, -1]] = light[:, [0, -1]] = 0  # an edge
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        style = dataclasses.replace(VIDEOS, sensor_noise=0.0, exposure_drift=0.0)
+        for frame in render_clip(Portrait("a", light, landmarks), 2, rng, style=style):
+            assert frame.min() == 200
 
 
 def test_faces_are_found_in_nearly_all_frames(clips_folder):

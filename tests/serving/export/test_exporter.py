@@ -42,6 +42,13 @@ def test_faces_scores_pixels_like_keras(engine, face_batch, expected_scores):
     np.testing.assert_allclose(scores, expected_scores, atol=TOLERANCE)
 
 
+def test_variables_are_in_files_below_the_limit_of_hosts_of_code(exported):
+    names = [path.name for path in sorted((exported / "variables").glob("variables.data*"))]
+    assert names == ["variables.data-00000-of-00002", "variables.data-00001-of-00002"]
+    sizes = [path.stat().st_size for path in exported.rglob("*")]
+    assert sum(sizes) > 80e6 and max(sizes) <= 48e6
+
+
 def test_classify_returns_real_and_fake_like_keras(engine, encoded_faces, expected_scores):
     examples = [serialize_example({"image/encoded": [face]}) for face in encoded_faces]
     outputs = engine.run("classify", {"inputs": np.array(examples, object)})
@@ -310,6 +317,19 @@ def short_run(detector, tiny_faces, tmp_path, monkeypatch):
     loaded = TrainedModel(detector, tiny_faces)
     monkeypatch.setattr(exporter, "load_run_model", lambda path: loaded)
     return folder
+
+
+@pytest.mark.parametrize("mark", [False, True])
+def test_the_mark_of_a_run_is_in_its_export_and_on_its_card(
+    quick_export, short_run, detector, tiny_faces, tmp_path, monkeypatch, mark
+):
+    loaded = TrainedModel(detector, tiny_faces, demonstration=mark)
+    monkeypatch.setattr(exporter, "load_run_model", lambda path: loaded)
+    version = exporter.export_detector(short_run, tmp_path / "marked").path
+    texts = json.loads((version / "openvino" / "engine.json").read_text())["metadata"]
+    assert json.loads(texts["model.json"])["demonstration"] is mark
+    card = (version.parent / "MODEL_CARD.md").read_text()
+    assert ("For demonstration only: this model cannot judge real videos." in card) is mark
 
 
 def test_a_run_is_exported_with_its_training_on_the_card(quick_export, short_run, tmp_path):

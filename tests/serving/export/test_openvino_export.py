@@ -11,12 +11,14 @@ import pytest
 from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.client.metadata import ModelMetadata
 from jdfd_keras.inference.explain import explain_faces
+from jdfd_keras.inference.openvino_engine import read_network
 from jdfd_keras.io.console import import_openvino
 from jdfd_keras.model.network import build_detector, digest_weights
 from jdfd_keras.options import FaceOptions, ModelOptions
-from jdfd_keras.serving.export import exporter
+from jdfd_keras.serving.export import exporter, openvino_export
 from jdfd_keras.serving.export.openvino_export import (
     select_outputs,
+    write_network,
     write_openvino,
 )
 
@@ -51,7 +53,8 @@ def run_float32(path, faces):
     import_openvino()
     from openvino import Core
 
-    compiled = Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    network = read_network(Core(), path)
+    compiled = Core().compile_model(network, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return {output.any_name: values for output, values in compiled(faces.astype("float32")).items()}
 
 
@@ -88,16 +91,39 @@ def test_the_network_computes_what_keras_computes(name, is_calibrated, face_batc
 
 
 def test_weights_are_stored_in_float32_once(exported, detector):
-    size = (exported / "openvino" / "float32.bin").stat().st_size
+    sizes = [path.stat().st_size for path in (exported / "openvino").glob("float32.bin*")]
+    assert max(sizes) <= 48e6
     weights = 4 * sum(int(np.prod(weight.shape)) for weight in detector.weights)
-    assert 0.9 * weights < size < 1.2 * weights
+    assert 0.9 * weights < sum(sizes) < 1.2 * weights
+
+
+@pytest.mark.parametrize(
+    ("limit", "sizes"), [(4000, [4000]), (3999, [3999, 1]), (1500, [1500] * 2 + [1000])]
+)
+def test_weights_beyond_the_limit_are_in_parts(limit, sizes, tmp_path, monkeypatch):
+    import_openvino()
+    import openvino
+    from openvino import opset14
+
+    values = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    numbers = opset14.parameter([1000])
+    network = openvino.Model([opset14.multiply(numbers, opset14.constant(values))], [numbers])
+    monkeypatch.setattr(openvino_export, "MAX_FILE_SIZE", limit)
+    write_network(network, tmp_path / "network.xml")
+
+    paths = sorted(tmp_path.glob("network.bin*"))
+    assert [path.stat().st_size for path in paths] == sizes
+    assert b"".join(path.read_bytes() for path in paths) == values.tobytes()
+    read = read_network(openvino.Core(), tmp_path / "network.xml")
+    compiled = openvino.Core().compile_model(read, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    np.testing.assert_array_equal(compiled(np.ones(1000, np.float32))[0], values)
 
 
 def test_scores_alone_do_not_need_the_decoder(exported):
     import_openvino()
     from openvino import Core
 
-    network = Core().read_model(exported / "openvino" / "float32.xml")
+    network = read_network(Core(), exported / "openvino" / "float32.xml")
     kinds = [node.get_type_name() for node in select_outputs(network, "scores").get_ops()]
     assert "Convolution" in kinds
     assert "ConvolutionBackpropData" not in kinds
@@ -105,7 +131,8 @@ def test_scores_alone_do_not_need_the_decoder(exported):
 
 def test_engine_json_states_the_files_that_belong_together(exported, detector):
     facts = json.loads((exported / "openvino" / "engine.json").read_text())
-    listed = {"openvino/float32.xml", "openvino/float32.bin", "saved_model.pb"}
+    listed = {"openvino/float32.xml", "saved_model.pb"}
+    listed |= {f"openvino/float32.bin-0000{number}-of-00002" for number in (0, 1)}
     listed |= {f"variables/{path.name}" for path in (exported / "variables").iterdir()}
     reader = exported / "openvino" / "image_reader"
     listed |= {
