@@ -70,7 +70,6 @@ CARD = {
         "those on real deepfakes are another matter and were not measured",
     },
 }
-SHORT_OF_BEST = 0.005  # AUC; the fewest epochs within it are enough
 
 
 def main() -> None:
@@ -269,9 +268,8 @@ def measure_epochs(arguments: argparse.Namespace, clips: Path) -> dict[str, dict
 
 
 def choose_epochs(auc: dict[int, float]) -> int:
-    """Return the fewest epochs whose AUC is within SHORT_OF_BEST of the highest."""
-    best = max(auc.values())
-    return min(epochs for epochs, value in auc.items() if value >= best - SHORT_OF_BEST)
+    """Return the number of epochs with the highest AUC, of equal ones the lowest."""
+    return max(sorted(auc), key=auc.__getitem__)
 
 
 def keep_run(arguments: argparse.Namespace, epochs: int) -> Path:
@@ -354,8 +352,9 @@ def render(result: dict) -> str:
         f"{machine['processor']}, {machine['cores']} cores, Python {machine['python']}, "
         f"{machine['date']}. Source: {result['source']}; {people['train']} people for training, "
         f"{people['val']} for validation, {people['test']} for testing.\n",
-        f"{result['chosen']} epochs are enough: the fewest within {SHORT_OF_BEST:g} of the highest "
-        "AUC of validation files.\n",
+        f"Chosen: {result['chosen']} epochs, those with the highest AUC of validation files. The "
+        f"weights are the mean of those after the last {NUM_AVERAGED} multiples of {KEPT_EPOCHS} "
+        "epochs.\n",
         "## AUC of validation files, by the number of epochs\n",
         table(
             ["epochs", *kinds, "all faces"],

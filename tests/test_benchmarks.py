@@ -435,11 +435,28 @@ def test_the_detector_has_each_person_in_one_split():
     assert parts == divide(names)
 
 
-def test_the_fewest_epochs_near_the_highest_auc_are_chosen():
+def test_the_epochs_with_the_highest_auc_are_chosen():
     from detector import choose_epochs
 
-    assert choose_epochs({5: 0.8, 10: 0.896, 15: 0.9, 20: 0.89}) == 10
-    assert choose_epochs({5: 0.8, 10: 0.894, 15: 0.9, 20: 0.91}) == 20
+    assert choose_epochs({20: 0.8, 25: 0.91, 30: 0.9, 35: 0.89}) == 25
+    assert choose_epochs({30: 0.91, 20: 0.8, 25: 0.91}) == 25
+
+
+def test_the_weights_of_three_kept_detectors_are_averaged(tmp_path):
+    import argparse
+
+    import keras
+    from detector import average_kept
+
+    (tmp_path / "kept").mkdir()
+    for epochs, weight in ((5, 1.0), (10, 2.0), (15, 6.0), (20, 7.0)):
+        model = keras.Sequential([keras.Input((1,)), keras.layers.Dense(1)])
+        model.set_weights([np.array([[weight]]), np.array([-weight])])
+        model.save(tmp_path / "kept" / f"{epochs:03d}.keras")
+    found = average_kept(argparse.Namespace(scratch=tmp_path))
+    values = {epochs: keras.models.load_model(path).get_weights() for epochs, path in found.items()}
+    assert {epochs: float(weights[0][0, 0]) for epochs, weights in values.items()} == {15: 3, 20: 5}
+    assert {epochs: float(weights[1][0]) for epochs, weights in values.items()} == {15: -3, 20: -5}
 
 
 @pytest.mark.parametrize("kind", ["affine-swap", "seamless-swap", "eigenface", "expression"])

@@ -49,9 +49,7 @@ def run_demo_in(folder, *words):
 
 
 @pytest.mark.slow
-def test_the_demo_judges_a_real_and_a_fake_video_with_the_shipped_detector(
-    exported, tmp_path
-):
+def test_the_demo_judges_a_real_and_a_fake_video_with_the_shipped_detector(exported, tmp_path):
     shutil.copytree(exported, tmp_path / "saved_models/jdfd-faces/1")
     result, printed = run_demo_in(tmp_path)
 
@@ -65,7 +63,7 @@ def test_the_demo_judges_a_real_and_a_fake_video_with_the_shipped_detector(
     provenance = json.loads((tmp_path / "demo/verdicts.json").read_text())["provenance"]
     assert Path(provenance["where"]).parts[-3:] == ("saved_models", "jdfd-faces", "1")
     assert (result["model"], result["version"]) == (provenance["model"], provenance["version"])
-    assert (tmp_path / result["report"]).read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
+    assert (tmp_path / result["report"]).read_text(encoding="utf-8").startswith("<!doctype html>")
     for clip in result["clips"]:
         verdict = clip["verdict"]
         assert verdict["num_frames"] == 32

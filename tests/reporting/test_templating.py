@@ -129,11 +129,12 @@ def test_invisible_characters_are_escaped_in_pages(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", [*NAMES, *READABLE])
-@pytest.mark.parametrize("template", ["page.html.j2", "demo.txt.j2"])
+@pytest.mark.parametrize("template", ["page.html.j2", "demo.txt.j2", "demo_training.txt.j2"])
 def test_invisible_characters_are_escaped_in_every_template(template, name):
     class Result:
         verdicts, validation_frame_auc, test_frame_auc, test_video_auc = (), 0.5, 0.5, 0.5
         roc = report = model = disclaimer = name
+        notes, clips, version = (), (), 1
 
     text = render_template(template, title=name, body=name, result=Result)
     assert NAMES.get(name, name) in text
