@@ -286,6 +286,10 @@ def keep_run(arguments: argparse.Namespace, epochs: int) -> Path:
     shutil.copy(run / "training_faces.parquet", unfinished)
     options = json.loads((run / "options.json").read_text(encoding="utf-8"))
     options["train"]["epochs"] = epochs
+    options["data"]["validated_on"] = (
+        "clips and pictures of other people, forged in ways that it was not trained on "
+        f"({', '.join(FORGERIES)})"
+    )
     options["averaged"] = {
         "epochs": [epochs - KEPT_EPOCHS * back for back in reversed(range(NUM_AVERAGED))]
     }

@@ -65,7 +65,9 @@ def test_python_of_the_docs_runs(prepared_set, clips_folder, tmp_path, monkeypat
 PAGES = ["README.md", "serving/README.md", "saved_models/README.md"]
 
 
-@pytest.mark.parametrize("page", [*PAGES, *(f"docs/{name}.md" for name in ("design", "python"))])
+@pytest.mark.parametrize(
+    "page", [*PAGES, *(f"docs/{name}.md" for name in ("design", "python", "detector"))]
+)
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
