@@ -113,9 +113,9 @@ def test_without_a_name_it_is_found_from_any_folder(tmp_path, monkeypatch, capsy
 @pytest.mark.slow
 def test_a_wheel_carries_it_and_predict_finds_it_outside_the_checkout(clips_folder, tmp_path):
     source, env = tmp_path / "source", tmp_path / "env"
-    for name in ("jdfd_keras", "saved_models"):
+    for name in ("jdfd_keras", "saved_models/jdfd-faces"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "LICENSE-weights"):
         shutil.copy(ROOT / name, source)
     run([sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, source], tmp_path)
     (wheel,) = tmp_path.glob("*.whl")

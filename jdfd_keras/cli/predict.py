@@ -68,13 +68,13 @@ def _run(arguments: argparse.Namespace) -> Output:
     from jdfd_keras.reporting.verdict_page import resolve_report, write_report
     from jdfd_keras.reporting.verdict_text import summarize
 
-    if arguments.server and "://" not in arguments.server:
+    if arguments.server is not None and "://" not in arguments.server:
         raise ValueError(
             f"Expected the URL of a served model; got {arguments.server!r}. Try "
             f"http://{arguments.server} or grpc://HOST:8500/NAME."
         )
     paths: dict[str, Any] = {
-        "model": arguments.model or arguments.server,
+        "model": arguments.server if arguments.model is None else arguments.model,
         "out": arguments.out,
         "annotate": arguments.annotate,
         "overwrite": arguments.overwrite,

@@ -4,6 +4,7 @@ The interface between the export, the servers and their clients. Imports no Tens
 """
 
 import contextlib
+import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -117,7 +118,8 @@ def find_model(model: str | Path | None = None) -> str | Path:
     """Find a model by its path, or by its name in a folder `saved_models`.
 
     A name is searched in `saved_models/` of the working directory, then in that of the checkout,
-    then in `share/jdfd-keras/saved_models/` of the installation.
+    then in `share/jdfd-keras/saved_models/` of the installation. The default is not searched in the
+    working directory: a model that lies beside the examined files must not judge them unasked.
 
     Args:
         model: A path, a name or the URL of a served model; by default the detector that comes with
@@ -128,15 +130,22 @@ def find_model(model: str | Path | None = None) -> str | Path:
 
     Raises:
         OSError: If there is neither a file nor a model of that name.
+        ValueError: If the name is empty.
 
     Example:
         >>> find_model("detector"), find_model("run")
         (PosixPath('saved_models/detector'), 'run')
     """
-    if model is not None and (len(Path(model).parts) != 1 or Path(model).exists()):
+    if model is not None and not str(model):
+        raise ValueError(
+            "Expected the name or path of a model, or no --model; got an empty text. Try "
+            f"{SHIPPED_MODEL}."
+        )
+    if model is not None and (len(Path(model).parts) != 1 or os.path.exists(model)):
         return model
-    name = SHIPPED_MODEL if model is None else str(model)
-    folders = [Path(SAVED_MODELS), _PACKAGE_ROOT / SAVED_MODELS]
+    name = SHIPPED_MODEL if model is None else Path(model).name
+    folders = [] if model is None else [Path(SAVED_MODELS)]
+    folders.append(_PACKAGE_ROOT / SAVED_MODELS)
     # Installers put `share` beside the packages or above them: /usr/local/share belongs to
     # /usr/local/lib/python3.11/site-packages.
     for above in (_PACKAGE_ROOT, *_PACKAGE_ROOT.parents)[:4]:

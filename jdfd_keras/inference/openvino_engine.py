@@ -127,7 +127,7 @@ class OpenVINOEngine(contextlib.AbstractContextManager):
             files = [self.path / f"{name}.xml" for name in names]
             try:
                 models = [read_network(self._core, file) for file in files]
-            except (OSError, RuntimeError) as error:
+            except (OSError, RuntimeError, ValueError) as error:
                 reason = str(error).strip().splitlines()[-1]
                 raise EngineUnavailableError(
                     f"OpenVINO cannot read its files ({reason})"

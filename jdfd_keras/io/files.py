@@ -152,6 +152,8 @@ def check_same_options(text: str, directory: str | Path, groups: dict[str, Any])
     """
     stored = _parse_json(text, f"{directory}/{OPTIONS}")
     requested = _parse_json(to_json(groups), OPTIONS)
+    defaults = {name: _find_defaults(options) for name, options in groups.items()}
+    defaults = json.loads(json.dumps(defaults))  # lists for tuples
     if invalid := [name for name in requested if not isinstance(stored.get(name), dict)]:
         raise ValueError(
             f"Expected {directory} to have the options {', '.join(invalid)}; got a folder of "
@@ -161,7 +163,8 @@ def check_same_options(text: str, directory: str | Path, groups: dict[str, Any])
     changed = []
     for group, values in requested.items():
         for name in values | stored[group]:
-            old, new = stored[group].get(name), values.get(name)
+            # An option that is younger than the folder had the effect of its default.
+            old, new = stored[group].get(name, defaults[group].get(name)), values.get(name)
             if old != new:
                 shown = _shorten(new) if name in values else "not an option here"
                 changed.append(f"{name} {_shorten(old)} -> {shown}")
@@ -170,6 +173,11 @@ def check_same_options(text: str, directory: str | Path, groups: dict[str, Any])
             f"Expected the options that {directory} was made with; got different ones "
             f"({', '.join(changed)}). Choose another --out, or repeat the options."
         )
+
+
+def _find_defaults(options: Any) -> dict[str, Any]:
+    fields = dataclasses.fields(options)
+    return {one.name: one.default for one in fields if one.default is not dataclasses.MISSING}
 
 
 def _shorten(value: Any) -> str:

@@ -66,7 +66,7 @@ class FailedFile(Result):
 @dataclass(frozen=True)
 class _Model:
     digest: str
-    demonstration: bool
+    demonstration: bool = False
 
 
 @contextlib.contextmanager

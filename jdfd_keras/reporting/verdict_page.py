@@ -23,7 +23,7 @@ from markupsafe import Markup
 import jdfd_keras
 from jdfd_keras.client.calibration import PRIOR
 from jdfd_keras.faces.align import describe_crops
-from jdfd_keras.inference.finding import describe_share, describe_thresholds
+from jdfd_keras.inference.finding import describe_bound, describe_share, describe_thresholds
 from jdfd_keras.inference.tracks import describe_segment
 from jdfd_keras.inference.verdict import VERDICTS, Verdict, verdict_text
 from jdfd_keras.io.console import printable
@@ -198,6 +198,7 @@ def _render_file(report: FileReport, page: PageFacts) -> str:
         count_of_100=count_of_100,
         describe_crops=describe_crops,
         describe_segment=describe_segment,
+        describe_bound=describe_bound,
         describe_share=describe_share,
         describe_thresholds=describe_thresholds,
         embed=embed,

@@ -1,7 +1,6 @@
 import dataclasses
 import json
 import re
-import shutil
 import subprocess
 import sys
 import urllib.error
@@ -49,8 +48,7 @@ def run_demo_in(folder, *words):
 
 
 @pytest.mark.slow
-def test_the_demo_judges_a_real_and_a_fake_video_with_the_shipped_detector(exported, tmp_path):
-    shutil.copytree(exported, tmp_path / "saved_models/jdfd-faces/1")
+def test_the_demo_judges_a_real_and_a_fake_video_with_the_shipped_detector(tmp_path):
     result, printed = run_demo_in(tmp_path)
 
     assert re.findall(r"^\$ (.*)", printed, flags=re.MULTILINE) == [

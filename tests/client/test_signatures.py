@@ -1,5 +1,6 @@
 import shutil
 import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -147,3 +148,19 @@ def test_a_name_that_is_not_found_is_an_error_with_places_and_names(install, tmp
 def test_urls_and_other_paths_are_as_they_are(install, model):
     install("packages")
     assert find_model(model) == model
+
+
+def test_the_default_is_not_searched_in_the_working_directory(tmp_path, monkeypatch):
+    planted = tmp_path / "saved_models" / "jdfd-faces" / "9"
+    planted.mkdir(parents=True)
+    (planted / "saved_model.pb").write_bytes(b"")
+    monkeypatch.chdir(tmp_path)
+    assert find_model("jdfd-faces") == find_model("jdfd-faces/") == Path("saved_models/jdfd-faces")
+    assert find_model().is_absolute() and tmp_path not in find_model().parents
+
+
+def test_an_empty_or_endless_name_is_no_model():
+    with pytest.raises(ValueError, match="got an empty text"):
+        find_model("")
+    with pytest.raises(OSError, match="Expected a model: a path, or a name"):
+        find_model("m" * 300)

@@ -145,6 +145,17 @@ def test_a_folder_with_an_option_that_no_longer_exists_is_refused(tmp_path):
         init_folder(tmp_path / "run", faces=FACES)
 
 
+def test_an_option_that_is_younger_than_the_folder_had_its_default(tmp_path):
+    init_folder(tmp_path / "run", faces=FACES)
+    path = tmp_path / "run" / OPTIONS
+    stored = json.loads(path.read_text())
+    assert stored["faces"].pop("margin") == FaceOptions().margin
+    path.write_text(json.dumps(stored))
+    init_folder(tmp_path / "run", faces=FACES)
+    with pytest.raises(ValueError, match="margin 1.3 -> 2.0"):
+        init_folder(tmp_path / "run", faces=dataclasses.replace(FACES, margin=2.0))
+
+
 def test_a_folder_with_other_files_is_refused(tmp_path):
     (tmp_path / "holiday.mp4").touch()
     with pytest.raises(ValueError, match=f"empty folder.*{tmp_path}, which holds"):

@@ -173,7 +173,7 @@ def test_a_card_states_that_validation_fakes_were_blended(write, tmp_path):
     save_options(tmp_path / "options.json", data=facts)
     text = write(run=tmp_path)["Training data"]
     assert "8 of the real faces were also trained on as blended fakes" in text
-    assert "best epoch was chosen on blended fakes (swapped): the validation AUC is no" in text
+    assert "epoch was chosen on blended fakes (swapped): the validation AUC is no" in text
 
 
 def test_the_training_of_a_run_is_described(write, run):
@@ -292,4 +292,4 @@ def test_the_evaluation_states_that_fakes_were_blended(write, report):
     protocol = replace(report.protocol, training=replace(training, data=facts))
     text = " ".join(write(report=replace(report, protocol=protocol))["Evaluation"].split())
     assert "seed 0. Trained also on 8 blended fakes, made from real faces anew" in text
-    assert "epoch. The best epoch was chosen on blended fakes (local). " in text
+    assert "epoch. The epoch was chosen on blended fakes (local). " in text

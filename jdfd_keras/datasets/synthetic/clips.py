@@ -297,6 +297,7 @@ def _write_h264(path: Path, frames: Iterator[np.ndarray]) -> None:
     ):
         stream = output.add_stream("libx264", FRAMES_PER_S, {"crf": "23"})
         stream.width, stream.height, stream.pix_fmt = VIDEOS.width, VIDEOS.height, "yuv420p"
+        stream.thread_count = 1  # with more, the bytes depend on their number
         for pixels in frames:
             output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
         output.mux(stream.encode())
