@@ -32,7 +32,9 @@ def summarize(predictions: Predictions, page: str | Path | None = None) -> str:
     Example:
         >>> from jdfd_keras import predict_files
         >>> print(summarize(predict_files(["face.png"], model="saved_models/detector")))
+        note: The detector examines faces only...
         face.png: ...
+        model: detector, version 1
     """
     text = render_template(
         "verdicts.txt.j2",
