@@ -43,7 +43,7 @@ KEPT_EPOCHS = 5  # after as many, the detector is kept
 NUM_AVERAGED = 3  # kept detectors whose weights are averaged
 FRAMES_PER_VIDEO = 10
 TRAINING = (
-    *("--recipe", "robust", "--no-blur", "--decay-rate", "0.6", "--decay-epochs", "15"),
+    *("--recipe", "robust", "--no-blur", "--affine", "--decay-rate", "0.6", "--decay-epochs", "20"),
     *("--seed", "0"),
 )
 CARD = {

@@ -213,6 +213,9 @@ class AugmentOptions:
     scaling: bool = setting(False, "downscaling to a quarter at most, and upscaling again")
     noise: bool = setting(False, "noise of up to 10 grey levels")
     colour: bool = setting(False, "brightness, contrast and saturation")
+    affine: bool = setting(
+        False, "rotation by up to 10 degrees, scaling by up to 15 %, shift by up to 5 %"
+    )
 
 
 @dataclass(frozen=True)

@@ -64,6 +64,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         ),
         "augment": AugmentOptions(
             flip=False,
+            affine=False,
             jpeg=False,
             h264=False,
             blur=False,
@@ -100,6 +101,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         ),
         "augment": AugmentOptions(
             flip=True,
+            affine=False,
             jpeg=True,
             h264=True,
             blur=True,

@@ -81,6 +81,35 @@ def test_flip_mirrors(augment, crop):
         np.testing.assert_array_equal(result, crop[:, ::-1])
 
 
+def test_affine_rotates_scales_and_shifts_as_opencv_does(augment):
+    """From where three points go follow the numbers; OpenCV then makes the same image of them."""
+    import cv2
+
+    y, x = np.mgrid[:SIZE, :SIZE]
+    # Three channels that hold the coordinates, as far as they go into a byte, and their mean.
+    crop = np.stack([2 * x + 60, 2 * y + 60, x + y + 60], axis=-1).astype(np.uint8)
+    middle = (SIZE - 1) / 2
+    inner = (slice(SIZE // 4, -SIZE // 4),) * 2
+    angles, scales, shifts = [], [], []
+    for result in changed(augment, "affine", crop, 120):
+        source = (result[inner].reshape(-1, 3)[:, :2].astype(float) - 60) / 2
+        target = np.stack([x[inner].ravel(), y[inner].ravel(), np.ones(x[inner].size)], axis=1)
+        matrix = np.linalg.lstsq(target, source, rcond=None)[0].T
+        expected = cv2.warpAffine(
+            crop, matrix, (SIZE, SIZE), flags=cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        )
+        assert np.abs(result[inner].astype(int) - expected[inner]).max() <= 2
+        assert matrix[0, 0] == pytest.approx(matrix[1, 1], abs=0.01)
+        assert matrix[0, 1] == pytest.approx(-matrix[1, 0], abs=0.01)
+        angles.append(np.degrees(np.arctan2(matrix[1, 0], matrix[0, 0])))
+        scales.append(np.hypot(matrix[0, 0], matrix[1, 0]))
+        shifts.append((matrix @ (middle, middle, 1) - middle) / SIZE)
+    for values, limit in ((angles, 10), (np.log(scales), np.log(1.15)), (shifts, 0.05)):
+        values = np.asarray(values)
+        assert 0.8 * limit < values.max() < 1.05 * limit
+        assert -0.8 * limit > values.min() > -1.05 * limit
+
+
 def test_jpeg_is_what_pillow_saves_and_reads_with_some_quality_from_40_to_100(augment, crop):
     possible = {}
     for quality in range(1, 101):

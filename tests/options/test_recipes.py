@@ -50,7 +50,9 @@ PAPER = {
         "fakes": "none",
         "val_fakes": "auto",
     },
-    "augment": dict.fromkeys(("flip", "jpeg", "h264", "blur", "scaling", "noise", "colour"), False),
+    "augment": dict.fromkeys(
+        ("flip", "jpeg", "h264", "blur", "scaling", "noise", "colour", "affine"), False
+    ),
 }
 # Where the robust recipe differs from the paper's.
 ROBUST = {
@@ -62,7 +64,7 @@ ROBUST = {
     },
     "train": {"epochs": 10, "batch_size": 32, "precision": "mixed_bfloat16"},
     "pipeline": {"reconstruct": "clean", "fakes": "mixed"},
-    "augment": dict.fromkeys(PAPER["augment"], True),
+    "augment": dict.fromkeys(PAPER["augment"], True) | {"affine": False},
 }
 
 
