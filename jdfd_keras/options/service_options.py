@@ -1,0 +1,97 @@
+"""Options of the file service: where it keeps jobs, who may use it, and how much it accepts.
+
+Secrets are the text itself here; the command line reads them from files and from the environment.
+"""
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from jdfd_keras.options.data_options import setting
+
+DEFAULT_MAX_DURATION_S = 3600.0  # of the service, whose users are others than its operator
+MIN_SECRET_LENGTH = 16
+
+
+def secret_setting(variable: str, help: str) -> Any:
+    """Declare an option that is a secret: it is not part of the text of its group.
+
+    Args:
+        variable: Environment variable that is its default on the command line.
+        help: One line of help.
+
+    Example:
+        >>> secret_setting("JDFD_KERAS_TOKEN", "token of clients").metadata["variable"]
+        'JDFD_KERAS_TOKEN'
+    """
+    metadata = {"help": help, "choices": (), "common": True, "variable": variable}
+    return dataclasses.field(default="", repr=False, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class FileServiceOptions:
+    """File service; changes no verdict."""
+
+    files: bool = setting(
+        False,
+        "serve whole videos and images, too: the page / and the API /v1/files, on the port of REST "
+        "(embedded only)",
+        common=True,
+    )
+    state: str = setting(
+        "",
+        "folder of jobs, uploads and results; one server at a time (default: jdfd-keras in "
+        "$XDG_STATE_HOME or ~/.local/state)",
+        common=True,
+    )
+    root: str = setting(
+        "", "folder whose files a request may name by path instead of an upload; default: none"
+    )
+    token: str = secret_setting(
+        "JDFD_KERAS_TOKEN",
+        "secret that a request for files or the page must have, of 16 characters or more; required "
+        "with a --host that other machines can reach; @FILE: in a file; default: $JDFD_KERAS_TOKEN",
+    )
+    callback_secret: str = secret_setting(
+        "JDFD_KERAS_CALLBACK_SECRET",
+        "key that signs callbacks (HMAC-SHA256); @FILE: in a file; default: "
+        "$JDFD_KERAS_CALLBACK_SECRET",
+    )
+    callback_hosts: str = setting(
+        "", "hosts that may be called back, separated by commas; default: none"
+    )
+    workers: int = setting(0, "processes that extract faces; 0: one per core", common=True)
+    max_jobs: int = setting(1000, "largest number of queued files; others are answered 503")
+    max_upload_mb: int = setting(2048, "largest file in MiB; others are answered 413", common=True)
+    keep_hours: float = setting(
+        168.0, "hours that a file and its result are kept after the end", common=True
+    )
+
+    def __post_init__(self):
+        """Raise a ValueError if a limit is out of range or a secret is too short."""
+        for name, bound in {"workers": 0, "max_jobs": 1, "max_upload_mb": 1}.items():
+            if getattr(self, name) < bound:
+                raise ValueError(
+                    f"Expected --{name.replace('_', '-')} of {bound} or more; got "
+                    f"{getattr(self, name)}. Try the default."
+                )
+        if not 0 < self.keep_hours < math.inf:
+            raise ValueError(
+                f"Expected --keep-hours above 0; got {self.keep_hours}. Try the default."
+            )
+        for name in ("token", "callback_secret"):
+            secret = getattr(self, name)
+            is_plain = all("!" <= character <= "~" for character in secret)
+            if secret and not (is_plain and len(secret) >= MIN_SECRET_LENGTH):
+                # The secret itself is not repeated.
+                raise ValueError(
+                    f"Expected a --{name.replace('_', '-')} of {MIN_SECRET_LENGTH} or more "
+                    f"printable ASCII characters without spaces; got {len(secret)} characters. Try "
+                    "the output of `openssl rand -hex 16`."
+                )
+        if self.callback_hosts and not self.callback_secret:
+            raise ValueError(
+                f"Expected a --callback-secret with --callback-hosts {self.callback_hosts}; got "
+                "none. Receivers need it to check that a callback is from this server."
+            )
