@@ -2,9 +2,9 @@
 
     python benchmarks/jobs.py --scratch DIR                  # everything; 40 minutes on two cores
     python benchmarks/jobs.py --scratch DIR --only kills     # load, overhead or kills
-    python benchmarks/jobs.py --scratch DIR --clips 8 --pictures 8 --kills 2    # mechanics only
+    python benchmarks/jobs.py --scratch DIR --clips 8 --images 8 --kills 2    # mechanics only
 
-Clips and pictures are generated from scikit-image's public-domain portrait, varied. Linux only.
+Clips and images are generated from scikit-image's public-domain portrait, varied. Linux only.
 """
 
 import argparse
@@ -55,13 +55,13 @@ def main() -> None:
     """Run the parts, and write the results as JSON and Markdown."""
     arguments = _parse()
     scratch: Path = arguments.scratch
-    clips, pictures = make_files(scratch, arguments.clips, arguments.pictures)
+    clips, images = make_files(scratch, arguments.clips, arguments.images)
     path = arguments.out
     result = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     result["machine"] = describe_machine() | {"cores": str(os.cpu_count())}
     parts: dict[str, Callable[[], dict]] = {
         "load": lambda: measure_load(clips, scratch / "load", arguments.model),
-        "overhead": lambda: measure_overhead(pictures, scratch / "overhead", arguments.model),
+        "overhead": lambda: measure_overhead(images, scratch / "overhead", arguments.model),
         "kills": lambda: measure_kills(
             clips[: arguments.killed_clips], scratch / "kills", arguments.model, arguments.kills
         ),
@@ -75,25 +75,25 @@ def main() -> None:
         print(render(result))
 
 
-def make_files(scratch: Path, num_clips: int, num_pictures: int) -> tuple[list[Path], list[Path]]:
-    """Write clips of 2 to 10 seconds and pictures, none like another, unless they exist."""
+def make_files(scratch: Path, num_clips: int, num_images: int) -> tuple[list[Path], list[Path]]:
+    """Write clips of 2 to 10 seconds and images, none like another, unless they exist."""
     from skimage.data import astronaut
 
     subjects = vary_portrait(astronaut(), 8, seed=0)
-    clips, pictures = [], []
+    clips, images = [], []
     for number in track(range(num_clips), "clips", num_clips, "clips"):
         rng = np.random.default_rng((number, 0))
         frames = round(FRAMES_PER_S * rng.uniform(*SECONDS))
         subject = subjects[number % len(subjects)]
         clips.append(scratch / "clips" / f"{number:03d}.mp4")
         write_clip(clips[-1], render_frames(subject, rng, frames), 23)
-    for number in range(num_pictures):
+    for number in range(num_images):
         rng = np.random.default_rng((number, 1))
-        pictures.append(scratch / "pictures" / f"{number:03d}.jpg")
-        pictures[-1].parent.mkdir(parents=True, exist_ok=True)
+        images.append(scratch / "images" / f"{number:03d}.jpg")
+        images[-1].parent.mkdir(parents=True, exist_ok=True)
         (frame,) = render_frames(subjects[number % len(subjects)], rng, 1)
-        cv2.imwrite(str(pictures[-1]), frame[..., ::-1])
-    return clips, pictures
+        cv2.imwrite(str(images[-1]), frame[..., ::-1])
+    return clips, images
 
 
 class Server:
@@ -212,17 +212,17 @@ def measure_load(clips: Sequence[Path], scratch: Path, model: str | None) -> dic
     }
 
 
-def measure_overhead(pictures: Sequence[Path], scratch: Path, model: str | None) -> dict:
-    """Time pictures both ways without the start: the service is warm, one picture is subtracted."""
+def measure_overhead(images: Sequence[Path], scratch: Path, model: str | None) -> dict:
+    """Time images both ways without the start: the service is warm, one image is subtracted."""
     scratch = _empty(scratch)
-    one_s = run_predict(pictures[:1], scratch / "one", model)
-    all_s = run_predict(pictures, scratch / "all", model)
+    one_s = run_predict(images[:1], scratch / "one", model)
+    all_s = run_predict(images, scratch / "all", model)
     with Server(scratch / "state", model) as server:
-        run_clients(server.url, pictures[:1], 1)
+        run_clients(server.url, images[:1], 1)
         start = time.monotonic()
-        run_clients(server.url, pictures[1:], CLIENTS, poll_s=0.05)
+        run_clients(server.url, images[1:], CLIENTS, poll_s=0.05)
         service_s = time.monotonic() - start
-    return {"pictures": len(pictures), "predict_s": all_s - one_s, "service_s": service_s}
+    return {"images": len(images), "predict_s": all_s - one_s, "service_s": service_s}
 
 
 def measure_kills(clips: Sequence[Path], scratch: Path, model: str | None, kills: int) -> dict:
@@ -293,7 +293,7 @@ def compare_with_targets(result: dict) -> dict[str, float]:
         "growth_mb": float(np.mean(last) - np.mean(second)),
         "overhead_ms": 1000
         * (overhead["service_s"] - overhead["predict_s"])
-        / (overhead["pictures"] - 1),
+        / (overhead["images"] - 1),
         "lost": kills["wrong"] + abs(kills["in_service"] - kills["jobs"]),
     }
 
@@ -319,7 +319,7 @@ def render(result: dict) -> str:
         f"`predict --out`, both with their start; {load['failed']} failed, "
         f"{load['other_scores']} with another score. Memory of all processes: "
         f"{max(load['memory_mb']):,.0f} MB at most.",
-        f"- **Overhead**: {result['overhead']['pictures'] - 1} pictures, {load['clients']} "
+        f"- **Overhead**: {result['overhead']['images'] - 1} images, {load['clients']} "
         "clients; both without their start.",
         f"- **Kills**: SIGKILL to the server and its processes {kills['kills']} times, 0 to 4 s "
         f"after it was ready, while {kills['jobs']} clips were submitted and analysed; "
@@ -365,7 +365,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--scratch", type=Path, required=True, help="folder of all files")
     parser.add_argument("--only", choices=("load", "overhead", "kills"))
     parser.add_argument("--clips", type=int, default=200)
-    parser.add_argument("--pictures", type=int, default=101)
+    parser.add_argument("--images", type=int, default=101)
     parser.add_argument("--killed-clips", type=int, default=60, help="clips of the kill run")
     parser.add_argument("--kills", type=int, default=30)
     parser.add_argument("--model", help="default: the shipped detector")

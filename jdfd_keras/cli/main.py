@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from jdfd_keras import __version__
 from jdfd_keras.cli import (
+    app,
     audit,
     calibrate,
     demo,
@@ -38,7 +39,7 @@ from jdfd_keras.cli import (
 )
 from jdfd_keras.cli.parser import CommandParser, read_options
 from jdfd_keras.io.console import print_message, printable, printable_lines
-from jdfd_keras.io.origin import recorded_command
+from jdfd_keras.io.origin import mask_secrets, recorded_command
 from jdfd_keras.options import PrepareRuntime
 
 MODULES = (
@@ -56,6 +57,7 @@ MODULES = (
     export,
     serve,
     predict,
+    app,
 )
 COMMANDS = {m.__name__.rpartition(".")[2].replace("_", "-"): m.COMMAND for m in MODULES}
 
@@ -114,7 +116,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     arguments, unknown = _build_parser("--help-all" in words).parse_known_args(words)
     # Apache Beam has flags of its own.
     if unknown and not read_options(arguments, PrepareRuntime).runner:
-        arguments.parser.error(f"unrecognized arguments: {' '.join(unknown)}")
+        arguments.parser.error(f"unrecognized arguments: {' '.join(mask_secrets(unknown))}")
     arguments.beam_flags, arguments.words = unknown, words
     return arguments
 

@@ -5,6 +5,7 @@ The dataclasses in `options` are the only home of defaults and help.
 
 import argparse
 import dataclasses
+import os
 import re
 import types
 import typing
@@ -51,11 +52,17 @@ class CommandParser(argparse.ArgumentParser):
         """Add the flag that lets a command replace its existing results."""
         self.add_argument("--overwrite", action="store_true", help="replace an existing result")
 
-    def add_options(self, *kinds: type, skip: Sequence[str] = ()) -> None:
+    def add_options(
+        self,
+        *kinds: type,
+        skip: Sequence[str] = (),
+        defaults: Any = None,
+    ) -> None:
         """Add a flag for each field of option groups, except those to skip.
 
         A flag that an earlier group has already added stays that group's: the option of this group
-        keeps its default. The docstring of a group begins with its heading.
+        keeps its default. The docstring of a group begins with its heading. `defaults` is an option
+        group whose values are shown as the defaults, instead of those of its class.
         """
         for kind in kinds:
             group = self.add_argument_group(re.split(r"[;.]", kind.__doc__ or kind.__name__)[0])
@@ -68,7 +75,9 @@ class CommandParser(argparse.ArgumentParser):
                     flag,
                     dest=f"{kind.__name__}.{field.name}",
                     default=argparse.SUPPRESS,
-                    help=_describe(field) if is_shown else argparse.SUPPRESS,
+                    help=_describe(field, getattr(defaults, field.name, field.default))
+                    if is_shown
+                    else argparse.SUPPRESS,
                     **_settings_of(field),
                 )
 
@@ -91,7 +100,17 @@ def read_options(
         if (name := f"{kind.__name__}.{field.name}") in arguments:
             value = getattr(arguments, name)
             given[field.name] = tuple(value) if isinstance(value, list) else value
+        if variable := field.metadata.get("variable"):
+            given[field.name] = _read_secret(given.get(field.name), variable)
     return dataclasses.replace(kind() if defaults is None else defaults, **given)
+
+
+def _read_secret(text: str | None, variable: str) -> str:
+    """Return a secret that is given as text, as the name of a file behind @, or in a variable."""
+    text = os.environ.get(variable, "") if text is None else text
+    if not text.startswith("@"):
+        return text
+    return Path(text[1:]).read_text(encoding="utf-8").strip()
 
 
 def check_inputs(*paths: Path | None) -> None:
@@ -129,9 +148,9 @@ def _settings_of(field: dataclasses.Field) -> dict[str, Any]:
     return {"type": kind, "metavar": kind.__name__.upper()}
 
 
-def _describe(field: dataclasses.Field) -> str:
+def _describe(field: dataclasses.Field, default: Any) -> str:
     """Write the help of a flag with its default."""
-    text, default = field.metadata["help"].replace("%", "%%"), field.default
+    text = field.metadata["help"].replace("%", "%%")
     if field.type == tuple[str, ...]:
         return f"{text}; repeatable"
     if default is None or default == "":

@@ -3,7 +3,13 @@
 import argparse
 
 from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
-from jdfd_keras.options import EngineOptions, ServeOptions
+from jdfd_keras.options import (
+    SERVICE_LIMITS,
+    EngineOptions,
+    FileServiceOptions,
+    LimitOptions,
+    ServeOptions,
+)
 
 
 def _add_arguments(parser: CommandParser) -> None:
@@ -22,7 +28,8 @@ def _add_arguments(parser: CommandParser) -> None:
         "text format",
         group=models,
     )
-    parser.add_options(ServeOptions, EngineOptions)
+    parser.add_options(ServeOptions, EngineOptions, FileServiceOptions)
+    parser.add_options(LimitOptions, defaults=SERVICE_LIMITS)
 
 
 def _run(arguments: argparse.Namespace) -> Output:
@@ -32,6 +39,8 @@ def _run(arguments: argparse.Namespace) -> Output:
     jdfd-keras serve jdfd-faces
     jdfd-keras serve saved_models/detector --engine embedded --host 0.0.0.0 --port 8080
     jdfd-keras serve --models-config /models/models.config
+    jdfd-keras serve jdfd-faces --files --workers 4 --keep-hours 24
+    jdfd-keras serve jdfd-faces --files --host 0.0.0.0 --token @token.txt
     """
     from jdfd_keras.serving.serve import serve
 
@@ -40,6 +49,8 @@ def _run(arguments: argparse.Namespace) -> Output:
         read_options(arguments, ServeOptions),
         models_config=arguments.models_config,
         engine=read_options(arguments, EngineOptions),
+        files=read_options(arguments, FileServiceOptions),
+        limits=read_options(arguments, LimitOptions, SERVICE_LIMITS),
     )
     return Output({"stopped": True}, "stopped")
 

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from jdfd_keras.faces.image import ImageReader, is_image
 from jdfd_keras.faces.media import (
+    UNDECODABLE,
     Frame,
     MediaInfo,
     UnreadableFileError,
@@ -124,7 +125,8 @@ class ImageFiles:
             raise UnreadableFileError(
                 f"Expected images that can be decoded in {self.path}; got "
                 f"{plural(len(sampled), 'sampled file')}, of which none can be. The first: "
-                f"{first_error}"
+                f"{first_error}",
+                code=first_error.code if first_error else UNDECODABLE,
             ) from first_error
         of_sampled = f"of {plural(len(sampled), 'sampled image file')}"
         if damaged:

@@ -35,6 +35,7 @@ from jdfd_keras.faces.media import (
     MediaFile,
     MediaInfo,
     UnreadableFileError,
+    check_duration,
     check_size,
     choose_frames,
 )
@@ -182,6 +183,7 @@ class ImageReader:
                 yield Frame(index, time_ms / 1000, pixels)
             delay_ms = image.info.get("duration", 0)
             time_ms += delay_ms if delay_ms > MIN_DELAY_MS else DEFAULT_DELAY_MS
+            check_duration(self.file.path, time_ms / 1000 if self.is_video else 0, self._limits)
         if self.is_video:
             rate = 1000 * num_frames / time_ms
             self.info = replace(self.info, duration_s=time_ms / 1000, frame_rate=rate)

@@ -5,6 +5,7 @@ Independent of the decoders, which read from the open handle.
 
 import contextlib
 import hashlib
+import math
 import os
 import re
 from collections.abc import Callable, Iterator
@@ -21,8 +22,22 @@ URL_ADVICE = "Download it first, for example with `curl -LO URL` or `yt-dlp URL`
 URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)  # Path("https://a") is https:/a
 
 
+# Codes of an UnreadableFileError, for programs.
+UNDECODABLE, TOO_LONG, TOO_MANY_PIXELS, CHANGED = (
+    *("undecodable", "too_long", "too_many_pixels", "changed"),
+)
+
+
 class UnreadableFileError(OSError):
-    """A file that exists but cannot be analysed, because of its content or its name."""
+    """A file that exists but cannot be analysed, because of its content or its name.
+
+    Attributes:
+        code: The reason for programs, such as `undecodable` or `too_many_pixels`.
+    """
+
+    def __init__(self, message: str, *, code: str = UNDECODABLE):
+        super().__init__(message)
+        self.code = code
 
 
 class Frame:
@@ -113,7 +128,8 @@ class MediaFile:
         if state != self._state and (state[0] != self.size or self._hash() != self.sha256):
             raise UnreadableFileError(
                 f"Expected a file that does not change; got {self.path}, which was written to "
-                "during the analysis. Try again when it is complete."
+                "during the analysis. Try again when it is complete.",
+                code=CHANGED,
             )
 
     def _read_state(self) -> tuple[int, int, int]:
@@ -175,8 +191,41 @@ def check_size(path: str | Path, size: tuple[int, int], limits: LimitOptions) ->
     if limit and pixels > limit:
         raise UnreadableFileError(
             f"Expected at most {limit} pixels per frame; got {path}, which has "
-            f"{width} x {height} ({pixels}). Try a smaller copy, or --max-pixels {pixels}."
+            f"{width} x {height} ({pixels}). Try a smaller copy, or --max-pixels {pixels}.",
+            code=TOO_MANY_PIXELS,
         )
+
+
+def check_duration(path: str | Path, duration_s: float, limits: LimitOptions) -> None:
+    """Check the duration of a video in seconds, as it is stated or as far as it is decoded.
+
+    Example:
+        >>> check_duration("a.mp4", 61.5, LimitOptions(max_duration_s=60))
+        Traceback (most recent call last):
+            ...
+        jdfd_keras.faces.media.UnreadableFileError: Expected a video of at most 60 s; got a.mp4, ...
+    """
+    limit = limits.max_duration_s
+    if 0 < limit < duration_s:
+        raise UnreadableFileError(
+            f"Expected a video of at most {limit:g} s; got {path}, which has {duration_s:.1f} s or "
+            f"more. Try a part of it, or --max-duration-s {math.ceil(duration_s)}.",
+            code=TOO_LONG,
+        )
+
+
+def error_code(error: Exception) -> str:
+    """Return why a file failed, for programs; "internal" if the file is not the reason.
+
+    Example:
+        >>> error_code(FileNotFoundError("a.mp4")), error_code(UnreadableFileError("a.mp4"))
+        ('missing', 'undecodable')
+    """
+    if isinstance(error, UnreadableFileError):
+        return error.code
+    if isinstance(error, MemoryError):
+        return "out_of_memory"
+    return "missing" if isinstance(error, FileNotFoundError) else "internal"
 
 
 def check_file_name(path: str | Path) -> None:

@@ -21,6 +21,8 @@ from jdfd_keras.io.console import plural
 
 # Demuxers whose durations are those of the packets: nothing is stated in a header.
 WITHOUT_HEADER = ("mpeg", "mpegts")
+# Beginnings of the names of demuxers with a duration in a header.
+WITH_DURATION = ("mov", "matroska", "avi", "asf", "nut", "flv", "mxf", "rm", "wtv")
 # Demuxers whose duration begins at time 0, not at the first packet.
 FROM_ZERO = ("matroska,webm", "nut", "asf")
 # Written into the video itself: by x264 and x265 as a message, by MPEG-4 encoders as user data.
@@ -159,6 +161,24 @@ def scan_packets(container: InputContainer, stream: VideoStream) -> Scan:
     ]
     scan.header_end_s = _header_end_s(container, stream, scan, max(others, default=0.0))
     return scan
+
+
+def stated_duration_s(container: InputContainer, stream: VideoStream) -> float:
+    """Return the duration that a header states, in seconds; 0 if none does.
+
+    It may be wrong, and that of a file without a header is only known from its packets.
+
+    Example:
+        >>> with av.open("video.mp4") as container:
+        ...     stated_duration_s(container, container.streams.video[0])
+        0.24
+    """
+    name = container.format.name
+    # FFmpeg estimates that of others, such as raw streams, from their bit rate.
+    if not name.startswith(WITH_DURATION) or (name == "avi" and stream.frames >= UNKNOWN_FRAMES):
+        return 0.0
+    own_s = float((stream.duration or 0) * (stream.time_base or 0))
+    return max(own_s, (container.duration or 0) / av.time_base)
 
 
 def _header_end_s(

@@ -21,7 +21,7 @@ from av.container import InputContainer, OutputContainer
 from av.filter import Graph
 from av.packet import Packet
 
-from jdfd_keras.faces.media import UnreadableFileError
+from jdfd_keras.faces.media import CHANGED, UnreadableFileError
 from jdfd_keras.faces.packets import read_packets
 from jdfd_keras.faces.video import VideoReader
 from jdfd_keras.io.console import plural
@@ -204,7 +204,8 @@ def open_sound(media: object, container: str) -> Iterator[Sound | None]:
         if not os.path.sameopenfile(handle.fileno(), media.file.handle.fileno()):
             raise UnreadableFileError(
                 f"Expected a file that does not change; got {media.file.path}, which was replaced "
-                "during the analysis. Try again when it is complete."
+                "during the analysis. Try again when it is complete.",
+                code=CHANGED,
             )
         with media.open_container(handle) as source:
             has_sound = bool(source.streams.audio)

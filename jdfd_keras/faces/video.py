@@ -34,6 +34,7 @@ from jdfd_keras.faces.media import (
     MediaFile,
     MediaInfo,
     UnreadableFileError,
+    check_duration,
     check_size,
     sample_frame_indices,
 )
@@ -44,6 +45,7 @@ from jdfd_keras.faces.packets import (
     describe_video,
     read_packets,
     scan_packets,
+    stated_duration_s,
 )
 from jdfd_keras.faces.pixels import (
     HDR,
@@ -122,7 +124,10 @@ class VideoReader:
     def _read(self, count: int, every: int) -> Iterator[Frame]:
         # Raw streams cannot be rewound: each pass opens the file.
         with self._open() as container:
-            scan = scan_packets(container, self._choose_stream(container))
+            stream = self._choose_stream(container)
+            duration_s = stated_duration_s(container, stream)
+            check_duration(self.file.path, duration_s, self.limits)
+            scan = scan_packets(container, stream)
             first = Fraction(container.start_time or 0, av.time_base)
         self.start = scan.start if scan.is_timed else first
         if scan.is_encrypted:
@@ -130,6 +135,7 @@ class VideoReader:
         if scan.assumed_rate:
             rate = f"{scan.assumed_rate:g} frames per second"
             self._warn(f"no usable frame times: computed from {rate}")
+        check_duration(self.file.path, scan.end_s, self.limits)
         with self._open() as container:
             stream = self._choose_stream(container)
             yield from self._sample(container, stream, scan, count, every)
@@ -240,6 +246,8 @@ class VideoReader:
                 earliest = decoded.last_key if index else keys[0]
                 key = max(earliest if frame.pts is None else frame.pts, earliest)
             decoded.add(key)
+            if self.limits.max_duration_s:  # there may be more frames than packets
+                check_duration(self.file.path, scan.seconds(key), self.limits)
             if index == 0:
                 self.info = describe_video(self.file, container, stream, scan, frame, aspect)
             elif frame.interlaced_frame and not self.info.interlaced:

@@ -24,6 +24,7 @@ DISTRIBUTIONS = {
     "dlib": ("dlib", "dlib-bin"),
 }
 ENGINES = ("tensorflow", "keras", "openvino")  # only those that the process has imported
+SECRETS = ("--token", "--callback-secret")  # flags whose value no result states
 _COMMAND: ContextVar[str] = ContextVar("command", default="")
 
 
@@ -42,18 +43,35 @@ class Origin(Result):
 
 @contextlib.contextmanager
 def recorded_command(words: Sequence[str]) -> Iterator[None]:
-    """Let results that are made in the block state the command of these words.
+    """Let results that are made in the block state the command of these words, without secrets.
 
     Example:
         >>> with recorded_command(["predict", "a clip.mp4"]):
         ...     describe_origin()["command"]
         "jdfd-keras predict 'a clip.mp4'"
     """
-    token = _COMMAND.set(shlex.join(["jdfd-keras", *words]))
+    token = _COMMAND.set(shlex.join(["jdfd-keras", *mask_secrets(words)]))
     try:
         yield
     finally:
         _COMMAND.reset(token)
+
+
+def mask_secrets(words: Sequence[str]) -> list[str]:
+    """Replace the values of flags that are secrets.
+
+    Example:
+        >>> mask_secrets(["app", "--token", "mine", "--callback-secret=mine", "--port", "0"])
+        ['app', '--token', '***', '--callback-secret=***', '--port', '0']
+    """
+    masked = []
+    for word in words:
+        flag, separator, _ = word.partition("=")
+        if masked and masked[-1] in SECRETS:
+            masked.append("***")
+        else:
+            masked.append(f"{flag}=***" if flag in SECRETS and separator else word)
+    return masked
 
 
 def describe_origin() -> dict[str, Any]:

@@ -29,6 +29,7 @@ BYTES_PER_GB = 10**9
 # Messages: of the parent, one without content among the items; of a worker, the kind of an answer.
 PART_REQUEST = b""
 PART, RESULT, ERROR = "part", "result", "error"
+OUT_OF_MEMORY, TOO_LONG = "out_of_memory", "too_long"  # codes of a crash
 # Not with multiprocessing, which imports the script of the user again: one without the guard
 # `if __name__ == "__main__"` would start the whole work in every process (Python 3.11).
 PROGRAM = (
@@ -50,6 +51,7 @@ class WorkerCrashed:
 
     cause: str  # such as "whose process died twice (SIGSEGV)"
     hint: str  # sentence that states what to try
+    code: str = "crashed"  # or `out_of_memory`, `too_long`
 
     def __str__(self) -> str:
         return f"{self.cause}. {self.hint}"
@@ -143,6 +145,7 @@ class Worker:
                 self._exceeded = LimitExceeded(
                     f"whose analysis took more than {limits.max_seconds:g} s",
                     f"Try --max-seconds {2 * limits.max_seconds:g}, or 0 for no limit.",
+                    TOO_LONG,
                 )
             elif limits.max_memory > 0:
                 used = psutil.Process(self.process.pid).memory_info().rss
@@ -150,6 +153,7 @@ class Worker:
                     self._exceeded = LimitExceeded(
                         f"whose analysis needed more than {limits.max_memory:g} GB of memory",
                         f"Try --max-memory {2 * limits.max_memory:g}, or 0 for no limit.",
+                        OUT_OF_MEMORY,
                     )
             if self._exceeded:
                 self.process.kill()
@@ -219,6 +223,7 @@ def _describe_lack_of_memory(cause: str) -> WorkerCrashed:
     return WorkerCrashed(
         f"whose process died twice ({cause}), perhaps because memory ran out",
         "Try a smaller copy, or a machine with more memory.",
+        OUT_OF_MEMORY,
     )
 
 

@@ -4,6 +4,7 @@ An item whose process dies, as a damaged video can crash a decoder, or that need
 memory, does not stop the others and is reported by name. Independent of the function.
 """
 
+import collections
 import contextlib
 import os
 import tempfile
@@ -17,6 +18,7 @@ from jdfd_keras.io.worker_process import IDLE, LimitExceeded, Part, Worker, Work
 from jdfd_keras.options import LimitOptions
 
 SECONDS_BETWEEN_CHECKS = 0.2  # of the limits
+MAX_WAKES = 4096  # read at once
 
 
 def count_workers(requested: int, num_items: int) -> int:
@@ -39,11 +41,13 @@ def check_limits(limits: LimitOptions) -> None:
             ...
         ValueError: Expected --max-seconds, ... to be at least 0; got -1, ...
     """
-    values = limits.max_seconds, limits.max_pixels, limits.max_faces_per_frame, limits.max_memory
+    names = "max_seconds", "max_pixels", "max_faces_per_frame", "max_duration_s", "max_memory"
+    values = [getattr(limits, name) for name in names]
     if not all(value >= 0 for value in values):  # NaN is not either
+        *flags, last = (f"--{name.replace('_', '-')}" for name in names)
         raise ValueError(
-            "Expected --max-seconds, --max-pixels, --max-faces-per-frame and --max-memory to be at "
-            f"least 0; got {', '.join(map(str, values))}. Use 0 for no limit."
+            f"Expected {', '.join(flags)} and {last} to be at least 0; got "
+            f"{', '.join(map(str, values))}. Use 0 for no limit."
         )
 
 
@@ -152,6 +156,9 @@ class Workers:
         self._workers: list[Worker] = []
         self._items: Iterator = iter(())
         self._stack = contextlib.ExitStack()
+        self._wake_lock = threading.Lock()  # of the following, which may be used by any thread
+        self._wake_pipe = (-1, -1)  # file descriptors to read and to write; -1 if not open
+        self._has_ended = False
 
     def __enter__(self) -> "Workers":
         # What a process leaves in its temporary folder when it dies is deleted at the end.
@@ -162,6 +169,9 @@ class Workers:
             self._stack.callback(self._workers[-1].stop)
         if self._limits:
             self._stack.enter_context(_enforce(self._limits, self._workers))
+        self._wake_pipe = os.pipe()
+        os.set_blocking(self._wake_pipe[1], False)
+        self._stack.callback(self._close_pipe)
         return self
 
     def __exit__(self, *_) -> None:
@@ -201,6 +211,74 @@ class Workers:
             del self._workers[1:]
             self.send(crashed)
             yield from self._run()
+
+    def serve(self, take: Callable[[], Any]) -> Iterator[tuple[Any, Any]]:
+        """Yield items and results as `receive`, of items that come at any time, until `end`.
+
+        An item whose process crashed is tried again when no other runs; until then no new one is
+        taken. An exception of the function is the result of its item.
+
+        Args:
+            take: Returns the next item, or at once IDLE if there is none now. It is called when a
+                process is free, and after IDLE once `wake` is called, or another item is done.
+
+        Raises:
+            OSError: If no process can be started.
+        """
+        crashed = collections.deque()
+        is_second, may_have_items = False, True
+        while not self._has_ended:
+            if crashed and all(worker.item is IDLE for worker in self._workers):
+                is_second = True
+                self._workers[0].take_next(iter([crashed.popleft()]))
+                self._workers[0].send_item()
+            for worker in self._workers:
+                if worker.item is IDLE and may_have_items and not (crashed or is_second):
+                    worker.take_next(iter([take()]))
+                    worker.send_item()
+                    may_have_items = worker.item is not IDLE
+            busy = [worker for worker in self._workers if worker.item is not IDLE]
+            if self._has_parts:
+                for worker in busy:
+                    worker.request_part()
+            readable = wait([self._wake_pipe[0], *(worker.pipe for worker in busy)])
+            if self._wake_pipe[0] in readable:
+                os.read(self._wake_pipe[0], MAX_WAKES)
+                may_have_items = True
+            for worker in busy:
+                if worker.pipe not in readable:
+                    continue
+                item = worker.item
+                try:
+                    result = worker.receive()
+                except Exception as error:  # noqa: BLE001, of the function: any
+                    result = error
+                if not isinstance(result, Part):
+                    worker.item, may_have_items = IDLE, True
+                    is_crash = isinstance(result, WorkerCrashed)
+                    if is_crash and not isinstance(result, LimitExceeded) and not is_second:
+                        crashed.append(item)
+                        continue
+                    is_second = False
+                yield item, result
+
+    def wake(self) -> None:
+        """Let `serve` take items again; from any thread, also after the end."""
+        # A full pipe wakes it anyway.
+        with self._wake_lock, contextlib.suppress(BlockingIOError):
+            if self._wake_pipe[1] >= 0:
+                os.write(self._wake_pipe[1], b"\0")
+
+    def end(self) -> None:
+        """Let `serve` return soon, from any thread; items that run have no result."""
+        self._has_ended = True
+        self.wake()
+
+    def _close_pipe(self) -> None:
+        with self._wake_lock:
+            for end in self._wake_pipe:
+                os.close(end)
+            self._wake_pipe = (-1, -1)
 
     def _run(self) -> Iterator[tuple[Any, Any]]:
         """Yield parts and results until no item is left; every item is tried once."""

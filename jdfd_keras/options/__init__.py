@@ -37,5 +37,5 @@ from jdfd_keras.options.detector_options import TrainRuntime as TrainRuntime
 from jdfd_keras.options.detector_options import UnlabelledOptions as UnlabelledOptions
 from jdfd_keras.options.recipes import RECIPES as RECIPES
 from jdfd_keras.options.recipes import list_changes as list_changes
-from jdfd_keras.options.service_options import DEFAULT_MAX_DURATION_S as DEFAULT_MAX_DURATION_S
+from jdfd_keras.options.service_options import SERVICE_LIMITS as SERVICE_LIMITS
 from jdfd_keras.options.service_options import FileServiceOptions as FileServiceOptions

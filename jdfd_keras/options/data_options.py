@@ -88,6 +88,7 @@ class LimitOptions:
     max_seconds: float = setting(1800.0, "seconds that the analysis of one file may take; 0: any")
     max_pixels: int = setting(200_000_000, "pixels of one frame or image; 0: any")
     max_faces_per_frame: int = setting(64, "faces of one frame, the largest; 0: any")
+    max_duration_s: float = setting(0.0, "duration in seconds of a video; 0: any")
     max_memory: float = setting(4.0, "memory in GB of a process that analyses a file; 0: any")
 
 

@@ -4,28 +4,30 @@ Secrets are the text itself here; the command line reads them from files and fro
 """
 
 import dataclasses
-import math
 from dataclasses import dataclass
 from typing import Any
 
-from jdfd_keras.options.data_options import setting
+from jdfd_keras.options.data_options import LimitOptions, setting
 
-DEFAULT_MAX_DURATION_S = 3600.0  # of the service, whose users are others than its operator
+# Users of the service are others than its operator, so that videos have a limit by default.
+SERVICE_LIMITS = LimitOptions(max_duration_s=3600.0)
 MIN_SECRET_LENGTH = 16
+MAX_KEEP_HOURS = 10**6  # a century
 
 
-def secret_setting(variable: str, help: str) -> Any:
+def secret_setting(variable: str, help: str, common: bool = False) -> Any:
     """Declare an option that is a secret: it is not part of the text of its group.
 
     Args:
         variable: Environment variable that is its default on the command line.
         help: One line of help.
+        common: Whether `--help` shows it.
 
     Example:
         >>> secret_setting("JDFD_KERAS_TOKEN", "token of clients").metadata["variable"]
         'JDFD_KERAS_TOKEN'
     """
-    metadata = {"help": help, "choices": (), "common": True, "variable": variable}
+    metadata = {"help": help, "choices": (), "common": common, "variable": variable}
     return dataclasses.field(default="", repr=False, metadata=metadata)
 
 
@@ -52,6 +54,7 @@ class FileServiceOptions:
         "JDFD_KERAS_TOKEN",
         "secret that a request for files or the page must have, of 16 characters or more; required "
         "with a --host that other machines can reach; @FILE: in a file; default: $JDFD_KERAS_TOKEN",
+        common=True,
     )
     callback_secret: str = secret_setting(
         "JDFD_KERAS_CALLBACK_SECRET",
@@ -65,7 +68,7 @@ class FileServiceOptions:
     max_jobs: int = setting(1000, "largest number of queued files; others are answered 503")
     max_upload_mb: int = setting(2048, "largest file in MiB; others are answered 413", common=True)
     keep_hours: float = setting(
-        168.0, "hours that a file and its result are kept after the end", common=True
+        168.0, "hours that a file and its result are kept after the end; 0: always", common=True
     )
 
     def __post_init__(self):
@@ -76,9 +79,10 @@ class FileServiceOptions:
                     f"Expected --{name.replace('_', '-')} of {bound} or more; got "
                     f"{getattr(self, name)}. Try the default."
                 )
-        if not 0 < self.keep_hours < math.inf:
+        if not 0 <= self.keep_hours <= MAX_KEEP_HOURS:
             raise ValueError(
-                f"Expected --keep-hours above 0; got {self.keep_hours}. Try the default."
+                f"Expected --keep-hours from 0 (always) to {MAX_KEEP_HOURS}; got "
+                f"{self.keep_hours}. Try the default."
             )
         for name in ("token", "callback_secret"):
             secret = getattr(self, name)

@@ -6,7 +6,7 @@ Takes verdicts, and reads their files again for the frames; returns TopFaces and
 import dataclasses
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,8 +25,7 @@ from jdfd_keras.io.console import track
 from jdfd_keras.io.palette import track_colour
 from jdfd_keras.io.workers import WorkerCrashed, count_workers, run_all, run_with_progress
 from jdfd_keras.options import LimitOptions
-from jdfd_keras.prediction.extraction import hash_path
-from jdfd_keras.prediction.result_folder import VerdictFolder
+from jdfd_keras.prediction.extraction import hash_path, personalize
 
 # Shorter side of what is shown, in pixels: labels on smaller frames could not be read.
 MIN_SIDE, MAX_SIDE, MAX_VIDEO_SIDE = 360, 720, 480
@@ -68,7 +67,10 @@ class FileEvidence:
 
 
 def explain_top_faces(
-    verdicts: list[Verdict], folder: VerdictFolder, predictor: Predictor, num_faces: int
+    verdicts: list[Verdict],
+    read_top_faces: Callable[[str], np.ndarray],
+    predictor: Predictor,
+    num_faces: int,
 ) -> dict[str, TopFaces]:
     """Read the top faces of files by path, and compute their maps.
 
@@ -76,7 +78,7 @@ def explain_top_faces(
 
     Args:
         verdicts: Verdicts on the files.
-        folder: The result folder, which keeps their top faces.
+        read_top_faces: Returns the top faces of a path, as that of a result folder does.
         predictor: Predictor of the verdicts.
         num_faces: Most faces of each person.
 
@@ -93,7 +95,7 @@ def explain_top_faces(
         kept = Counter(verdict.faces[index].track_id for index in verdict.top_faces)
         # Those of all people take turns.
         count_shown = sum(min(of_track, num_faces) for of_track in kept.values())
-        crops, cams = folder.read_top_faces(verdict.path)[:count_shown], None
+        crops, cams = read_top_faces(verdict.path)[:count_shown], None
         if len(crops) and predictor.explain and not failure:
             try:
                 cams = predictor.explain(crops)
@@ -108,6 +110,7 @@ def collect_evidence(
     provenance: Provenance,
     videos: str | Path | None = None,
     limits: LimitOptions | None = None,
+    sources: Mapping[str, Path] | None = None,
 ) -> Iterator[tuple[Verdict, FileEvidence]]:
     """Draw the people of analysed files on their frames, in other processes, and show the progress.
 
@@ -117,6 +120,7 @@ def collect_evidence(
         videos: Also write each whole video with boxes to this folder (.mp4), of reduced size, with
             boxes between judged faces interpolated; not if it is None.
         limits: Limits of each file; the defaults if not given.
+        sources: Where files are now, by their path in the verdict, if that does not lead to them.
 
     Yields:
         Each verdict with its evidence, in any order.
@@ -130,7 +134,9 @@ def collect_evidence(
     """
     limits = limits or LimitOptions()
     folder = None if videos is None else Path(videos)
-    collect = functools.partial(_collect, provenance=provenance, folder=folder, limits=limits)
+    collect = functools.partial(
+        _collect, provenance=provenance, folder=folder, limits=limits, sources=dict(sources or {})
+    )
 
     def try_again(found: FileEvidence | OSError, verdict: Verdict) -> FileEvidence | OSError:
         """Draw the frames alone if the video with boxes was beyond a limit, or crashed."""
@@ -167,22 +173,24 @@ def _collect(
     provenance: Provenance,
     folder: Path | None,
     limits: LimitOptions,
+    sources: Mapping[str, Path],
     send: Send | None = None,
 ) -> FileEvidence:
     if not verdict.faces:
         return FileEvidence()
-    path = Path(verdict.path)
+    path = sources.get(verdict.path, Path(verdict.path))
     try:
         people, stills = _draw_stills(path, verdict, provenance, limits)
     except OSError as error:
-        return FileEvidence(failure=str(error))
+        return FileEvidence(failure=personalize(str(error), str(path), verdict.path))
     if folder is None or not verdict.duration_s:
         return FileEvidence(people, stills)
     out = folder / f"{verdict.sha256[:16]}-{hash_path(path)}.mp4"
     try:
         _write_video(path, out, verdict, limits, send)
     except OSError as error:
-        return FileEvidence(people, stills, failure=str(error))
+        failure = personalize(str(error), str(path), verdict.path)
+        return FileEvidence(people, stills, failure=failure)
     return FileEvidence(people, stills, out)
 
 

@@ -4,10 +4,12 @@ import contextlib
 import functools
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -179,10 +181,47 @@ class Extractor:
             if isinstance(result, Part):
                 result = result.value
             elif isinstance(result, WorkerCrashed):
-                result = UnreadableFileError(
-                    f"Expected a video or image that can be analysed; got {path}, {result}"
-                )
+                result = describe_crash(path, result)
             yield path, result
+
+
+def describe_crash(path: Path, crash: WorkerCrashed) -> UnreadableFileError:
+    """Return the error of a file whose process died, or that was beyond a limit.
+
+    Example:
+        >>> crash = WorkerCrashed("whose process died twice (SIGSEGV)", "It may be damaged.")
+        >>> str(describe_crash(Path("a.mp4"), crash))
+        'Expected a video or image that can be analysed; got a.mp4, whose process died twice ...'
+    """
+    text = f"Expected a video or image that can be analysed; got {path}, {crash}"
+    return UnreadableFileError(text, code=crash.code)
+
+
+def personalize(value: Any, path: str, name: str) -> Any:
+    """Replace the path of an analysed file by another name in all texts of a result.
+
+    Args:
+        value: A result as JSON, or a part of it; it is not changed.
+        path: Path that the file was analysed under; its last part alone is replaced, too.
+        name: The other name.
+
+    Example:
+        >>> failed = {"path": "files/ab.mp4", "error": "Try `ffmpeg -i ab.mp4 b.mp4`."}
+        >>> personalize(failed, "files/ab.mp4", "a.mp4")
+        {'path': 'a.mp4', 'error': 'Try `ffmpeg -i a.mp4 b.mp4`.'}
+    """
+    others = {path: name, Path(path).name: Path(name).name or name}
+    # The longest first, and all at once: a name may contain the path.
+    pattern = re.compile("|".join(map(re.escape, sorted(others, key=len, reverse=True))))
+
+    def replace(part: Any) -> Any:
+        if isinstance(part, str):
+            return pattern.sub(lambda match: others[match[0]], part)
+        if isinstance(part, dict):
+            return {key: replace(entry) for key, entry in part.items()}
+        return [replace(entry) for entry in part] if isinstance(part, list) else part
+
+    return replace(value)
 
 
 def extract_file(

@@ -10,24 +10,19 @@ import functools
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from jdfd_keras.client.calibration import Calibration, check_threshold
-from jdfd_keras.faces.align import describe_framing
+from jdfd_keras.client.calibration import check_threshold
 from jdfd_keras.faces.overlay import Overlay, check_overlay
 from jdfd_keras.inference.backends import Predictor, load_predictor
 from jdfd_keras.inference.verdict import (
     NUM_TOP_FACES,
-    Provenance,
     Verdict,
     choose_faces,
     decision_thresholds,
     judge,
 )
 from jdfd_keras.io.console import printable
-from jdfd_keras.io.origin import describe_origin
-from jdfd_keras.io.results import Result
 from jdfd_keras.io.workers import (
     WorkerCrashed,
     check_limits,
@@ -37,13 +32,12 @@ from jdfd_keras.io.workers import (
 )
 from jdfd_keras.options import (
     EngineOptions,
-    FaceOptions,
     LimitOptions,
     PredictOptions,
     PredictRuntime,
 )
 from jdfd_keras.prediction.annotate import annotate_file
-from jdfd_keras.prediction.evidence import TopFaces, explain_top_faces
+from jdfd_keras.prediction.evidence import explain_top_faces
 from jdfd_keras.prediction.extraction import (
     ExtractedPart,
     Extractor,
@@ -51,45 +45,18 @@ from jdfd_keras.prediction.extraction import (
     list_files,
     read_state,
 )
+from jdfd_keras.prediction.predictions import (
+    Predictions,
+    collect_predictions,
+    describe_provenance,
+)
 from jdfd_keras.prediction.result_folder import (
     LINES,
-    MAX_REPORTED,
     FailedFile,
     check_paths,
     open_folder,
 )
 from jdfd_keras.prediction.scoring import FaceScores, Judge, find_missing, guess_faces, judge_all
-
-
-@dataclass(frozen=True)
-class Predictions(Result):
-    """Verdicts on several files, each group in the order of the paths."""
-
-    files: tuple[Verdict, ...]
-    failed: tuple[FailedFile, ...]
-    paths: tuple[str, ...]  # of all files
-    skipped: int  # files below folders without a video or image suffix
-    provenance: Provenance
-    # Of the most suspicious files by path, if requested.
-    top_faces: dict[str, TopFaces] = dataclasses.field(
-        default_factory=dict, compare=False, repr=False, metadata={"json": False}
-    )
-    # Why a requested annotated file could not be written.
-    annotation_error: str = dataclasses.field(
-        default="", compare=False, repr=False, metadata={"json": False}
-    )
-
-    @property
-    def records(self) -> tuple[Verdict | FailedFile, ...]:
-        """Verdicts and failures in the order of the paths."""
-        by_path = {record.path: record for record in (*self.files, *self.failed)}
-        return tuple(by_path[path] for path in self.paths)
-
-    @property
-    def most_suspicious(self) -> list[Verdict]:
-        """Verdicts with a section in a report, the most suspicious first."""
-        ordered = sorted(self.files, key=lambda verdict: verdict.suspicion, reverse=True)
-        return ordered[:MAX_REPORTED]
 
 
 def predict_file(
@@ -239,19 +206,14 @@ def predict_files(
         for path, record, crops in judge_all(extractor, judge_of_files, len(remaining)):
             records[str(path)] = folder.keep(record, crops)
         extractor.close()
-        ordered = tuple(_escape(records[str(path)]) for path in files)
-        predictions = Predictions(
-            files=tuple(record for record in ordered if isinstance(record, Verdict)),
-            failed=tuple(record for record in ordered if isinstance(record, FailedFile)),
-            paths=tuple(record.path for record in ordered),
-            skipped=len(skipped),
-            provenance=_describe_provenance(predictor, faces, calibration, options),
-        )
+        provenance = describe_provenance(predictor, faces, calibration, options)
+        ordered = [records[str(path)] for path in files]
+        predictions = collect_predictions(ordered, provenance, len(skipped))
         if explain:
-            shown = predictions.most_suspicious
-            top_faces = explain_top_faces(shown, folder, predictor, runtime.explain)
+            shown, read = predictions.most_suspicious, folder.read_top_faces
+            top_faces = explain_top_faces(shown, read, predictor, runtime.explain)
             predictions = dataclasses.replace(predictions, top_faces=top_faces)
-        folder.finish(ordered)
+        folder.finish(predictions.records)
     if annotate is not None and predictions.files:
         error = _annotate(files[0], annotate, predictions, faces.every, limits)
         predictions = dataclasses.replace(predictions, annotation_error=error)
@@ -294,36 +256,3 @@ def _annotate(
         result = f"Expected a file that can be annotated; got {path}, {result}"
     print(printable(f"{out}: {result}"), file=sys.stderr)
     return str(result)
-
-
-def _describe_provenance(
-    predictor: Predictor, faces: FaceOptions, calibration: Calibration, options: PredictOptions
-) -> Provenance:
-    metadata = predictor.metadata
-    source = "calibrated" if metadata.calibration else "0.5"
-    return Provenance(
-        model=metadata.name,
-        version=metadata.version,
-        digest=metadata.digest,
-        where=predictor.name,
-        faces=faces,
-        uncertain_from=calibration.uncertain_from,
-        uncertain_to=calibration.uncertain_to,
-        thresholds=source if options.threshold is None else "threshold",
-        calibration=metadata.calibration,
-        framing=describe_framing(faces, metadata.faces),
-        engine=predictor.engine,
-        demonstration=metadata.demonstration,
-        notes=metadata.notes,
-        **describe_origin(),
-    )
-
-
-def _escape(record: Verdict | FailedFile) -> Verdict | FailedFile:
-    """Escape bytes of a file name that are not UTF-8, which no table or page can contain."""
-    texts = {
-        field.name: value.encode("utf-8", "backslashreplace").decode()
-        for field in dataclasses.fields(record)
-        if isinstance(value := getattr(record, field.name), str)
-    }
-    return dataclasses.replace(record, **texts)

@@ -61,6 +61,8 @@ class FailedFile(Result):
     analysed_at: str = ""  # UTC time in ISO format
     sha256: str | None = None  # None if the file cannot be read, or changed during the run
     file_bytes: int | None = None  # None if it does not exist
+    # The reason for programs, such as `undecodable` or `too_long`; "" if it was not recorded.
+    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -135,10 +137,9 @@ class VerdictFolder:
             heapq.heappush(self._reported, record.suspicion)
             self._delete_unreported()
         state = self._states[record.path]
-        file_bytes, mtime_ns = state or (None, None)
+        _, mtime_ns = state or (None, None)
         if isinstance(record, FailedFile):
-            sha256 = _hash_if_unchanged(record.path, state)
-            record = dataclasses.replace(record, sha256=sha256, file_bytes=file_bytes)
+            record = add_facts(record, state)
         line = json.dumps(record.to_dict() | {"mtime_ns": mtime_ns})
         self._lines.write(line.encode() + b"\n")
         self._lines.flush()
@@ -162,6 +163,24 @@ class VerdictFolder:
         while len(self._reported) > MAX_REPORTED:
             *_, path = heapq.heappop(self._reported)
             self._crops_path(path).unlink(missing_ok=True)
+
+
+def add_facts(record: FailedFile, state: tuple[int, int] | None) -> FailedFile:
+    """Add the facts of a file to its failure.
+
+    Args:
+        record: The failure.
+        state: State of the file before it was opened, of `read_state`; a file that has another
+            one now has no SHA-256.
+
+    Example:
+        >>> failed = add_facts(FailedFile("face.png", "not a video"), read_state("face.png"))
+        >>> failed.file_bytes == Path("face.png").stat().st_size, len(failed.sha256)
+        (True, 64)
+    """
+    file_bytes, _ = state or (None, None)
+    sha256 = _hash_if_unchanged(record.path, state)
+    return dataclasses.replace(record, sha256=sha256, file_bytes=file_bytes)
 
 
 def to_csv(records: Iterable[Verdict | FailedFile]) -> str:

@@ -16,6 +16,7 @@ from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.client.metadata import ModelMetadata
 from jdfd_keras.client.signatures import ALIGNMENT_FILE, find_model, find_versions
 from jdfd_keras.faces.extract import Extraction
+from jdfd_keras.faces.media import error_code
 from jdfd_keras.inference.backends import Predictor
 from jdfd_keras.inference.verdict import NUM_TOP_FACES, Verdict, choose_faces, judge
 from jdfd_keras.io.console import Progress, printable
@@ -234,7 +235,7 @@ def fail(path: Path, error: Exception) -> FailedFile:
     """
     reason = " ".join(str(error).split())
     print(printable(f"{path}: {reason}"), file=sys.stderr)
-    return FailedFile(str(path), reason, _now())
+    return FailedFile(str(path), reason, _now(), code=error_code(error))
 
 
 def _now() -> str:

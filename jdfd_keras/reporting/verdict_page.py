@@ -10,6 +10,7 @@ import hashlib
 import re
 import shutil
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -96,6 +97,7 @@ def write_report(
     *,
     overwrite: bool = False,
     limits: LimitOptions | None = None,
+    sources: Mapping[str, Path] | None = None,
 ) -> Path:
     """Write a page about verdicts, and for several files a folder of pages beside it.
 
@@ -109,6 +111,7 @@ def write_report(
             Chromium prints. The pages of several files are in a folder named after it.
         overwrite: Replace an existing page.
         limits: Limits of each file; the defaults if not given.
+        sources: Where files are now, by their path in the verdict, if that does not lead to them.
 
     Returns:
         Path of the page.
@@ -143,7 +146,7 @@ def write_report(
     thumbnails: dict[str, str] = {}
     with tempfile.TemporaryDirectory(prefix="jdfd-keras-") as videos:
         drawn = collect_evidence(
-            shown, predictions.provenance, None if is_print else videos, limits
+            shown, predictions.provenance, None if is_print else videos, limits, sources
         )
         for verdict, evidence in drawn if shown else ():
             top_faces = predictions.top_faces.get(verdict.path)

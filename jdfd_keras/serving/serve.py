@@ -7,7 +7,6 @@ TensorFlow.
 
 import contextlib
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -21,12 +20,16 @@ from jdfd_keras.client.signatures import SERVING_DEFAULT, find_model
 from jdfd_keras.inference.engine import check_engine_options
 from jdfd_keras.io.console import import_tensorflow, print_message
 from jdfd_keras.io.files import write_text_atomically
-from jdfd_keras.options import ENGINES, EngineOptions, ServeOptions
+from jdfd_keras.options import (
+    EngineOptions,
+    FileServiceOptions,
+    LimitOptions,
+    ServeOptions,
+)
+from jdfd_keras.serving.engine_choice import BINARY, DOCKER, EMBEDDED, PROGRAM, choose_engine
+from jdfd_keras.serving.jobs.access import check_exposure
 from jdfd_keras.serving.model_config import ModelConfig, configure_directory, read_models_config
 
-AUTO, BINARY, DOCKER, EMBEDDED = ENGINES
-DOCKER_TIMEOUT_S = 5
-PROGRAM = "tensorflow_model_server"
 IMAGE = "tensorflow/serving:2.20.0"
 ALL_ADDRESSES = ("", "0.0.0.0", "::")
 POLL_S = 0.2
@@ -38,6 +41,8 @@ def serve(
     *,
     models_config: str | Path | None = None,
     engine: EngineOptions | None = None,
+    files: FileServiceOptions | None = None,
+    limits: LimitOptions | None = None,
 ) -> None:
     """Serve exported models until SIGTERM or SIGINT; from the main thread.
 
@@ -51,10 +56,14 @@ def serve(
         models_config: Instead of `model_directory`: models, version policies and labels in
             TensorFlow Serving's text format.
         engine: Backend and precision of the scores, of the embedded server only.
+        files: File service on the port of REST, if its `files` is true; of a single model and of
+            the embedded server only.
+        limits: Limits of one file of that service.
 
     Raises:
-        ValueError: If not exactly one of both is given, an option is invalid, or TensorFlow
-            Serving is to score by another engine than its own.
+        ValueError: If not exactly one of both is given, an option is invalid, TensorFlow Serving
+            is to score by another engine than its own or to serve files, or other machines could
+            use the file service without a token.
         OSError: If no model can be loaded, the requested engine is not available or exits
             unexpectedly, or an address cannot be bound.
 
@@ -64,7 +73,10 @@ def serve(
         OSError: Expected ...saved_models/dectetor to be an exported model, ...
     """
     options, engine = options or ServeOptions(), engine or EngineOptions()
+    files = files or FileServiceOptions()
     check_engine_options(engine)
+    if files.files:
+        check_exposure(options.host, files.token)
     if models_config is not None and model_directory is None:
         models_config = Path(models_config)
         configs = read_models_config(models_config)
@@ -75,19 +87,17 @@ def serve(
             f"Expected either a model or a models_config; got {model_directory} and "
             f"{models_config}. A models_config can have a single model, too."
         )
-    program, reason = choose_engine(options, engine)
+    if files.files and len(configs) != 1:
+        raise ValueError(
+            f"Expected a single model with --files; got {len(configs)} in {models_config}. Serve "
+            "files with a server of their own: jdfd-keras app --model MODEL."
+        )
+    program, reason = choose_engine(options, engine, has_files=files.files)
     print_message(f"Engine: {program} ({reason}).")
     if program == EMBEDDED:
         print_message("Loading TensorFlow ...")
         import_tensorflow()
-        from jdfd_keras.serving.server.model_server import run_server
-
-        run_server(
-            configs,
-            options,
-            lambda server: _announce(server.url, server.grpc_target, configs),
-            engine,
-        )
+        _run_embedded(configs, options, engine, files, limits)
         return
     is_exposed = program == BINARY and options.host not in ALL_ADDRESSES
     _print_limitations(options, is_exposed)
@@ -100,8 +110,8 @@ def serve(
             flags |= {"model_name": configs[0].name, "model_base_path": configs[0].base_path}
         command = [PROGRAM]
         if program == DOCKER:
-            files = [value for value in flags.values() if isinstance(value, Path)]
-            command = _docker_run([*files, *(config.base_path for config in configs)], options)
+            written = [value for value in flags.values() if isinstance(value, Path)]
+            command = _docker_run([*written, *(config.base_path for config in configs)], options)
         command += [f"--{name}={value}" for name, value in flags.items()]
         host = _bracket("127.0.0.1" if options.host in ALL_ADDRESSES else options.host)
         url, grpc_target = f"http://{host}:{options.port}", f"{host}:{options.grpc_port}"
@@ -109,72 +119,28 @@ def serve(
         _run_child(command, model_urls, lambda: _announce(url, grpc_target, configs, is_exposed))
 
 
-def choose_engine(options: ServeOptions, engine: EngineOptions | None = None) -> tuple[str, str]:
-    """Choose the server.
+def _run_embedded(
+    configs: Sequence[ModelConfig],
+    options: ServeOptions,
+    engine: EngineOptions,
+    files: FileServiceOptions,
+    limits: LimitOptions | None,
+) -> None:
+    from jdfd_keras.serving.app import describe_service, open_file_service
+    from jdfd_keras.serving.server.model_server import ModelServer, run_server
 
-    Args:
-        options: The requested server; `auto` selects the first available one that has the options.
-        engine: Backend and precision of the scores.
+    with contextlib.ExitStack() as stack:
+        routes = None
+        if files.files:
+            service = open_file_service(configs[0].base_path, files, limits, engine)
+            routes = stack.enter_context(service)
 
-    Returns:
-        One of ENGINES except `auto`, and the reason.
+        def announce(server: ModelServer) -> None:
+            _announce(server.url, server.grpc_target, configs)
+            if routes:
+                print_message(describe_service(server.url, routes, files))
 
-    Raises:
-        OSError: If the requested server is not available.
-        ValueError: If it cannot score by the requested backend or precision.
-
-    Example:
-        >>> choose_engine(ServeOptions(engine="embedded"))
-        ('embedded', 'as requested')
-    """
-    requested = options.engine
-    if requested not in ENGINES:
-        raise ValueError(
-            f"Expected an engine among {', '.join(ENGINES)}; got {requested!r}. Try auto."
-        )
-    if requested == EMBEDDED:
-        return EMBEDDED, "as requested"
-    if requested == AUTO and 0 in (options.port, options.grpc_port):
-        return EMBEDDED, "only this engine can find a free port"
-    engine = engine or EngineOptions()
-    is_own = engine.backend in (AUTO, "tensorflow") and engine.precision in (AUTO, "float32")
-    if requested == AUTO and not is_own:
-        return EMBEDDED, "only this engine scores by OpenVINO"
-    if not is_own:
-        raise ValueError(
-            f"Expected --backend tensorflow and --precision float32 with --engine {requested}, "
-            f"since TensorFlow Serving runs TensorFlow only; got {engine.backend} and "
-            f"{engine.precision}. Try --engine embedded."
-        )
-    binary = shutil.which(PROGRAM)
-    if binary and requested in (AUTO, BINARY):
-        return BINARY, f"found {binary}"
-    if requested == BINARY:
-        raise OSError(
-            f"Expected {PROGRAM} on the PATH; got none. Install TensorFlow Serving, or "
-            "try --engine docker or --engine embedded."
-        )
-    version, error = _query_docker()
-    if version:
-        return DOCKER, f"Docker {version} is running"
-    if requested == DOCKER:
-        raise OSError(
-            f"Expected a running Docker engine; got '{error}'. Start it, check that "
-            "`docker version` shows a server, or try --engine embedded."
-        )
-    return EMBEDDED, f"neither {PROGRAM} nor Docker is available: {error}"
-
-
-def _query_docker() -> tuple[str, str]:
-    """Return the version of the Docker engine and "", or "" and the error."""
-    command = ["docker", "version", "--format", "{{.Server.Version}}"]
-    try:
-        result = subprocess.run(command, capture_output=True, text=True, timeout=DOCKER_TIMEOUT_S)
-    except (OSError, subprocess.TimeoutExpired) as error:
-        return "", str(error)
-    if result.returncode == 0 and result.stdout.strip():
-        return result.stdout.strip(), ""
-    return "", (result.stderr.strip() or f"exit code {result.returncode}").splitlines()[-1]
+        run_server(configs, options, announce, engine, routes)
 
 
 def _print_limitations(options: ServeOptions, is_exposed: bool) -> None:

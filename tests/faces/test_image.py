@@ -566,6 +566,18 @@ def test_an_image_beyond_the_limit_is_refused_before_it_is_decoded(tmp_path, mon
     )
 
 
+def test_an_animation_is_refused_once_it_lasts_too_long(tmp_path):
+    frames = [Image.new("RGB", (8, 8), (index * 9, 0, 0)) for index in range(20)]
+    path = tmp_path / "a.gif"
+    frames[0].save(path, save_all=True, append_images=frames[1:], duration=100)
+    assert len(read(path, every=1, max_duration_s=2.1)[0]) == 20
+    with pytest.raises(UnreadableFileError, match="at most 1.2 s; got .*a.gif, .* 1.3 s") as caught:
+        read(path, every=1, max_duration_s=1.2)
+    assert caught.value.code == "too_long"
+    still = write(tmp_path / "b.png", np.zeros((64, 80, 3), np.uint8))
+    assert len(read(still, max_duration_s=1e-6)[0]) == 1
+
+
 def test_the_limit_of_pillow_has_no_effect_and_stays(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
     for name in ("a.png", "a.jpg", "a.webp", "a.bmp", "a.heic", "a.avif"):

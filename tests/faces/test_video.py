@@ -3,6 +3,8 @@
 import gc
 import itertools
 import os
+import pickle
+import re
 import subprocess
 import sys
 from fractions import Fraction
@@ -14,7 +16,12 @@ import pytest
 
 from jdfd_keras.faces import packets, pixels, video
 from jdfd_keras.faces.decode import open_media, read_frames
-from jdfd_keras.faces.media import UnreadableFileError, open_file, sample_frame_indices
+from jdfd_keras.faces.media import (
+    UnreadableFileError,
+    error_code,
+    open_file,
+    sample_frame_indices,
+)
 from jdfd_keras.options import LimitOptions
 from tests.faces.media_files import decode_with_ffmpeg, make_clip, run_ffmpeg
 
@@ -956,3 +963,93 @@ def test_the_name_does_not_decide_the_format(tmp_path):
     path = tmp_path / "noise.m4v"
     path.write_bytes(np.random.default_rng(0).integers(1, 256, 5000, np.uint8).tobytes())
     assert "neither" in error_of(path)
+
+
+# --- duration
+
+
+DURATION = "Expected a video of at most 0.5 s; got"
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.mp4", X264),
+        ("a.mov", X264),
+        ("a.mkv", X264),
+        ("a.avi", ("-c:v", "mpeg4")),
+        ("a.flv", ("-c:v", "flv1")),
+    ],
+)
+def test_a_video_whose_header_states_too_long_a_duration_is_refused_at_once(
+    tmp_path, monkeypatch, name, options
+):
+    path = make_clip(tmp_path / name, *options, source=SECOND)
+    assert len(read(path, max_duration_s=1.1)[0]) == len(read(path)[0]) == 25
+    monkeypatch.setattr(video, "scan_packets", None)
+    monkeypatch.setattr(video, "read_packets", None)
+    with pytest.raises(UnreadableFileError, match=rf"{DURATION} .*{name}, .* 1\.\d s") as caught:
+        read(path, max_duration_s=0.5)
+    assert caught.value.code == "too_long"
+    assert re.search(r"Try a part of it, or --max-duration-s [12]\.", str(caught.value))
+
+
+@pytest.mark.parametrize("name", ["a.h264", "a.ts", "a.mpg"])
+def test_a_video_without_a_header_is_refused_by_its_packets_before_it_is_decoded(
+    tmp_path, monkeypatch, name
+):
+    codec = ("-c:v", "mpeg2video") if name == "a.mpg" else X264
+    path = make_clip(tmp_path / name, *codec, source=SECOND)
+    assert len(read(path, max_duration_s=1.1)[0]) == 25
+    monkeypatch.setattr(video.VideoReader, "_decode", None)
+    assert DURATION in error_of(path, max_duration_s=0.5)
+
+
+def test_a_header_that_states_too_short_a_duration_does_not_help(tmp_path, monkeypatch):
+    path = make_clip(tmp_path / "a.mp4", *X264, source=SECOND)
+    monkeypatch.setattr(video, "stated_duration_s", lambda *_: 0.1)
+    assert DURATION in error_of(path, max_duration_s=0.5)
+    scan = packets.scan_packets
+
+    def shorten(*arguments):  # as if there were fewer packets than frames
+        found = scan(*arguments)
+        found.end_s = 0.1
+        return found
+
+    monkeypatch.setattr(video, "scan_packets", shorten)
+    frames = []
+    with (
+        pytest.raises(UnreadableFileError, match=DURATION),
+        open_media(path, LimitOptions(max_duration_s=0.5)) as media,
+    ):
+        for frame in media.read(100, every=1):
+            frames.append(frame.time_s)
+    assert frames[-1] <= 0.5 < frames[-1] + 1 / 25
+
+
+def test_a_reason_has_a_code(tmp_path):
+    path = make_clip(tmp_path / "a.mp4", *X264, source=SHORT)
+    (tmp_path / "text.mp4").write_text("not a video")
+    (tmp_path / "empty.mp4").touch()
+    codes = {}
+    for name, limits in [
+        ("text.mp4", {}),
+        ("empty.mp4", {}),
+        ("a.mp4", {"max_pixels": 99}),
+        ("a.mp4", {"max_duration_s": 0.1}),
+        ("none.mp4", {}),
+    ]:
+        with pytest.raises(OSError) as caught:
+            read(tmp_path / name, **limits)
+        codes[name, *limits] = error_code(caught.value)
+        # It comes from another process.
+        assert error_code(pickle.loads(pickle.dumps(caught.value))) == codes[name, *limits]
+    assert list(codes.values()) == [
+        *("undecodable", "undecodable", "too_many_pixels", "too_long", "missing"),
+    ]
+    with pytest.raises(UnreadableFileError) as caught, open_media(path) as media:
+        next(media.read(1))
+        path.write_bytes(b"other")
+    assert caught.value.code == "changed"
+    assert error_code(MemoryError()) == "out_of_memory"
+    assert error_code(PermissionError("a.mp4")) == error_code(ValueError("NaN")) == "internal"

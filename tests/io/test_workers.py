@@ -1,3 +1,4 @@
+import collections
 import contextlib
 import itertools
 import os
@@ -12,6 +13,7 @@ import psutil
 import pytest
 
 from jdfd_keras.io import console
+from jdfd_keras.io.worker_process import IDLE
 from jdfd_keras.io.workers import (
     LimitExceeded,
     Part,
@@ -223,7 +225,10 @@ def test_0_is_no_limit(functions):
     assert threading.active_count() == threads
 
 
-@pytest.mark.parametrize("name", ["max_seconds", "max_pixels", "max_memory", "max_faces_per_frame"])
+@pytest.mark.parametrize(
+    "name",
+    ["max_seconds", "max_pixels", "max_memory", "max_faces_per_frame", "max_duration_s"],
+)
 @pytest.mark.parametrize("value", [-1, float("nan")])
 def test_a_negative_limit_is_an_error_that_names_its_flag(name, value):
     with pytest.raises(ValueError, match=rf"--{name.replace('_', '-')}\b.* 0; got .*{value}"):
@@ -302,6 +307,123 @@ def test_the_progress_of_one_item_is_shown(functions, monkeypatch, capsys):
     *lines, last = capsys.readouterr().err.splitlines()
     assert lines and all("/100 frames, about " in line for line in lines)
     assert last.startswith("annotating: 100/100 frames, ")
+
+
+def take_from(items):
+    """Return a function that takes items as they come."""
+    return lambda: items.popleft() if items else IDLE
+
+
+def serve_all(function, items, num_workers=2, limits=None):
+    """Serve items that are all there; end once each has a result."""
+    received = []
+    with Workers(function, num_workers, limits) as workers:
+        for item, result in workers.serve(take_from(collections.deque(items))):
+            received.append((item, result))
+            if len(received) == len(items):
+                workers.end()
+    return received
+
+
+def test_items_are_served_that_come_while_others_run(functions):
+    items, received = collections.deque([0.4]), []
+    with Workers(functions.sleep, 2) as workers:
+
+        def add():
+            time.sleep(0.2)
+            items.extend([0, 0.01])
+            workers.wake()
+            time.sleep(1)  # all are done, and nothing runs
+            items.append(0.02)
+            workers.wake()
+
+        workers.start()
+        thread = threading.Thread(target=add)
+        thread.start()
+        for item, result in workers.serve(take_from(items)):
+            assert item == result
+            received.append(item)
+            if len(received) == 4:
+                break
+        thread.join()
+        workers.wake()  # nobody serves
+    assert sorted(received) == [0, 0.01, 0.02, 0.4]
+    workers.wake()  # after the end
+    assert children() == []
+
+
+def test_serving_ends_at_once_while_all_processes_are_busy(functions):
+    with Workers(functions.sleep, 2) as workers:
+        workers.start()
+        timer = threading.Timer(1, workers.end)
+        timer.start()
+        start = time.monotonic()
+        assert list(workers.serve(take_from(collections.deque([60, 60])))) == []
+        assert time.monotonic() - start < 10
+        timer.join()
+    assert children() == []
+
+
+def test_nothing_is_taken_again_and_again_while_there_is_nothing(functions):
+    calls = []
+
+    def take():
+        calls.append(1)
+        return 30 if len(calls) == 1 else IDLE
+
+    with Workers(functions.count_slowly, 2, has_parts=True) as workers:
+        for number, (_, result) in enumerate(workers.serve(take)):
+            if not isinstance(result, Part):
+                assert number > 3
+                break
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_an_item_that_ends_its_process_is_served_again_once_and_others_as_usual(
+    functions, num_workers
+):
+    items = [(number, "SIGKILL" if number in (1, 3) else "") for number in range(6)]
+    results = dict(serve_all(functions.kill, items, num_workers))
+    for number in (1, 3):
+        crashed = results.pop((number, "SIGKILL"))
+        assert isinstance(crashed, WorkerCrashed) and "twice (SIGKILL)" in str(crashed)
+    assert results == {(number, ""): number for number in (0, 2, 4, 5)}
+
+
+def test_an_item_is_served_again_alone(functions, tmp_path):
+    items = [(str(tmp_path), number, number in (0, 3)) for number in range(8)]
+    results = serve_all(functions.record_overlap, items, 3)
+    assert sorted(number for (_, number, _), _ in results) == list(range(8))
+    for number in range(8):
+        tries = (tmp_path / f"tries-{number}").read_text().split()
+        assert len(tries) == (2 if number in (0, 3) else 1)
+        if number in (0, 3):
+            assert tries[1] == "1"
+
+
+def test_an_exception_of_the_function_is_the_result_of_its_item(functions):
+    results = dict(serve_all(functions.fail_at, list(range(6))))
+    error = results.pop(3)
+    assert isinstance(error, FileNotFoundError) and "no file 3" in str(error)
+    assert results == {number: number for number in (0, 1, 2, 4, 5)}
+
+
+@pytest.mark.parametrize(
+    ("item", "limits", "code"),
+    [
+        ("sleep", {"max_seconds": 0.5}, "too_long"),
+        ("allocate", {"max_memory": 0.1}, "out_of_memory"),
+        ("kill", {}, "out_of_memory"),
+        ("memory", {}, "out_of_memory"),
+        ("exit", {}, "crashed"),
+    ],
+)
+def test_the_reason_why_a_process_died_has_a_code(functions, item, limits, code):
+    limits = LimitOptions(**{"max_seconds": 0, "max_memory": 0} | limits)
+    results = dict(serve_all(functions.die_by_name, ["a", item, "b"], 1, limits))
+    assert isinstance(results[item], WorkerCrashed) and results[item].code == code
+    assert results["a"] != os.getpid() != results["b"]
 
 
 UNGUARDED = """

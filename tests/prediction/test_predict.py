@@ -164,6 +164,36 @@ def test_the_limits_of_the_command_reach_the_decoder(inputs, use, tmp_path, caps
     assert "got https://example.org/a.mp4, which is a URL" in capsys.readouterr().err
 
 
+def test_a_failure_has_a_code_in_json_and_in_the_result_folder(inputs, use, harm, tmp_path):
+    use(predictor_of())
+    for name in ("killed", "crashes", "changes", "raises"):
+        shutil.copy(inputs / "c.mp4", tmp_path / f"{name}.mp4")
+    Image.new("RGB", (200, 200)).save(tmp_path / "large.png")
+    paths = [*sorted(tmp_path.glob("*.*")), inputs / "text.mp4", tmp_path / "none.mp4"]
+    out = tmp_path / "out"
+    # 160 x 120
+    predictions = predict.predict_files(
+        paths, THREE, model="red", out=out, limits=LimitOptions(max_pixels=36_000)
+    )
+    expected = {
+        "changes.mp4": "changed",
+        "crashes.mp4": "crashed",
+        "killed.mp4": "out_of_memory",
+        "large.png": "too_many_pixels",
+        "none.mp4": "missing",
+        "raises.mp4": "undecodable",
+        "text.mp4": "undecodable",
+    }
+    values = {Path(entry["path"]).name: entry for entry in predictions.to_dict()["failed"]}
+    assert {name: entry["code"] for name, entry in values.items()} == expected
+    lines = [json.loads(line) for line in (out / "verdicts.jsonl").read_text().splitlines()]
+    assert {Path(line["path"]).name: line["code"] for line in lines} == expected
+    # Lines of before have no code.
+    for line in lines:
+        del line["code"], line["mtime_ns"]
+        assert result_folder.FailedFile.from_dict(line).code == ""
+
+
 def test_files_of_a_folder_are_sorted_and_selected_by_suffix(inputs):
     media = [inputs / "b" / "a.MP4", inputs / "c.mp4", inputs / "sea.png", inputs / "text.mp4"]
     assert list_files([inputs]) == (media, [inputs / "notes.txt"])

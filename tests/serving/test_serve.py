@@ -127,7 +127,7 @@ def test_a_docker_engine_that_times_out_is_not_available(install, monkeypatch, t
     slow = tmp_path / "bin" / "docker"
     slow.write_text(f"#!{sys.executable} -S\nimport time\ntime.sleep(60)\n", encoding="utf-8")
     slow.chmod(0o755)
-    monkeypatch.setattr(serve_module, "DOCKER_TIMEOUT_S", 0.3)
+    monkeypatch.setattr("jdfd_keras.serving.engine_choice.DOCKER_TIMEOUT_S", 0.3)
     engine, reason = serve_module.choose_engine(ServeOptions())
     assert engine == "embedded"
     assert "timed out" in reason

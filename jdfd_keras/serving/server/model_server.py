@@ -6,21 +6,18 @@ default it listens on 127.0.0.1 only.
 
 import asyncio
 import contextlib
-import signal
-import threading
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from jdfd_keras.options import EngineOptions, ServeOptions
 from jdfd_keras.serving.model_config import ModelConfig
 from jdfd_keras.serving.server.grpc_server import GrpcServer
+from jdfd_keras.serving.server.http_server import LOOPBACK, Routes
 from jdfd_keras.serving.server.inference_service import InferenceService
+from jdfd_keras.serving.server.loop_thread import LoopThread, run_until_signal
 from jdfd_keras.serving.server.repository import Repository
 from jdfd_keras.serving.server.rest_server import RestServer
 
 DRAIN_TIMEOUT_S = 30
-# The loopback address for a server that listens on all addresses.
-LOOPBACK = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}
 
 
 def run_server(
@@ -28,6 +25,7 @@ def run_server(
     options: ServeOptions,
     on_ready: Callable[["ModelServer"], None],
     engine: EngineOptions | None = None,
+    routes: Routes | None = None,
 ) -> None:
     """Serve models until SIGTERM or SIGINT, then complete requests in flight and return.
 
@@ -38,6 +36,7 @@ def run_server(
         options: Addresses and limits.
         on_ready: Called with the server once it accepts requests.
         engine: Backend and precision of the scores.
+        routes: Another API on the port of REST.
 
     Raises:
         OSError: If a model cannot be loaded or an address cannot be bound.
@@ -51,20 +50,7 @@ def run_server(
         >>> run_server([model], ServeOptions(port=0, grpc_port=0), stop)
         True
     """
-    stopped = threading.Event()
-
-    def stop(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)
-        stopped.set()
-
-    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        with ModelServer(configs, options, engine) as server:
-            on_ready(server)
-            stopped.wait()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    run_until_signal(ModelServer(configs, options, engine, routes), on_ready)
 
 
 class ModelServer:
@@ -83,12 +69,13 @@ class ModelServer:
         configs: Sequence[ModelConfig],
         options: ServeOptions,
         engine: EngineOptions | None = None,
+        routes: Routes | None = None,
     ):
-        """Create a server; nothing is loaded yet."""
+        """Create a server, perhaps with another API on the port of REST; nothing is loaded yet."""
         self._options = options
         self._repository = Repository(configs, engine)
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="server")
+        self._routes = routes
+        self._loop = LoopThread()
         self.url = ""
         self.grpc_target = ""
 
@@ -102,11 +89,10 @@ class ModelServer:
             undo.callback(self._loop.close)
             self._repository.start()
             undo.callback(self._repository.close)
-            self._thread.start()
-            undo.callback(self._thread.join)
-            undo.callback(self._loop.call_soon_threadsafe, self._loop.stop)
-            undo.callback(self._wait_for, self._drain)
-            self._wait_for(self._start)
+            self._loop.start()
+            undo.callback(self._loop.stop)
+            undo.callback(self._loop.wait_for, self._drain)
+            self._loop.wait_for(self._start)
             self._undo = undo.pop_all()
         return self
 
@@ -116,7 +102,7 @@ class ModelServer:
     async def _start(self) -> None:
         options = self._options
         self._service = InferenceService(self._repository, options)
-        self._rest = RestServer(self._service)
+        self._rest = RestServer(self._service, self._routes)
         self._grpc = GrpcServer(self._service)
         host = LOOPBACK.get(options.host, options.host)
         host = f"[{host}]" if ":" in host else host
@@ -135,6 +121,3 @@ class ModelServer:
         await self._grpc.set_not_serving()
         await asyncio.gather(self._rest.drain(DRAIN_TIMEOUT_S), self._grpc.drain(DRAIN_TIMEOUT_S))
         await self._service.close()
-
-    def _wait_for(self, function: Callable[[], Coroutine[Any, Any, None]]) -> None:
-        asyncio.run_coroutine_threadsafe(function(), self._loop).result()

@@ -1,13 +1,10 @@
-"""TensorFlow Serving's REST interface: routes, and the HTTP server.
+"""TensorFlow Serving's REST interface.
 
 It has no TLS and no authentication: on a network, put a proxy before it.
 """
 
-import asyncio
-import contextlib
 import gzip
 import json
-import logging
 import re
 import zlib
 from collections.abc import Callable
@@ -15,12 +12,17 @@ from functools import partial
 from typing import Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from grpc import StatusCode
 
 from jdfd_keras.inference.saved_model import serialize_example
 from jdfd_keras.serving.server import rest_codec
 from jdfd_keras.serving.server.call_errors import CallError
+from jdfd_keras.serving.server.http_server import (
+    HttpServer,
+    Routes,
+    make_response,
+    request_body,
+)
 from jdfd_keras.serving.server.inference_service import Call, InferenceService
 from jdfd_keras.serving.server.repository import MAX_VERSION, ServedVersion
 
@@ -37,16 +39,7 @@ APIS = {
     ":regress": "Regress",
 }
 METRICS = "/monitoring/prometheus/metrics"
-IDLE_TIMEOUT_S = 60  # also for request headers that never end
-LINGER_TIMEOUT_S = 5
-CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 MIN_ZIPPED_BYTES = 1024
-
-LOGGER = logging.getLogger(__name__)
-# Invalid HTTP is answered 400; a traceback for each request could fill the disk.
-LOGGER.addFilter(
-    lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
-)
 
 
 def _parse_route(method: str, path: str) -> tuple[str, str, int | None, str | None]:
@@ -65,67 +58,26 @@ def _parse_route(method: str, path: str) -> tuple[str, str, int | None, str | No
     return APIS[match["verb"]], match["name"], version, match["label"]
 
 
-class RestServer:
-    """The HTTP server and its connections."""
+class RestServer(HttpServer):
+    """TensorFlow Serving's API, and perhaps others on the same port."""
 
-    def __init__(self, service: InferenceService):
+    def __init__(self, service: InferenceService, routes: Routes | None = None):
         """Create a server that does not listen yet."""
+        super().__init__(routes)
         self._service = service
-        self._in_flight = 0
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._is_draining = False
-        self._runner = web.ServerRunner(
-            web.Server(
-                self._handle,
-                handler_cancellation=True,  # stop when the client disconnects
-                keepalive_timeout=IDLE_TIMEOUT_S,
-                lingering_time=LINGER_TIMEOUT_S,
-                auto_decompress=False,  # aiohttp's has no size limit
-                access_log=None,
-                logger=LOGGER,
-            ),
-            shutdown_timeout=1.0,
-        )
 
-    async def start(self, host: str, port: int) -> int:
-        """Listen; return the port, a free one for 0."""
-        await self._runner.setup()
-        await web.TCPSite(self._runner, host, port, backlog=1024).start()
-        return self._runner.addresses[0][1]
-
-    async def drain(self, timeout_s: float) -> None:
-        """Accept no new connections, complete requests in flight up to a timeout, and close."""
-        self._is_draining = True
-        for site in self._runner.sites:
-            await site.stop()
-        # While the runner itself waits, it does not read the rest of a partly received body.
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._idle.wait(), timeout_s)
-        await self._runner.cleanup()
-
-    async def _handle(self, request: web.BaseRequest) -> web.Response:
+    async def _handle_other(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path
         if path == METRICS and request.method == "GET":
             text = await self._service.run_in_thread(self._service.metrics.expose)
-            return _make_response(200, text, "text/plain")
+            return make_response(200, text, "text/plain")
         if not path.startswith("/v1/"):
-            return _make_response(404, b"Not Found", "text/plain")
+            return make_response(404, b"Not Found", "text/plain")
         if request.method == "OPTIONS":
             # As TensorFlow Serving; no header allows a web page to read responses.
             status = 200 if "Origin" in request.headers else 400
-            return _make_response(status, b"", "text/html; charset=ISO-8859-1")
-        self._in_flight += 1
-        self._idle.clear()
-        try:
-            response = await self._respond(request, path)
-        finally:
-            self._in_flight -= 1
-            if not self._in_flight:
-                self._idle.set()
-        if self._is_draining or not request.content.is_eof():
-            response.force_close()  # the rest of the body would be read as the next request
-        return response
+            return make_response(status, b"", "text/html; charset=ISO-8859-1")
+        return await self._complete(request, self._respond(request, path))
 
     async def _respond(self, request: web.BaseRequest, path: str) -> web.Response:
         service = self._service
@@ -148,19 +100,16 @@ class RestServer:
                 if len(text) >= MIN_ZIPPED_BYTES and _accepts_gzip(request):
                     text = await service.run_in_thread(gzip.compress, text, 1)
                     headers["Content-Encoding"] = "gzip"
-                return _make_response(200, text, "application/json", headers)
+                return make_response(200, text, "application/json", headers)
         except CallError as error:
             text = _encode({"error": str(error)})
             headers = {"Retry-After": "1"} if error.code is StatusCode.UNAVAILABLE else {}
-            return _make_response(error.http_status, text, "application/json", headers)
+            return make_response(error.http_status, text, "application/json", headers)
 
     async def _read_body(self, request: web.BaseRequest, call: Call) -> bytes:
         limit = self._service.max_body_bytes
         _check_size(request.content_length or 0, limit)
-        if request.headers.get("Expect", "").lower() == "100-continue":
-            writer: Any = request.writer
-            await writer.write(CONTINUE)
-            writer.output_size = 0  # else aiohttp assumes that a response was sent
+        await request_body(request)
         body = bytearray()
         try:
             async for chunk in request.content.iter_any():
@@ -188,13 +137,6 @@ async def _dispatch(
     name, examples = await service.run_in_thread(rest_codec.parse_examples, body)
     rows = await service.run_examples(served, name, api, map(serialize_example, examples))
     return lambda: {"results": rows}
-
-
-def _make_response(
-    status: int, body: bytes, content_type: str, headers: dict[str, str] | None = None
-) -> web.Response:
-    headers = {"Content-Type": content_type, "Server": "jdfd-keras", **(headers or {})}
-    return web.Response(status=status, body=body, headers=headers)
 
 
 def _encode(document: dict[str, Any]) -> bytes:

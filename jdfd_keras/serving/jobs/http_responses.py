@@ -1,0 +1,74 @@
+"""Responses of the file service: JSON, redirects, names of downloads, and errors of methods."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from aiohttp import web
+
+from jdfd_keras.serving.jobs.access import NO_CONTENT_POLICY
+from jdfd_keras.serving.jobs.request_errors import RequestError
+from jdfd_keras.serving.server.http_server import make_response
+
+JSON = "application/json; charset=utf-8"
+INLINE = ("report.html", "report-player.mp4")  # shown by the browser; others are saved
+
+
+def respond_json(document: Any, status: int = 200) -> web.Response:
+    r"""Return a JSON response.
+
+    Example:
+        >>> respond_json({"name": "é"}).body
+        b'{"name": "\xc3\xa9"}'
+    """
+    text = json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace")
+    headers = {"Content-Security-Policy": NO_CONTENT_POLICY}
+    return make_response(status, text, JSON, headers)
+
+
+def redirect(path: str) -> web.Response:
+    """Return a redirection, which is followed by GET.
+
+    Example:
+        >>> redirect("/login").status
+        303
+    """
+    return web.Response(status=303, headers={"Location": path, "Server": "jdfd-keras"})
+
+
+def describe_disposition(name: str, download: str) -> str:
+    """Return how a browser saves a download: under the name of the file and its own suffix.
+
+    Args:
+        name: Name of the file that was submitted; untrusted text.
+        download: Name of the download, such as report.pdf.
+
+    Reference: RFC 6266 (2011), https://www.rfc-editor.org/rfc/rfc6266.
+
+    Example:
+        >>> describe_disposition('a"b.mp4', "report.pdf").split("; ")[1]
+        'filename="a_b-report.pdf"'
+    """
+    kind = "inline" if download in INLINE else "attachment"
+    stem, _, suffix = download.partition(".")
+    given = Path(name).stem
+    # Without what is a separator, a wildcard or invisible on some system.
+    clean = "".join(c if c.isprintable() and c not in '<>:"/\\|?*%' else "_" for c in given)[:120]
+    file_name = f"{clean or 'file'}-{stem}.{suffix}"
+    plain = "".join(c if c.isascii() else "_" for c in file_name)
+    return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(file_name, safe='')}"
+
+
+def method_error(path: str, method: str, methods: Sequence[str]) -> RequestError:
+    """Return the error of a method that a path does not have.
+
+    Example:
+        >>> method_error("/", "PUT", ["GET", "HEAD"]).message
+        'Expected GET or HEAD for /; got PUT. Try that.'
+    """
+    return RequestError(
+        "method_not_allowed",
+        f"Expected {' or '.join(methods)} for {path}; got {method[:20]}. Try that.",
+    )

@@ -1,0 +1,298 @@
+"""File service without its interface: jobs, their files, and the threads that complete them.
+
+Takes files with options; returns jobs. `file_routes.py` gives it an HTTP interface.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import threading
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+
+from jdfd_keras.client.metadata import ModelMetadata
+from jdfd_keras.inference.backends import Predictor, load_predictor
+from jdfd_keras.inference.verdict import Provenance, choose_faces, decision_thresholds
+from jdfd_keras.io.console import print_message
+from jdfd_keras.io.workers import check_limits, count_workers
+from jdfd_keras.options import EngineOptions, FileServiceOptions, LimitOptions, PredictOptions
+from jdfd_keras.prediction.extraction import personalize
+from jdfd_keras.serving.jobs.job_reports import JobReports
+from jdfd_keras.serving.jobs.job_runner import JobRunner
+from jdfd_keras.serving.jobs.job_store import JobStore
+from jdfd_keras.serving.jobs.job_types import DONE, FAILED, Job, Submission
+from jdfd_keras.serving.jobs.state_folder import (
+    SHA256,
+    SUFFIX,
+    StateFolder,
+    state_directory,
+    stored_name,
+    sync,
+)
+from jdfd_keras.serving.jobs.webhooks import Webhooks
+
+MAX_ATTEMPTS = 3  # starts of an analysis that the server did not survive
+SECONDS_BETWEEN_CLEANINGS = 60.0
+MANY_FILES = 10**6  # the number of files is not known before
+
+
+class JobService:
+    """The service; a context manager, which loads the model and starts the threads.
+
+    Attributes:
+        options: Options of the service.
+        limits: Limits of each file.
+        state: The state folder.
+        store: Jobs and analyses; its results have the stored names of the files as paths.
+        webhooks: Callbacks.
+        metadata: Metadata of the model.
+        engine_text: Engine of the scores.
+
+    Example:
+        >>> from shutil import copy
+        >>> from jdfd_keras.io.files import sha256_of
+        >>> with JobService("saved_models/detector", FileServiceOptions(state="state")) as service:
+        ...     upload = Path(copy("face.png", service.state / "incoming"))
+        ...     file = sha256_of(upload), upload.stat().st_size, ".png", ""
+        ...     submission = service.make_submission(*file, PredictOptions(), annotate=False)
+        ...     job, is_new = service.submit(submission, "a portrait.png", "", upload)
+        >>> job.name, job.state, is_new
+        ('a portrait.png', 'queued', True)
+    """
+
+    metadata: ModelMetadata
+    engine_text: str
+    store: JobStore
+    webhooks: Webhooks
+
+    def __init__(
+        self,
+        model: str | Path | None,
+        options: FileServiceOptions,
+        *,
+        limits: LimitOptions | None = None,
+        engine: EngineOptions | None = None,
+    ):
+        """Create a service that does nothing yet.
+
+        Args:
+            model: Model, as for `load_predictor`; the version that is the newest when it starts.
+            options: State folder, root, limits and callbacks.
+            limits: Limits of each file; the defaults if not given.
+            engine: Engine of the scores.
+        """
+        self.options, self.limits = options, limits or LimitOptions()
+        check_limits(self.limits)
+        self._model, self._engine = model, engine
+        self._folder = StateFolder(state_directory(options.state), options.root)
+        self.state = self._folder.path
+        self._stopped = threading.Event()
+        self._stack = contextlib.ExitStack()
+
+    def __enter__(self) -> "JobService":
+        """Start.
+
+        Raises:
+            OSError: If another server uses the state folder, or the model cannot be loaded.
+            ValueError: If an option is out of range.
+        """
+        if self._folder.root and not self._folder.root.is_dir():
+            raise NotADirectoryError(
+                f"Expected a folder as --root; got {self.options.root}. Check the path."
+            )
+        with contextlib.ExitStack() as stack:
+            stack.enter_context(self._folder.open())
+            self.store = JobStore(self._folder.database, self.options.max_jobs)
+            stack.callback(self.store.close)
+            predictor = _share(load_predictor(self._model, self._engine))
+            stack.callback(predictor.close)
+            self.metadata, self.engine_text = predictor.metadata, predictor.engine.describe()
+            names = filter(None, (name.strip() for name in self.options.callback_hosts.split(",")))
+            self.webhooks = Webhooks(self.store, self.options.callback_secret, frozenset(names))
+            num_workers = count_workers(self.options.workers, MANY_FILES)
+            self._reports = JobReports(self._folder, predictor, self.limits)
+            self._runner = JobRunner(
+                *(self.store, self._folder, predictor, self.limits, num_workers),
+                self._hide_paths,
+            )
+            describe = functools.partial(self._runner.describe_crashed, attempts=MAX_ATTEMPTS)
+            self.store.recover(MAX_ATTEMPTS, describe)
+            self._clean()
+            stack.enter_context(self.webhooks)
+            cleaner = threading.Thread(target=self._clean_regularly, name="cleaner", daemon=True)
+            cleaner.start()
+            stack.callback(cleaner.join)
+            stack.callback(self._stopped.set)
+            self._runner.start()
+            stack.callback(self._runner.close)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End all threads and processes; what they were doing is done after the next start."""
+        self._stack.close()
+
+    def make_submission(
+        self,
+        sha256: str,
+        file_bytes: int,
+        suffix: str,
+        path: str,
+        options: PredictOptions,
+        annotate: bool,
+    ) -> Submission:
+        """Return a submission of a file to this model.
+
+        Args:
+            sha256: SHA-256 of the file, hexadecimal.
+            file_bytes: Its size.
+            suffix: Suffix of its name in lower case, such as ".mp4"; or "".
+            path: Path of a file below `options.root`, relative to that or absolute; "": an upload.
+            options: Threshold, frames, tracks and detector.
+            annotate: Whether to draw the verdict on a copy of the file.
+
+        Raises:
+            ValueError: If an option does not suit the model, or a name is not plain.
+        """
+        choose_faces(self.metadata, options)
+        decision_thresholds(self.metadata, options)
+        if not (SHA256.fullmatch(sha256) and SUFFIX.fullmatch(suffix)):
+            raise ValueError(
+                f"Expected a SHA-256 and a suffix such as .mp4; got {sha256!r} and {suffix!r}. "
+                "Write both in lower case."
+            )
+        if path:
+            root = self._folder.root
+            real = (root / path).resolve() if root else None
+            if root is None or real is None or not real.is_relative_to(root):
+                raise ValueError(
+                    f"Expected a path below the root {self.options.root}; got {path}. Choose a "
+                    "file in that folder."
+                )
+            path = str(real.relative_to(root))
+        digest = self.metadata.digest
+        return Submission(
+            sha256, file_bytes, suffix, path, options, annotate, digest, self.engine_text
+        )
+
+    def submit(
+        self, submission: Submission, name: str, callback: str = "", upload: Path | None = None
+    ) -> tuple[Job, bool]:
+        """Store a job, and its file, which is on disk when this returns.
+
+        Args:
+            submission: Of `make_submission`.
+            name: File name of the job.
+            callback: URL that is told of the end, which `webhooks.check` allows; "" for none.
+            upload: The received file, in `incoming` of the state folder, which is moved; None for
+                one below the root.
+
+        Returns:
+            The job, and whether it is new.
+
+        Raises:
+            QueueFull: If too many files wait.
+            OSError: If it cannot be stored, with errno ENOSPC if the disk is full; nothing of it
+                is then kept.
+        """
+        if upload is not None:
+            sync(upload)  # before the lock, since it takes time
+        with self._folder.lock:
+            try:
+                if upload is not None:
+                    self._folder.keep_upload(submission, upload)
+                job, is_new = self.store.submit(submission, name, callback)
+            except OSError:
+                with contextlib.suppress(OSError):
+                    self._folder.clean(self.store.live_names)
+                raise
+        self._runner.wake()
+        return _personalize(job), is_new
+
+    def get(self, job_id: str) -> Job | None:
+        """Return a job with its result, in which the path is the name of the job; None if none."""
+        job = self.store.get(job_id)
+        return job and _personalize(job)
+
+    def list(self, query: str = "", limit: int = 50, offset: int = 0) -> tuple[Sequence[Job], int]:
+        """Return jobs without results, as `JobStore.list`, with names as `get`."""
+        jobs, total = self.store.list(query, limit, offset)
+        return [_personalize(job) for job in jobs], total
+
+    def progress(self, job: Job) -> float:
+        """Return the share of a job that is done, from 0 to 1."""
+        return 1.0 if job.state in (DONE, FAILED) else self._runner.progress(job.submission.key)
+
+    def report(self, job: Job, name: str) -> Path:
+        """Return the path of a page or annotated file of a job that has ended; see `JobReports`.
+
+        Raises:
+            FileNotFoundError: If it has no such file, or there is no Chromium for a PDF.
+            OSError: If a page cannot be written.
+        """
+        return self._reports.find(_personalize(job), name)
+
+    def delete(self, job_id: str) -> bool:
+        """Delete a job, and the files that no other needs; return whether it existed."""
+        was_there = self.store.delete(job_id)
+        if was_there:
+            self._folder.clean(self.store.live_names)
+        return was_there
+
+    def _clean_regularly(self) -> None:
+        while not self._stopped.wait(SECONDS_BETWEEN_CLEANINGS):
+            try:
+                self._clean()
+            except OSError as error:
+                print_message(f"file service: {error}")
+            self._runner.wake()  # if the disk was full
+
+    def _clean(self) -> None:
+        """Delete jobs and files that have been kept long enough."""
+        if self.options.keep_hours:
+            before = datetime.now(UTC) - timedelta(hours=self.options.keep_hours)
+            self.store.expire(before.isoformat())
+        self._folder.clean(self.store.live_names)
+
+    def _hide_paths(self, provenance: Provenance) -> Provenance:
+        """Shorten the paths of this machine to their last names."""
+        where, command = provenance.where, provenance.command
+        if "://" not in where:
+            where = "/".join(Path(where).parts[-2:])
+        for given in (self.options.state, self.options.root, str(self._model or "")):
+            if "/" in given and "://" not in given:
+                command = command.replace(given, Path(given).name)
+        return dataclasses.replace(provenance, where=where, command=command)
+
+
+def _personalize(job: Job) -> Job:
+    """Return a job whose texts have its name in place of the stored one."""
+    path, error = stored_name(job.submission), job.error
+    if error is not None:
+        error = dataclasses.replace(error, message=personalize(error.message, path, job.name))
+    return dataclasses.replace(job, error=error, result=personalize(job.result, path, job.name))
+
+
+def _share(predictor: Predictor) -> Predictor:
+    """Return a predictor that several threads may use."""
+    lock = threading.Lock()
+
+    def guard(function):
+        def call(faces: np.ndarray) -> np.ndarray:
+            with lock:
+                return function(faces)
+
+        return function and call
+
+    return dataclasses.replace(
+        predictor,
+        score=guard(predictor.score),
+        explain=guard(predictor.explain),
+        reconstruct_error=guard(predictor.reconstruct_error),
+    )
