@@ -42,6 +42,7 @@ def run_server(
         OSError: If a model cannot be loaded or an address cannot be bound.
 
     Example:
+        >>> import signal
         >>> def stop(server: ModelServer) -> None:
         ...     print(server.url.startswith("http://127.0.0.1:"))
         ...     signal.raise_signal(signal.SIGTERM)
