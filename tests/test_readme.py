@@ -66,7 +66,7 @@ PAGES = ["README.md", "serving/README.md", "saved_models/README.md"]
 
 
 @pytest.mark.parametrize(
-    "page", [*PAGES, *(f"docs/{name}.md" for name in ("design", "python", "detector"))]
+    "page", [*PAGES, *(f"docs/{name}.md" for name in ("design", "python", "detector", "service"))]
 )
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
