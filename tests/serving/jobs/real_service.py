@@ -90,6 +90,6 @@ def files_below(folder):
 def without_times(result):
     """The JSON of `predict` without what may differ: times, the command and where the model is."""
     if isinstance(result, dict):
-        left_out = ("created_at", "analysed_at", "command", "where")
-        return {name: without_times(v) for name, v in result.items() if name not in left_out}
+        varying = ("created_at", "analysed_at", "command", "where")
+        return {name: without_times(v) for name, v in result.items() if name not in varying}
     return [without_times(entry) for entry in result] if isinstance(result, list) else result

@@ -299,7 +299,7 @@ def test_a_killed_server_loses_and_doubles_nothing(clip, tmp_path):
         found = wait_for(service, *jobs)
         assert {job.state for job in found} == {"done"}
         assert service.list()[1] == 12
-    assert len({json.dumps(without_times(job.result["files"][0]["tracks"])) for job in found}) < 13
+    assert len({job.score for job in found}) == 1  # only the thresholds differ
 
 
 def test_an_analysis_that_ends_the_server_again_and_again_fails(clip, tmp_path, monkeypatch):
