@@ -69,6 +69,22 @@ def test_serving_uses_the_slower_transport_and_medians():
     assert measured == pytest.approx(expected | {"failed": 1})
 
 
+def test_jobs_compares_the_last_quarter_of_memory_with_the_second_and_counts_what_is_wrong():
+    memory = [100.0] * 2 + [500.0, 510.0] + [900.0] * 2 + [520.0, 530.0]
+    report = {
+        "load": {"predict_s": 380.0, "service_s": 400.0, "memory_mb": memory},
+        "overhead": {"images": 101, "predict_s": 40.0, "service_s": 43.0},
+        "kills": {"jobs": 60, "in_service": 61, "wrong": 2},
+    }
+    compare = importlib.import_module("jobs").compare_with_targets
+    expected = {"throughput": 0.95, "growth_mb": 20.0, "overhead_ms": 30.0, "lost": 3}
+    assert compare(report) == pytest.approx(expected)
+    report["kills"] |= {"in_service": 58, "wrong": 0}
+    report["load"]["memory_mb"] = [500.0]
+    assert compare(report)["lost"] == 2
+    assert compare(report)["growth_mb"] == 0
+
+
 def test_training_divides_by_the_faster_precision_of_pytorch_for_each_batch_size():
     seconds = {"from shards": 2.1, "in memory": 2.0, "without decoder": 1.6}
     seconds |= {"plain Keras, float32": 5.0, "PyTorch, float32": 4.0, "PyTorch, bfloat16": 2.5}

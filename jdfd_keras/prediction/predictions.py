@@ -11,11 +11,14 @@ from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.faces.align import describe_framing
 from jdfd_keras.inference.backends import Predictor
 from jdfd_keras.inference.verdict import Provenance, Verdict
-from jdfd_keras.io.origin import describe_origin
+from jdfd_keras.io.origin import ENGINES, describe_origin
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import FaceOptions, PredictOptions
 from jdfd_keras.prediction.evidence import TopFaces
 from jdfd_keras.prediction.result_folder import MAX_REPORTED, FailedFile
+
+# Backend to the packages that compute its scores.
+ENGINES_OF = {"openvino": ("openvino",), "tensorflow": ("tensorflow", "keras"), "server": ()}
 
 
 @dataclass(frozen=True)
@@ -100,6 +103,12 @@ def describe_provenance(
     """
     metadata = predictor.metadata
     source = "calibrated" if metadata.calibration else "0.5"
+    origin = describe_origin()
+    # A server may have imported TensorFlow for something else than these scores.
+    unused = set(ENGINES) - set(ENGINES_OF.get(predictor.engine.backend, ()))
+    origin["versions"] = {
+        name: version for name, version in origin["versions"].items() if name not in unused
+    }
     return Provenance(
         model=metadata.name,
         version=metadata.version,
@@ -114,7 +123,7 @@ def describe_provenance(
         engine=predictor.engine,
         demonstration=metadata.demonstration,
         notes=metadata.notes,
-        **describe_origin(),
+        **origin,
     )
 
 

@@ -25,6 +25,7 @@ from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.client.metadata import ModelMetadata
 from jdfd_keras.faces.extract import extract_faces
 from jdfd_keras.inference.backends import Predictor
+from jdfd_keras.inference.engine import Engine
 from jdfd_keras.inference.verdict import Verdict
 from jdfd_keras.options import (
     EngineOptions,
@@ -35,6 +36,7 @@ from jdfd_keras.options import (
 )
 from jdfd_keras.prediction import predict, result_folder, scoring
 from jdfd_keras.prediction.extraction import list_files
+from jdfd_keras.prediction.predictions import describe_provenance
 from jdfd_keras.prediction.result_folder import check_paths, open_folder
 from jdfd_keras.reporting.verdict_text import summarize
 
@@ -628,6 +630,20 @@ def test_sigterm_ends_a_run_without_temporary_files(inputs, tmp_path):
         process.send_signal(signal.SIGTERM)
         assert process.wait(timeout=30) == 128 + signal.SIGTERM
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("backend", "expected"),
+    [("openvino", {"openvino"}), ("tensorflow", {"tensorflow", "keras"}), ("server", set())],
+)
+def test_provenance_states_the_versions_of_the_engine_that_computed(backend, expected):
+    import openvino
+    import tensorflow
+
+    assert openvino and tensorflow  # a server has imported both
+    predictor = dataclasses.replace(predictor_of(), engine=Engine(backend))
+    provenance = describe_provenance(predictor, FaceOptions(), Calibration(), THREE)
+    assert set(provenance.versions) & {"openvino", "tensorflow", "keras"} == expected
 
 
 def test_top_faces_are_kept_for_a_later_report_and_the_predictor_is_closed(inputs, use, tmp_path):

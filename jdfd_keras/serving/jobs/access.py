@@ -100,7 +100,7 @@ class Access:
         if method in SAFE_METHODS:
             return
         origin = headers.get("Origin")
-        is_foreign = origin is not None and urlsplit(origin).netloc.lower() != host.lower()
+        is_foreign = origin is not None and _host_of(origin) != host.lower()
         site = headers.get("Sec-Fetch-Site", "same-origin")
         if is_foreign or site not in ("same-origin", "none"):
             raise RequestError(
@@ -153,6 +153,13 @@ class Access:
     def end_session(self, identifier: str) -> None:
         """End a session, if it exists."""
         self._sessions.pop(_digest(identifier), None)
+
+
+def _host_of(origin: str) -> str:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # such as a bracket without an address
+        return ""
 
 
 def _digest(text: str) -> str:

@@ -59,6 +59,7 @@ def run_task(
     if isinstance(task, ExtractTask):
         return extract(task.path, options=task.options, limits=limits, send=send)
     try:
+        task.out.parent.mkdir(exist_ok=True)
         return annotate_file(
             task.path,
             task.out,

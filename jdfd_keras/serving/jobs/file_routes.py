@@ -8,13 +8,12 @@ import asyncio
 import functools
 import json
 from collections.abc import Awaitable, Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import web
 
-from jdfd_keras.io.console import print_message
 from jdfd_keras.reporting.pdf import find_chromium
 from jdfd_keras.serving.jobs.access import SECURITY_HEADERS, Access
 from jdfd_keras.serving.jobs.app_page import PageFacts
@@ -22,11 +21,12 @@ from jdfd_keras.serving.jobs.http_responses import (
     JSON,
     describe_disposition,
     method_error,
+    respond_failure,
     respond_json,
 )
 from jdfd_keras.serving.jobs.incoming_file import disk_errors
 from jdfd_keras.serving.jobs.job_documents import MAX_WHOLE_NUMBER, describe_job, parse_options
-from jdfd_keras.serving.jobs.job_types import QUEUED, RUNNING, Job, QueueFull
+from jdfd_keras.serving.jobs.job_types import QUEUED, RUNNING, Job, QueueFullError
 from jdfd_keras.serving.jobs.openapi import (
     DOWNLOADS,
     LIST_QUERY,
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
 
 PREFIXES = ("/v1/files/", "/v1/openapi.json/")
 DISK_THREADS = 8
+HASH_THREADS = 2  # of files below the root, which may be large
 REPORT_THREADS = 2  # each may run Chromium
 MAX_UPLOADS = 32  # at once
 MAX_JSON_BYTES = 2**16
@@ -70,6 +71,7 @@ class FileRoutes:
         self._service = service
         self._access = Access(token)
         self._threads = ThreadPoolExecutor(DISK_THREADS, "files")
+        self._hash_threads = ThreadPoolExecutor(HASH_THREADS, "hashes")
         self._report_threads = ThreadPoolExecutor(REPORT_THREADS, "reports")
         self._num_uploads = 0
         self._is_stopping = False
@@ -96,8 +98,8 @@ class FileRoutes:
 
     def close(self) -> None:
         """End the threads, after the last request."""
-        self._threads.shutdown()
-        self._report_threads.shutdown()
+        for threads in (self._threads, self._hash_threads, self._report_threads):
+            threads.shutdown()
 
     def find(self, path: str) -> Callable[[web.BaseRequest], Awaitable[web.StreamResponse]] | None:
         """Return the function that answers a path; None if it is not of the file service."""
@@ -123,11 +125,8 @@ class FileRoutes:
                 response.headers["Allow"] = ", ".join(self._methods_of(path))
         except ConnectionError:
             raise  # the client is gone
-        except OSError as error:
-            # The reason may name paths of this machine, so that only its operator is told.
-            print_message(f"file service: {request.method} {path[:200]}: {error}")
-            message = "Expected to answer; got an error that the server has logged. Try again."
-            response = respond_json(RequestError("internal", message).to_dict(), 500)
+        except Exception as error:  # noqa: BLE001, of any library: every answer is JSON
+            response = respond_failure(error, f"{request.method} {path[:200]}")
         for name, value in SECURITY_HEADERS.items():
             response.headers.setdefault(name, value)
         return response
@@ -146,20 +145,24 @@ class FileRoutes:
             "/v1/openapi.json.",
         )
 
-    async def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+    async def _run(
+        self, function: Callable[..., Any], *arguments: Any, threads: Executor | None = None
+    ) -> Any:
         """Call a function in another thread."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._threads, function, *arguments)
+        return await loop.run_in_executor(threads or self._threads, function, *arguments)
 
     async def _submit(self, request: web.BaseRequest) -> web.StreamResponse:
         if self._is_stopping:
             raise RequestError(
                 "stopping", "Expected a running server; got one that stops. Try again later."
             )
-        if self._num_uploads >= MAX_UPLOADS or await self._run(self._service.store.is_full):
+        if self._num_uploads >= MAX_UPLOADS:
             raise _queue_full()
-        self._num_uploads += 1
+        self._num_uploads += 1  # before any other request can be handled
         try:
+            if await self._run(self._service.store.is_full):
+                raise _queue_full()
             if request.content_type == "application/json":
                 upload, fields = await self._read_path(request)
                 return await self._submit_file(upload, fields, None)
@@ -195,7 +198,8 @@ class FileRoutes:
             )
         path = fields.pop("path", None)
         parse_options(fields)
-        return await self._run(open_below_root, Path(root), path), fields
+        hashing = self._run(open_below_root, Path(root), path, threads=self._hash_threads)
+        return await hashing, fields
 
     async def _submit_file(
         self, upload: Upload, fields: Mapping[str, Any], received: Path | None
@@ -203,7 +207,7 @@ class FileRoutes:
         options, annotate, callback = parse_options(fields)
         service = self._service
 
-        def submit() -> tuple[dict[str, Any], bool]:
+        def submit() -> web.Response:
             try:
                 submission = service.make_submission(
                     upload.sha256,
@@ -223,14 +227,14 @@ class FileRoutes:
             try:
                 with disk_errors():
                     job, is_new = service.submit(submission, upload.name, callback, received)
-            except QueueFull:
+            except QueueFullError:
                 raise _queue_full() from None
-            return describe_job(job, service.progress(job)), is_new
+            document = describe_job(job, service.progress(job))
+            response = respond_json(document, 202 if is_new else 200)
+            response.headers["Location"] = document["links"]["self"]
+            return response
 
-        document, is_new = await self._run(submit)
-        response = respond_json(document, 202 if is_new else 200)
-        response.headers["Location"] = document["links"]["self"]
-        return response
+        return await self._run(submit)
 
     async def _list(self, request: web.BaseRequest) -> web.StreamResponse:
         fields = check_fields(request.query)
@@ -284,8 +288,9 @@ class FileRoutes:
             text = await self._run(functools.partial(json.dumps, job.result, indent=2))
             headers.pop("Content-Type")
             return make_response(200, text.encode() + b"\n", JSON, headers)
-        loop = asyncio.get_running_loop()
-        path = await loop.run_in_executor(self._report_threads, self._make_report, job, download)
+        # An annotated file exists already: it does not wait for the reports of others.
+        threads = self._threads if download.startswith("annotated") else self._report_threads
+        path = await self._run(self._make_report, job, download, threads=threads)
         return web.FileResponse(path, headers=headers)
 
     def _make_report(self, job: Job, name: str) -> Path:

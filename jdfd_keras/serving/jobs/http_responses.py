@@ -1,6 +1,7 @@
 """Responses of the file service: JSON, redirects, names of downloads, and errors of methods."""
 
 import json
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,9 @@ from urllib.parse import quote
 
 from aiohttp import web
 
+from jdfd_keras.io.console import print_message
 from jdfd_keras.serving.jobs.access import NO_CONTENT_POLICY
+from jdfd_keras.serving.jobs.incoming_file import FULL
 from jdfd_keras.serving.jobs.request_errors import RequestError
 from jdfd_keras.serving.server.http_server import make_response
 
@@ -26,6 +29,29 @@ def respond_json(document: Any, status: int = 200) -> web.Response:
     text = json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace")
     headers = {"Content-Security-Policy": NO_CONTENT_POLICY}
     return make_response(status, text, JSON, headers)
+
+
+def respond_failure(error: Exception, request: str) -> web.Response:
+    """Return the response to a request that failed, and print why.
+
+    The reason may name paths of this machine, so that only its operator is told.
+
+    Args:
+        error: The error, with errno ENOSPC or similar if the disk is full.
+        request: Method and path of the request.
+
+    Example:
+        >>> respond_failure(PermissionError("not readable"), "GET /v1/files").status
+        500
+    """
+    is_of_system = isinstance(error, OSError)
+    reason = str(error) if is_of_system else "".join(traceback.format_exception(error))
+    print_message(f"file service: {request}: {reason}")
+    code, problem = "internal", "an error that the server has logged. Try again"
+    if is_of_system and error.errno in FULL:
+        code, problem = "disk_full", "a full disk. Free some of it, or try again later"
+    refusal = RequestError(code, f"Expected to answer; got {problem}.")
+    return respond_json(refusal.to_dict(), refusal.status)
 
 
 def redirect(path: str) -> web.Response:

@@ -5,6 +5,7 @@ does. Takes analyses from a JobStore and returns outcomes to it.
 """
 
 import collections
+import contextlib
 import dataclasses
 import functools
 import os
@@ -45,7 +46,7 @@ from jdfd_keras.prediction.result_folder import FailedFile, add_facts
 from jdfd_keras.prediction.scoring import Judge, fail
 from jdfd_keras.serving.jobs.analysis_tasks import AnnotateTask, ExtractTask, run_task
 from jdfd_keras.serving.jobs.job_store import JobStore
-from jdfd_keras.serving.jobs.job_types import JobError, Outcome, Submission
+from jdfd_keras.serving.jobs.job_types import JobError, Outcome, Submission, digest_settings
 from jdfd_keras.serving.jobs.state_folder import ANNOTATED, NO_ANNOTATION, StateFolder, stored_name
 
 SECONDS_AFTER_FAILURE = 5.0  # until the next attempt to start processes, or to store a result
@@ -190,11 +191,12 @@ class JobRunner:
         try:
             faces = choose_faces(metadata, options)
             calibration = decision_thresholds(metadata, options)
-            if (submission.digest, submission.engine) != (metadata.digest, engine):
+            submitted = submission.digest, submission.engine, submission.settings
+            if submitted != (metadata.digest, engine, digest_settings(metadata)):
                 raise ValueError(
                     f"Expected the model {submission.digest[:8]} with {submission.engine}, which "
-                    f"the file was submitted for; got {metadata.digest[:8]} with {engine} after a "
-                    "new start of the server. Submit the file again."
+                    f"the file was submitted for; got {metadata.digest[:8]} with {engine}, or "
+                    "another calibration, after a new start of the server. Submit the file again."
                 )
         except ValueError as error:
             problem = error
@@ -240,7 +242,6 @@ class JobRunner:
         analysis.crops, analysis.progress = crops, 1 - ANNOTATION_SHARE
         analysis.provenance = self._describe(analysis)
         out = self._folder.analysis(task.key) / ANNOTATED[record.duration_s == 0]
-        out.parent.mkdir(exist_ok=True)
         self._to_annotate.append(
             AnnotateTask(task.key, path, out, record, analysis.provenance, analysis.faces.every)
         )
@@ -255,7 +256,8 @@ class JobRunner:
             name = stored_name(analysis.submission)
             reason = personalize(reason, str(task.path), name)
             reason = reason.replace(f"{task.out.parent}{os.sep}", "")
-            (task.out.parent / NO_ANNOTATION).write_text(reason, encoding="utf-8")
+            with contextlib.suppress(OSError):  # the disk may be full, too
+                (task.out.parent / NO_ANNOTATION).write_text(reason, encoding="utf-8")
         self._finish(analysis, task.verdict, analysis.crops)
 
     def _fail(self, analysis: _Analysis, error: Exception) -> None:

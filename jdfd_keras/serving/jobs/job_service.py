@@ -19,22 +19,21 @@ from jdfd_keras.inference.verdict import Provenance, choose_faces, decision_thre
 from jdfd_keras.io.console import print_message
 from jdfd_keras.io.workers import check_limits, count_workers
 from jdfd_keras.options import EngineOptions, FileServiceOptions, LimitOptions, PredictOptions
-from jdfd_keras.prediction.extraction import personalize
 from jdfd_keras.serving.jobs.job_reports import JobReports
 from jdfd_keras.serving.jobs.job_runner import JobRunner
 from jdfd_keras.serving.jobs.job_store import JobStore
-from jdfd_keras.serving.jobs.job_types import DONE, FAILED, Job, Submission
+from jdfd_keras.serving.jobs.job_types import DONE, FAILED, Job, Submission, digest_settings
 from jdfd_keras.serving.jobs.state_folder import (
     SHA256,
     SUFFIX,
     StateFolder,
+    personalize_job,
     state_directory,
-    stored_name,
     sync,
 )
 from jdfd_keras.serving.jobs.webhooks import Webhooks
 
-MAX_ATTEMPTS = 3  # starts of an analysis that the server did not survive
+MAX_ATTEMPTS = 10  # starts of an analysis that the server did not survive
 SECONDS_BETWEEN_CLEANINGS = 60.0
 MANY_FILES = 10**6  # the number of files is not known before
 
@@ -176,9 +175,9 @@ class JobService:
                     "file in that folder."
                 )
             path = str(real.relative_to(root))
-        digest = self.metadata.digest
         return Submission(
-            sha256, file_bytes, suffix, path, options, annotate, digest, self.engine_text
+            *(sha256, file_bytes, suffix, path, options, annotate, self.metadata.digest),
+            *(self.engine_text, digest_settings(self.metadata)),
         )
 
     def submit(
@@ -197,7 +196,7 @@ class JobService:
             The job, and whether it is new.
 
         Raises:
-            QueueFull: If too many files wait.
+            QueueFullError: If too many files wait.
             OSError: If it cannot be stored, with errno ENOSPC if the disk is full; nothing of it
                 is then kept.
         """
@@ -213,17 +212,17 @@ class JobService:
                     self._folder.clean(self.store.live_names)
                 raise
         self._runner.wake()
-        return _personalize(job), is_new
+        return personalize_job(job), is_new
 
     def get(self, job_id: str) -> Job | None:
         """Return a job with its result, in which the path is the name of the job; None if none."""
         job = self.store.get(job_id)
-        return job and _personalize(job)
+        return job and personalize_job(job)
 
     def list(self, query: str = "", limit: int = 50, offset: int = 0) -> tuple[Sequence[Job], int]:
         """Return jobs without results, as `JobStore.list`, with names as `get`."""
         jobs, total = self.store.list(query, limit, offset)
-        return [_personalize(job) for job in jobs], total
+        return [personalize_job(job) for job in jobs], total
 
     def progress(self, job: Job) -> float:
         """Return the share of a job that is done, from 0 to 1."""
@@ -236,13 +235,16 @@ class JobService:
             FileNotFoundError: If it has no such file, or there is no Chromium for a PDF.
             OSError: If a page cannot be written.
         """
-        return self._reports.find(_personalize(job), name)
+        return self._reports.find(personalize_job(job), name)
 
     def delete(self, job_id: str) -> bool:
         """Delete a job, and the files that no other needs; return whether it existed."""
         was_there = self.store.delete(job_id)
         if was_there:
-            self._folder.clean(self.store.live_names)
+            try:
+                self._folder.clean(self.store.live_names)
+            except OSError as error:  # the job is deleted; its files are, within a minute
+                print_message(f"file service: {error}")
         return was_there
 
     def _clean_regularly(self) -> None:
@@ -255,10 +257,12 @@ class JobService:
 
     def _clean(self) -> None:
         """Delete jobs and files that have been kept long enough."""
-        if self.options.keep_hours:
-            before = datetime.now(UTC) - timedelta(hours=self.options.keep_hours)
-            self.store.expire(before.isoformat())
-        self._folder.clean(self.store.live_names)
+        try:
+            if self.options.keep_hours:
+                before = datetime.now(UTC) - timedelta(hours=self.options.keep_hours)
+                self.store.expire(before.isoformat())
+        finally:  # a full disk stops the first, and needs the second
+            self._folder.clean(self.store.live_names)
 
     def _hide_paths(self, provenance: Provenance) -> Provenance:
         """Shorten the paths of this machine to their last names."""
@@ -269,14 +273,6 @@ class JobService:
             if "/" in given and "://" not in given:
                 command = command.replace(given, Path(given).name)
         return dataclasses.replace(provenance, where=where, command=command)
-
-
-def _personalize(job: Job) -> Job:
-    """Return a job whose texts have its name in place of the stored one."""
-    path, error = stored_name(job.submission), job.error
-    if error is not None:
-        error = dataclasses.replace(error, message=personalize(error.message, path, job.name))
-    return dataclasses.replace(job, error=error, result=personalize(job.result, path, job.name))
 
 
 def _share(predictor: Predictor) -> Predictor:

@@ -31,7 +31,7 @@ from jdfd_keras.serving.jobs.job_types import (
     RUNNING,
     Job,
     Outcome,
-    QueueFull,
+    QueueFullError,
     Submission,
 )
 
@@ -116,7 +116,7 @@ class JobStore:
             The job, with its result if it is done, and whether it is new.
 
         Raises:
-            QueueFull: If the analysis would have to be queued and `max_queued` are.
+            QueueFullError: If the analysis would have to be queued and `max_queued` are.
         """
         same = (submission.key, to_storable(name), to_storable(callback))
         with self._database.write() as db:
@@ -140,7 +140,7 @@ class JobStore:
         return job, row is None
 
     def is_full(self) -> bool:
-        """Return whether a submission that needs a new analysis raises QueueFull."""
+        """Return whether a submission that needs a new analysis raises QueueFullError."""
         with self._database.read() as db:
             return _count_queued(db) >= self._max_queued
 
@@ -282,7 +282,7 @@ class JobStore:
     def _queue(self, db: sqlite3.Connection, submission: Submission) -> None:
         """Queue an analysis that is new or failed, as the last one."""
         if (queued := _count_queued(db)) >= self._max_queued:
-            raise QueueFull(
+            raise QueueFullError(
                 f"Expected fewer than {self._max_queued} queued files; got {queued}. Try again "
                 "when some are finished."
             )

@@ -9,6 +9,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from jdfd_keras.client.metadata import ModelMetadata
 from jdfd_keras.options import PredictOptions
 
 QUEUED, RUNNING, DONE, FAILED = STATES = ("queued", "running", "done", "failed")
@@ -32,6 +33,7 @@ class Submission:
         annotate: Whether to draw the verdict on a copy of the file.
         digest: SHA-256 of the weights of the model.
         engine: Engine of the scores, as text.
+        settings: Of `digest_settings`; "" if not known.
     """
 
     sha256: str
@@ -42,11 +44,31 @@ class Submission:
     annotate: bool
     digest: str
     engine: str
+    settings: str = ""
 
     @property
     def key(self) -> str:
         """Identity of the analysis: SHA-256 of all attributes, hexadecimal."""
         return hashlib.sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()
+
+
+def digest_settings(metadata: ModelMetadata) -> str:
+    """Return the SHA-256 of what a model states besides its weights: face options, calibration.
+
+    A model that is calibrated again gives other verdicts with the same weights.
+
+    Example:
+        >>> from jdfd_keras.options import FaceOptions
+        >>> one, same, other = (
+        ...     ModelMetadata(FaceOptions(margin=margin), None, "detector", 1, "ab")
+        ...     for margin in (1.3, 1.3, 1.5)
+        ... )
+        >>> [digest_settings(model) == digest_settings(one) for model in (same, other)]
+        [True, False]
+    """
+    calibration = metadata.calibration and asdict(metadata.calibration)
+    text = json.dumps([asdict(metadata.faces), calibration], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -109,5 +131,5 @@ class Outcome:
     error: JobError | None = None
 
 
-class QueueFull(OSError):
+class QueueFullError(OSError):
     """No job can be queued now."""

@@ -98,7 +98,7 @@ ROUTES = (
         "delete",
         "Delete a job, its file and its result; other jobs of the same file are left.",
         {204: None},
-        ("foreign_origin", "not_found"),
+        ("foreign_origin", "not_found", "disk_full"),
     ),
     Route(
         "GET",

@@ -9,6 +9,7 @@ results/KEY/JOB/         pages of a job
 """
 
 import contextlib
+import dataclasses
 import os
 import re
 import shutil
@@ -20,8 +21,9 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from jdfd_keras.io.files import atomic_path
+from jdfd_keras.prediction.extraction import personalize
 from jdfd_keras.serving.jobs.job_store import LiveNames
-from jdfd_keras.serving.jobs.job_types import Submission
+from jdfd_keras.serving.jobs.job_types import Job, Submission
 
 NO_SUFFIX = ".file"  # of the upload of a name without one; a bare hash is also in results
 TOP_FACES = "top_faces.npy"
@@ -58,6 +60,23 @@ def stored_name(submission: Submission) -> str:
         'ab.mp4'
     """
     return submission.path or f"{submission.sha256}{submission.suffix or NO_SUFFIX}"
+
+
+def personalize_job(job: Job) -> Job:
+    """Return a job whose texts have its name in place of the stored one.
+
+    Example:
+        >>> from jdfd_keras.options import PredictOptions
+        >>> from jdfd_keras.serving.jobs.job_types import JobError
+        >>> file = Submission("ab", 9, ".mp4", "", PredictOptions(), False, "cd", "CPU")
+        >>> error = JobError("undecodable", "Expected a video; got ab.mp4.")
+        >>> personalize_job(Job("0" * 32, "a clip.mp4", file, error=error)).error.message
+        'Expected a video; got a clip.mp4.'
+    """
+    path, error = stored_name(job.submission), job.error
+    if error is not None:
+        error = dataclasses.replace(error, message=personalize(error.message, path, job.name))
+    return dataclasses.replace(job, error=error, result=personalize(job.result, path, job.name))
 
 
 class StateFolder:
@@ -158,9 +177,10 @@ class StateFolder:
                 if folder.name not in names.keys:
                     self.discard(folder.name)
                     continue
-                for pages in [entry for entry in folder.iterdir() if entry.is_dir()]:
-                    if pages.name not in names.job_ids:
-                        shutil.rmtree(pages, ignore_errors=True)
+                with contextlib.suppress(FileNotFoundError):  # discarded meanwhile
+                    for pages in [entry for entry in folder.iterdir() if entry.is_dir()]:
+                        if pages.name not in names.job_ids:
+                            shutil.rmtree(pages, ignore_errors=True)
 
 
 def sync(path: Path) -> None:

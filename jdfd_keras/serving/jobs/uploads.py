@@ -283,7 +283,14 @@ def open_below_root(root: Path, path: Any) -> Upload:
             "server.",
         )
     base = os.path.realpath(root)
-    real = os.path.realpath(os.path.join(base, path))
+    try:
+        real = os.path.realpath(os.path.join(base, path))
+        real.encode()
+    except UnicodeEncodeError:
+        raise RequestError(
+            "bad_request",
+            f"Expected a path in UTF-8; got {path[:200]!a}. Rename the file, or its folder.",
+        ) from None
     if os.path.isabs(path) or os.path.commonpath([base, real]) != base:
         raise RequestError(
             "outside_root",
@@ -304,7 +311,8 @@ def open_below_root(root: Path, path: Any) -> Upload:
             f"Expected a file below the --root of the server; got {path[:200]!r}, which is missing "
             "or cannot be read. Check the path.",
         ) from None
-    return Upload(check_name(path), sha256, status.st_size, Path(real))
+    # Not the name of a link: a result has one name for a file.
+    return Upload(check_name(real), sha256, status.st_size, Path(real))
 
 
 async def read_small(request: web.BaseRequest, max_bytes: int) -> bytes:

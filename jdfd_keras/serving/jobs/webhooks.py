@@ -27,6 +27,7 @@ from urllib3.exceptions import HTTPError
 from jdfd_keras.serving.jobs.callback_queue import DueCallback
 from jdfd_keras.serving.jobs.job_store import JobStore
 from jdfd_keras.serving.jobs.job_types import Job
+from jdfd_keras.serving.jobs.state_folder import personalize_job
 
 LOGGER = logging.getLogger(__name__)
 TIMEOUT_S = 10.0  # from the connection to the status of the answer
@@ -280,6 +281,7 @@ def _parse_url(url: str) -> _Target:
 
 
 def _to_body(job: Job) -> bytes:
+    job = personalize_job(job)
     error = {"code": job.error.code, "message": job.error.message} if job.error else None
     values = {
         "id": job.id,

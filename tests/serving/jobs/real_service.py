@@ -14,8 +14,11 @@ from jdfd_keras.io.files import sha256_of
 from jdfd_keras.options import FaceOptions, FileServiceOptions, LimitOptions, PredictOptions
 from jdfd_keras.prediction import predict
 from jdfd_keras.serving.jobs import job_service
+from jdfd_keras.serving.jobs.file_routes import FileRoutes
 from jdfd_keras.serving.jobs.job_service import JobService
 from jdfd_keras.serving.jobs.uploads import plain_suffix
+from jdfd_keras.serving.server.app_server import AppServer
+from tests.serving.jobs.fake_service import FakeServer
 
 FACES = FaceOptions(face_size=71, frames_per_video=3)
 
@@ -45,6 +48,17 @@ def running_service(state, *, predictor=None, limits=None, **options):
             patch.setattr(module, "load_predictor", lambda *_: predictor or make_predictor())
         with JobService("red", options, limits=limits or LimitOptions()) as service:
             yield service
+
+
+@contextlib.contextmanager
+def serving(service):
+    """Serve a running service over HTTP."""
+    routes = FileRoutes(service, service.options.token)
+    try:
+        with AppServer(routes, "127.0.0.1", 0) as server:
+            yield FakeServer(service, server.url)
+    finally:
+        routes.close()
 
 
 def submit(service, path, name="", callback="", annotate=False, **options):

@@ -1,18 +1,20 @@
 """The HTTP interface: submissions, states, downloads, deletion, and the codes of errors."""
 
 import asyncio
+import errno
 import hashlib
 import json
 import re
 import socket
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from jdfd_keras.serving.jobs import file_routes
 from jdfd_keras.serving.jobs.http_responses import describe_disposition
-from jdfd_keras.serving.jobs.job_types import JobError, QueueFull
+from jdfd_keras.serving.jobs.job_types import JobError, QueueFullError
 from tests.serving.jobs.fake_service import RESULT, serve_fake
 
 UNKNOWN = f"/v1/files/{'0' * 32}"
@@ -169,7 +171,7 @@ def test_a_full_queue_is_503_before_the_body_is_read(tmp_path):
 
 
 def test_a_queue_that_is_full_at_the_end_is_503_too(server):
-    server.service.submit_error = QueueFull("full")
+    server.service.submit_error = QueueFullError("full")
     response = server.upload()
     assert code_of(response) == (503, "queue_full")
     assert "retry-after" in response[2]
@@ -188,6 +190,83 @@ def test_only_some_uploads_are_received_at_once(server, monkeypatch):
         connection.sendall(b"clip")
         assert connection.recv(4096).startswith(b"HTTP/1.1 202 ")
     assert server.upload("b.mp4")[0] == 202
+
+
+def test_uploads_that_begin_at_the_same_time_are_counted(server, monkeypatch):
+    monkeypatch.setattr(file_routes, "MAX_UPLOADS", 1)
+    monkeypatch.setattr(server.service.store, "is_full", lambda: time.sleep(0.3))
+    with ThreadPoolExecutor(3) as threads:
+        answers = list(threads.map(server.upload, ["a.mp4", "b.mp4", "c.mp4"]))
+    assert sorted(status for status, _, _ in answers) == [202, 503, 503]
+
+
+def test_an_answer_with_a_result_is_written_outside_of_the_event_loop(server, monkeypatch):
+    respond, names = file_routes.respond_json, []
+
+    def record(*arguments):
+        names.append(threading.current_thread().name)
+        return respond(*arguments)
+
+    monkeypatch.setattr(file_routes, "respond_json", record)
+    assert server.upload()[0] == 202
+    server.service.finish()
+    status, job, _ = server.upload()
+    assert (status, job["result"]) == (200, RESULT)
+    assert server.request("GET", job["links"]["self"])[0] == 200
+    assert len(names) == 3 and all(name.startswith("files") for name in names)
+
+
+def test_slow_reports_and_large_files_delay_no_other_request(tmp_path, monkeypatch):
+    go_on = threading.Event()
+
+    def wait(*_):
+        go_on.wait(20)
+        raise FileNotFoundError
+
+    with serve_fake(tmp_path, root=str(tmp_path)) as server, ThreadPoolExecutor(20) as threads:
+        _, job, _ = server.upload()
+        server.service.finish()
+        path = job["links"]["self"]
+        monkeypatch.setattr(file_routes, "open_below_root", wait)
+        find = server.service.report
+        monkeypatch.setattr(
+            server.service,
+            "report",
+            lambda job, name: wait() if name == "report.html" else find(job, name),
+        )
+        headers = {"Content-Type": "application/json"}
+        posts = ("POST", "/v1/files", '{"path": "a.mp4"}', headers)
+        waiting = [threads.submit(server.request, *posts) for _ in range(9)]
+        waiting += [threads.submit(server.request, "GET", f"{path}/report.html") for _ in range(3)]
+        try:
+            time.sleep(0.3)
+            assert server.request("GET", "/v1/files")[0] == 200
+            assert code_of(server.request("GET", f"{path}/annotated.mp4")) == (404, "not_found")
+            assert not any(future.done() for future in waiting)
+        finally:
+            go_on.set()
+
+
+def test_an_error_of_any_library_is_answered_as_json(server, monkeypatch, capfd):
+    def fail(*_):
+        raise RuntimeError("of an engine at /some/path")
+
+    _, job, _ = server.upload()
+    server.service.finish()
+    monkeypatch.setattr(server.service, "report", fail)
+    response = server.request("GET", f"{job['links']['self']}/report.html")
+    assert code_of(response) == (500, "internal")
+    assert response[2]["cache-control"] == "no-store"
+    assert "/some/path" not in json.dumps(response[1]) and "/some/path" in capfd.readouterr().err
+
+
+def test_a_disk_that_is_full_for_the_database_is_507(server, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    _, job, _ = server.upload()
+    monkeypatch.setattr(server.service, "delete", fail)
+    assert code_of(server.request("DELETE", job["links"]["self"])) == (507, "disk_full")
 
 
 def test_no_download_exists_before_the_end(server):

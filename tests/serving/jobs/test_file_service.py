@@ -1,6 +1,5 @@
 """The file service as a whole: real files over HTTP, and the same answers as those of `predict`."""
 
-import contextlib
 import json
 import shutil
 import threading
@@ -16,14 +15,17 @@ from jdfd_keras.cli.main import main
 from jdfd_keras.options import EngineOptions, FileServiceOptions, LimitOptions, ServeOptions
 from jdfd_keras.serving.app import describe_service, open_file_service, serve_app
 from jdfd_keras.serving.jobs import job_service
-from jdfd_keras.serving.jobs.file_routes import FileRoutes
 from jdfd_keras.serving.jobs.openapi import DOWNLOADS, describe_api
 from jdfd_keras.serving.model_config import configure_directory
-from jdfd_keras.serving.server.app_server import AppServer
 from jdfd_keras.serving.server.model_server import ModelServer
 from tests.chromium import needs_chromium
 from tests.serving.jobs.fake_service import TOKEN, FakeServer
-from tests.serving.jobs.real_service import make_predictor, running_service, without_times
+from tests.serving.jobs.real_service import (
+    make_predictor,
+    running_service,
+    serving,
+    without_times,
+)
 
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
@@ -36,17 +38,6 @@ def inputs(clips_folder, tmp_path_factory):
     cv2.imwrite(str(folder / "sea.png"), np.full((90, 120, 3), 99, np.uint8))
     (folder / "text.mp4").write_text("not a video")
     return {path.name: path for path in folder.iterdir()}
-
-
-@contextlib.contextmanager
-def serving(service):
-    """Serve a service over HTTP."""
-    routes = FileRoutes(service, service.options.token)
-    try:
-        with AppServer(routes, "127.0.0.1", 0) as server:
-            yield FakeServer(service, server.url)
-    finally:
-        routes.close()
 
 
 def wait_for(server, job, timeout_s=60.0, headers=None):

@@ -1,5 +1,6 @@
 """Jobs and files come and go together, whatever happens in between."""
 
+import dataclasses
 import errno
 import json
 import os
@@ -10,14 +11,16 @@ from pathlib import Path
 
 import pytest
 
+from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.io.files import sha256_of
 from jdfd_keras.io.origin import recorded_command
 from jdfd_keras.options import PredictOptions
 from jdfd_keras.serving.jobs import job_runner, job_service, state_folder
-from jdfd_keras.serving.jobs.job_types import QueueFull
+from jdfd_keras.serving.jobs.job_types import QueueFullError
 from jdfd_keras.serving.jobs.state_folder import state_directory
 from tests.serving.jobs.real_service import (
     files_below,
+    make_predictor,
     running_service,
     submit,
     wait_for,
@@ -115,6 +118,70 @@ def test_jobs_share_the_analysis_of_the_same_bytes_and_options(clip, tmp_path):
         assert stored(service) == ([], []) and os.listdir(service.state / "results") == []
 
 
+def test_a_model_that_is_calibrated_again_analyses_a_file_again(clip, tmp_path, idle):
+    plain = make_predictor()
+    faces = dataclasses.replace(plain.metadata.faces, frames_per_video=5)
+    changed = [
+        dataclasses.replace(plain.metadata, calibration=Calibration(uncertain_to=0.9)),
+        dataclasses.replace(plain.metadata, faces=faces),
+    ]
+    keys = set()
+    for metadata in (plain.metadata, *changed, plain.metadata):
+        predictor = dataclasses.replace(plain, metadata=metadata)
+        with running_service(tmp_path / "state", predictor=predictor) as service:
+            keys.add(submit(service, clip)[0].submission.key)
+    assert len(keys) == 3
+
+
+def test_a_job_is_deleted_although_its_files_are_not(clip, tmp_path, idle, monkeypatch, capfd):
+    with running_service(tmp_path / "state") as service:
+        job, _ = submit(service, clip)
+
+        def fail(_):
+            raise OSError(errno.EIO, "Input/output error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(service._folder, "clean", fail)
+            assert service.delete(job.id) and service.get(job.id) is None
+        assert "Input/output error" in capfd.readouterr().err
+        assert len(stored(service)[0]) == 1
+        service._clean()
+        assert stored(service) == ([], [])
+
+
+def test_a_result_may_be_discarded_while_files_are_cleaned(clip, tmp_path, idle, monkeypatch):
+    with running_service(tmp_path / "state") as service:
+        job, _ = submit(service, clip)
+        folder = service.state / "results" / job.submission.key
+        folder.mkdir()
+        names = service.store.live_names()
+        iterdir = Path.iterdir
+
+        def discard_before(path):
+            if path == folder:
+                folder.rmdir()
+            return iterdir(path)
+
+        monkeypatch.setattr(Path, "iterdir", discard_before)
+        service._folder.clean(lambda: names)
+        assert not folder.exists()
+
+
+def test_files_are_removed_although_the_disk_is_too_full_to_delete_jobs(
+    tmp_path, idle, monkeypatch
+):
+    with running_service(tmp_path / "state") as service:
+        (service.state / "files" / "of-no-job.mp4").write_bytes(b"1")
+
+        def fail(_):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(service.store, "expire", fail)
+        with pytest.raises(OSError, match="No space"):
+            service._clean()
+        assert stored(service) == ([], [])
+
+
 def test_a_job_that_is_deleted_while_it_runs_leaves_nothing(clip, tmp_path, monkeypatch):
     with running_service(tmp_path / "state", workers=1) as service:
         receive = service._runner._receive
@@ -139,12 +206,12 @@ def test_a_job_that_is_deleted_while_it_runs_leaves_nothing(clip, tmp_path, monk
 def test_a_full_queue_keeps_nothing(clip, tmp_path, idle):
     with running_service(tmp_path / "state", max_jobs=1) as service:
         submit(service, clip)
-        with pytest.raises(QueueFull):
+        with pytest.raises(QueueFullError):
             submit(service, clip, "b.mp4", threshold=0.3)
         assert len(stored(service)[0]) == 1  # of the first
         other = tmp_path / "other.mp4"
         other.write_bytes(b"other")
-        with pytest.raises(QueueFull):
+        with pytest.raises(QueueFullError):
             submit(service, other)
         assert len(stored(service)[0]) == 1 and service.list()[1] == 1
 

@@ -16,7 +16,7 @@ import pytest
 
 from jdfd_keras.options import PredictOptions
 from jdfd_keras.serving.jobs.job_store import JobStore
-from jdfd_keras.serving.jobs.job_types import JobError, Outcome, QueueFull, Submission
+from jdfd_keras.serving.jobs.job_types import JobError, Outcome, QueueFullError, Submission
 
 ROOT = Path(__file__).parents[3]
 FAKE = Outcome({"files": ["a fake"]}, "fake", 0.9)
@@ -143,7 +143,7 @@ def test_a_failed_analysis_that_is_submitted_again_is_queued_again_for_all_its_j
 def test_the_queue_is_bounded_but_not_for_jobs_that_need_no_new_analysis(store):
     jobs = [store.submit(submission(number), "clip.mp4")[0] for number in range(3)]
     assert store.is_full()
-    with pytest.raises(QueueFull, match="fewer than 3 queued files; got 3"):
+    with pytest.raises(QueueFullError, match="fewer than 3 queued files; got 3"):
         store.submit(submission(3), "clip.mp4")
     assert store.list()[1] == 3, "a refused job leaves nothing"
     assert store.submit(submission(2), "clip.mp4") == (jobs[2], False)
@@ -152,7 +152,7 @@ def test_the_queue_is_bounded_but_not_for_jobs_that_need_no_new_analysis(store):
     assert not store.is_full()
     store.submit(submission(3), "clip.mp4")
     store.finish(submission(0).key, BROKEN)
-    with pytest.raises(QueueFull):
+    with pytest.raises(QueueFullError):
         store.submit(submission(0), "clip.mp4")
     assert store.get(jobs[0].id).state == "failed"
 

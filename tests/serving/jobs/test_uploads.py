@@ -323,7 +323,8 @@ def test_a_file_below_the_root_is_hashed_in_place(root):
     assert (upload.name, upload.file_bytes) == ("clip.mp4", 4)
     assert upload.sha256 == hashlib.sha256(b"clip").hexdigest()
     assert upload.path == root / "sub" / "clip.mp4"
-    assert open_below_root(root, "in.mp4").path == root / "sub" / "clip.mp4"
+    linked = open_below_root(root, "in.mp4")
+    assert (linked.name, linked.path) == ("clip.mp4", root / "sub" / "clip.mp4")
     assert open_below_root(root, "sub/../sub/clip.mp4").path == root / "sub" / "clip.mp4"
 
 
@@ -344,6 +345,8 @@ def test_a_file_below_the_root_is_hashed_in_place(root):
         (None, "bad_request"),
         (5, "bad_request"),
         ("a\0b", "bad_request"),
+        ("a\ud800.mp4", "bad_request"),
+        ("a\udcff.mp4", "bad_request"),
     ],
 )
 def test_only_regular_files_below_the_root_are_read(root, path, code):

@@ -149,12 +149,12 @@ def test_a_finished_job_is_posted_once_with_a_signature(store, receiver):
 
 def test_a_failed_job_is_posted_with_its_reason(store, receiver):
     with Webhooks(store, SECRET, frozenset({receiver.host})):
-        error = JobError("undecodable", "not a video")
+        error = JobError("undecodable", f"got files/{'0' * 64}.mp4, not a video")
         finish(store, receiver.url, Outcome({"failed": []}, error=error))
         [(_, _, body)] = receiver.wait()
     posted = json.loads(body)
     assert (posted["state"], posted["verdict"], posted["score"]) == ("failed", "", None)
-    assert posted["error"] == {"code": "undecodable", "message": "not a video"}
+    assert posted["error"] == {"code": "undecodable", "message": "got files/clip.mp4, not a video"}
 
 
 def test_a_callback_is_sent_for_each_job_of_an_analysis_also_a_later_one(store, receiver):
