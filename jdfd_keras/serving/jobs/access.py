@@ -117,9 +117,10 @@ class Access:
         """
         if not self.needs_token:
             return
-        if "Authorization" in headers:
-            scheme, _, token = headers["Authorization"].partition(" ")
-            if scheme.lower() == "bearer" and self.is_token(token.strip()):
+        # Another scheme may be for a proxy before this server.
+        scheme, _, token = headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "bearer":
+            if self.is_token(token.strip()):
                 return
             found = "another one"
         elif self.is_session(cookies.get(COOKIE, "")):

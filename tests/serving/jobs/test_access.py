@@ -88,6 +88,15 @@ def test_a_login_starts_a_session_that_a_logout_ends(guarded):
     assert guarded.request("GET", "/v1/files", None, session)[0] == 401
 
 
+def test_a_proxy_with_a_login_of_its_own_does_not_end_a_session(guarded):
+    proxy = {"Authorization": "Basic dXNlcjpwYXNzd29yZA=="}
+    session = {"Cookie": log_in(guarded)[1]["set-cookie"].split(";")[0]}
+    assert guarded.request("GET", "/v1/files", None, proxy)[0] == 401
+    assert guarded.request("GET", "/v1/files", None, proxy | session)[0] == 200
+    wrong = {"Authorization": "Bearer wrong"}
+    assert guarded.request("GET", "/v1/files", None, wrong | session)[0] == 401
+
+
 def test_a_wrong_token_starts_no_session(guarded):
     for token in ("", "wrong", f"{TOKEN}%00"):
         status, headers = log_in(guarded, token)

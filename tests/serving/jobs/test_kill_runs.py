@@ -60,6 +60,7 @@ class Receiver(BaseHTTPRequestHandler):
             is_refused = server.count % 3 == 1
             if not is_refused:
                 server.received.append((dict(self.headers), body))
+                server.delivered.add(self.headers["X-JDFD-Delivery"])
         self.send_response(500 if is_refused else 204)
         self.end_headers()
 
@@ -70,7 +71,8 @@ class Receiver(BaseHTTPRequestHandler):
 @pytest.fixture
 def receiver():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    server.received, server.count, server.lock = [], 0, threading.Lock()
+    server.received, server.delivered = [], set()
+    server.count, server.lock = 0, threading.Lock()
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     yield server
@@ -160,27 +162,28 @@ def test_kills_at_random_moments_lose_and_double_nothing(requests, receiver, tmp
     words = ("--workers", "2", "--callback-hosts", host)
     secret = {"JDFD_KERAS_CALLBACK_SECRET": SECRET}
     rng = random.Random(0)
-    url, ids, groups, ended = "", {}, [], {}
+    url, ids, groups, ended, is_over = "", {}, [], {}, threading.Event()
 
     def keep_submitting(request):
         # As a client that is careful: the same request until it is answered.
-        while request.name not in ids:
+        while request.name not in ids and not is_over.is_set():
             try:
                 ids[request.name] = submit(url, request, callback=f"http://{host}/done")
             except (OSError, http.client.HTTPException):
                 time.sleep(0.1)
 
-    with ThreadPoolExecutor(NUM_CLIENTS) as clients:
+    with ThreadPoolExecutor(NUM_CLIENTS) as clients, contextlib.ExitStack() as stack:
+        stack.callback(is_over.set)  # so that the clients end if the test fails
         for number in range(NUM_KILLS):
-            app = AppProcess(state, *words, environment=secret)
-            groups.append(app.process.pid)
-            url = app.url
-            if number == 0:
-                submitted = [clients.submit(keep_submitting, request) for request in requests]
-            time.sleep(rng.uniform(0, LONGEST_S))
-            ended |= list_ended(url)
-            # Its processes end by themselves if it alone is killed.
-            app.kill(is_alone=number % 2 == 1)
+            with AppProcess(state, *words, environment=secret) as app:
+                groups.append(app.process.pid)
+                url = app.url
+                if number == 0:
+                    submitted = [clients.submit(keep_submitting, request) for request in requests]
+                time.sleep(rng.uniform(0, LONGEST_S))
+                ended |= list_ended(url)
+                # Its processes end by themselves if it alone is killed.
+                app.kill(is_alone=number % 2 == 1)
         with AppProcess(state, *words, environment=secret) as app:
             groups.append(app.process.pid)
             url = app.url
@@ -189,8 +192,8 @@ def test_kills_at_random_moments_lose_and_double_nothing(requests, receiver, tmp
             documents = wait_for_end(url, ids)
             last = list_ended(url)
             total = send(url, "GET", "/v1/files")[1]["total"]
-            wait_until(lambda: len({sent["X-JDFD-Delivery"] for sent, _ in receiver.received}) == 8)
-            assert list((state / "incoming").iterdir()) == []
+            wait_until(lambda: receiver.delivered == set(ids.values()))
+            wait_until(lambda: list((state / "incoming").iterdir()) == [])
     assert total == len(requests) == len(set(ids.values())) == 8
     # What had ended before a kill was not done again.
     assert ended == {job_id: last[job_id] for job_id in ended}
