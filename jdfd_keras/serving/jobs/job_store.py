@@ -35,6 +35,7 @@ from jdfd_keras.serving.jobs.job_types import (
     Submission,
 )
 
+_NEXT_NUMBER = "(SELECT ifnull(max(queue_number), 0) + 1 FROM analyses)"
 _MATCHES = "(instr(searchable_name, :name) OR substr(sha256, 1, length(:digits)) = :digits)"
 
 
@@ -191,7 +192,10 @@ class JobStore:
             _delete_unwanted(db)
 
     def recover(self, max_attempts: int, crashed: Callable[[Submission], Outcome]) -> None:
-        """Return the analyses that a killed server was running to their positions in the queue.
+        """Return the analyses that a killed server was running to the queue.
+
+        After the first time to their positions. After that to the end, so that a file that ends the
+        server again and again does not keep it from the others, and that others are not blamed.
 
         Args:
             max_attempts: Starts after which an analysis fails instead.
@@ -204,6 +208,15 @@ class JobStore:
             ).fetchall()
             for row in rows:
                 _finish(db, row["key"], crashed(parse_submission(row["submission"])))
+            again = db.execute(
+                "SELECT key FROM analyses WHERE state = ? AND attempts > 1 ORDER BY queue_number",
+                (RUNNING,),
+            ).fetchall()
+            for row in again:
+                db.execute(
+                    f"UPDATE analyses SET queue_number = {_NEXT_NUMBER} WHERE key = ?",
+                    (row["key"],),
+                )
             db.execute("UPDATE analyses SET state = ? WHERE state = ?", (QUEUED, RUNNING))
             _delete_unwanted(db)
 
@@ -292,7 +305,7 @@ class JobStore:
         )
         db.execute(
             "INSERT INTO analyses (key, submission, state, queue_number)"
-            " VALUES (?, ?, ?, (SELECT ifnull(max(queue_number), 0) + 1 FROM analyses))"
+            f" VALUES (?, ?, ?, {_NEXT_NUMBER})"
             " ON CONFLICT (key) DO UPDATE SET state = excluded.state,"
             " queue_number = excluded.queue_number, attempts = 0, finished_at = '', verdict = '',"
             " score = NULL, error = NULL, result = NULL",

@@ -197,6 +197,19 @@ def test_running_analyses_are_queued_again_after_a_restart_until_they_crashed_to
         assert store.claim() is None
 
 
+def test_an_analysis_that_was_interrupted_twice_waits_behind_the_others(tmp_path):
+    with JobStore(tmp_path / "jobs.sqlite", max_queued=9) as store:
+        jobs = [store.submit(submission(number), "a.mp4")[0] for number in range(3)]
+        orders = []
+        for _ in range(3):
+            [key, _] = store.claim()
+            store.recover(9, crash)
+            places = {store.get(job.id).position: job.submission.sha256[-1] for job in jobs}
+            orders.append((key == jobs[0].submission.key, "".join(map(places.get, (1, 2, 3)))))
+    # The first interruption may be chance; after the second, the next one has its turn.
+    assert orders == [(True, "012"), (True, "120"), (False, "120")]
+
+
 def test_recovery_leaves_queued_and_finished_jobs_as_they_are(store):
     jobs = [store.submit(submission(number), "clip.mp4")[0] for number in range(3)]
     store.claim()
