@@ -41,10 +41,9 @@ SHARES = {"train": 0.734, "val": 0.126}  # of the people; the others are for tes
 SPLIT_SEED = 22
 KEPT_EPOCHS = 5  # after as many, the detector is kept
 NUM_AVERAGED = 3  # kept detectors whose weights are averaged
-TRIED_EPOCHS = 10  # after as many, and after the last, the average is tried
 FRAMES_PER_VIDEO = 10
 TRAINING = (
-    *("--recipe", "robust", "--no-blur", "--affine", "--decay-rate", "0.6", "--decay-epochs", "20"),
+    *("--recipe", "robust", "--no-blur", "--decay-rate", "0.6", "--decay-epochs", "15"),
     *("--seed", "0"),
 )
 CARD = {
@@ -181,7 +180,7 @@ def _keep(run: Path, kept: Path, epochs: int) -> None:
 
 
 def average_kept(arguments: argparse.Namespace) -> dict[int, Path]:
-    """Average the weights of NUM_AVERAGED kept detectors in a row, every TRIED_EPOCHS epochs.
+    """Average the weights of every NUM_AVERAGED kept detectors that follow each other.
 
     Reference: Izmailov et al.: "Averaging Weights Leads to Wider Optima and Better Generalization"
     (2018), https://arxiv.org/abs/1803.05407.
@@ -197,8 +196,6 @@ def average_kept(arguments: argparse.Namespace) -> dict[int, Path]:
     averaged = {}
     for end in range(NUM_AVERAGED, len(kept) + 1):
         files = kept[end - NUM_AVERAGED : end]
-        if int(files[-1].stem) % TRIED_EPOCHS and end < len(kept):
-            continue
         target = averaged[int(files[-1].stem)] = folder / files[-1].name
         if not target.is_file():
             models = [keras.models.load_model(file, compile=False) for file in files]
@@ -269,7 +266,7 @@ def measure_epochs(arguments: argparse.Namespace, clips: Path) -> dict[str, dict
         curve[epochs] = auc
         path.write_text(json.dumps(curve, indent=1), encoding="utf-8")
         print_message(f"{epochs} epochs: AUC {auc['all']:.3f} of validation files")
-    return dict(sorted(curve.items(), key=lambda item: int(item[0])))
+    return curve
 
 
 def choose_epochs(auc: dict[int, float]) -> int:
