@@ -547,7 +547,7 @@ def test_every_page_begins_with_what_is_not_seen_and_the_mark_of_a_demonstration
 
 
 def test_only_the_most_suspicious_of_many_files_have_a_page(tmp_path, monkeypatch):
-    monkeypatch.setattr(predict, "MAX_REPORTED", 2)
+    monkeypatch.setattr("jdfd_keras.prediction.predictions.MAX_REPORTED", 2)
     verdicts = [verdict_of(score, path=f"{score}.jpg") for score in (0.1, 0.3, 0.2)]
     page = Page(write_report(predictions_of(*verdicts), tmp_path / "all.html"))
     assert [a["href"] for a in page.of("a")] == ["all_files/0.3.jpg.html", "all_files/0.2.jpg.html"]
