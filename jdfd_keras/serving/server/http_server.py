@@ -85,7 +85,7 @@ class HttpServer:
         return await self._handle_other(request)
 
     async def _handle_other(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer a request that no route is for."""
+        """Answer a request without a route."""
         return make_response(404, b"Not Found", "text/plain")
 
     async def _complete(

@@ -15,7 +15,6 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlencode, urlsplit
 
 import cv2
@@ -25,6 +24,7 @@ import pytest
 
 from jdfd_keras.serving.jobs.webhooks import verify_signature
 from tests.serving.jobs.app_process import AppProcess
+from tests.serving.jobs.callback_receiver import CallbackHandler, serve_callbacks
 from tests.serving.jobs.fake_service import SECRET
 from tests.serving.jobs.json_differences import VARYING, find_differences
 from tests.serving.jobs.real_service import wait_until
@@ -49,11 +49,10 @@ class Request:
         return hashlib.sha256(self.data).hexdigest()
 
 
-class Receiver(BaseHTTPRequestHandler):
+class Receiver(CallbackHandler):
     """Keeps the callbacks that it is sent; refuses one in three."""
 
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+    def receive(self, body):
         server = self.server
         with server.lock:
             server.count += 1
@@ -61,24 +60,14 @@ class Receiver(BaseHTTPRequestHandler):
             if not is_refused:
                 server.received.append((dict(self.headers), body))
                 server.delivered.add(self.headers["X-JDFD-Delivery"])
-        self.send_response(500 if is_refused else 204)
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
+        return 500 if is_refused else 204
 
 
 @pytest.fixture
 def receiver():
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    server.received, server.delivered = [], set()
-    server.count, server.lock = 0, threading.Lock()
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serve_callbacks(Receiver) as server:
+        server.delivered, server.count, server.lock = set(), 0, threading.Lock()
+        yield server
 
 
 @pytest.fixture(scope="module")

@@ -4,9 +4,7 @@ import json
 import re
 import shutil
 import subprocess
-import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import jsonschema
@@ -15,6 +13,7 @@ import pytest
 from jdfd_keras.serving.jobs.job_types import JOB_CODES
 from jdfd_keras.serving.jobs.openapi import describe_api
 from jdfd_keras.serving.jobs.request_errors import REQUEST_CODES
+from tests.serving.jobs.callback_receiver import CallbackHandler, serve_callbacks
 from tests.serving.jobs.fake_service import SECRET, TOKEN, serve_fake
 from tests.serving.jobs.real_service import running_service, serving, wait_until
 
@@ -23,30 +22,19 @@ HERE = "http://127.0.0.1:8501"
 CALLBACK = "https://intake.example.org"
 
 
-class Receiver(BaseHTTPRequestHandler):
+class Receiver(CallbackHandler):
     """Keeps what is posted to it."""
 
-    def do_POST(self):
-        body = self.rfile.read(int(self.headers["Content-Length"]))
+    def receive(self, body):
         self.server.received.append((self.path, self.headers, body))
-        self.send_response(204)
-        self.end_headers()
-
-    def log_message(self, *_):
-        pass
+        return 204
 
 
 @pytest.fixture
 def receiver():
     """A server of callbacks on this machine."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
-    server.received = []
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    yield server
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with serve_callbacks(Receiver) as server:
+        yield server
 
 
 def read_requests():
