@@ -300,10 +300,15 @@ class ServeOptions:
     max_body_mb: int = setting(
         32, "largest request in MiB; others are answered 413 (embedded only)"
     )
+    max_json_mb: int = setting(
+        4,
+        "most JSON outside of strings in a request, in MiB, so without images in base64; others "
+        "are answered 413 (embedded only)",
+    )
 
     def __post_init__(self):
         """Raise a ValueError if a limit is out of range."""
-        minimum = {"max_batch_size": 1, "max_queue": 1, "max_body_mb": 1}
+        minimum = {"max_batch_size": 1, "max_queue": 1, "max_body_mb": 1, "max_json_mb": 1}
         for name in ("port", "grpc_port", "max_batch_size", "batch_timeout_ms", *minimum):
             bound = minimum.get(name, 0)
             if not getattr(self, name) >= bound:

@@ -35,6 +35,7 @@ from jdfd_keras.options import EngineOptions
 from jdfd_keras.serving.model_config import ModelConfig
 from jdfd_keras.serving.server.call_errors import CallError
 from jdfd_keras.serving.server.openvino_model import OpenVINOModel
+from jdfd_keras.serving.server.rest_codec import find_signature
 
 POLL_INTERVAL_S = 1.0
 Arrays = dict[str, np.ndarray]
@@ -89,10 +90,7 @@ class ServedVersion:
         self, name: str, code: StatusCode = StatusCode.FAILED_PRECONDITION
     ) -> Signature:
         """Return a signature of an acquired version, or raise a CallError with `code`."""
-        signatures = self.engine.signatures
-        if name not in signatures:
-            raise CallError(f"Expected a signature of {sorted(signatures)}; got {name!r}.", code)
-        return signatures[name]
+        return find_signature(self.engine.signatures, name, code)
 
     @contextlib.contextmanager
     def hold(self) -> Iterator[None]:

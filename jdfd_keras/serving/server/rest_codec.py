@@ -5,7 +5,7 @@ Independent of sockets, models and TensorFlow.
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Mapping
 from reprlib import repr as shorten
 from typing import Any, TypeGuard
 
@@ -23,14 +23,55 @@ DTYPES |= {"uint8": np.uint8, "uint32": np.uint32, "uint64": np.uint64}
 VALUES = {"f": {int, float}, "i": {int}, "u": {int}, "b": {bool}, "O": {str, dict}}
 
 
+# Whitespace in base64, which TensorFlow Serving skips.
+SPACES = b" \t\n\v\f\r"
+DECODER = json.JSONDecoder(
+    object_pairs_hook=lambda pairs: dict(reversed(pairs))  # the first of duplicate keys counts
+)
+
+
+def count_structure(body: bytes) -> int:
+    r"""Return the number of bytes of a JSON body that are outside of its strings.
+
+    They bound the number of values, each of which needs memory and time, whereas the bytes of an
+    image are one string.
+
+    Example:
+        >>> count_structure(b'{"instances": [{"b64": "AAAA"}, 1]}'), count_structure(rb'["\""]')
+        (19, 4)
+    """
+    if b"\\" in body:  # of the same length, without escaped quotes
+        body = body.replace(b"\\\\", b"__").replace(b'\\"', b"__")
+    quotes = np.flatnonzero(np.frombuffer(body, np.uint8) == ord('"'))
+    num_pairs = len(quotes) // 2
+    starts, ends = quotes[: 2 * num_pairs : 2], quotes[1::2]
+    return len(body) - int((ends - starts - 1).sum())
+
+
+def find_signature(
+    signatures: Mapping[str, Signature],
+    name: str,
+    code: StatusCode = StatusCode.FAILED_PRECONDITION,
+) -> Signature:
+    """Return a signature, or raise a CallError with `code` if there is none of that name.
+
+    Example:
+        >>> find_signature({"faces": Signature("", {}, {})}, "faces").inputs
+        {}
+    """
+    if name not in signatures:
+        raise CallError(f"Expected a signature of {sorted(signatures)}; got {name!r}.", code)
+    return signatures[name]
+
+
 def decode_predict(
-    body: bytes, find_signature: Callable[[str], Signature]
+    body: bytes, signatures: Mapping[str, Signature]
 ) -> tuple[str, bool, dict[str, np.ndarray]]:
     """Convert the body of a predict request to arrays.
 
     Args:
         body: JSON with `instances` (row format) or `inputs` (column format).
-        find_signature: Function that returns a signature by its name.
+        signatures: Signatures of the model by name.
 
     Returns:
         The name of the signature, whether the format is the row format, and one array per input,
@@ -40,10 +81,10 @@ def decode_predict(
         CallError: If the body is invalid or does not match the signature.
 
     Example:
-        >>> signature = Signature("", {"x": TensorInfo("uint8", (None,))}, {})
-        >>> decode_predict(b'{"instances": [{"x": 1}, {"x": 2}]}', lambda name: signature)
+        >>> model = {"serving_default": Signature("", {"x": TensorInfo("uint8", (None,))}, {})}
+        >>> decode_predict(b'{"instances": [{"x": 1}, {"x": 2}]}', model)
         ('serving_default', True, {'x': array([1, 2], dtype=uint8)})
-        >>> decode_predict(b'{"inputs": [1, 300]}', lambda name: signature)
+        >>> decode_predict(b'{"inputs": [1, 300]}', model)
         Traceback (most recent call last):
         jdfd_keras.serving.server.call_errors.CallError: Expected uint8 as the input 'x'; got
         'Python integer 300 out of bounds for uint8'. Convert the values first.
@@ -55,7 +96,7 @@ def decode_predict(
         raise CallError(f"Expected either 'instances' or 'inputs'; got {shorten(given)}.")
     is_row = "instances" in keys
     values: Any = document["instances" if is_row else "inputs"]
-    infos = find_signature(name).inputs
+    infos = find_signature(signatures, name).inputs
     columns: dict[str, Any] = {}
     if is_row and not (isinstance(values, list) and values):
         raise CallError(f"Expected 'instances' to be a list, not empty; got {shorten(values)}.")
@@ -141,13 +182,17 @@ def parse_examples(body: bytes) -> tuple[str, list[dict[str, list]]]:
 
 def _parse_object(body: bytes) -> tuple[str, dict[str, Any]]:
     """Parse a body; return the name of its signature, and all of it."""
+    problem = None
     try:
-        # The first of duplicate keys counts.
-        document = json.loads(
-            body.decode("utf-8"), object_pairs_hook=lambda pairs: dict(reversed(pairs))
-        )
-    except (ValueError, RecursionError) as error:  # also if the text is not UTF-8
-        raise CallError(f"Expected a body of JSON; got '{error}'.") from None
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        text, problem = body[: error.start].decode("utf-8"), error
+    # As TensorFlow Serving: a byte order mark before the value, and anything after it, are ignored.
+    text = text.removeprefix("\ufeff").lstrip(" \t\n\r")
+    try:
+        document, _ = DECODER.raw_decode(text)
+    except (ValueError, RecursionError) as error:
+        raise CallError(f"Expected a body of JSON; got '{problem or error}'.") from None
     if not isinstance(document, dict):
         raise CallError(f"Expected a JSON object; got {shorten(document)}.")
     name = document.get("signature_name", "")
@@ -204,8 +249,9 @@ def _decode_bytes(value: str | dict) -> bytes:
     if len(value) != 1 or not isinstance(text, str):
         raise CallError(f'Expected text or {{"b64": ...}}; got {shorten(value)}.')
     try:
+        characters = text.encode("ascii").translate(None, SPACES)
         # Padding is optional.
-        return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        return base64.b64decode(characters + b"=" * (-len(characters) % 4), validate=True)
     except ValueError as error:
         raise CallError(f"Expected base64 in the standard alphabet; got '{error}'.") from None
 

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from typing import Any
+from urllib.parse import unquote
 
 from aiohttp import web
 from grpc import StatusCode
@@ -26,9 +27,10 @@ from jdfd_keras.serving.server.http_server import (
 from jdfd_keras.serving.server.inference_service import Call, InferenceService
 from jdfd_keras.serving.server.repository import MAX_VERSION, ServedVersion
 
+# As in TensorFlow Serving, case does not matter but in names and verbs.
 ROUTE = re.compile(
-    r"/v1/models/(?P<name>[^/:]+)"
-    r"(?:/versions/(?P<version>[0-9]{1,30})|/labels/(?P<label>[^/:]+))?"
+    r"(?i:/v1/models/)(?P<name>[^/:]+)"
+    r"(?:(?i:/versions/)(?P<version>[0-9]{1,30})|(?i:/labels/)(?P<label>[^/:]+))?"
     r"(?P<verb>/metadata|:predict|:classify|:regress)?"
 )
 APIS = {
@@ -45,17 +47,19 @@ MIN_ZIPPED_BYTES = 1024
 def _parse_route(method: str, path: str) -> tuple[str, str, int | None, str | None]:
     """Return the API, the model, and the version or label of a raw, not normalized path."""
     match = ROUTE.fullmatch(path)
+    verb = match["verb"] if match else None
     version = int(match["version"]) if match and match["version"] else None
     if (
         not match
-        or method != ("POST" if (match["verb"] or "").startswith(":") else "GET")
+        or method != ("POST" if (verb or "").startswith(":") else "GET")
         or (version or 0) > MAX_VERSION
     ):
         raise CallError(
             "Expected a request such as GET /v1/models/NAME or POST /v1/models/NAME:predict; got "
             f"{method} {path[:200]}."
         )
-    return APIS[match["verb"]], match["name"], version, match["label"]
+    label = unquote(match["label"]) if match["label"] else None
+    return APIS[verb], unquote(match["name"]), version, label
 
 
 class RestServer(HttpServer):
@@ -71,7 +75,7 @@ class RestServer(HttpServer):
         if path == METRICS and request.method == "GET":
             text = await self._service.run_in_thread(self._service.metrics.expose)
             return make_response(200, text, "text/plain")
-        if not path.startswith("/v1/"):
+        if not path.lower().startswith("/v1/"):
             return make_response(404, b"Not Found", "text/plain")
         if request.method == "OPTIONS":
             # As TensorFlow Serving; no header allows a web page to read responses.
@@ -130,11 +134,11 @@ async def _dispatch(
         signatures = {"signature_def": {"signature_def": served.engine.describe()}}
         return lambda: {"model_spec": spec, "metadata": signatures}
     if api == "Predict":
-        decode = partial(rest_codec.decode_predict, body, served.find_signature)
-        name, is_row, inputs = await service.run_in_thread(decode)
+        signatures = served.engine.signatures
+        name, is_row, inputs = await service.decode(rest_codec.decode_predict, body, signatures)
         outputs = await service.run(served, name, inputs)
         return lambda: rest_codec.encode_outputs(outputs, is_row=is_row)
-    name, examples = await service.run_in_thread(rest_codec.parse_examples, body)
+    name, examples = await service.decode(rest_codec.parse_examples, body)
     rows = await service.run_examples(served, name, api, map(serialize_example, examples))
     return lambda: {"results": rows}
 

@@ -10,6 +10,7 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+import psutil
 import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
@@ -177,4 +178,30 @@ def test_requests_beyond_the_memory_limit_are_told_to_retry(small_model, start_s
     for connection in unfinished:
         connection.close()
     wait_for(server, body_bytes=0)
+    assert post(server)[:2] == GOOD
+
+
+def test_json_of_many_values_is_decoded_in_another_process(small_model, start_server):
+    server = start_server([small_model], max_body_mb=8, max_json_mb=2)
+    children = {child.pid for child in psutil.Process().children()}
+    values = [1.5] * 200_000  # 1 MB
+    status, document, _ = post(server, json.dumps({"instances": values}).encode())
+    assert status == 200 and document["predictions"] == [3.0] * len(values)
+    [decoder] = (c for c in psutil.Process().children() if c.pid not in children)
+    error = post(server, json.dumps({"instances": [*values, "a"]}).encode())
+    assert error[0] == 400 and "[200000]" in error[1]["error"]
+    decoder.kill()  # another one takes its place
+    status, document, _ = post(server, json.dumps({"instances": values}).encode())
+    if status == 500:
+        assert "a process died" in document["error"]
+        status, document, _ = post(server, json.dumps({"instances": values}).encode())
+    assert status == 200 and document["predictions"] == [3.0] * len(values)
+
+
+def test_json_is_limited_without_its_strings(small_model, start_server):
+    server = start_server([small_model], max_body_mb=8, max_json_mb=1)
+    text = b'{"instances": [1, 2], "ignored": "%s"}'
+    assert post(server, text % (b"a" * 2**21))[:2] == GOOD
+    status, document, _ = post(server, b'{"instances": [1, 2], "ignored": [%s1]}' % (b"1," * 2**20))
+    assert status == 413 and "1048576 bytes of JSON outside of strings" in document["error"]
     assert post(server)[:2] == GOOD

@@ -1,6 +1,7 @@
 """Answers compared with those that TensorFlow Serving 2.20.0 gave to the same requests."""
 
 import base64
+import contextlib
 import gzip
 import http.client
 import json
@@ -163,6 +164,36 @@ def test_the_differences_are_documented():
     text = (ROOT / "serving" / "README.md").read_text(encoding="utf-8")
     assert f"{len(CASES) - len(DIFFERENT)} of the {len(CASES)} recorded requests" in text
     assert [name for name in DIFFERENT if f"| `{name}` |" not in text] == []
+
+
+@pytest.mark.parametrize(
+    ("path", "model"),
+    [
+        ("/V1/MODELS/half/VERSIONS/2:predict", "half"),
+        ("/v1/Models/half/Labels/canary:predict", "half"),
+        ("/v1/models/%68al%66:predict", "half"),
+        ("/v1/models/half/labels/can%61ry:predict", "half"),
+        ("/v1/models/half%5Fnomethod:predict", "half_nomethod"),
+        ("/v1/models/half:predict", "half"),
+    ],
+)
+def test_paths_are_read_as_by_tensorflow_serving(recorded_server, path, model):
+    """Its expression of a path ignores case, and names are decoded after that."""
+    assert predict(recorded_server, path) == (200, 4.5 if model == "half" else 3.5)
+
+
+@pytest.mark.parametrize("path", ["/v1/models/HALF:predict", "/v1/models/half%3Apredict"])
+def test_names_keep_their_case_and_their_ends(recorded_server, path):
+    assert predict(recorded_server, path)[0] in (400, 404)
+
+
+def predict(server, path):
+    """Status and value of one request."""
+    connection = http.client.HTTPConnection(server.url.split("/")[2], timeout=30)
+    with contextlib.closing(connection):
+        connection.request("POST", path, b'{"instances": [3.0]}')
+        response = connection.getresponse()
+        return response.status, json.load(response).get("predictions", [None])[0]
 
 
 def approximately(document):

@@ -21,7 +21,7 @@ def signature(**dtypes):
 
 def decode(body, **dtypes):
     text = body if isinstance(body, bytes) else json.dumps(body).encode()
-    name, _, inputs = rest_codec.decode_predict(text, lambda name: signature(**dtypes))
+    name, _, inputs = rest_codec.decode_predict(text, {"serving_default": signature(**dtypes)})
     assert name == "serving_default"
     return inputs
 
@@ -237,3 +237,58 @@ def test_an_invalid_value_after_many_rows_is_reported_quickly():
     with pytest.raises(CallError, match="400000"):
         decode(body, v="float")
     assert time.monotonic() - start < 1
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"a": "b\\"c", "d": ["\\\\", "", {"e": 1}]}',
+        b'"\\\\\\"x"',
+        json.dumps({"instances": [{"b64": "A" * 1000}]}).encode(),
+        json.dumps([['"', "\\", '\\"'] * 5, 1.5]).encode(),
+        b"[]",
+        b"",
+    ],
+)
+def test_structure_is_counted_outside_of_strings(body):
+    without = re.sub(rb'"(?:[^"\\]|\\.)*"', b'""', body)
+    assert rest_codec.count_structure(body) == len(without)
+
+
+@settings(deadline=None)
+@given(st.recursive(st.text() | st.integers(), lambda v: st.lists(v)))
+def test_structure_of_any_json_is_counted(value):
+    body = json.dumps(value).encode()
+    assert rest_codec.count_structure(body) == len(re.sub(rb'"(?:[^"\\]|\\.)*"', b'""', body))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'\xef\xbb\xbf{"inputs": [1, 2]}',
+        b'\xef\xbb\xbf \r\n{"inputs": [1, 2]}',
+        b'{"inputs": [1, 2]} and more',
+        b'{"inputs": [1, 2]}{"inputs": [3]}',
+        b'{"inputs": [1, 2]}\xff\xfe',
+    ],
+)
+def test_a_byte_order_mark_and_text_after_the_object_are_ignored(body):
+    assert decode(body, x="int32")["x"].tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("body", [b'and {"inputs": [1]}', b'{"inputs": ["\xff"]}', b"\xef\xbb\xbf"])
+def test_other_text_is_refused(body):
+    with pytest.raises(CallError, match="Expected a body of JSON"):
+        decode(body, x="string")
+
+
+@pytest.mark.parametrize("text", ["AAEC\nAwQF", "AAEC\r\nAwQF\r\n", " AAECAwQF", "AAECAw\tQF"])
+def test_line_breaks_inside_base64_are_ignored(text):
+    body = {"inputs": [{"b64": text}]}
+    assert decode(body, x="string")["x"].tolist() == [bytes(range(6))]
+
+
+@pytest.mark.parametrize("text", ["AAEC\u00a0AwQF", "AAEC\u2028AwQF", "AAEC-_", "AA=C"])
+def test_other_characters_in_base64_are_refused(text):
+    with pytest.raises(CallError, match="base64"):
+        decode({"inputs": [{"b64": text}]}, x="string")
