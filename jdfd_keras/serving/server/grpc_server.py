@@ -6,6 +6,7 @@ authentication: on a network, put a proxy before it.
 
 import contextlib
 import math
+import traceback
 from collections.abc import Iterator
 from typing import Any
 
@@ -96,10 +97,13 @@ class _Interceptor(grpc.aio.ServerInterceptor):
                         call.begin(request.model_spec.name, api, context.time_remaining())
                     return await handler.unary_unary(request, context)
             except NotImplementedError:  # raised by the base class of a servicer
-                error = CallError(f"{api} is not supported.", StatusCode.UNIMPLEMENTED)
-            except CallError as call_error:
-                error = call_error
-            return await context.abort(error.code, str(error)[:MAX_ERROR_CHARACTERS])
+                code, text = StatusCode.UNIMPLEMENTED, f"{api} is not supported."
+            except CallError as error:
+                code, text = error.code, str(error)[:MAX_ERROR_CHARACTERS]
+                traceback.clear_frames(error.__traceback__)
+            # gRPC keeps the exception of `abort` for a while, and with it this frame.
+            message = request = None
+            return await context.abort(code, text)
 
         return grpc.unary_unary_rpc_method_handler(
             answer, response_serializer=handler.response_serializer
@@ -109,7 +113,9 @@ class _Interceptor(grpc.aio.ServerInterceptor):
         try:
             if len(message) < MIN_THREADED_BYTES:
                 return handler.request_deserializer(message)
-            return await self._service.run_in_thread(handler.request_deserializer, message)
+            return await self._service.run_in_thread(
+                handler.request_deserializer, message, body_bytes=len(message)
+            )
         except DecodeError:  # grpc.aio itself would answer UNKNOWN and log a traceback
             raise CallError("Expected a protobuf message; got bytes that are not.") from None
 
@@ -122,11 +128,12 @@ class _Servicer(
         self._service = service
 
     async def Predict(self, request, context):  # noqa: N802
-        service = self._service
+        service, size = self._service, request.ByteSize()
         with self._use(request) as served:
             name = request.model_spec.signature_name or SERVING_DEFAULT
+            signature, limit = served.find_signature(name), service.max_body_bytes
             inputs = await service.run_in_thread(
-                _decode_inputs, request.inputs, served.find_signature(name), service.max_body_bytes
+                _decode_inputs, request.inputs, signature, limit, body_bytes=size
             )
             outputs = await service.run(served, name, inputs, request.output_filter)
             response = apis.predict_pb2.PredictResponse(model_spec=_spec(served, name))
@@ -135,7 +142,7 @@ class _Servicer(
                 for key, array in outputs.items():
                     response.outputs[key].CopyFrom(tf.make_tensor_proto(array))
 
-            await service.run_in_thread(encode)
+            await service.run_in_thread(encode, body_bytes=size)
             return response
 
     async def Classify(self, request, context):  # noqa: N802
@@ -169,7 +176,7 @@ class _Servicer(
         with self._use(request) as served:
             name = request.model_spec.signature_name or SERVING_DEFAULT
             examples = _serialize_examples(request.input)
-            rows = await self._service.run_examples(served, name, api, examples)
+            rows = await self._service.run_examples(served, name, api, examples, request.ByteSize())
             return _spec(served, name), rows
 
     def _use(self, request) -> contextlib.AbstractContextManager[ServedVersion]:

@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from grpc import StatusCode
 
+from jdfd_keras.io.memory import release_memory
 from jdfd_keras.options import ServeOptions
 from jdfd_keras.serving.server.batching import Arrays, Batcher
 from jdfd_keras.serving.server.call_errors import CallError
@@ -26,6 +27,9 @@ from jdfd_keras.serving.server.rest_codec import count_structure
 INPUT = "inputs"  # fixed by TensorFlow Serving for Classify and Regress, as the output names are
 MAX_LARGEST_BODIES = 8  # memory for all request bodies, in bodies of the largest size
 CODEC_THREADS = 2
+SMALL_BYTES = 2**18  # bodies below it have threads of their own
+MIN_RELEASED_BYTES = 2**25  # of request bodies at once, after which memory is released
+SECONDS_AFTER_BURST = 0.5  # until then responses are sent
 # JSON outside of strings from which on a body is decoded in another process: less takes some 30 ms.
 MIN_PROCESS_BYTES = 2**18
 
@@ -50,9 +54,11 @@ class InferenceService:
         self.timeout_s = options.timeout_s
         self.max_body_bytes = options.max_body_mb * 2**20
         self.reserved_bytes = 0
+        self._peak_bytes = 0  # since memory was released
         self._max_json_bytes = options.max_json_mb * 2**20
         self._codec_process = CodecProcess()
         self._codec_threads = ThreadPoolExecutor(CODEC_THREADS, "codec")
+        self._small_threads = ThreadPoolExecutor(CODEC_THREADS, "small codec")
         self._batcher = Batcher(options, self.metrics)
 
     async def close(self) -> None:
@@ -60,6 +66,7 @@ class InferenceService:
         await self._batcher.close()
         self._codec_process.close()
         self._codec_threads.shutdown(wait=False)
+        self._small_threads.shutdown(wait=False)
 
     @contextlib.asynccontextmanager
     async def handle(self, entrypoint: str) -> AsyncIterator["Call"]:
@@ -90,10 +97,18 @@ class InferenceService:
         finally:
             call.end(entrypoint, code)
 
-    async def run_in_thread(self, function: Callable[..., Value], *arguments: Any) -> Value:
-        """Encode or decode in a thread, so that the event loop is not blocked."""
-        loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._codec_threads, function, *arguments)
+    async def run_in_thread(
+        self, function: Callable[..., Value], *arguments: Any, body_bytes: int
+    ) -> Value:
+        """Encode or decode in a thread, so that the event loop is not blocked.
+
+        Args:
+            function: Function to call.
+            *arguments: Its arguments.
+            body_bytes: Size of the request; a small one does not wait for large ones.
+        """
+        threads = self._small_threads if body_bytes < SMALL_BYTES else self._codec_threads
+        return await asyncio.get_running_loop().run_in_executor(threads, function, *arguments)
 
     async def decode(self, function: Callable[..., Value], body: bytes, *arguments: Any) -> Value:
         """Decode a JSON body by a function of a module, without blocking other requests.
@@ -101,7 +116,7 @@ class InferenceService:
         Raises:
             CallError: If it has too many values, or the function raises one.
         """
-        size = await self.run_in_thread(count_structure, body)
+        size = await self.run_in_thread(count_structure, body, body_bytes=len(body))
         if size > self._max_json_bytes:
             raise CallError(
                 f"Expected at most {self._max_json_bytes} bytes of JSON outside of strings; got "
@@ -110,8 +125,19 @@ class InferenceService:
                 http_status=413,
             )
         if size < MIN_PROCESS_BYTES:
-            return await self.run_in_thread(function, body, *arguments)
+            return await self.run_in_thread(function, body, *arguments, body_bytes=len(body))
         return await self._codec_process.run(function, body, *arguments)
+
+    def change_reserved(self, change: int) -> None:
+        """Count bytes of request bodies, and release the memory of a burst at its end."""
+        self.reserved_bytes += change
+        self._peak_bytes = max(self._peak_bytes, self.reserved_bytes)
+        self.metrics.body_bytes.set(self.reserved_bytes)
+        if not self.reserved_bytes and self._peak_bytes >= MIN_RELEASED_BYTES:
+            self._peak_bytes = 0
+            asyncio.get_running_loop().call_later(
+                SECONDS_AFTER_BURST, self._codec_threads.submit, release_memory
+            )
 
     async def run(
         self, served: ServedVersion, name: str, inputs: Arrays, outputs: Sequence[str] = ()
@@ -136,7 +162,12 @@ class InferenceService:
         return await self._batcher.run(served, name, inputs, outputs)
 
     async def run_examples(
-        self, served: ServedVersion, name: str, api: str, examples: Iterable[bytes]
+        self,
+        served: ServedVersion,
+        name: str,
+        api: str,
+        examples: Iterable[bytes],
+        body_bytes: int,
     ) -> list:
         """Run a signature of `Classify` or `Regress` on serialized examples.
 
@@ -158,7 +189,9 @@ class InferenceService:
                 f"Expected a signature for {api}, with the input {INPUT!r}; got {name!r} with "
                 f"{sorted(signature.inputs)} and the outputs {sorted(signature.outputs)}."
             )
-        inputs = await self.run_in_thread(_stack_examples, examples, self.max_body_bytes)
+        inputs = await self.run_in_thread(
+            _stack_examples, examples, self.max_body_bytes, body_bytes=body_bytes
+        )
         outputs = await self.run(served, name, {INPUT: inputs})
         return _read_classes(outputs) if api == "Classify" else _read_values(outputs)
 
@@ -216,8 +249,7 @@ class Call:
 
     def _change_reserved(self, change: int) -> None:
         self._reserved += change
-        self._service.reserved_bytes += change
-        self._service.metrics.body_bytes.set(self._service.reserved_bytes)
+        self._service.change_reserved(change)
 
 
 def _read_classes(outputs: Arrays) -> list[list[tuple[str, float]]]:

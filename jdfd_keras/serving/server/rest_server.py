@@ -73,7 +73,7 @@ class RestServer(HttpServer):
     async def _handle_other(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path
         if path == METRICS and request.method == "GET":
-            text = await self._service.run_in_thread(self._service.metrics.expose)
+            text = await self._service.run_in_thread(self._service.metrics.expose, body_bytes=0)
             return make_response(200, text, "text/plain")
         if not path.lower().startswith("/v1/"):
             return make_response(404, b"Not Found", "text/plain")
@@ -91,18 +91,22 @@ class RestServer(HttpServer):
                 api, name, version, label = _parse_route(request.method, path)
                 call.begin(name, api)
                 if request.headers.get("Content-Encoding", "").lower() == "gzip":
-                    body = await service.run_in_thread(_unzip, body, service.max_body_bytes)
+                    limit = service.max_body_bytes
+                    body = await service.run_in_thread(_unzip, body, limit, body_bytes=limit)
                     call.reserve(len(body))
                 if api == "GetModelStatus":  # ignores a label, even one that does not exist
                     make_document = partial(service.repository.describe, name, version)
                 else:
                     with service.repository.use(name, version, label) as served:
                         make_document = await _dispatch(service, served, api, body)
+                size = len(body)
                 del body
-                text = await service.run_in_thread(lambda: _encode(make_document()))
+                text = await service.run_in_thread(
+                    lambda: _encode(make_document()), body_bytes=size
+                )
                 headers = {}
                 if len(text) >= MIN_ZIPPED_BYTES and _accepts_gzip(request):
-                    text = await service.run_in_thread(gzip.compress, text, 1)
+                    text = await service.run_in_thread(gzip.compress, text, 1, body_bytes=size)
                     headers["Content-Encoding"] = "gzip"
                 return make_response(200, text, "application/json", headers)
         except CallError as error:
@@ -139,7 +143,8 @@ async def _dispatch(
         outputs = await service.run(served, name, inputs)
         return lambda: rest_codec.encode_outputs(outputs, is_row=is_row)
     name, examples = await service.decode(rest_codec.parse_examples, body)
-    rows = await service.run_examples(served, name, api, map(serialize_example, examples))
+    serialized = map(serialize_example, examples)
+    rows = await service.run_examples(served, name, api, serialized, len(body))
     return lambda: {"results": rows}
 
 

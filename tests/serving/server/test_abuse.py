@@ -23,6 +23,7 @@ import time
 import urllib.error
 import urllib.request
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import grpc
@@ -402,6 +403,32 @@ def test_invalid_tensors_over_grpc_are_rejected(predict_bytes, dtype, shape, con
 def test_a_message_above_the_limit_over_grpc_is_rejected(predict_bytes):
     code = refusal(predict_bytes, bytes((BODY_LIMIT_MB + 1) * 2**20))
     assert code == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+def test_rejected_messages_over_grpc_leave_no_memory(served, predict_bytes):
+    from tensorflow_serving.apis import predict_pb2
+
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = "tiny", "faces"
+    tensor = request.inputs["faces"]
+    tensor.dtype, size = 4, 1150  # uint8, not of the size of the model: 4 MB
+    for length in (1, size, size, 3):
+        tensor.tensor_shape.dim.add(size=length)
+    tensor.tensor_content = bytes(size * size * 3)
+    message = request.SerializeToString()
+
+    def send_many(_):
+        for _ in range(20):
+            assert refusal(predict_bytes, message) == grpc.StatusCode.INVALID_ARGUMENT
+
+    send_many(0)
+    before = served.memory_mb
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(send_many, range(8)))  # 640 MB
+    end = time.monotonic() + 10
+    while served.memory_mb - before > 100 and time.monotonic() < end:
+        time.sleep(0.2)
+    assert served.memory_mb - before <= 100
 
 
 def test_a_killed_server_loses_only_its_current_request(exported, encoded_faces):

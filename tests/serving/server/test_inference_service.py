@@ -30,7 +30,7 @@ def run_examples(engine, api="Classify", name="s", examples=(b"a", b"b")):
     async def run():
         service = InferenceService(Repository([]), ServeOptions(max_body_mb=1))
         try:
-            return await service.run_examples(served, name, api, iter(examples))
+            return await service.run_examples(served, name, api, iter(examples), 1)
         finally:
             await service.close()
 
