@@ -14,12 +14,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.programs import IS_REQUIRED
+
 CHROMIUM = next(
     filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), ""
 )
-# Set by .ci/run, which installs it: there a test without a browser fails instead of being skipped.
-REQUIRED = "JDFD_KERAS_REQUIRE_CHROMIUM"
-IS_REQUIRED = os.environ.get(REQUIRED, "") not in ("", "0")
 MISSING = "no Chromium on this machine: install it, as with apt-get install chromium"
 needs_chromium = pytest.mark.skipif(not CHROMIUM and not IS_REQUIRED, reason=MISSING)
 OPTIONS = (

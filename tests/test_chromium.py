@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests import chromium
+from tests import chromium, programs
 
 CI = Path(__file__).parent.parent / ".ci" / "run"
 
@@ -27,4 +27,4 @@ def test_a_test_without_a_required_browser_fails(no_chromium, monkeypatch):
 
 
 def test_ci_requires_the_browser():
-    assert f"\nexport {chromium.REQUIRED}=1\n" in CI.read_text(encoding="utf-8")
+    assert f"\nexport {programs.REQUIRED}=1\n" in CI.read_text(encoding="utf-8")

@@ -1,12 +1,15 @@
 """The operator files match their schemas, each other, and the behaviour of `serve`.
 
-They are not started: there is neither a Docker engine nor a cluster.
+They are not started, since there is neither a Docker engine nor a cluster; the proxy is, by
+test_proxy.py.
 """
 
 import http.server
+import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -21,7 +24,10 @@ from google.protobuf import (
     wrappers_pb2,
 )
 
-from jdfd_keras.options import ServeOptions
+import jdfd_keras
+from jdfd_keras.cli.main import parse
+from jdfd_keras.cli.parser import read_options
+from jdfd_keras.options import FileServiceOptions, ServeOptions
 from jdfd_keras.serving.model_config import read_models_config
 from jdfd_keras.serving.serve import IMAGE, write_flags
 
@@ -39,6 +45,11 @@ MESSAGES = {
     },
     "PrometheusConfig": {"enable": (1, "bool"), "path": (2, "string")},
     "MonitoringConfig": {"prometheus_config": (1, ".test.PrometheusConfig")},
+}
+ENVIRONMENT = {
+    "JDFD_KERAS_TOKEN": "0123456789abcdef",
+    "PYTHON_DIGEST": f"sha256:{64 * 'a'}",
+    "TENSORFLOW_SERVING_DIGEST": f"sha256:{64 * 'b'}",
 }
 # From main.cc of TensorFlow Serving.
 FLAGS = {
@@ -97,6 +108,36 @@ def load(name: str) -> dict:
     return yaml.safe_load((SERVING / name).read_text(encoding="utf-8"))
 
 
+def load_all(name: str) -> dict[str, dict]:
+    """Return the documents of a file by their kind."""
+    documents = yaml.safe_load_all((SERVING / name).read_text(encoding="utf-8"))
+    return {document["kind"]: document for document in documents}
+
+
+def interpolate(value, variables: dict[str, str]):
+    """Replace variables as compose does.
+
+    Raises:
+        ValueError: If a required one, ${NAME:?message}, is missing or empty.
+    """
+
+    def replace(match):
+        if match[0] == "$$":
+            return "$"
+        name, kind, text = match.groups()
+        if kind == ":?" and not variables.get(name):
+            raise ValueError(f"{name}: {text}")
+        return variables.get(name) or text or ""
+
+    if isinstance(value, dict):
+        return {key: interpolate(item, variables) for key, item in value.items()}
+    if isinstance(value, list):
+        return [interpolate(item, variables) for item in value]
+    if isinstance(value, str):
+        return re.sub(r"\$\$|\$\{(\w+)(?:(:[-?])([^}]*))?\}", replace, value)
+    return value
+
+
 def flags_of(words: list[str]) -> dict[str, str]:
     return dict(word.removeprefix("--").split("=", 1) for word in words)
 
@@ -135,27 +176,119 @@ def test_manifests_match_the_kubernetes_schema(path):
 def test_kustomize_includes_every_manifest_and_configuration():
     kustomization = load("kustomization.yaml")
     assert [SERVING / name for name in sorted(kustomization["resources"])] == MANIFESTS
-    (config,) = kustomization["configMapGenerator"]
+    config, _ = kustomization["configMapGenerator"]
     assert all((SERVING / name).is_file() for name in config["files"])
     if not shutil.which("kubectl"):
         pytest.skip("kubectl is not installed")
     command = ["kubectl", "kustomize", str(SERVING)]
     built = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    documents = {document["kind"]: document for document in yaml.safe_load_all(built)}
-    assert set(documents) == {
-        "ConfigMap",
-        "Deployment",
-        "HorizontalPodAutoscaler",
-        "NetworkPolicy",
-        "PersistentVolumeClaim",
-        "PodDisruptionBudget",
-        "Service",
-    }
-    for document in documents.values():
+    documents = list(yaml.safe_load_all(built))
+    kinds = sorted(document["kind"] for document in documents)
+    assert kinds == [
+        *("ConfigMap", "ConfigMap", "Deployment", "Deployment", "HorizontalPodAutoscaler"),
+        *("NetworkPolicy", "NetworkPolicy", "PersistentVolumeClaim", "PersistentVolumeClaim"),
+        *("PodDisruptionBudget", "Service", "Service"),
+    ]
+    names = {document["metadata"]["name"] for document in documents}
+    for document in documents:
         kubernetes_validate.validate(document, "1.33", strict=True)
-    volumes = documents["Deployment"]["spec"]["template"]["spec"]["volumes"]
-    names = [volume["configMap"]["name"] for volume in volumes if "configMap" in volume]
-    assert names == [documents["ConfigMap"]["metadata"]["name"]]
+        if document["kind"] == "Deployment":
+            pod = document["spec"]["template"]["spec"]
+            for volume in pod["volumes"]:
+                assert volume.get("configMap", {}).get("name") in names | {None}
+            assert "@sha256:" in pod["containers"][0]["image"]
+
+
+def test_images_of_the_cluster_are_pinned_by_placeholders_of_digests():
+    images = {image["name"]: image for image in load("kustomization.yaml")["images"]}
+    containers = [
+        load("kubernetes/deployment.yaml")["spec"]["template"]["spec"]["containers"],
+        load_all("kubernetes/file-service.yaml")["Deployment"]["spec"]["template"]["spec"][
+            "containers"
+        ],
+    ]
+    assert {each[0]["image"].split(":")[0] for each in containers} == set(images)
+    for image in images.values():
+        assert image["digest"] == "sha256:" + 64 * "0"
+
+
+def test_one_variable_names_the_model_for_all_probes(compose, pod):
+    (model,) = read_models_config(SERVING / "models.config")
+    kustomization = load("kustomization.yaml")
+    literals = {
+        generated["name"]: generated.get("literals")
+        for generated in kustomization["configMapGenerator"]
+    }
+    assert literals["detector-model"] == [f"MODEL_NAME={model.name}"]
+    # kustomize: the part of each path that it replaces is the name of the model.
+    (replacement,) = kustomization["replacements"]
+    assert replacement["source"]["name"] == "detector-model"
+    (target,) = replacement["targets"]
+    (container,) = pod["spec"]["containers"]
+    probes = [path.split(".")[-3] for path in target["fieldPaths"]]
+    assert probes == [name for name in container if "httpGet" in str(container[name])]
+    for path, probe in zip(target["fieldPaths"], probes, strict=True):
+        head = f"spec.template.spec.containers.[name={container['name']}]."
+        assert path == f"{head}{probe}.httpGet.path"
+        parts = container[probe]["httpGet"]["path"].split(target["options"]["delimiter"])
+        assert parts[target["options"]["index"]] == model.name
+    (served,) = load_all("kubernetes/file-service.yaml")["Deployment"]["spec"]["template"]["spec"][
+        "containers"
+    ]
+    (variable,) = [item for item in served["env"] if item["name"] == "MODEL_NAME"]
+    assert variable["valueFrom"]["configMapKeyRef"] == {
+        "name": "detector-model",
+        "key": "MODEL_NAME",
+    }
+    assert f"--model={model.base_path.parent}/$(MODEL_NAME)" in served["args"]
+    # compose
+    services = interpolate(compose, ENVIRONMENT)["services"]
+    assert services["tensorflow-serving"]["environment"]["MODEL_NAME"] == model.name
+    assert f"--model={model.base_path}" in services["file-service"]["command"]
+    other = interpolate(compose, ENVIRONMENT | {"MODEL_NAME": "other"})["services"]
+    assert "detector" not in str(other["file-service"]["command"])
+    assert "detector" not in str(other["tensorflow-serving"]["healthcheck"])
+
+
+def test_the_file_service_of_the_cluster_has_a_token_and_a_pod_of_its_own():
+    documents = load_all("kubernetes/file-service.yaml")
+    pod = documents["Deployment"]["spec"]["template"]
+    (container,) = pod["spec"]["containers"]
+    (token,) = [item for item in container["env"] if item["name"] == "JDFD_KERAS_TOKEN"]
+    assert set(token["valueFrom"]["secretKeyRef"]) == {
+        "name",
+        "key",
+    }  # optional would start without
+    assert documents["Deployment"]["spec"]["replicas"] == 1
+    assert documents["Deployment"]["spec"]["strategy"] == {"type": "Recreate"}
+    labels = pod["metadata"]["labels"]
+    assert documents["Service"]["spec"]["selector"] == labels
+    assert documents["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"] == labels
+    assert [port["containerPort"] for port in container["ports"]] == [ServeOptions().port]
+    assert pod["spec"]["securityContext"]["runAsNonRoot"]
+    assert container["securityContext"]["readOnlyRootFilesystem"]
+    mounts = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    assert set(mounts) == {"/models", "/state", "/tmp"}
+    assert set(mounts.values()) == {volume["name"] for volume in pod["spec"]["volumes"]}
+    claims = {
+        volume["persistentVolumeClaim"]["claimName"]
+        for volume in pod["spec"]["volumes"]
+        if "persistentVolumeClaim" in volume
+    }
+    assert claims == {
+        load("kubernetes/models.yaml")["metadata"]["name"],
+        documents["PersistentVolumeClaim"]["metadata"]["name"],
+    }
+
+
+def test_no_service_of_the_cluster_is_reachable_from_outside():
+    for path in MANIFESTS:
+        for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+            if document["kind"] == "Service":
+                assert document["spec"].get("type", "ClusterIP") == "ClusterIP"
+            assert document["kind"] not in ("Ingress", "Gateway", "HTTPRoute")
+            assert "hostPort" not in str(document)
+            assert "hostNetwork" not in str(document)
 
 
 def test_manifests_select_the_same_pods_and_ports(pod):
@@ -203,7 +336,7 @@ def test_compose_and_kubernetes_use_the_flags_of_serve(compose, pod, tmp_path):
         (service["command"], service["image"]),
         (container["args"], container["image"]),
     ):
-        assert image == IMAGE
+        assert image.split("@")[0] == IMAGE
         flags = flags_of(words)
         assert set(flags) <= FLAGS
         files = {name: flags[name] for name in flags if name.endswith("_file")}
@@ -216,15 +349,67 @@ def test_compose_and_kubernetes_use_the_flags_of_serve(compose, pod, tmp_path):
     assert set(expected) <= FLAGS
 
 
+def test_compose_matches_its_schema():
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    done = subprocess.run([*command, SERVING / "compose.yaml"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_compose_starts_nothing_without_a_token(compose):
+    interpolate(compose, ENVIRONMENT)
+    for name in ENVIRONMENT:
+        for given in ({}, {name: ""}):
+            others = {key: value for key, value in ENVIRONMENT.items() if key != name}
+            with pytest.raises(ValueError, match=f"{name}: Expected a"):
+                interpolate(compose, others | given)
+    # The file that an operator copies names every variable.
+    example = (SERVING / ".env.example").read_text(encoding="utf-8")
+    named = dict(re.findall(r"^(\w+)=(.*)$", example, flags=re.MULTILINE))
+    text = (SERVING / "compose.yaml").read_text(encoding="utf-8")
+    used = dict(re.findall(r"\$\{(\w+)(?::-([^}]*))?", text))
+    assert named == used
+
+
+def test_the_token_of_compose_is_in_no_command(compose):
+    services = interpolate(compose, ENVIRONMENT)["services"]
+    token = ENVIRONMENT["JDFD_KERAS_TOKEN"]
+    have_it = [
+        name for name, service in services.items() if token in str(service.get("environment", ""))
+    ]
+    assert have_it == ["file-service", "proxy"]
+    for service in services.values():
+        without = {key: value for key, value in service.items() if key != "environment"}
+        assert token not in str(without)
+
+
+def test_the_image_of_compose_is_built_from_the_dockerfile(compose):
+    service = compose["services"]["file-service"]
+    assert service["image"] == f"jdfd-keras:{jdfd_keras.__version__}"
+    root = (SERVING / service["build"]["context"]).resolve()
+    arguments = re.findall(r"^ARG (\w+)", (root / "Dockerfile").read_text("utf-8"), re.MULTILINE)
+    assert set(service["build"]["args"]) <= set(arguments)
+    command = service["command"]
+    assert "--host=0.0.0.0" in command  # of the container, whose token is required
+    words = [word.replace("${CORES:-4}", "4") for word in command]
+    assert read_options(parse(words), FileServiceOptions).workers == 4
+
+
 def test_only_the_proxy_is_reachable_and_all_images_are_pinned(compose):
-    services = compose["services"]
+    services = interpolate(compose, ENVIRONMENT)["services"]
     assert [name for name, service in services.items() if "ports" in service] == ["proxy"]
     assert compose["networks"]["inside"]["internal"]
+    outside = [name for name, service in services.items() if service["networks"] != ["inside"]]
+    assert outside == ["proxy"]
+    assert services["tensorflow-serving"]["image"].endswith(
+        f"@{ENVIRONMENT['TENSORFLOW_SERVING_DIGEST']}"
+    )
     for name, service in services.items():
         assert re.search(r":v?\d+\.\d+\.\d+", service["image"])
         assert service["restart"] == "unless-stopped"
-        assert service["healthcheck"]["test"][0] == "CMD"
+        if "build" not in service:  # else its image has one
+            assert service["healthcheck"]["test"][0] == "CMD"
         assert service["read_only"]
+        assert service["cap_drop"] == ["ALL"]
         assert {"cpus", "memory"} <= set(service["deploy"]["resources"]["limits"])
         for volume in service["volumes"]:
             source, target, *mode = volume.split(":")
@@ -248,23 +433,10 @@ def test_prometheus_and_the_proxy_use_the_ports_of_tensorflow_serving(compose, m
     assert job["metrics_path"] == monitoring.prometheus_config.path
     assert all((SERVING / name).is_file() for name in prometheus["rule_files"])
     caddy = (SERVING / "Caddyfile").read_text(encoding="utf-8")
-    assert re.findall(r"reverse_proxy (\S+)", caddy) == [
-        "tensorflow-serving:8501",
-        "h2c://tensorflow-serving:8500",
-    ]
+    hosts = re.findall(r"reverse_proxy (?:h2c://)?([\w-]+):", caddy)
+    assert set(hosts) <= set(compose["services"])
     assert f"max_size {ServeOptions().max_body_mb}MiB" in caddy
     assert caddy.count("import limits") == 2
-
-
-def test_alerts_use_metrics_of_tensorflow_serving():
-    (group,) = load("alerts.yml")["groups"]
-    (job,) = load("prometheus.yml")["scrape_configs"]
-    for rule in group["rules"]:
-        names = re.findall(r":tensorflow:serving:(\w+)", rule["expr"])
-        assert set(names) <= {"request_count", "request_latency_bucket"}
-        assert names or f'up{{job="{job["job_name"]}"}}' in rule["expr"]
-        for opening, closing in ("()", "{}", "[]"):
-            assert rule["expr"].count(opening) == rule["expr"].count(closing)
 
 
 def test_the_health_check_of_compose_fails_while_the_model_loads(compose):
@@ -272,7 +444,7 @@ def test_the_health_check_of_compose_fails_while_the_model_loads(compose):
         status = 404
 
         def do_GET(self):
-            known = self.path == "/v1/models/detector/metadata"
+            known = self.path == "/v1/models/other/metadata"
             self.send_response(self.status if known else 500)
             self.end_headers()
 
@@ -284,8 +456,10 @@ def test_the_health_check_of_compose_fails_while_the_model_loads(compose):
         threading.Thread(target=server.serve_forever, args=[0.02], daemon=True).start()
         script = command[-1].replace("$$", "$").replace("/8501", f"/{server.server_port}")
         command = [*command[:-1], script]
-        assert subprocess.run(command, timeout=5).returncode != 0
+        environment = os.environ | {"MODEL_NAME": "other"}
+        assert subprocess.run(command, timeout=5, env=environment).returncode != 0
         Handler.status = 200
-        assert subprocess.run(command, timeout=5).returncode == 0
+        assert subprocess.run(command, timeout=5, env=environment).returncode == 0
         server.shutdown()
-    assert subprocess.run(command, timeout=5, stderr=subprocess.DEVNULL).returncode != 0
+    done = subprocess.run(command, timeout=5, env=environment, stderr=subprocess.DEVNULL)
+    assert done.returncode != 0
