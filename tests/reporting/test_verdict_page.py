@@ -105,6 +105,9 @@ class Page(HTMLParser):
 
 
 def write_clip(path, frames):
+    # Of other widths, PyAV 18.1 with libx264 writes different files of the same frames.
+    height, width = (16 * (length // 16) for length in frames[0].shape[:2])
+    frames = [np.ascontiguousarray(frame[:height, :width]) for frame in frames]
     with av.open(str(path), "w") as output:
         stream = output.add_stream("libx264", 25, {"crf": "16"})
         stream.height, stream.width = frames[0].shape[:2]
