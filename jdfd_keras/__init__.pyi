@@ -26,6 +26,7 @@ from .options import SplitOptions as SplitOptions
 from .options import TrainOptions as TrainOptions
 from .prediction.predict import predict_file as predict_file
 from .prediction.predict import predict_files as predict_files
+from .prediction.several_models import predict_opinions as predict_opinions
 from .reporting.evaluation_folder import write_evaluation as write_evaluation
 from .serving.export.exporter import export_detector as export_detector
 from .serving.serve import serve as serve

@@ -1,12 +1,15 @@
 """The examples of the README and of docs/ work as shown."""
 
 import re
+import shlex
 import shutil
 from pathlib import Path
 
 import pytest
 
 from jdfd_keras.options import CalibrateOptions
+from jdfd_keras.prediction.plugins import Plugin
+from tests.cli.test_main import commands_in, parse
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -62,13 +65,37 @@ def test_python_of_the_docs_runs(prepared_set, clips_folder, tmp_path, monkeypat
     assert (tmp_path / "report/report.html").is_file()
 
 
-PAGES = ["README.md", "serving/README.md", "saved_models/README.md"]
+PAGES = ["README.md", "serving/README.md", "serving/RUNBOOK.md", "saved_models/README.md"]
 
 
 @pytest.mark.parametrize(
-    "page", [*PAGES, *(f"docs/{name}.md" for name in ("design", "python", "detector", "service"))]
+    "page",
+    [
+        *PAGES,
+        *(f"docs/{name}.md" for name in ("design", "python", "detector", "service", "opinions")),
+    ],
 )
 def test_links_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     for target in re.findall(r"\]\((?!http)([^)#]+)\)", text):
         assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_commands_of_the_page_on_opinions_are_parsed():
+    lines = commands_in((ROOT / "docs/opinions.md").read_text(encoding="utf-8"))
+    assert len(lines) >= 4
+    assert all(len(parse(shlex.split(line)[1:]).models) > 1 for line in lines)
+
+
+def test_the_plugin_of_the_docs_runs(clips_folder, tmp_path, monkeypatch):
+    text = (ROOT / "docs/opinions.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "lab.py").write_text(code, encoding="utf-8")
+    clip = min((clips_folder / "real").glob("*.mp4"))
+    shutil.copy(clip, tmp_path / "clip.mp4")
+    monkeypatch.chdir(tmp_path)
+    with Plugin("lab:blur") as plugin:
+        plugin.load()
+        [(_, scores)] = plugin.ask([Path("clip.mp4")])
+    assert plugin.facts.version == "0.1" and plugin.facts.thresholds == (0.4, 0.6)
+    assert len(scores) == 1 and 0 < scores[0] < 1  # one person

@@ -21,10 +21,11 @@ from jdfd_keras.faces.align import (
     describe_distortion,
     resize_crop,
 )
+from jdfd_keras.faces.credentials import ContentCredentials, read_handle
 from jdfd_keras.faces.decode import open_media, read_ahead
 from jdfd_keras.faces.detect import Box, face_detector
 from jdfd_keras.faces.landmarks import read_landmarks
-from jdfd_keras.faces.media import Frame, MediaInfo, UnreadableFileError, choose_frames
+from jdfd_keras.faces.media import Frame, MediaFile, MediaInfo, UnreadableFileError, choose_frames
 from jdfd_keras.faces.quality import (
     Quality,
     check_filters,
@@ -36,7 +37,7 @@ from jdfd_keras.faces.quality import (
 from jdfd_keras.faces.track import TrackedFace, track_faces
 from jdfd_keras.io.console import plural
 from jdfd_keras.io.results import Result
-from jdfd_keras.options import FaceOptions, FilterOptions, LimitOptions
+from jdfd_keras.options import CredentialOptions, FaceOptions, FilterOptions, LimitOptions
 
 # More crops are kept in a temporary file, so that memory does not grow with the video.
 MAX_BYTES_IN_MEMORY = 16 * 2**20
@@ -147,6 +148,7 @@ class Extraction(Result):
     # SHA-256 digests of the decoded files in their order.
     sha256: str = ""
     file_bytes: int | None = None  # number of these bytes
+    credentials: ContentCredentials | None = None  # if they were requested
 
 
 def check_face_options(options: FaceOptions, filters: FilterOptions | None = None) -> None:
@@ -179,6 +181,7 @@ def extract_faces(
     landmarks: Sequence[str | Path] = (),
     mask: str | Path | None = None,
     on_frame: Callable[[int, int, list[Face]], None] | None = None,
+    credentials: CredentialOptions | None = None,
 ) -> Extraction:
     """Extract the faces of a video or image.
 
@@ -200,6 +203,8 @@ def extract_faces(
             detector `none`.
         on_frame: Called after each frame with the number of frames so far and in all, and with the
             faces of this one, before any is filtered out.
+        credentials: If given, also read the Content Credentials of the file, of the same bytes;
+            there are none of a video that is stored as image files.
 
     Returns:
         The faces with their tracks, and the number of filtered faces by reason. `faces` is empty if
@@ -224,25 +229,29 @@ def extract_faces(
     shapes: Counter[tuple[int, ...]] = Counter()
     damaged: list[str] = []  # files of landmarks
     count, every = options.frames_per_video, options.every
-    with open_media(path, limits) as media, read_ahead(media.read(count, every=every)) as frames:
-        tracked = track_faces(
-            frames, detector, max_faces=limits.max_faces_per_frame, warn=warnings.append
-        )
-        for frame, tracked_faces in tracked:
-            num_frames += 1
-            if num_frames == 1:
-                height, width = frame.shape[:2]
-                total = len(choose_frames(max(media.info.num_frames, 1), count, every))
-            shapes[frame.shape[:2]] += 1
-            if detector is None and landmarks and str(landmarks[frame.index]):
-                try:
-                    points = read_landmarks(landmarks[frame.index])
-                    tracked_faces = [tracked_faces[0]._replace(landmarks=points)]
-                except ValueError:
-                    damaged.append(Path(landmarks[frame.index]).name)
-            faces += [_crop_face(frame, face, options, crops) for face in tracked_faces]
-            if on_frame:
-                on_frame(num_frames, total, faces[len(faces) - len(tracked_faces) :])
+    with open_media(path, limits) as media:
+        with read_ahead(media.read(count, every=every)) as frames:
+            tracked = track_faces(
+                frames, detector, max_faces=limits.max_faces_per_frame, warn=warnings.append
+            )
+            for frame, tracked_faces in tracked:
+                num_frames += 1
+                if num_frames == 1:
+                    height, width = frame.shape[:2]
+                    total = len(choose_frames(max(media.info.num_frames, 1), count, every))
+                shapes[frame.shape[:2]] += 1
+                if detector is None and landmarks and str(landmarks[frame.index]):
+                    try:
+                        points = read_landmarks(landmarks[frame.index])
+                        tracked_faces = [tracked_faces[0]._replace(landmarks=points)]
+                    except ValueError:
+                        damaged.append(Path(landmarks[frame.index]).name)
+                faces += [_crop_face(frame, face, options, crops) for face in tracked_faces]
+                if on_frame:
+                    on_frame(num_frames, total, faces[len(faces) - len(tracked_faces) :])
+        signed = None
+        if credentials and isinstance(media.file, MediaFile):
+            signed = read_handle(media.file.handle, credentials, media.info.encoder)
     if detector is None:
         warnings += describe_distortion(shapes, options.face_size)
     if damaged:
@@ -276,6 +285,7 @@ def extract_faces(
         info=media.info,
         sha256=media.file.sha256,
         file_bytes=media.file.size,
+        credentials=signed,
     )
 
 

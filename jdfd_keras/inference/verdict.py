@@ -15,6 +15,7 @@ from jdfd_keras.client.domain import FileMeasures
 from jdfd_keras.client.likelihood import ErrorRates, LikelihoodRatio
 from jdfd_keras.client.metadata import NOT_SEEN, ModelMetadata
 from jdfd_keras.client.thresholds import UNATTAINABLE
+from jdfd_keras.faces.credentials import ContentCredentials
 from jdfd_keras.faces.extract import Extraction, Face, check_face_options
 from jdfd_keras.faces.media import MediaInfo
 from jdfd_keras.inference.engine import Engine
@@ -84,6 +85,8 @@ class Verdict(Result):
     is_beyond_domain: bool = False  # the file or its faces are unlike those of validation
     measures: FileMeasures | None = None  # that were compared with the domain, if there is one
     demonstration: bool = False  # by a model for demonstration only, which cannot judge real videos
+    # What the file states about its origin, which changes nothing else; None if it was not read.
+    credentials: ContentCredentials | None = None
 
     @property
     def thresholds(self) -> Calibration:
@@ -291,6 +294,7 @@ def judge(
         is_beyond_domain=bool(beyond),
         measures=measures,
         demonstration=demonstration,
+        credentials=extraction.credentials,
     )
 
 

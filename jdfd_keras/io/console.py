@@ -171,6 +171,7 @@ def track(items: Iterable[Item], description: str, total: int, unit: str) -> Ite
 def _start_bar(description: str, total: int, unit: str) -> "rich.progress.Progress":
     from rich import progress
     from rich.console import Console
+    from rich.markup import escape
 
     bar = progress.Progress(
         *("{task.description}", progress.BarColumn(bar_width=24), progress.MofNCompleteColumn()),
@@ -178,7 +179,7 @@ def _start_bar(description: str, total: int, unit: str) -> "rich.progress.Progre
         "{task.fields[note]}",
         console=Console(stderr=True),
     )
-    bar.add_task(description, total=total, note="")
+    bar.add_task(escape(description), total=total, note="")
     bar.start()
     atexit.register(bar.stop)  # shows the cursor again, however the program ends
     return bar

@@ -4,6 +4,7 @@ Frozen dataclasses, flat and JSON-ready. The command line makes its flags from t
 them as arguments, and they are stored with every result. Imports nothing heavy.
 """
 
+from jdfd_keras.options.credential_options import CredentialOptions as CredentialOptions
 from jdfd_keras.options.data_options import FAKE_KINDS as FAKE_KINDS
 from jdfd_keras.options.data_options import LAYOUTS as LAYOUTS
 from jdfd_keras.options.data_options import AugmentOptions as AugmentOptions

@@ -273,8 +273,8 @@ class ServeOptions:
 
     engine: str = setting(
         "auto",
-        "TensorFlow Serving's own binary, its Docker image, or the server in this process; "
-        "auto: the first of these that is available",
+        "TensorFlow Serving's own binary (open to other machines), its Docker image, or the server "
+        "in this process; auto: the image if Docker runs, else the server in this process",
         choices=ENGINES,
         common=True,
     )

@@ -52,8 +52,9 @@ class FileServiceOptions:
     )
     token: str = secret_setting(
         "JDFD_KERAS_TOKEN",
-        "secret that a request for files or the page must have, of 16 characters or more; required "
-        "with a --host that other machines can reach; @FILE: in a file; default: $JDFD_KERAS_TOKEN",
+        "secret that every request must have, of 16 characters or more; required with a --host "
+        "that other machines can reach; embedded only; @FILE: in a file; default: "
+        "$JDFD_KERAS_TOKEN",
         common=True,
     )
     callback_secret: str = secret_setting(

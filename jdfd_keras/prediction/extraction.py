@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from jdfd_keras.datasets.videos import has_suffix
+from jdfd_keras.faces.credentials import read_trust_anchors
 from jdfd_keras.faces.extract import Extraction, Face, extract_faces
 from jdfd_keras.faces.media import URL, URL_ADVICE, UnreadableFileError
 from jdfd_keras.io.console import plural, printable
 from jdfd_keras.io.workers import Part, WorkerCrashed, Workers
-from jdfd_keras.options import FaceOptions, LimitOptions
+from jdfd_keras.options import CredentialOptions, FaceOptions, LimitOptions
 
 MAX_SKIPPED_NAMES = 3  # in a message
 MAX_CROPS = 32  # of a part: 9 MB at 299 px
@@ -131,6 +132,11 @@ class Extractor:
         options: Face options.
         num_workers: Processes besides this one; at least 1.
         limits: Limits of one file; the defaults if not given.
+        credentials: Whose Content Credentials are trusted; nobody's by default.
+
+    Raises:
+        OSError: If the trust anchors cannot be read.
+        ValueError: If they are not certificates of authorities.
 
     Example:
         >>> with Extractor([Path("video.mp4")], FaceOptions(face_size=71)) as extractor:
@@ -145,10 +151,15 @@ class Extractor:
         options: FaceOptions,
         num_workers: int = 1,
         limits: LimitOptions | None = None,
+        credentials: CredentialOptions | None = None,
     ):
         self.options, self._paths = options, paths
-        limits = limits or LimitOptions()
-        extract = functools.partial(extract_file, options=options, limits=limits)
+        limits, credentials = limits or LimitOptions(), credentials or CredentialOptions()
+        if credentials.trust_anchors:
+            read_trust_anchors(credentials.trust_anchors)
+        extract = functools.partial(
+            extract_file, options=options, limits=limits, credentials=credentials
+        )
         self._workers = Workers(extract, num_workers, limits, has_parts=True)
         self._stack = contextlib.ExitStack()
 
@@ -229,6 +240,7 @@ def extract_file(
     options: FaceOptions,
     limits: LimitOptions,
     send: Callable[[Callable[[], ExtractedPart]], None] | None = None,
+    credentials: CredentialOptions | None = None,
 ) -> Extraction | OSError:
     """Extract the faces of one file; return its error instead of raising it.
 
@@ -238,6 +250,7 @@ def extract_file(
         limits: Limits of the file.
         send: Called after each frame with a function that returns the faces since its last call.
             With `tracks="largest"` a part has no crops: only the whole file shows which to keep.
+        credentials: Whose Content Credentials are trusted; nobody's by default.
 
     Example:
         >>> extract_file(Path("none.mp4"), FaceOptions(), LimitOptions())
@@ -260,6 +273,12 @@ def extract_file(
             send(lambda: take_part(done, total))
 
     try:
-        return extract_faces(path, options, limits=limits, on_frame=report)
+        return extract_faces(
+            path,
+            options,
+            limits=limits,
+            on_frame=report,
+            credentials=credentials or CredentialOptions(),
+        )
     except OSError as error:
         return error

@@ -4,18 +4,25 @@ Takes what each model found; returns Opinions. Nothing is averaged: a mean of sc
 only with a calibration of the whole ensemble.
 """
 
+import csv
+import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jdfd_keras.inference.verdict import NO_FACE, VERDICTS, Verdict, verdict_text
+from jdfd_keras.io.console import FORMULA, csv_text, plural
 from jdfd_keras.io.results import Result
 from jdfd_keras.prediction.predictions import Predictions
 from jdfd_keras.prediction.result_folder import FailedFile
 
-KINDS = ("model", "server", "plug-in")
+MODEL, SERVER, PLUGIN = KINDS = ("model", "server", "plug-in")
 AGREE, PARTIAL, DISAGREE, SINGLE, NONE = AGREEMENTS = (
     *("agree", "partial", "disagree", "single", "none"),
+)
+COLUMNS = (
+    *("path", "label", "kind", "verdict", "score", "uncertain_from", "uncertain_to", "agreement"),
+    *("error", "code", "credentials", "ai_claims"),
 )
 NOT_COMBINED = (
     "There is no combined score, since no calibration of these models together exists. Models that "
@@ -34,10 +41,11 @@ class OpinionSource(Result):
         version: Version of the model; "" if it states none.
         digest: SHA-256 of its weights, of a plug-in of the file of its module; "" if unknown.
         engine: Engine that computes its scores.
-        is_calibrated: Whether its thresholds are of a calibration, and not 0.5 or requested.
+        is_calibrated: Whether its thresholds are of a calibration, or those that a plug-in states,
+            and not 0.5 or requested.
         uncertain_from: Scores below it are `no_evidence`, for files with one person.
         uncertain_to: Scores at or above it are `fake`.
-        error: Why it gave no verdict on any file; "" if it did.
+        error: Why it could not be asked about any file; "" if it could.
     """
 
     label: str
@@ -96,8 +104,8 @@ class Opinions(Result):
 
     models: tuple[OpinionSource, ...]
     files: tuple[FileOpinions, ...]
-    # Of each model in their order, with all evidence; None for a plug-in, and for a model that gave
-    # no verdict on any file.
+    # Of each model in their order, with all evidence; None for a plug-in, and for a model that
+    # could not be asked about any file.
     predictions: tuple[Predictions | None, ...]
     skipped: int = 0  # files below folders without a video or image suffix
     note: str = NOT_COMBINED
@@ -135,11 +143,11 @@ def compare_opinions(path: str, opinions: Sequence[FileOpinion]) -> FileOpinions
         >>> compared.text
         '2 of 2 models have a verdict, and they disagree: a: fake; b: no evidence of manipulation.'
     """
-    judged = [opinion for opinion in opinions if opinion.verdict not in ("", NO_FACE)]
-    kinds = {opinion.verdict for opinion in judged}
-    if not judged:
+    known = [opinion for opinion in opinions if opinion.verdict not in ("", NO_FACE)]
+    kinds = {opinion.verdict for opinion in known}
+    if not known:
         agreement = NONE
-    elif len(judged) == 1:
+    elif len(known) == 1:
         agreement = SINGLE
     elif len(kinds) == 1:
         agreement = AGREE
@@ -178,12 +186,15 @@ def unique_labels(names: Sequence[str]) -> tuple[str, ...]:
 def same_weights(models: Sequence[OpinionSource]) -> str:
     """Return a sentence if several models have the same weights; "" if not.
 
+    Plug-ins of one module have its digest in common, and may still be different ones.
+
     Example:
         >>> same_weights([OpinionSource(label, "model", "m", digest="ab") for label in "ab"])
         'a and b have the same weights: together they are one opinion.'
     """
-    for model in models:
-        labels = [other.label for other in models if model.digest and other.digest == model.digest]
+    known = [model for model in models if model.digest and model.kind != PLUGIN]
+    for model in known:
+        labels = [other.label for other in known if other.digest == model.digest]
         if len(labels) > 1:
             *first, last = labels
             return (
@@ -193,10 +204,46 @@ def same_weights(models: Sequence[OpinionSource]) -> str:
     return ""
 
 
+def opinions_to_csv(opinions: Opinions) -> str:
+    """Format opinions as a CSV table: a header, and one row per file and model.
+
+    Numbers are rounded to six digits. Texts are escaped as in the table of a result folder. Content
+    Credentials and AI claims are those of the file, as the first model found them.
+
+    Example:
+        >>> models = OpinionSource("a", "model", "saved_models/a"),
+        >>> files = compare_opinions("clip.mp4", [FileOpinion("a", "fake", 0.9)]),
+        >>> opinions_to_csv(Opinions(models, files, (None,))).splitlines()[1]
+        'clip.mp4,a,model,fake,0.9,0.5,0.5,single,,,,'
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    verdicts = [{v.path: v for v in known.files} if known else {} for known in opinions.predictions]
+    for file in opinions.files:
+        path = f"./{file.path}" if file.path.startswith(FORMULA) else file.path
+        found = (known[file.path].credentials for known in verdicts if file.path in known)
+        credentials = next(filter(None, found), None)
+        claims = credentials.ai_claims if credentials else ()
+        for source, opinion, known in zip(opinions.models, file.opinions, verdicts, strict=True):
+            row = [path, opinion.label, source.kind, opinion.verdict]
+            numbers = [None, None, None]
+            if opinion.verdict:
+                # Those for the number of people of this file, if it is known.
+                thresholds = known.get(file.path, source)
+                numbers = [opinion.score, thresholds.uncertain_from, thresholds.uncertain_to]
+            row += ["" if number is None else round(number, 6) for number in numbers]
+            row += [file.agreement, " ".join(opinion.error.split()), opinion.code]
+            row.append(credentials.state if credentials else "")
+            row.append("; ".join(f"{claim.source}: {claim.text}" for claim in claims))
+            writer.writerow([csv_text(cell) if isinstance(cell, str) else cell for cell in row])
+    return text.getvalue().removesuffix("\n")
+
+
 def _describe(opinions: Sequence[FileOpinion], agreement: str) -> str:
-    judged = [opinion for opinion in opinions if opinion.verdict not in ("", NO_FACE)]
-    count = f"{len(judged)} of {len(opinions)} models"
-    ordered = sorted(judged, key=lambda opinion: VERDICTS.index(opinion.verdict))
+    known = [opinion for opinion in opinions if opinion.verdict not in ("", NO_FACE)]
+    count = f"{len(known)} of {plural(len(opinions), 'model')}"
+    ordered = sorted(known, key=lambda opinion: VERDICTS.index(opinion.verdict))
     each = "; ".join(f"{opinion.label}: {verdict_text(opinion.verdict)}" for opinion in ordered)
     verdict = verdict_text(ordered[0].verdict) if ordered else ""
     text = {
@@ -204,7 +251,7 @@ def _describe(opinions: Sequence[FileOpinion], agreement: str) -> str:
         PARTIAL: f"{count} have a verdict, and they agree in part: {each}.",
         DISAGREE: f"{count} have a verdict, and they disagree: {each}.",
         SINGLE: f"{count} has a verdict: {each}.",
-        NONE: f"None of {len(opinions)} models has a verdict.",
+        NONE: f"None of {plural(len(opinions), 'model')} has a verdict.",
     }[agreement]
     for opinion in opinions:
         if opinion.error:

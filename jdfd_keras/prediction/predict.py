@@ -31,13 +31,14 @@ from jdfd_keras.io.workers import (
     run_with_progress,
 )
 from jdfd_keras.options import (
+    CredentialOptions,
     EngineOptions,
+    FaceOptions,
     LimitOptions,
     PredictOptions,
     PredictRuntime,
 )
 from jdfd_keras.prediction.annotate import annotate_file
-from jdfd_keras.prediction.evidence import explain_top_faces
 from jdfd_keras.prediction.extraction import (
     ExtractedPart,
     Extractor,
@@ -45,18 +46,10 @@ from jdfd_keras.prediction.extraction import (
     list_files,
     read_state,
 )
-from jdfd_keras.prediction.predictions import (
-    Predictions,
-    collect_predictions,
-    describe_provenance,
-)
-from jdfd_keras.prediction.result_folder import (
-    LINES,
-    FailedFile,
-    check_paths,
-    open_folder,
-)
-from jdfd_keras.prediction.scoring import FaceScores, Judge, find_missing, guess_faces, judge_all
+from jdfd_keras.prediction.model_run import Extractions, open_run
+from jdfd_keras.prediction.predictions import Predictions
+from jdfd_keras.prediction.result_folder import LINES, check_paths
+from jdfd_keras.prediction.scoring import FaceScores, find_missing, guess_faces
 
 
 def predict_file(
@@ -64,6 +57,7 @@ def predict_file(
     predictor: Predictor,
     options: PredictOptions | None = None,
     limits: LimitOptions | None = None,
+    credentials: CredentialOptions | None = None,
 ) -> Verdict:
     """Return the verdict on one video or image, whose faces are extracted in another process.
 
@@ -72,6 +66,7 @@ def predict_file(
         predictor: Predictor of `load_predictor`.
         options: Threshold, frames and tracks.
         limits: Limits of the file; the defaults if not given.
+        credentials: How the Content Credentials of the file are checked; the defaults if not given.
 
     Raises:
         OSError: If the file is not a video or image or is beyond a limit, or the predictor's server
@@ -89,7 +84,7 @@ def predict_file(
     faces = choose_faces(predictor.metadata, options)
     calibration = decision_thresholds(predictor.metadata, options)
     scores = FaceScores(predictor)
-    with Extractor([Path(path)], faces, limits=limits) as extractor:
+    with Extractor([Path(path)], faces, 1, limits, credentials) as extractor:
         for _, result in extractor.receive():
             if isinstance(result, ExtractedPart):
                 scores.add(result)
@@ -121,6 +116,7 @@ def predict_files(
     explain: bool = False,
     limits: LimitOptions | None = None,
     engine: EngineOptions | None = None,
+    credentials: CredentialOptions | None = None,
 ) -> Predictions:
     """Return the verdict on each of several files; a file that fails does not stop the others.
 
@@ -144,6 +140,7 @@ def predict_files(
             `write_report`.
         limits: Limits of one file; the defaults if not given.
         engine: Backend and precision of the scores of a local model, as for `load_predictor`.
+        credentials: How Content Credentials are checked; the defaults if not given.
 
     Raises:
         OSError: If no file or no model exists, the model's server becomes unreachable, or an output
@@ -158,15 +155,14 @@ def predict_files(
     """
     options, runtime = options or PredictOptions(), runtime or PredictRuntime(workers=1)
     limits = limits or LimitOptions()
-    _check_numbers(options, runtime)
-    check_limits(limits)
+    check_numbers(options, runtime, limits)
     files, skipped = list_files(paths)
     if annotate is not None and len(files) != 1:
         raise ValueError(
             f"Expected one file to annotate; got {len(files)}. Annotate them one by one."
         )
     check_paths(files, model=model, out=out, annotate=annotate, overwrite=overwrite)
-    records: dict[str, Verdict | FailedFile] = find_missing(files, limits)
+    failed = find_missing(files, limits)
     if annotate is not None:
         # In another process, as it decodes; if that crashes, so does the analysis, which names it.
         check = functools.partial(check_overlay, out=annotate, limits=limits)
@@ -175,52 +171,52 @@ def predict_files(
     if skipped:
         print(describe_skipped(skipped), file=sys.stderr)
     states = {str(path): read_state(path) for path in files}
+    existing = [path for path in files if str(path) not in failed]
+    num_workers = count_workers(runtime.workers, len(existing))
+
+    def open_extractor(paths: list[Path], faces: FaceOptions) -> Extractor:
+        return Extractor(paths, faces, num_workers, limits, credentials)
+
     with contextlib.ExitStack() as stack:
-        existing = [path for path in files if str(path) not in records]
-        num_workers = count_workers(runtime.workers, len(existing))
+        extractions = stack.enter_context(Extractions(open_extractor))
         # Extraction starts while the model is loaded, unless there may be verdicts already.
         guess = None if out and Path(out, LINES).exists() else guess_faces(model, options)
-        extractor = Extractor(existing, guess, num_workers, limits) if guess else None
-        if extractor:
-            stack.enter_context(extractor)
+        if guess:
+            extractions.start(existing, guess)
         predictor = load_predictor(model, engine)
         stack.callback(predictor.close)
-        metadata = predictor.metadata
-        faces, calibration = choose_faces(metadata, options), decision_thresholds(metadata, options)
         # Top faces need a folder also without a result folder.
         directory = out or stack.enter_context(tempfile.TemporaryDirectory(prefix="jdfd-keras-"))
-        folder = stack.enter_context(
-            open_folder(directory, states, metadata=metadata, faces=faces, calibration=calibration)
-        )
-        for path, failure in records.items():
-            records[path] = folder.keep(failure)
-        records |= folder.done
-        remaining = [path for path in files if str(path) not in records]
-        if extractor is None or (extractor.options, len(existing)) != (faces, len(remaining)):
-            if extractor:
-                extractor.close()
-            extractor = Extractor(remaining, faces, num_workers, limits)
-            stack.enter_context(extractor)
         # Top faces are kept even with --explain 0: a later run may need them for a report.
-        judge_of_files = Judge(predictor, calibration, out, runtime.explain or NUM_TOP_FACES)
-        for path, record, crops in judge_all(extractor, judge_of_files, len(remaining)):
-            records[str(path)] = folder.keep(record, crops)
-        extractor.close()
-        provenance = describe_provenance(predictor, faces, calibration, options)
-        ordered = [records[str(path)] for path in files]
-        predictions = collect_predictions(ordered, provenance, len(skipped))
-        if explain:
-            shown, read = predictions.most_suspicious, folder.read_top_faces
-            top_faces = explain_top_faces(shown, read, predictor, runtime.explain)
-            predictions = dataclasses.replace(predictions, top_faces=top_faces)
-        folder.finish(predictions.records)
+        num_top_faces = runtime.explain or NUM_TOP_FACES
+        run = stack.enter_context(
+            open_run(
+                predictor,
+                options,
+                states,
+                failed,
+                directory,
+                out=out,
+                num_top_faces=num_top_faces,
+                credentials=credentials,
+            )
+        )
+        extractions.judge(files, [run])
+        predictions = run.collect(files, len(skipped), runtime.explain if explain else None)
     if annotate is not None and predictions.files:
-        error = _annotate(files[0], annotate, predictions, faces.every, limits)
+        error = _annotate(files[0], annotate, predictions, run.faces.every, limits)
         predictions = dataclasses.replace(predictions, annotation_error=error)
     return predictions
 
 
-def _check_numbers(options: PredictOptions, runtime: PredictRuntime) -> None:
+def check_numbers(options: PredictOptions, runtime: PredictRuntime, limits: LimitOptions) -> None:
+    """Check that the options of a prediction are within their ranges.
+
+    Example:
+        >>> check_numbers(PredictOptions(every=-1), PredictRuntime(), LimitOptions())
+        Traceback (most recent call last):
+        ValueError: Expected --frames-per-video to be at least 1, and --every, ... got 32, -1, ...
+    """
     if options.frames_per_video < 1 or min(options.every, runtime.workers, runtime.explain) < 0:
         raise ValueError(
             "Expected --frames-per-video to be at least 1, and --every, --workers and --explain "
@@ -229,6 +225,7 @@ def _check_numbers(options: PredictOptions, runtime: PredictRuntime) -> None:
         )
     if options.threshold is not None:
         check_threshold(options.threshold)
+    check_limits(limits)
 
 
 def _annotate(

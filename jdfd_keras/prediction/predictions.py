@@ -6,6 +6,7 @@ Takes records of single files, however they were made; returns Predictions.
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
 
 from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.faces.align import describe_framing
@@ -16,6 +17,11 @@ from jdfd_keras.io.results import Result
 from jdfd_keras.options import FaceOptions, PredictOptions
 from jdfd_keras.prediction.evidence import TopFaces
 from jdfd_keras.prediction.result_folder import MAX_REPORTED, FailedFile
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Record = TypeVar("Record", bound="DataclassInstance")
 
 # Backend to the packages that compute its scores.
 ENGINES_OF = {"openvino": ("openvino",), "tensorflow": ("tensorflow", "keras"), "server": ()}
@@ -72,7 +78,7 @@ def collect_predictions(
         >>> collect_predictions([FailedFile("a.txt", "not a video")], provenance).paths
         ('a.txt',)
     """
-    ordered = tuple(map(_escape, records))
+    ordered = tuple(map(escape_names, records))
     return Predictions(
         files=tuple(record for record in ordered if isinstance(record, Verdict)),
         failed=tuple(record for record in ordered if isinstance(record, FailedFile)),
@@ -127,11 +133,29 @@ def describe_provenance(
     )
 
 
-def _escape(record: Verdict | FailedFile) -> Verdict | FailedFile:
-    """Escape bytes of a file name that are not UTF-8, which no table or page can contain."""
+def escape_names(record: Record) -> Record:
+    r"""Escape bytes of a file name that are not UTF-8, which no table or page can contain.
+
+    Args:
+        record: A dataclass, of whose fields the texts are escaped.
+
+    Example:
+        >>> escape_names(FailedFile("\udcff.mp4", "not a video")).path
+        '\\udcff.mp4'
+    """
     texts = {
-        field.name: value.encode("utf-8", "backslashreplace").decode()
+        field.name: escape_name(value)
         for field in dataclasses.fields(record)
         if isinstance(value := getattr(record, field.name), str)
     }
     return dataclasses.replace(record, **texts)
+
+
+def escape_name(text: str) -> str:
+    r"""Escape bytes of a file name in a text as `escape_names`.
+
+    Example:
+        >>> escape_name("\udcff.mp4")
+        '\\udcff.mp4'
+    """
+    return text.encode("utf-8", "backslashreplace").decode()

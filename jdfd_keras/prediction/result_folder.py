@@ -25,6 +25,7 @@ from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.client.likelihood import ErrorRate
 from jdfd_keras.client.metadata import DEMONSTRATION, ModelMetadata
 from jdfd_keras.client.signatures import find_model
+from jdfd_keras.faces.credentials import read_trust_anchors
 from jdfd_keras.inference.tracks import LIMITS
 from jdfd_keras.inference.verdict import Verdict
 from jdfd_keras.io.console import FORMULA, csv_text
@@ -38,7 +39,7 @@ from jdfd_keras.io.files import (
 )
 from jdfd_keras.io.results import Result
 from jdfd_keras.io.storage import LocalStore, exclusive_lock
-from jdfd_keras.options import FaceOptions
+from jdfd_keras.options import CredentialOptions, FaceOptions
 from jdfd_keras.prediction.extraction import hash_path, read_state
 
 LINES, TABLE, TOP_FACES = "verdicts.jsonl", "verdicts.csv", "top_faces"
@@ -48,7 +49,7 @@ COLUMNS = (
     *("real_as_high", "real_as_high_at_most", "fake_as_low", "fake_as_low_at_most"),
     *("num_people", "num_tracks", "num_faces", "num_frames", "duration_s", "width", "height"),
     *("file_bytes", "sha256", "top_face_time_s", "reasons", "not_judged", "warnings", "error"),
-    *("engine", "note"),
+    *("engine", "note", "credentials", "ai_claims"),
 )
 
 
@@ -79,6 +80,7 @@ def open_folder(
     metadata: ModelMetadata,
     faces: FaceOptions,
     calibration: Calibration,
+    credentials: CredentialOptions | None = None,
 ) -> Iterator["VerdictFolder"]:
     """Create a result folder, or open one to resume its run.
 
@@ -88,6 +90,7 @@ def open_folder(
         metadata: Metadata of the model, which a resumed run must have again.
         faces: Face options.
         calibration: Calibration with the thresholds of the verdicts.
+        credentials: Trust anchors; files that were checked with others are analysed again.
 
     Raises:
         OSError: If another run writes to it.
@@ -103,14 +106,20 @@ def open_folder(
     model = _Model(metadata.digest, metadata.demonstration)
     init_folder(directory, model=model, faces=faces, calibration=calibration, evidence=LIMITS)
     with exclusive_lock(LocalStore(str(directory))), open(Path(directory, LINES), "ab") as lines:
-        yield VerdictFolder(Path(directory), states, lines)
+        anchors = credentials.trust_anchors if credentials else ""
+        trust_list = read_trust_anchors(anchors)[1] if anchors else ""
+        yield VerdictFolder(Path(directory), states, lines, trust_list)
 
 
 class VerdictFolder:
     """An open result folder, created by `open_folder`."""
 
     def __init__(
-        self, directory: Path, states: Mapping[str, tuple[int, int] | None], lines: BinaryIO
+        self,
+        directory: Path,
+        states: Mapping[str, tuple[int, int] | None],
+        lines: BinaryIO,
+        trust_list: str = "",
     ):
         """Read the verdicts of earlier runs."""
         self.directory, self._lines = directory, lines
@@ -120,7 +129,10 @@ class VerdictFolder:
         self.done: dict[str, Verdict] = {}  # by path, of files that have not changed since
         for path, state in self._states.items():
             record, mtime_ns = earlier.get(path, (None, None))
-            if isinstance(record, Verdict) and state == (record.file_bytes, mtime_ns):
+            if not isinstance(record, Verdict) or state != (record.file_bytes, mtime_ns):
+                continue
+            # None in the lines of earlier versions
+            if record.credentials is None or record.credentials.trust_list == trust_list:
                 self.done[path] = record
         self._reported = [verdict.suspicion for verdict in self.done.values()]
         heapq.heapify(self._reported)
@@ -192,7 +204,7 @@ def to_csv(records: Iterable[Verdict | FailedFile]) -> str:
 
     Example:
         >>> to_csv([FailedFile("a.txt", "not a video")]).splitlines()[1]
-        'a.txt,,,,,,,,,,,,,,,,,,,,,,,,not a video,,'
+        'a.txt,,,,,,,,,,,,,,,,,,,,,,,,not a video,,,,'
     """
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
@@ -317,6 +329,9 @@ def _to_row(record: Verdict | FailedFile) -> dict[str, Any]:
     row |= {name: getattr(record, name) for name in ("duration_s", "width", "height", "engine")}
     row |= {"num_faces": len(record.faces), "num_tracks": len(record.tracks)}
     row["note"] = DEMONSTRATION if record.demonstration else ""
+    if record.credentials:
+        claims = [f"{claim.source}: {claim.text}" for claim in record.credentials.ai_claims]
+        row |= {"credentials": record.credentials.state, "ai_claims": "; ".join(claims)}
     if record.likelihood:
         row |= {"log10_lr": record.likelihood.log10, "support": record.likelihood.support}
     for name in ("real_as_high", "fake_as_low") if record.error_rates else ():

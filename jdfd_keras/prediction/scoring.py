@@ -6,7 +6,6 @@ Faces are scored in the same batches as those of a whole file, so that their sco
 import contextlib
 import dataclasses
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -19,10 +18,10 @@ from jdfd_keras.faces.extract import Extraction
 from jdfd_keras.faces.media import error_code
 from jdfd_keras.inference.backends import Predictor
 from jdfd_keras.inference.verdict import NUM_TOP_FACES, Verdict, choose_faces, judge
-from jdfd_keras.io.console import Progress, printable
+from jdfd_keras.io.console import printable
 from jdfd_keras.io.files import OPTIONS, load_options
 from jdfd_keras.options import FaceOptions, LimitOptions, PredictOptions
-from jdfd_keras.prediction.extraction import ExtractedPart, Extractor, extract_file
+from jdfd_keras.prediction.extraction import ExtractedPart, extract_file
 from jdfd_keras.prediction.result_folder import FailedFile
 
 
@@ -103,6 +102,7 @@ class Judge:
         calibration: Calibration of its scores, with the thresholds of the verdicts.
         out: Result folder, for error messages.
         num_top_faces: Most top faces of one person.
+        label: Name of the model in messages about it, if there are several.
     """
 
     def __init__(
@@ -111,9 +111,10 @@ class Judge:
         calibration: Calibration,
         out: str | Path | None,
         num_top_faces: int = NUM_TOP_FACES,
+        label: str = "",
     ):
         self._predictor, self._calibration = predictor, calibration
-        self._out, self._num_top_faces = out, num_top_faces
+        self._out, self._num_top_faces, self._label = out, num_top_faces, label
         self._scores: dict[Path, FaceScores] = {}  # of the files that are being extracted
 
     def add(self, path: Path, part: ExtractedPart) -> None:
@@ -151,11 +152,15 @@ class Judge:
                 demonstration=self._predictor.metadata.demonstration,
             )
         except ValueError as error:
-            return fail(path, error), []
+            return fail(path, error, self._label), []
         except OSError as error:
             raise self._explain_end(path, error) from error
         crops = [result.faces[index].crop for index in verdict.top_faces]
         return dataclasses.replace(verdict, analysed_at=_now()), crops
+
+    def discard(self, path: Path) -> None:
+        """Forget the scores of a file that failed."""
+        self._scores.pop(path, None)
 
     def _explain_end(self, path: Path, error: OSError) -> OSError:
         hint = (
@@ -166,7 +171,7 @@ class Judge:
         return OSError(f"Expected scores for {path}; got '{error}' {hint}")
 
 
-def find_missing(files: list[Path], limits: LimitOptions) -> dict[str, Verdict | FailedFile]:
+def find_missing(files: list[Path], limits: LimitOptions) -> dict[str, FailedFile]:
     """Return the files that do not exist as failures, by path.
 
     Raises:
@@ -188,53 +193,31 @@ def find_missing(files: list[Path], limits: LimitOptions) -> dict[str, Verdict |
     return {str(path): fail(path, e) for path, e in errors.items() if isinstance(e, OSError)}
 
 
-def judge_all(
-    extractor: Extractor, judge: Judge, count: int
-) -> Iterator[tuple[Path, Verdict | FailedFile, list[np.ndarray]]]:
-    """Yield each file with its record and top faces as `Judge.judge`, and show the progress.
+def fail(path: Path, error: Exception, label: str = "") -> FailedFile:
+    """Print why a file has no verdict, and return it as a record.
 
     Args:
-        extractor: The processes that extract the faces.
-        judge: The judge of the files.
-        count: Number of files.
-
-    Example:
-        >>> from jdfd_keras import load_predictor
-        >>> judge = Judge(load_predictor("saved_models/detector"), Calibration(), None)
-        >>> with Extractor([Path("video.mp4")], FaceOptions(face_size=71)) as extractor:
-        ...     [(path, verdict, crops)] = judge_all(extractor, judge, 1)
-        >>> len(verdict.faces), len(crops)
-        (6, 3)
-    """
-    if not count:
-        return
-    progress = Progress("judging files", count, "files")
-    num_judged, running = 0, {}  # the share of each file that is extracted
-    try:
-        for path, result in extractor.receive():
-            if isinstance(result, ExtractedPart):
-                judge.add(path, result)
-                running[path] = min(result.done / max(result.total, result.done + 1), 1.0)
-                note = f"frame {result.done} of {result.total or 'an unknown number'}"
-                progress.show(num_judged + sum(running.values()), note if count == 1 else "")
-            else:
-                yield path, *judge.judge(path, result)
-                running.pop(path, None)
-                num_judged += 1
-                progress.show(num_judged + sum(running.values()))
-    finally:
-        progress.close()
-
-
-def fail(path: Path, error: Exception) -> FailedFile:
-    """Print why a file has no verdict, and return it as a record.
+        path: The file.
+        error: The reason.
+        label: Name of the model that has no verdict, if there are several.
 
     Example:
         >>> fail(Path("a.txt"), ValueError("Expected a video.")).error
         'Expected a video.'
     """
+    failed = describe_failure(path, error)
+    print(printable(f"{label}: {path}: {failed.error}".removeprefix(": ")), file=sys.stderr)
+    return failed
+
+
+def describe_failure(path: Path, error: Exception) -> FailedFile:
+    """Return why a file has no verdict as a record.
+
+    Example:
+        >>> describe_failure(Path("a.txt"), ValueError("Expected a video.")).code
+        'internal'
+    """
     reason = " ".join(str(error).split())
-    print(printable(f"{path}: {reason}"), file=sys.stderr)
     return FailedFile(str(path), reason, _now(), code=error_code(error))
 
 

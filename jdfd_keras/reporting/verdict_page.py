@@ -7,12 +7,10 @@ the most suspicious ones in a folder beside it. The words are in the templates.
 import base64
 import dataclasses
 import hashlib
-import re
 import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -21,37 +19,33 @@ import cv2
 import numpy as np
 from markupsafe import Markup
 
-import jdfd_keras
 from jdfd_keras.client.calibration import PRIOR
 from jdfd_keras.faces.align import describe_crops
 from jdfd_keras.inference.finding import describe_bound, describe_share, describe_thresholds
 from jdfd_keras.inference.tracks import describe_segment
 from jdfd_keras.inference.verdict import VERDICTS, Verdict, verdict_text
 from jdfd_keras.io.console import printable
-from jdfd_keras.io.files import atomic_path, check_no_result, write_text_atomically
+from jdfd_keras.io.files import atomic_path, check_no_result
 from jdfd_keras.options import LimitOptions
 from jdfd_keras.prediction.evidence import MAX_GAP_S, FileEvidence, collect_evidence
 from jdfd_keras.prediction.predict import Predictions
 from jdfd_keras.reporting.file_report import FileReport, embed, file_name, report_file
-from jdfd_keras.reporting.pdf import find_chromium, print_pdf
+from jdfd_keras.reporting.page_files import (
+    PageFacts,
+    describe_page,
+    name_pages,
+    needs_overview,
+    page_style,
+    resolve_report,
+    show_time,
+    write_page_file,
+)
 from jdfd_keras.reporting.templating import render_template
 from jdfd_keras.reporting.verdict_figures import count_of_100, format_time, show_ratio
 
-SUFFIXES = (".html", ".htm", ".pdf")
-INDEX = "index.html"  # in a folder that is given instead of a file
 MAX_EMBEDDED_BYTES = 20_000_000  # of a video, which base64 makes a third larger
-MAX_NAME = 160  # bytes of the name of a page, to which others are added
 THUMBNAIL_WIDTH = 280
 CAM_COLOUR_STEPS = 8
-
-
-@dataclass(frozen=True)
-class PageFacts:
-    """Facts about a page."""
-
-    written: str
-    version: str
-    is_print: bool  # for a PDF, in which nothing moves
 
 
 @dataclass(frozen=True)
@@ -67,30 +61,6 @@ class OverviewRow:
     page_name: str
 
 
-def resolve_report(path: str | Path) -> Path:
-    """Return the file that a report is written to: `index.html` if it is given as a folder.
-
-    Raises:
-        ValueError: If the suffix is not one of SUFFIXES.
-        FileNotFoundError: If it is a PDF, and there is no Chromium.
-
-    Example:
-        >>> resolve_report("case 7"), resolve_report("clip.html")
-        (PosixPath('case 7/index.html'), PosixPath('clip.html'))
-    """
-    path = Path(path)
-    if path.is_dir() or not path.suffix:
-        return path / INDEX
-    if path.suffix.lower() not in SUFFIXES:
-        raise ValueError(
-            f"Expected a report named {', '.join(SUFFIXES)}, or a folder; got {path}. Try "
-            f"{path.with_suffix('.html').name}."
-        )
-    if path.suffix.lower() == ".pdf":
-        find_chromium()
-    return path
-
-
 def write_report(
     predictions: Predictions,
     path: str | Path,
@@ -98,6 +68,7 @@ def write_report(
     overwrite: bool = False,
     limits: LimitOptions | None = None,
     sources: Mapping[str, Path] | None = None,
+    comparison: str = "",
 ) -> Path:
     """Write a page about verdicts, and for several files a folder of pages beside it.
 
@@ -112,6 +83,7 @@ def write_report(
         overwrite: Replace an existing page.
         limits: Limits of each file; the defaults if not given.
         sources: Where files are now, by their path in the verdict, if that does not lead to them.
+        comparison: Relative URL of a page that compares these verdicts with those of other models.
 
     Returns:
         Path of the page.
@@ -131,14 +103,12 @@ def write_report(
     path = resolve_report(path)
     is_print = path.suffix.lower() == ".pdf"
     folder = path.with_name(f"{path.stem}_files")
-    has_overview = len(predictions.paths) > 1 or not predictions.files
+    has_overview = needs_overview(predictions)
     check_no_result(path, *([folder] if has_overview else []), overwrite=overwrite)
     path.parent.mkdir(exist_ok=True)
-    page = PageFacts(
-        datetime.now().astimezone().isoformat(" ", "seconds"), jdfd_keras.__version__, is_print
-    )
+    page = describe_page(path, comparison)
     shown = predictions.most_suspicious
-    names = _name_pages(shown, path.suffix) if has_overview else {}
+    names = name_pages(predictions, path.suffix)
     if has_overview and shown:
         folder.mkdir(exist_ok=True)
         for old in (*folder.glob(f"*{path.suffix}"), *folder.glob("*-player.mp4")):
@@ -158,10 +128,10 @@ def write_report(
                 report = dataclasses.replace(report, overview=overview)
                 thumbnails[verdict.path] = _draw_thumbnail(verdict, evidence)
             report = _place_video(report, target, overwrite)
-            _write(target, _render_file(report, page))
+            write_page_file(target, _render_file(report, page))
     if has_overview:
         rows = _list_rows(predictions, names, thumbnails, folder.name, is_print)
-        _write(path, _render_overview(predictions, rows, page))
+        write_page_file(path, _render_overview(predictions, rows, page))
     return path
 
 
@@ -190,14 +160,14 @@ def _render_file(report: FileReport, page: PageFacts) -> str:
         "verdict_page.html.j2",
         file=report,
         page=page,
-        style=_style(f"{printable(report.name)}\n{sha256}"),
+        style=page_style(f"{printable(report.name)}\n{sha256}"),
         script=Markup(script),
         script_hash=digest,
         prior=PRIOR,
         max_gap_s=MAX_GAP_S,
         cam_colours=_cam_colours() if report.has_maps else "",
         check_command=f"sha256sum -- {_quote_for_shell(report.name)}\n# {report.verdict.sha256}",
-        show_time=_show_time,
+        show_time=show_time,
         count_of_100=count_of_100,
         describe_crops=describe_crops,
         describe_segment=describe_segment,
@@ -221,20 +191,13 @@ def _render_overview(predictions: Predictions, rows: list[OverviewRow], page: Pa
         rows=rows,
         counts=counts,
         page=page,
-        style=_style(f"{len(predictions.paths)} files"),
+        style=page_style(f"{len(predictions.paths)} files"),
         describe_thresholds=describe_thresholds,
         file_name=file_name,
         format_time=format_time,
-        show_time=_show_time,
+        show_time=show_time,
         verdict_text=verdict_text,
     )
-
-
-def _style(footer: str) -> Markup:
-    """Return the style of a page, with a line at the foot of each printed one."""
-    # Every character that is not plain is escaped, so that a file name cannot end the text.
-    escaped = re.sub(r"[^A-Za-z0-9.-]", lambda match: f"\\{ord(match[0]):06x}", footer)
-    return Markup(render_template("verdict_style.css.j2", footer=escaped))
 
 
 def _cam_colours() -> str:
@@ -248,29 +211,6 @@ def _cam_colours() -> str:
 
 def _quote_for_shell(name: str) -> str:
     return "'" + printable(name).replace("'", "'\\''") + "'"
-
-
-def _show_time(iso: str) -> str:
-    """Return a stored time as date and time in UTC; "" if it was not recorded."""
-    if not iso:
-        return ""
-    with_zone = datetime.fromisoformat(iso)
-    return f"{with_zone:%d %B %Y, %H:%M} {with_zone.tzname() or ''}".strip()
-
-
-def _name_pages(verdicts: list[Verdict], suffix: str) -> dict[str, str]:
-    """Return a file name for the page of each file, by its path; no two differ by case alone."""
-    names: dict[str, str] = {}
-    used: set[str] = set()
-    for verdict in verdicts:
-        stem = re.sub(r"[^\w.-]+", "_", file_name(verdict.path)).lstrip(".")
-        stem = stem.encode()[:MAX_NAME].decode(errors="ignore") or "file"
-        name, number = f"{stem}{suffix}", 2
-        while name.casefold() in used:
-            name, number = f"{stem}-{number}{suffix}", number + 1
-        used.add(name.casefold())
-        names[verdict.path] = name
-    return names
 
 
 def _draw_thumbnail(verdict: Verdict, evidence: FileEvidence) -> str:
@@ -309,14 +249,3 @@ def _list_rows(
 
     ordered = sorted(predictions.files, key=lambda verdict: verdict.suspicion, reverse=True)
     return list(map(make, ordered))
-
-
-def _write(path: Path, page: str) -> None:
-    """Write a page as HTML, or as PDF by its suffix."""
-    if path.suffix.lower() != ".pdf":
-        write_text_atomically(path, page)
-        return
-    with tempfile.TemporaryDirectory(prefix="jdfd-keras-") as folder:
-        html = Path(folder, INDEX)
-        html.write_text(page, encoding="utf-8")
-        print_pdf(html, path)

@@ -106,7 +106,7 @@ def test_commands_in_the_readme_are_parsed():
         ["evaluate-scores", "--out", "x"],
         ["evaluate-scores", "scores.csv"],
         ["experiment", "ablation", "--data", "ff=x", "ff=y", "--out", "x"],
-        ["predict", "clip.mp4", "--model", "m", "--server", "http://127.0.0.1:1/v1/models/m"],
+        ["predict", "clip.mp4", "--model"],
         ["serve"],
         ["serve", "saved_models/m", "--models-config", "models.config"],
         ["serve", "saved_models/m", "--engine", "torchserve"],

@@ -161,7 +161,7 @@ def test_an_extraction_becomes_json_without_pixels(pair):
     assert [set(values), len(values["faces"])] == [
         {
             *("faces", "tracks", "num_frames", "filtered", "warnings", "width", "height"),
-            *("info", "sha256", "file_bytes"),
+            *("info", "sha256", "file_bytes", "credentials"),
         },
         len(found.faces),
     ]

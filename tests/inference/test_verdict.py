@@ -384,7 +384,7 @@ def test_the_table_has_a_row_per_file_in_their_order():
         ],
     )
     header, *rows = csv.reader(to_csv(predictions.records).splitlines())
-    assert tuple(header) == COLUMNS and len(COLUMNS) == 27
+    assert tuple(header) == COLUMNS and len(COLUMNS) == 29
     cells = [{name: cell for name, cell in zip(header, row, strict=True) if cell} for row in rows]
     size = {"width": "64", "height": "48", "sha256": "ab"}
     band = {"uncertain_from": "0.25", "uncertain_to": "0.75"}

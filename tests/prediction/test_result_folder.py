@@ -8,11 +8,13 @@ import pytest
 
 from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.client.metadata import ModelMetadata
+from jdfd_keras.faces.credentials import ContentCredentials, read_trust_anchors
 from jdfd_keras.inference.tracks import TrackScore
 from jdfd_keras.inference.verdict import Verdict
-from jdfd_keras.options import FaceOptions
+from jdfd_keras.options import CredentialOptions, FaceOptions
 from jdfd_keras.prediction.extraction import read_state
 from jdfd_keras.prediction.result_folder import COLUMNS, FailedFile, open_folder, to_csv
+from tests.faces.signed_files import make_chain
 
 METADATA = ModelMetadata(FaceOptions(), None, "detector", 1, "ab")
 OPTIONS = {"faces": FaceOptions(), "calibration": Calibration()}
@@ -79,7 +81,8 @@ def test_a_verdict_names_its_engine_and_a_failure_has_none():
         dataclasses.replace(VERDICT, engine=name), FailedFile("b.mp4", "damaged")
     )
     assert (verdict["engine"], failure["engine"]) == (name, "")
-    assert COLUMNS[-2:] == ("engine", "note")  # at the end: programs may count the others
+    # At the end: programs may count the others.
+    assert COLUMNS[-4:] == ("engine", "note", "credentials", "ai_claims")
 
 
 def test_each_verdict_by_a_model_for_demonstration_has_its_note():
@@ -126,6 +129,29 @@ def test_a_resumed_folder_keeps_the_engine_of_each_verdict(tmp_path):
     lines.write_text(lines.read_text().replace(', "engine": ""', ""))
     with open_folder(tmp_path / "out", states, **settings) as folder:
         assert [folder.done[str(path)].engine for path in paths] == engines
+
+
+def test_a_file_that_was_checked_with_other_trust_anchors_is_analysed_again(tmp_path):
+    anchors = tmp_path / "a.pem"
+    anchors.write_bytes(make_chain().authority)
+    options = OPTIONS | {"metadata": METADATA}
+    _, trust_list = read_trust_anchors(anchors)
+    for credentials, anchors_of, is_done in (
+        (None, "", True),  # a verdict of an earlier version
+        (ContentCredentials("none", ""), "", True),
+        (ContentCredentials("none", ""), str(anchors), False),
+        (ContentCredentials("none", "", trust_list=trust_list), str(anchors), True),
+        (ContentCredentials("none", "", trust_list=trust_list), "", False),
+    ):
+        (tmp_path / "a.mp4").write_text("a")
+        path = str(tmp_path / "a.mp4")
+        states = {path: read_state(path)}
+        verdict = dataclasses.replace(VERDICT, path=path, file_bytes=1, credentials=credentials)
+        with open_folder(tmp_path / "out", states, **options) as folder:
+            folder.keep(verdict)
+        options["credentials"] = CredentialOptions(anchors_of)
+        with open_folder(tmp_path / "out", states, **options) as folder:
+            assert (path in folder.done) == is_done
 
 
 def test_numbers_are_rounded_and_stay_numbers():
