@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import webbrowser
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from jdfd_keras.inference.engine import check_engine_options
@@ -15,6 +15,7 @@ from jdfd_keras.io.console import print_message
 from jdfd_keras.io.workers import check_limits
 from jdfd_keras.options import (
     SERVICE_LIMITS,
+    CredentialOptions,
     EngineOptions,
     FileServiceOptions,
     LimitOptions,
@@ -35,6 +36,8 @@ def serve_app(
     files: FileServiceOptions | None = None,
     limits: LimitOptions | None = None,
     engine: EngineOptions | None = None,
+    models: Sequence[str | Path] = (),
+    credentials: CredentialOptions | None = None,
     is_opened: bool = False,
 ) -> None:
     """Serve the page and /v1/files until SIGTERM or SIGINT; from the main thread.
@@ -43,17 +46,20 @@ def serve_app(
     stderr. Jobs that are not done at the end are done by the next server with the same state.
 
     Args:
-        model: Path or name of a local model, as for `load_predictor`; by default the detector that
+        model: Path, name or URL of a model, as for `load_predictor`; by default the detector that
             comes with the package.
         options: Address.
         files: Token, state and limits of the service.
         limits: Limits of one file; SERVICE_LIMITS if not given.
-        engine: Backend and precision of the scores.
+        engine: Backend and precision of the scores of local models.
+        models: Instead of `model`: several models, URLs and plug-ins (`module:function`), each of
+            which judges each file on its own.
+        credentials: Whose Content Credentials are trusted; nobody's by default.
         is_opened: Whether to open the page in a browser, if this machine has a display.
 
     Raises:
         ValueError: If an option is invalid, or other machines could use it without a token.
-        OSError: If the model cannot be loaded, another server has the same state, or the address
+        OSError: If a model cannot be loaded, another server has the same state, or the address
             cannot be bound.
 
     Example:
@@ -63,7 +69,16 @@ def serve_app(
     """
     options, files = options or ServeOptions(), files or FileServiceOptions()
     check_exposure(options.host, files.token)
-    with open_file_service(model, files, limits, engine) as routes:
+    if model is not None and models:
+        raise ValueError(
+            f"Expected either a model or several models; got {model} and {len(models)} others. Put "
+            "all of them into models."
+        )
+    first, opinions = (models[0], models[1:]) if models else (model, ())
+    service = open_file_service(
+        first, files, limits, engine, opinions=opinions, credentials=credentials
+    )
+    with service as routes:
 
         def announce(server: AppServer) -> None:
             print(f"{server.url}/", flush=True)
@@ -81,18 +96,23 @@ def open_file_service(
     options: FileServiceOptions,
     limits: LimitOptions | None = None,
     engine: EngineOptions | None = None,
+    *,
+    opinions: Sequence[str | Path] = (),
+    credentials: CredentialOptions | None = None,
 ) -> Iterator[FileRoutes]:
     """Run the jobs of a file service inside the block, and return its routes.
 
     Args:
-        model: A local model, as for `load_predictor`; None for the one of the package.
+        model: A model, as for `load_predictor`; None for the one of the package.
         options: Token, state and limits of the service.
         limits: Limits of one file.
-        engine: Backend and precision of the scores.
+        engine: Backend and precision of the scores of local models.
+        opinions: Further models and plug-ins, each of which judges each file on its own.
+        credentials: Whose Content Credentials are trusted.
 
     Raises:
         ValueError: If an option is invalid.
-        OSError: If the model cannot be loaded, or another server has the same state.
+        OSError: If a model cannot be loaded, or another server has the same state.
 
     Example:
         >>> with open_file_service("saved_models/detector", FileServiceOptions(state="st")) as r:
@@ -106,8 +126,15 @@ def open_file_service(
         raise FileNotFoundError(
             f"Expected --root to be a folder; got {options.root}. Check the path."
         )
-    print_message("Loading the model ...")
-    with JobService(model, options, limits=limits, engine=engine) as service:
+    print_message("Loading the models ..." if opinions else "Loading the model ...")
+    service = JobService(
+        *(model, options),
+        limits=limits,
+        engine=engine,
+        opinions=opinions,
+        credentials=credentials,
+    )
+    with service:
         routes = FileRoutes(service, options.token)
         try:
             yield routes

@@ -158,6 +158,32 @@ def test_the_app_has_the_flags_of_its_address_only():
             parse(["app", flag, "1"])
 
 
+def test_models_and_trust_anchors_reach_the_service(monkeypatch):
+    given = {}
+    monkeypatch.setattr("jdfd_keras.serving.app.serve_app", lambda **options: given.update(options))
+    monkeypatch.setattr(
+        "jdfd_keras.serving.serve.serve", lambda model, *_, **options: given.update(options)
+    )
+    assert main(["app"]) == 0
+    assert (given["models"], given["credentials"].trust_anchors) == ((), "")
+    assert main(["app", "--model", "a", "--model", "b:c", "--trust-anchors", "a.pem"]) == 0
+    assert (given["models"], given["credentials"].trust_anchors) == (["a", "b:c"], "a.pem")
+    words = ["serve", "a", "--files", "--opinion", "http://h/v1/models/b", "--opinion", "c"]
+    assert main([*words, "--trust-anchors", "b.pem"]) == 0
+    assert given["opinions"] == ["http://h/v1/models/b", "c"]
+    assert given["credentials"].trust_anchors == "b.pem"
+
+
+def test_an_opinion_needs_the_file_service(capfd):
+    assert main(["serve", "model", "--opinion", "b"]) == 1
+    assert "Expected --files with --opinion; got --opinion b" in capfd.readouterr().err
+
+
+def test_several_models_need_a_token_too(capfd):
+    assert main(["app", "--model", "a", "--model", "b", "--host", "0.0.0.0"]) == 1
+    assert "Expected a --token" in capfd.readouterr().err
+
+
 @pytest.mark.slow
 def test_the_app_runs_until_it_is_stopped(tmp_path):
     """With the shipped detector, in a process of its own that imports no TensorFlow."""

@@ -40,13 +40,14 @@ class PageFacts:
     """What the page states about its server.
 
     Attributes:
-        metadata: Metadata of the model; None if it is not stated.
+        metadata: Metadata of the model, or of the first one; None if it is not stated.
         engine: Engine of the scores, as text; "" if it is not stated.
         max_upload_bytes: Largest upload; 0 if there is no limit.
         max_duration_s: Longest video in seconds; 0 if there is no limit.
         keep_hours: Hours after which a case is removed; 0 if it is kept.
         has_token: Whether users log in with a token.
         login_failed: Whether the token was wrong; for the login page.
+        opinions: Facts about each model as text, if there are several.
     """
 
     metadata: "ModelMetadata | None" = None
@@ -56,6 +57,7 @@ class PageFacts:
     keep_hours: float = 0.0
     has_token: bool = False
     login_failed: bool = False
+    opinions: tuple[str, ...] = ()
 
 
 def page_response_parts(

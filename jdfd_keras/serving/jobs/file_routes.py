@@ -11,15 +11,24 @@ from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 from aiohttp import web
 
 from jdfd_keras.reporting.pdf import find_chromium
 from jdfd_keras.serving.jobs.access import SECURITY_HEADERS, Access
+from jdfd_keras.serving.jobs.api_routes import (
+    DOWNLOADS,
+    LIST_QUERY,
+    MAX_LISTED,
+    PAGES,
+    ROUTES,
+    Route,
+)
 from jdfd_keras.serving.jobs.app_page import PageFacts
 from jdfd_keras.serving.jobs.http_responses import (
     JSON,
-    describe_disposition,
+    describe_file,
     method_error,
     respond_failure,
     respond_json,
@@ -27,14 +36,7 @@ from jdfd_keras.serving.jobs.http_responses import (
 from jdfd_keras.serving.jobs.incoming_file import disk_errors
 from jdfd_keras.serving.jobs.job_documents import MAX_WHOLE_NUMBER, describe_job, parse_options
 from jdfd_keras.serving.jobs.job_types import QUEUED, RUNNING, Job, QueueFullError
-from jdfd_keras.serving.jobs.openapi import (
-    DOWNLOADS,
-    LIST_QUERY,
-    MAX_LISTED,
-    ROUTES,
-    Route,
-    describe_api,
-)
+from jdfd_keras.serving.jobs.openapi import describe_api
 from jdfd_keras.serving.jobs.page_routes import PAGE_PATHS, PageRoutes
 from jdfd_keras.serving.jobs.request_errors import RETRY_AFTER_S, RequestError
 from jdfd_keras.serving.jobs.request_fields import check_fields, check_known, whole_number
@@ -84,6 +86,7 @@ class FileRoutes:
             max_duration_s=limits.max_duration_s,
             keep_hours=options.keep_hours,
             has_token=self._access.needs_token,
+            opinions=service.opinions,
         )
         self._page = PageRoutes(self._access, facts, self._run)
 
@@ -268,33 +271,29 @@ class FileRoutes:
     async def _download(
         self, request: web.BaseRequest, id: str, download: str
     ) -> web.StreamResponse:
-        job = await self._run(self._find_job, id)
-        if job.state in (QUEUED, RUNNING):
-            raise RequestError(
-                "not_ready",
-                f"Expected a job that has ended; got one that is {job.state}. Try again when its "
-                "state is done or failed.",
-            )
-        headers = {
-            "Content-Disposition": describe_disposition(job.name, download),
-            "Content-Type": DOWNLOADS[download] + "; charset=utf-8" * download.endswith("html"),
-            "Server": "jdfd-keras",
-            # The page shows reports in a frame; their own policy is within them.
-            "Content-Security-Policy": "frame-ancestors 'self'",
-        }
+        job = await self._run(self._find_ended, id)
         if download == "result.json":
             if job.result is None:
                 raise _no_file(download)
             text = await self._run(functools.partial(json.dumps, job.result, indent=2))
-            headers.pop("Content-Type")
+            headers = describe_file(job.name, download, {})
             return make_response(200, text.encode() + b"\n", JSON, headers)
         # An annotated file exists already: it does not wait for the reports of others.
         threads = self._threads if download.startswith("annotated") else self._report_threads
-        path = await self._run(self._make_report, job, download, threads=threads)
-        return web.FileResponse(path, headers=headers)
+        make = functools.partial(self._service.report, job, download)
+        path = await self._run(self._make_report, make, download, threads=threads)
+        return web.FileResponse(path, headers=describe_file(job.name, download, DOWNLOADS))
 
-    def _make_report(self, job: Job, name: str) -> Path:
-        if name == "report.pdf":
+    async def _model_page(
+        self, request: web.BaseRequest, id: str, label: str, page: str
+    ) -> web.StreamResponse:
+        job = await self._run(self._find_ended, id)
+        make = functools.partial(self._service.report_page, job, unquote(label), page)
+        path = await self._run(self._make_report, make, page, threads=self._report_threads)
+        return web.FileResponse(path, headers=describe_file(job.name, page, PAGES))
+
+    def _make_report(self, make: Callable[[], Path], name: str) -> Path:
+        if name.endswith(".pdf"):
             try:
                 find_chromium()
             except FileNotFoundError:
@@ -305,7 +304,7 @@ class FileRoutes:
                 ) from None
         try:
             with disk_errors():
-                return self._service.report(job, name)
+                return make()
         except FileNotFoundError:
             raise _no_file(name) from None
 
@@ -316,6 +315,16 @@ class FileRoutes:
     def _find_job(self, id: str) -> Job:
         if (job := self._service.get(id)) is None:
             raise _no_job(id)
+        return job
+
+    def _find_ended(self, id: str) -> Job:
+        job = self._find_job(id)
+        if job.state in (QUEUED, RUNNING):
+            raise RequestError(
+                "not_ready",
+                f"Expected a job that has ended; got one that is {job.state}. Try again when its "
+                "state is done or failed.",
+            )
         return job
 
 

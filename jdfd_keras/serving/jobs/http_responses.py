@@ -2,7 +2,7 @@
 
 import json
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -16,7 +16,8 @@ from jdfd_keras.serving.jobs.request_errors import RequestError
 from jdfd_keras.serving.server.http_server import make_response
 
 JSON = "application/json; charset=utf-8"
-INLINE = ("report.html", "report-player.mp4")  # shown by the browser; others are saved
+# Shown by the browser; others are saved.
+INLINE = ("report.html", "report-player.mp4", "index.html", "index-player.mp4")
 
 
 def respond_json(document: Any, status: int = 200) -> web.Response:
@@ -85,6 +86,28 @@ def describe_disposition(name: str, download: str) -> str:
     file_name = f"{clean or 'file'}-{stem}.{suffix}"
     plain = "".join(c if c.isascii() else "_" for c in file_name)
     return f"{kind}; filename=\"{plain}\"; filename*=UTF-8''{quote(file_name, safe='')}"
+
+
+def describe_file(name: str, download: str, kinds: Mapping[str, str]) -> dict[str, str]:
+    """Return the headers of a file of a job.
+
+    Args:
+        name: Name of the file that was submitted; untrusted text.
+        download: Name of the download.
+        kinds: Media types by name of the download; without its own, none is stated.
+
+    Example:
+        >>> describe_file("a.mp4", "report.html", {"report.html": "text/html"})["Content-Type"]
+        'text/html; charset=utf-8'
+    """
+    kind = kinds.get(download, "")
+    stated = {"Content-Type": kind + "; charset=utf-8" * kind.endswith("html")} if kind else {}
+    return stated | {
+        "Content-Disposition": describe_disposition(name, download),
+        "Server": "jdfd-keras",
+        # The page shows reports in a frame; their own policy is within them.
+        "Content-Security-Policy": "frame-ancestors 'self'",
+    }
 
 
 def method_error(path: str, method: str, methods: Sequence[str]) -> RequestError:

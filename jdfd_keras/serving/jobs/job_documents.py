@@ -14,6 +14,7 @@ from jdfd_keras.client.calibration import check_threshold
 from jdfd_keras.datasets.videos import IMAGE_SUFFIXES
 from jdfd_keras.options import PredictOptions
 from jdfd_keras.options.data_options import setting
+from jdfd_keras.prediction.opinions import Opinions
 from jdfd_keras.prediction.predictions import Predictions
 from jdfd_keras.serving.jobs.job_types import QUEUED, RUNNING, Job, JobError
 from jdfd_keras.serving.jobs.request_errors import RequestError
@@ -58,7 +59,7 @@ class JobSummary:
     created_at: str  # UTC time in ISO format
     finished_at: str  # the same; "" before the end
     options: JobOptions
-    verdict: str  # "" before the end, and without one
+    verdict: str  # "" before the end, and without one; as that of a Job
     score: float | None
     error: JobError | None
     links: JobLinks
@@ -66,9 +67,9 @@ class JobSummary:
 
 @dataclass(frozen=True)
 class JobDocument(JobSummary):
-    """A job; its result is what `predict --format json` prints for the file."""
+    """A job; its result is what `predict --format json` prints for the file with these models."""
 
-    result: Predictions | None
+    result: Predictions | Opinions | None  # Opinions if the server asks several models
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def describe_job(job: Job, progress: float, has_result: bool = True) -> dict[str
     submission, path = job.submission, f"/v1/files/{job.id}"
     has_ended = job.state not in (QUEUED, RUNNING)
     has_page = has_ended and job.result is not None if has_result else has_ended
-    annotated = annotated_name(job) if submission.annotate else ""
+    annotated = annotated_name(job) if submission.annotate and job.is_annotated else ""
     summary = JobSummary(
         id=job.id,
         state=job.state,

@@ -16,6 +16,12 @@ from jdfd_keras.serving.jobs.job_database import DamagedRowError
 from jdfd_keras.serving.jobs.job_types import Job, JobError, Submission
 
 JOBS = "jobs JOIN analyses ON analyses.key = jobs.key"
+# Whether a text of `to_searchable` is part of the name, the first digits of the SHA-256, or the
+# whole verdict.
+MATCHES = """(
+    instr(searchable_name, :text) OR substr(sha256, 1, length(:text)) = :text
+    OR (verdict != '' AND replace(verdict, '_', ' ') = replace(:text, '_', ' '))
+)"""
 _COLUMNS = """
     jobs.id, jobs.name, jobs.callback, jobs.created_at, analyses.submission, analyses.state,
     analyses.finished_at, analyses.verdict, analyses.score, analyses.error, analyses.attempts,

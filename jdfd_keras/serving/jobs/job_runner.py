@@ -6,68 +6,37 @@ does. Takes analyses from a JobStore and returns outcomes to it.
 
 import collections
 import contextlib
-import dataclasses
 import functools
 import os
 import threading
-import traceback
 from collections.abc import Callable
 from contextvars import copy_context
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from jdfd_keras.client.calibration import Calibration
-from jdfd_keras.faces.extract import Extraction
-from jdfd_keras.faces.media import CHANGED, UnreadableFileError
-from jdfd_keras.inference.backends import Predictor
-from jdfd_keras.inference.verdict import (
-    NO_FACE,
-    Provenance,
-    Verdict,
-    choose_faces,
-    decision_thresholds,
-)
+from jdfd_keras.faces.media import UnreadableFileError
+from jdfd_keras.inference.verdict import Provenance
 from jdfd_keras.io.console import print_message
 from jdfd_keras.io.worker_process import IDLE, Part, WorkerCrashed
 from jdfd_keras.io.workers import Workers
-from jdfd_keras.options import FaceOptions, LimitOptions
+from jdfd_keras.options import CredentialOptions, LimitOptions
 from jdfd_keras.prediction.extraction import (
-    ExtractedPart,
     describe_crash,
     extract_file,
     personalize,
-    read_state,
 )
-from jdfd_keras.prediction.predictions import collect_predictions, describe_provenance
-from jdfd_keras.prediction.result_folder import FailedFile, add_facts
-from jdfd_keras.prediction.scoring import Judge, fail
-from jdfd_keras.serving.jobs.analysis_tasks import AnnotateTask, ExtractTask, run_task
+from jdfd_keras.serving.jobs.analysis_tasks import AnnotateTask, PluginTask, Task, run_task
+from jdfd_keras.serving.jobs.file_analysis import (
+    ANNOTATION_SHARE,
+    FileAnalysis,
+    describe_bug,
+    print_error,
+)
 from jdfd_keras.serving.jobs.job_store import JobStore
-from jdfd_keras.serving.jobs.job_types import JobError, Outcome, Submission, digest_settings
+from jdfd_keras.serving.jobs.job_types import Outcome, Submission
+from jdfd_keras.serving.jobs.served_models import ServedModels
 from jdfd_keras.serving.jobs.state_folder import ANNOTATED, NO_ANNOTATION, StateFolder, stored_name
 
 SECONDS_AFTER_FAILURE = 5.0  # until the next attempt to start processes, or to store a result
-ANNOTATION_SHARE = 0.5  # of the progress
-
-
-@dataclass
-class _Analysis:
-    """An analysis that runs."""
-
-    submission: Submission
-    path: Path
-    faces: FaceOptions
-    calibration: Calibration
-    judge: Judge
-    state: tuple[int, int] | None  # of the file, of `read_state`
-    error: ValueError | None = None  # why it cannot begin
-    progress: float = 0.0
-    # Of the verdict while it is annotated.
-    crops: list[np.ndarray] = dataclasses.field(default_factory=list)
-    provenance: Provenance | None = None
 
 
 class JobRunner:
@@ -76,26 +45,29 @@ class JobRunner:
     Args:
         store: Queued analyses, and their outcomes.
         folder: Files and results.
-        predictor: The model; may be used by several threads.
+        models: The models; may be used by several threads.
         limits: Limits of each file.
         num_workers: Processes besides this one; at least 1.
         hide_paths: Removes folders of this machine from a provenance.
+        credentials: Whose Content Credentials are trusted.
     """
 
     def __init__(
         self,
         store: JobStore,
         folder: StateFolder,
-        predictor: Predictor,
+        models: ServedModels,
         limits: LimitOptions,
         num_workers: int,
         hide_paths: Callable[[Provenance], Provenance] = lambda provenance: provenance,
+        credentials: CredentialOptions | None = None,
     ):
         """Start nothing yet."""
-        self._store, self._folder, self._predictor = store, folder, predictor
+        self._store, self._folder, self._models = store, folder, models
         self._limits, self._num_workers, self._hide_paths = limits, num_workers, hide_paths
-        self._running: dict[str, _Analysis] = {}  # by key
-        self._to_annotate: collections.deque[AnnotateTask] = collections.deque()
+        self._credentials = credentials
+        self._running: dict[str, FileAnalysis] = {}  # by key
+        self._tasks: collections.deque[Task] = collections.deque()  # of these, not begun yet
         self._stopped = threading.Event()
         self._workers: Workers | None = None
         # Results state the command of the thread that creates this one.
@@ -129,7 +101,7 @@ class JobRunner:
             try:
                 self._serve()
             except Exception as error:  # noqa: BLE001, the service must not end
-                _report(error)
+                print_error(error)
             finally:
                 self._workers = None
                 self._release()
@@ -146,107 +118,78 @@ class JobRunner:
                 try:
                     self._receive(task, result)
                 except Exception as error:  # noqa: BLE001, must cost this analysis only
-                    _report(error)
+                    print_error(error)
                     if analysis := self._running.get(task.key):
-                        self._fail(analysis, _describe_bug(error))
+                        analysis.fail(describe_bug(error))
+                        self._finish(analysis)
                 if self._stopped.is_set():
                     return
 
     def _release(self) -> None:
         """Return what runs to the queue."""
-        self._to_annotate.clear()
+        self._tasks.clear()
         for key in list(self._running):
             del self._running[key]
             try:
                 self._store.release(key)
             except OSError as error:  # the next start does it
-                _report(error)
+                print_error(error)
 
     def _take(self) -> Any:
         """Return the next task, or IDLE."""
         while not self._stopped.is_set():
-            if self._to_annotate:
-                return self._to_annotate.popleft()
+            if self._tasks:
+                return self._tasks.popleft()
             try:
                 claimed = self._store.claim()
             except OSError as error:  # such as a full disk; asked again later
-                _report(error)
+                print_error(error)
                 return IDLE
             if claimed is None:
                 return IDLE
             key, submission = claimed
             self._folder.discard(key)  # of an earlier attempt
             analysis = self._running[key] = self._begin(submission)
-            if analysis.error is None:
-                return ExtractTask(key, analysis.path, analysis.faces)
-            self._fail(analysis, analysis.error)
+            self._tasks.extend(analysis.tasks)
+            if not analysis.tasks:
+                self._finish(analysis)
         return IDLE
 
-    def _begin(self, submission: Submission) -> _Analysis:
-        metadata, options = self._predictor.metadata, submission.options
-        if submission.annotate:
-            options = dataclasses.replace(options, every=options.every or 1)
-        faces, calibration = metadata.faces, metadata.calibration or Calibration()
-        engine, problem = self._predictor.engine.describe(), None
-        try:
-            faces = choose_faces(metadata, options)
-            calibration = decision_thresholds(metadata, options)
-            submitted = submission.digest, submission.engine, submission.settings
-            if submitted != (metadata.digest, engine, digest_settings(metadata)):
-                raise ValueError(
-                    f"Expected the model {submission.digest[:8]} with {submission.engine}, which "
-                    f"the file was submitted for; got {metadata.digest[:8]} with {engine}, or "
-                    "another calibration, after a new start of the server. Submit the file again."
-                )
-        except ValueError as error:
-            problem = error
+    def _begin(self, submission: Submission) -> FileAnalysis:
         path = self._folder.source(submission)
-        judge = Judge(self._predictor, calibration, None)
-        state = read_state(path)
-        return _Analysis(submission, path, faces, calibration, judge, state, problem)
+        return FileAnalysis(submission, path, self._models, self._hide_paths, self._credentials)
 
-    def _receive(self, task: ExtractTask | AnnotateTask, result: Any) -> None:
+    def _receive(self, task: Task, result: Any) -> None:
         """Continue or end an analysis with a part or the result of a task."""
-        analysis = self._running[task.key]
-        part = result.value if isinstance(result, Part) else None
-        if isinstance(part, ExtractedPart):
-            analysis.judge.add(analysis.path, part)
-            share = min(part.done / max(part.total, part.done + 1), 1.0)
-            whole = 1 - ANNOTATION_SHARE if analysis.submission.annotate else 1.0
-            analysis.progress = whole * share
-        elif part is not None:
-            done, total = part
-            share = min(done / max(total, done + 1), 1.0)
-            analysis.progress = 1 - ANNOTATION_SHARE + ANNOTATION_SHARE * share
-        elif isinstance(task, ExtractTask):
-            self._judge(task, analysis, result)
+        analysis = self._running.get(task.key)
+        if isinstance(task, AnnotateTask):
+            if analysis and isinstance(result, Part):
+                done, total = result.value
+                share = min(done / max(total, done + 1), 1.0)
+                analysis.progress = 1 - ANNOTATION_SHARE + ANNOTATION_SHARE * share
+            elif analysis:
+                self._end_annotation(task, analysis, result)
+        elif analysis is None or not analysis.has_task(task):
+            return  # of an analysis that ended before, because of an error of the program
+        elif isinstance(result, Part):
+            assert not isinstance(task, PluginTask)
+            analysis.add(task, result.value)
         else:
-            self._end_annotation(task, analysis, result)
+            analysis.receive(task, result)
+            if not analysis.tasks:
+                self._annotate_or_finish(task.key, analysis)
 
-    def _judge(self, task: ExtractTask, analysis: _Analysis, result: Any) -> None:
-        path, submission = analysis.path, analysis.submission
-        if isinstance(result, WorkerCrashed):
-            result = describe_crash(path, result)
-        if isinstance(result, Extraction) and result.sha256 != submission.sha256:
-            result = UnreadableFileError(
-                f"Expected the bytes of {path} that were submitted; got others. Submit the file "
-                "again.",
-                code=CHANGED,
-            )
-        if not isinstance(result, (Extraction, OSError)):
-            raise result
-        record, crops = analysis.judge.judge(path, result)
-        if isinstance(record, FailedFile) or not submission.annotate:
-            self._finish(analysis, record, crops)
+    def _annotate_or_finish(self, key: str, analysis: FileAnalysis) -> None:
+        verdict = analysis.verdict
+        if verdict is None or not analysis.submission.annotate:
+            self._finish(analysis)
             return
-        analysis.crops, analysis.progress = crops, 1 - ANNOTATION_SHARE
-        analysis.provenance = self._describe(analysis)
-        out = self._folder.analysis(task.key) / ANNOTATED[record.duration_s == 0]
-        self._to_annotate.append(
-            AnnotateTask(task.key, path, out, record, analysis.provenance, analysis.faces.every)
-        )
+        out = self._folder.analysis(key) / ANNOTATED[verdict.duration_s == 0]
+        provenance = analysis.describe()
+        every = provenance.faces.every
+        self._tasks.append(AnnotateTask(key, analysis.path, out, verdict, provenance, every))
 
-    def _end_annotation(self, task: AnnotateTask, analysis: _Analysis, result: Any) -> None:
+    def _end_annotation(self, task: AnnotateTask, analysis: FileAnalysis, result: Any) -> None:
         """End an analysis; a failed annotation costs no verdict."""
         if isinstance(result, WorkerCrashed):
             result = describe_crash(analysis.path, result)
@@ -258,78 +201,30 @@ class JobRunner:
             reason = reason.replace(f"{task.out.parent}{os.sep}", "")
             with contextlib.suppress(OSError):  # the disk may be full, too
                 (task.out.parent / NO_ANNOTATION).write_text(reason, encoding="utf-8")
-        self._finish(analysis, task.verdict, analysis.crops)
+        self._finish(analysis)
 
-    def _fail(self, analysis: _Analysis, error: Exception) -> None:
-        self._finish(analysis, fail(analysis.path, error))
-
-    def _describe(self, analysis: _Analysis) -> Provenance:
-        options = analysis.submission.options
-        return self._hide_paths(
-            describe_provenance(self._predictor, analysis.faces, analysis.calibration, options)
-        )
-
-    def _finish(
-        self,
-        analysis: _Analysis,
-        record: Verdict | FailedFile,
-        crops: list[np.ndarray] | None = None,
-    ) -> None:
+    def _finish(self, analysis: FileAnalysis) -> None:
         """Store the outcome; wait if the disk is full."""
-        key = analysis.submission.key
-        if isinstance(record, FailedFile):
-            record = add_facts(record, analysis.state)
-        outcome = self._make_outcome(analysis, record)
+        key, outcome = analysis.submission.key, analysis.make_outcome()
         while True:
             try:
                 with self._folder.lock:
-                    self._folder.keep_top_faces(key, crops or [])
+                    self._folder.keep_top_faces(key, analysis.crops)
                     if not self._store.finish(key, outcome):
                         self._folder.discard(key)
                 del self._running[key]
                 return
             except OSError as error:
-                _report(error)
+                print_error(error)
                 if self._stopped.wait(SECONDS_AFTER_FAILURE):
                     return
-
-    def _make_outcome(self, analysis: _Analysis, record: Verdict | FailedFile) -> Outcome:
-        provenance = analysis.provenance or self._describe(analysis)
-        result = collect_predictions([record], provenance).to_dict()
-        name = stored_name(analysis.submission)
-        result = personalize(result, str(analysis.path), name)
-        if isinstance(record, FailedFile):
-            [failed] = result["failed"]
-            return Outcome(result, error=JobError(failed["code"], failed["error"]))
-        error = None
-        if record.verdict == NO_FACE:
-            text = (
-                f"Expected a face; got none in the sampled frames of {name} ({record.num_frames}). "
-                "Sample more frames, or check that a face is large enough."
-            )
-            error = JobError("no_face", text)
-        return Outcome(result, record.verdict, record.score, error)
 
     def describe_crashed(self, submission: Submission, attempts: int) -> Outcome:
         """Return the outcome of an analysis whose server died with it again and again."""
         analysis = self._begin(submission)
-        record = FailedFile(
-            str(analysis.path),
+        text = (
             f"Expected a file that can be analysed; got {analysis.path}, during whose analysis the "
-            f"server ended {attempts} times. Submit it again if these had another reason.",
-            code="crashed",
+            f"server ended {attempts} times. Submit it again if these had another reason."
         )
-        return self._make_outcome(analysis, add_facts(record, analysis.state))
-
-
-def _describe_bug(error: Exception) -> ValueError:
-    kind = type(error).__name__
-    return ValueError(
-        f"Expected an analysis; got an error of the server ({kind}), which its log has. Try again."
-    )
-
-
-def _report(error: Exception) -> None:
-    """Print an error of the service itself, with where it happened unless it is of the system."""
-    text = str(error) if isinstance(error, OSError) else "".join(traceback.format_exception(error))
-    print_message(f"file service: {text}")
+        analysis.fail(UnreadableFileError(text, code="crashed"))
+        return analysis.make_outcome()

@@ -11,18 +11,24 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import numpy as np
-
 from jdfd_keras.client.metadata import ModelMetadata
-from jdfd_keras.inference.backends import Predictor, load_predictor
-from jdfd_keras.inference.verdict import Provenance, choose_faces, decision_thresholds
+from jdfd_keras.faces.credentials import read_trust_anchors
+from jdfd_keras.inference.backends import load_predictor
+from jdfd_keras.inference.verdict import Provenance
 from jdfd_keras.io.console import print_message
 from jdfd_keras.io.workers import check_limits, count_workers
-from jdfd_keras.options import EngineOptions, FileServiceOptions, LimitOptions, PredictOptions
+from jdfd_keras.options import (
+    CredentialOptions,
+    EngineOptions,
+    FileServiceOptions,
+    LimitOptions,
+    PredictOptions,
+)
 from jdfd_keras.serving.jobs.job_reports import JobReports
 from jdfd_keras.serving.jobs.job_runner import JobRunner
 from jdfd_keras.serving.jobs.job_store import JobStore
-from jdfd_keras.serving.jobs.job_types import DONE, FAILED, Job, Submission, digest_settings
+from jdfd_keras.serving.jobs.job_types import DONE, FAILED, Job, Submission
+from jdfd_keras.serving.jobs.served_models import ServedModels, load_models
 from jdfd_keras.serving.jobs.state_folder import (
     SHA256,
     SUFFIX,
@@ -39,7 +45,7 @@ MANY_FILES = 10**6  # the number of files is not known before
 
 
 class JobService:
-    """The service; a context manager, which loads the model and starts the threads.
+    """The service; a context manager, which loads the models and starts the threads.
 
     Attributes:
         options: Options of the service.
@@ -47,8 +53,9 @@ class JobService:
         state: The state folder.
         store: Jobs and analyses; its results have the stored names of the files as paths.
         webhooks: Callbacks.
-        metadata: Metadata of the model.
+        metadata: Metadata of the model, of several of the first one; None of plug-ins alone.
         engine_text: Engine of the scores.
+        opinions: Facts about each model as text, if there are several.
 
     Example:
         >>> from shutil import copy
@@ -62,8 +69,9 @@ class JobService:
         ('a portrait.png', 'queued', True)
     """
 
-    metadata: ModelMetadata
+    metadata: ModelMetadata | None
     engine_text: str
+    opinions: tuple[str, ...]
     store: JobStore
     webhooks: Webhooks
 
@@ -74,6 +82,8 @@ class JobService:
         *,
         limits: LimitOptions | None = None,
         engine: EngineOptions | None = None,
+        opinions: Sequence[str | Path] = (),
+        credentials: CredentialOptions | None = None,
     ):
         """Create a service that does nothing yet.
 
@@ -82,10 +92,13 @@ class JobService:
             options: State folder, root, limits and callbacks.
             limits: Limits of each file; the defaults if not given.
             engine: Engine of the scores.
+            opinions: Further models and plug-ins, each of which judges each file on its own.
+            credentials: Whose Content Credentials are trusted.
         """
         self.options, self.limits = options, limits or LimitOptions()
         check_limits(self.limits)
-        self._model, self._engine = model, engine
+        self._given, self._engine = (model, *opinions), engine
+        self._credentials = credentials or CredentialOptions()
         self._folder = StateFolder(state_directory(options.state), options.root)
         self.state = self._folder.path
         self._stopped = threading.Event()
@@ -95,9 +108,11 @@ class JobService:
         """Start.
 
         Raises:
-            OSError: If another server uses the state folder, or the model cannot be loaded.
+            OSError: If another server uses the state folder, or a model cannot be loaded.
             ValueError: If an option is out of range.
         """
+        anchors = self._credentials.trust_anchors
+        trust_list = read_trust_anchors(anchors)[1] if anchors else ""
         if self._folder.root and not self._folder.root.is_dir():
             raise NotADirectoryError(
                 f"Expected a folder as --root; got {self.options.root}. Check the path."
@@ -106,16 +121,18 @@ class JobService:
             stack.enter_context(self._folder.open())
             self.store = JobStore(self._folder.database, self.options.max_jobs)
             stack.callback(self.store.close)
-            predictor = _share(load_predictor(self._model, self._engine))
-            stack.callback(predictor.close)
-            self.metadata, self.engine_text = predictor.metadata, predictor.engine.describe()
+            self._models = load_models(
+                self._given, self._engine, self.limits, load_predictor, trust_list
+            )
+            stack.callback(self._models.close)
+            self._describe_models(self._models)
             names = filter(None, (name.strip() for name in self.options.callback_hosts.split(",")))
             self.webhooks = Webhooks(self.store, self.options.callback_secret, frozenset(names))
             num_workers = count_workers(self.options.workers, MANY_FILES)
-            self._reports = JobReports(self._folder, predictor, self.limits)
+            self._reports = JobReports(self._folder, self._models, self.limits)
             self._runner = JobRunner(
-                *(self.store, self._folder, predictor, self.limits, num_workers),
-                self._hide_paths,
+                *(self.store, self._folder, self._models, self.limits, num_workers),
+                *(self._hide_paths, self._credentials),
             )
             describe = functools.partial(self._runner.describe_crashed, attempts=MAX_ATTEMPTS)
             self.store.recover(MAX_ATTEMPTS, describe)
@@ -146,7 +163,7 @@ class JobService:
         options: PredictOptions,
         annotate: bool,
     ) -> Submission:
-        """Return a submission of a file to this model.
+        """Return a submission of a file to these models.
 
         Args:
             sha256: SHA-256 of the file, hexadecimal.
@@ -159,8 +176,12 @@ class JobService:
         Raises:
             ValueError: If an option does not suit the model, or a name is not plain.
         """
-        choose_faces(self.metadata, options)
-        decision_thresholds(self.metadata, options)
+        self._models.check(options)
+        if annotate and self._models.single is None:
+            raise ValueError(
+                f"Expected annotate=false with several models; got true for {len(self.opinions)}. "
+                "The report of each model shows its boxes and scores on the file."
+            )
         if not (SHA256.fullmatch(sha256) and SUFFIX.fullmatch(suffix)):
             raise ValueError(
                 f"Expected a SHA-256 and a suffix such as .mp4; got {sha256!r} and {suffix!r}. "
@@ -175,10 +196,8 @@ class JobService:
                     "file in that folder."
                 )
             path = str(real.relative_to(root))
-        return Submission(
-            *(sha256, file_bytes, suffix, path, options, annotate, self.metadata.digest),
-            *(self.engine_text, digest_settings(self.metadata)),
-        )
+        identity = self._models.identity
+        return Submission(sha256, file_bytes, suffix, path, options, annotate, *identity)
 
     def submit(
         self, submission: Submission, name: str, callback: str = "", upload: Path | None = None
@@ -212,17 +231,17 @@ class JobService:
                     self._folder.clean(self.store.live_names)
                 raise
         self._runner.wake()
-        return personalize_job(job), is_new
+        return self._complete(job), is_new
 
     def get(self, job_id: str) -> Job | None:
         """Return a job with its result, in which the path is the name of the job; None if none."""
         job = self.store.get(job_id)
-        return job and personalize_job(job)
+        return job and self._complete(job)
 
     def list(self, query: str = "", limit: int = 50, offset: int = 0) -> tuple[Sequence[Job], int]:
         """Return jobs without results, as `JobStore.list`, with names as `get`."""
         jobs, total = self.store.list(query, limit, offset)
-        return [personalize_job(job) for job in jobs], total
+        return [self._complete(job) for job in jobs], total
 
     def progress(self, job: Job) -> float:
         """Return the share of a job that is done, from 0 to 1."""
@@ -236,6 +255,10 @@ class JobService:
             OSError: If a page cannot be written.
         """
         return self._reports.find(personalize_job(job), name)
+
+    def report_page(self, job: Job, label: str, name: str) -> Path:
+        """Return the path of a page of one model beside a report, as `report`."""
+        return self._reports.find_page(personalize_job(job), label, name)
 
     def delete(self, job_id: str) -> bool:
         """Delete a job, and the files that no other needs; return whether it existed."""
@@ -264,31 +287,23 @@ class JobService:
         finally:  # a full disk stops the first, and needs the second
             self._folder.clean(self.store.live_names)
 
+    def _describe_models(self, models: ServedModels) -> None:
+        self.metadata, self.engine_text = models.metadata, models.models[0].identity[1]
+        self.opinions = () if models.single else tuple(m.describe() for m in models.models)
+
+    def _complete(self, job: Job) -> Job:
+        """Return a job with its own name in all texts, and whether its annotated file exists."""
+        exists = not job.submission.annotate or self._reports.has_annotated(job)
+        return dataclasses.replace(personalize_job(job), is_annotated=exists)
+
     def _hide_paths(self, provenance: Provenance) -> Provenance:
         """Shorten the paths of this machine to their last names."""
         where, command = provenance.where, provenance.command
         if "://" not in where:
             where = "/".join(Path(where).parts[-2:])
-        for given in (self.options.state, self.options.root, str(self._model or "")):
+        models = (str(model or "") for model in self._given)
+        anchors = self._credentials.trust_anchors
+        for given in (self.options.state, self.options.root, anchors, *models):
             if "/" in given and "://" not in given:
                 command = command.replace(given, Path(given).name)
         return dataclasses.replace(provenance, where=where, command=command)
-
-
-def _share(predictor: Predictor) -> Predictor:
-    """Return a predictor that several threads may use."""
-    lock = threading.Lock()
-
-    def guard(function):
-        def call(faces: np.ndarray) -> np.ndarray:
-            with lock:
-                return function(faces)
-
-        return function and call
-
-    return dataclasses.replace(
-        predictor,
-        score=guard(predictor.score),
-        explain=guard(predictor.explain),
-        reconstruct_error=guard(predictor.reconstruct_error),
-    )

@@ -18,6 +18,7 @@ from jdfd_keras.serving.jobs.callback_queue import CallbackQueue, create_callbac
 from jdfd_keras.serving.jobs.job_database import JobDatabase
 from jdfd_keras.serving.jobs.job_rows import (
     JOBS,
+    MATCHES,
     parse_submission,
     select_jobs,
     to_iso,
@@ -36,7 +37,6 @@ from jdfd_keras.serving.jobs.job_types import (
 )
 
 _NEXT_NUMBER = "(SELECT ifnull(max(queue_number), 0) + 1 FROM analyses)"
-_MATCHES = "(instr(searchable_name, :name) OR substr(sha256, 1, length(:digits)) = :digits)"
 
 
 @dataclass(frozen=True)
@@ -230,7 +230,8 @@ class JobStore:
         """Return jobs without results, the newest first, and the number of all that match.
 
         Args:
-            query: Part of the name, in any case, or first digits of the SHA-256; "": all jobs.
+            query: Part of the name, in any case, first digits of the SHA-256, or the whole verdict
+                or agreement, such as `fake` or `no evidence`; "": all jobs.
             limit: Largest number of jobs; at least 0.
             offset: Matching jobs to skip, the newest first; at least 0.
         """
@@ -239,14 +240,14 @@ class JobStore:
                 f"Expected limit and offset to be at least 0; got {limit} and {offset}. Try "
                 "limit=50 and offset=0."
             )
-        name = to_searchable(query)
-        values: dict[str, Any] = {"name": name, "digits": name}
+        values: dict[str, Any] = {"text": to_searchable(query)}
         with self._database.read() as db:
-            [total] = db.execute(f"SELECT COUNT(*) FROM jobs WHERE {_MATCHES}", values).fetchone()
+            count = f"SELECT COUNT(*) FROM {JOBS} WHERE {MATCHES}"
+            [total] = db.execute(count, values).fetchone()
             # At most the total, since SQLite has no larger integers than 64 bits.
             values |= {"limit": min(limit, total), "offset": min(offset, total)}
             order = "ORDER BY jobs.number DESC LIMIT :limit OFFSET :offset"
-            return select_jobs(db, f"WHERE {_MATCHES} {order}", values), total
+            return select_jobs(db, f"WHERE {MATCHES} {order}", values), total
 
     def delete(self, job_id: str) -> bool:
         """Delete a job with its callback, and its analysis unless that is running or shared.

@@ -16,13 +16,15 @@ QUEUED, RUNNING, DONE, FAILED = STATES = ("queued", "running", "done", "failed")
 # Why a job failed; `error.code` of a job.
 JOB_CODES = (
     *("no_face", "undecodable", "too_long", "too_many_pixels", "out_of_memory", "crashed"),
-    *("missing", "changed", "internal"),
+    *("missing", "changed", "internal", "model_unavailable", "plugin_failed"),
 )
 
 
 @dataclass(frozen=True)
 class Submission:
     """A file and how to analyse it.
+
+    With several models, the last three attributes are of all of them together.
 
     Attributes:
         sha256: SHA-256 of the file, hexadecimal.
@@ -91,12 +93,15 @@ class Job:
         created_at: UTC time in ISO format.
         finished_at: The same; "" before the end.
         callback: URL that is told of the end; "" for none.
-        verdict: Verdict of the result; "" before the end and if it failed.
-        score: Its score, P(fake); None if there is none.
+        verdict: Verdict of the result, or of several models the agreement, if they have not the
+            same verdict; "" before the end and if it failed.
+        score: Its score, P(fake); None if there is none, and of several models.
         error: Why it failed; None otherwise.
-        result: JSON of `Predictions`; None before the end, and in lists.
+        result: JSON of `Predictions`, or of several models of `Opinions`; None before the end, and
+            in lists.
         position: Position in the queue from 1; 0 if it is not queued.
         attempts: Starts of the analysis.
+        is_annotated: Whether a requested annotated file exists, if the job is done.
     """
 
     id: str
@@ -112,6 +117,7 @@ class Job:
     result: dict[str, Any] | None = None
     position: int = 0
     attempts: int = 0
+    is_annotated: bool = True
 
 
 @dataclass(frozen=True)
@@ -119,8 +125,8 @@ class Outcome:
     """The end of an analysis.
 
     Attributes:
-        result: JSON of `Predictions`, its path the one that was analysed.
-        verdict: Verdict; "" if it failed without one.
+        result: JSON of `Predictions` or `Opinions`, its path the one that was analysed.
+        verdict: Verdict or agreement, as of a Job; "" if it failed without one.
         score: Score, P(fake); None if there is none.
         error: Why it failed; None if it is done.
     """

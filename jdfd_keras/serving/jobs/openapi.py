@@ -1,7 +1,7 @@
-"""The description of the file service in OpenAPI 3.1, and the table of its routes.
+"""The description of the file service in OpenAPI 3.1.
 
-Made from the routes, from the dataclasses of `job_documents`, and from the options of a job; also
-served, at /v1/openapi.json. Independent of the server.
+Made from the table of the routes, from the dataclasses of `job_documents`, and from the options of
+a job; also served, at /v1/openapi.json. Independent of the server.
 """
 
 import dataclasses
@@ -9,114 +9,28 @@ import functools
 import re
 import types
 import typing
-from dataclasses import dataclass
 from typing import Any
 
 import jdfd_keras
 from jdfd_keras.io.results import Result
-from jdfd_keras.serving.jobs.job_documents import (
-    ErrorDocument,
-    JobDocument,
-    JobList,
-    JobOptions,
+from jdfd_keras.serving.jobs.api_routes import (
+    ALWAYS,
+    FILES,
+    LIST_QUERY,
+    PATTERN_SCHEMAS,
+    ROUTES,
+    Route,
 )
+from jdfd_keras.serving.jobs.api_routes import DOWNLOADS as DOWNLOADS
+from jdfd_keras.serving.jobs.job_documents import ErrorDocument, JobOptions
 from jdfd_keras.serving.jobs.job_types import JOB_CODES, STATES
 from jdfd_keras.serving.jobs.request_errors import REQUEST_CODES
 
-ID = "[0-9a-f]{32}"
-DOWNLOADS = {
-    "report.html": "text/html",
-    "report.pdf": "application/pdf",
-    "report-player.mp4": "video/mp4",
-    "annotated.mp4": "video/mp4",
-    "annotated.png": "image/png",
-    "result.json": "application/json",
-}
-PATTERNS = {"id": ID, "download": "|".join(map(re.escape, DOWNLOADS))}
-MAX_LISTED = 500
 TYPES = {str: "string", int: "integer", float: "number", bool: "boolean"}
-ALWAYS = ("unauthorized", "forbidden_host", "internal")  # codes of every route
-
-
-@dataclass(frozen=True)
-class Route:
-    """One operation of the API.
-
-    Attributes:
-        method: Method of HTTP.
-        path: Path, with names of parameters in braces.
-        operation: Its name.
-        summary: One sentence.
-        answers: Status of success to the dataclass of its document; None for no JSON.
-        codes: Codes of errors, besides ALWAYS.
-    """
-
-    method: str
-    path: str
-    operation: str
-    summary: str
-    answers: dict[int, type | None]
-    codes: tuple[str, ...] = ()
-
-    def match(self, path: str) -> dict[str, str] | None:
-        """Return the parameters in a path; None if it is not of this route."""
-        found = _pattern(self.path).fullmatch(path)
-        return found.groupdict() if found else None
-
-
-ROUTES = (
-    Route(
-        "POST",
-        "/v1/files",
-        "submit",
-        "Submit a video or image; the same file with the same options is the same job.",
-        {202: JobDocument, 200: JobDocument},
-        (
-            *("bad_request", "foreign_origin", "callback_not_allowed", "outside_root", "missing"),
-            *("timeout", "too_large", "queue_full", "stopping", "disk_full"),
-        ),
-    ),
-    Route(
-        "GET",
-        "/v1/files",
-        "list",
-        "List jobs, the newest first.",
-        {200: JobList},
-        ("bad_request",),
-    ),
-    Route(
-        "GET",
-        "/v1/files/{id}",
-        "get",
-        "Return a job, with its result after the end.",
-        {200: JobDocument},
-        ("not_found",),
-    ),
-    Route(
-        "DELETE",
-        "/v1/files/{id}",
-        "delete",
-        "Delete a job, its file and its result; other jobs of the same file are left.",
-        {204: None},
-        ("foreign_origin", "not_found", "disk_full"),
-    ),
-    Route(
-        "GET",
-        "/v1/files/{id}/{download}",
-        "download",
-        "Download a report, the annotated file or the result; ranges of bytes are supported.",
-        {200: None},
-        ("not_found", "not_ready", "no_chromium", "disk_full"),
-    ),
-    Route("GET", "/v1/openapi.json", "describe", "Return this description.", {200: dict}),
+VERDICT_HELP = (
+    "Verdict of the file; of several models the verdict if they agree or only one has any, else "
+    "`partial` or `disagree`. Empty before the end, and without one."
 )
-
-
-@functools.cache
-def _pattern(template: str) -> re.Pattern[str]:
-    return re.compile(
-        re.sub(r"\{(\w+)\}", lambda name: f"(?P<{name[1]}>{PATTERNS[name[1]]})", template)
-    )
 
 
 @functools.cache
@@ -135,6 +49,8 @@ def describe_api() -> dict[str, Any]:
         paths.setdefault(route.path, {})[route.method.lower()] = operation
     schemas["JobSummary"]["properties"]["state"]["enum"] = list(STATES)
     schemas["JobDocument"]["properties"]["state"]["enum"] = list(STATES)
+    for kind in ("JobSummary", "JobDocument"):
+        schemas[kind]["properties"]["verdict"]["description"] = VERDICT_HELP
     codes = schemas["JobError"]["properties"]["code"]
     codes["enum"] = [*REQUEST_CODES, *(code for code in JOB_CODES if code not in REQUEST_CODES)]
     return {
@@ -232,7 +148,7 @@ def _describe_route(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
         str(status): _describe_answer(route, status, kind, schemas)
         for status, kind in route.answers.items()
     }
-    if route.operation == "download":
+    if route.operation in FILES:
         responses["206"] = {"description": "A part of the file."}
     by_status: dict[int, list[str]] = {}
     for code in (*ALWAYS, *route.codes):
@@ -241,23 +157,6 @@ def _describe_route(route: Route, schemas: dict[str, Any]) -> dict[str, Any]:
     for status, codes in sorted(by_status.items()):
         responses[str(status)] = {"description": ", ".join(codes), "content": error}
     return operation | {"parameters": parameters, "responses": responses}
-
-
-PATTERN_SCHEMAS = {
-    "id": {"type": "string", "pattern": f"^{ID}$"},
-    "download": {"type": "string", "enum": list(DOWNLOADS)},
-}
-LIST_QUERY = {
-    "query": (
-        {"type": "string", "default": ""},
-        "part of the file name, or the beginning of the SHA-256",
-    ),
-    "limit": (
-        {"type": "integer", "minimum": 1, "maximum": MAX_LISTED, "default": 50},
-        "number of jobs",
-    ),
-    "offset": ({"type": "integer", "minimum": 0, "default": 0}, "number of jobs to skip"),
-}
 
 
 def _parameter(name: str, place: str, schema: dict[str, Any], help: str = "") -> dict[str, Any]:
@@ -312,11 +211,11 @@ def _describe_answer(
     route: Route, status: int, kind: type | None, schemas: dict[str, Any]
 ) -> dict[str, Any]:
     description = {202: "The job is new.", 204: "It is deleted."}.get(status, "Success.")
-    if route.operation == "download":
+    if route.operation in FILES:
         # HTML, PDF and video have no schema of their own.
         return {
             "description": description,
-            "content": {media_type: {} for media_type in dict.fromkeys(DOWNLOADS.values())},
+            "content": {media_type: {} for media_type in FILES[route.operation].values()},
         }
     if kind is None:
         return {"description": description}

@@ -4,7 +4,7 @@ jobs.sqlite              jobs and analyses, of `job_store.py`
 lock                     of the server that uses the folder
 incoming/                uploads that are being received; emptied at the start
 files/SHA256.SUFFIX      uploads
-results/KEY/             top faces and annotated file of an analysis
+results/KEY/             top faces of each model, and annotated file of an analysis
 results/KEY/JOB/         pages of a job
 """
 
@@ -14,7 +14,7 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,7 @@ from jdfd_keras.serving.jobs.job_store import LiveNames
 from jdfd_keras.serving.jobs.job_types import Job, Submission
 
 NO_SUFFIX = ".file"  # of the upload of a name without one; a bare hash is also in results
-TOP_FACES = "top_faces.npy"
+TOP_FACES = "top_faces.npy"  # of the first model; `top_faces-2.npy` of the second one
 ANNOTATED = ("annotated.mp4", "annotated.png")
 NO_ANNOTATION = "no_annotation.txt"  # why there is none
 UNFINISHED = ".unfinished-*"
@@ -145,22 +145,36 @@ class StateFolder:
             os.replace(upload, target)
             sync(self.files)
 
-    def keep_top_faces(self, key: str, crops: list[np.ndarray]) -> None:
+    def keep_top_faces(self, key: str, crops_by_model: Sequence[Sequence[np.ndarray]]) -> None:
         """Store the top faces of an analysis in place of what an earlier one left."""
         folder = self.analysis(key)
         folder.mkdir(exist_ok=True)
         for old in [entry for entry in folder.iterdir() if entry.is_dir()]:
             shutil.rmtree(old, ignore_errors=True)  # pages
-        (folder / TOP_FACES).unlink(missing_ok=True)
-        if crops:
-            with atomic_path(folder / TOP_FACES) as unfinished:
-                np.save(unfinished, np.stack(crops))
-                sync(unfinished)
+        for number, crops in enumerate(crops_by_model):
+            file = self._top_faces(key, number)
+            file.unlink(missing_ok=True)
+            if crops:
+                with atomic_path(file) as unfinished:
+                    np.save(unfinished, np.stack(crops))
+                    sync(unfinished)
 
-    def read_top_faces(self, key: str) -> np.ndarray:
-        """Read the top faces of an analysis, uint8[n, size, size, 3]; n is 0 if it has none."""
-        file = self.analysis(key) / TOP_FACES
+    def read_top_faces(self, key: str, number: int = 0) -> np.ndarray:
+        """Read the top faces of an analysis by a model, uint8[n, size, size, 3].
+
+        Args:
+            key: Identity of the analysis.
+            number: Position of the model.
+
+        Returns:
+            The faces; n is 0 if there are none.
+        """
+        file = self._top_faces(key, number)
         return np.load(file) if file.is_file() else np.empty((0, 0, 0, 3), np.uint8)
+
+    def _top_faces(self, key: str, number: int) -> Path:
+        name = f"-{number + 1}.".join(TOP_FACES.split(".")) if number else TOP_FACES
+        return self.analysis(key) / name
 
     def discard(self, key: str) -> None:
         """Remove all results of an analysis."""

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import Any, TypeVar
 
 Server = TypeVar("Server")
+SECONDS_BETWEEN_CHECKS = 0.5  # of signals
 
 
 class LoopThread:
@@ -65,7 +66,10 @@ def run_until_signal(
     try:
         with server as running:
             on_ready(running)
-            stopped.wait()
+            # Woken regularly: a signal that the system delivers to another thread wakes no wait
+            # here, and Python calls the handler in this thread only (seen once with OpenVINO).
+            while not stopped.wait(SECONDS_BETWEEN_CHECKS):
+                pass
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

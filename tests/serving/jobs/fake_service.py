@@ -41,6 +41,7 @@ class FakeService:
     limits: LimitOptions = field(default_factory=LimitOptions)
     metadata: Any = None
     engine_text: str = "CPU"
+    opinions: tuple[str, ...] = ()
     webhooks: FakeWebhooks = field(default_factory=FakeWebhooks)
     submit_error: Exception | None = None
 

@@ -180,7 +180,7 @@ class ScriptedServer:
             headers = {"Content-Disposition": 'attachment; filename="clip-result.json"'}
             return web.json_response({"files": []}, headers=headers)
         result = {"files": []} if document["state"] in ("done", "failed") else None
-        return web.json_response(document | {"result": result})
+        return web.json_response({"result": result} | document)
 
 
 def _page(parts: tuple[bytes, str, dict[str, str]] | None, status: int = 200) -> web.Response:

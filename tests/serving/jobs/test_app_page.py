@@ -17,7 +17,9 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 
 from jdfd_keras.client.metadata import DEMONSTRATION, NOT_SEEN, ModelMetadata
+from jdfd_keras.faces.credentials import STATES
 from jdfd_keras.options import FaceOptions
+from jdfd_keras.prediction.opinions import FileOpinion, compare_opinions
 from jdfd_keras.serving.jobs.app_page import PageFacts, page_response_parts
 from jdfd_keras.serving.jobs.job_types import JOB_CODES
 from jdfd_keras.serving.jobs.request_errors import REQUEST_CODES
@@ -212,6 +214,80 @@ def test_a_file_that_was_analysed_before_is_one_case(page, server):
     drop(page, ("a.mp4", b"a"))
     expect(page.get_by_role("status")).to_have_text("a.mp4: analysed before")
     expect(page.locator("#cases .row")).to_have_count(1)
+
+
+def add_opinions(server, *opinions, credentials=None):
+    """Add a case of several models that is done."""
+    job = server.add("clip.mp4")
+    file = compare_opinions("clip.mp4", opinions)
+    server.finish(job, file.agreement, None)
+    predictions = [{"files": [{"credentials": credentials}]}, None]
+    job["result"] = {"models": [{}], "files": [file.to_dict()], "predictions": predictions}
+    return job
+
+
+def test_the_card_has_the_words_of_the_report_for_each_state_of_credentials():
+    script = page_response_parts("/app.js")[0].decode()
+    table = script.split("const CREDENTIALS = {")[1].split("};")[0]
+    assert dict(re.findall(r'^\s+(\w+): \["([^"]*)"', table, flags=re.MULTILINE)) == STATES
+
+
+@needs_chromium
+def test_opinions_of_several_models_are_on_a_card_above_the_report(page, phone, server):
+    claim = {"source": "XMP", "text": "made by <b>Imaginary</b>\u202e", "is_signed": False}
+    credentials = {"state": "invalid", "signer": "<i>Ada</i>", "ai_claims": [claim]}
+    job = add_opinions(
+        server,
+        FileOpinion("first", "fake", 0.973),
+        FileOpinion("<u>second</u>", "no_evidence", 0.1),
+        FileOpinion("a:b", error="Expected scores; got none.", code="plugin_failed"),
+        credentials=credentials,
+    )
+    for window in (page, phone):
+        window.goto(server.url)
+        expect(row(window, "clip.mp4")).to_contain_text("Disagreement")
+        row(window, "clip.mp4").get_by_role("link").click()
+        card = window.get_by_role("region", name="Result")
+        expect(card.locator("p")).to_have_text(
+            [
+                "This file states that AI made it, or a part of it. XMP (not signed: anybody can "
+                r"write or remove it): made by <b>Imaginary</b>\u202e",
+                re.compile("^Content Credentials: invalid; stated signer: <i>Ada</i>. The file"),
+                "2 of 3 models have a verdict, and they disagree: first: fake; <u>second</u>: no "
+                "evidence of manipulation.",
+                "a:b has none: Expected scores; got none.",
+            ]
+        )
+        expect(card.get_by_role("listitem")).to_have_text(
+            [
+                "firstfake0.973",
+                "<u>second</u>no evidence of manipulation0.100",
+                "a:bplug-in failed",
+            ]
+        )
+        assert not has_sideways_scroll(window)
+        expect(window.frame_locator("iframe").get_by_role("heading")).to_have_text("Report")
+        window.get_by_role("link", name="Back").click()
+        expect(card).to_be_hidden()
+    other = server.add("one.mp4", result={"files": [{"credentials": {"state": "none"}}]})
+    server.finish(other)
+    page.goto(f"{server.url}/#{other['id']}")
+    expect(page.locator("#case-badge")).to_contain_text("Fake")
+    expect(page.locator("#case-card")).to_be_hidden()
+    other["result"]["files"][0]["credentials"] = {"state": "valid", "signer": "Ada"}
+    page.goto(f"{server.url}/#{job['id']}")
+    page.goto(f"{server.url}/#{other['id']}")
+    expect(page.locator("#case-card")).to_contain_text("Content Credentials: valid, signed by Ada")
+
+
+def test_several_models_are_listed_and_draw_nothing():
+    facts = PageFacts(opinions=("a: model, version 1", "<b>: plug-in"))
+    text = page_response_parts("/", facts)[0].decode()
+    assert "Each file is judged by 2 models on their own. There is no combined score." in text
+    assert "<li>a: model, version 1</li><li>&lt;b&gt;: plug-in</li>" in text
+    assert '<label class="option" hidden>' in text
+    alone = page_response_parts("/", PageFacts())[0].decode()
+    assert '<label class="option">' in alone and "combined" not in alone
 
 
 @needs_chromium
