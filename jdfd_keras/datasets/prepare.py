@@ -19,16 +19,18 @@ import errno
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import pyarrow as pa
 
 from jdfd_keras.datasets import manifest
+from jdfd_keras.datasets.damage import (
+    find_changed_rows,
+    find_damaged_shards,
+    find_damaged_tables,
+)
 from jdfd_keras.datasets.layouts import list_videos
-from jdfd_keras.datasets.leakage import SharedSource
 from jdfd_keras.datasets.prepare_tasks import (
     ExtractVideo,
     Shard,
@@ -37,23 +39,22 @@ from jdfd_keras.datasets.prepare_tasks import (
     plan_shards,
     write_tables,
 )
+from jdfd_keras.datasets.prepared_dataset import (
+    PreparedDataset,
+    check_videos,
+    summarize_prepared,
+)
 from jdfd_keras.datasets.records import SHARDS
 from jdfd_keras.datasets.split_dataset import assign_rows, find_shared_splits
 from jdfd_keras.datasets.split_tables import (
     OFFICIAL,
     list_split_tables,
-    read_split_table,
     write_split_table,
 )
 from jdfd_keras.datasets.splits import CannotSplitError
 from jdfd_keras.datasets.videos import (
-    CLASSES,
-    LABEL_NAMES,
-    SPLITS,
     Listing,
     Video,
-    count_by,
-    has_known_source,
 )
 from jdfd_keras.faces.align import describe_framing
 from jdfd_keras.faces.extract import check_face_options
@@ -61,7 +62,6 @@ from jdfd_keras.io import storage
 from jdfd_keras.io.beam import read_beam_flags, run_on_beam
 from jdfd_keras.io.console import Progress, plural, print_message
 from jdfd_keras.io.files import OPTIONS, check_same_options, to_json
-from jdfd_keras.io.results import Result
 from jdfd_keras.io.workers import WorkerCrashed, check_limits, count_workers, run_all
 from jdfd_keras.options import (
     FaceOptions,
@@ -72,45 +72,6 @@ from jdfd_keras.options import (
     SplitOptions,
     default_faces,
 )
-
-
-@dataclass(frozen=True)
-class PreparedDataset(Result):
-    """Summary of a prepared dataset.
-
-    Attributes:
-        videos: Number of its videos, with or without faces.
-        faces: Class (`real`, `fake` and, if any, `unlabelled`) to number of faces.
-        splits: The same by split, of the official split table; empty if there is none.
-        not_split: Why there is no official split table; "" if there is one.
-        filtered: Reason to number of faces that were found and filtered out.
-        excluded: Video id to reason, of the videos that the layout or the official split excluded,
-            and of those without a face.
-        without_faces: Ids of the excluded videos without a face.
-        paths: Video id to path in the source folder, of these.
-        warnings: Video id to warning, of the damaged videos that still decoded.
-        missing: Files that the lists of the dataset name and its folder lacks.
-        unrecognized: Files in the folder that the layout does not use.
-        notes: Sentences on what is uncertain about the layout, such as how files were grouped.
-        shared_sources: Sources in two official splits; `audit` compares the faces too.
-        unknown_sources: Number of videos of unknown source, which may share footage.
-    """
-
-    directory: str
-    videos: int
-    faces: dict[str, int]
-    splits: dict[str, dict[str, int]]
-    not_split: str
-    filtered: dict[str, int]
-    excluded: dict[str, str]
-    without_faces: list[str]
-    paths: dict[str, str]
-    warnings: dict[str, str]
-    missing: list[str]
-    unrecognized: list[str]
-    notes: list[str]
-    shared_sources: list[SharedSource]
-    unknown_sources: int
 
 
 def prepare(
@@ -177,20 +138,26 @@ def prepare(
     table, not_split = _split_officially(listing)
     items = [_describe_file(video, listing, sizes) for video in listing.videos]
     groups = {"faces": faces, "filters": filters, "prepare": options, "limits": limits}
-    if not (_is_initialized(target, groups) and target.exists(manifest.MANIFEST)):
+    task = ExtractVideo(source, target, faces, filters, limits)
+    if not (_is_initialized(target, groups) and _is_finished(target)):
         with _reraise_disk_full(target), storage.exclusive_lock(target):
             # Another run may have started or finished in the meantime.
             if not _is_initialized(target, groups):
                 storage.write_text(target, OPTIONS, to_json(groups))
-            if not target.exists(manifest.MANIFEST):
-                task = ExtractVideo(source, target, faces, filters, limits)
+            if not _is_finished(target):
+                if damaged := find_damaged_tables(target):
+                    print_message(
+                        f"warning: damaged, perhaps by a power failure, and written again: "
+                        f"{', '.join(damaged)} of {target.location}"
+                    )
                 outcomes = _extract_all(run, task, items)
                 num_faces = {video_id: outcome.num_faces for video_id, outcome in outcomes.items()}
                 _check_faces(num_faces)
                 shards = plan_shards(
                     listing.videos, num_faces, faces_per_shard=options.faces_per_shard
                 )
-                _write_shards(run, target, shards)
+                target.remove(SHARDS)
+                outcomes |= _write_shards(run, task, items, shards)
                 summary = manifest.ListingSummary(
                     listing.missing, listing.unrecognized, listing.excluded, listing.notes
                 )
@@ -199,8 +166,11 @@ def prepare(
                 _write_official(target, table)
                 write_tables(target, listing, outcomes, shards)
     _write_official(target, table)  # if it was removed
+    check_videos(target, items)
+    with _reraise_disk_full(target):
+        _rebuild_shards(run, task, items)
     target.remove(storage.PARTS)
-    return _summarize(target, items, not_split)
+    return summarize_prepared(target, not_split)
 
 
 def _split_officially(listing: Listing) -> tuple[pd.DataFrame | None, str]:
@@ -301,60 +271,64 @@ def _check_faces(num_faces: Mapping[str, int]) -> None:
         )
 
 
-def _write_shards(run: Callable, out: storage.Store, shards: list[Shard]) -> None:
-    out.remove(SHARDS)
-    for shard, result in run(WriteShard(out), shards):
-        if isinstance(result, WorkerCrashed):
+def _is_finished(out: storage.Store) -> bool:
+    return out.exists(manifest.MANIFEST) and not find_damaged_tables(out)
+
+
+def _write_shards(
+    run: Callable, task: ExtractVideo, items: list[VideoFile], shards: list[Shard]
+) -> dict[str, manifest.VideoOutcome]:
+    """Write shards; extract videos again whose records are damaged, and return their outcomes."""
+    outcomes: dict[str, manifest.VideoOutcome] = {}
+    while shards:
+        damaged: set[str] = set()
+        remaining = []
+        for shard, result in run(WriteShard(task.out), shards):
+            if isinstance(result, WorkerCrashed):
+                raise OSError(
+                    f"Expected a process that writes a shard; got {shard}, {result.cause}. Check "
+                    "the disk and the memory of this machine, and run the same command again."
+                )
+            if result:
+                remaining.append(shard)
+                damaged |= set(result)
+        if repeated := sorted(damaged & outcomes.keys()):
             raise OSError(
-                f"Expected a process that writes a shard; got {shard}, {result.cause}. Check the "
-                "disk and the memory of this machine, and run the same command again."
+                f"Expected the faces of {repeated[0]} as they were written to {task.out.location}; "
+                "got other bytes, twice. Check the disk."
             )
+        shards = remaining
+        if damaged:
+            print_message(
+                f"warning: the records of {plural(len(damaged), 'video')} in {task.out.location} "
+                f"are damaged, perhaps by a power failure, such as {min(damaged)}: extracted again"
+            )
+            again = [item for item in items if item.video.video_id in damaged]
+            outcomes |= _extract_all(run, dataclasses.replace(task, again=True), again)
+    return outcomes
 
 
-def _summarize(out: storage.Store, items: list[VideoFile], not_split: str) -> PreparedDataset:
-    """Read a prepared dataset back and check that it has these videos and all its shards."""
-    rows, listing = manifest.read_videos(out), manifest.read_listing(out)
-    # Also their labels, sources and published splits, which a table may state otherwise now.
-    names = [field.name for field in dataclasses.fields(Video)]
-    stored = {(row.file_bytes, Video(*(getattr(row, name) for name in names))) for row in rows}
-    difference = stored ^ {(item.file_bytes, item.video) for item in items}
-    if changed := sorted({video.video_id for _, video in difference}):
-        raise ValueError(
-            f"Expected the videos that {out.location} was prepared from, with their labels and "
-            f"published splits; got a difference in {plural(len(changed), 'video')}, such as "
-            f"{changed[0]}. Prepare it into another --out."
-        )
-    is_split = OFFICIAL in list_split_tables(out)
-    columns = ["video_id", "label", "shard", *(["split"] if is_split else [])]
-    faces = manifest.read_faces(out, columns=columns)
-    existing = {name.rsplit("/", 1)[-1] for name in out.list(SHARDS)}
-    if absent := sorted(set(faces["shard"].cast(pa.string()).unique().to_pylist()) - existing):
-        raise ValueError(
-            f"Expected the shards that the manifest of {out.location} names; got no {absent[0]} "
-            f"({len(absent)} missing). Copy the dataset again, or prepare it into another --out."
-        )
-    reasons = {row.video_id: row.reason for row in rows if not row.num_faces}
-    table = read_split_table(out, OFFICIAL) if is_split else None
-    counts = {group.label or "": group.num_faces for group in count_by(faces, "label")}
-    classes = [name for name in LABEL_NAMES.values() if name in CLASSES or name in counts]
-    by_split = {(g.split, g.label): g.num_faces for g in count_by(faces, *columns[3:], "label")}
-    return PreparedDataset(
-        directory=out.location,
-        videos=len(rows),
-        faces={name: counts.get(name, 0) for name in classes},
-        splits={
-            split: {name: by_split.get((split, name), 0) for name in classes}
-            for split in (SPLITS if is_split else ())
-        },
-        not_split="" if is_split else not_split,
-        filtered=manifest.count_filtered(rows),
-        excluded=listing.excluded | (table.excluded if table else {}) | reasons,
-        without_faces=list(reasons),
-        paths={row.video_id: row.path for row in rows if not row.num_faces},
-        warnings={row.video_id: row.warning for row in rows if row.warning},
-        missing=listing.missing,
-        unrecognized=listing.unrecognized,
-        notes=listing.notes,
-        shared_sources=find_shared_splits(table.rows, rows) if table else [],
-        unknown_sources=sum(not has_known_source(row.source_ids) for row in rows),
+def _rebuild_shards(run: Callable, task: ExtractVideo, items: list[VideoFile]) -> None:
+    """Write the shards of a finished dataset again that are missing or cut."""
+    out = task.out
+    damaged = find_damaged_shards(out)
+    if not damaged:
+        return
+    print_message(
+        f"warning: {plural(len(damaged), 'shard')} of {out.location} missing or cut, perhaps by a "
+        f"power failure, such as {min(damaged)}: written again"
     )
+    files = {item.video.video_id: item for item in items}
+    with storage.exclusive_lock(out):
+        again = [files[video_id] for video_ids in damaged.values() for video_id in video_ids]
+        _extract_all(run, task, again)
+        shards = [Shard(name, tuple(files[v].video for v in ids)) for name, ids in damaged.items()]
+        _write_shards(run, task, items, shards)
+        if changed := find_changed_rows(out, shards):
+            for shard in shards:
+                out.remove(f"{SHARDS}/{shard.name}")
+            raise ValueError(
+                f"Expected the faces that the manifest of {out.location} states; got others of "
+                f"{changed}, perhaps by another version of a library. Prepare the dataset into "
+                "another --out."
+            )

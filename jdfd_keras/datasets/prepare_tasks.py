@@ -24,7 +24,7 @@ from jdfd_keras.datasets.records import SHARDS, encode_face, frame_record, read_
 from jdfd_keras.datasets.videos import Listing, Video
 from jdfd_keras.faces.extract import Extraction, Face, extract_faces
 from jdfd_keras.faces.media import UnreadableFileError, choose_frames
-from jdfd_keras.io.console import plural
+from jdfd_keras.io.console import plural, print_message
 from jdfd_keras.io.results import Result
 from jdfd_keras.io.storage import PARTS, Store, local_path, read_text, write_text
 from jdfd_keras.options import FaceOptions, FilterOptions, LimitOptions
@@ -80,19 +80,27 @@ class ExtractVideo:
     faces: FaceOptions
     filters: FilterOptions
     limits: LimitOptions = LimitOptions()
+    again: bool = False  # whether to extract finished videos again
 
     def __call__(self, item: VideoFile) -> VideoOutcome:
         """Extract and write the faces of a video, unless it is finished already.
 
         A finished video is extracted again if the size of its file, its label, or the names of its
-        mask and landmarks have changed.
+        mask and landmarks have changed, and if its outcome is empty or cut.
         """
         video = item.video
-        if self.out.exists(part_name(video) + ROWS):
-            part = read_part(self.out, video)
-            found = (part.outcome.file_bytes, part.label, part.beside)
-            if found == (item.file_bytes, video.label, item.beside):
-                return part.outcome
+        if not self.again and self.out.exists(part_name(video) + ROWS):
+            try:
+                part = read_part(self.out, video)
+            except ValueError:
+                print_message(
+                    f"warning: {self.out.location}/{part_name(video)}{ROWS} is damaged, perhaps by "
+                    f"a power failure: {video.path} is extracted again"
+                )
+            else:
+                found = (part.outcome.file_bytes, part.label, part.beside)
+                if found == (item.file_bytes, video.label, item.beside):
+                    return part.outcome
         extraction, reason = self._extract(item)
         outcome = VideoOutcome(
             file_bytes=item.file_bytes,
@@ -231,40 +239,55 @@ class Shard:
         return f"{PARTS}/{self.name}.parquet"
 
 
+class _DamagedVideosError(Exception):
+    """Ids of videos whose records are damaged."""
+
+
 @dataclass(frozen=True)
 class WriteShard:
     """Task that writes one shard into the prepared dataset `out`."""
 
     out: Store
 
-    def __call__(self, shard: Shard) -> str:
-        """Write a shard, and its rows into the folder of the parts; return its name."""
-        rows, offset = [], 0
+    def __call__(self, shard: Shard) -> tuple[str, ...]:
+        """Write a shard, and its rows into the folder of the parts.
+
+        Returns:
+            The ids of the videos whose records are damaged; the shard is written without any.
+        """
+        try:
+            self._write(shard)
+        except _DamagedVideosError as error:
+            return error.args
+        return ()
+
+    def _write(self, shard: Shard) -> None:
+        rows, offset, damaged = [], 0, []
         with self.out.create(f"{SHARDS}/{shard.name}") as file:
             for video in shard.videos:
                 faces = read_part(self.out, video).faces
-                for face, record in zip(faces, self._read_records(video, len(faces)), strict=True):
+                records = self._read_records(video, len(faces))
+                if records is None:
+                    damaged.append(video.video_id)
+                    continue
+                for face, record in zip(faces, records, strict=True):
                     file.write(record)
                     location = {"shard": shard.name, "offset": offset}
                     rows.append(FaceRow(**video.to_dict() | face | location))
                     offset += len(record)
+            if damaged:
+                raise _DamagedVideosError(*damaged)  # removes the file
         with self.out.create(shard.rows_name) as file:
             manifest.write_table(file, FaceRow, [manifest.to_table(rows, FaceRow)])
-        return shard.name
 
-    def _read_records(self, video: Video, count: int) -> list[bytes]:
-        name = part_name(video) + RECORDS
+    def _read_records(self, video: Video, count: int) -> list[bytes] | None:
+        """Return the records of a finished video; None if they are missing, cut or damaged."""
         try:
-            with self.out.open(name) as file:
+            with self.out.open(part_name(video) + RECORDS) as file:
                 records = list(read_framed(file))
-            if len(records) != count:
-                raise ValueError(f"{len(records)} records")
-        except ValueError as error:
-            raise ValueError(
-                f"Expected {count} records of {video.video_id} in {self.out.location}/{name}; got "
-                f"{error}. Remove that file and the .json of the same name, and run again."
-            ) from error
-        return records
+        except (FileNotFoundError, ValueError):
+            return None
+        return records if len(records) == count else None
 
 
 def plan_shards(

@@ -65,15 +65,23 @@ def read_framed(file: BinaryIO) -> Iterator[bytes]:
         True
     """
     while head := file.read(12):
-        length = _parse_length(head)
+        length = parse_length(head)
         body = file.read(length + 4)
         if len(body) < length + 4 or body[-4:] != _checksum(body[:-4]):
             raise ValueError("a record that does not match its checksum")
         yield head + body
 
 
-def _parse_length(head: bytes) -> int:
-    """Return the length of a record from the 12 bytes before it."""
+def parse_length(head: bytes) -> int:
+    """Return the length of a record from the 12 bytes before it.
+
+    Raises:
+        ValueError: If they do not match their checksum.
+
+    Example:
+        >>> parse_length(frame_record(b"abc")[:12])
+        3
+    """
     if len(head) < 12 or head[8:] != _checksum(head[:8]):
         raise ValueError("a record with a length that does not match its checksum")
     return struct.unpack("<Q", head[:8])[0]
@@ -94,7 +102,7 @@ def read_record(path: str | Path, offset: int) -> bytes:
         # Unbuffered, and only the bytes that are needed: each copy of a face costs time.
         with open(path, "rb", buffering=0) as file:
             file.seek(offset)
-            record, tail = file.read(_parse_length(file.read(12))), file.read(4)
+            record, tail = file.read(parse_length(file.read(12))), file.read(4)
         if tail != _checksum(record):
             raise ValueError("a record that does not match its checksum")
     except (OSError, ValueError) as error:

@@ -6,6 +6,7 @@ groups it was made with, so that other options are never mixed into it.
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -29,7 +30,8 @@ Options = TypeVar("Options")
 def atomic_path(path: str | Path) -> Iterator[Path]:
     """Yield a new path with the same suffix, which replaces `path` once the block succeeds.
 
-    If the block raises, the new file is removed and `path` is unchanged.
+    If the block raises, the new file is removed and `path` is unchanged. A power failure leaves
+    either the old file or the new one, whole.
 
     Example:
         >>> with atomic_path("notes.json") as unfinished:
@@ -42,9 +44,44 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     unfinished = path.with_name(f"{_UNFINISHED}{uuid.uuid4().hex[:8]}-{path.name}")
     try:
         yield unfinished
-        os.replace(unfinished, path)
+        replace_durably(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+def replace_durably(unfinished: str | Path, path: str | Path) -> None:
+    """Rename a file, over an existing one, so that a power failure loses neither name nor content.
+
+    Without this a file system may keep the new name of an empty file.
+
+    Example:
+        >>> _ = Path("new.txt").write_text("one")
+        >>> replace_durably("new.txt", "old.txt")
+        >>> Path("old.txt").read_text()
+        'one'
+    """
+    sync(unfinished)
+    os.replace(unfinished, path)
+    sync(Path(path).parent)
+
+
+def sync(path: str | Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk.
+
+    Example:
+        >>> sync(".")
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY)
+    except PermissionError:  # of a folder on Windows, and of one that may be written but not read
+        return
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # such as a folder of some networks
+            raise
+    finally:
+        os.close(handle)
 
 
 def write_text_atomically(path: str | Path, text: str) -> None:

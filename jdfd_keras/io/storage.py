@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 
 from filelock import FileLock, Timeout
 
+from jdfd_keras.io.files import replace_durably
+
 PARTS = "parts"  # the folder of unfinished work, which a run removes at its end
 
 
@@ -79,7 +81,10 @@ class LocalStore:
 
     @contextlib.contextmanager
     def create(self, name: str) -> Iterator[BinaryIO]:
-        """Write a file, replaced if it exists, that appears once the block ends without error."""
+        """Write a file, replaced if it exists, that appears once the block ends without error.
+
+        A power failure leaves it whole, but not one in the folder of unfinished work.
+        """
         # A name of its own, so that two writers of the same file do not mix.
         path, unfinished = self.path(name), self.path(f"{PARTS}/unfinished-{uuid.uuid4().hex}")
         for needed in (path, unfinished):
@@ -87,12 +92,17 @@ class LocalStore:
         try:
             with open(unfinished, "wb") as file:
                 yield file
-            os.replace(unfinished, path)
+            if name.startswith(f"{PARTS}/"):  # thousands of small files, which are checked later
+                os.replace(unfinished, path)
+            else:
+                replace_durably(unfinished, path)
         finally:
             unfinished.unlink(missing_ok=True)
 
     def remove(self, below: str) -> None:
-        """Remove a subfolder and its files, if it exists."""
+        """Remove a file, or a subfolder and its files, if it exists."""
+        if self.exists(below):
+            self.path(below).unlink()
         shutil.rmtree(self.path(below), ignore_errors=True)
 
 
@@ -137,7 +147,9 @@ class BeamStore:
                 _call("delete", [unfinished])
 
     def remove(self, below: str) -> None:  # noqa: D102
-        if self.list(below):
+        if self.exists(below):
+            _call("delete", [self.path(below)])
+        elif self.list(below):
             _call("delete", [f"{self.path(below)}/"])  # with the slash, all files below it
 
 

@@ -5,7 +5,6 @@ of seed and step.
 """
 
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import BadZipFile
@@ -69,8 +68,6 @@ def save_checkpoint(run: str | Path, checkpoint: Checkpoint) -> None:
         arrays |= {f"{name}/{index:05d}": value for index, value in enumerate(values)}
     with atomic_path(Path(run, CHECKPOINT)) as unfinished, open(unfinished, "wb") as file:
         np.savez(file, allow_pickle=False, **arrays)
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def load_checkpoint(run: str | Path) -> Checkpoint:

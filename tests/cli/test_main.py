@@ -541,7 +541,7 @@ def test_prepare_counts_faces_and_names_videos_without(clips_folder, bad_files, 
 
 def test_a_prepared_dataset_is_described_in_lines(tmp_path, monkeypatch, snapshot, capsys):
     from jdfd_keras.datasets.leakage import SharedSource
-    from jdfd_keras.datasets.prepare import PreparedDataset
+    from jdfd_keras.datasets.prepared_dataset import PreparedDataset
 
     faceless = [f"v/{number}" for number in range(52)]
     prepared = PreparedDataset(

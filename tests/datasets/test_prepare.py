@@ -257,6 +257,108 @@ def test_a_run_interrupted_while_it_writes_its_result_resumes(
     assert not (tmp_path / "resumed" / "parts").exists()
 
 
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-10])
+
+
+def lose_content(path):
+    """As a file system may after a power failure: the size is right, the content is not there."""
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def lose(path):
+    path.unlink()
+
+
+@pytest.mark.parametrize("suffix", [".json", ".tfrecord"])
+@pytest.mark.parametrize("damage", [cut, lose_content, empty, lose])
+def test_finished_videos_that_a_power_failure_damaged_are_extracted_again(
+    fake_extraction, folder, tmp_path, monkeypatch, capfd, suffix, damage
+):
+    options = PrepareOptions(faces_per_shard=10)
+    prepare(folder, tmp_path / "whole", FACES, options)
+    with monkeypatch.context() as patch, pytest.raises(ZeroDivisionError):
+        patch.setattr("jdfd_keras.datasets.prepare.plan_shards", lambda *_, **__: 1 / 0)
+        prepare(folder, tmp_path / "resumed", FACES, options)
+    parts = sorted((tmp_path / "resumed/parts").rglob(f"*{suffix}"))[:3]
+    for path in parts:
+        damage(path)
+    capfd.readouterr()
+    prepare(folder, tmp_path / "resumed", FACES, options)
+    assert bytes_of(tmp_path / "resumed") == bytes_of(tmp_path / "whole")
+    printed = capfd.readouterr().err
+    if suffix == ".tfrecord":
+        assert "the records of 3 videos" in printed and "extracted again" in printed
+    elif damage is not lose:
+        assert all(path.name in printed for path in parts)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["shards/00001.tfrecord", "listing.json", "videos.parquet", "manifest.parquet"],
+)
+@pytest.mark.parametrize("damage", [cut, empty, lose_content])
+def test_files_of_a_complete_set_that_are_damaged_are_written_again(
+    fake_extraction, folder, tmp_path, capfd, name, damage
+):
+    if (name, damage) == ("shards/00001.tfrecord", lose_content):
+        damage = lose  # a change inside a shard is found when its records are read
+    options = PrepareOptions(faces_per_shard=10)
+    prepare(folder, tmp_path / "out", FACES, options)
+    before = bytes_of(tmp_path / "out")
+    damage(tmp_path / "out" / name)
+    capfd.readouterr()
+    prepare(folder, tmp_path / "out", FACES, options)
+    assert bytes_of(tmp_path / "out") == before
+    assert name.rsplit("/")[-1] in capfd.readouterr().err
+    assert not (tmp_path / "out/parts").exists()
+
+
+def test_a_shard_that_would_have_other_faces_is_an_error(
+    fake_extraction, folder, tmp_path, monkeypatch
+):
+    prepare(folder, tmp_path / "out", FACES, PrepareOptions(faces_per_shard=10))
+    lose(tmp_path / "out/shards/00001.tfrecord")
+
+    def other_faces(*arguments):
+        found = fake_extraction(*arguments)
+        return dataclasses.replace(found, faces=found.faces[:1])
+
+    monkeypatch.setattr(prepare_tasks, "extract_faces", other_faces)
+    with pytest.raises(ValueError, match="got others of 00001.tfrecord"):
+        prepare(folder, tmp_path / "out", FACES, PrepareOptions(faces_per_shard=10))
+    assert not (tmp_path / "out/shards/00001.tfrecord").exists()
+
+
+def test_the_result_is_on_the_disk_before_it_has_its_name(
+    fake_extraction, folder, tmp_path, monkeypatch
+):
+    events = []
+    fsync, replace = os.fsync, os.replace
+
+    def record_sync(handle):
+        events.append(("sync", os.fstat(handle).st_ino))
+        fsync(handle)
+
+    def record_rename(source, target):
+        events.append(("rename", os.stat(source).st_ino))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", record_sync)
+    monkeypatch.setattr(os, "replace", record_rename)
+    out = tmp_path / "out"
+    prepare(folder, out, FACES)
+    for path in (path for path in out.rglob("*") if path.is_file()):
+        inode, parent = path.stat().st_ino, path.parent.stat().st_ino
+        renamed = events.index(("rename", inode))
+        assert ("sync", inode) in events[:renamed], path
+        assert ("sync", parent) in events[renamed:], path
+
+
 def test_leftovers_of_a_killed_run_are_removed_from_a_complete_set(
     fake_extraction, folder, tmp_path
 ):

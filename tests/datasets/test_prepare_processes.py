@@ -260,15 +260,6 @@ def test_a_video_whose_label_was_corrected_is_extracted_again(clips_folder, tmp_
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
 
 
-def test_a_complete_set_that_lacks_a_shard_is_an_error(clips_folder, prepared_set, tmp_path):
-    import shutil
-
-    shutil.copytree(prepared_set, tmp_path / "out")
-    (tmp_path / "out/shards/00000.tfrecord").unlink()
-    with pytest.raises(ValueError, match="got no 00000.tfrecord"):
-        prepare(clips_folder, tmp_path / "out", FACES)
-
-
 def test_a_run_that_finished_while_another_waited_is_not_repeated(
     clips_folder, prepared_set, tmp_path, monkeypatch
 ):

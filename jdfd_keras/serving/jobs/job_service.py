@@ -16,6 +16,7 @@ from jdfd_keras.faces.credentials import read_trust_anchors
 from jdfd_keras.inference.backends import load_predictor
 from jdfd_keras.inference.verdict import Provenance
 from jdfd_keras.io.console import print_message
+from jdfd_keras.io.files import sync
 from jdfd_keras.io.workers import check_limits, count_workers
 from jdfd_keras.options import (
     CredentialOptions,
@@ -35,7 +36,6 @@ from jdfd_keras.serving.jobs.state_folder import (
     StateFolder,
     personalize_job,
     state_directory,
-    sync,
 )
 from jdfd_keras.serving.jobs.webhooks import Webhooks
 

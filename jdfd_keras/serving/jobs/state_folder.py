@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 from filelock import FileLock, Timeout
 
-from jdfd_keras.io.files import atomic_path
+from jdfd_keras.io.files import atomic_path, replace_durably, sync
 from jdfd_keras.prediction.extraction import personalize
 from jdfd_keras.serving.jobs.job_store import LiveNames
 from jdfd_keras.serving.jobs.job_types import Job, Submission
@@ -137,13 +137,12 @@ class StateFolder:
             OSError: With errno ENOSPC if the disk is full; the file is then where it was.
         """
         target = self.source(submission)
-        sync(upload)
+        sync(upload)  # before the lock, since it takes time
         with self.lock:
             if target.exists():
                 upload.unlink()
                 return
-            os.replace(upload, target)
-            sync(self.files)
+            replace_durably(upload, target)
 
     def keep_top_faces(self, key: str, crops_by_model: Sequence[Sequence[np.ndarray]]) -> None:
         """Store the top faces of an analysis in place of what an earlier one left."""
@@ -157,7 +156,6 @@ class StateFolder:
             if crops:
                 with atomic_path(file) as unfinished:
                     np.save(unfinished, np.stack(crops))
-                    sync(unfinished)
 
     def read_top_faces(self, key: str, number: int = 0) -> np.ndarray:
         """Read the top faces of an analysis by a model, uint8[n, size, size, 3].
@@ -195,16 +193,3 @@ class StateFolder:
                     for pages in [entry for entry in folder.iterdir() if entry.is_dir()]:
                         if pages.name not in names.job_ids:
                             shutil.rmtree(pages, ignore_errors=True)
-
-
-def sync(path: Path) -> None:
-    """Write a file or a folder to disk.
-
-    Example:
-        >>> sync(Path("face.png"))
-    """
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
