@@ -156,18 +156,24 @@ class Worker:
                         OUT_OF_MEMORY,
                     )
             if self._exceeded:
-                self.process.kill()
+                self._kill()
 
     def stop(self) -> int:
         """Kill the process, if one runs; return its exit code."""
         if self.process is None:
             return 0
         with self.process:  # closes its input and waits for its end
-            self.process.kill()  # no effect on one that has ended
+            self._kill()
         code = self.process.returncode
         self.pipe.close()
         self.process, self._is_ready = None, False
         return code
+
+    def _kill(self) -> None:
+        """Kill the process and the programs that it has started, which are its group."""
+        assert self.process is not None
+        with contextlib.suppress(ProcessLookupError):  # all have ended
+            os.killpg(self.process.pid, signal.SIGKILL)
 
     def start(self) -> None:
         """Start a process, if none runs."""
@@ -184,6 +190,7 @@ class Worker:
                     env=os.environ | ENVIRONMENT | {"TMPDIR": self.folder},
                     stdin=subprocess.PIPE,  # closed when this process ends, even if it is killed
                     pass_fds=[other.fileno()],
+                    start_new_session=True,  # a group of its own
                 )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -230,8 +237,10 @@ def _describe_lack_of_memory(cause: str) -> WorkerCrashed:
 def _serve(file_descriptor: int) -> None:
     """Serve items in a separate process, until the other end of the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what to stop
-    threading.Thread(target=_exit_with_parent, daemon=True).start()
-    pipe = Connection(file_descriptor)
+    parent = os.dup(0)
+    _redirect(0, os.O_RDONLY)  # a function that reads its input would wait for ever
+    threading.Thread(target=_exit_with_parent, args=[parent], daemon=True).start()
+    pipe, own_pid = Connection(file_descriptor), os.getpid()
 
     def send(part: Callable[[], Any]) -> None:
         """Send a part of the result, if it is requested."""
@@ -248,6 +257,8 @@ def _serve(file_descriptor: int) -> None:
             text = pickle.dumps((RESULT, result))
         except Exception as error:  # noqa: BLE001, raised again by the parent
             text = pickle.dumps((ERROR, (_make_picklable(error), traceback.format_exc())))
+        if os.getpid() != own_pid:  # a fork by the function: its answer would be a second one
+            os._exit(1)
         pipe.send_bytes(text)
         return result
 
@@ -264,15 +275,19 @@ def _serve(file_descriptor: int) -> None:
 def _silence_libraries() -> None:
     """Discard what codecs print on damaged files; Python's own messages are still printed."""
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, 2)
+    _redirect(2, os.O_WRONLY)
+
+
+def _redirect(file_descriptor: int, mode: int) -> None:
+    null = os.open(os.devnull, mode)
+    os.dup2(null, file_descriptor)
     os.close(null)
 
 
-def _exit_with_parent() -> None:
-    """Exit even within an item, so that nothing is written during a new run."""
-    os.read(0, 1)  # returns when the parent has ended
-    os._exit(1)
+def _exit_with_parent(parent: int) -> None:
+    """End this process and its group even within an item, so that nothing disturbs a new run."""
+    os.read(parent, 1)  # returns when the parent has ended
+    os.killpg(0, signal.SIGKILL)
 
 
 def _make_picklable(error: Exception) -> Exception:

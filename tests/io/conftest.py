@@ -8,6 +8,8 @@ import pytest
 FUNCTIONS = '''
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -147,6 +149,25 @@ def report_process_and_sleep(item):
     folder, seconds = item
     Path(folder, str(os.getpid())).touch()
     time.sleep(seconds)
+
+
+def fork(number):
+    """Return the number in two processes."""
+    os.fork()
+    return number
+
+
+def start_program(path):
+    """Start a program that runs for a minute, write its id, and wait for it."""
+    program = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    with open(path, "w") as file:
+        file.write(str(program.pid))
+    program.wait()
+
+
+def read_input(number):
+    """Return what is left to read of the standard input."""
+    return sys.stdin.read()
 '''
 
 

@@ -495,3 +495,26 @@ def test_workers_are_at_most_one_per_item_and_by_default_one_per_core(monkeypatc
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5, 7}, raising=False)
     assert count_workers(0, num_items=10) == 3
     assert count_workers(0, num_items=1) == 1
+
+
+def test_a_function_that_forks_gives_no_item_the_result_of_another(functions):
+    assert sorted(run_all(functions.fork, range(30), 2)) == [(item, item) for item in range(30)]
+
+
+def test_a_program_that_a_function_started_ends_with_its_process(functions, tmp_path):
+    path = tmp_path / "program"
+    limits = LimitOptions(max_seconds=1, max_memory=0)
+    [(_, result)] = run_all(functions.start_program, [str(path)], 1, limits)
+    assert isinstance(result, LimitExceeded)
+    program = int(path.read_text())
+    end = time.monotonic() + 10
+    while psutil.pid_exists(program) and time.monotonic() < end:
+        if psutil.Process(program).status() == psutil.STATUS_ZOMBIE:  # nobody has read its end
+            break
+        time.sleep(0.05)
+    else:
+        assert not psutil.pid_exists(program)
+
+
+def test_a_function_has_no_input(functions):
+    assert list(run_all(functions.read_input, [1], 1)) == [(1, "")]
