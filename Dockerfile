@@ -57,9 +57,9 @@ VOLUME ["/data", "/state"]
 USER 10001:10001
 EXPOSE 8500 8501
 STOPSIGNAL SIGTERM
-# Of the service. Other commands are run with --no-healthcheck.
+# Of the service, with the token that it has. Other commands are run with --no-healthcheck.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=120s --retries=3 \
-  CMD ["python", "-c", "import os, urllib.request as r; r.build_opener(r.ProxyHandler({})).open(os.environ['JDFD_KERAS_HEALTH_URL'], timeout=4)"]
+  CMD ["python", "-c", "import os, urllib.request as r; e = os.environ; r.build_opener(r.ProxyHandler({})).open(r.Request(e['JDFD_KERAS_HEALTH_URL'], headers={'Authorization': 'Bearer ' + e.get('JDFD_KERAS_TOKEN', '')}), timeout=4)"]
 ENTRYPOINT ["jdfd-keras"]
 # Refuses to start without a token, in the environment variable JDFD_KERAS_TOKEN.
 CMD ["app", "--host", "0.0.0.0", "--no-open"]

@@ -38,7 +38,8 @@ RETRIES = 3
 BATCH_SIZE = 32
 BACKOFF_S = 0.25
 LONGEST_BACKOFF_S = 30
-AUTHORIZATION = "JDFD_AUTHORIZATION"
+AUTHORIZATION = "JDFD_AUTHORIZATION"  # a whole header, also of another scheme
+TOKEN = "JDFD_KERAS_TOKEN"  # as of the server
 
 Value = TypeVar("Value")
 
@@ -61,9 +62,10 @@ def connect(
         retries: How often a request is repeated, after increasing delays, if the server is
             unreachable or busy; a request that timed out is not repeated.
         batch_size: Faces per request; at least 1.
-        headers: HTTP headers or gRPC metadata of every request, for a proxy that requires
-            credentials: `{"Authorization": "Bearer ..."}`. The default is `Authorization` with
-            the content of the environment variable JDFD_AUTHORIZATION, if it is set.
+        headers: HTTP headers or gRPC metadata of every request, for a server or proxy that
+            requires credentials: `{"Authorization": "Bearer ..."}`. The default is `Authorization`
+            with the content of the environment variable JDFD_AUTHORIZATION, else with the token
+            in JDFD_KERAS_TOKEN (`@FILE`: in a file), if one is set.
 
     Returns:
         The client; a context manager that closes it.
@@ -71,6 +73,7 @@ def connect(
     Raises:
         ClientError: If the server is unreachable or has no such model.
         ValueError: If the URL is not the URL of a model, or a number is out of range.
+        OSError: If the file of the token cannot be read.
 
     Example:
         >>> with connect("grpc://127.0.0.1:8500/detector") as client:
@@ -83,13 +86,12 @@ def connect(
             f"and {batch_size}. Omit them to use {TIMEOUT_S:g}, {RETRIES} and {BATCH_SIZE}."
         )
     if headers is None:
-        value = os.environ.get(AUTHORIZATION)
-        headers = {"Authorization": value} if value else {}
+        headers = _read_authorization()
     if not all(value.isascii() and value.isprintable() for value in headers.values()):
         # Without the values, which are secret.
         raise ValueError(
             f"Expected headers of printable ASCII; got others in {', '.join(headers)}. Check "
-            f"{AUTHORIZATION} for a line break at its end."
+            f"{AUTHORIZATION} and {TOKEN} for a line break at the end."
         )
     if rest_transport.URL.fullmatch(url):
         transport = RestTransport(url, timeout_s=timeout_s, headers=headers)
@@ -356,6 +358,16 @@ class Client:
             existing = sorted(self.signatures)
             raise SignatureMissing(self.url, f"the signature {name!r}; got {existing}")
         return self.signatures[name]
+
+
+def _read_authorization() -> dict[str, str]:
+    """Read the header of the environment, or of the file that it names."""
+    if value := os.environ.get(AUTHORIZATION):
+        return {"Authorization": value}
+    token = os.environ.get(TOKEN, "")
+    if token.startswith("@"):
+        token = Path(token[1:]).read_text(encoding="utf-8").strip()
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _request_in_halves(request: Callable[[Any], np.ndarray], items: Any) -> np.ndarray:

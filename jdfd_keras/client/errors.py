@@ -54,8 +54,9 @@ class AccessDenied(ClientError):
     """The server, or a proxy in front of it, requires credentials."""
 
     _message = (
-        "Expected {url} to accept the request; got {reason}. Credentials are required: pass them "
-        'as headers={{"Authorization": ...}}, or in the environment variable JDFD_AUTHORIZATION.'
+        "Expected {url} to accept the request; got {reason}. Credentials are required: put the "
+        "token into the environment variable JDFD_KERAS_TOKEN, or another kind of credentials into "
+        'JDFD_AUTHORIZATION or headers={{"Authorization": ...}}.'
     )
 
 

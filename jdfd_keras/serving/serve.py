@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -20,7 +19,9 @@ from jdfd_keras.client.signatures import SERVING_DEFAULT, find_model
 from jdfd_keras.inference.engine import check_engine_options
 from jdfd_keras.io.console import import_tensorflow, print_message
 from jdfd_keras.io.files import write_text_atomically
+from jdfd_keras.io.temporary_folder import TemporaryFolder
 from jdfd_keras.options import (
+    CredentialOptions,
     EngineOptions,
     FileServiceOptions,
     LimitOptions,
@@ -43,6 +44,8 @@ def serve(
     engine: EngineOptions | None = None,
     files: FileServiceOptions | None = None,
     limits: LimitOptions | None = None,
+    opinions: Sequence[str | Path] = (),
+    credentials: CredentialOptions | None = None,
 ) -> None:
     """Serve exported models until SIGTERM or SIGINT; from the main thread.
 
@@ -56,14 +59,16 @@ def serve(
         models_config: Instead of `model_directory`: models, version policies and labels in
             TensorFlow Serving's text format.
         engine: Backend and precision of the scores, of the embedded server only.
-        files: File service on the port of REST, if its `files` is true; of a single model and of
-            the embedded server only.
+        files: Token of all requests; and a file service on the port of REST, if its `files` is
+            true. Both of the embedded server only, the latter of a single model.
         limits: Limits of one file of that service.
+        opinions: Further models and plug-ins of that service, each of which judges each file.
+        credentials: Whose Content Credentials that service trusts.
 
     Raises:
         ValueError: If not exactly one of both is given, an option is invalid, TensorFlow Serving
-            is to score by another engine than its own or to serve files, or other machines could
-            use the file service without a token.
+            is to score by another engine than its own, to serve files or to check a token, or
+            other machines could use the embedded server or a container without a token.
         OSError: If no model can be loaded, the requested engine is not available or exits
             unexpectedly, or an address cannot be bound.
 
@@ -77,6 +82,11 @@ def serve(
     check_engine_options(engine)
     if files.files:
         check_exposure(options.host, files.token)
+    elif opinions:
+        raise ValueError(
+            f"Expected --files with --opinion; got --opinion {opinions[0]} alone. Add --files, or "
+            "list models of TensorFlow Serving's API in a --models-config."
+        )
     if models_config is not None and model_directory is None:
         models_config = Path(models_config)
         configs = read_models_config(models_config)
@@ -92,17 +102,30 @@ def serve(
             f"Expected a single model with --files; got {len(configs)} in {models_config}. Serve "
             "files with a server of their own: jdfd-keras app --model MODEL."
         )
-    program, reason = choose_engine(options, engine, has_files=files.files)
+    program, reason = choose_engine(
+        options, engine, has_files=files.files, has_token=bool(files.token)
+    )
+    if program == EMBEDDED:
+        check_exposure(options.host, files.token)
     print_message(f"Engine: {program} ({reason}).")
     if program == EMBEDDED:
         print_message("Loading TensorFlow ...")
         import_tensorflow()
-        _run_embedded(configs, options, engine, files, limits)
+        service = None
+        if files.files:
+            from jdfd_keras.serving.app import open_file_service
+
+            service = open_file_service(
+                *(configs[0].base_path, files, limits, engine),
+                opinions=opinions,
+                credentials=credentials,
+            )
+        _run_embedded(configs, options, engine, files, service)
         return
-    is_exposed = program == BINARY and options.host not in ALL_ADDRESSES
+    is_exposed = program == BINARY
     _print_limitations(options, is_exposed)
     _check_ports(options, options.host if program == DOCKER else "")
-    with tempfile.TemporaryDirectory(prefix="jdfd-serving-") as directory:
+    with TemporaryFolder() as directory:
         flags = write_flags(Path(directory), options)
         if models_config is not None:
             flags["model_config_file"] = models_config.resolve()
@@ -124,23 +147,20 @@ def _run_embedded(
     options: ServeOptions,
     engine: EngineOptions,
     files: FileServiceOptions,
-    limits: LimitOptions | None,
+    service: contextlib.AbstractContextManager | None,
 ) -> None:
-    from jdfd_keras.serving.app import describe_service, open_file_service
+    from jdfd_keras.serving.app import describe_service
     from jdfd_keras.serving.server.model_server import ModelServer, run_server
 
     with contextlib.ExitStack() as stack:
-        routes = None
-        if files.files:
-            service = open_file_service(configs[0].base_path, files, limits, engine)
-            routes = stack.enter_context(service)
+        routes = stack.enter_context(service) if service else None
 
         def announce(server: ModelServer) -> None:
-            _announce(server.url, server.grpc_target, configs)
+            _announce(server.url, server.grpc_target, configs, token=files.token)
             if routes:
                 print_message(describe_service(server.url, routes, files))
 
-        run_server(configs, options, announce, engine, routes)
+        run_server(configs, options, announce, engine, routes, files.token)
 
 
 def _print_limitations(options: ServeOptions, is_exposed: bool) -> None:
@@ -150,8 +170,8 @@ def _print_limitations(options: ServeOptions, is_exposed: bool) -> None:
         f"rejects a request of more than {options.max_batch_size} faces (--max-batch-size).": (
             options.max_batch_size > 1
         ),
-        f"listens on all addresses of this machine, not only on {options.host} (--host): protect "
-        "it by a firewall.": is_exposed,
+        f"listens on all addresses of this machine, whatever --host is (got {options.host}), and "
+        "checks no token: protect it by a firewall.": is_exposed,
     }
     for text, applies in limitations.items():
         if applies:
@@ -159,12 +179,16 @@ def _print_limitations(options: ServeOptions, is_exposed: bool) -> None:
 
 
 def _announce(
-    url: str, grpc_target: str, configs: Sequence[ModelConfig], is_exposed: bool = False
+    url: str,
+    grpc_target: str,
+    configs: Sequence[ModelConfig],
+    is_exposed: bool = False,
+    token: str = "",
 ) -> None:
-    print(_write_example_call(f"{url}/v1/models/{configs[0].name}"), flush=True)
+    print(_write_example_call(f"{url}/v1/models/{configs[0].name}", token), flush=True)
     if is_exposed:  # repeated, since the log of TensorFlow Serving hides the warning at the start
         print_message(
-            "WARNING: OPEN TO THE NETWORK, in spite of --host: anyone who can reach this machine "
+            "WARNING: OPEN TO THE NETWORK, whatever --host is: anyone who can reach this machine "
             "can send requests. Protect it by a firewall, or use --engine embedded."
         )
     names = ", ".join(config.name for config in configs)
@@ -173,16 +197,22 @@ def _announce(
     )
 
 
-def _write_example_call(model_url: str) -> str:
+def _write_example_call(model_url: str, token: str = "") -> str:
     """Return a call of curl that scores a face, or one that suits a model of other inputs."""
-    metadata = urllib3.request("GET", f"{model_url}/metadata", retries=False, timeout=5.0).json()
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    response = urllib3.request(
+        "GET", f"{model_url}/metadata", headers=headers, retries=False, timeout=5.0
+    )
+    metadata = response.json()
+    # The token itself is not printed.
+    curl = 'curl -s -H "Authorization: Bearer $JDFD_KERAS_TOKEN"' if token else "curl -s"
     signatures = metadata["metadata"]["signature_def"]["signature_def"]
     if "image_bytes" not in signatures.get(SERVING_DEFAULT, {}).get("inputs", {}):
-        return f"curl -s {model_url}/metadata"
+        return f"{curl} {model_url}/metadata"
     # By a pipe, since a face is too long for a command line; curl removes the line breaks.
     return (
         """(printf '{"instances": [{"b64": "'; base64 < face.jpg; printf '"}]}') | """
-        f"curl -s {model_url}:predict -d @-"
+        f"{curl} {model_url}:predict -d @-"
     )
 
 

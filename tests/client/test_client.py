@@ -403,8 +403,10 @@ def test_an_answer_that_never_ends_times_out(start_stub):
         predict_faces(start_stub(answer), FACES[:1], timeout_s=0.1)
 
 
-def test_each_request_has_the_authorization_header(start_stub, monkeypatch):
+def test_each_request_has_the_authorization_header(start_stub, monkeypatch, tmp_path):
     seen = []
+    for name in ("JDFD_AUTHORIZATION", "JDFD_KERAS_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
 
     def answer(self):
         seen.append(self.headers["Authorization"])
@@ -416,9 +418,23 @@ def test_each_request_has_the_authorization_header(start_stub, monkeypatch):
     predict_faces(url, FACES, headers={"Authorization": "Bearer b"})
     predict_faces(url, FACES, headers={})
     assert seen == ["Bearer a", "Bearer b", None]
-    monkeypatch.setenv("JDFD_AUTHORIZATION", "hidden\n")
-    with pytest.raises(ValueError, match="(?s)in Authorization(?!.*hid)"):
-        connect(url)
+    # The token of a server that is ours, as text or in a file; other credentials come first.
+    monkeypatch.setenv("JDFD_KERAS_TOKEN", "c")
+    predict_faces(url, FACES)
+    monkeypatch.delenv("JDFD_AUTHORIZATION")
+    predict_faces(url, FACES)
+    predict_faces(url, FACES, headers={})
+    (tmp_path / "token.txt").write_text("d\n", encoding="utf-8")
+    monkeypatch.setenv("JDFD_KERAS_TOKEN", f"@{tmp_path / 'token.txt'}")
+    predict_faces(url, FACES)
+    monkeypatch.setenv("JDFD_KERAS_TOKEN", "")
+    predict_faces(url, FACES)
+    assert seen[3:] == ["Bearer a", "Bearer c", None, "Bearer d", None]
+    for name in ("JDFD_AUTHORIZATION", "JDFD_KERAS_TOKEN"):
+        monkeypatch.setenv(name, "hidden\n")
+        with pytest.raises(ValueError, match=f"(?s)in Authorization.*{name}(?!.*hid)"):
+            connect(url)
+        monkeypatch.delenv(name)
 
 
 @pytest.mark.parametrize("form", ["http://127.0.0.1:{}/v1/models/tiny", "grpc://127.0.0.1:{}/tiny"])

@@ -15,8 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from jdfd_keras.options import EngineOptions, ServeOptions
+from jdfd_keras.options import EngineOptions, FileServiceOptions, ServeOptions
 from jdfd_keras.serving import serve as serve_module
+
+BINARY = "tensorflow-model-server"
+TOKEN = "0123456789abcdef"
 
 # Writes its command line and the files in it to $CALLED, then exits or serves as $AFTER tells it.
 FAKE_PROGRAM = f"""#!{sys.executable} -S
@@ -101,9 +104,10 @@ def test_auto_selects_the_first_available_engine(install, monkeypatch):
     assert "available: exit code 1" in reason
     monkeypatch.setenv("DOCKER_VERSION", "28.2.2")
     assert serve_module.choose_engine(ServeOptions()) == ("docker", "Docker 28.2.2 is running")
+    # TensorFlow Serving's program, which listens on all addresses, must be named.
     install("tensorflow_model_server")
-    assert serve_module.choose_engine(ServeOptions())[0] == "tensorflow-model-server"
-    for engine in ("docker", "embedded"):
+    assert serve_module.choose_engine(ServeOptions())[0] == "docker"
+    for engine in ("tensorflow-model-server", "docker", "embedded"):
         assert serve_module.choose_engine(ServeOptions(engine=engine))[0] == engine
     # TensorFlow Serving cannot choose a free port.
     assert serve_module.choose_engine(ServeOptions(port=0))[0] == "embedded"
@@ -118,7 +122,7 @@ def test_only_the_embedded_server_scores_by_openvino(install, monkeypatch, model
             with pytest.raises(ValueError, match=f"--engine {name}.*Try --engine embedded"):
                 serve_module.serve(model, ServeOptions(engine=name), engine=engine)
     own = EngineOptions("tensorflow", "float32")
-    assert serve_module.choose_engine(ServeOptions(), own)[0] == "tensorflow-model-server"
+    assert serve_module.choose_engine(ServeOptions(), own)[0] == "docker"
     with pytest.raises(ValueError, match="--backend tensorflow; got int8"):
         serve_module.serve(model, engine=EngineOptions("tensorflow", "int8"))
 
@@ -133,6 +137,31 @@ def test_a_docker_engine_that_times_out_is_not_available(install, monkeypatch, t
     assert "timed out" in reason
 
 
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "", "192.168.1.5", "server.example"])
+def test_other_machines_need_a_token(install, monkeypatch, model, host):
+    install("tensorflow_model_server", "docker")
+    monkeypatch.setenv("DOCKER_VERSION", "28.2.2")
+    for engine in ("auto", "embedded"):
+        with pytest.raises(ValueError, match="Expected a --token with --host"):
+            serve_module.serve(model, ServeOptions(engine=engine, host=host))
+    with pytest.raises(ValueError, match=r"--host 127\.0\.0\.1 with --engine docker.*proxy"):
+        serve_module.serve(model, ServeOptions(engine="docker", host=host))
+    options = ServeOptions(host=host)
+    assert serve_module.choose_engine(options, has_token=True)[0] == "embedded"
+
+
+def test_only_the_embedded_server_checks_a_token(install, monkeypatch, model):
+    install("tensorflow_model_server", "docker")
+    monkeypatch.setenv("DOCKER_VERSION", "28.2.2")
+    engine, reason = serve_module.choose_engine(ServeOptions(), has_token=True)
+    assert (engine, reason) == ("embedded", "only this engine checks a token")
+    files = FileServiceOptions(token=TOKEN)
+    for name in ("docker", "tensorflow-model-server"):
+        with pytest.raises(ValueError, match="JDFD_KERAS_TOKEN") as caught:
+            serve_module.serve(model, ServeOptions(engine=name), files=files)
+        assert TOKEN not in str(caught.value)
+
+
 @pytest.mark.parametrize("engine", ["tensorflow-model-server", "docker"])
 def test_a_requested_engine_must_be_available(install, model, engine):
     with pytest.raises(OSError, match=r"Expected .*(got none|No such file).*--engine"):
@@ -142,7 +171,7 @@ def test_a_requested_engine_must_be_available(install, model, engine):
 def test_options_are_passed_to_tensorflow_serving(install, model, ports, tmp_path, capsys):
     install("tensorflow_model_server")
     options = ServeOptions(
-        **ports, max_batch_size=12, batch_timeout_ms=2.5, timeout_s=7.5, max_queue=99
+        **ports, engine=BINARY, max_batch_size=12, batch_timeout_ms=2.5, timeout_s=7.5, max_queue=99
     )
     with pytest.raises(OSError, match="exited with code 3"):
         serve_module.serve(model, options)
@@ -180,7 +209,7 @@ def test_options_are_passed_to_tensorflow_serving(install, model, ports, tmp_pat
 def test_batch_size_1_disables_batching(install, model, ports, tmp_path):
     install("tensorflow_model_server")
     with pytest.raises(OSError, match="exited with code 3"):
-        serve_module.serve(model, ServeOptions(**ports, max_batch_size=1))
+        serve_module.serve(model, ServeOptions(**ports, engine=BINARY, max_batch_size=1))
     assert not {"enable_batching", "batching_parameters_file"} & set(read_call(tmp_path)["flags"])
 
 
@@ -223,7 +252,8 @@ def test_an_example_call_is_printed_when_ready_and_signals_are_forwarded(
         "import sys; from jdfd_keras.serving import serve as serve_module\n"
         "from jdfd_keras.options import *\n"
         f"serve_module.serve({str(model)!r}, ServeOptions(port={ports['port']}, "
-        f"grpc_port={ports['grpc_port']})); sys.exit('tensorflow' in sys.modules)"
+        f"grpc_port={ports['grpc_port']}, engine={BINARY!r}))\n"
+        "sys.exit('tensorflow' in sys.modules)"
     )
     start = time.monotonic()
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
@@ -244,7 +274,7 @@ def test_an_example_call_is_printed_when_ready_and_signals_are_forwarded(
 
 def test_invalid_ports_for_tensorflow_serving_are_rejected(install, model, ports):
     install("tensorflow_model_server")
-    named = {"engine": "tensorflow-model-server"}
+    named = {"engine": BINARY}
     with pytest.raises(ValueError, match="REST 0 and gRPC 8500"):
         serve_module.serve(model, ServeOptions(port=0, **named))
     with pytest.raises(ValueError, match="two different ports"):

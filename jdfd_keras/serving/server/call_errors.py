@@ -6,6 +6,7 @@ HTTP_STATUS = {  # as TensorFlow Serving; all others: 500
     StatusCode.INVALID_ARGUMENT: 400,
     StatusCode.FAILED_PRECONDITION: 400,
     StatusCode.OUT_OF_RANGE: 400,
+    StatusCode.UNAUTHENTICATED: 401,
     StatusCode.NOT_FOUND: 404,
     StatusCode.RESOURCE_EXHAUSTED: 429,
     StatusCode.UNIMPLEMENTED: 501,

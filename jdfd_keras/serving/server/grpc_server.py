@@ -1,7 +1,7 @@
 """TensorFlow Serving's gRPC interface: PredictionService, ModelService, and the health service.
 
-Messages are not trusted: a TensorProto of a few bytes may declare a terabyte. It has no TLS and no
-authentication: on a network, put a proxy before it.
+Messages are not trusted: a TensorProto of a few bytes may declare a terabyte. It has no TLS: on a
+network, put a proxy before it. For a health check no token is needed.
 """
 
 import contextlib
@@ -20,13 +20,13 @@ from grpc_health.v1 import health_pb2_grpc
 from grpc_health.v1.health import (
     aio as health,  # pyright: ignore[reportAttributeAccessIssue]: imported behind a condition
 )
-from grpc_health.v1.health_pb2 import HealthCheckResponse
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from tensorflow_serving import apis as tensorflow_serving_apis
 from tensorflow_serving.apis import model_service_pb2_grpc, prediction_service_pb2_grpc
 
 from jdfd_keras.client.signatures import SERVING_DEFAULT, Signature
 from jdfd_keras.serving.server.call_errors import CallError
-from jdfd_keras.serving.server.inference_service import InferenceService
+from jdfd_keras.serving.server.inference_service import Call, InferenceService
 from jdfd_keras.serving.server.repository import ServedVersion
 
 SERVICES = ("", "tensorflow.serving.PredictionService", "tensorflow.serving.ModelService")
@@ -34,6 +34,7 @@ MAX_ERROR_CHARACTERS = 1000  # gRPC sends error texts in a header of limited siz
 MAX_CONCURRENT_CALLS = 1000  # others get RESOURCE_EXHAUSTED before their message is read
 MIN_THREADED_BYTES = 2**20  # parsing a smaller message takes less time than switching threads
 SIGNATURES = "signature_def"
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
 
 # The messages of both services. Their classes are created at run time, unseen by type checkers.
 apis: Any = tensorflow_serving_apis
@@ -44,15 +45,15 @@ class GrpcServer:
 
     def __init__(self, service: InferenceService):
         """Create a server that does not listen yet."""
+        self._health = health.HealthServicer()
         self._server = grpc.aio.server(
-            interceptors=[_Interceptor(service)],
+            interceptors=[_Interceptor(service, self._health)],
             maximum_concurrent_rpcs=MAX_CONCURRENT_CALLS,
             options=[
                 ("grpc.max_receive_message_length", service.max_body_bytes),
                 ("grpc.so_reuseport", 0),  # a port in use is an error, not shared
             ],
         )
-        self._health = health.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         servicer = _Servicer(service)
         prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(servicer, self._server)
@@ -77,18 +78,34 @@ class GrpcServer:
 
 
 class _Interceptor(grpc.aio.ServerInterceptor):
-    """Parses each message, counts the request, and converts errors to a gRPC status."""
+    """Checks the token, parses each message, counts the request, and converts its errors."""
 
-    def __init__(self, service: InferenceService):
+    def __init__(self, service: InferenceService, health: Any):
         self._service = service
 
+        async def check_health(_: Any, context: Any) -> HealthCheckResponse:
+            return await health.Check(HealthCheckRequest(), context)
+
+        # Without a token: of the server as a whole, since the message is not read.
+        self._health_check = grpc.stream_unary_rpc_method_handler(
+            check_health, response_serializer=HealthCheckResponse.SerializeToString
+        )
+
     async def intercept_service(self, continuation, handler_call_details):
+        metadata: dict[str, Any] = dict(handler_call_details.invocation_metadata)
+        try:
+            self._service.check_token(metadata.get("authorization", ""))
+        except CallError as error:
+            if handler_call_details.method == HEALTH_CHECK:
+                return self._health_check
+            Call(self._service).end("GRPC", error.code)
+            return _make_refusal(error)
         handler: Any = await continuation(handler_call_details)
         if handler is None or handler.unary_unary is None:
             return handler
         api = handler_call_details.method.rpartition("/")[2]
 
-        async def answer(message: bytes, context: Any) -> Any:
+        async def answer(message: Any, context: Any) -> Any:
             try:
                 async with self._service.handle("GRPC") as call:
                     call.reserve(len(message))
@@ -118,6 +135,16 @@ class _Interceptor(grpc.aio.ServerInterceptor):
             )
         except DecodeError:  # grpc.aio itself would answer UNKNOWN and log a traceback
             raise CallError("Expected a protobuf message; got bytes that are not.") from None
+
+
+def _make_refusal(error: CallError) -> grpc.RpcMethodHandler:
+    """Return a handler that refuses each call; as one of streams it does not read the message."""
+    code, text = error.code, str(error)
+
+    async def refuse(_: Any, context: Any) -> None:
+        await context.abort(code, text)
+
+    return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 class _Servicer(

@@ -1,4 +1,4 @@
-"""Inference for both transports: metrics, limits, input checks, and running the model.
+"""Inference for both transports: metrics, token, limits, input checks, and running the model.
 
 REST and gRPC share one `InferenceService`, which belongs to one event loop.
 """
@@ -17,6 +17,8 @@ from grpc import StatusCode
 
 from jdfd_keras.io.memory import release_memory
 from jdfd_keras.options import ServeOptions
+from jdfd_keras.serving.jobs.access import Access
+from jdfd_keras.serving.jobs.request_errors import RequestError
 from jdfd_keras.serving.server.batching import Arrays, Batcher
 from jdfd_keras.serving.server.call_errors import CallError
 from jdfd_keras.serving.server.codec_process import CodecProcess
@@ -47,8 +49,9 @@ class InferenceService:
         reserved_bytes: Memory held by all request bodies.
     """
 
-    def __init__(self, repository: Repository, options: ServeOptions):
+    def __init__(self, repository: Repository, options: ServeOptions, token: str = ""):
         """Create a service without requests; must be called in the event loop."""
+        self._access = Access(token)
         self.repository = repository
         self.metrics = ServerMetrics(repository)
         self.timeout_s = options.timeout_s
@@ -67,6 +70,17 @@ class InferenceService:
         self._codec_process.close()
         self._codec_threads.shutdown(wait=False)
         self._small_threads.shutdown(wait=False)
+
+    def check_token(self, authorization: str) -> None:
+        """Check the header or metadata `authorization` of a request, if the server has a token.
+
+        Raises:
+            CallError: UNAUTHENTICATED.
+        """
+        try:
+            self._access.check_token({"Authorization": authorization}, cookies={})
+        except RequestError as error:
+            raise CallError(error.message, StatusCode.UNAUTHENTICATED) from None
 
     @contextlib.asynccontextmanager
     async def handle(self, entrypoint: str) -> AsyncIterator["Call"]:

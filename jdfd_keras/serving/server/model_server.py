@@ -1,7 +1,7 @@
 """A server for exported models with TensorFlow Serving's REST and gRPC interfaces.
 
-For machines without TensorFlow Serving and for trials: it has no TLS and no authentication, and by
-default it listens on 127.0.0.1 only.
+For machines without TensorFlow Serving and for trials: it has no TLS, and by default it listens on
+127.0.0.1 only. With a token, every request needs it, but for a health check of gRPC.
 """
 
 import asyncio
@@ -26,6 +26,7 @@ def run_server(
     on_ready: Callable[["ModelServer"], None],
     engine: EngineOptions | None = None,
     routes: Routes | None = None,
+    token: str = "",
 ) -> None:
     """Serve models until SIGTERM or SIGINT, then complete requests in flight and return.
 
@@ -36,7 +37,8 @@ def run_server(
         options: Addresses and limits.
         on_ready: Called with the server once it accepts requests.
         engine: Backend and precision of the scores.
-        routes: Another API on the port of REST.
+        routes: Another API on the port of REST, which checks the token of its own requests.
+        token: Token of all other requests; without one, any request is answered.
 
     Raises:
         OSError: If a model cannot be loaded or an address cannot be bound.
@@ -51,7 +53,7 @@ def run_server(
         >>> run_server([model], ServeOptions(port=0, grpc_port=0), stop)
         True
     """
-    run_until_signal(ModelServer(configs, options, engine, routes), on_ready)
+    run_until_signal(ModelServer(configs, options, engine, routes, token), on_ready)
 
 
 class ModelServer:
@@ -71,11 +73,12 @@ class ModelServer:
         options: ServeOptions,
         engine: EngineOptions | None = None,
         routes: Routes | None = None,
+        token: str = "",
     ):
         """Create a server, perhaps with another API on the port of REST; nothing is loaded yet."""
         self._options = options
         self._repository = Repository(configs, engine)
-        self._routes = routes
+        self._routes, self._token = routes, token
         self._loop = LoopThread()
         self.url = ""
         self.grpc_target = ""
@@ -102,7 +105,7 @@ class ModelServer:
 
     async def _start(self) -> None:
         options = self._options
-        self._service = InferenceService(self._repository, options)
+        self._service = InferenceService(self._repository, options, self._token)
         self._rest = RestServer(self._service, self._routes)
         self._grpc = GrpcServer(self._service)
         host = LOOPBACK.get(options.host, options.host)

@@ -1,6 +1,6 @@
 """TensorFlow Serving's REST interface.
 
-It has no TLS and no authentication: on a network, put a proxy before it.
+It has no TLS: on a network, put a proxy before it.
 """
 
 import gzip
@@ -42,6 +42,10 @@ APIS = {
 }
 METRICS = "/monitoring/prometheus/metrics"
 MIN_ZIPPED_BYTES = 1024
+ERROR_HEADERS = {
+    StatusCode.UNAUTHENTICATED: {"WWW-Authenticate": "Bearer"},
+    StatusCode.UNAVAILABLE: {"Retry-After": "1"},
+}
 
 
 def _parse_route(method: str, path: str) -> tuple[str, str, int | None, str | None]:
@@ -72,6 +76,14 @@ class RestServer(HttpServer):
 
     async def _handle_other(self, request: web.BaseRequest) -> web.StreamResponse:
         path = request.raw_path
+        try:
+            self._service.check_token(request.headers.get("Authorization", ""))
+        except CallError as error:
+            Call(self._service).end("REST", error.code)
+            response = _respond_error(error)
+            if not request.content.is_eof():
+                response.force_close()  # the body is not read
+            return response
         if path == METRICS and request.method == "GET":
             text = await self._service.run_in_thread(self._service.metrics.expose, body_bytes=0)
             return make_response(200, text, "text/plain")
@@ -110,9 +122,7 @@ class RestServer(HttpServer):
                     headers["Content-Encoding"] = "gzip"
                 return make_response(200, text, "application/json", headers)
         except CallError as error:
-            text = _encode({"error": str(error)})
-            headers = {"Retry-After": "1"} if error.code is StatusCode.UNAVAILABLE else {}
-            return make_response(error.http_status, text, "application/json", headers)
+            return _respond_error(error)
 
     async def _read_body(self, request: web.BaseRequest, call: Call) -> bytes:
         limit = self._service.max_body_bytes
@@ -146,6 +156,12 @@ async def _dispatch(
     serialized = map(serialize_example, examples)
     rows = await service.run_examples(served, name, api, serialized, len(body))
     return lambda: {"results": rows}
+
+
+def _respond_error(error: CallError) -> web.Response:
+    headers = ERROR_HEADERS.get(error.code)
+    text = _encode({"error": str(error)})
+    return make_response(error.http_status, text, "application/json", headers)
 
 
 def _encode(document: dict[str, Any]) -> bytes:

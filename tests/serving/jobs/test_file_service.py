@@ -169,7 +169,7 @@ def test_twenty_clients_get_their_own_verdicts(real, inputs):
 
 @pytest.mark.slow
 def test_tensorflow_serving_and_files_share_a_port(exported, inputs, tmp_path, capsys, monkeypatch):
-    """The command and the service give the same JSON; TensorFlow Serving's API is as it was."""
+    """The command and the service give the same JSON; every request needs the token."""
     model = exported.parent
     files = FileServiceOptions(state=str(tmp_path / "state"), token=TOKEN, workers=1)
     engine = EngineOptions(backend="tensorflow")
@@ -178,7 +178,7 @@ def test_tensorflow_serving_and_files_share_a_port(exported, inputs, tmp_path, c
     documents = {}
     with (
         open_file_service(model, files, engine=engine) as routes,
-        ModelServer(configs, options, engine, routes) as server,
+        ModelServer(configs, options, engine, routes, TOKEN) as server,
     ):
         assert "are kept in" in describe_service(server.url, routes, files)
         client = FakeServer(routes, server.url)
@@ -189,14 +189,16 @@ def test_tensorflow_serving_and_files_share_a_port(exported, inputs, tmp_path, c
             )
             assert status == 202
             documents[name] = wait_for(client, job, headers=BEARER)
-        # Without the token, as before.
-        status, metadata, headers = client.request("GET", "/v1/models/tiny/metadata")
+        for path in ("/v1/models/tiny/metadata", "/other", "/monitoring/prometheus/metrics"):
+            assert client.request("GET", path)[0] == 401
+        bearer = {"headers": BEARER}
+        status, metadata, headers = client.request("GET", "/v1/models/tiny/metadata", **bearer)
         assert (status, metadata["model_spec"]["name"]) == (200, "tiny")
         assert "x-content-type-options" not in headers
-        assert client.request("GET", "/other")[:2] == (404, b"Not Found")
+        assert client.request("GET", "/other", **bearer)[:2] == (404, b"Not Found")
         assert client.request("GET", "/v1/files")[0] == 401
-        assert client.request("GET", "/v1/models/none")[1].keys() == {"error"}
-        assert client.request("GET", "/monitoring/prometheus/metrics")[0] == 200
+        assert client.request("GET", "/v1/models/none", **bearer)[1].keys() == {"error"}
+        assert client.request("GET", "/monitoring/prometheus/metrics", **bearer)[0] == 200
     monkeypatch.chdir(inputs["sea.png"].parent)
     for name, document in documents.items():
         words = ["predict", name, "--model", str(model), "--backend", "tensorflow"]
