@@ -2,22 +2,18 @@
 
 Results go to stdout, progress and warnings to stderr. Exit 0: done; 1: something failed, in one
 line with the expected and the actual value and what to try; 2: wrong usage; 130: stopped by Ctrl-C,
-143: by SIGTERM, in both cases without temporary files.
+143: by SIGTERM, 129: by SIGHUP, in all three cases without temporary files.
 Text that is printed has no control characters and direction marks, such as those of a file name;
 JSON is exact. Nothing heavy is imported before a command runs.
 """
 
 import argparse
-import contextlib
 import json
 import os
-import signal
 import sys
 import textwrap
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from inspect import getdoc
-from typing import Any, NoReturn
 
 from jdfd_keras import __version__
 from jdfd_keras.cli import (
@@ -37,9 +33,11 @@ from jdfd_keras.cli import (
     split,
     train,
 )
-from jdfd_keras.cli.parser import CommandParser, read_options
+from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
 from jdfd_keras.io.console import print_message, printable, printable_lines
+from jdfd_keras.io.disk_space import reraise_disk_full
 from jdfd_keras.io.origin import mask_secrets, recorded_command
+from jdfd_keras.io.stop_signals import Stopped, exit_on_signals
 from jdfd_keras.options import PrepareRuntime
 
 MODULES = (
@@ -72,42 +70,50 @@ def main(argv: Sequence[str] | None = None) -> int:
     os.environ["KERAS_BACKEND"] = "tensorflow"  # exports need a TensorFlow model
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("TF_FORCE_GPU_ALLOW_GROWTH", "true")  # serve and predict may share one
-    try:
-        with _exit_on_sigterm(), recorded_command(arguments.words):
-            output = command.run(arguments)
-    except (OSError, ValueError) as error:
-        print_message(f"jdfd-keras {arguments.command}: {printable(str(error))}")
-        return 1
-    except KeyboardInterrupt:
-        # Verdicts are kept with --out only.
-        is_kept = command.is_resumable and (arguments.out or vars(arguments).get("resume"))
-        hint = " Run the same command again to resume." if is_kept else ""
-        print_message(f"jdfd-keras {arguments.command}: interrupted.{hint}")
-        return 130
-    is_json = arguments.format == "json"
-    text = json.dumps(output.result, indent=2) if is_json else printable_lines(output.text)
-    try:
-        print(text, flush=True)
-    except BrokenPipeError:  # the reader, such as `head`, has closed the pipe
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with exit_on_signals():
+        try:
+            with recorded_command(arguments.words), reraise_disk_full(_describe_output(arguments)):
+                output = command.run(arguments)
+                _print_output(output, arguments.format == "json")
+        except (OSError, ValueError) as error:
+            _print_end(arguments, printable(str(error)))
+            return 1
+        except KeyboardInterrupt:
+            _print_end(arguments, f"interrupted.{_describe_resuming(command, arguments)}")
+            return 130
+        except Stopped as stop:
+            hint = _describe_resuming(command, arguments)
+            _print_end(arguments, f"stopped by {stop.name}.{hint}")
+            return int(stop.code or 0)
     return 1 if output.failed else 0
 
 
-@contextlib.contextmanager
-def _exit_on_sigterm() -> Iterator[None]:
-    """Let SIGTERM end the block as an exception does, so that temporary files are deleted."""
-    if threading.current_thread() is not threading.main_thread():  # which alone handles signals
-        yield
-        return
-
-    def stop(number: int, _: Any) -> NoReturn:
-        raise SystemExit(128 + number)
-
-    before = signal.signal(signal.SIGTERM, stop)
+def _print_output(output: Output, is_json: bool) -> None:
+    text = json.dumps(output.result, indent=2) if is_json else printable_lines(output.text)
     try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+        print(text, flush=True)
+    except OSError as error:
+        # Python would write the rest at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):  # of a reader that has closed, such as `head`
+            raise
+
+
+def _print_end(arguments: argparse.Namespace, text: str) -> None:
+    print_message(f"jdfd-keras {arguments.command}: {text}")
+
+
+def _describe_resuming(command: Command, arguments: argparse.Namespace) -> str:
+    # Verdicts are kept with --out only.
+    is_kept = command.is_resumable and (arguments.out or vars(arguments).get("resume"))
+    return " Run the same command again to resume." if is_kept else ""
+
+
+def _describe_output(arguments: argparse.Namespace) -> str:
+    """Describe what a command writes; most state it more exactly themselves."""
+    out = vars(arguments).get("out")
+    output = f"the output {printable(str(out))}" if out else "the output"
+    return f"{output} and in the folder for temporary files"
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:

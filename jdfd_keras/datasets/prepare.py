@@ -15,7 +15,6 @@ tables (`datasets.split_dataset`), of which this writes the official one where i
 
 import contextlib
 import dataclasses
-import errno
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -61,6 +60,7 @@ from jdfd_keras.faces.extract import check_face_options
 from jdfd_keras.io import storage
 from jdfd_keras.io.beam import read_beam_flags, run_on_beam
 from jdfd_keras.io.console import Progress, plural, print_message
+from jdfd_keras.io.disk_space import reraise_disk_full
 from jdfd_keras.io.files import OPTIONS, check_same_options, to_json
 from jdfd_keras.io.workers import WorkerCrashed, check_limits, count_workers, run_all
 from jdfd_keras.options import (
@@ -228,18 +228,9 @@ def _is_initialized(out: storage.Store, groups: dict) -> bool:
     return False
 
 
-@contextlib.contextmanager
-def _reraise_disk_full(out: storage.Store) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            raise
-        raise OSError(
-            f"Expected free disk space for the faces in {out.location} and in the folder for "
-            f"temporary files; got '{error.strerror}'. Free some and run the same command again: "
-            "finished videos are kept."
-        ) from error
+def _reraise_disk_full(out: storage.Store) -> contextlib.AbstractContextManager[None]:
+    content = f"the faces in {out.location} and in the folder for temporary files"
+    return reraise_disk_full(content, "finished videos are kept")
 
 
 def _extract_all(

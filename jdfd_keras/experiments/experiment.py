@@ -29,6 +29,7 @@ from jdfd_keras.experiments.plan import (
 from jdfd_keras.experiments.sets import ExperimentDataset, ExperimentReport, inspect_datasets
 from jdfd_keras.experiments.statistics import STATISTICS, CountReport, count_datasets
 from jdfd_keras.io.console import print_message
+from jdfd_keras.io.disk_space import is_disk_full
 from jdfd_keras.io.files import init_folder, write_text_atomically
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import (
@@ -278,6 +279,8 @@ class _CellRunner:
         try:
             train(self.sets[training.data].directory, self._run_folder(training, seed), **options)
         except (OSError, ValueError) as error:
+            if is_disk_full(error):  # of all cells
+                raise
             return f"training: {error}"
         return ""
 
@@ -305,6 +308,8 @@ class _CellRunner:
             inputs = json.dumps(self._find_inputs(cell, seed), indent=1)
             write_text_atomically(f"{folder}.json", inputs + "\n")
         except (OSError, ValueError) as error:
+            if is_disk_full(error):
+                raise
             return f"evaluation: {error}"
         return rows
 

@@ -8,7 +8,6 @@ import builtins
 import contextlib
 import os
 import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import Any, BinaryIO
 from filelock import FileLock, Timeout
 
 from jdfd_keras.io.files import replace_durably
+from jdfd_keras.io.temporary_folder import TemporaryFolder
 
 PARTS = "parts"  # the folder of unfinished work, which a run removes at its end
 
@@ -215,7 +215,7 @@ def local_path(store: Store, name: str) -> Iterator[Path]:
     if isinstance(store, LocalStore):
         yield store.path(name)
         return
-    with tempfile.TemporaryDirectory() as directory:
+    with TemporaryFolder() as directory:
         path = Path(directory, name.rsplit("/", 1)[-1])
         with store.open(name) as source, open(path, "wb") as copy:
             shutil.copyfileobj(source, copy)

@@ -7,13 +7,13 @@ memory, does not stop the others and is reported by name. Independent of the fun
 import collections
 import contextlib
 import os
-import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from multiprocessing.connection import wait
 from typing import Any
 
 from jdfd_keras.io.console import Progress
+from jdfd_keras.io.temporary_folder import TemporaryFolder
 from jdfd_keras.io.worker_process import IDLE, LimitExceeded, Part, Worker, WorkerCrashed
 from jdfd_keras.options import LimitOptions
 
@@ -162,7 +162,7 @@ class Workers:
 
     def __enter__(self) -> "Workers":
         # What a process leaves in its temporary folder when it dies is deleted at the end.
-        directory = tempfile.TemporaryDirectory(prefix="jdfd-keras-")
+        directory = TemporaryFolder()
         folder = self._stack.enter_context(directory)
         for _ in range(self._num_workers):
             self._workers.append(Worker(self._function, folder, self._has_parts))

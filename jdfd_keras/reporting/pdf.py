@@ -6,10 +6,11 @@ Takes a self-contained page; its style decides the paper, the margins and what i
 import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 from jdfd_keras.io.files import atomic_path
+from jdfd_keras.io.temporary_folder import TemporaryFolder
+from jdfd_keras.reporting.templating import GENERATOR
 
 CHROMIUM = "JDFD_KERAS_CHROMIUM"  # environment variable with the path of the program
 NAMES = (
@@ -72,9 +73,10 @@ def print_pdf(page: str | Path, path: str | Path) -> None:
     program = find_chromium()
     # Chromium's sandbox refuses to start for root; the page runs no script in any case.
     is_root = hasattr(os, "geteuid") and os.geteuid() == 0
-    with tempfile.TemporaryDirectory(prefix="jdfd-keras-") as profile, atomic_path(path) as pdf:
+    with TemporaryFolder() as profile, atomic_path(path) as pdf:
         command = [
             *(program, *OPTIONS, *(["--no-sandbox"] if is_root else [])),
+            f"--user-agent={GENERATOR}",  # the creator of the PDF
             *(f"--user-data-dir={profile}", f"--print-to-pdf={pdf.absolute()}"),
             Path(page).absolute().as_uri(),
         ]

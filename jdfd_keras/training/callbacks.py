@@ -17,6 +17,7 @@ import tensorflow as tf
 from jdfd_keras.faces.extract import encode_png
 from jdfd_keras.io.console import Progress
 from jdfd_keras.io.files import atomic_path
+from jdfd_keras.io.stop_signals import SignalHold
 from jdfd_keras.options import TrainRuntime
 from jdfd_keras.training.checkpoint import Checkpoint, save_checkpoint, take_checkpoint
 from jdfd_keras.training.compile import CLASSIFICATION, FRAME_AUC, RECONSTRUCTION, swap_average
@@ -116,6 +117,8 @@ class RunFolder(_Callback):
             finished training keeps weights and optimizer state.
         is_done: Returns whether training stops after the epochs of a history; default is never.
         faces: float32[n, size, size, 3] in 0..255, to show above their reconstructions.
+        hold: Holds signals that end the process until a checkpoint is written; not with several
+            machines, which would have to stop at the same step.
     """
 
     def __init__(
@@ -126,9 +129,11 @@ class RunFolder(_Callback):
         runtime: TrainRuntime | None = None,
         is_done: Callable[[list[dict[str, float]]], bool] = lambda history: False,
         faces: np.ndarray | None = None,
+        hold: SignalHold | None = None,
     ) -> None:
         super().__init__(start)
         self.directory, self.is_done, self.faces = directory, is_done, faces
+        self.hold = hold or SignalHold()
         self.devices, self.runtime = devices or Devices(), runtime or TrainRuntime()
         self.history, self.metric_sums = list(self.start.history), self.start.metrics
         self.saved_at = time.monotonic()
@@ -143,6 +148,8 @@ class RunFolder(_Callback):
         # After the last step of an epoch, on_epoch_end saves.
         if batch + 1 < cast(dict, self.params)["steps"] and self._is_due(step):
             self._save(take_checkpoint(self.detector, self.epoch, step, self.history))
+        if self.devices.num_workers == 1:
+            self.hold.start()  # after a step: before the first, there is nothing to save
 
     def on_test_begin(self, logs: Any = None) -> None:
         raise ValueError(
@@ -174,6 +181,8 @@ class RunFolder(_Callback):
             self.detector.stop_training = True
 
     def _is_due(self, step: int) -> bool:
+        if self.hold.is_requested:
+            return True
         if self.runtime.checkpoint_steps:
             return step % self.runtime.checkpoint_steps == 0
         if not self.runtime.checkpoint_minutes or step % CLOCK_STEPS:
@@ -185,6 +194,8 @@ class RunFolder(_Callback):
         if self.devices.is_chief:
             save_checkpoint(self.directory, checkpoint)
         self.saved_at = time.monotonic()
+        if self.hold.is_requested:
+            self.hold.release()
 
     def _draw_reconstructions(self, epoch: int, faces: np.ndarray) -> None:
         output = self.detector(faces, training=False)[RECONSTRUCTION]

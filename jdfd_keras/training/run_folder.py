@@ -202,9 +202,13 @@ def write_imported_run(run: str | Path, model: "keras.Model", facts: "ImportFact
     options = ModelOptions(
         network=facts.network, image_size=size, decoder=False, encoder_weights="none"
     )
-    init_folder(run, faces=FaceOptions(face_size=size), model=options, **{IMPORTED: facts})
-    with atomic_path(run / BEST) as unfinished:
-        model.save(unfinished)
+    try:
+        init_folder(run, faces=FaceOptions(face_size=size), model=options, **{IMPORTED: facts})
+        with atomic_path(run / BEST) as unfinished:
+            model.save(unfinished)
+    except BaseException:  # such as a full disk: the next attempt expects an empty folder
+        (run / OPTIONS).unlink(missing_ok=True)
+        raise
 
 
 def was_imported(path: str | Path) -> bool:

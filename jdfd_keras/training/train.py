@@ -1,6 +1,7 @@
 """Training of a detector: from a prepared dataset to a run folder.
 
 A run that was interrupted at any step resumes from its last checkpoint, with the same result.
+Ctrl-C and SIGTERM write one first.
 """
 
 import dataclasses
@@ -17,8 +18,10 @@ from jdfd_keras.datasets.pipeline import check_options, read_epoch, stream_faces
 from jdfd_keras.datasets.split_tables import absolute_name, read_split_table
 from jdfd_keras.datasets.transforms import reraise_damaged_shards
 from jdfd_keras.io.console import print_message
+from jdfd_keras.io.disk_space import reraise_disk_full
 from jdfd_keras.io.files import OPTIONS, init_folder, load_groups, load_options
 from jdfd_keras.io.results import Result
+from jdfd_keras.io.stop_signals import SignalHold
 from jdfd_keras.model.mesonet import MESONETS
 from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import (
@@ -56,6 +59,7 @@ from jdfd_keras.training.training_data import TrainingData, load_training_data
 from jdfd_keras.training.validation import Validation
 
 VALIDATION_BATCH_SIZE = 32
+STOP_NOTICE = "stopping with a checkpoint after this step or validation; Ctrl-C: without, at once"
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,10 @@ def train(
     that it began with, on another processor, too.
 
     Raises:
-        OSError: If a file is missing or cannot be downloaded, or another machine stopped.
+        OSError: If a file is missing or cannot be downloaded, the disk is full, or another machine
+            stopped.
+        KeyboardInterrupt: At Ctrl-C, after a checkpoint; a second one does not wait for it. Other
+            signals that end the process wait for a checkpoint, too.
         ValueError: If the data, an option or the memory are unsuitable, the splits share footage,
             `out` belongs to a run with other options, or the loss becomes NaN or infinite.
 
@@ -210,6 +217,8 @@ def train(
     with (
         reraise_device_errors(devices, **batches, accumulate=setup.optimizer.accumulate),
         reraise_damaged_shards(*loaded.directories),
+        # Inside of the first: TensorFlow has one class of errors for memory and disk.
+        reraise_disk_full(f"the run {out}", "training resumes from its last checkpoint"),
     ):
         checkpoint = load_checkpoint(out)
         # Built before the folder is created: missing encoder weights leave no folder behind.
@@ -364,13 +373,14 @@ def _fit(detector: keras.Model, setup: _Setup, start: Checkpoint, out: Path) -> 
             ProgressLine(steps, batch_size, start),
             keras.callbacks.TensorBoard(str(out / LOGS), write_graph=False),
         ]
-    callbacks.append(RunFolder(out, start, devices, setup.runtime, setup.is_done, faces))
-    detector.fit(
-        devices.distribute(make_train),
-        initial_epoch=start.epoch,
-        epochs=start.epoch + 1 if start.step else setup.train.epochs,
-        steps_per_epoch=steps - start.step,
-        shuffle=False,  # the stream is shuffled
-        verbose=0,  # pyright: ignore[reportArgumentType], typed as its default "auto"
-        callbacks=callbacks,
-    )
+    with SignalHold(STOP_NOTICE) as hold:
+        callbacks.append(RunFolder(out, start, devices, setup.runtime, setup.is_done, faces, hold))
+        detector.fit(
+            devices.distribute(make_train),
+            initial_epoch=start.epoch,
+            epochs=start.epoch + 1 if start.step else setup.train.epochs,
+            steps_per_epoch=steps - start.step,
+            shuffle=False,  # the stream is shuffled
+            verbose=0,  # pyright: ignore[reportArgumentType], typed as its default "auto"
+            callbacks=callbacks,
+        )

@@ -1,5 +1,6 @@
 """Which cells an experiment runs, resumes and skips."""
 
+import errno
 import json
 import re
 from itertools import product
@@ -304,6 +305,24 @@ def test_a_failed_cell_does_not_stop_the_others_and_is_tried_again(rooms, named_
     rooms.refuse = lambda *_: None
     report = experiment("cross-dataset", named_sets, tmp_path / "out")
     assert report.failed == () and len(rooms.tested) == 1
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate"])
+def test_a_full_disk_is_not_a_failed_cell_and_the_experiment_resumes(
+    rooms, named_sets, tmp_path, kind
+):
+    def refuse(called, run, data):
+        if called == kind and len(rooms.tested) == 3:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    rooms.refuse = refuse
+    with pytest.raises(OSError, match="No space left"):
+        experiment("cross-dataset", named_sets, tmp_path / "out")
+    num_tested = len(rooms.tested)
+    assert num_tested < 9
+    rooms.refuse = lambda *_: None
+    assert experiment("cross-dataset", named_sets, tmp_path / "out").failed == ()
+    assert len(rooms.tested) == 9
 
 
 def test_only_the_cells_of_a_failed_training_are_missing(rooms, named_sets, tmp_path):

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings, strategies
 
-from jdfd_keras.training import checkpoint as stage
 from jdfd_keras.training.checkpoint import (
     CHECKPOINT,
     Checkpoint,
@@ -280,7 +279,7 @@ def refuse_to_replace(source, target):
 
 @pytest.mark.parametrize(
     ("name", "broken"),
-    [("np.savez", break_in_the_middle), ("os.replace", refuse_to_replace)],
+    [("numpy.savez", break_in_the_middle), ("os.replace", refuse_to_replace)],
     ids=["while writing", "before replacing"],
 )
 def test_a_failed_write_leaves_the_previous_checkpoint_and_no_other_file(
@@ -289,7 +288,7 @@ def test_a_failed_write_leaves_the_previous_checkpoint_and_no_other_file(
     save_checkpoint(tmp_path, state)
     later = Checkpoint(3, 1, state.history, state.weights, state.metrics)
     with monkeypatch.context() as patch, pytest.raises(OSError, match="space|power"):
-        patch.setattr(f"jdfd_keras.training.checkpoint.{name}", broken)
+        patch.setattr(name, broken)
         save_checkpoint(tmp_path, later)
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
     assert_same(load_checkpoint(tmp_path), state)
@@ -305,14 +304,14 @@ def test_a_checkpoint_is_flushed_to_disk_before_it_replaces_the_previous_one(
 
     def record(name, function):
         def call(*arguments):
-            (unfinished,) = tmp_path.glob(f".unfinished-*-{CHECKPOINT}")
-            calls.append((name, unfinished.stat().st_size))
+            sizes = [path.stat().st_size for path in tmp_path.glob(f".unfinished-*-{CHECKPOINT}")]
+            calls.append((name, *sizes))
             return function(*arguments)
 
         return call
 
     for name in ("fsync", "replace"):
-        monkeypatch.setattr(stage.os, name, record(name, getattr(os, name)))
+        monkeypatch.setattr(os, name, record(name, getattr(os, name)))
     save_checkpoint(tmp_path, state)
     size = (tmp_path / CHECKPOINT).stat().st_size
-    assert calls == [("fsync", size), ("replace", size)]
+    assert calls == [("fsync", size), ("replace", size), ("fsync",)]  # the folder at the end

@@ -5,10 +5,11 @@ Takes a Keras model or a run folder; writes `saved_models/<name>/<version>/` wit
 request, files for other runtimes. Reading of images and calibration are part of the graph.
 """
 
+import contextlib
 import dataclasses
 import re
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +23,12 @@ from jdfd_keras.client.signatures import (
     CALIBRATION_FILE,
     MODEL_CARD,
     WARMUP_FILE,
-    find_versions,
     write_checksums,
 )
 from jdfd_keras.inference.backends import load_calibration
 from jdfd_keras.inference.saved_model import SavedModelEngine, write_warmup
-from jdfd_keras.io.files import save_options, write_text_atomically
+from jdfd_keras.io.disk_space import reraise_disk_full
+from jdfd_keras.io.files import atomic_path, save_options
 from jdfd_keras.io.results import Result
 from jdfd_keras.model.network import digest_weights
 from jdfd_keras.options import FaceOptions
@@ -165,9 +166,10 @@ def export_detector(
     digest = digest_weights(detector)
     metadata = ModelMetadata(faces, calibration, directory.name, version, digest, demonstration)
 
+    is_newest = version > max(_list_versions(directory), default=0)
     partial = directory / f"{version}.partial"
     shutil.rmtree(partial, ignore_errors=True)
-    try:
+    with _removing(partial), reraise_disk_full(str(target), "nothing is left of this export"):
         write_saved_model(detector, partial, metadata)
         write_openvino(detector, partial, metadata)
         write_warmup(partial / WARMUP_FILE, directory.name, size, has_decoder=has_decoder)
@@ -195,13 +197,21 @@ def export_detector(
         write_engine_file(partial, metadata, int8)
         write_checksums(partial)
         _check_runs(partial, size)
-        card_text = card_file.read_text(encoding="utf-8")
-        partial.rename(target)
-        if target == next(iter(find_versions(directory).values())):
-            write_text_atomically(directory / MODEL_CARD, card_text)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with contextlib.ExitStack() as stack:
+            if is_newest:
+                card_copy = stack.enter_context(atomic_path(directory / MODEL_CARD))
+                shutil.copyfile(card_file, card_copy)
+            partial.rename(target)  # last of all that needs space
     return ExportedModel(target, directory.name, version, metadata.digest, tuple(costs), int8)
+
+
+@contextlib.contextmanager
+def _removing(folder: Path) -> Iterator[None]:
+    """Remove a folder at the end of the block, if it still exists."""
+    try:
+        yield
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _check_runs(directory: Path, size: int) -> None:
@@ -218,7 +228,7 @@ def _check_runs(directory: Path, size: int) -> None:
 
 
 def _choose_version(directory: Path, version: int | None) -> int:
-    used = sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal())
+    used = _list_versions(directory)
     next_version = used[-1] + 1 if used else 1
     if version is not None and (version < 1 or version in used):
         raise ValueError(
@@ -226,3 +236,7 @@ def _choose_version(directory: Path, version: int | None) -> int:
             f"{used}. Omit it to use {next_version}."
         )
     return next_version if version is None else version
+
+
+def _list_versions(directory: Path) -> list[int]:
+    return sorted(int(path.name) for path in directory.glob("*") if path.name.isdecimal())

@@ -5,8 +5,10 @@ a prediction needs, and engine.json, which states the files that belong together
 """
 
 import contextlib
+import errno
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +79,9 @@ def write_network(network: Any, path: Path) -> None:
         network: An OpenVINO model.
         path: The file, such as float32.xml; its folder exists.
 
+    Raises:
+        OSError: If the disk is full.
+
     Example:
         >>> version = import_openvino()
         >>> from openvino import Model, opset14
@@ -87,7 +92,12 @@ def write_network(network: Any, path: Path) -> None:
     """
     import openvino
 
-    openvino.save_model(network, path, compress_to_fp16=False)
+    try:
+        openvino.save_model(network, path, compress_to_fp16=False)
+    except RuntimeError as error:
+        if "iostream error" in str(error):  # OpenVINO does not state the cause
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path)) from error
+        raise
     weights = path.with_suffix(".bin")
     count = math.ceil(weights.stat().st_size / MAX_FILE_SIZE)
     if count <= 1:

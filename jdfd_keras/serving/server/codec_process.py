@@ -5,7 +5,6 @@ all other requests wait until it is parsed.
 """
 
 import asyncio
-import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -13,6 +12,7 @@ from typing import Any
 
 from grpc import StatusCode
 
+from jdfd_keras.io.temporary_folder import TemporaryFolder
 from jdfd_keras.io.worker_process import IDLE, Worker, WorkerCrashed
 from jdfd_keras.serving.server.call_errors import CallError
 
@@ -37,7 +37,7 @@ class CodecProcess:
 
     def __init__(self):
         """Start nothing yet."""
-        self._folder = tempfile.TemporaryDirectory(prefix="jdfd-keras-")
+        self._folder = TemporaryFolder()
         self._worker = Worker(_call, self._folder.name, False)
         self._thread = ThreadPoolExecutor(1, "codec process")  # all that uses the worker
         self._end: asyncio.TimerHandle | None = None
