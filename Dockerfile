@@ -59,7 +59,7 @@ EXPOSE 8500 8501
 STOPSIGNAL SIGTERM
 # Of the service, with the token that it has. Other commands are run with --no-healthcheck.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=120s --retries=3 \
-  CMD ["python", "-c", "import os, urllib.request as r; e = os.environ; r.build_opener(r.ProxyHandler({})).open(r.Request(e['JDFD_KERAS_HEALTH_URL'], headers={'Authorization': 'Bearer ' + e.get('JDFD_KERAS_TOKEN', '')}), timeout=4)"]
+  CMD ["python", "-c", "import os, pathlib, urllib.request as r; e = os.environ; t = e.get('JDFD_KERAS_TOKEN', ''); t = pathlib.Path(t[1:]).read_text().strip() if t.startswith('@') else t; r.build_opener(r.ProxyHandler({})).open(r.Request(e['JDFD_KERAS_HEALTH_URL'], headers={'Authorization': 'Bearer ' + t}), timeout=4)"]
 ENTRYPOINT ["jdfd-keras"]
 # Refuses to start without a token, in the environment variable JDFD_KERAS_TOKEN.
 CMD ["app", "--host", "0.0.0.0", "--no-open"]

@@ -41,7 +41,7 @@ class MeasuredFace(NamedTuple):
 class FileFacts(NamedTuple):
     """What a file states about itself."""
 
-    num_bytes: int
+    num_bytes: int  # without Content Credentials
     num_frames: int  # in these bytes
     width: int  # of a frame
     height: int
@@ -69,7 +69,8 @@ def measure_file(
         >>> measures.pixel_format, measures.size_px > 40, measures.reconstruction_error
         ('yuv420p', True, nan)
     """
-    info = extraction.info
+    info, credentials = extraction.info, extraction.credentials
+    signed_bytes = credentials.num_bytes if credentials else 0  # no pixels
     return combine_measures(
         [
             MeasuredFace(
@@ -83,7 +84,7 @@ def measure_file(
         ],
         lambda positions: np.stack([judged_faces[position].crop for position in positions]),
         FileFacts(
-            extraction.file_bytes or 0,
+            max((extraction.file_bytes or 0) - signed_bytes, 0),
             info.num_frames,
             extraction.width,
             extraction.height,
