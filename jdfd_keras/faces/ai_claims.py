@@ -144,7 +144,7 @@ def _read_png_text(keyword: str, value: str) -> list[AIClaim]:
         text = f"parameters of a diffusion model: {shorten_text(value)}"
     elif keyword in ("prompt", "workflow") and '"class_type"' in value:
         text = f"{keyword} of ComfyUI: {shorten_text(value)}"
-    elif keyword in ("Software", "Source", "Title") and GENERATORS.search(value):
+    elif keyword in ("Software", "Source") and GENERATORS.search(value):
         text = f"{keyword}: {shorten_text(value)}"
     else:
         return []

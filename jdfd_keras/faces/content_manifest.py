@@ -72,9 +72,11 @@ def read_facts(store: dict[str, Any], *, has_anchors: bool) -> dict[str, Any]:
         title = ingredient.title or "without a title"
         problems += [f"ingredient {title}: {_describe_problem(failure)}" for failure in found]
     signature = _dict(active.get("signature_info"))
+    is_expired = state == INVALID and _codes(failures) - {UNTRUSTED_CODE} == {EXPIRED_CODE}
     return {
         "state": state,
         "detail": _describe_state(state, _codes(failures), has_anchors, unsigned),
+        "is_expired": is_expired,
         "signer": _str(signature, "common_name"),
         # c2pa calls it the issuer, but it is of the subject of the certificate (0.38.1).
         "organization": _str(signature, "issuer"),
@@ -127,9 +129,9 @@ def list_ai_claims(store: dict[str, Any], *, is_signed: bool) -> list[AIClaim]:
 def _describe_state(state: str, codes: set[str], has_anchors: bool, unsigned: Sequence[str]) -> str:
     """Return a sentence or two on why credentials have their state."""
     codes = codes - {UNTRUSTED_CODE}
-    unchanged = "The file was not changed after it was signed"
+    unchanged = "What the signature covers has not changed since the file was signed"
     if unsigned:
-        unchanged = f"Apart from {', '.join(unsigned)}, the file was not changed after signing"
+        unchanged += f" (it does not cover {', '.join(unsigned)})"
     if state == VALID:
         return f"{unchanged}, and a trusted authority issued the certificate of the signer."
     if state == UNTRUSTED:

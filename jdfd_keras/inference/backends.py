@@ -6,6 +6,7 @@ and keeps only the results.
 """
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from jdfd_keras.inference.engine import (
     identify_tensorflow,
     import_engine,
 )
+from jdfd_keras.inference.engine_errors import name_errors, naming_errors
 from jdfd_keras.inference.openvino_engine import (
     CAM,
     RECONSTRUCTION,
@@ -107,7 +109,7 @@ def load_predictor(
 
     Raises:
         OSError, ValueError: If there is no such model, the requested engine cannot run it, or the
-            server is unreachable.
+            server is unreachable. An exception of the engine in a later call is an OSError, too.
 
     Example:
         >>> predictor = load_predictor("saved_models/detector", EngineOptions(backend="tensorflow"))
@@ -124,6 +126,18 @@ def load_predictor(
             )
         return _load_served(str(model))
     path = Path(find_model(model))
+    with naming_errors(f"a model that can be loaded from {path}", is_load=True):
+        predictor = _load_local(path, options)
+    explain, measure = predictor.explain, predictor.reconstruct_error
+    return dataclasses.replace(
+        predictor,
+        score=name_errors(predictor.score, "scores", path),
+        explain=explain and name_errors(explain, "class-activation maps", path),
+        reconstruct_error=measure and name_errors(measure, "reconstructions", path),
+    )
+
+
+def _load_local(path: Path, options: EngineOptions) -> Predictor:
     is_version = (path / "saved_model.pb").is_file()
     if not is_version and (path.suffix == ".keras" or (path / OPTIONS).is_file()):
         return _load_keras(path, identify_tensorflow(path, options))

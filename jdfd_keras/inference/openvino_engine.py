@@ -119,8 +119,11 @@ class OpenVINOEngine(contextlib.AbstractContextManager):
                 raise EngineUnavailableError(f"OpenVINO cannot be imported: {error}") from error
             import openvino
 
-            self._core = openvino.Core()
-            is_bfloat16 = computes_in_bfloat16(self._core)
+            try:
+                self._core = openvino.Core()
+                is_bfloat16 = computes_in_bfloat16(self._core)
+            except RuntimeError as error:
+                raise EngineUnavailableError(f"OpenVINO cannot be started: {error}") from error
             if precision == "bfloat16" and not is_bfloat16:
                 raise EngineUnavailableError("the processor does not compute in bfloat16")
             list(checks)

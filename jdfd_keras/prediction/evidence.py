@@ -13,6 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from jdfd_keras.client.errors import ClientError
 from jdfd_keras.client.metadata import DEMONSTRATION
 from jdfd_keras.faces.decode import open_media
 from jdfd_keras.faces.draw import NOTE_COLOUR, DrawnFace, draw_faces, draw_text
@@ -74,7 +75,8 @@ def explain_top_faces(
 ) -> dict[str, TopFaces]:
     """Read the top faces of files by path, and compute their maps.
 
-    After a failure, such as a server that became unreachable, no further maps are requested.
+    After a failure, such as a server that became unreachable or a GPU whose memory is used up, no
+    further maps are requested.
 
     Args:
         verdicts: Verdicts on the files.
@@ -99,8 +101,10 @@ def explain_top_faces(
         if len(crops) and predictor.explain and not failure:
             try:
                 cams = predictor.explain(crops)
-            except OSError as error:
-                failure = f"the model could not be reached ({error})"
+            except (OSError, ValueError) as error:
+                is_served = isinstance(error, (ClientError, ConnectionError))
+                failed = "could not be reached" if is_served else "could not compute the maps"
+                failure = f"the model {failed} ({error})"
         top_faces[verdict.path] = TopFaces(crops, cams, "" if cams is not None else failure)
     return top_faces
 

@@ -18,6 +18,7 @@ from jdfd_keras.faces.credentials import read_trust_anchors
 from jdfd_keras.faces.extract import Extraction, Face, extract_faces
 from jdfd_keras.faces.media import URL, URL_ADVICE, UnreadableFileError
 from jdfd_keras.io.console import plural, printable
+from jdfd_keras.io.disk_space import is_disk_full
 from jdfd_keras.io.workers import Part, WorkerCrashed, Workers
 from jdfd_keras.options import CredentialOptions, FaceOptions, LimitOptions
 
@@ -252,6 +253,9 @@ def extract_file(
             With `tracks="largest"` a part has no crops: only the whole file shows which to keep.
         credentials: Whose Content Credentials are trusted; nobody's by default.
 
+    Raises:
+        OSError: If the disk of temporary files is full.
+
     Example:
         >>> extract_file(Path("none.mp4"), FaceOptions(), LimitOptions())
         FileNotFoundError('Expected a video or image file; got none.mp4, which is missing. ...')
@@ -281,4 +285,6 @@ def extract_file(
             credentials=credentials or CredentialOptions(),
         )
     except OSError as error:
+        if is_disk_full(error):  # not of this file
+            raise
         return error

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from jdfd_keras.faces.credentials import ContentCredentials
 from jdfd_keras.inference.verdict import NO_FACE, VERDICTS, Verdict, verdict_text
 from jdfd_keras.io.console import FORMULA, csv_text, plural
 from jdfd_keras.io.results import Result
@@ -22,8 +23,9 @@ AGREE, PARTIAL, DISAGREE, SINGLE, NONE = AGREEMENTS = (
 )
 COLUMNS = (
     *("path", "label", "kind", "verdict", "score", "uncertain_from", "uncertain_to", "agreement"),
-    *("error", "code", "credentials", "ai_claims"),
+    *("error", "code", "credentials", "ai_claims", "note"),
 )
+MAX_REASON = 300  # characters of an error in a text about a file
 NOT_COMBINED = (
     "There is no combined score, since no calibration of these models together exists. Models that "
     "learned from similar data also err together."
@@ -39,7 +41,7 @@ class OpinionSource(Result):
         kind: One of KINDS.
         where: Path, URL, or `module:function`.
         version: Version of the model; "" if it states none.
-        digest: SHA-256 of its weights, of a plug-in of the file of its module; "" if unknown.
+        digest: SHA-256 of its weights, of a plug-in of the files of its code; "" if unknown.
         engine: Engine that computes its scores.
         is_calibrated: Whether its thresholds are of a calibration, or those that a plug-in states,
             and not 0.5 or requested.
@@ -89,13 +91,15 @@ class FileOpinions(Result):
         agreement: One of AGREEMENTS: all verdicts are the same; `uncertain` beside one other;
             `fake` beside `no_evidence`; only one model has a verdict; none has. A file without a
             face has no verdict in this sense.
-        text: The same in one or more sentences.
+        text: The same in one or more sentences; a long reason is cut off.
+        credentials: Content Credentials of the file; None if they were not read.
     """
 
     path: str
     opinions: tuple[FileOpinion, ...]
     agreement: str
     text: str
+    credentials: ContentCredentials | None = None
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class Opinions(Result):
     # could not be asked about any file.
     predictions: tuple[Predictions | None, ...]
     skipped: int = 0  # files below folders without a video or image suffix
-    note: str = NOT_COMBINED
+    note: str = NOT_COMBINED  # of `describe_models`
 
     @property
     def has_failures(self) -> bool:
@@ -128,12 +132,17 @@ def opinion_of(label: str, record: Verdict | FailedFile) -> FileOpinion:
     return FileOpinion(label, record.verdict, record.score)
 
 
-def compare_opinions(path: str, opinions: Sequence[FileOpinion]) -> FileOpinions:
+def compare_opinions(
+    path: str,
+    opinions: Sequence[FileOpinion],
+    credentials: ContentCredentials | None = None,
+) -> FileOpinions:
     """State whether models agree on a file.
 
     Args:
         path: The file.
         opinions: One of each model.
+        credentials: Content Credentials of the file.
 
     Example:
         >>> found = [FileOpinion("a", "fake", 0.9), FileOpinion("b", "no_evidence", 0.1)]
@@ -153,7 +162,8 @@ def compare_opinions(path: str, opinions: Sequence[FileOpinion]) -> FileOpinions
         agreement = AGREE
     else:
         agreement = DISAGREE if {"fake", "no_evidence"} <= kinds else PARTIAL
-    return FileOpinions(path, tuple(opinions), agreement, _describe(opinions, agreement))
+    text = _describe(opinions, agreement)
+    return FileOpinions(path, tuple(opinions), agreement, text, credentials)
 
 
 def count_agreements(files: Sequence[FileOpinions]) -> dict[str, int]:
@@ -192,40 +202,69 @@ def same_weights(models: Sequence[OpinionSource]) -> str:
         >>> same_weights([OpinionSource(label, "model", "m", digest="ab") for label in "ab"])
         'a and b have the same weights: together they are one opinion.'
     """
-    known = [model for model in models if model.digest and model.kind != PLUGIN]
-    for model in known:
-        labels = [other.label for other in known if other.digest == model.digest]
-        if len(labels) > 1:
-            *first, last = labels
-            return (
-                f"{', '.join(first)} and {last} have the same weights: together they are one "
-                "opinion."
-            )
-    return ""
+    groups: dict[str, list[str]] = {}
+    for model in models:
+        if model.digest and model.kind != PLUGIN:
+            groups.setdefault(model.digest, []).append(model.label)
+    return " ".join(
+        f"{', '.join(first)} and {last} have the same weights: together they are one opinion."
+        for *first, last in groups.values()
+        if first
+    )
+
+
+def describe_models(models: Sequence[OpinionSource]) -> str:
+    """Return what a reader must know of these models together; "" of one alone.
+
+    Example:
+        >>> models = [OpinionSource(label, "model", "m", digest="ab") for label in "ab"]
+        >>> describe_models(models).removeprefix(NOT_COMBINED)
+        ' a and b have the same weights: together they are one opinion.'
+        >>> describe_models(models[:1])
+        ''
+    """
+    return f"{NOT_COMBINED} {same_weights(models)}".rstrip() if len(models) > 1 else ""
+
+
+def shorten_reason(text: str) -> str:
+    """Return a text of at most MAX_REASON characters, with dots where it is cut off.
+
+    Example:
+        >>> shorten_reason("a" * 400)[295:]
+        'aaaaa...'
+    """
+    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}..."
 
 
 def opinions_to_csv(opinions: Opinions) -> str:
     """Format opinions as a CSV table: a header, and one row per file and model.
 
     Numbers are rounded to six digits. Texts are escaped as in the table of a result folder. Content
-    Credentials and AI claims are those of the file, as the first model found them.
+    Credentials and AI claims are those of the file. The note names models with the same weights.
 
     Example:
         >>> models = OpinionSource("a", "model", "saved_models/a"),
         >>> files = compare_opinions("clip.mp4", [FileOpinion("a", "fake", 0.9)]),
         >>> opinions_to_csv(Opinions(models, files, (None,))).splitlines()[1]
-        'clip.mp4,a,model,fake,0.9,0.5,0.5,single,,,,'
+        'clip.mp4,a,model,fake,0.9,0.5,0.5,single,,,,,'
     """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     verdicts = [{v.path: v for v in known.files} if known else {} for known in opinions.predictions]
+    notes = [
+        same_weights([other for other in opinions.models if other.digest == source.digest])
+        if source.kind != PLUGIN
+        else ""
+        for source in opinions.models
+    ]
     for file in opinions.files:
         path = f"./{file.path}" if file.path.startswith(FORMULA) else file.path
-        found = (known[file.path].credentials for known in verdicts if file.path in known)
-        credentials = next(filter(None, found), None)
+        credentials = file.credentials
         claims = credentials.ai_claims if credentials else ()
-        for source, opinion, known in zip(opinions.models, file.opinions, verdicts, strict=True):
+        for source, opinion, known, note in zip(
+            opinions.models, file.opinions, verdicts, notes, strict=True
+        ):
             row = [path, opinion.label, source.kind, opinion.verdict]
             numbers = [None, None, None]
             if opinion.verdict:
@@ -236,6 +275,7 @@ def opinions_to_csv(opinions: Opinions) -> str:
             row += [file.agreement, " ".join(opinion.error.split()), opinion.code]
             row.append(credentials.state if credentials else "")
             row.append("; ".join(f"{claim.source}: {claim.text}" for claim in claims))
+            row.append(note)
             writer.writerow([csv_text(cell) if isinstance(cell, str) else cell for cell in row])
     return text.getvalue().removesuffix("\n")
 
@@ -253,9 +293,14 @@ def _describe(opinions: Sequence[FileOpinion], agreement: str) -> str:
         SINGLE: f"{count} has a verdict: {each}.",
         NONE: f"None of {plural(len(opinions), 'model')} has a verdict.",
     }[agreement]
+    is_alone = len(opinions) == 1
+    if is_alone:
+        text = f"{each}." if known else ""
     for opinion in opinions:
         if opinion.error:
-            text += f" {opinion.label} has none: {opinion.error.rstrip('.')}."
+            lack = "has no verdict" if is_alone else "has none"
+            reason = shorten_reason(opinion.error.rstrip("."))
+            text += f" {opinion.label} {lack}: {reason}{'' if reason.endswith('...') else '.'}"
         elif opinion.verdict == NO_FACE:
             text += f" {opinion.label} found no face."
-    return text
+    return text.strip()

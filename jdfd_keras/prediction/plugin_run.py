@@ -21,7 +21,7 @@ from jdfd_keras.io.storage import LocalStore, exclusive_lock
 from jdfd_keras.prediction.extraction import read_state
 from jdfd_keras.prediction.model_run import States
 from jdfd_keras.prediction.opinions import FileOpinion, opinion_of
-from jdfd_keras.prediction.plugins import Plugin, judge_scores
+from jdfd_keras.prediction.plugins import Plugin, Problem, judge_scores, to_scores
 from jdfd_keras.prediction.predictions import escape_names
 from jdfd_keras.prediction.result_folder import FailedFile
 from jdfd_keras.prediction.scoring import fail
@@ -42,7 +42,7 @@ def open_answers(
 
     Args:
         directory: The folder; None to keep nothing.
-        plugin: The plug-in, loaded: answers of another version or another file of its module are
+        plugin: The plug-in, loaded: answers of another version or of other files of its code are
             not used.
         states: State of each file by path, before the plug-in opens it.
 
@@ -82,10 +82,12 @@ class AnswerFolder:
             lines.write(b"\n")
         for line in content.splitlines():
             # A damaged line is not used: its file is asked about again.
-            with contextlib.suppress(KeyError, TypeError, ValueError):
+            with contextlib.suppress(KeyError, RecursionError, TypeError, ValueError):
                 stored = json.loads(line)
-                path, scores = stored["path"], tuple(stored["scores"])
-                if path in states and stored == self._to_line(path, scores):
+                path, scores = stored["path"], to_scores(stored["scores"])
+                if isinstance(scores, Problem) or path not in states:
+                    continue
+                if stored == self._to_line(path, scores):
                     self.done[path] = scores
 
     def keep(self, path: str, scores: Sequence[float]) -> None:

@@ -6,7 +6,9 @@ runs in a process of its own so that it can be stopped, and so that a crash cost
 
 import contextlib
 import functools
+import hashlib
 import importlib
+import inspect
 import numbers
 import os
 import reprlib
@@ -23,14 +25,12 @@ from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.client.signatures import SAVED_MODELS
 from jdfd_keras.faces.media import UnreadableFileError
 from jdfd_keras.inference.verdict import NO_FACE
-from jdfd_keras.io.files import sha256_of
 from jdfd_keras.io.worker_process import LimitExceeded, WorkerCrashed
 from jdfd_keras.io.workers import Workers
 from jdfd_keras.options import LimitOptions
-from jdfd_keras.prediction.opinions import FileOpinion
+from jdfd_keras.prediction.opinions import FileOpinion, shorten_reason
 
 PLUGIN_FAILED = "plugin_failed"  # code of a file whose function raised, or returned no score
-MAX_REASON = 300  # characters
 NAME_ADVICE = "A plug-in is MODULE:FUNCTION, with the module in this folder or installed."
 SCORE_ADVICE = "Return P(fake) from 0 to 1, or a list of it with one number for each person."
 CHECK_ADVICE = "Check the plug-in."
@@ -41,13 +41,14 @@ class PluginFacts:
     """What a plug-in states about itself."""
 
     version: str = ""
-    digest: str = ""  # SHA-256 of the file of its module
+    # SHA-256 of the file of its module; if the function is of another file, of both, in turn.
+    digest: str = ""
     thresholds: tuple[float, float] | None = None  # as `uncertain_from` and `uncertain_to`
 
 
 @dataclass(frozen=True)
-class _Problem:
-    """Why a process has no scores or facts."""
+class Problem:
+    """Why there are no scores or facts."""
 
     cause: str  # a clause that follows the name of the plug-in
     hint: str  # sentence that states what to try
@@ -156,9 +157,9 @@ class Plugin:
         uncertain_from, uncertain_to = self.facts.thresholds
         return Calibration(uncertain_from=uncertain_from, uncertain_to=uncertain_to)
 
-    def _describe(self, answer: _Problem | WorkerCrashed) -> str:
+    def _describe(self, answer: Problem | WorkerCrashed) -> str:
         # The hint of a crash is about a damaged file.
-        hint = answer.hint if isinstance(answer, (_Problem, LimitExceeded)) else CHECK_ADVICE
+        hint = answer.hint if isinstance(answer, (Problem, LimitExceeded)) else CHECK_ADVICE
         return f"{self.name}, {answer.cause}. {hint}"
 
 
@@ -204,16 +205,18 @@ def call_plugin(path: Path | None, name: str) -> Any:
     with _Catch() as caught:
         module = importlib.import_module(module_name)
     if module is None:
-        return _Problem(f"whose module cannot be imported: {caught.text}", NAME_ADVICE)
-    function: Any = getattr(module, function_name, None)
+        return Problem(f"whose module cannot be imported: {caught.text}", NAME_ADVICE)
+    function: Any = None
+    with _Catch():  # a module may compute its attributes
+        function = getattr(module, function_name, None)
     file = getattr(module, "__file__", None)
     if not callable(function):
-        return _Problem(f"whose module ({file}) has no function {function_name}", NAME_ADVICE)
-    if path is None:
-        return _read_facts(function, file)
+        return Problem(f"whose module ({file}) has no function {function_name}", NAME_ADVICE)
     with _Catch() as caught:
-        return _to_scores(function(os.path.abspath(path)))
-    return _Problem(f"which raised {caught.text}", CHECK_ADVICE)
+        if path is None:
+            return _read_facts(function, file)
+        return to_scores(function(os.path.abspath(path)))
+    return Problem(f"which raised {caught.text}", CHECK_ADVICE)
 
 
 def _adapt_process() -> None:
@@ -225,14 +228,16 @@ def _adapt_process() -> None:
 
 
 class _Catch(contextlib.AbstractContextManager):
-    """Catch any exception of a plug-in, also `sys.exit`, except that memory ran out."""
+    """Catch any exception of a plug-in, also those that are no errors, unless memory ran out."""
 
     text = ""  # the exception, and where it was raised
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> bool:
-        if not isinstance(error, (Exception, SystemExit)) or isinstance(error, MemoryError):
+        if error is None or isinstance(error, MemoryError):
             return False
-        self.text = _shorten(" ".join("".join(traceback.format_exception_only(error)).split()))
+        self.text = shorten_reason(
+            " ".join("".join(traceback.format_exception_only(error)).split())
+        )
         # Frames that are not of the plug-in.
         own = (__file__, os.path.dirname(importlib.__file__), "<frozen importlib")
         frames = [f for f in traceback.extract_tb(trace) if not f.filename.startswith(own)]
@@ -241,26 +246,47 @@ class _Catch(contextlib.AbstractContextManager):
         return True
 
 
-def _read_facts(function: Callable, file: str | None) -> PluginFacts | _Problem:
+def _read_facts(function: Callable, file: str | None) -> PluginFacts | Problem:
     version = getattr(function, "version", "")
     if not isinstance(version, str):
-        return _Problem(f"whose version is {reprlib.repr(version)} and not a text", CHECK_ADVICE)
+        return Problem(f"whose version is {reprlib.repr(version)} and not a text", CHECK_ADVICE)
     thresholds = getattr(function, "thresholds", None)
     if thresholds is not None:
-        found = _to_scores(thresholds)
-        if isinstance(found, _Problem) or len(found) != 2 or found[0] > found[1]:
-            return _Problem(
+        found = to_scores(thresholds)
+        if isinstance(found, Problem) or len(found) != 2 or found[0] > found[1]:
+            return Problem(
                 f"whose thresholds are {reprlib.repr(thresholds)} and not 2 numbers from 0 to 1, "
                 "the lower one first",
                 CHECK_ADVICE,
             )
         thresholds = found[0], found[1]
-    digest = sha256_of(file) if file and os.path.isfile(file) else ""
-    return PluginFacts(_shorten(version), digest, thresholds)
+    return PluginFacts(shorten_reason(version), _hash_code(function, file), thresholds)
 
 
-def _to_scores(value: Any) -> tuple[float, ...] | _Problem:
-    """Return what a plug-in returned as numbers, or what is wrong with it."""
+def _hash_code(function: Any, file: str | None) -> str:
+    """Hash the file of a module, followed by that of its function if it is another one."""
+    inner = inspect.unwrap(function)
+    while isinstance(inner, functools.partial):
+        inner = inspect.unwrap(inner.func)
+    # Of an object that can be called: its class.
+    code = getattr(inner, "__code__", None) or getattr(type(inner).__call__, "__code__", None)
+    paths = [file, code.co_filename if code else None]
+    existing = [os.path.realpath(path) for path in paths if path and os.path.isfile(path)]
+    digest = hashlib.sha256()
+    for path in dict.fromkeys(existing):
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest() if existing else ""
+
+
+def to_scores(value: Any) -> tuple[float, ...] | Problem:
+    """Return what a plug-in returned as numbers, or what is wrong with it.
+
+    Example:
+        >>> to_scores([0.25, 1])
+        (0.25, 1.0)
+        >>> to_scores(True).cause
+        'which returned True (bool)'
+    """
     if isinstance(value, np.ndarray):
         value = value.tolist()
     is_several = isinstance(value, Sequence) and not isinstance(value, (str, bytes))
@@ -268,11 +294,8 @@ def _to_scores(value: Any) -> tuple[float, ...] | _Problem:
     for one in values:
         if isinstance(one, (bool, np.bool_)) or not isinstance(one, numbers.Real):
             kind = type(one).__name__
-            return _Problem(f"which returned {reprlib.repr(value)} ({kind})", SCORE_ADVICE)
-        if not 0 <= float(one) <= 1:  # NaN is not either
-            return _Problem(f"which returned {reprlib.repr(value)}", SCORE_ADVICE)
+            return Problem(f"which returned {reprlib.repr(value)} ({kind})", SCORE_ADVICE)
+        number: Any = one  # not as float: an integer may be too large for one
+        if not 0 <= number <= 1:  # NaN is not either
+            return Problem(f"which returned {reprlib.repr(value)}", SCORE_ADVICE)
     return tuple(map(float, values))
-
-
-def _shorten(text: str) -> str:
-    return text if len(text) <= MAX_REASON else f"{text[:MAX_REASON]}..."

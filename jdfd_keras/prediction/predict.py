@@ -8,12 +8,12 @@ import contextlib
 import dataclasses
 import functools
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from jdfd_keras.client.calibration import check_threshold
 from jdfd_keras.faces.overlay import Overlay, check_overlay
+from jdfd_keras.faces.credentials import read_trust_anchors
 from jdfd_keras.inference.backends import Predictor, load_predictor
 from jdfd_keras.inference.verdict import (
     NUM_TOP_FACES,
@@ -23,6 +23,8 @@ from jdfd_keras.inference.verdict import (
     judge,
 )
 from jdfd_keras.io.console import printable
+from jdfd_keras.io.disk_space import reraise_disk_full
+from jdfd_keras.io.temporary_folder import TemporaryFolder
 from jdfd_keras.io.workers import (
     WorkerCrashed,
     check_limits,
@@ -156,6 +158,8 @@ def predict_files(
     options, runtime = options or PredictOptions(), runtime or PredictRuntime(workers=1)
     limits = limits or LimitOptions()
     check_numbers(options, runtime, limits)
+    if credentials and credentials.trust_anchors:  # before a model is loaded
+        read_trust_anchors(credentials.trust_anchors)
     files, skipped = list_files(paths)
     if annotate is not None and len(files) != 1:
         raise ValueError(
@@ -178,6 +182,7 @@ def predict_files(
         return Extractor(paths, faces, num_workers, limits, credentials)
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(reraise_disk_full(*describe_space(out)))
         extractions = stack.enter_context(Extractions(open_extractor))
         # Extraction starts while the model is loaded, unless there may be verdicts already.
         guess = None if out and Path(out, LINES).exists() else guess_faces(model, options)
@@ -186,7 +191,7 @@ def predict_files(
         predictor = load_predictor(model, engine)
         stack.callback(predictor.close)
         # Top faces need a folder also without a result folder.
-        directory = out or stack.enter_context(tempfile.TemporaryDirectory(prefix="jdfd-keras-"))
+        directory = out or stack.enter_context(TemporaryFolder())
         # Top faces are kept even with --explain 0: a later run may need them for a report.
         num_top_faces = runtime.explain or NUM_TOP_FACES
         run = stack.enter_context(
@@ -228,6 +233,25 @@ def check_numbers(options: PredictOptions, runtime: PredictRuntime, limits: Limi
     check_limits(limits)
 
 
+def describe_space(out: str | Path | None) -> tuple[str, str]:
+    """Describe what a prediction writes, and what it does after a full disk.
+
+    Args:
+        out: The result folder, if there is one.
+
+    Example:
+        >>> describe_space("results")
+        ('the verdicts in results and in the folder for temporary files', 'verdicts ... are kept')
+        >>> describe_space(None)
+        ('faces in the folder for temporary files (TMPDIR)', '')
+    """
+    if out is None:
+        return "faces in the folder for temporary files (TMPDIR)", ""
+    return f"the verdicts in {out} and in the folder for temporary files", (
+        "verdicts made until now are kept"
+    )
+
+
 def _annotate(
     path: Path, out: str | Path, predictions: Predictions, every: int, limits: LimitOptions
 ) -> str:
@@ -242,7 +266,8 @@ def _annotate(
         limits=limits,
     )
     try:
-        result = run_with_progress(annotate, path, "annotating", limits)
+        with reraise_disk_full(f"{out} and in the folder for temporary files"):
+            result = run_with_progress(annotate, path, "annotating", limits)
     except OSError as error:
         result = error
     if isinstance(result, Overlay):

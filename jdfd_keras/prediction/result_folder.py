@@ -90,7 +90,8 @@ def open_folder(
         metadata: Metadata of the model, which a resumed run must have again.
         faces: Face options.
         calibration: Calibration with the thresholds of the verdicts.
-        credentials: Trust anchors; files that were checked with others are analysed again.
+        credentials: Trust anchors; files that were checked with others, or not checked since
+            c2pa-python could not be used, are analysed again.
 
     Raises:
         OSError: If another run writes to it.
@@ -132,7 +133,7 @@ class VerdictFolder:
             if not isinstance(record, Verdict) or state != (record.file_bytes, mtime_ns):
                 continue
             # None in the lines of earlier versions
-            if record.credentials is None or record.credentials.trust_list == trust_list:
+            if record.credentials is None or not record.credentials.is_outdated(trust_list):
                 self.done[path] = record
         self._reported = [verdict.suspicion for verdict in self.done.values()]
         heapq.heapify(self._reported)

@@ -9,20 +9,18 @@ NAME/              of each model: its result folder, or the answers of a plug-in
 """
 
 import contextlib
-import dataclasses
 import json
-import re
+import os
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jdfd_keras.faces.credentials import read_trust_anchors
-from jdfd_keras.inference.backends import Predictor, load_predictor
+from jdfd_keras.faces.credentials import ContentCredentials, read_trust_anchors
 from jdfd_keras.inference.verdict import NUM_TOP_FACES
-from jdfd_keras.io.console import print_message, printable
+from jdfd_keras.io.disk_space import reraise_disk_full
 from jdfd_keras.io.files import OPTIONS, init_folder, write_text_atomically
+from jdfd_keras.io.temporary_folder import TemporaryFolder
 from jdfd_keras.io.workers import count_workers
 from jdfd_keras.options import (
     CredentialOptions,
@@ -32,38 +30,32 @@ from jdfd_keras.options import (
     PredictOptions,
     PredictRuntime,
 )
-from jdfd_keras.prediction.extraction import (
-    Extractor,
-    describe_skipped,
-    list_files,
-    read_state,
+from jdfd_keras.prediction.asked_models import (
+    AskedModel,
+    check_any,
+    choose_folders,
+    describe_source,
+    list_models,
+    load_models,
 )
-from jdfd_keras.prediction.model_run import (
-    MODEL_UNAVAILABLE,
-    Extractions,
-    ModelRun,
-    open_run,
-)
+from jdfd_keras.prediction.extraction import Extractor, describe_skipped, list_files, read_state
+from jdfd_keras.prediction.file_credentials import collect_credentials
+from jdfd_keras.prediction.model_run import MODEL_UNAVAILABLE, Extractions, open_run
 from jdfd_keras.prediction.opinions import (
     MODEL,
-    PLUGIN,
-    SERVER,
     FileOpinion,
     Opinions,
-    OpinionSource,
     compare_opinions,
+    describe_models,
     opinion_of,
-    unique_labels,
 )
-from jdfd_keras.prediction.plugin_run import AnswerFolder, ask_plugin, open_answers
-from jdfd_keras.prediction.plugins import Plugin, is_plugin
-from jdfd_keras.prediction.predict import check_numbers
-from jdfd_keras.prediction.predictions import Predictions, escape_name
+from jdfd_keras.prediction.plugin_run import ask_plugin, open_answers
+from jdfd_keras.prediction.predict import check_numbers, describe_space
+from jdfd_keras.prediction.predictions import escape_name
 from jdfd_keras.prediction.result_folder import LINES, check_paths
 from jdfd_keras.prediction.scoring import find_missing, guess_faces
 
 OPINIONS = "opinions.json"
-MAX_LABEL_LENGTH = 80
 
 
 @dataclass(frozen=True)
@@ -71,22 +63,6 @@ class _FolderKind:
     """Content of a result folder."""
 
     content: str = "opinions"
-
-
-@dataclass
-class _Model:
-    """A requested model, as far as it is loaded."""
-
-    name: str  # as it was requested
-    kind: str  # as that of an OpinionSource
-    label: str = ""
-    error: str = ""  # why it cannot be asked
-    predictor: Predictor | None = None
-    run: ModelRun | None = None
-    plugin: Plugin | None = None
-    answers: AnswerFolder | None = None
-    opinions: dict[str, FileOpinion] = dataclasses.field(default_factory=dict)  # by path
-    predictions: Predictions | None = None
 
 
 def predict_opinions(
@@ -140,7 +116,7 @@ def predict_opinions(
     options, runtime = options or PredictOptions(), runtime or PredictRuntime(workers=1)
     limits = limits or LimitOptions()
     check_numbers(options, runtime, limits)
-    asked = _list_models(models)
+    asked = list_models(models)
     if credentials and credentials.trust_anchors:  # an error of none of the models
         read_trust_anchors(credentials.trust_anchors)
     files, skipped = list_files(paths)
@@ -157,8 +133,9 @@ def predict_opinions(
         return Extractor(paths, faces, num_workers, limits, credentials)
 
     with contextlib.ExitStack() as stack:
+        stack.enter_context(reraise_disk_full(*describe_space(out)))
         if out is not None:
-            init_folder(out, opinions=_FolderKind())
+            stack.enter_context(_opened_folder(Path(out)))
         extractions = stack.enter_context(Extractions(open_extractor))
         # As in `predict_files`, extraction starts while models are loaded.
         if out is None or not any(Path(out).glob(f"*/{LINES}")):
@@ -166,13 +143,13 @@ def predict_opinions(
             if guess := next(filter(None, guesses), None):
                 extractions.start(existing, guess)
         num_processes = count_workers(runtime.workers or 1, len(existing))
-        _load_models(asked, stack, engine, num_processes, limits)
-        temporary = stack.enter_context(tempfile.TemporaryDirectory(prefix="jdfd-keras-"))
-        names = [re.sub(r"[^\w.-]", "_", model.label).strip(".") or "model" for model in asked]
-        names = unique_labels([OPTIONS, OPINIONS, *names])[2:]
+        load_models(asked, stack, engine, num_processes, limits)
+        temporary = stack.enter_context(TemporaryFolder())
+        names = choose_folders(asked, Path(out or temporary), (OPTIONS, OPINIONS))
         for model, name in zip(asked, names, strict=True):
             kept = Path(out, name) if out is not None else None
-            with _failing(model):
+            with model.failing():
+                _check_folder(kept)
                 if model.plugin and not model.error:
                     folder = open_answers(kept, model.plugin, states)
                     model.answers = stack.enter_context(folder)
@@ -190,7 +167,7 @@ def predict_opinions(
                             credentials=credentials,
                         )
                     )
-        _check_any(asked)
+        check_any(asked)
         extractions.judge(files, [model.run for model in asked if model.run])
         for model in asked:
             if model.run:
@@ -205,146 +182,77 @@ def predict_opinions(
                 model.opinions = ask_plugin(
                     model.plugin, model.label, states, failed, model.answers, thresholds
                 )
-        opinions = _collect(asked, files, len(skipped), options)
+        unread = [path for path in existing if _lacks_credentials(asked, str(path))]
+        read = collect_credentials(unread, states, num_workers, limits, credentials)
+        opinions = _collect(asked, files, len(skipped), options, read)
         if out is not None:
             text = json.dumps(opinions.to_dict(), indent=2)
             write_text_atomically(Path(out, OPINIONS), text + "\n")
     return opinions
 
 
-def _list_models(models: Sequence[str | Path]) -> list[_Model]:
-    if isinstance(models, (str, Path)) or not models:
-        raise ValueError(
-            f"Expected a list of models; got {models!r}. Try [{str(models)!r}]."
-            if models
-            else "Expected at least one model; got none. Try the name of one."
-        )
-    names = list(map(str, models))
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(
-                f"Expected different models; got {_mask(name)} {names.count(name)} times. Together "
-                "they would be one opinion: name each model once."
-            )
-    return [
-        _Model(name, SERVER if "://" in name else PLUGIN if is_plugin(name) else MODEL)
-        for name in names
-    ]
-
-
-def _load_models(
-    models: Sequence[_Model],
-    stack: contextlib.ExitStack,
-    engine: EngineOptions | None,
-    num_processes: int,
-    limits: LimitOptions,
-) -> None:
-    """Load models, name them, and report those that cannot be loaded."""
-    for model in models:
-        if model.kind == PLUGIN:
-            with _failing(model):
-                model.plugin = stack.enter_context(Plugin(model.name, num_processes, limits))
-    # A server chooses its own engine.
-    has_local = any(model.kind == MODEL for model in models)
-    for model in models:
-        with _failing(model):
-            if model.plugin:
-                model.plugin.load()
-            elif model.kind != PLUGIN:
-                is_served = model.kind == SERVER and has_local
-                model.predictor = load_predictor(model.name, None if is_served else engine)
-                stack.callback(model.predictor.close)
-    labels = unique_labels([_name_model(model) for model in models])
-    for model, label in zip(models, labels, strict=True):
-        model.label = label
-    _check_any(models)
-    for model in models:
-        if model.error:
-            print_message(f"{model.label}: {printable(model.error)}")
-
-
 @contextlib.contextmanager
-def _failing(model: _Model) -> Iterator[None]:
-    """Let an error be that of one model."""
+def _opened_folder(out: Path) -> Iterator[None]:
+    """Create or open a result folder; remove a new one after an error if it holds nothing yet."""
+    is_new = not (out / OPTIONS).is_file()
+    created = [path for path in (out, *out.absolute().parents) if not path.exists()]
+    init_folder(out, opinions=_FolderKind())
     try:
+        if (out / OPINIONS).is_dir():
+            raise IsADirectoryError(
+                f"Expected a file for the opinions, or none yet; got the folder {out / OPINIONS}. "
+                "Move it, or choose another --out."
+            )
         yield
-    except (OSError, ValueError) as error:
-        model.error = " ".join(str(error).split())
-        model.predictor = None
-        if model.label:  # else it is printed when it has one
-            print_message(f"{model.label}: {printable(model.error)}")
+    except BaseException:
+        if is_new and [path.name for path in out.iterdir()] == [OPTIONS]:
+            (out / OPTIONS).unlink()
+            for path in created:
+                with contextlib.suppress(OSError):  # another run may use it
+                    path.rmdir()
+        raise
 
 
-def _check_any(models: Sequence[_Model]) -> None:
-    """Check that at least one model can be asked."""
-    if not all(model.error for model in models):
-        return
-    if len(models) == 1:
-        raise OSError(models[0].error)
-    errors = " ".join(f"{model.label}: {model.error}" for model in models)
-    raise OSError(f"Expected at least one model that can be loaded; got none of {errors}")
+def _check_folder(path: Path | None) -> None:
+    if path is not None and os.path.lexists(path) and not path.is_dir():
+        raise NotADirectoryError(
+            f"Expected a folder for the verdicts of a model, or none yet; got {path}, which is a "
+            "file. Move it, or choose another --out."
+        )
 
 
-def _name_model(model: _Model) -> str:
-    """Return the name of a model in its metadata, else a part of its path or URL."""
-    if model.plugin or model.kind == PLUGIN:
-        return model.name
-    name = model.predictor.metadata.name if model.predictor else ""
-    if not name:
-        path = re.sub(r"/(versions|labels)/[^/]+/?$", "", _mask(model.name))
-        path = path.rstrip("/").removesuffix(".keras")
-        folder, _, name = path.rpartition("/")
-        if name.isdecimal():  # a version
-            name = folder.rpartition("/")[2]
-    return printable(name)[:MAX_LABEL_LENGTH] or "model"
+def _lacks_credentials(models: Sequence[AskedModel], path: str) -> bool:
+    """Return whether only plug-ins have a verdict on a file: they read no Content Credentials."""
+    has_verdict = any(path in model.opinions and model.opinions[path].verdict for model in models)
+    return has_verdict and _find_credentials(models, path) is None
 
 
-def _mask(name: str) -> str:
-    """Remove credentials from a URL."""
-    return re.sub("//[^/]*@", "//", name)
+def _find_credentials(models: Sequence[AskedModel], path: str) -> ContentCredentials | None:
+    records = (model.run.records.get(path) for model in models if model.run)
+    found = (getattr(record, "credentials", None) for record in records)
+    return next(filter(None, found), None)
 
 
 def _collect(
-    models: Sequence[_Model], files: Sequence[Path], num_skipped: int, options: PredictOptions
+    models: Sequence[AskedModel],
+    files: Sequence[Path],
+    num_skipped: int,
+    options: PredictOptions,
+    credentials: Mapping[str, ContentCredentials],
 ) -> Opinions:
     compared = []
-    for path in files:
+    for path in map(str, files):
         each = []
         for model in models:
             lost = FileOpinion(model.label, error=escape_name(model.error), code=MODEL_UNAVAILABLE)
-            each.append(model.opinions.get(str(path), lost))
-        compared.append(compare_opinions(escape_name(str(path)), each))
+            each.append(model.opinions.get(path, lost))
+        found = _find_credentials(models, path) or credentials.get(path)
+        compared.append(compare_opinions(escape_name(path), each, found))
+    sources = tuple(describe_source(model, options) for model in models)
     return Opinions(
-        models=tuple(_describe_source(model, options) for model in models),
+        models=sources,
         files=tuple(compared),
         predictions=tuple(model.predictions for model in models),
         skipped=num_skipped,
-    )
-
-
-def _describe_source(model: _Model, options: PredictOptions) -> OpinionSource:
-    error = escape_name(model.error)
-    source = OpinionSource(model.label, model.kind, where=_mask(model.name), error=error)
-    if model.run:
-        predictor, thresholds = model.run.predictor, model.run.calibration
-        metadata = predictor.metadata
-        is_calibrated = metadata.calibration is not None
-        source = dataclasses.replace(
-            source,
-            where=predictor.name,
-            version=str(metadata.version or ""),
-            digest=metadata.digest,
-            engine=predictor.engine.describe(),
-        )
-    elif model.plugin and model.answers:
-        facts, thresholds = model.plugin.facts, model.plugin.choose_thresholds(options.threshold)
-        is_calibrated = facts.thresholds is not None
-        source = dataclasses.replace(source, version=facts.version, digest=facts.digest)
-    else:
-        return source
-    return dataclasses.replace(
-        source,
-        is_calibrated=is_calibrated and options.threshold is None,
-        uncertain_from=thresholds.uncertain_from,
-        uncertain_to=thresholds.uncertain_to,
+        note=describe_models(sources),
     )

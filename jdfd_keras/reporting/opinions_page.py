@@ -5,6 +5,7 @@ The words are in the template.
 """
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -17,6 +18,7 @@ from jdfd_keras.prediction.opinions import Opinions
 from jdfd_keras.reporting.opinions_report import (
     ORDER,
     describe_agreement,
+    describe_together,
     list_cautions,
     show_files,
     show_models,
@@ -25,6 +27,7 @@ from jdfd_keras.reporting.page_files import (
     PageFacts,
     describe_page,
     page_style,
+    remove_pages,
     resolve_report,
     safe_names,
     show_time,
@@ -101,10 +104,11 @@ def write_opinions(
 
 def _remove_pages(folder: Path, suffix: str) -> None:
     """Delete the pages of an earlier report, which is replaced; its models may have been others."""
-    for below in (".", "*", f"*/{PAGE}_files"):
-        for name in (f"*{suffix}", "*-player.mp4"):
-            for old in folder.glob(f"{below}/{name}"):
-                old.unlink()
+    remove_pages(folder, suffix)
+    for below in ("*", f"*/{PAGE}_files"):
+        for found in folder.glob(below):
+            if found.is_dir() and not found.is_symlink():
+                remove_pages(found, suffix)
 
 
 def _render(opinions: Opinions, pages: Sequence[Path | None], page: PageFacts, root: Path) -> str:
@@ -126,10 +130,17 @@ def _render(opinions: Opinions, pages: Sequence[Path | None], page: PageFacts, r
         cautions=list_cautions(opinions, files),
         case=next((known.case for known in stated if known.case), ""),
         examiner=next((known.examiner for known in stated if known.examiner), ""),
+        claims=[
+            f"{shown.name}: {text}"
+            for shown in files
+            if shown.credentials
+            for text in shown.credentials.describe_claims()
+        ],
         origin=stated[0] if stated else None,
         page=page,
         style=page_style(footer),
-        describe_agreement=describe_agreement,
+        describe_agreement=partial(describe_agreement, num_models=len(opinions.models)),
+        together=describe_together(opinions),
         describe_thresholds=describe_thresholds,
         show_time=show_time,
         verdict_text=verdict_text,

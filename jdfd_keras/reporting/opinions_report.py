@@ -27,6 +27,7 @@ from jdfd_keras.prediction.opinions import (
     Opinions,
     OpinionSource,
     same_weights,
+    shorten_reason,
 )
 from jdfd_keras.prediction.predictions import Predictions
 from jdfd_keras.prediction.result_folder import FailedFile
@@ -69,7 +70,7 @@ class ShownFile:
     opinions: tuple[ShownOpinion, ...]
     records: tuple[Verdict | FailedFile, ...]  # of the models that have predictions
     face: str = ""  # data URI of its most suspicious face by the first model that shows one
-    credentials: ContentCredentials | None = None  # as the first model found them
+    credentials: ContentCredentials | None = None
 
     @property
     def folder(self) -> str:
@@ -112,13 +113,19 @@ class ShownModel:
     page_name: str
 
 
-def describe_agreement(agreement: str) -> str:
+def describe_agreement(agreement: str, num_models: int = 2) -> str:
     """Return an agreement in words.
 
+    Args:
+        agreement: One of AGREEMENTS.
+        num_models: Number of models that were asked.
+
     Example:
-        >>> describe_agreement("partial")
-        'the models agree in part'
+        >>> describe_agreement("partial"), describe_agreement("single", 1)
+        ('the models agree in part', 'one model has a verdict')
     """
+    if num_models == 1 and agreement == SINGLE:
+        return "one model has a verdict"
     return AGREEMENT_TEXTS[agreement]
 
 
@@ -170,8 +177,6 @@ def show_files(opinions: Opinions, pages: Sequence[Path | None], root: Path) -> 
         path = file.path.encode("utf-8", "backslashreplace").decode()
         found = [records.get(path) for records in by_path]
         records = tuple(record for record in found if record)
-        verdicts = [record for record in records if isinstance(record, Verdict)]
-        credentials = (verdict.credentials for verdict in verdicts)
         shown.append(
             ShownFile(
                 path=path,
@@ -186,7 +191,7 @@ def show_files(opinions: Opinions, pages: Sequence[Path | None], root: Path) -> 
                 ),
                 records=records,
                 face=_draw_face(opinions, path),
-                credentials=next(filter(None, credentials), None),
+                credentials=file.credentials,
             )
         )
     return shown
@@ -213,6 +218,17 @@ def show_models(opinions: Opinions, pages: Sequence[Path | None], root: Path) ->
             zip(opinions.models, opinions.predictions, pages, strict=True)
         )
     ]
+
+
+def describe_together(opinions: Opinions) -> str:
+    """Return the note of opinions without what is among the cautions.
+
+    Example:
+        >>> source = OpinionSource("a", "model", "a")
+        >>> describe_together(Opinions((source,), (), (None,), note="No mean."))
+        'No mean.'
+    """
+    return opinions.note.removesuffix(same_weights(opinions.models)).rstrip()
 
 
 def list_cautions(opinions: Opinions, files: Sequence[ShownFile]) -> list[str]:
@@ -272,7 +288,7 @@ def list_cautions(opinions: Opinions, files: Sequence[ShownFile]) -> list[str]:
 def _show_opinion(
     source: OpinionSource, opinion: FileOpinion, record: Verdict | FailedFile | None, link: str
 ) -> ShownOpinion:
-    thresholds, note = source, opinion.error
+    thresholds, note = source, shorten_reason(opinion.error)
     if isinstance(record, Verdict):
         thresholds = record
         note = "; ".join(record.reasons) or describe_likelihood(record.likelihood)

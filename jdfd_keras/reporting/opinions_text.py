@@ -3,6 +3,7 @@
 Takes Opinions; the words are in the template.
 """
 
+from functools import partial
 from pathlib import Path
 
 from jdfd_keras.inference.finding import describe_thresholds
@@ -10,11 +11,13 @@ from jdfd_keras.inference.verdict import verdict_text
 from jdfd_keras.prediction.opinions import Opinions, count_agreements
 from jdfd_keras.reporting.opinions_report import (
     describe_agreement,
+    describe_together,
     list_cautions,
     show_files,
     show_models,
 )
 from jdfd_keras.reporting.templating import render_template
+from jdfd_keras.reporting.verdict_text import count_unchecked
 
 
 def summarize_opinions(opinions: Opinions, page: str | Path | None = None) -> str:
@@ -51,8 +54,10 @@ def summarize_opinions(opinions: Opinions, page: str | Path | None = None) -> st
         cautions=list_cautions(opinions, files),
         notes=list(dict.fromkeys(notes)),
         counts=count_agreements(opinions.files),
+        unchecked=count_unchecked(shown.credentials for shown in files),
         page=str(page or ""),
-        describe_agreement=describe_agreement,
+        describe_agreement=partial(describe_agreement, num_models=len(opinions.models)),
+        together=describe_together(opinions),
         describe_thresholds=describe_thresholds,
         verdict_text=verdict_text,
     )

@@ -4,7 +4,6 @@ Takes the text of a page, which a template has made.
 """
 
 import re
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,14 +13,16 @@ from markupsafe import Markup
 
 import jdfd_keras
 from jdfd_keras.io.files import write_text_atomically
+from jdfd_keras.io.temporary_folder import TemporaryFolder
 from jdfd_keras.prediction.predictions import Predictions
 from jdfd_keras.reporting.file_report import file_name
 from jdfd_keras.reporting.pdf import find_chromium, print_pdf
-from jdfd_keras.reporting.templating import render_template
+from jdfd_keras.reporting.templating import GENERATOR, render_template
 
 SUFFIXES = (".html", ".htm", ".pdf")
 INDEX = "index.html"  # in a folder that is given instead of a file
 MAX_NAME = 160  # bytes of the name of a page, to which others are added
+MARK_BYTES = 8192  # at the beginning of a page, which has its mark there
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,43 @@ def describe_page(path: Path, comparison: str = "") -> PageFacts:
     return PageFacts(written, jdfd_keras.__version__, is_print, "" if is_print else comparison)
 
 
+def remove_pages(folder: Path, suffix: str) -> None:
+    """Delete the pages of an earlier report in a folder, and their videos, but no other file.
+
+    Args:
+        folder: The folder, which need not exist.
+        suffix: Suffix of the pages, such as `.html`.
+
+    Example:
+        >>> Path("pages").mkdir()
+        >>> Path("pages/own.html").write_text("<!doctype html><title>mine</title>")
+        34
+        >>> remove_pages(Path("pages"), ".html")
+        >>> Path("pages/own.html").exists()
+        True
+    """
+    marks = (f'<meta name="generator" content="{GENERATOR}">', f"/Creator ({GENERATOR})")
+    for page in sorted(folder.glob(f"*{suffix}")):
+        if not page.is_file():
+            continue
+        with open(page, "rb") as file:
+            begin = file.read(MARK_BYTES)
+        if any(mark.encode() in begin for mark in marks):
+            player_beside(page).unlink(missing_ok=True)
+            page.unlink()
+
+
+def player_beside(page: Path) -> Path:
+    """Return the path of a video that is too large to be in its page.
+
+    Example:
+        >>> player_beside(Path("pages/clip.mp4.html"))
+        PosixPath('pages/clip.mp4-player.mp4')
+    """
+    # Not the name of the page alone, which is often that of the analysed video.
+    return page.with_name(f"{page.stem}-player.mp4")
+
+
 def page_style(footer: str) -> Markup:
     """Return the style of a page, with lines at the foot of each printed one.
 
@@ -152,7 +190,7 @@ def write_page_file(path: Path, page: str) -> None:
     if path.suffix.lower() != ".pdf":
         write_text_atomically(path, page)
         return
-    with tempfile.TemporaryDirectory(prefix="jdfd-keras-") as folder:
+    with TemporaryFolder() as folder:
         html = Path(folder, INDEX)
         html.write_text(page, encoding="utf-8")
         print_pdf(html, path)

@@ -21,6 +21,7 @@ from jdfd_keras.io.files import write_text_atomically
 if TYPE_CHECKING:
     from jdfd_keras.evaluation.metrics import Estimate
 
+GENERATOR = "jdfd-keras predict"  # in pages about verdicts, which are recognized by it
 # Code, emphasis and HTML; a link; an entity; an underscore at either end of a word.
 _MARKUP = re.compile(r"[\\|<`*]|(?<=\])\(|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
 
@@ -97,6 +98,7 @@ def _environment() -> Environment:
         "describe_framing": describe_framing,
         "demonstration": DEMONSTRATION,
         "not_seen": NOT_SEEN,
+        "generator": GENERATOR,
     }
     return environment
 

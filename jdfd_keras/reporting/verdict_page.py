@@ -8,7 +8,6 @@ import base64
 import dataclasses
 import hashlib
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +25,7 @@ from jdfd_keras.inference.tracks import describe_segment
 from jdfd_keras.inference.verdict import VERDICTS, Verdict, verdict_text
 from jdfd_keras.io.console import printable
 from jdfd_keras.io.files import atomic_path, check_no_result
+from jdfd_keras.io.temporary_folder import TemporaryFolder
 from jdfd_keras.options import LimitOptions
 from jdfd_keras.prediction.evidence import MAX_GAP_S, FileEvidence, collect_evidence
 from jdfd_keras.prediction.predict import Predictions
@@ -36,6 +36,8 @@ from jdfd_keras.reporting.page_files import (
     name_pages,
     needs_overview,
     page_style,
+    player_beside,
+    remove_pages,
     resolve_report,
     show_time,
     write_page_file,
@@ -109,12 +111,12 @@ def write_report(
     page = describe_page(path, comparison)
     shown = predictions.most_suspicious
     names = name_pages(predictions, path.suffix)
+    if has_overview:
+        remove_pages(folder, path.suffix)  # of an earlier report, which is replaced
     if has_overview and shown:
         folder.mkdir(exist_ok=True)
-        for old in (*folder.glob(f"*{path.suffix}"), *folder.glob("*-player.mp4")):
-            old.unlink()  # of an earlier report, which is replaced
     thumbnails: dict[str, str] = {}
-    with tempfile.TemporaryDirectory(prefix="jdfd-keras-") as videos:
+    with TemporaryFolder() as videos:
         drawn = collect_evidence(
             shown, predictions.provenance, None if is_print else videos, limits, sources
         )
@@ -142,8 +144,7 @@ def _place_video(report: FileReport, target: Path, overwrite: bool) -> FileRepor
         return report
     if video.stat().st_size <= MAX_EMBEDDED_BYTES:
         return dataclasses.replace(report, video=embed(video.read_bytes(), "video/mp4"))
-    # Not the name of the page alone, which is often that of the analysed video.
-    beside = target.with_name(f"{target.stem}-player.mp4")
+    beside = player_beside(target)
     check_no_result(beside, overwrite=overwrite)
     with atomic_path(beside) as unfinished:
         shutil.move(video, unfinished)

@@ -5,8 +5,10 @@ Takes Predictions; the words are in the template.
 
 import sys
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
+from jdfd_keras.faces.credentials import NOT_CHECKED, ContentCredentials
 from jdfd_keras.inference.finding import describe_reason, describe_thresholds
 from jdfd_keras.inference.verdict import VERDICTS, Verdict, verdict_text
 from jdfd_keras.io.console import plural
@@ -42,12 +44,25 @@ def summarize(predictions: Predictions, page: str | Path | None = None) -> str:
         page=str(page or ""),
         counts=_count_verdicts(predictions),
         legend=_describe_legend(predictions),
+        unchecked=count_unchecked(verdict.credentials for verdict in predictions.files),
         has_time_line=_has_time_line,
         draw_time_line=_draw_time_line,
         describe_reason=describe_reason,
         verdict_text=verdict_text,
     )
     return text.rstrip("\n")
+
+
+def count_unchecked(credentials: Iterable[ContentCredentials | None]) -> dict[str, int]:
+    """Return why Content Credentials were not checked, and of how many files.
+
+    Example:
+        >>> count_unchecked([ContentCredentials("not_checked", "Of this format."), None])
+        {'Of this format.': 1}
+    """
+    return dict(
+        Counter(found.detail for found in credentials if found and found.state == NOT_CHECKED)
+    )
 
 
 def _count_verdicts(predictions: Predictions) -> str:

@@ -2,12 +2,15 @@
 
 import dataclasses
 import http.server
+import importlib.metadata
 import json
+import re
 import shutil
 import sys
 import threading
 import time
 
+import c2pa
 import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
@@ -19,9 +22,11 @@ from jdfd_keras.faces.ai_claims import MAX_TEXT, AIClaim, describe_source_type
 from jdfd_keras.faces.content_manifest import list_ai_claims, read_facts
 from jdfd_keras.faces.credentials import (
     STATES,
+    WRONG_FORMAT,
     ContentCredentials,
     CredentialAction,
     Ingredient,
+    load_c2pa,
     read_credentials,
     read_trust_anchors,
 )
@@ -196,13 +201,21 @@ def test_the_suffix_does_not_matter(signed_clip, tmp_path, anchors, name):
 @pytest.mark.slow
 def test_an_expired_certificate_is_told_from_a_changed_file(photo, tmp_path):
     chain = make_chain(valid_s=2)
-    signed = sign_file(photo, tmp_path / "a.png", chain)
+    signed = sign_file(photo, tmp_path / "a.png", chain, source_type="trainedAlgorithmicMedia")
     time.sleep(3)
     (tmp_path / "a.pem").write_bytes(chain.authority)
     credentials = read_credentials(signed, CredentialOptions(str(tmp_path / "a.pem")))
     assert credentials.state == "invalid"
     assert "has expired" in credentials.detail
     assert "Nothing shows that the file was changed" in credentials.detail
+    assert credentials.is_expired
+    assert credentials.describe().startswith("invalid: certificate expired, stated signer: ")
+    (claim,) = credentials.describe_claims()
+    assert "(not confirmed: the certificate of the signer has expired)" in claim
+    # One that was changed as well is only that.
+    changed = read_credentials(flip_bit(signed, tmp_path / "b.png", b"IDAT"))
+    assert "changed after it was signed" in changed.detail and not changed.is_expired
+    assert "not right for this file" in changed.describe_claims()[0]
 
 
 def test_remote_credentials_are_not_fetched(photo, clip, tmp_path, chain, anchors):
@@ -340,21 +353,128 @@ def test_content_that_the_signature_does_not_cover_is_named():
     store = {"active_manifest": "a", "manifests": {"a": {"assertions": [assertion]}}}
     facts = read_facts(store | {"validation_state": "Valid"}, has_anchors=False)
     assert facts["problems"] == ("the signature does not cover its boxes /mdat",)
-    assert facts["detail"].startswith("Apart from its boxes /mdat, ")
+    assert "(it does not cover its boxes /mdat), " in facts["detail"]
     data["merkle"] = [{}]  # which covers the media data
     assert read_facts(store, has_anchors=False)["problems"] == ()
 
 
-def test_without_c2pa_nothing_is_checked_but_metadata_are_read(signed_photo, monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "c2pa", None)
+def test_a_box_without_content_may_be_added_after_signing(signed_clip, tmp_path, anchors):
+    path = tmp_path / "longer.mp4"
+    path.write_bytes(signed_clip.read_bytes() + (64).to_bytes(4) + b"free" + b"x" * 56)
+    credentials = read_credentials(path, anchors)
+    assert credentials.state == "valid"
+    assert credentials.detail.startswith("What the signature covers has not changed since ")
+    assert "file was not changed" not in credentials.detail
+
+
+def test_expiry_alone_is_stated_in_the_same_words_everywhere():
+    failure = {"code": "signingCredential.expired", "explanation": "certificate expired"}
+    for others, is_expired in (
+        ([], True),
+        ([{"code": "signingCredential.untrusted"}], True),
+        ([{"code": "assertion.dataHash.mismatch"}], False),
+        ([{"code": "claimSignature.mismatch"}], False),
+    ):
+        checks = {"activeManifest": {"failure": [failure, *others]}}
+        store = {"validation_state": "Invalid", "validation_results": checks}
+        claims = tuple(AIClaim(source, AI) for source in ("Content Credentials", "XMP"))
+        credentials = ContentCredentials(**read_facts(store, has_anchors=True), ai_claims=claims)
+        assert (credentials.state, credentials.is_expired) == ("invalid", is_expired)
+        first, other = credentials.describe_claims()
+        assert ("not confirmed: the certificate of the signer has expired" in first) == is_expired
+        assert ("not right for this file" in first) != is_expired
+        assert ("Nothing shows that the file was changed" in credentials.detail) == is_expired
+        assert "anybody can write or remove it" in other
+
+
+@pytest.fixture
+def c2pa_anew(monkeypatch):
+    """c2pa is imported again, here and in the next test."""
+    load_c2pa.cache_clear()
+    yield monkeypatch
+    load_c2pa.cache_clear()
+
+
+def missing(_name):
+    raise importlib.metadata.PackageNotFoundError("c2pa-python")
+
+
+def test_without_c2pa_nothing_is_checked_but_metadata_are_read(
+    signed_photo, c2pa_anew, tmp_path, anchors
+):
+    c2pa_anew.setattr(importlib.metadata, "version", missing)
     credentials = read_credentials(signed_photo)
     assert credentials.state == "not_checked"
+    assert "c2pa-python is not installed" in credentials.detail
     assert "jdfd-keras[provenance]" in credentials.detail
+    refusal = r"--trust-anchors.*c2pa-python is not installed"
+    with pytest.raises(ValueError, match=refusal):
+        read_credentials(signed_photo, anchors)
+    with pytest.raises(ValueError, match=refusal):
+        Extractor([], FaceOptions(), credentials=anchors)
     text = PngImagePlugin.PngInfo()
     text.add_text("Software", "NovelAI")
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png", pnginfo=text)
     credentials = read_credentials(tmp_path / "a.png")
     assert credentials.ai_claims == (AIClaim("PNG text", "Software: NovelAI"),)
+
+
+@pytest.mark.parametrize(
+    ("version", "is_used"),
+    [("0.36.4", False), ("0.37.12", False), ("0.38.0", True), ("0.38", True), ("1.0.0rc1", True)],
+)
+def test_a_c2pa_that_is_too_old_is_named_with_its_version(
+    signed_photo, c2pa_anew, version, is_used, anchors
+):
+    c2pa_anew.setattr(importlib.metadata, "version", {"c2pa-python": version}.__getitem__)
+    credentials = read_credentials(signed_photo)
+    assert credentials.state == ("untrusted" if is_used else "not_checked")
+    found = f"version {version} of c2pa-python is installed; 0.38 or newer is needed"
+    assert (found in credentials.detail) != is_used
+    if not is_used:
+        with pytest.raises(ValueError, match=re.escape(found)):
+            read_trust_anchors(anchors.trust_anchors)
+
+
+class BrokenError(Exception):
+    pass
+
+
+def fail(*_, **__):
+    raise BrokenError("of another kind.")
+
+
+@pytest.mark.parametrize("kind", ["TypeError('t')", "RuntimeError('t')", "ValueError()"])
+def test_an_import_that_fails_costs_no_verdict(signed_clip, tmp_path, c2pa_anew, kind):
+    (tmp_path / "c2pa.py").write_text(f"raise {kind}")
+    c2pa_anew.delitem(sys.modules, "c2pa")
+    c2pa_anew.syspath_prepend(tmp_path)
+    extraction = extract_file(signed_clip, FaceOptions(frames_per_video=2), LimitOptions())
+    assert extraction.credentials.state == "not_checked"
+    assert f"cannot be imported ({kind.partition('(')[0]}" in extraction.credentials.detail
+
+
+@pytest.mark.parametrize(
+    ("name", "state"),
+    [("Context.from_dict", "not_checked"), ("Reader.__init__", "unreadable")]
+    + [("Reader.json", "unreadable"), ("Reader.__exit__", "unreadable")],
+)
+def test_no_error_of_c2pa_costs_a_verdict(signed_clip, monkeypatch, name, state):
+    owner, _, method = name.partition(".")
+    monkeypatch.setattr(getattr(c2pa, owner), method, fail)
+    extraction = extract_file(signed_clip, FaceOptions(frames_per_video=2), LimitOptions())
+    assert extraction.credentials.state == state
+    assert "BrokenError: of another kind." in extraction.credentials.detail
+
+
+def test_a_check_without_c2pa_is_outdated_once_it_can_be_used(c2pa_anew):
+    unchecked = ContentCredentials("not_checked", "c2pa-python is not installed.")
+    assert unchecked.is_outdated()
+    assert not ContentCredentials("not_checked", WRONG_FORMAT).is_outdated()
+    assert not ContentCredentials("unreadable", "Content Credentials cannot be read.").is_outdated()
+    load_c2pa.cache_clear()
+    c2pa_anew.setattr(importlib.metadata, "version", missing)
+    assert not unchecked.is_outdated()
 
 
 XMP = (
@@ -401,7 +521,9 @@ def test_xmp_at_the_end_of_a_long_video(clip, tmp_path):
         ("parameters", "a cat\nSteps: 20, Sampler: Euler a", r"a cat\nSteps: 20, Sampler: Euler a"),
         ("prompt", '{"3": {"class_type": "KSampler"}}', "prompt of ComfyUI"),
         ("Software", "ComfyUI", "Software: ComfyUI"),
+        ("Source", "Midjourney", "Source: Midjourney"),
         ("Software", "GIMP 3.0", None),
+        ("Title", "What Midjourney cannot do", None),
         ("parameters", "exposure 1/60", None),
         ("Comment", "not made by Midjourney", None),
     ],

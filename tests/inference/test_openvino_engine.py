@@ -431,5 +431,5 @@ def test_predict_imports_no_tensorflow_and_names_the_engine(exported, clips_fold
     assert f'<th scope="row">Engine of the scores</th><td>{name}</td>' in page
     assert page.count("regions that raised the fake score") == 1
     header, row = (tmp_path / "out" / "verdicts.csv").read_text().splitlines()
-    assert header.endswith(",engine,note") and row.endswith(f',"{name}",')
+    assert header.endswith(",engine,note,credentials,ai_claims") and f',"{name}",,' in row
     assert (tmp_path / "clip.mp4").is_file()

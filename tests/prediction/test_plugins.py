@@ -1,5 +1,6 @@
 """Functions of the user that give scores: what they may return, and what costs one file alone."""
 
+import hashlib
 import math
 import os
 import time
@@ -10,12 +11,13 @@ import pytest
 from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.io.files import sha256_of
 from jdfd_keras.options import LimitOptions
-from jdfd_keras.prediction.plugin_run import ask_plugin, open_answers
+from jdfd_keras.prediction.extraction import read_state
+from jdfd_keras.prediction.plugin_run import ANSWERS, ask_plugin, open_answers
 from jdfd_keras.prediction.plugins import Plugin, is_plugin, judge_scores
 
 # The name of a file states what the function does with it.
 MODULE = """
-import os, sys, time
+import asyncio, os, sys, time
 from fractions import Fraction
 from pathlib import Path
 
@@ -24,6 +26,7 @@ import numpy as np
 ANSWERS = {
     "number": 0.25,
     "integer": 1,
+    "huge": 10**400,
     "numpy": np.float32(0.5),
     "fraction": Fraction(1, 4),
     "list": [0.25, 0.75],
@@ -63,6 +66,10 @@ def score(path):
         time.sleep(60)
     if name == "memory":
         raise MemoryError
+    if name == "interrupts":
+        raise KeyboardInterrupt("by itself")
+    if name == "cancels":
+        raise asyncio.CancelledError
     return ANSWERS[name]
 
 score.version = "1.2"
@@ -103,6 +110,9 @@ REFUSED = {
     "complex": "(complex).",
     "raises": "which raised KeyError: 'no such\\nface' (judges.py, line ",
     "exits": "which raised SystemExit: 0 (judges.py, line ",
+    "interrupts": "which raised KeyboardInterrupt: by itself (judges.py, line ",
+    "cancels": "which raised asyncio.exceptions.CancelledError (judges.py, line ",
+    "huge": "which returned 1000000",
 }
 
 
@@ -277,6 +287,45 @@ def test_a_resumed_run_asks_only_about_new_and_changed_files(tmp_path, monkeypat
     refused = pytest.raises(ValueError, match="name 'own:score' -> 'own:other'")
     with refused, open_answers("answers", Plugin("own:other"), {}):
         pass
+
+
+@pytest.mark.parametrize(
+    "scores", ["[7]", "[NaN]", '["a"]', "[true]", "[[0.1]]", "0.5", "[0.5", f"[1{'0' * 400}]"]
+)
+def test_a_damaged_answer_is_asked_for_again(folder, scores):
+    Path("a.mp4").write_text("x")
+    states = {"a.mp4": read_state("a.mp4")}
+    for _ in range(2):
+        with Plugin("judges:plain") as plugin:
+            plugin.load()
+            with open_answers("answers", plugin, states) as kept:
+                opinions = ask_plugin(plugin, "own", states, {}, kept, Calibration())
+        assert opinions["a.mp4"].score == 0.5
+        lines = Path("answers", ANSWERS)
+        lines.write_text(lines.read_text().replace("[0.5]", scores))
+
+
+def test_the_digest_is_of_the_module_and_of_the_file_of_the_function(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sources = {
+        "inner": "def score(path): return 0.5\nclass Model:\n    __call__ = lambda s, path: 0.5",
+        "outer": "from inner import score, Model\nmodel = Model()\n"
+        "import functools\npart = functools.partial(score)",
+        "wrap": "import functools\nfrom inner import score\n"
+        "@functools.wraps(score)\ndef wrapped(path): return score(path)",
+    }
+    for name, text in sources.items():
+        (tmp_path / f"{name}.py").write_text(text)
+
+    def digest_of(name):
+        with Plugin(name) as plugin:
+            plugin.load()
+        return plugin.facts.digest
+
+    assert digest_of("inner:score") == sha256_of(tmp_path / "inner.py")
+    for name in ("outer:score", "outer:model", "outer:part", "wrap:wrapped"):
+        both = sources[name.partition(":")[0]] + sources["inner"]
+        assert digest_of(name) == hashlib.sha256(both.encode()).hexdigest(), name
 
 
 def test_a_file_that_changes_while_it_is_examined_has_no_opinion(tmp_path, monkeypatch):

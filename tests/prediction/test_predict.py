@@ -10,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +28,7 @@ from jdfd_keras.faces.extract import extract_faces
 from jdfd_keras.inference.backends import Predictor
 from jdfd_keras.inference.engine import Engine
 from jdfd_keras.inference.verdict import Verdict
+from jdfd_keras.io.temporary_folder import TemporaryFolder, remove_abandoned
 from jdfd_keras.options import (
     EngineOptions,
     FaceOptions,
@@ -602,7 +604,9 @@ def test_missing_files_among_others_are_reported_before_the_model_is_loaded(
 
 
 STOPPED = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # even if it was ignored here
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 from tests_of_predict import predictor_of
 from jdfd_keras.cli.main import main
 from jdfd_keras.prediction import predict
@@ -614,7 +618,16 @@ sys.exit(main(["predict", sys.argv[1], "--server", "http://red"]))
 """
 
 
-def test_sigterm_ends_a_run_without_temporary_files(inputs, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "times", "code"),
+    [
+        (signal.SIGTERM, 2, 143),  # as `timeout` sends it
+        pytest.param(signal.SIGTERM, 1, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGINT, 2, 130, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 1, 129, marks=pytest.mark.slow),
+    ],
+)
+def test_a_signal_ends_a_run_without_temporary_files(inputs, tmp_path, number, times, code):
     shutil.copy(__file__, tmp_path / "tests_of_predict.py")
     (tmp_path / "stopped.py").write_text(STOPPED)
     (tmp_path / "temporary").mkdir()
@@ -627,9 +640,34 @@ def test_sigterm_ends_a_run_without_temporary_files(inputs, tmp_path):
     ) as process:
         assert process.stdout.readline() == "scoring\n"
         assert list((tmp_path / "temporary").iterdir()) != []
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+        for _ in range(times):
+            process.send_signal(number)
+            time.sleep(0.01)
+        assert process.wait(timeout=30) == code
     assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_what_a_killed_run_leaves_is_removed_by_the_next_one(inputs, tmp_path, monkeypatch):
+    shutil.copy(__file__, tmp_path / "tests_of_predict.py")
+    (tmp_path / "stopped.py").write_text(STOPPED)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    folders = {"PYTHONPATH": str(tmp_path), "TMPDIR": str(temporary)}
+    with subprocess.Popen(
+        [sys.executable, tmp_path / "stopped.py", inputs / "c.mp4"],
+        env=os.environ | folders,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout.readline() == "scoring\n"
+        monkeypatch.setattr("tempfile.tempdir", str(temporary))
+        living = TemporaryFolder()
+        others = {path for path in temporary.iterdir() if path != Path(living.name)}
+        assert len(others) == 2  # of the crops, and of the processes
+        process.kill()
+    remove_abandoned(temporary)
+    assert list(temporary.iterdir()) == [Path(living.name)]
+    living.cleanup()
 
 
 @pytest.mark.parametrize(

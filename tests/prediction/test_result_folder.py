@@ -154,6 +154,23 @@ def test_a_file_that_was_checked_with_other_trust_anchors_is_analysed_again(tmp_
             assert (path in folder.done) == is_done
 
 
+def test_a_file_that_was_not_checked_is_analysed_again_once_c2pa_can_be_used(tmp_path, monkeypatch):
+    options = OPTIONS | {"metadata": METADATA}
+    path = tmp_path / "a.mp4"
+    path.write_text("a")
+    states = {str(path): read_state(path)}
+    credentials = ContentCredentials("not_checked", "c2pa-python is not installed.")
+    facts = {"path": str(path), "file_bytes": 1, "credentials": credentials}
+    with open_folder(tmp_path / "out", states, **options) as folder:
+        folder.keep(dataclasses.replace(VERDICT, **facts))
+    for reason, is_done in (("c2pa-python is not installed.", True), ("", False)):
+        monkeypatch.setattr(
+            "jdfd_keras.faces.credentials.load_c2pa", lambda reason=reason: (None, reason)
+        )
+        with open_folder(tmp_path / "out", states, **options) as folder:
+            assert (str(path) in folder.done) == is_done
+
+
 def test_numbers_are_rounded_and_stay_numbers():
     (row,) = read_cells(dataclasses.replace(VERDICT, score=-0.5, duration_s=1 / 3))
     assert (row["score"], row["duration_s"], row["width"]) == ("-0.5", "0.333333", "9")

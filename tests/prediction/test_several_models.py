@@ -21,6 +21,7 @@ from jdfd_keras.inference import backends
 from jdfd_keras.inference.backends import Predictor
 from jdfd_keras.inference.engine import Engine
 from jdfd_keras.options import (
+    CredentialOptions,
     EngineOptions,
     FaceOptions,
     LimitOptions,
@@ -28,9 +29,10 @@ from jdfd_keras.options import (
     PredictRuntime,
     ServeOptions,
 )
-from jdfd_keras.prediction import predict, several_models
+from jdfd_keras.prediction import asked_models, predict, several_models
 from jdfd_keras.prediction.opinions import NOT_COMBINED, Opinions, OpinionSource, same_weights
 from jdfd_keras.prediction.several_models import predict_opinions
+from tests.faces.signed_files import make_chain, sign_file
 
 FACES = FaceOptions(face_size=71, frames_per_video=3, tracks="all")
 THREE = PredictOptions(frames_per_video=3)
@@ -93,7 +95,7 @@ def use(monkeypatch):
         def load(model, engine=None):
             return by_name.get(model) or backends.load_predictor(model, engine)
 
-        monkeypatch.setattr(several_models, "load_predictor", load)
+        monkeypatch.setattr(asked_models, "load_predictor", load)
 
     return set_predictors
 
@@ -137,13 +139,17 @@ def test_two_models_and_a_plugin_judge_one_clip(exported, server, folder, capsys
     verdicts = {first.verdict, second.verdict, third.verdict}
     assert file.agreement == ("agree" if verdicts == {"fake"} else "disagree")
     assert file.text.startswith("3 of 3 models have a verdict, and they ")
-    assert opinions.note == NOT_COMBINED and opinions.predictions[2] is None
+    assert opinions.note == (
+        f"{NOT_COMBINED} tiny and tiny-2 have the same weights: together they are one opinion."
+    )
+    assert opinions.predictions[2] is None
     for known in opinions.predictions[:2]:
         assert known.top_faces["a.mp4"].cams is not None
     # The whole evidence is in the JSON, and comes back.
     values = json.loads(json.dumps(opinions.to_dict(), allow_nan=False))
     assert set(values) == {"models", "files", "predictions", "skipped", "note"}
-    assert set(values["files"][0]) == {"path", "opinions", "agreement", "text"}
+    assert set(values["files"][0]) == {"path", "opinions", "agreement", "text", "credentials"}
+    assert values["files"][0]["credentials"] == values["predictions"][0]["files"][0]["credentials"]
     assert set(values["files"][0]["opinions"][0]) == {"label", "verdict", "score", "error", "code"}
     assert set(values["models"][0]) == {
         *("label", "kind", "where", "version", "digest", "engine", "is_calibrated"),
@@ -304,7 +310,7 @@ def test_a_server_that_is_gone_in_the_middle_costs_the_files_from_then_on(
 
         return dataclasses.replace(predictor, score=score) if "://" in str(model) else predictor
 
-    monkeypatch.setattr(several_models, "load_predictor", load)
+    monkeypatch.setattr(asked_models, "load_predictor", load)
     with server:
         models = [f"{server.url}/v1/models/tiny", str(exported), "own:clean"]
         options = PredictOptions(frames_per_video=2)
@@ -502,7 +508,7 @@ def test_the_engine_is_that_of_local_models(folder, monkeypatch):
         asked[model] = engine
         return predictor_of(model.rpartition("/")[2])
 
-    monkeypatch.setattr(several_models, "load_predictor", load)
+    monkeypatch.setattr(asked_models, "load_predictor", load)
     engine, url = EngineOptions(backend="tensorflow"), "http://h/v1/models/m"
     predict_opinions(["sea.png"], [url, "local"], THREE, engine=engine)
     assert asked == {url: None, "local": engine}
@@ -550,7 +556,7 @@ def test_the_command_writes_a_table_with_a_row_for_each_file_and_model(folder, u
     assert code == 1 and len(rows) == 4
     assert list(rows[0]) == [
         *("path", "label", "kind", "verdict", "score", "uncertain_from", "uncertain_to"),
-        *("agreement", "error", "code", "credentials", "ai_claims"),
+        *("agreement", "error", "code", "credentials", "ai_claims", "note"),
     ]
     assert len({row["credentials"] for row in rows}) == 1  # of the file, whoever judged it
     cells = [(row["path"], row["label"], row["verdict"], row["score"]) for row in rows]
@@ -612,6 +618,218 @@ def test_a_name_that_is_not_utf_8_can_be_written(folder, use, capsys):
     assert opinions.files[0].path == "bad\\udcff.png"
     assert "file name in UTF-8" in opinions.files[0].opinions[0].error
     assert opinions.files[0].opinions[1].verdict == "no_evidence"
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("out of memory"), MemoryError(), ValueError("no such layer")]
+)
+def test_an_exception_of_an_engine_costs_the_opinions_of_its_model_alone(
+    folder, use, error, monkeypatch
+):
+    """In each of its steps: as it is loaded, as it scores, and as it explains."""
+
+    def fails(*_):
+        raise error
+
+    local = {
+        "loads": fails,
+        "scores": lambda: predictor_of("scores", fails),
+        "maps": lambda: dataclasses.replace(predictor_of("maps"), explain=fails),
+        "good": lambda: predictor_of("good"),
+    }
+    for name in local:
+        (folder / name).mkdir()
+    monkeypatch.setattr(backends, "_load_local", lambda path, _: local[path.name]())
+    opinions = predict_opinions(["a.mp4"], list(local), THREE, explain=True)
+    [file] = opinions.files
+    assert [opinion.verdict for opinion in file.opinions] == ["", "", *["no_evidence"] * 2]
+    loads, scores = file.opinions[:2]
+    assert (str(error) or "MemoryError") in loads.error
+    assert (str(error) or "MemoryError") in scores.error
+    if not isinstance(error, ValueError):
+        assert loads.error.startswith("Expected a model that can be loaded from loads; got ")
+        assert scores.error.startswith("Expected scores from scores; got ")
+        assert (loads.code, scores.code) == ("model_unavailable",) * 2
+    shown = opinions.predictions[2].top_faces["a.mp4"]
+    assert shown.cams is None
+    assert shown.failure.startswith("the model could not compute the maps (")
+
+
+def test_an_error_of_tensorflow_is_one_of_the_model(folder, monkeypatch):
+    tf = pytest.importorskip("tensorflow")
+
+    def fails(crops):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+
+    (folder / "big").mkdir()
+    monkeypatch.setattr(backends, "_load_local", lambda *_: predictor_of("big", fails))
+    opinions = predict_opinions(["a.mp4"], ["big", "own:clean"], THREE)
+    big, clean = opinions.files[0].opinions
+    assert "got 'ResourceExhaustedError: OOM when allocating'. Try again" in big.error
+    assert clean.verdict == "no_evidence" and opinions.predictions[0] is None
+
+
+def test_content_credentials_are_read_also_if_only_a_plug_in_has_a_verdict(folder, use, capsys):
+    chain = make_chain()
+    (folder / "authorities.pem").write_bytes(chain.authority)
+    kind = "trainedAlgorithmicMedia"
+    signed = sign_file(Path("a.mp4"), folder / "signed.mp4", chain, source_type=kind).name
+    options = CredentialOptions("authorities.pem")
+    clips = [signed, "b.mp4", "text.mp4"]
+    alone = predict_opinions(clips, ["own:clean"], THREE, credentials=options)
+    states = [file.credentials.state for file in alone.files]
+    assert states[:2] == ["valid", "none"] and alone.files[2].credentials.ai_claims == ()
+    # The same as with a model, and if that has failed.
+    use(predictor_of("good"), predictor_of("bad", constant(np.nan)))
+    for model in ("good", "bad"):
+        models = [model, "own:clean"]
+        both = predict_opinions([signed], models, THREE, credentials=options)
+        assert both.files[0].credentials == alone.files[0].credentials
+    [untrusted] = predict_opinions([signed], ["own:clean"], THREE).files
+    assert untrusted.credentials.state == "untrusted"
+    words = [signed, "--model", "own:clean", "--trust-anchors", "authorities.pem"]
+    _, out, _ = run_command(capsys, *words, "--format", "csv", "--report", "page.html")
+    [row] = csv.DictReader(io.StringIO(out))
+    assert row["credentials"] == "valid" and "created by generative AI" in row["ai_claims"]
+    page = Path("page.html").read_text()
+    assert "AI made it" in page and "Valid, signed by Ada Photographer" in page
+    _, out, _ = run_command(capsys, *words)
+    assert "  AI claim: " in out and "  Content Credentials: valid, signed by Ada Photog" in out
+    _, out, _ = run_command(capsys, *words, "--format", "json")
+    assert json.loads(out)["files"][0]["credentials"]["state"] == "valid"
+
+
+def test_models_of_one_name_keep_their_folders_in_any_order(folder, use):
+    asked = []
+
+    def scoring(name):
+        def score(crops):
+            asked.append(name)
+            return redness(crops)
+
+        return score
+
+    def named(digest):
+        predictor = predictor_of("detector", scoring(digest))
+        metadata = dataclasses.replace(predictor.metadata, digest=digest)
+        return dataclasses.replace(predictor, metadata=metadata)
+
+    use(**{name: named(name) for name in "abc"})
+    first = predict_opinions(["a.mp4"], ["a", "b"], THREE, out="out")
+    assert asked == ["a", "b"] and not first.has_failures
+    for models in (["b", "a"], ["b"], ["a"], ["b", "own:clean", "a"]):
+        again = predict_opinions(["a.mp4"], models, THREE, out="out")
+        assert not again.has_failures and asked == ["a", "b"]
+    # A third one gets a folder of its own beside the first, and keeps it.
+    for models in (["c", "a"], ["c", "b", "a"], ["c"]):
+        assert not predict_opinions(["a.mp4"], models, THREE, out="out").has_failures
+    assert asked == ["a", "b", "c"]
+    folders = sorted(path.name for path in Path("out").iterdir() if path.is_dir())
+    assert folders == ["detector", "detector-2", "detector-3", "own_clean"]
+    # Changed weights of the only model of that name.
+    predict_opinions(["a.mp4"], ["a"], THREE, out="other")
+    [changed] = predict_opinions(["a.mp4"], ["b", "own:clean"], THREE, out="other").models[:1]
+    assert "Expected the options that other/detector was made with" in changed.error
+    assert "Choose another --out" in changed.error
+
+
+def test_plug_ins_of_one_safe_name_keep_their_folders_in_any_order(folder):
+    for name in ("a", "a_b"):
+        (folder / f"{name}.py").write_text("def c(path): return 0.25\nb_c = c\n")
+    for models in (["a:b_c", "a_b:c"], ["a_b:c", "a:b_c"], ["a_b:c"]):
+        opinions = predict_opinions(["sea.png"], models, THREE, out="out")
+        assert [file.error for file in opinions.models] == [""] * len(models)
+
+
+def test_the_same_files_by_other_names_are_refused(folder, use):
+    use()
+    version = folder / "saved_models" / "tiny" / "1"
+    version.mkdir(parents=True)
+    for name in ("saved_model.pb", "alignment.json"):
+        (version / name).write_text("")
+    (folder / "run").mkdir()
+    (folder / "run" / "best.keras").write_text("")
+    (folder / "link").symlink_to("saved_models")
+    spellings = ["saved_models/tiny", "saved_models/tiny/1", "./saved_models/tiny/", "link/tiny"]
+    for other in [*spellings, str(version)]:
+        with pytest.raises(ValueError, match="got tiny and .*, which are the same files. Together"):
+            predict_opinions(["a.mp4"], ["tiny", other], THREE)
+    with pytest.raises(ValueError, match="run and run/best.keras, which are the same files"):
+        predict_opinions(["a.mp4"], ["run", "own:clean", "run/best.keras"], THREE)
+    url = "http://u:secret@127.0.0.1:9/v1/models/m"
+    with pytest.raises(ValueError, match="the same server and model") as caught:
+        predict_opinions(["a.mp4"], [url, f"{url}/"], THREE)
+    assert "secret" not in str(caught.value)
+
+
+def test_what_is_in_the_way_in_a_result_folder_is_named(folder, use):
+    use(predictor_of("one"), predictor_of("two"))
+    models = ["one", "two"]
+    predict_opinions(["sea.png"], models, THREE, out="out")
+    shutil.rmtree("out/two")
+    Path("out/two").write_text("mine")
+    opinions = predict_opinions(["sea.png"], models, THREE, out="out")
+    assert "a folder for the verdicts of a model, or none yet; got out/two, which is a file" in (
+        opinions.models[1].error
+    )
+    Path("out/opinions.json").unlink()
+    Path("out/opinions.json").mkdir()
+    with pytest.raises(IsADirectoryError, match="Expected a file for the opinions, or none yet"):
+        predict_opinions(["sea.png"], models, THREE, out="out")
+    assert Path("out/one").is_dir()
+
+
+def test_without_any_model_nothing_is_left_behind(folder, use):
+    use()
+    before = sorted(folder.iterdir())
+    with pytest.raises(OSError, match="got none"):
+        predict_opinions(["a.mp4"], ["nowhere", "own:absent"], THREE, out="out/deep")
+    assert sorted(set(folder.iterdir()) - {folder / "__pycache__"}) == before
+    (folder / "mine").mkdir()
+    with pytest.raises(OSError, match="got none"):
+        predict_opinions(["a.mp4"], ["nowhere", "own:absent"], THREE, out="mine")
+    assert list((folder / "mine").iterdir()) == []
+
+
+def test_one_plug_in_alone_is_not_called_one_of_several(folder, capsys):
+    opinions = predict_opinions(["a.mp4"], ["own:clean"], THREE)
+    assert opinions.files[0].text == "own:clean: no evidence of manipulation."
+    assert opinions.note == ""
+    failed = predict_opinions(["a.mp4"], ["own:fails"], THREE)
+    assert failed.files[0].text.startswith("own:fails has no verdict: Expected scores for a.mp4")
+    code, out, _ = run_command(capsys, "a.mp4", "--model", "own:clean")
+    assert code == 0 and "of 1 model" not in out and NOT_COMBINED not in out
+
+
+def test_a_long_error_of_a_model_is_whole_once(folder, use, monkeypatch):
+    def fails(*_):
+        raise OSError("Expected less; got " + "x" * 5000 + "END.")
+
+    (folder / "bad").mkdir()
+    monkeypatch.setattr(backends, "_load_local", fails)
+    use(predictor_of("good"))
+    opinions = predict_opinions(["a.mp4", "b.mp4"], ["bad", "good"], THREE)
+    assert opinions.models[0].error.endswith("xEND.")
+    for file in opinions.files:
+        assert "bad has none: Expected less; got xxx" in file.text and len(file.text) < 450
+
+
+def test_the_same_weights_are_in_the_note_and_the_table(folder, use, capsys):
+    twin = predictor_of("two")
+    metadata = dataclasses.replace(twin.metadata, digest="weights of one")
+    use(
+        predictor_of("one"), predictor_of("three"), two=dataclasses.replace(twin, metadata=metadata)
+    )
+    words = ["sea.png"]
+    for name in ("one", "two", "three", "own:clean"):
+        words += ["--model", name]
+    _, out, _ = run_command(capsys, *words, "--format", "csv")
+    text = "one and two have the same weights: together they are one opinion."
+    assert [row["note"] for row in csv.DictReader(io.StringIO(out))] == [text, text, "", ""]
+    _, out, _ = run_command(capsys, *words, "--format", "json")
+    assert json.loads(out)["note"] == f"{NOT_COMBINED} {text}"
+    _, out, _ = run_command(capsys, *words)
+    assert out.count(text) == 1 and f"warning: {text}" in out
 
 
 @pytest.mark.slow

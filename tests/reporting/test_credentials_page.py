@@ -1,6 +1,7 @@
 """Content Credentials on the pages, in the text and on the overview."""
 
 import dataclasses
+import subprocess
 
 import pytest
 
@@ -11,8 +12,13 @@ from jdfd_keras.faces.credentials import (
     CredentialAction,
     Ingredient,
 )
+from jdfd_keras.reporting.opinions_page import write_opinions
+from jdfd_keras.reporting.opinions_text import summarize_opinions
+from jdfd_keras.reporting.pdf import print_pdf
 from jdfd_keras.reporting.verdict_page import write_report
 from jdfd_keras.reporting.verdict_text import summarize
+from tests.chromium import CHROMIUM, needs_chromium
+from tests.reporting.test_opinions_page import compare
 from tests.reporting.test_verdict_page import Page, predictions_of, verdict_of
 
 CLAIM = AIClaim("Content Credentials", "created by generative AI", True)
@@ -44,6 +50,20 @@ def with_credentials(credentials, path="a.mp4"):
 def write(path, *verdicts):
     write_report(predictions_of(*verdicts), path)
     return Page(path)
+
+
+def write_comparison(path, verdicts):
+    """Write the page of two models with the same verdicts."""
+    return Page(write_opinions(opinions_of(*verdicts), path))
+
+
+def opinions_of(*verdicts):
+    """Return the same verdicts of two models."""
+    predictions = predictions_of(*verdicts)
+    opinions = compare(["one", "two"], [predictions, predictions])
+    found = {verdict.path: verdict.credentials for verdict in verdicts}
+    files = [dataclasses.replace(file, credentials=found[file.path]) for file in opinions.files]
+    return dataclasses.replace(opinions, files=tuple(files))
 
 
 def test_an_ai_claim_is_directly_under_the_title(tmp_path):
@@ -106,8 +126,77 @@ def test_the_overview_names_claims_and_states(tmp_path):
         with_credentials(ContentCredentials("none", ""), "b.mp4"),
     )
     assert page.text.count("States use of AI") == 1
-    assert page.text.count("Content Credentials: valid, signed by Ada <b>, News & Co") == 1
+    assert page.text.count("Content Credentials: valid Signed by Ada <b>, News & Co") == 1
     assert page.text.count("Content Credentials: ") == 1
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_several_files_have_a_tag_with_the_state_of_each(state, tmp_path):
+    verdicts = [
+        with_credentials(ContentCredentials(state, "", signer="Ada"), "a.mp4"),
+        with_credentials(ContentCredentials("none", ""), "b.mp4"),
+    ]
+    pages = [
+        write(tmp_path / "overview.html", *verdicts),
+        write_comparison(tmp_path / "comparison.html", verdicts),
+    ]
+    for page in pages:
+        tags = page.of("span", "credentials")
+        shown = state not in ("none", "not_checked")
+        assert [tag["class"] for tag in tags] == [f"tag credentials {state}"] * shown
+        assert (f"Content Credentials: {STATES[state]}" in page.text) == shown
+
+
+def test_only_the_first_claims_of_many_files_are_not_folded(tmp_path):
+    verdicts = []
+    for number in range(1, 21):
+        claims = tuple(AIClaim("XMP", f"claim {number}{end}.") for end in "ab")
+        credentials = ContentCredentials("none", "", ai_claims=claims)
+        verdicts.append(with_credentials(credentials, f"{number}.mp4"))
+    page = write_comparison(tmp_path / "page.html", verdicts)
+    assert "20 files state that AI made them" in page.text
+    start, end = page.text.index("20 files state"), page.text.index("Such statements do not")
+    first, _, rest = page.text[start:end].partition("and 32 more")
+    assert (first.count("claim "), rest.count("claim ")) == (8, 32)
+    assert [each for each in page.of("details") if "open" in each] == []
+    few = write_comparison(tmp_path / "few.html", verdicts[:4])
+    assert not few.of("details") and few.text.count("claim ") == 8
+
+
+@needs_chromium
+@pytest.mark.parametrize("suffix", ["html", "pdf"])
+def test_all_claims_are_printed(tmp_path, monkeypatch, suffix):
+    monkeypatch.setenv("JDFD_KERAS_CHROMIUM", CHROMIUM)
+    claims = tuple(AIClaim("XMP", f"claim number {number}.") for number in range(20))
+    verdict = with_credentials(ContentCredentials("none", "", ai_claims=claims))
+    path = write_report(predictions_of(verdict), tmp_path / f"page.{suffix}")
+    if suffix == "html":
+        assert len(Page(path).of("details")) == 1
+        path = tmp_path / "page.pdf"
+        print_pdf(tmp_path / "page.html", path)
+    try:
+        command = ["pdftotext", "-layout", str(path), "-"]
+        text = subprocess.run(command, capture_output=True, check=True, text=True).stdout
+    except FileNotFoundError:
+        pytest.skip("no pdftotext on this machine: install poppler-utils")
+    assert [f"claim number {number}." in text for number in range(20)] == [True] * 20
+
+
+def test_the_text_states_once_why_files_were_not_checked():
+    reason = "c2pa-python is not installed."
+    verdicts = [
+        with_credentials(ContentCredentials("not_checked", detail), path)
+        for path, detail in (("a.mp4", reason), ("b.mp4", reason), ("c.mkv", "Of this format."))
+    ]
+    for text in (summarize(predictions_of(*verdicts)), summarize_opinions(opinions_of(*verdicts))):
+        assert f"\nnote: 2 files: {reason}\n" in text
+        assert "\nnote: 1 file: Of this format.\n" in text
+        assert text.count(reason) == 1
+    for text in (
+        summarize(predictions_of(verdicts[0])),
+        summarize_opinions(opinions_of(verdicts[0])),
+    ):
+        assert f"\nnote: {reason}\n" in text
 
 
 def test_a_verdict_without_credentials_has_no_section(tmp_path):

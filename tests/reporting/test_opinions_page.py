@@ -231,7 +231,7 @@ def test_a_plugin_has_its_own_thresholds_and_no_page(tmp_path):
     assert (
         "lab:noise (plug-in)" in page.text and "no evidence below 0.3, fake from 0.7" in page.text
     )
-    assert "plug-in, version 0.3" in page.text and f"SHA-256 of its module {'cd' * 32}" in page.text
+    assert "plug-in, version 0.3" in page.text and f"SHA-256 of its code {'cd' * 32}" in page.text
     assert page.text.count("lab:noise is a plug-in: this program does not know what it ex") == 1
     first, second = page.of("svg", "scale")
     assert first["aria-label"].startswith(
@@ -358,16 +358,20 @@ def test_existing_pages_stay_unless_they_may_be_replaced(tmp_path):
         write_opinions(opinions_of({"a.mp4": (FAKE, FAKE)}), tmp_path / "other.html")
     assert not (tmp_path / "other.html").exists()
     # Pages of models that are no longer asked are deleted, and nothing else.
-    (tmp_path / "page_files" / "one" / "notes.txt").write_text("mine")
+    mine = ["page_files/mine.html", "page_files/one/mine.html", "page_files/own/index.html"]
+    mine += ["page_files/one/notes.txt", "page_files/own-player.mp4"]
+    for name in mine:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("<!doctype html><title>mine</title>")
+    (tmp_path / "page_files" / "two" / "index-player.mp4").write_text("an earlier video")
     write_opinions(opinions_of({"a.mp4": (FAKE, FAKE)}, ["two", "three"]), path, overwrite=True)
     assert "The models agree: fake" in Page(path).text
     left = sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file())
-    assert left == [
-        "page.html",
-        "page_files/one/notes.txt",
-        "page_files/three/index.html",
-        "page_files/two/index.html",
-    ]
+    written = ["page.html", "page_files/three/index.html", "page_files/two/index.html"]
+    assert left == sorted(written + mine)
+    assert {(tmp_path / name).read_text() for name in mine} == {
+        "<!doctype html><title>mine</title>"
+    }
 
 
 def test_cautions_are_stated_once(tmp_path):
@@ -411,11 +415,9 @@ def test_a_claim_of_an_ai_generator_is_on_top(num_files, tmp_path):
     claim = AIClaim("XMP", "created by <generative> AI")
     credentials = ContentCredentials("none", "There are none.", ai_claims=(claim,))
     opinions = opinions_of({f"{index}.mp4": (CLEAN, FAKE) for index in range(num_files)})
-    # Only the second model has read them.
-    second = opinions.predictions[1]
-    verdicts = (dataclasses.replace(second.files[0], credentials=credentials), *second.files[1:])
-    second = dataclasses.replace(second, files=verdicts)
-    opinions = dataclasses.replace(opinions, predictions=(opinions.predictions[0], second))
+    first, *others = opinions.files
+    files = (dataclasses.replace(first, credentials=credentials), *others)
+    opinions = dataclasses.replace(opinions, files=files)
     page = write(opinions, tmp_path / "page.html")
     top = page.text[: page.text.index("The detector examines faces only")]
     assert "created by <generative> AI" in top and "AI made it" in top

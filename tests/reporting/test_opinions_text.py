@@ -63,10 +63,8 @@ def test_an_ai_claim_follows_the_headline():
     opinions = opinions_of({"a.mp4": (FAKE, FAKE)})
     claim = AIClaim("XMP", "created by generative AI")
     credentials = ContentCredentials("none", "There are none.", ai_claims=(claim,))
-    first = opinions.predictions[0]
-    verdict = dataclasses.replace(first.files[0], credentials=credentials)
-    first = dataclasses.replace(first, files=(verdict,))
-    opinions = dataclasses.replace(opinions, predictions=(first, opinions.predictions[1]))
+    file = dataclasses.replace(opinions.files[0], credentials=credentials)
+    opinions = dataclasses.replace(opinions, files=(file,))
     lines = lines_of(opinions)
     assert lines[1].startswith("a.mp4: 2 of 2")
     assert lines[2].startswith("  AI claim: XMP") and "created by generative AI" in lines[2]

@@ -629,6 +629,27 @@ def test_existing_pages_stay_and_a_failure_leaves_nothing(tmp_path, monkeypatch)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["all_files", "page.html"]
 
 
+@pytest.mark.parametrize("suffix", ["html", pytest.param("pdf", marks=needs_chromium)])
+def test_only_pages_of_the_earlier_report_are_deleted(tmp_path, monkeypatch, suffix):
+    if suffix == "pdf":
+        monkeypatch.setenv("JDFD_KERAS_CHROMIUM", CHROMIUM)
+    path, folder = tmp_path / f"all.{suffix}", tmp_path / "all_files"
+    mine = {f"mine.{suffix}": b"%PDF-1.4 <!doctype html>", "own-player.mp4": b"mine"}
+
+    def write_pages(*names):
+        verdicts = (verdict_of(0.1, path=name) for name in names)
+        write_report(predictions_of(*verdicts), path, overwrite=True)
+
+    write_pages("a.jpg", "b.jpg")
+    (folder / "a.jpg-player.mp4").write_bytes(b"of the earlier page")
+    for name, content in mine.items():
+        (folder / name).write_bytes(content)
+    write_pages("b.jpg", "c.jpg")
+    names = {f"b.jpg.{suffix}", f"c.jpg.{suffix}", *mine}
+    assert {entry.name for entry in folder.iterdir()} == names
+    assert {name: (folder / name).read_bytes() for name in mine} == mine
+
+
 def test_a_report_has_a_known_suffix(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"Expected a report named .html, .htm, .pdf"):
         resolve_report("report.docx")

@@ -5,6 +5,7 @@ Takes Predictions of a single model, or opinions of several; returns an Outcome.
 
 from collections.abc import Sequence
 
+from jdfd_keras.faces.credentials import ContentCredentials
 from jdfd_keras.inference.verdict import NO_FACE
 from jdfd_keras.prediction.opinions import (
     AGREE,
@@ -13,6 +14,7 @@ from jdfd_keras.prediction.opinions import (
     Opinions,
     OpinionSource,
     compare_opinions,
+    describe_models,
 )
 from jdfd_keras.prediction.predictions import Predictions
 from jdfd_keras.prediction.result_folder import FailedFile
@@ -50,6 +52,7 @@ def outcome_of_several(
     sources: Sequence[OpinionSource],
     opinions: Sequence[FileOpinion],
     predictions: Sequence[Predictions | None],
+    credentials: ContentCredentials | None = None,
 ) -> Outcome:
     """Return the outcome of several models: the verdict that they share, or their agreement.
 
@@ -60,6 +63,7 @@ def outcome_of_several(
         sources: The models.
         opinions: Their opinions, in the same order.
         predictions: Their predictions on the file; None for a plug-in.
+        credentials: Content Credentials of the file.
 
     Example:
         >>> sources = [OpinionSource(label, "plug-in", f"{label}:score") for label in "ab"]
@@ -68,8 +72,9 @@ def outcome_of_several(
         >>> outcome.verdict, outcome.score, outcome.result["files"][0]["agreement"]
         ('disagree', None, 'disagree')
     """
-    file = compare_opinions(path, opinions)
-    result = Opinions(tuple(sources), (file,), tuple(predictions)).to_dict()
+    file = compare_opinions(path, opinions, credentials)
+    note = describe_models(sources)
+    result = Opinions(tuple(sources), (file,), tuple(predictions), note=note).to_dict()
     found = [opinion.verdict for opinion in opinions if opinion.verdict not in ("", NO_FACE)]
     if found:
         is_common = file.agreement in (AGREE, SINGLE)

@@ -13,6 +13,7 @@ from jdfd_keras.faces.overlay import Overlay
 from jdfd_keras.inference.verdict import Provenance, Verdict
 from jdfd_keras.options import CredentialOptions, FaceOptions, LimitOptions
 from jdfd_keras.prediction.annotate import annotate_file
+from jdfd_keras.prediction.file_credentials import read_credentials_of
 from jdfd_keras.prediction.plugins import call_plugin
 
 
@@ -37,6 +38,15 @@ class PluginTask:
 
 
 @dataclass(frozen=True)
+class CredentialsTask:
+    """Read the Content Credentials of a file, whether or not its faces can be extracted."""
+
+    key: str
+    path: Path
+    credentials: CredentialOptions | None = None
+
+
+@dataclass(frozen=True)
 class AnnotateTask:
     """Draw the verdict on a copy of a file."""
 
@@ -48,7 +58,7 @@ class AnnotateTask:
     every: int  # frame step of the verdict
 
 
-Task = ExtractTask | PluginTask | AnnotateTask
+Task = ExtractTask | PluginTask | CredentialsTask | AnnotateTask
 
 
 def run_task(
@@ -66,7 +76,7 @@ def run_task(
         send: As for `extract_file` and `annotate_file`.
 
     Returns:
-        An Extraction, the answer of `call_plugin`, an Overlay, or an OSError.
+        An Extraction, the answer of `call_plugin`, Content Credentials, an Overlay, or an OSError.
 
     Example:
         >>> from jdfd_keras.prediction.extraction import extract_file
@@ -79,6 +89,8 @@ def run_task(
         return extract(task.path, options=task.options, **further)
     if isinstance(task, PluginTask):
         return call_plugin(task.path, task.name)
+    if isinstance(task, CredentialsTask):
+        return read_credentials_of(task.path, limits, task.credentials)
     try:
         return _annotate(task, limits, send)
     except OSError as error:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from jdfd_keras.client.calibration import Calibration
+from jdfd_keras.faces.credentials import ContentCredentials
 from jdfd_keras.faces.extract import Extraction
 from jdfd_keras.faces.media import CHANGED, UnreadableFileError
 from jdfd_keras.inference.verdict import Provenance, Verdict, choose_faces
@@ -26,6 +27,7 @@ from jdfd_keras.prediction.extraction import (
     personalize,
     read_state,
 )
+from jdfd_keras.prediction.file_credentials import describe_unreadable
 from jdfd_keras.prediction.model_run import MODEL_UNAVAILABLE
 from jdfd_keras.prediction.opinions import FileOpinion, OpinionSource, opinion_of
 from jdfd_keras.prediction.plugins import judge_scores
@@ -37,7 +39,7 @@ from jdfd_keras.prediction.predictions import (
 from jdfd_keras.prediction.result_folder import FailedFile, add_facts
 from jdfd_keras.prediction.scoring import Judge, fail
 from jdfd_keras.serving.jobs.analysis_outcome import outcome_of_one, outcome_of_several
-from jdfd_keras.serving.jobs.analysis_tasks import ExtractTask, PluginTask
+from jdfd_keras.serving.jobs.analysis_tasks import CredentialsTask, ExtractTask, PluginTask
 from jdfd_keras.serving.jobs.job_types import Outcome, Submission
 from jdfd_keras.serving.jobs.served_models import ServedModel, ServedModels
 from jdfd_keras.serving.jobs.state_folder import stored_name
@@ -87,7 +89,8 @@ class FileAnalysis:
             credentials: Whose Content Credentials are trusted.
         """
         self.submission, self.path, self._hide_paths = submission, path, hide_paths
-        self.tasks: list[ExtractTask | PluginTask] = []
+        self.tasks: list[ExtractTask | PluginTask | CredentialsTask] = []
+        self._credentials: ContentCredentials | None = None
         self.progress = 0.0
         self._is_single = models.single is not None
         self._state, self._facts = read_state(path), None
@@ -103,6 +106,9 @@ class FileAnalysis:
         for one in self._open():
             if one.model.plugin:
                 self.tasks.append(PluginTask(key, path, one.model.label, one.model.plugin.name))
+        if any(isinstance(task, PluginTask) for task in self.tasks):
+            # It may have the only verdict, without faces.
+            self.tasks.append(CredentialsTask(key, path, credentials))
         self._num_tasks = len(self.tasks)
 
     @property
@@ -130,10 +136,12 @@ class FileAnalysis:
                 self._lose(one, error)
         self._count(task, min(part.done / max(part.total, part.done + 1), 1.0))
 
-    def receive(self, task: ExtractTask | PluginTask, result: Any) -> None:
+    def receive(self, task: ExtractTask | PluginTask | CredentialsTask, result: Any) -> None:
         """Judge the result of a task, which may be an exception of any kind."""
         if isinstance(task, ExtractTask):
             self._receive_faces(task, result)
+        elif isinstance(task, CredentialsTask):
+            self._receive_credentials(result)
         else:
             self._receive_scores(task, result)
         self._count(task, 1.0)
@@ -169,7 +177,8 @@ class FileAnalysis:
             path = str(self.path).encode("utf-8", "backslashreplace").decode()
             sources = [self._to_source(number) for number in range(len(self._opinions))]
             opinions = [_to_opinion(one) for one in self._opinions]
-            outcome = outcome_of_several(path, sources, opinions, predictions)
+            credentials = self._credentials
+            outcome = outcome_of_several(path, sources, opinions, predictions, credentials)
         changed: dict[str, Any] = {"result": personalize(outcome.result, str(self.path), name)}
         if outcome.error:
             message = personalize(outcome.error.message, str(self.path), name)
@@ -197,7 +206,7 @@ class FileAnalysis:
     def _of(self, task: ExtractTask) -> list[_Opinion]:
         return [one for one in self._open() if one.faces == task.options]
 
-    def _count(self, task: ExtractTask | PluginTask, share: float) -> None:
+    def _count(self, task: ExtractTask | PluginTask | CredentialsTask, share: float) -> None:
         self._shares[id(task)] = share
         whole = 1 - ANNOTATION_SHARE if self.submission.annotate else 1.0
         self.progress = whole * sum(self._shares.values()) / self._num_tasks
@@ -207,6 +216,8 @@ class FileAnalysis:
             result = describe_crash(self.path, result)
         if isinstance(result, Extraction) and result.sha256 != self.submission.sha256:
             result = self._describe_other_bytes()
+        if isinstance(result, Extraction):
+            self._credentials = self._credentials or result.credentials
         if isinstance(result, OSError):
             failure = fail(self.path, result)
             for one in self._of(task):
@@ -220,6 +231,14 @@ class FileAnalysis:
                 self._end(one, record)
             except Exception as error:  # noqa: BLE001, as in `add`
                 self._lose(one, error)
+
+    def _receive_credentials(self, result: Any) -> None:
+        if isinstance(result, WorkerCrashed):
+            result = describe_unreadable(result)
+        if isinstance(result, Exception):  # of the program
+            print_error(result)
+        elif read_state(self.path) == self._state:
+            self._credentials = self._credentials or result
 
     def _receive_scores(self, task: PluginTask, result: Any) -> None:
         [one] = [one for one in self._opinions if one.model.label == task.label]

@@ -24,7 +24,7 @@ from jdfd_keras.prediction.extraction import (
     extract_file,
     personalize,
 )
-from jdfd_keras.serving.jobs.analysis_tasks import AnnotateTask, PluginTask, Task, run_task
+from jdfd_keras.serving.jobs.analysis_tasks import AnnotateTask, ExtractTask, Task, run_task
 from jdfd_keras.serving.jobs.file_analysis import (
     ANNOTATION_SHARE,
     FileAnalysis,
@@ -172,7 +172,7 @@ class JobRunner:
         elif analysis is None or not analysis.has_task(task):
             return  # of an analysis that ended before, because of an error of the program
         elif isinstance(result, Part):
-            assert not isinstance(task, PluginTask)
+            assert isinstance(task, ExtractTask)
             analysis.add(task, result.value)
         else:
             analysis.receive(task, result)

@@ -274,6 +274,19 @@ def test_opinions_of_several_models_are_on_a_card_above_the_report(page, phone, 
     page.goto(f"{server.url}/#{other['id']}")
     expect(page.locator("#case-badge")).to_contain_text("Fake")
     expect(page.locator("#case-card")).to_be_hidden()
+    claim = {"source": "Content Credentials", "text": "AI", "is_signed": False}
+    expired = {"state": "invalid", "signer": "Ada", "is_expired": True, "ai_claims": [claim]}
+    other["result"]["files"][0]["credentials"] = expired
+    page.goto(f"{server.url}/#{job['id']}")
+    page.goto(f"{server.url}/#{other['id']}")
+    expect(page.locator("#case-card p")).to_have_text(
+        [
+            "This file states that AI made it, or a part of it. Content Credentials (not "
+            "confirmed: the certificate of the signer has expired): AI",
+            "Content Credentials: invalid: certificate expired; stated signer: Ada. Nothing shows "
+            "that the file was changed.",
+        ]
+    )
     other["result"]["files"][0]["credentials"] = {"state": "valid", "signer": "Ada"}
     page.goto(f"{server.url}/#{job['id']}")
     page.goto(f"{server.url}/#{other['id']}")

@@ -283,6 +283,22 @@ def test_one_model_is_as_before_and_a_plugin_alone_has_opinions(clip, tmp_path, 
     assert "my_scores:low" in page
 
 
+def test_content_credentials_are_read_also_if_no_model_has_a_verdict(clip, tmp_path, plugins):
+    from tests.faces.signed_files import make_chain, sign_file
+
+    chain = make_chain()
+    anchors = tmp_path / "authorities.pem"
+    anchors.write_bytes(chain.authority)
+    signed = sign_file(clip, tmp_path / "signed.mp4", chain)
+    trusted = CredentialOptions(str(anchors))
+    for number, models in enumerate((["my_scores:low"], [constant(0.9, "a"), "my_scores:low"])):
+        with running(tmp_path / f"state{number}", *models, credentials=trusted) as service:
+            job = judge(service, signed)
+            page = service.report(job, "report.html").read_text()
+        assert job.result["files"][0]["credentials"]["state"] == "valid"
+        assert "Valid, signed by Ada Photographer" in page
+
+
 def test_another_set_of_models_is_another_analysis(clip, tmp_path, monkeypatch):
     state, a, b = tmp_path / "state", constant(0.9, "a"), constant(0.7, "b")
     sets = [(a, b), (b, a), (a,), (a, b, constant(0.1, "c")), (a, b)]
