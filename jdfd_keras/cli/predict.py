@@ -152,7 +152,7 @@ def _compare(
     if arguments.annotate:
         raise ValueError(
             f"Expected one model with --annotate, whose scores are drawn; got {', '.join(models)}. "
-            "Annotate with each model that is no plug-in by itself."
+            "Annotate with one model."
         )
     if report:
         files = list_files(arguments.files)[0]
@@ -170,7 +170,9 @@ def _compare(
         **shared,
     )
     predictions = tuple(known and _add_case(arguments, known) for known in opinions.predictions)
-    opinions = dataclasses.replace(opinions, predictions=predictions)
+    opinions = dataclasses.replace(
+        opinions, predictions=predictions, case=arguments.case, examiner=arguments.examiner
+    )
     if report:
         limits = shared["limits"]
         write_opinions(opinions, report, overwrite=arguments.overwrite, limits=limits)

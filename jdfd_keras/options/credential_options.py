@@ -13,4 +13,5 @@ class CredentialOptions:
         "",
         "PEM file of the certificate authorities whose signers of Content Credentials are trusted; "
         "default: none, so that every right signature is `untrusted`",
+        common=True,
     )

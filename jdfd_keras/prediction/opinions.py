@@ -113,6 +113,8 @@ class Opinions(Result):
     predictions: tuple[Predictions | None, ...]
     skipped: int = 0  # files below folders without a video or image suffix
     note: str = NOT_COMBINED  # of `describe_models`
+    case: str = ""  # case number, as the user gave it
+    examiner: str = ""  # who examines the files, as the user gave it
 
     @property
     def has_failures(self) -> bool:

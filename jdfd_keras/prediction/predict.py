@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from jdfd_keras.client.calibration import check_threshold
-from jdfd_keras.faces.overlay import Overlay, check_overlay
 from jdfd_keras.faces.credentials import read_trust_anchors
+from jdfd_keras.faces.overlay import Overlay, check_overlay
 from jdfd_keras.inference.backends import Predictor, load_predictor
 from jdfd_keras.inference.verdict import (
     NUM_TOP_FACES,

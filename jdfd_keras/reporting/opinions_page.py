@@ -25,6 +25,7 @@ from jdfd_keras.reporting.opinions_report import (
 )
 from jdfd_keras.reporting.page_files import (
     PageFacts,
+    describe_file_claims,
     describe_page,
     page_style,
     remove_pages,
@@ -128,14 +129,9 @@ def _render(opinions: Opinions, pages: Sequence[Path | None], page: PageFacts, r
         ],
         models=show_models(opinions, pages, root),
         cautions=list_cautions(opinions, files),
-        case=next((known.case for known in stated if known.case), ""),
-        examiner=next((known.examiner for known in stated if known.examiner), ""),
-        claims=[
-            f"{shown.name}: {text}"
-            for shown in files
-            if shown.credentials
-            for text in shown.credentials.describe_claims()
-        ],
+        case=opinions.case,
+        examiner=opinions.examiner,
+        claims=describe_file_claims((shown.name, shown.credentials) for shown in files),
         origin=stated[0] if stated else None,
         page=page,
         style=page_style(footer),

@@ -12,6 +12,7 @@ from pathlib import Path
 from markupsafe import Markup
 
 import jdfd_keras
+from jdfd_keras.faces.credentials import ContentCredentials
 from jdfd_keras.io.files import write_text_atomically
 from jdfd_keras.io.temporary_folder import TemporaryFolder
 from jdfd_keras.prediction.predictions import Predictions
@@ -164,6 +165,24 @@ def page_style(footer: str) -> Markup:
     # Every character that is not plain is escaped, so that a file name cannot end the text.
     escaped = re.sub(r"[^A-Za-z0-9.-]", lambda match: f"\\{ord(match[0]):06x}", footer)
     return Markup(render_template("verdict_style.css.j2", footer=escaped))
+
+
+def describe_file_claims(files: Iterable[tuple[str, ContentCredentials | None]]) -> list[str]:
+    """Return the AI claims of several files in words, each with the name of its file.
+
+    Args:
+        files: Names, and the credentials of each.
+
+    Example:
+        >>> describe_file_claims([("a.mp4", None), ("b.mp4", ContentCredentials("none", ""))])
+        []
+    """
+    return [
+        f"{name}: {text}"
+        for name, credentials in files
+        if credentials
+        for text in credentials.describe_claims()
+    ]
 
 
 def show_time(iso: str) -> str:

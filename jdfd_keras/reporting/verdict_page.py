@@ -32,6 +32,7 @@ from jdfd_keras.prediction.predict import Predictions
 from jdfd_keras.reporting.file_report import FileReport, embed, file_name, report_file
 from jdfd_keras.reporting.page_files import (
     PageFacts,
+    describe_file_claims,
     describe_page,
     name_pages,
     needs_overview,
@@ -191,6 +192,7 @@ def _render_overview(predictions: Predictions, rows: list[OverviewRow], page: Pa
         predictions=predictions,
         rows=rows,
         counts=counts,
+        claims=describe_file_claims((row.name, row.verdict.credentials) for row in rows),
         page=page,
         style=page_style(f"{len(predictions.paths)} files"),
         describe_thresholds=describe_thresholds,

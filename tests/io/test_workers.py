@@ -29,8 +29,17 @@ from jdfd_keras.options import LimitOptions
 NO_LIMITS = LimitOptions(max_seconds=0, max_memory=0)
 
 
+OTHERS = set()
+
+
+@pytest.fixture(autouse=True)
+def other_processes():
+    """Processes that were there before, such as that of a server of other tests."""
+    OTHERS.update(psutil.Process().children(recursive=True))
+
+
 def children():
-    return psutil.Process().children(recursive=True)
+    return [child for child in psutil.Process().children(recursive=True) if child not in OTHERS]
 
 
 @pytest.mark.parametrize("num_workers", [1, 3])

@@ -147,7 +147,8 @@ def test_two_models_and_a_plugin_judge_one_clip(exported, server, folder, capsys
         assert known.top_faces["a.mp4"].cams is not None
     # The whole evidence is in the JSON, and comes back.
     values = json.loads(json.dumps(opinions.to_dict(), allow_nan=False))
-    assert set(values) == {"models", "files", "predictions", "skipped", "note"}
+    names = {"models", "files", "predictions", "skipped", "note", "case", "examiner"}
+    assert set(values) == names
     assert set(values["files"][0]) == {"path", "opinions", "agreement", "text", "credentials"}
     assert values["files"][0]["credentials"] == values["predictions"][0]["files"][0]["credentials"]
     assert set(values["files"][0]["opinions"][0]) == {"label", "verdict", "score", "error", "code"}

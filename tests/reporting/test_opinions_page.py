@@ -83,7 +83,8 @@ def compare(labels, predictions, skipped=0):
         ]
         files.append(compare_opinions(path, list(map(opinion_of, labels, records))))
     sources = tuple(map(model, labels, predictions))
-    return Opinions(sources, tuple(files), tuple(predictions), skipped)
+    stated = {"case": "2026-17", "examiner": "A. Ray"}
+    return Opinions(sources, tuple(files), tuple(predictions), skipped, **stated)
 
 
 def with_plugin(opinions, *found, **facts):

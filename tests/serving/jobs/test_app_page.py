@@ -245,7 +245,7 @@ def test_opinions_of_several_models_are_on_a_card_above_the_report(page, phone, 
     )
     for window in (page, phone):
         window.goto(server.url)
-        expect(row(window, "clip.mp4")).to_contain_text("Disagreement")
+        expect(row(window, "clip.mp4")).to_contain_text("Disagree")
         row(window, "clip.mp4").get_by_role("link").click()
         card = window.get_by_role("region", name="Result")
         expect(card.locator("p")).to_have_text(

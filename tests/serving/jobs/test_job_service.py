@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from jdfd_keras.client.calibration import Calibration
+from jdfd_keras.io import files as files_module
 from jdfd_keras.io.files import sha256_of
 from jdfd_keras.io.origin import recorded_command
 from jdfd_keras.options import PredictOptions
@@ -45,7 +46,8 @@ def stored(service):
 
 def test_an_upload_is_on_disk_before_its_job(clip, tmp_path, idle, monkeypatch):
     synced, order = [], []
-    monkeypatch.setattr(state_folder, "sync", lambda path: synced.append(Path(path)))
+    for module in (state_folder, files_module):
+        monkeypatch.setattr(module, "sync", lambda path: synced.append(Path(path)))
     monkeypatch.setattr(job_service, "sync", lambda path: synced.append(Path(path)))
     with running_service(tmp_path / "state") as service:
         store = service.store.submit
