@@ -172,7 +172,7 @@ def time_scoring(arguments: argparse.Namespace) -> dict:
     import keras
 
     from jdfd_keras.datasets.pipeline import load_faces
-    from jdfd_keras.inference.backends import predict_dataset
+    from jdfd_keras.inference.dataset_scores import predict_dataset
     from jdfd_keras.model.network import build_detector, classifier_branch
     from jdfd_keras.options import ModelOptions
 

@@ -21,7 +21,8 @@ from jdfd_keras.datasets.manifest import VideoRow, read_faces, read_videos
 from jdfd_keras.datasets.split_tables import OFFICIAL, SplitTable, absolute_name, read_split_table
 from jdfd_keras.datasets.videos import UNLABELLED
 from jdfd_keras.evaluation.scores import Scores
-from jdfd_keras.inference.backends import FacePredictions, load_calibration, predict_dataset
+from jdfd_keras.inference.backends import load_calibration
+from jdfd_keras.inference.dataset_scores import FacePredictions, predict_dataset
 from jdfd_keras.io.console import Progress, plural
 from jdfd_keras.io.files import OPTIONS, load_options
 from jdfd_keras.io.origin import Origin

@@ -32,11 +32,11 @@ from jdfd_keras.evaluation.eval_data import (
 from jdfd_keras.evaluation.report import FaceExamples, ScoresMetadata, choose_errors
 from jdfd_keras.evaluation.scores import GROUPS, Scores, score_videos
 from jdfd_keras.inference.backends import (
-    FacePredictions,
     Predictor,
     load_calibration,
     load_predictor,
 )
+from jdfd_keras.inference.dataset_scores import FacePredictions
 from jdfd_keras.inference.engine import identify_tensorflow
 from jdfd_keras.io.console import Progress
 from jdfd_keras.io.files import OPTIONS, load_groups, load_options
