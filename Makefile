@@ -5,22 +5,32 @@ JOBS ?= 2
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo test test-slow check clean
+.PHONY: demo test test-slow check lock clean
 
 demo: .venv/installed ## judge two generated videos
 	$(BIN)/jdfd-keras demo
 
 test: .venv/installed-test ## run the tests in JOBS processes, of up to 5 GB each
-	$(BIN)/python -m pytest -m "not slow" -n $(JOBS)
+	$(BIN)/python -m pytest -m "not slow and not signals" -n $(JOBS)
+	$(BIN)/python -m pytest -m "not slow and signals"
 
-test-slow: .venv/installed-test ## run the longer tests and the examples of docstrings
-	$(BIN)/python -m pytest -m slow --doctest-modules tests jdfd_keras
+test-slow: .venv/installed-test ## run the longer tests and the examples of docstrings, as `make test`
+	$(BIN)/python -m pytest -m "slow and not signals" -n $(JOBS) --doctest-modules tests jdfd_keras
+	$(BIN)/python -m pytest -m "slow and signals" --doctest-modules tests jdfd_keras
 
 check: .venv/installed-test ## formatting, lint, types and build
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/python -m build --wheel --outdir build/wheel .
+
+# Exactly the versions of constraints.txt; `uv` must be installed.
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --constraints constraints.txt \
+  --generate-hashes --no-config --no-emit-index-url --no-annotate --custom-compile-command "make lock"
+
+lock: ## write requirements.lock and requirements-build.lock, with the SHA-256 of each package
+	$(LOCK) $(addprefix --extra ,$(EXTRAS)) setup.cfg --output-file requirements.lock
+	sed -n 's/^requires = \["\(.*\)"\]$$/\1/p' pyproject.toml | $(LOCK) - --output-file requirements-build.lock
 
 clean: ## remove the files that the targets made
 	rm -rf .venv demo demo-train build

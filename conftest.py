@@ -85,3 +85,5 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if isinstance(item, pytest.DoctestItem):
             item.add_marker(pytest.mark.slow)
+            if "raise_signal" in item.dtest.docstring:
+                item.add_marker(pytest.mark.signals)

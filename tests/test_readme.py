@@ -73,6 +73,7 @@ PAGES = ["README.md", "serving/README.md", "serving/RUNBOOK.md", "saved_models/R
     [
         *PAGES,
         *(f"docs/{name}.md" for name in ("design", "python", "detector", "service", "opinions")),
+        *("docs/trust.md", "SECURITY.md", "CONTRIBUTING.md"),
     ],
 )
 def test_links_lead_somewhere(page):

@@ -17,7 +17,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import urllib3
+from PIL import Image
 
 from jdfd_keras.client.calibration import CALIBRATION
 from jdfd_keras.client.metadata import DEMONSTRATION
@@ -114,10 +116,9 @@ def run_demo(out: str | Path, options: DemoOptions | None = None) -> DemoResult:
     if options.portraits:
         subject, other = _read_subjects(options.portraits, count=2, at_least=2)
     else:
-        from skimage.data import astronaut
-
-        subject = find_portrait("astronaut", astronaut())
-        (other,) = vary_portrait(astronaut(), 1, options.seed)
+        pixels = _read_astronaut()
+        subject = find_portrait("astronaut", pixels)
+        (other,) = vary_portrait(pixels, 1, options.seed)
     init_folder(out, demo=options)
     page, found = out / "verdicts.html", out / "verdicts.json"
 
@@ -213,9 +214,16 @@ def run_training_demo(out: str | Path, options: DemoOptions) -> TrainingDemoResu
 def _find_subjects(options: DemoOptions) -> list[Portrait]:
     if options.portraits:
         return _read_subjects(options.portraits, count=options.subjects, at_least=MIN_SUBJECTS)
-    from skimage.data import astronaut
+    return vary_portrait(_read_astronaut(), options.subjects, options.seed)
 
-    return vary_portrait(astronaut(), options.subjects, options.seed)
+
+def _read_astronaut() -> np.ndarray:
+    """Read the portrait of Eileen Collins by NASA, in the public domain: uint8[512, 512, 3], RGB.
+
+    A lossless copy of `skimage.data.astronaut()`, so that only tests need scikit-image.
+    """
+    with Image.open(Path(__file__).with_name("astronaut.webp")) as image:
+        return np.asarray(image)
 
 
 def _read_subjects(directory: str, *, count: int, at_least: int) -> list[Portrait]:

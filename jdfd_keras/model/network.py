@@ -24,7 +24,9 @@ from jdfd_keras.options.detector_options import NETWORKS
 
 NAME = "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
 URL = f"https://storage.googleapis.com/tensorflow/keras-applications/xception/{NAME}"
+# Keras states no SHA-256. Nobody can compute another file of a given MD5: only its author could.
 MD5 = "b0042744bf5b25fce3cb969f33bebb97"
+SIZE_BYTES = 83_683_744
 CHUNK_BYTES = 2**20
 ENCODER_STRIDE = 32  # Xception halves its input five times
 PYTORCH = "xception-pytorch"
@@ -47,7 +49,7 @@ def fetch_imagenet_weights(timeout_s: float = 10) -> str:
     """
     home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
     cached = home / "models" / NAME
-    if cached.is_file() and _md5(cached) == MD5:
+    if cached.is_file() and _is_published(cached):
         return str(cached)
     # keras.utils.get_file raises a bare Exception and prints progress on stdout, between results.
     try:
@@ -59,8 +61,8 @@ def fetch_imagenet_weights(timeout_s: float = 10) -> str:
                 with open(unfinished, "wb") as file:
                     for chunk in track(chunks, "downloading ImageNet weights", total, "MiB"):
                         file.write(chunk)
-                if _md5(unfinished) != MD5:
-                    raise OSError("a file with another checksum")
+                if not _is_published(unfinished):
+                    raise OSError("a file of another size or with another checksum")
     except (OSError, http.client.HTTPException) as error:
         raise OSError(
             f"Expected the ImageNet weights at {cached} or to download them from {URL}; got "
@@ -70,9 +72,10 @@ def fetch_imagenet_weights(timeout_s: float = 10) -> str:
     return str(cached)
 
 
-def _md5(path: Path) -> str:
+def _is_published(path: Path) -> bool:
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
+        digest = hashlib.file_digest(file, "md5").hexdigest()
+    return (path.stat().st_size, digest) == (SIZE_BYTES, MD5)
 
 
 def build_detector(options: ModelOptions | None = None) -> keras.Model:

@@ -81,6 +81,11 @@ def load_run_model(path: str | Path) -> TrainedModel:
         The model, its face options and its mark of a demonstration. For a `.keras` file outside a
         run folder, they are the default ones at the model's input size, and no mark.
 
+    Raises:
+        FileNotFoundError: If there is no model.
+        ValueError: If the file is damaged, is no detector, or has layers that are not those of
+            Keras, such as Lambda, which would run Python code of the file.
+
     Example:
         >>> loaded = load_run_model("run")
         >>> loaded.faces.face_size, loaded.model.count_params()
@@ -104,9 +109,7 @@ def load_run_model(path: str | Path) -> TrainedModel:
         faces = load_options(options, "faces", FaceOptions)
         if "train" in load_groups(options):  # not of published weights
             demonstration = load_options(options, "train", TrainOptions).demonstration
-    import keras
-
-    model = cast(keras.Model, keras.models.load_model(file, compile=False))
+    model = _load_keras_file(file)
     outputs = model.output
     names = set(outputs) if isinstance(outputs, dict) else set()
     if names - {"reconstruction"} != {"classification"}:
@@ -121,6 +124,33 @@ def load_run_model(path: str | Path) -> TrainedModel:
             layer.dtype_policy = "float32"
     faces = faces or FaceOptions(face_size=model.input_shape[1])
     return TrainedModel(model, faces, demonstration)
+
+
+def _load_keras_file(file: Path) -> "keras.Model":
+    """Load a model; its layers are those of Keras, none of which runs code from the file."""
+    import keras
+
+    try:
+        return cast(keras.Model, keras.models.load_model(file, compile=False))
+    except (ValueError, TypeError) as error:
+        text = " ".join(str(error).split())
+        advice = (
+            "Train a detector with `jdfd-keras train`, or replace that layer by layers of Keras."
+        )
+        if "safe_mode" in text or "unsafe_deserialization" in text:
+            # Without the text of Keras (3.15.1), which advises to switch its safe mode off.
+            raise ValueError(
+                f"Expected a model that consists of Keras' own layers; got {file}, which has a "
+                "layer with Python code of its author, such as Lambda. It was not loaded, since "
+                f"that code could do anything on this machine. {advice}"
+            ) from None
+        if isinstance(error, TypeError):
+            reason = text.rpartition("Exception encountered: ")[2].partition(". ")[0][:200]
+            raise ValueError(
+                f"Expected a model that consists of Keras' own layers; got {file}: {reason}. "
+                f"{advice}"
+            ) from error
+        raise
 
 
 def digest_model(path: str | Path) -> str:

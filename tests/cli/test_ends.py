@@ -12,6 +12,8 @@ from jdfd_keras.cli.main import COMMANDS, main
 from jdfd_keras.cli.parser import Command, Output
 from jdfd_keras.io.temporary_folder import TemporaryFolder
 
+pytestmark = pytest.mark.signals
+
 SIGNALS = {
     signal.SIGINT: (130, "interrupted"),
     signal.SIGTERM: (143, "stopped by SIGTERM"),

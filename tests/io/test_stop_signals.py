@@ -11,6 +11,8 @@ import pytest
 from jdfd_keras.io import stop_signals
 from jdfd_keras.io.stop_signals import SIGNALS, SignalHold, Stopped, exit_on_signals
 
+pytestmark = pytest.mark.signals
+
 CODES = {signal.SIGTERM: 143, signal.SIGHUP: 129}
 
 

@@ -24,15 +24,17 @@ class Response(io.BytesIO):
 
 
 def test_weights_are_downloaded_once_and_checked(monkeypatch, tmp_path, capsys):
-    responses = [Response(b"garbage"), Response(b"weights")]
+    responses = [Response(b"garbage"), Response(b"weights and more"), Response(b"weights")]
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr(weights, "MD5", hashlib.md5(b"weights").hexdigest())
+    monkeypatch.setattr(weights, "SIZE_BYTES", 7)
     monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: responses.pop(0))
-    with pytest.raises(OSError, match="another checksum"):
-        weights.fetch_imagenet_weights()
+    for _ in range(2):
+        with pytest.raises(OSError, match="another size or with another checksum"):
+            weights.fetch_imagenet_weights()
     assert not (tmp_path / "models" / weights.NAME).exists()
     assert Path(weights.fetch_imagenet_weights()).read_bytes() == b"weights"
-    assert weights.fetch_imagenet_weights()  # no third request
+    assert weights.fetch_imagenet_weights()  # no fourth request
     assert capsys.readouterr().out == ""
 
 
@@ -45,5 +47,6 @@ def test_weights_in_the_cache_of_keras_need_no_network(monkeypatch, tmp_path):
     (tmp_path / "models" / weights.NAME).write_bytes(content)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr(weights, "MD5", hashlib.md5(content).hexdigest())
+    monkeypatch.setattr(weights, "SIZE_BYTES", len(content))
     monkeypatch.setattr(urllib.request, "urlopen", fail)
     assert weights.fetch_imagenet_weights() == str(tmp_path / "models" / weights.NAME)

@@ -1,6 +1,8 @@
 """Loading the model of a run: which models are detectors, and their precision."""
 
+import traceback
 import zipfile
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -8,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from jdfd_keras.cli.main import main
 from jdfd_keras.io.files import save_options
 from jdfd_keras.model.network import build_detector
 from jdfd_keras.options import FaceOptions, ModelOptions, TrainOptions
@@ -108,3 +111,37 @@ def test_a_model_with_other_outputs_is_rejected(tmp_path, names):
     keras.Model(image, outputs or flat).save(tmp_path / "other.keras")
     with pytest.raises(ValueError, match="output 'classification'.*other.keras"):
         load_run_model(tmp_path / "other.keras")
+
+
+class OwnLayer(keras.layers.Layer):
+    def call(self, inputs):
+        return inputs
+
+
+@pytest.mark.parametrize(
+    ("layer", "named"),
+    [
+        (lambda: keras.layers.Lambda(lambda image: image * 2.0), "Python code of its author"),
+        (OwnLayer, "OwnLayer"),
+    ],
+    ids=["lambda", "own class"],
+)
+def test_a_model_with_code_of_its_author_is_refused_without_advice_to_run_it(
+    tmp_path, capsys, layer, named
+):
+    image = keras.Input((8, 8, 3))
+    flat = keras.layers.Flatten()(layer()(image))
+    score = keras.layers.Dense(1, name="classification")(flat)
+    keras.Model(image, {"classification": score}).save(tmp_path / "other.keras")
+    with pytest.raises(ValueError, match=f"Keras' own layers.*other.keras.*{named}") as caught:
+        load_run_model(tmp_path / "other.keras")
+    shown = "".join(traceback.format_exception(caught.value))
+    assert "safe_mode" not in shown
+    assert "unsafe" not in shown
+    assert "`jdfd-keras train`" in str(caught.value)
+
+    image = Path(__file__).parents[1] / "pictures" / "astronaut.png"
+    assert main(["predict", str(image), "--model", str(tmp_path / "other.keras")]) == 1
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert named in line
+    assert "safe" not in line

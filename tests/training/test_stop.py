@@ -20,6 +20,8 @@ from jdfd_keras.training import callbacks, checkpoint, run_folder, validation
 from jdfd_keras.training.checkpoint import CHECKPOINT, load_checkpoint
 from jdfd_keras.training.run_folder import read_history
 
+pytestmark = pytest.mark.signals
+
 STEPS = 9  # per epoch, of the 34 training faces in batches of 4
 FLAGS = ["--encoder-weights", "none", "--epochs", "2", "--batch-size", "4", "--keep-optimizer"]
 ENDS = {
