@@ -31,7 +31,17 @@ def importable(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["evaluation", "generalisation", "jobs", "serving", "speed", "training"]
+    "name",
+    [
+        "evaluation",
+        "generalisation",
+        "jobs",
+        "landmarks",
+        "prepare_fsync",
+        "serving",
+        "speed",
+        "training",
+    ],
 )
 def test_the_pages_show_the_latest_result(name):
     report = json.loads((BENCHMARKS / f"results/{name}.json").read_text(encoding="utf-8"))

@@ -183,7 +183,34 @@ def describe_crops(options: FaceOptions) -> str:
     """
     if options.detector == "none":
         return "images taken as they are"
-    return f"faces aligned with {options.alignment}, margin {options.margin:g}"
+    mesh = " of the face mesh" if options.detector == "mesh" else ""
+    return f"faces aligned with {options.alignment}{mesh}, margin {options.margin:g}"
+
+
+def check_same_landmarks(trained: FaceOptions, given: FaceOptions) -> None:
+    """Check that the landmarks that align faces are those of a model's training.
+
+    Crops by the landmarks of `mesh` differ from those by dlib's, which the detectors `dlib` and
+    `mtcnn` share. Images that are taken as they are may have any landmarks.
+
+    Raises:
+        ValueError: If the faces of one are aligned by `mesh` and those of the other are not.
+
+    Example:
+        >>> check_same_landmarks(FaceOptions(), FaceOptions(detector="mtcnn"))
+        >>> check_same_landmarks(FaceOptions(), FaceOptions(detector="mesh"))
+        Traceback (most recent call last):
+            ...
+        ValueError: Expected faces of the detector dlib or mtcnn, with the landmarks of the ...
+    """
+    names = {trained.detector, given.detector}
+    if "none" not in names and "mesh" in names and names != {"mesh"}:
+        expected = "mesh" if trained.detector == "mesh" else "dlib or mtcnn"
+        raise ValueError(
+            f"Expected faces of the detector {expected}, with the landmarks of the training; got "
+            f"{given.detector}, whose landmarks align faces differently. Use --detector "
+            f"{trained.detector}, or train a model on faces of {given.detector}."
+        )
 
 
 def describe_framing(data_faces: FaceOptions, model_faces: FaceOptions | None = None) -> str:

@@ -70,24 +70,27 @@ class ImageFiles:
     """A video that is stored as image files, in the order of its frames; see `MediaReader`.
 
     Only sampled files are opened. A frame has the position of its file as its index, and the time
-    NaN, since its time is unknown. A file that cannot be decoded is skipped and named in a warning;
-    one of another size than the first is used, and named as well.
+    that is given for it, or NaN, since its time is unknown. A file that cannot be decoded is
+    skipped and named in a warning; one of another size than the first is used, and named as well.
 
     Attributes:
         path: Folder of the first sampled file.
         size: Sum of the sizes of the decoded files.
         sha256: SHA-256 of their SHA-256 digests, 32 bytes each, in their order.
         info: Facts that the first decoded file states; its `num_frames` is the number of files.
-        is_video: False: its frames have no times.
+        is_video: False: its frames have no times of their own.
         warnings: The files that were skipped or have another size.
     """
 
     is_video = False
 
-    def __init__(self, paths: Sequence[str | Path], limits: LimitOptions):
+    def __init__(
+        self, paths: Sequence[str | Path], limits: LimitOptions, times_s: Sequence[float] = ()
+    ):
         if not paths:
             raise ValueError("Expected the image files of a video; got none. List its files.")
         self._paths, self._limits = [Path(path) for path in paths], limits
+        self._times_s = times_s or [math.nan] * len(self._paths)
         self._digest = hashlib.sha256()
         self.path, self.size = self._paths[0].parent, 0
         self.info, self.warnings = MediaInfo(), []
@@ -120,7 +123,7 @@ class ImageFiles:
             first_shape = first_shape or frame.shape
             if frame.shape != first_shape:
                 resized.append(path.name)
-            yield Frame(index, frame.time_s, frame.pixels)
+            yield Frame(index, self._times_s[index], frame.pixels)
         if first_shape is None:
             raise UnreadableFileError(
                 f"Expected images that can be decoded in {self.path}; got "
@@ -162,9 +165,16 @@ def _shorten(names: list[str]) -> str:
 
 @contextlib.contextmanager
 def open_media(
-    path: str | Path | Sequence[str | Path], limits: LimitOptions | None = None
+    path: str | Path | Sequence[str | Path],
+    limits: LimitOptions | None = None,
+    times_s: Sequence[float] = (),
 ) -> Iterator[MediaReader]:
     """Open a video or image once, to hash and to decode it; or the image files of a video.
+
+    Args:
+        path: The file, or the image files in the order of the frames.
+        limits: Limits of the file; the defaults if not given.
+        times_s: Presentation time of each of the image files, if they are known.
 
     Raises:
         OSError: If the file does not exist, or changed before the end of the block; an
@@ -179,7 +189,7 @@ def open_media(
     """
     limits = limits or LimitOptions()
     if not isinstance(path, (str, Path)):
-        files = ImageFiles(path, limits)
+        files = ImageFiles(path, limits, times_s)
         with _one_error(files):
             yield files
         return

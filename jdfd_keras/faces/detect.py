@@ -90,8 +90,9 @@ def face_detector(name: str) -> FaceDetector:
 
     Args:
         name: `dlib` (histogram of oriented gradients: upright faces from 40 pixels in frames up
-            to 1080p, from 80 pixels in 4K) or `mtcnn` (a cascade of three networks: slower, also
-            finds rotated and small faces).
+            to 1080p, from 80 pixels in 4K), `mtcnn` (a cascade of three networks: slower, also
+            finds rotated and small faces) or `mesh` (the same boxes as `dlib`; its landmarks are
+            others, by `face_mesh`).
 
     Example:
         >>> photograph = cv2.imread("photograph.png", cv2.IMREAD_COLOR_RGB)
@@ -103,9 +104,9 @@ def face_detector(name: str) -> FaceDetector:
         King: "Dlib-ml" (2009). Zhang et al.: "Joint Face Detection and Alignment Using
         Multitask Cascaded Convolutional Networks" (2016), https://arxiv.org/abs/1604.02878
     """
-    detectors = {"dlib": DlibDetector, "mtcnn": MtcnnDetector}
+    detectors = {"dlib": DlibDetector, "mtcnn": MtcnnDetector, "mesh": DlibDetector}
     if name not in detectors:
-        names = " or ".join(map(repr, detectors))
+        names = ", ".join(map(repr, detectors))
         raise ValueError(
             f"Expected the detector {names}, or 'none' for images of faces; got {name!r}. Choose "
             "one of them."

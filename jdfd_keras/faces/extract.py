@@ -24,6 +24,7 @@ from jdfd_keras.faces.align import (
 from jdfd_keras.faces.credentials import ContentCredentials, read_handle
 from jdfd_keras.faces.decode import open_media, read_ahead
 from jdfd_keras.faces.detect import Box, face_detector
+from jdfd_keras.faces.face_mesh import landmark_finder
 from jdfd_keras.faces.landmarks import read_landmarks
 from jdfd_keras.faces.media import Frame, MediaFile, MediaInfo, UnreadableFileError, choose_frames
 from jdfd_keras.faces.quality import (
@@ -158,11 +159,12 @@ def check_face_options(options: FaceOptions, filters: FilterOptions | None = Non
         >>> check_face_options(FaceOptions(detector="retina"))
         Traceback (most recent call last):
             ...
-        ValueError: Expected the detector 'dlib' or 'mtcnn', or 'none' for images of faces; got ...
+        ValueError: Expected the detector 'dlib', 'mtcnn', 'mesh', or 'none' for images of ...
     """
     has_detector = options.detector != "none"
     if has_detector:
         face_detector(options.detector)
+        landmark_finder(options.detector)
     canonical_points(options.face_size, options.margin, options.alignment)
     choose_frames(1, options.frames_per_video, every=0)
     if options.every < 0 or options.tracks not in ("largest", "all"):
@@ -182,6 +184,7 @@ def extract_faces(
     mask: str | Path | None = None,
     on_frame: Callable[[int, int, list[Face]], None] | None = None,
     credentials: CredentialOptions | None = None,
+    times_s: Sequence[float] = (),
 ) -> Extraction:
     """Extract the faces of a video or image.
 
@@ -190,7 +193,7 @@ def extract_faces(
 
     Args:
         path: The file; or the image files of a video in the order of its frames, of which only the
-            sampled ones are read. Frames of image files have the time 0, since theirs is unknown.
+            sampled ones are read. Frames of image files have the time 0, unless it is given.
         options: Sampled frames, tracks, detector and alignment. With the detector `none`, every
             frame is a face of track 0.
         filters: Quality filters; none if not given.
@@ -205,6 +208,8 @@ def extract_faces(
             faces of this one, before any is filtered out.
         credentials: If given, also read the Content Credentials of the file, of the same bytes;
             there are none of a video that is stored as image files.
+        times_s: Presentation time of each of the image files in `path`, if they are known: faces
+            are then tracked as those of a video.
 
     Returns:
         The faces with their tracks, and the number of filtered faces by reason. `faces` is empty if
@@ -223,16 +228,17 @@ def extract_faces(
     check_face_options(options, filters)
     limits = limits or LimitOptions()
     detector = face_detector(options.detector) if options.detector != "none" else None
+    find, max_faces = landmark_finder(options.detector), limits.max_faces_per_frame
     crops, faces = CropStore(options.face_size), []
     num_frames = width = height = total = 0
     warnings: list[str] = []
     shapes: Counter[tuple[int, ...]] = Counter()
     damaged: list[str] = []  # files of landmarks
     count, every = options.frames_per_video, options.every
-    with open_media(path, limits) as media:
+    with open_media(path, limits, times_s) as media:
         with read_ahead(media.read(count, every=every)) as frames:
             tracked = track_faces(
-                frames, detector, max_faces=limits.max_faces_per_frame, warn=warnings.append
+                frames, detector, max_faces=max_faces, warn=warnings.append, find=find
             )
             for frame, tracked_faces in tracked:
                 num_frames += 1

@@ -23,6 +23,7 @@ from av.video.reformatter import ColorRange, Colorspace, ColorTrc, Interpolation
 from jdfd_keras.faces.decode import open_media
 from jdfd_keras.faces.detect import face_detector
 from jdfd_keras.faces.draw import DrawnFace, draw_faces, fit_image
+from jdfd_keras.faces.face_mesh import landmark_finder
 from jdfd_keras.faces.media import Frame, check_file_name
 from jdfd_keras.faces.sound import Sound, open_sound
 from jdfd_keras.faces.track import TrackedFace, track_faces
@@ -126,8 +127,8 @@ def draw_overlay(
     detector = face_detector(options.detector) if options.detector != "none" else None
 
     def draw(frames: Iterator[Frame]) -> Iterator[np.ndarray]:
-        max_faces = limits.max_faces_per_frame
-        for frame, faces in track_faces(frames, detector, max_faces=max_faces):
+        max_faces, find = limits.max_faces_per_frame, landmark_finder(options.detector)
+        for frame, faces in track_faces(frames, detector, max_faces=max_faces, find=find):
             yield draw_faces(frame, [_draw_track(face) for face in faces])
 
     every = options.every or 1

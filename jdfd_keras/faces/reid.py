@@ -4,7 +4,7 @@
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import cv2
@@ -128,10 +128,16 @@ def _embedder() -> Any:
 class FaceObservation:
     """A face in one frame: its box, its landmarks and its appearance."""
 
-    def __init__(self, frame: Frame, box: Box, roll_deg: float | None = None) -> None:
-        """Observe the face in a box; give its roll if it is known."""
-        self.time_s, self.frame, self.box = frame.time_s, frame, box
-        self.landmarks = find_landmarks(frame.pixels, box, roll_deg)
+    def __init__(
+        self,
+        frame: Frame,
+        box: Box,
+        roll_deg: float | None = None,
+        find: Callable[..., np.ndarray] = find_landmarks,
+    ) -> None:
+        """Observe the face in a box; give its roll if it is known, and the landmark model."""
+        self.time_s, self.frame, self.box, self.find = frame.time_s, frame, box, find
+        self.landmarks = find(frame.pixels, box, roll_deg)
         self.landmark_box, self.roll_deg = box_from_landmarks(self.landmarks)
         self.patch = extract_patch(frame.pixels, self.landmarks)
         # Width and shift of the box relative to the landmark box, in widths of the latter.
@@ -228,7 +234,8 @@ class TrackState:
         gap_s = abs(frame.time_s - previous.time_s)
         num_frames = previous.num_frames_since_detection + 1
         if gap_s <= FAST_MAX_GAP_S and num_frames < DETECT_EVERY:
-            observation = FaceObservation(frame, previous.predict_box(), previous.roll_deg)
+            box, roll_deg = previous.predict_box(), previous.roll_deg
+            observation = FaceObservation(frame, box, roll_deg, previous.find)
             observation.num_frames_since_detection, observation.fit = num_frames, previous.fit
             observation.detected_width = previous.detected_width
             growth = observation.landmark_box.width / previous.detected_width
@@ -244,7 +251,8 @@ class TrackState:
                 continue
             # Averaged with the previous width: detectors search in steps.
             width = (box.width + previous.fit[0] * previous.landmark_box.width) / 2
-            candidates.append(FaceObservation(frame, box.resize(width), previous.roll_deg))
+            box = box.resize(width)
+            candidates.append(FaceObservation(frame, box, previous.roll_deg, previous.find))
         for observation in sorted(candidates, key=lambda other: other.matching_cost(previous)):
             if np.isfinite(observation.matching_cost(previous)) and self.matches(observation):
                 observation.fit = (observation.fit + previous.fit) / 2

@@ -18,6 +18,7 @@ import numpy as np
 
 from jdfd_keras.faces.changes import SearchedScene
 from jdfd_keras.faces.detect import MAX_PIXELS, Box, FaceDetector, find_in_window, overlap
+from jdfd_keras.faces.landmarks import find_landmarks
 from jdfd_keras.faces.media import Frame
 from jdfd_keras.faces.reid import (
     MAX_EMBEDDING_DISTANCE,
@@ -71,6 +72,7 @@ def track_faces(
     *,
     max_faces: int = 0,
     warn: Callable[[str], None] | None = None,
+    find: Callable[..., np.ndarray] = find_landmarks,
 ) -> Iterator[tuple[Frame, list[TrackedFace]]]:
     """Detect and track the faces of a video.
 
@@ -81,6 +83,7 @@ def track_faces(
         detector: Face detector; None to take each frame as one face, all of track 0.
         max_faces: Number of faces of a frame that are used, the largest; 0 for all.
         warn: Called after the last frame if a frame has more faces than that.
+        find: Function that finds the landmarks, by `landmark_finder`.
 
     Yields:
         Every frame in order, with its faces in the order of their tracks. It is packed when the
@@ -100,7 +103,7 @@ def track_faces(
     if detector is None:
         yield from ((frame, [_take_whole(frame)]) for frame in frames)
         return
-    tracker = _Tracker(detector, max_faces)
+    tracker = _Tracker(detector, max_faces, find)
     for batch in _batches(frames, detector.batch_size):
         detections: list[list[Box] | None] = [None] * len(batch)
         if not detector.supports_local_search:
@@ -131,8 +134,10 @@ def _batches(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
 
 
 class _Tracker:
-    def __init__(self, detector: FaceDetector, max_faces: int) -> None:
-        self.detector, self.max_faces = detector, max_faces
+    def __init__(
+        self, detector: FaceDetector, max_faces: int, find: Callable[..., np.ndarray]
+    ) -> None:
+        self.detector, self.max_faces, self.find = detector, max_faces, find
         self.crowded: set[int] = set()  # indices of the frames with more faces
         self.tracks: list[TrackState] = []
         # Frames since the last search, and the latest observation of each track of this scene.
@@ -225,7 +230,7 @@ class _Tracker:
             boxes = self._search(last, thorough)
         boxes = [box for box in suppress_overlaps(boxes) if not last.contains(box)]
         boxes = self._select_largest(last, boxes)
-        detections = [FaceObservation(last.frame, box) for box in boxes]
+        detections = [FaceObservation(last.frame, box, None, self.find) for box in boxes]
         assigned = self._match_by_position(last, detections)
         last.observations.update(assigned)
         for detection in detections:

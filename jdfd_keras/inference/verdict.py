@@ -15,6 +15,7 @@ from jdfd_keras.client.domain import FileMeasures
 from jdfd_keras.client.likelihood import ErrorRates, LikelihoodRatio
 from jdfd_keras.client.metadata import NOT_SEEN, ModelMetadata
 from jdfd_keras.client.thresholds import UNATTAINABLE
+from jdfd_keras.faces.align import check_same_landmarks
 from jdfd_keras.faces.credentials import ContentCredentials
 from jdfd_keras.faces.extract import Extraction, Face, check_face_options
 from jdfd_keras.faces.media import MediaInfo
@@ -159,7 +160,8 @@ def choose_faces(metadata: ModelMetadata, options: PredictOptions) -> FaceOption
 
     Raises:
         ValueError: If the model was trained on images that were taken as they are, and no detector
-            is requested: whether the files are face crops is then unknown.
+            is requested: whether the files are face crops is then unknown. If the landmarks of the
+            requested detector are not those of the training.
 
     Example:
         >>> metadata = ModelMetadata(FaceOptions(face_size=71), None, "detector", 1, "ab")
@@ -177,6 +179,7 @@ def choose_faces(metadata: ModelMetadata, options: PredictOptions) -> FaceOption
         requested["detector"] = options.detector
     faces = dataclasses.replace(metadata.faces, **requested)
     check_face_options(faces)
+    check_same_landmarks(metadata.faces, faces)
     return faces
 
 

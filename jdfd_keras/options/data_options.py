@@ -35,8 +35,9 @@ class FaceOptions:
 
     detector: str = setting(
         "dlib",
-        "face detector; none: images are face crops already, to be resized only",
-        choices=("dlib", "mtcnn", "none"),
+        "face detector; mesh: that of dlib with landmarks for commercial use; none: images are "
+        "face crops already, to be resized only",
+        choices=("dlib", "mtcnn", "mesh", "none"),
         common=True,
     )
     frames_per_video: int = setting(
@@ -142,6 +143,15 @@ class SplitOptions:
         0.15, "test share where no split is published, of sources (paper: faces)"
     )
     seed: int = setting(0, "random seed of the split", common=True)
+    base: str = setting(
+        "official", "leave-one-out: split that it starts from", choices=("official", "strict")
+    )
+    compression: str = setting(
+        "all",
+        "compression such as c23, whose videos alone are used; the tables of all compressions have "
+        "the same sources in each split",
+        common=True,
+    )
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,9 @@ from jdfd_keras.datasets.face_index import (
 from jdfd_keras.datasets.manifest import read_faces
 from jdfd_keras.datasets.split_tables import OFFICIAL, find_table_or_official
 from jdfd_keras.datasets.videos import CLASSES, UNLABELLED
-from jdfd_keras.options import PipelineOptions, UnlabelledOptions, parse_fakes
+from jdfd_keras.faces.align import check_same_landmarks
+from jdfd_keras.io.files import OPTIONS, load_options
+from jdfd_keras.options import FaceOptions, PipelineOptions, UnlabelledOptions, parse_fakes
 from jdfd_keras.training.run_folder import DataFacts
 
 NUM_SHOWN_FACES = 8  # on the figure of reconstructions
@@ -96,10 +98,12 @@ def load_training_data(
     for split, blended in kinds.items():
         _check_classes(splits[split]["label"].to_numpy(), split, directory, blended)
     tables, indexes = [splits["train"]], [index_faces(directory, splits["train"])]
+    own_faces = load_options(directory / OPTIONS, "faces", FaceOptions)
     for other in unlabelled.unlabelled:
         table_name = find_table_or_official(other, split_table)
         split = "train" if table_name else "all"
         table = read_faces(other, split=split, split_table=table_name, columns=columns)
+        check_same_landmarks(own_faces, load_options(Path(other) / OPTIONS, "faces", FaceOptions))
         position = table.column_names.index("split")
         table = table.set_column(position, "split", pa.repeat("train", len(table)))
         if not len(table):

@@ -33,7 +33,7 @@ from jdfd_keras.faces.credentials import (
 from jdfd_keras.inference.verdict import Verdict, judge
 from jdfd_keras.options import CredentialOptions, FaceOptions, LimitOptions
 from jdfd_keras.prediction.extraction import Extractor, extract_file
-from jdfd_keras.prediction.result_folder import to_csv
+from jdfd_keras.prediction.verdict_table import to_csv
 from tests.faces.media_files import make_clip, run_ffmpeg
 from tests.faces.signed_files import (
     SOURCE_TYPE,

@@ -400,6 +400,12 @@ def test_only_sampled_image_files_are_read(tmp_path, count, every, indices):
     assert media.warnings == []
 
 
+def test_frames_of_image_files_have_the_times_that_are_given(tmp_path):
+    paths = write_images(tmp_path / "clip")
+    with open_media(paths, times_s=[index / 4 for index in range(10)]) as media:
+        assert [frame.time_s for frame in media.read(4)] == [0.25, 0.75, 1.5, 2.0]
+
+
 def test_the_hash_of_image_files_is_that_of_their_digests(tmp_path):
     paths = write_images(tmp_path / "clip")
     with open_media(paths) as media:

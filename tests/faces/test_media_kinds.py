@@ -14,7 +14,7 @@ import pytest
 from PIL import ExifTags, Image, ImageCms
 
 import jdfd_keras as jk
-from jdfd_keras.prediction.extraction import list_files
+from jdfd_keras.prediction.file_list import list_files
 from tests.faces.media_files import FRAMES_PER_S, make_clip, run_ffmpeg
 
 OPTIONS = jk.FaceOptions(face_size=71, frames_per_video=2, tracks="all")

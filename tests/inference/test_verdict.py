@@ -20,8 +20,9 @@ from jdfd_keras.inference.backends import Predictor
 from jdfd_keras.inference.tracks import FaceScore, Segment, TrackScore, choose_top_faces
 from jdfd_keras.inference.verdict import Provenance, Verdict, choose_faces, judge
 from jdfd_keras.options import FaceOptions, PredictOptions
+from jdfd_keras.prediction.kept_records import FailedFile
 from jdfd_keras.prediction.predict import Predictions, predict_file
-from jdfd_keras.prediction.result_folder import COLUMNS, FailedFile, to_csv
+from jdfd_keras.prediction.verdict_table import COLUMNS, to_csv
 from jdfd_keras.reporting.verdict_text import summarize
 
 HALF = Calibration()
@@ -477,6 +478,12 @@ def test_the_requested_detector_replaces_that_of_the_model():
     assert choose_faces(model, PredictOptions()).detector == "mtcnn"
     chosen = choose_faces(model, PredictOptions(detector="none"))
     assert (chosen.detector, chosen.face_size, chosen.margin) == ("none", 71, 1.5)
+
+
+def test_a_detector_with_other_landmarks_than_the_training_is_refused():
+    for trained, asked in [("dlib", "mesh"), ("mtcnn", "mesh"), ("mesh", "dlib")]:
+        with pytest.raises(ValueError, match=f"got {asked}, .*--detector {trained}"):
+            choose_faces(model_of(detector=trained), PredictOptions(detector=asked))
 
 
 def test_a_model_of_crops_needs_a_detector_to_be_stated():

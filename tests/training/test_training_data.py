@@ -22,6 +22,7 @@ from jdfd_keras.datasets.manifest import (
 )
 from jdfd_keras.datasets.split_tables import FACE_KEY, write_split_table
 from jdfd_keras.datasets.videos import Video
+from jdfd_keras.io.files import OPTIONS
 from jdfd_keras.io.storage import LocalStore
 from jdfd_keras.options import SplitOptions, UnlabelledOptions
 from jdfd_keras.training.training_data import load_training_data
@@ -123,6 +124,13 @@ def test_unlabelled_faces_are_read_from_their_own_data_set(prepared_set, foreign
     for index in range(len(own), len(train)):
         # The copy has the faces of the prepared set.
         np.testing.assert_array_equal(train.read(index), same[train.name(index)[len("other/") :]])
+
+
+def test_unlabelled_faces_by_other_landmarks_are_refused(prepared_set, foreign):
+    options = foreign / OPTIONS
+    options.write_text(options.read_text().replace('"detector": "dlib"', '"detector": "mesh"'))
+    with pytest.raises(ValueError, match="got mesh, whose landmarks"):
+        load(prepared_set, foreign)
 
 
 def test_unlabelled_faces_are_counted_in_the_facts_and_not_validated(

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 
+from jdfd_keras.io.memory import return_large_blocks
 from jdfd_keras.options import EngineOptions, ServeOptions
 from jdfd_keras.serving.model_config import ModelConfig
 from jdfd_keras.serving.server.grpc_server import GrpcServer
@@ -53,6 +54,7 @@ def run_server(
         >>> run_server([model], ServeOptions(port=0, grpc_port=0), stop)
         True
     """
+    return_large_blocks()  # a setting of the process, which is the server's own here
     run_until_signal(ModelServer(configs, options, engine, routes, token), on_ready)
 
 

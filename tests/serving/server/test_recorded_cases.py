@@ -7,6 +7,7 @@ import http.client
 import json
 from pathlib import Path
 
+import grpc
 import pytest
 import tensorflow as tf
 
@@ -187,11 +188,48 @@ def test_names_keep_their_case_and_their_ends(recorded_server, path):
     assert predict(recorded_server, path)[0] in (400, 404)
 
 
-def predict(server, path):
+@pytest.mark.parametrize(
+    ("start", "end"), [("\ufeff", ""), ("", " and text"), ("\ufeff", '{"instances": "no"}')]
+)
+def test_what_surrounds_the_json_is_ignored_as_by_tensorflow_serving(recorded_server, start, end):
+    body = f'{start}{{"instances": [3.0]}}{end}'.encode()
+    assert predict(recorded_server, "/v1/models/half:predict", body) == (200, 4.5)
+
+
+def test_line_breaks_inside_base64_are_ignored_as_by_tensorflow_serving(recorded_server):
+    body = {"signature_name": "echo_string", "instances": [{"b64": "Zm\nFr\r\nZQ=="}]}
+    answer = predict(recorded_server, "/v1/models/echo:predict", json.dumps(body).encode())
+    assert answer == (200, "fake")
+
+
+@pytest.mark.parametrize(("size", "status"), [(4, 200), (5, 400)])
+def test_another_shape_than_that_of_the_signature_is_refused(recorded_server, size, status):
+    """TensorFlow Serving answers 200 to both: it checks only the number of axes."""
+    image = [[[0.5] * 3] * size] * size
+    body = json.dumps({"signature_name": "fixed", "instances": [image]}).encode()
+    assert predict(recorded_server, "/v1/models/echo:predict", body)[0] == status
+
+
+def test_what_the_embedded_server_lacks_is_unimplemented(recorded_server):
+    text = (ROOT / "serving" / "README.md").read_text(encoding="utf-8")
+    lacking = [
+        "tensorflow.serving.PredictionService/MultiInference",
+        "tensorflow.serving.ModelService/HandleReloadConfigRequest",
+        "tensorflow.serving.SessionService/SessionRun",
+    ]
+    with grpc.insecure_channel(recorded_server.grpc_target) as channel:
+        for name in lacking:
+            with pytest.raises(grpc.RpcError) as error:
+                channel.unary_unary(f"/{name}")(b"", timeout=30)
+            assert error.value.code() == grpc.StatusCode.UNIMPLEMENTED
+            assert f"`{name.split('/')[1]}`" in text
+
+
+def predict(server, path, body=b'{"instances": [3.0]}'):
     """Status and value of one request."""
     connection = http.client.HTTPConnection(server.url.split("/")[2], timeout=30)
     with contextlib.closing(connection):
-        connection.request("POST", path, b'{"instances": [3.0]}')
+        connection.request("POST", path, body)
         response = connection.getresponse()
         return response.status, json.load(response).get("predictions", [None])[0]
 
