@@ -67,6 +67,22 @@ def test_evaluation_uses_the_slower_kind_of_scores_and_medians():
     assert importlib.import_module("evaluation").find_results(report) == pytest.approx(expected)
 
 
+def test_robustness_divides_by_the_plain_runs_before_and_after():
+    plain = [{"wall_s": wall_s, "cpu_s": 2 * wall_s} for wall_s in (10.0, 30.0, 10.0)]
+    degraded = {
+        "jpeg": [{"wall_s": 30.0, "cpu_s": 40.0}],
+        "blur": [{"wall_s": 22.0, "cpu_s": 48.0}],
+    }
+    seconds = {"as they are": plain, **degraded}
+    report = {"seconds": seconds, "faces": 9, "size": 192, "model": "m", "engine": "e"}
+    benchmark = importlib.import_module("robustness")
+    ratios = benchmark.find_ratios(report)
+    assert ratios["jpeg"] == pytest.approx({"wall_s": 1.5, "cpu_s": 1.0})
+    assert ratios["blur"] == pytest.approx({"wall_s": 1.1, "cpu_s": 1.2})
+    page = benchmark.render(report | {"machine": {"processor": "", "cores": "2", "date": ""}})
+    assert "|       1.30 | met |" in page
+
+
 def test_serving_uses_the_slower_transport_and_medians():
     per_s = {"direct": [10.0, 99.0, 8.0], "REST": [9.0, 9.0, 1.0], "gRPC": [9.5, 9.5, 9.5]}
     report = {

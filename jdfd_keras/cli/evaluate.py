@@ -12,7 +12,7 @@ COMPARE_HELP = "scores of another detector, to test whether the AUCs differ (DeL
 def _add_arguments(parser: CommandParser) -> None:
     parser.add_path("model", "RUN", "run folder, .keras file or exported model")
     parser.add_path("data", "DATA", "prepared datasets", nargs="+")
-    parser.add_path("--compare", "FILE", COMPARE_HELP)
+    add_compare(parser)
     parser.add_path("--out", "DIR", "report folder", required=True)
     parser.add_overwrite()
     parser.add_options(EvaluateOptions, EngineOptions)
@@ -24,13 +24,26 @@ def _run(arguments: argparse.Namespace) -> Output:
     jdfd-keras evaluate run prepared --out report
     jdfd-keras evaluate run ffpp celebdf uadfv --out report --reconstruction
     jdfd-keras evaluate saved_models/detector celebdf --out report --backend openvino
+    jdfd-keras evaluate saved_models/detector celebdf --out report --degrade jpeg=30
     """
     check_inputs(arguments.model, *arguments.data, arguments.compare)
     return write_report(arguments, model_path=arguments.model)
 
 
+def add_compare(parser: CommandParser) -> None:
+    """Add the arguments that name the scores of another detector."""
+    parser.add_path("--compare", "FILE", COMPARE_HELP)
+    parser.add_argument(
+        "--compare-column", metavar="NAME", default="", help="column of --compare with the scores"
+    )
+
+
 def write_report(
-    arguments: argparse.Namespace, *, model_path: Path | None = None, scores: Path | None = None
+    arguments: argparse.Namespace,
+    *,
+    model_path: Path | None = None,
+    scores: Path | None = None,
+    column: str = "",
 ) -> Output:
     """Evaluate a detector or a table of scores, and write the report folder."""
     from jdfd_keras.evaluation.evaluate import evaluate
@@ -44,6 +57,8 @@ def write_report(
         read_options(arguments, EvaluateOptions),
         scores=scores,
         compare=arguments.compare,
+        column=column,
+        compare_column=arguments.compare_column,
         engine=read_options(arguments, EngineOptions),
     )
     write_evaluation(report, arguments.out, overwrite=arguments.overwrite)

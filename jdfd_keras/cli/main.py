@@ -37,6 +37,7 @@ from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
 from jdfd_keras.io.console import print_message, printable, printable_lines
 from jdfd_keras.io.disk_space import reraise_disk_full
 from jdfd_keras.io.origin import mask_secrets, recorded_command
+from jdfd_keras.io.results import Result
 from jdfd_keras.io.stop_signals import Stopped, exit_on_signals
 from jdfd_keras.options import PrepareRuntime
 
@@ -89,9 +90,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _print_output(output: Output, is_json: bool) -> None:
-    text = json.dumps(output.result, indent=2) if is_json else printable_lines(output.text)
+    if is_json:
+        result = output.result
+        parts = (
+            result.json_parts() if isinstance(result, Result) else [json.dumps(result, indent=2)]
+        )
+    else:
+        parts = [output.text] if isinstance(output.text, str) else output.text
+        parts = map(printable_lines, parts)
     try:
-        print(text, flush=True)
+        sys.stdout.writelines(parts)
+        print(flush=True)
     except OSError as error:
         # Python would write the rest at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

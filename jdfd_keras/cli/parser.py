@@ -9,12 +9,13 @@ import os
 import re
 import types
 import typing
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, TypeVar
 
 from jdfd_keras.io.console import printable
+from jdfd_keras.io.results import Result
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -26,8 +27,8 @@ Options = TypeVar("Options", bound="DataclassInstance")
 class Output:
     """The output of a command."""
 
-    result: dict[str, Any]  # JSON-ready, for `--format json`
-    text: str  # the same as text
+    result: dict[str, Any] | Result  # for `--format json`
+    text: str | Iterable[str]  # the same as text, or its parts
     failed: bool = False  # whether something failed, so that the exit code is 1
 
 
@@ -56,13 +57,15 @@ class CommandParser(argparse.ArgumentParser):
         self,
         *kinds: type,
         skip: Sequence[str] = (),
+        hide: Sequence[str] = (),
         defaults: Any = None,
     ) -> None:
         """Add a flag for each field of option groups, except those to skip.
 
         A flag that an earlier group has already added stays that group's: the option of this group
         keeps its default. The docstring of a group begins with its heading. `defaults` is an option
-        group whose values are shown as the defaults, instead of those of its class.
+        group whose values are shown as the defaults, instead of those of its class. Common options
+        to hide are shown by `--help-all` only.
         """
         for kind in kinds:
             group = self.add_argument_group(re.split(r"[;.]", kind.__doc__ or kind.__name__)[0])
@@ -70,7 +73,8 @@ class CommandParser(argparse.ArgumentParser):
                 flag = f"--{field.name.replace('_', '-')}"
                 if field.name in skip or flag in self._option_string_actions:
                     continue
-                is_shown = self.show_all or field.metadata["common"]
+                is_common = field.metadata["common"] and field.name not in hide
+                is_shown = self.show_all or is_common
                 group.add_argument(
                     flag,
                     dest=f"{kind.__name__}.{field.name}",

@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,13 +87,14 @@ def _run(arguments: argparse.Namespace) -> Output:
     jdfd-keras predict uploads/ --server grpc://127.0.0.1:8500/detector --out verdicts --workers 16
     """
     # A file that cannot be scored is a failure.
-    from jdfd_keras.prediction.extraction import list_files
+    from jdfd_keras.prediction.file_list import list_files
     from jdfd_keras.prediction.plugins import is_plugin
     from jdfd_keras.prediction.predict import predict_files
-    from jdfd_keras.prediction.result_folder import check_paths, to_csv
+    from jdfd_keras.prediction.result_folder import check_paths
+    from jdfd_keras.prediction.verdict_table import csv_lines
     from jdfd_keras.reporting.page_files import resolve_report
     from jdfd_keras.reporting.verdict_page import write_report
-    from jdfd_keras.reporting.verdict_text import summarize
+    from jdfd_keras.reporting.verdict_text import summary_parts
 
     models = arguments.models or [None]
     for model in models:
@@ -131,18 +133,25 @@ def _run(arguments: argparse.Namespace) -> Output:
         limits = shared["limits"]
         write_report(predictions, report, overwrite=arguments.overwrite, limits=limits)
     if arguments.format == "csv":
-        text = to_csv(predictions.records)
+        text = _join(csv_lines(predictions.records))
     else:
-        text = summarize(predictions, report)
+        text = summary_parts(predictions, report)
     failed = bool(predictions.failed or predictions.annotation_error)
-    return Output(predictions.to_dict(), text, failed=failed)
+    return Output(predictions, text, failed=failed)
+
+
+def _join(lines: Iterator[str]) -> Iterator[str]:
+    """Yield lines with line feeds between them."""
+    yield next(lines)
+    for line in lines:
+        yield f"\n{line}"
 
 
 def _compare(
     arguments: argparse.Namespace, models: list[str], report: Path | None, shared: dict[str, Any]
 ) -> Output:
     """Judge files by several models, or by a plug-in."""
-    from jdfd_keras.prediction.extraction import list_files
+    from jdfd_keras.prediction.file_list import list_files
     from jdfd_keras.prediction.opinions import opinions_to_csv
     from jdfd_keras.prediction.result_folder import check_paths
     from jdfd_keras.prediction.several_models import predict_opinions
@@ -180,7 +189,7 @@ def _compare(
         text = opinions_to_csv(opinions)
     else:
         text = summarize_opinions(opinions, report)
-    return Output(opinions.to_dict(), text, failed=opinions.has_failures)
+    return Output(opinions, text, failed=opinions.has_failures)
 
 
 def _checked_report(arguments: argparse.Namespace, report: Path) -> Path:

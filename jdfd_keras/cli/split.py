@@ -22,6 +22,7 @@ def _run(arguments: argparse.Namespace) -> Output:
     jdfd-keras split prepared --strategy strict
     jdfd-keras split prepared --strategy kfold --folds 5
     jdfd-keras split prepared --strategy leave-one-out --fold 0
+    jdfd-keras split prepared --compression c23
     jdfd-keras train prepared --split-table kfold-0-of-5 --out run
     """
     # Faces are not extracted again: a split is a small table in DATA.

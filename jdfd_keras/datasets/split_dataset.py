@@ -4,6 +4,8 @@ Reads tables only, so that any number of splits cost one extraction of the faces
 """
 
 import dataclasses
+import functools
+import hashlib
 import re
 from collections import Counter
 from collections.abc import Sequence
@@ -29,7 +31,6 @@ from jdfd_keras.datasets.splits import (
     classes_to_split,
     list_manipulations,
     reason_kind,
-    split_faces,
 )
 from jdfd_keras.datasets.videos import (
     CLASSES,
@@ -115,7 +116,8 @@ def split_dataset(
         _check_name(directory, table_name, own)
         is_paper = own.strategy == "paper"
         try:
-            table = _assign_faces(directory, own) if is_paper else assign_rows(listing, own)
+            assign = functools.partial(_assign_faces, directory) if is_paper else assign_rows
+            table = assign(listing, own)
         except CannotSplitError as error:
             if len(folds) == 1:
                 raise
@@ -221,15 +223,52 @@ def find_shared_splits(rows: pd.DataFrame, videos: Sequence[Video]) -> list[Shar
     return find_shared_sources(subsets)
 
 
-def _assign_faces(directory: str | Path, options: SplitOptions) -> pd.DataFrame:
+def split_faces(
+    faces: Sequence[tuple[str, int]], *, val_share: float, test_share: float, seed: int
+) -> list[str]:
+    """Draw a split for every single face, as in the paper's Table 1.
+
+    Faces of one video are in all splits, so a detector is tested on subjects, locations and cameras
+    that it was trained on.
+
+    Args:
+        faces: Video id and position in the video of each face, without repetition.
+        val_share: Share for validation, exact except for rounding.
+        test_share: Share for testing, exact except for rounding.
+        seed: Seed of the draw, which does not depend on the order of the faces.
+
+    Returns:
+        `train`, `val` or `test` for every face.
+
+    Example:
+        >>> faces = [("clips/a", position) for position in range(10)]
+        >>> split_faces(faces, val_share=0.1, test_share=0.1, seed=0).count("train")
+        8
+    """
+    keys = [
+        hashlib.sha256(f"{seed} {video_id} {position}".encode()).digest()[:16]
+        for video_id, position in faces
+    ]
+    num_test, num_val = round(test_share * len(faces)), round(val_share * len(faces))
+    splits = ["train"] * len(faces)
+    for rank, index in enumerate(sorted(range(len(faces)), key=keys.__getitem__)):
+        if rank < num_test + num_val:
+            splits[index] = "test" if rank < num_test else "val"
+    return splits
+
+
+def _assign_faces(directory: str | Path, listing: Listing, options: SplitOptions) -> pd.DataFrame:
     """Return the rows of a split table of faces, by the paper's rule."""
-    assign_splits(Listing([]), options)  # checks the options
+    _, excluded = assign_splits(listing, options)
     faces = read_faces(directory, split_table="", columns=[*FACE_KEY, "label"]).to_pandas()
     faces["video_id"] = faces["video_id"].astype(object)
     faces = faces.sort_values(list(FACE_KEY), kind="stable", ignore_index=True)
     position = faces.groupby("video_id").cumcount()
-    faces["split"] = split_faces(
-        list(zip(faces["video_id"], position, strict=True)),
+    faces["reason"] = [excluded.get(name, "") for name in faces["video_id"]]
+    used = faces["reason"] == ""
+    faces["split"] = ""
+    faces.loc[used, "split"] = split_faces(
+        list(zip(faces["video_id"][used], position[used], strict=True)),
         val_share=options.val_share,
         test_share=options.test_share,
         seed=options.seed,
@@ -244,10 +283,10 @@ def _assign_faces(directory: str | Path, options: SplitOptions) -> pd.DataFrame:
     ]:
         raise CannotSplitError(
             "Expected enough faces for a training, a validation and a test split with "
-            f"{' and '.join(classes)} faces each; got {plural(len(faces), 'face')}, which leaves "
-            f"no {', no '.join(lacking)}. Prepare more videos, or try larger shares."
+            f"{' and '.join(classes)} faces each; got {plural(int(used.sum()), 'face')}, which "
+            f"leaves no {', no '.join(lacking)}. Prepare more videos, or try larger shares."
         )
-    return faces.drop(columns="label").assign(reason="")
+    return faces[[*FACE_KEY, "split", "reason"]]
 
 
 def _list_folds(listing: Listing, options: SplitOptions) -> list[int | None]:
@@ -273,8 +312,16 @@ def _default_name(options: SplitOptions, listing: Listing) -> str:
         name += f"-{options.fold}-of-{options.folds}"
     elif options.strategy == "leave-one-out" and options.fold is not None:
         manipulations = list_manipulations(listing.videos)[options.fold : options.fold + 1]
-        name += "".join("-" + re.sub(r"[^\w+.-]+", "-", held_out) for held_out in manipulations)
+        name += "".join(f"-{_to_name(held_out)}" for held_out in manipulations)
+    if options.base != SplitOptions.base:
+        name += f"-{options.base}"
+    if options.compression != "all":
+        name += f"-{_to_name(options.compression)}"
     return f"{name}-seed-{options.seed}" if options.seed else name
+
+
+def _to_name(text: str) -> str:
+    return re.sub(r"[^\w+.-]+", "-", text)
 
 
 def _check_name(directory: str | Path, name: str, options: SplitOptions) -> None:

@@ -6,9 +6,8 @@ of unknown source are assumed to share none.
 """
 
 import dataclasses
-import hashlib
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -19,6 +18,7 @@ from jdfd_keras.datasets.videos import (
     UNLABELLED,
     Listing,
     Video,
+    group_by_source,
     qualified_sources,
 )
 from jdfd_keras.io.console import plural
@@ -26,6 +26,7 @@ from jdfd_keras.options import SplitOptions
 
 STRATEGIES = ("official", "strict", "kfold", "paper", "leave-one-out")
 FOLDED = ("kfold", "leave-one-out")  # of these, the strategies with folds
+BASES = ("official", "strict")  # from which leave-one-out starts
 MAX_DRAWS = 20  # of one number of validation subjects, until both splits have both classes
 BOTH_SPLITS = "shows people from both training and validation"
 
@@ -60,7 +61,9 @@ def assign_splits(listing: Listing, options: SplitOptions) -> tuple[list[Video],
 
     Returns:
         The videos that are used, in the same order; with `paper` they have no split, since
-        `split_faces` splits their faces. And the ids of the excluded videos, with the reason.
+        `split_dataset` splits their faces. And the ids of the excluded videos, with the reason.
+        Videos of other compressions than the chosen one are excluded last, so that the tables of
+        all compressions have the same sources in each split.
 
     Raises:
         CannotSplitError: If a split that this rule creates would lack a class.
@@ -76,6 +79,24 @@ def assign_splits(listing: Listing, options: SplitOptions) -> tuple[list[Video],
         [10, 2, 4]
     """
     _check_options(options)
+    videos, excluded = _assign_all(listing, options)
+    if options.compression != "all":
+        compressions = list_compressions(listing.videos)
+        if options.compression not in compressions:
+            raise ValueError(
+                f"Expected a compression that the videos have; got {options.compression!r}, and "
+                f"videos of {', '.join(compressions) or 'no stated compression'}. Try "
+                f"{compressions[0] if compressions else 'all'}."
+            )
+        videos, others = _without_losing_a_class(
+            videos, lambda used: _select_compression(used, options.compression)
+        )
+        excluded |= others
+    return videos, excluded
+
+
+def _assign_all(listing: Listing, options: SplitOptions) -> tuple[list[Video], dict[str, str]]:
+    """Assign a split to every video, of any compression."""
     videos, excluded = listing.videos, {}
     if options.strategy == "paper":
         return [dataclasses.replace(video, split="") for video in videos], {}
@@ -92,10 +113,10 @@ def assign_splits(listing: Listing, options: SplitOptions) -> tuple[list[Video],
         # A video of unknown source is assumed to show subjects of its own.
         subjects = {v.video_id: qualified_sources(v) or (v.video_id,) for v in videos}
         videos, excluded = _split_validation(videos, subjects | listing.subjects, options)
-    if options.strategy == "strict":
+    if "strict" in (options.strategy, options.base):
         videos, overlapping = _without_losing_a_class(videos, _remove_overlap)
         excluded |= overlapping
-    elif options.strategy == "leave-one-out":
+    if options.strategy == "leave-one-out":
         manipulations = list_manipulations(listing.videos)
         held_out = manipulations[_check_fold(options, len(manipulations))]
         videos, others = _without_losing_a_class(videos, lambda used: _leave_out(used, held_out))
@@ -113,6 +134,17 @@ def list_manipulations(videos: Iterable[Video]) -> list[str]:
     return sorted({video.manipulation for video in videos if video.label == CLASSES["fake"]})
 
 
+def list_compressions(videos: Iterable[Video]) -> list[str]:
+    """List the stated compressions of videos, from the least to the most compressed.
+
+    Example:
+        >>> list_compressions([Video("mine/a", "a.mp4", 0, "", "c23", (), "")])
+        ['c23']
+    """
+    stated = {video.compression for video in videos} - {""}
+    return sorted(stated, key=lambda name: (name != "raw", name))
+
+
 def reason_kind(reason: str) -> str:
     """Return the reason for excluding a video without its details, to count such videos.
 
@@ -123,45 +155,16 @@ def reason_kind(reason: str) -> str:
     return reason.partition(":")[0]
 
 
-def split_faces(
-    faces: Sequence[tuple[str, int]], *, val_share: float, test_share: float, seed: int
-) -> list[str]:
-    """Draw a split for every single face, as in the paper's Table 1.
-
-    Faces of one video are in all splits, so a detector is tested on subjects, locations and cameras
-    that it was trained on.
-
-    Args:
-        faces: Video id and position in the video of each face, without repetition.
-        val_share: Share for validation, exact except for rounding.
-        test_share: Share for testing, exact except for rounding.
-        seed: Seed of the draw, which does not depend on the order of the faces.
-
-    Returns:
-        `train`, `val` or `test` for every face.
-
-    Example:
-        >>> faces = [("clips/a", position) for position in range(10)]
-        >>> split_faces(faces, val_share=0.1, test_share=0.1, seed=0).count("train")
-        8
-    """
-    keys = [
-        hashlib.sha256(f"{seed} {video_id} {position}".encode()).digest()[:16]
-        for video_id, position in faces
-    ]
-    num_test, num_val = round(test_share * len(faces)), round(val_share * len(faces))
-    splits = ["train"] * len(faces)
-    for rank, index in enumerate(sorted(range(len(faces)), key=keys.__getitem__)):
-        if rank < num_test + num_val:
-            splits[index] = "test" if rank < num_test else "val"
-    return splits
-
-
 def _check_options(options: SplitOptions) -> None:
     if options.strategy not in STRATEGIES:
         raise ValueError(
             f"Expected a strategy of {', '.join(STRATEGIES)}; got {options.strategy!r}. Try the "
             "default, official."
+        )
+    if options.base not in (BASES if options.strategy == "leave-one-out" else BASES[:1]):
+        raise ValueError(
+            f"Expected a base of {' or '.join(BASES)}, which leave-one-out alone starts from; got "
+            f"{options.base!r} with {options.strategy}. Omit it."
         )
     shares = (options.val_share, options.test_share)
     if not (min(shares) > 0 and sum(shares) < 1):
@@ -210,6 +213,18 @@ def _without_losing_a_class(
             "the dataset, or use the strategy official and check `jdfd-keras audit`."
         )
     return kept, excluded
+
+
+def _select_compression(
+    videos: list[Video], compression: str
+) -> tuple[list[Video], dict[str, str]]:
+    """Exclude videos of other compressions."""
+    excluded = {
+        video.video_id: f"of another compression: {video.compression or 'not stated'}"
+        for video in videos
+        if video.compression != compression
+    }
+    return [video for video in videos if video.video_id not in excluded], excluded
 
 
 def _leave_out(videos: list[Video], held_out: str) -> tuple[list[Video], dict[str, str]]:
@@ -311,7 +326,7 @@ def _split_groups(videos: list[Video], seed: int, choose: Callable[[int, int], s
     `choose` maps the rank of a group, and the number of groups of its kind, to a split.
     """
     kinds = defaultdict(list)  # sorted labels to groups, each as the indices of its videos
-    groups = _group_by_source(videos)
+    groups = group_by_source(videos)
     for group in groups:
         kinds[tuple(sorted({videos[index].label for index in group}))].append(group)
     splits = ["train"] * len(videos)
@@ -340,23 +355,3 @@ def _split_groups(videos: list[Video], seed: int, choose: Callable[[int, int], s
     return [
         dataclasses.replace(video, split=split) for video, split in zip(videos, splits, strict=True)
     ]
-
-
-def _group_by_source(videos: list[Video]) -> list[list[int]]:
-    """Return the indices of videos that share sources, directly or through others."""
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    first: dict[str, int] = {}  # source to the first video that shows it
-    edges = [
-        (index, first.setdefault(source, index))
-        for index, video in enumerate(videos)
-        for source in qualified_sources(video)
-    ]
-    rows, columns = np.array(edges, int).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(edges)), (rows, columns)), (len(videos), len(videos)))
-    _, labels = connected_components(graph, directed=False)
-    groups = defaultdict(list)
-    for index, label in enumerate(labels.tolist()):
-        groups[label].append(index)
-    return list(groups.values())

@@ -7,19 +7,17 @@ machines of the same kind.
 
 import contextlib
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-import av
 import numpy as np
 import pyarrow as pa
 import tensorflow as tf
-from av.video.codeccontext import VideoCodecContext
-from av.video.reformatter import Interpolation
 
 from jdfd_keras.datasets.manifest import read_faces
 from jdfd_keras.datasets.records import SHARDS, read_framed
+from jdfd_keras.datasets.synthetic.degradations import check_encoder
+from jdfd_keras.datasets.synthetic.recompression import compress_h264
 from jdfd_keras.io.console import plural
 from jdfd_keras.options import AugmentOptions
 
@@ -152,12 +150,8 @@ def augment_face(crop: tf.Tensor, seed: tf.Tensor, options: AugmentOptions) -> t
         "jpeg": (5, _jpeg),
         "h264": (6, _h264),
     }
-    if options.h264 and "libx264" not in av.codecs_available:
-        raise ValueError(
-            "Expected a PyAV with the encoder libx264 for the augmentation h264; got PyAV "
-            f"{av.__version__} without it. Try the wheels of PyAV, `pip install --force-reinstall "
-            "--only-binary av av`, or omit h264."
-        )
+    if options.h264:
+        check_encoder("h264")
     for name, (number, apply) in augmentations.items():
         if getattr(options, name):
             own_seed = _fold_in(seed, number)
@@ -252,39 +246,3 @@ def _h264(crop: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     crf = tf.cast(_draw(seed, H264_CRF[0], H264_CRF[1] + 1), tf.int32)
     saved = tf.numpy_function(compress_h264, [crop, crf], tf.uint8)
     return tf.ensure_shape(saved, crop.shape)
-
-
-def compress_h264(crop: np.ndarray, crf: int) -> np.ndarray:
-    """Save a face as a video of one frame in H.264 and read it again.
-
-    As YUV 4:2:0 in BT.601 and limited range, the default of FFmpeg. The quality is that of a frame
-    in a video of this rate factor.
-
-    Args:
-        crop: uint8[height, width, 3], RGB. Odd sizes are padded by the last row and column.
-        crf: Constant rate factor of x264, from 0 (lossless) to 51.
-
-    Returns:
-        uint8[height, width, 3], RGB.
-
-    Example:
-        >>> compress_h264(np.full((71, 71, 3), 90, np.uint8), 23)[0, 0].tolist()
-        [89, 89, 89]
-    """
-    height, width = crop.shape[:2]
-    padded = np.pad(crop, ((0, height % 2), (0, width % 2), (0, 0)), "edge")
-    encoder = VideoCodecContext.create("libx264", "w")
-    encoder.width, encoder.height, encoder.pix_fmt = padded.shape[1], padded.shape[0], "yuv420p"
-    encoder.time_base = Fraction(1, 25)
-    # With more threads, bytes may differ. x264 spends bits where later frames refer to: with
-    # mbtree, a frame without any loses 3 dB more than the same one in a video (PyAV 18.1.0).
-    encoder.options = {"crf": str(crf), "threads": "1", "x264-params": "mbtree=0"}
-    cubic: dict[str, Any] = {"interpolation": Interpolation.BICUBIC, "threads": 1}  # as ffmpeg
-    frame = av.VideoFrame.from_ndarray(padded).reformat(format="yuv420p", **cubic)
-    frame.pts = 0
-    packets = [*encoder.encode(frame), *encoder.encode(None)]
-    decoder = VideoCodecContext.create("h264", "r")
-    decoder.thread_count = 1
-    decoded = [frame for packet in [*packets, None] for frame in decoder.decode(packet)]
-    rgb = decoded[0].reformat(format="rgb24", **cubic).to_ndarray()
-    return np.ascontiguousarray(rgb[:height, :width])

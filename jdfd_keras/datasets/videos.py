@@ -4,8 +4,8 @@ Defines the types that all layouts share, and counts faces by split, label and m
 """
 
 import re
-from collections import Counter
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -276,3 +276,30 @@ def sort_videos(videos: Iterable[Video]) -> list[Video]:
                 "remove one of them."
             )
     return videos
+
+
+def group_by_source(videos: Sequence[Video]) -> list[list[int]]:
+    """Return the indices of videos that share sources, directly or through others.
+
+    Example:
+        >>> sources = (("a",), ("b",), ("a", "c"))
+        >>> group_by_source([Video("mine/v", "v.mp4", 0, "", "", own, "") for own in sources])
+        [[0, 2], [1]]
+    """
+    import numpy as np
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    first: dict[str, int] = {}  # source to the first video that shows it
+    edges = [
+        (index, first.setdefault(source, index))
+        for index, video in enumerate(videos)
+        for source in qualified_sources(video)
+    ]
+    rows, columns = np.array(edges, int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(edges)), (rows, columns)), (len(videos), len(videos)))
+    _, labels = connected_components(graph, directed=False)
+    groups = defaultdict(list)
+    for index, label in enumerate(labels.tolist()):
+        groups[label].append(index)
+    return list(groups.values())

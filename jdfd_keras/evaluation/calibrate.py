@@ -31,6 +31,7 @@ from jdfd_keras.evaluation.eval_data import (
 from jdfd_keras.evaluation.reliability import CalibrationError, measure_calibration_error
 from jdfd_keras.evaluation.scores import Scores, count_tracks, score_videos
 from jdfd_keras.evaluation.scores_file import write_scores
+from jdfd_keras.faces.align import check_same_landmarks
 from jdfd_keras.inference.backends import make_reconstruct_error
 from jdfd_keras.inference.engine import import_engine
 from jdfd_keras.inference.tracks import check_evidence
@@ -38,7 +39,12 @@ from jdfd_keras.io.files import OPTIONS, check_no_result, load_options
 from jdfd_keras.io.origin import describe_origin
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import CalibrateOptions, FaceOptions
-from jdfd_keras.training.run_folder import digest_model, load_run_model, write_provenance
+from jdfd_keras.training.run_folder import (
+    digest_model,
+    load_run_model,
+    was_imported,
+    write_provenance,
+)
 
 FOLDER = "calibration"  # of scores and figures, next to calibration.json
 SPLIT = "val"
@@ -147,7 +153,8 @@ def calibrate(
 
     Raises:
         OSError: If the run does not exist, or has a calibration that must not be replaced.
-        ValueError: If validation lacks a class, or shares faces with the training data.
+        ValueError: If validation lacks a class, shares faces with the training data, or has faces
+            that other landmarks align.
 
     Example:
         >>> result = calibrate("run", "prepared", overwrite=True)
@@ -166,7 +173,12 @@ def calibrate(
     check_rate(options.fpr)
     sets = load_eval_sets(directories, SPLIT, options.split_table)
     leakage = check_leakage(run, sets, SPLIT, allow_leak=options.allow_leak)
-    model = load_run_model(run).model
+    loaded = load_run_model(run)
+    if not was_imported(run):
+        for one in sets:
+            faces = load_options(one.directory / OPTIONS, "faces", FaceOptions)
+            check_same_landmarks(loaded.faces, faces)
+    model = loaded.model
     scores = join_manifest(sets, score_sets(model, sets, options.batch_size))
     is_judged = find_judged_faces(sets)
     scores = scores.select_faces(is_judged)

@@ -91,6 +91,7 @@ class Protocol(Origin):
 
     model: str  # name of the file or folder of the model, or of the table of scores
     checkpoint: str = UNKNOWN  # how the weights were chosen
+    is_chosen_on_test: bool = False  # the weights have the best result on these data
     data: dict[str, DataProtocol | None]  # options of each dataset; None where unknown
     leakage: str  # a sentence on leakage between training and evaluation
     coverage: str = UNKNOWN  # the videos that the coverage refers to
@@ -107,6 +108,7 @@ class Protocol(Origin):
     # Of stored scores that are evaluated again.
     scores_origin: Origin | None = field(default=None, compare=False)
     engine: str = ""  # backend, version and precision of the scores; "" if unknown
+    degradation: str = ""  # of the faces before they were scored, such as jpeg=30 (quality)
     threshold: float = 0.5  # a score at or above it is called fake
     aggregation: str = "mean"
     n_resamples: int = 0  # of the bootstrap; 0 for no intervals

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from jdfd_keras.client.calibration import check_threshold
+from jdfd_keras.evaluation.crop_scores import parse_degradation
 from jdfd_keras.evaluation.delong import compare_scores
 from jdfd_keras.evaluation.eval_data import (
     UNKNOWN,
@@ -34,6 +35,7 @@ from jdfd_keras.io.origin import Origin, describe_origin
 from jdfd_keras.options import EngineOptions, EvaluateOptions
 
 MIN_RESAMPLES = 100
+TABLE = "a table of scores: the model behind it is unknown"
 
 
 def evaluate(
@@ -43,6 +45,8 @@ def evaluate(
     *,
     scores: str | Path | None = None,
     compare: str | Path | None = None,
+    column: str = "",
+    compare_column: str = "",
     engine: EngineOptions | None = None,
 ) -> Report:
     """Evaluate a trained detector on one split of prepared datasets, or a table of scores.
@@ -55,7 +59,9 @@ def evaluate(
         options: What to measure, and how.
         scores: Table of scores to evaluate instead of a model, as `read_scores` reads it. A
             scores.parquet that `write_evaluation` wrote has the protocol of its evaluation.
-        compare: Scores of another detector to compare with.
+        compare: Scores of another detector to compare with, as `read_scores` reads them.
+        column: Column of `scores`, if it has those of several detectors.
+        compare_column: Column of `compare`, likewise.
         engine: Backend and precision of the scores of an exported model, as for `load_predictor`.
 
     Returns:
@@ -78,12 +84,12 @@ def evaluate(
             f"scores={scores}. Give one of the two."
         )
     options = options or EvaluateOptions()
-    _check_options(options)
+    check_evaluate_options(options, has_scores=scores is not None)
     directories = [data] if isinstance(data, (str, Path)) else list(data)
     sets = []
     if directories or scores is None:
         sets = load_eval_sets(directories, options.split, options.split_table)
-    other = None if compare is None else read_scores(compare)
+    other = None if compare is None else read_scores(compare, compare_column)
     examples = errors = None
     if model_path is not None:
         table, metadata, examples, errors = score_model(
@@ -91,10 +97,11 @@ def evaluate(
         )
     else:
         assert scores is not None
-        table, metadata = _read_table(Path(scores), sets, options)
+        table, metadata = _read_table(Path(scores), column, sets, options)
     comparison = None
     if compare is not None and other is not None:
-        comparison = compare_scores(table, other, options.aggregation, name=Path(compare).name)
+        name = _name_table(Path(compare), compare_column)
+        comparison = compare_scores(table, other, options.aggregation, name=name)
     threshold = decision_threshold(options, metadata.protocol.calibration)
     protocol = dataclasses.replace(metadata.protocol, **describe_origin())
     metadata = dataclasses.replace(metadata, protocol=protocol)
@@ -102,7 +109,26 @@ def evaluate(
     return dataclasses.replace(report, comparison=comparison, examples=examples, errors=errors)
 
 
-def _check_options(options: EvaluateOptions) -> None:
+def check_evaluate_options(options: EvaluateOptions, *, has_scores: bool = False) -> None:
+    """Check that options are within their ranges.
+
+    Args:
+        options: The options.
+        has_scores: Whether a table of scores is evaluated instead of a model.
+
+    Example:
+        >>> check_evaluate_options(EvaluateOptions(n_resamples=7))
+        Traceback (most recent call last):
+            ...
+        ValueError: Expected n_resamples of 100 or more, or 0 for no intervals; got 7. Try ...
+    """
+    if options.degrade and (has_scores or options.reconstruction):
+        problem = "a table of scores" if has_scores else "--reconstruction"
+        raise ValueError(
+            f"Expected a model, and no reconstruction, with the degradation {options.degrade!r}; "
+            f"got {problem}. Omit one of the two."
+        )
+    parse_degradation(options.degrade)  # raises before hours are spent on scoring
     if options.threshold is not None:
         check_threshold(options.threshold)
     if options.batch_size < 1 or options.seed < 0:
@@ -118,9 +144,9 @@ def _check_options(options: EvaluateOptions) -> None:
 
 
 def _read_table(
-    path: Path, sets: list[EvalSet], options: EvaluateOptions
+    path: Path, column: str, sets: list[EvalSet], options: EvaluateOptions
 ) -> tuple[Scores, ScoresMetadata]:
-    file = read_scores_file(path)
+    file = read_scores_file(path, column)
     scores = _add_groups(file.scores, sets) if sets else file.scores
     if file.metadata:
         metadata = ScoresMetadata.from_dict(file.metadata)
@@ -130,14 +156,17 @@ def _read_table(
             origin = Origin(**{name: getattr(protocol, name) for name in names})
             protocol = dataclasses.replace(protocol, scores_origin=origin)
     else:
+        benchmark = file.benchmark
+        coverage = benchmark.coverage if benchmark else UNKNOWN
         rows = np.unique(np.stack([scores.video, scores.score]), axis=1).shape[1]
         names = [one.name for one in sets] or np.unique(scores.videos.data).tolist()
         protocol = Protocol(
-            model=path.name,
-            checkpoint="a table of scores: the model behind it is unknown",
+            model=_name_table(path, column),
+            checkpoint=benchmark.checkpoint if benchmark else TABLE,
+            is_chosen_on_test=benchmark is not None and benchmark.is_chosen_on_test,
             split=options.split if sets else None,
             data={name: None for name in names if name},
-            coverage=describe_coverage(sets) if sets else UNKNOWN,
+            coverage=describe_coverage(sets) if sets else coverage,
             leakage="not checked: the model behind the scores is unknown",
             repeated_rows=0 if file.has_frame_index else len(scores) - rows,
         )
@@ -147,6 +176,10 @@ def _read_table(
     if sets:
         metadata = dataclasses.replace(metadata, excluded=find_excluded(sets, scores))
     return scores, metadata
+
+
+def _name_table(path: Path, column: str) -> str:
+    return f"{path.name}, column {column}" if column else path.name
 
 
 def _add_groups(scores: Scores, sets: Sequence[EvalSet]) -> Scores:

@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 
 from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.datasets.manifest import read_videos
-from jdfd_keras.datasets.records import read_crops
 from jdfd_keras.datasets.splits import list_manipulations
 from jdfd_keras.datasets.videos import CLASSES
+from jdfd_keras.evaluation.crop_scores import (
+    describe_degradation,
+    parse_degradation,
+    read_crop_batch,
+    score_crops,
+)
 from jdfd_keras.evaluation.delong import compare_scores
 from jdfd_keras.evaluation.eval_data import (
     DataProtocol,
@@ -31,14 +35,10 @@ from jdfd_keras.evaluation.eval_data import (
 )
 from jdfd_keras.evaluation.report import FaceExamples, ScoresMetadata, choose_errors
 from jdfd_keras.evaluation.scores import GROUPS, Scores, score_videos
-from jdfd_keras.inference.backends import (
-    Predictor,
-    load_calibration,
-    load_predictor,
-)
+from jdfd_keras.faces.align import check_same_landmarks
+from jdfd_keras.inference.backends import load_calibration, load_predictor
 from jdfd_keras.inference.dataset_scores import FacePredictions
 from jdfd_keras.inference.engine import identify_tensorflow
-from jdfd_keras.io.console import Progress
 from jdfd_keras.io.files import OPTIONS, load_groups, load_options
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import EngineOptions, EvaluateOptions, FaceOptions, FilterOptions
@@ -71,7 +71,8 @@ def score_model(
     Args:
         path: Run folder, .keras file, or exported model or version.
         sets: The datasets, as `load_eval_sets` loads them.
-        options: Split, batch size and whether reconstructions are measured.
+        options: Split, batch size, whether reconstructions are measured, and the degradation of
+            the faces.
         engine: Backend and precision of the scores of an exported model.
         other: Scores to be compared with these later, whose videos must be the same.
 
@@ -104,7 +105,11 @@ def _score_run(
     identity = identify_tensorflow(path, engine)
     calibration = load_calibration(path)
     loaded = load_run_model(path)
+    data = {one.name: describe_data(one) for one in sets}
+    if not was_imported(path):
+        _check_landmarks(loaded.faces, data)
     from jdfd_keras.inference.explain import explain_faces
+    from jdfd_keras.model.network import classifier_branch
 
     file, imported = (path if path.is_dir() else path.parent) / OPTIONS, was_imported(path)
     protocol = Protocol(
@@ -116,14 +121,24 @@ def _score_run(
         demonstration=loaded.demonstration,
         calibration=calibration,
         split=options.split,
-        data={one.name: _describe_data(one) for one in sets},
+        data={**data},
         coverage=describe_coverage(sets),
         leakage=leakage,
         engine=identity.describe(),
+        degradation=describe_degradation(parse_degradation(options.degrade)),
     )
-    predictions = score_sets(
-        loaded.model, sets, options.batch_size, reconstruct=options.reconstruction
-    )
+    if options.degrade:
+        classifier = classifier_branch(loaded.model)
+        predictions = _predict_crops(
+            lambda crops: classifier.predict_on_batch(crops.astype(np.float32))[:, 0],
+            loaded.model.input_shape[1],
+            sets,
+            options,
+        )
+    else:
+        predictions = score_sets(
+            loaded.model, sets, options.batch_size, reconstruct=options.reconstruction
+        )
     table = join_manifest(sets, predictions, calibration)
     metadata = ScoresMetadata(protocol, find_excluded(sets, table), predictions.mean_face_mse)
     examples = _explain_examples(
@@ -147,6 +162,8 @@ def _score_exported(
     _check_comparable(sets, other, options.aggregation)
     with contextlib.closing(load_predictor(path, engine)) as predictor:
         model = predictor.metadata
+        data = {one.name: describe_data(one) for one in sets}
+        _check_landmarks(model.faces, data)
         protocol = Protocol(
             model=f"{model.name}, version {model.version}",
             model_digest=model.digest,
@@ -155,14 +172,13 @@ def _score_exported(
             demonstration=model.demonstration,
             calibration=model.calibration,
             split=options.split,
-            data={one.name: _describe_data(one) for one in sets},
+            data={**data},
             coverage=describe_coverage(sets),
             leakage="not checked: the training data of this model is unknown",
             engine=predictor.engine.describe(),
+            degradation=describe_degradation(parse_degradation(options.degrade)),
         )
-        label = np.concatenate([one.rows["label"].to_numpy() for one in sets])
-        score = _score_crops(predictor, sets, len(label), options.batch_size)
-        table = join_manifest(sets, FacePredictions(score, label))
+        table = join_manifest(sets, _predict_crops(predictor, model.faces.face_size, sets, options))
         metadata, examples = ScoresMetadata(protocol, find_excluded(sets, table)), (None, None)
         if maps := predictor.explain:
             unknown = {"reconstruction": None, "residual": None}
@@ -176,6 +192,12 @@ def _score_exported(
         return ModelScores(table, metadata, *examples)
 
 
+def _check_landmarks(trained: FaceOptions, data: dict[str, DataProtocol]) -> None:
+    """Check that the faces of all datasets are aligned by the landmarks of the training."""
+    for one in data.values():
+        check_same_landmarks(trained, one.faces)
+
+
 def _check_comparable(sets: list[EvalSet], other: Scores | None, aggregation: str) -> None:
     """Raise the errors of later steps before hours are spent on scoring."""
     label = np.concatenate([one.rows["label"].to_numpy() for one in sets])
@@ -184,26 +206,16 @@ def _check_comparable(sets: list[EvalSet], other: Scores | None, aggregation: st
         compare_scores(unscored, other, aggregation)
 
 
-def _score_crops(
-    predictor: Predictor, sets: list[EvalSet], count: int, batch_size: int
-) -> np.ndarray:
-    """Score the faces of prepared datasets, float64[count], in the order of their rows."""
-    size, score = predictor.metadata.faces.face_size, np.empty(count)
-    progress = Progress("scoring", count, "faces")
-    try:
-        for start in range(0, count, batch_size):
-            crops = _read_crops(sets, list(range(start, min(start + batch_size, count))))
-            if any(crop.shape != (size, size, 3) for crop in crops):
-                shape = next(crop.shape for crop in crops if crop.shape != (size, size, 3))
-                raise ValueError(
-                    f"Expected faces of {size} px, the size of the model; got {shape}. Prepare "
-                    f"the dataset with --face-size {size}."
-                )
-            score[start : start + len(crops)] = predictor(np.stack(crops))
-            progress.advance(len(crops))
-    finally:
-        progress.close()
-    return score
+def _predict_crops(
+    score: Callable[[np.ndarray], np.ndarray],
+    face_size: int,
+    sets: list[EvalSet],
+    options: EvaluateOptions,
+) -> FacePredictions:
+    degradation = parse_degradation(options.degrade)
+    settings = {"degradation": degradation, "batch_size": options.batch_size}
+    label = np.concatenate([one.rows["label"].to_numpy() for one in sets])
+    return FacePredictions(score_crops(score, sets, face_size, **settings), label)
 
 
 def _describe_checkpoint(path: Path) -> str:
@@ -226,7 +238,14 @@ def describe_coverage(sets: Sequence[EvalSet]) -> str:
     return f"all videos{' of the split' if sets[0].split_table else ''} in the manifest"
 
 
-def _describe_data(one: EvalSet) -> DataProtocol:
+def describe_data(one: EvalSet) -> DataProtocol:
+    """Return the options that a dataset was prepared and split with.
+
+    Example:
+        >>> from jdfd_keras.evaluation.eval_data import load_eval_sets
+        >>> describe_data(load_eval_sets(["prepared"], "test")[0]).faces.face_size
+        71
+    """
     table, path, held_out = one.split_table, one.directory / OPTIONS, ""
     if table and table.options.strategy == "leave-one-out":
         videos = read_videos(one.directory, split_table=table.name)
@@ -283,7 +302,7 @@ def _explain_examples(
     threshold = decision_threshold(options, calibration)
     videos = score_videos(scores, options.aggregation)
     rows = [*examples, *choose_errors(scores, videos, threshold)]
-    image = np.stack(_read_crops(sets, rows))
+    image = np.concatenate(_read_examples(sets, rows, parse_degradation(options.degrade)))
     maps = explain(image)  # in one call, since each may trace the model
     faces = FaceExamples(scores.label[rows], scores.score[rows], image, **maps)
     return faces[: len(examples)], faces[len(examples) :]
@@ -301,10 +320,12 @@ def decision_threshold(options: EvaluateOptions, calibration: Calibration | None
     return (calibration or Calibration()).threshold
 
 
-def _read_crops(sets: Sequence[EvalSet], rows: Sequence[int]) -> list[np.ndarray]:
-    owners = np.repeat(np.arange(len(sets)), [len(one.rows) for one in sets])[rows]
-    places = pa.concat_tables([one.rows.select(["shard", "offset"]) for one in sets]).take(rows)
+def _read_examples(
+    sets: Sequence[EvalSet], rows: Sequence[int], degradation: tuple[str, float] | None
+) -> list[np.ndarray]:
+    ends = np.cumsum([len(one.rows) for one in sets])
+    owners = np.searchsorted(ends, rows, side="right")
     return [
-        read_crops(sets[owner].directory, [face["shard"]], [face["offset"]], [0])[0]
-        for owner, face in zip(owners, places.to_pylist(), strict=True)
+        read_crop_batch(sets[owner], [int(row - ends[owner] + len(sets[owner].rows))], degradation)
+        for owner, row in zip(owners, rows, strict=True)
     ]

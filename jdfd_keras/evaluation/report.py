@@ -24,6 +24,7 @@ from jdfd_keras.evaluation.calibrate import count_verdicts
 from jdfd_keras.evaluation.calibration_fit import compute_log10_lr
 from jdfd_keras.evaluation.delong import Comparison
 from jdfd_keras.evaluation.eval_data import Excluded, Protocol
+from jdfd_keras.evaluation.frame_counts import FrameCountAuc, measure_frame_counts
 from jdfd_keras.evaluation.likelihood_cost import LikelihoodCost, measure_likelihood_cost
 from jdfd_keras.evaluation.metrics import Metrics, measure, measure_auc
 from jdfd_keras.evaluation.reliability import CalibrationError, measure_calibration_error
@@ -123,6 +124,8 @@ class Report(StratumMetrics):
     # Number of videos by label and verdict, if the calibrated threshold is in use.
     verdicts: dict[str, dict[str, int]] | None
     calibration: CalibrationError
+    # Video AUC by the number of frames; empty if every video has one, or one class is absent.
+    frame_counts: tuple[FrameCountAuc, ...] = ()
     # Cost of the likelihood ratios of the files, from all of their tracks; None if the calibration
     # states none.
     likelihood: LikelihoodCost | None = None
@@ -214,6 +217,9 @@ def build_report(
         protocol=protocol,
         verdicts=count_verdicts(scores, used, options.aggregation) if used else None,
         calibration=measure_calibration_error(scores, options.aggregation),
+        frame_counts=measure_frame_counts(
+            scores, options.aggregation, n_resamples=options.n_resamples, seed=options.seed
+        ),
         likelihood=_measure_likelihood(scores, protocol.calibration, options),
         reconstruction=reconstruction,
         hardest=_describe_faces(scores, choose_errors(scores, videos, threshold), videos),

@@ -1,4 +1,4 @@
-"""Reading and writing tables of scores: Parquet and CSV.
+"""Reading and writing tables of scores: Parquet and CSV, and the files of other benchmarks.
 
 Independent of models and TensorFlow.
 """
@@ -17,6 +17,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import csv
 
+from jdfd_keras.evaluation.benchmark_scores import (
+    DEEPSAFE,
+    ENSEMBLE,
+    BenchmarkScores,
+    convert_deepsafe,
+    is_deepsafe,
+    read_deepfakebench,
+    read_deepsafe_json,
+    unpack,
+)
 from jdfd_keras.evaluation.scores import GROUPS, Scores
 from jdfd_keras.io.files import atomic_path
 from jdfd_keras.io.results import Result
@@ -34,6 +44,8 @@ TYPES = {
 }
 # Labels as pandas, spreadsheets or a person may write them, in upper or lower case.
 LABELS = {"0": 0, "0.0": 0, "false": 0, "real": 0, "1": 1, "1.0": 1, "true": 1, "fake": 1}
+SUFFIXES = (".parquet", ".csv")
+BENCHMARK_SUFFIXES = (".csv.gz", ".json", ".pickle", ".pkl")  # of files that are only read
 NULL_WORDS = csv.ConvertOptions().null_values
 
 
@@ -44,6 +56,7 @@ class ScoresFile:
     scores: Scores  # the table, in the order of the file
     metadata: dict[str, Any] | None  # of `write_scores`; None if the scores have been changed since
     has_frame_index: bool  # whether the file states the frame of each face
+    benchmark: BenchmarkScores | None = None  # of a file of another benchmark
 
 
 def write_scores(path: str | Path, scores: Scores, metadata: Result | None = None) -> None:
@@ -80,35 +93,55 @@ def write_scores(path: str | Path, scores: Scores, metadata: Result | None = Non
             csv.write_csv(table.cast(pa.schema(words)), unfinished)
 
 
-def read_scores(path: str | Path) -> Scores:
+def read_scores(path: str | Path, column: str = "") -> Scores:
     """Read a table of scores, of this detector or of any other, in the order of its file.
 
     Args:
-        path: A .parquet or .csv file with the columns `video_id`, `label` (1, true or fake; 0,
-            false or real) and `score` in any order; `frame_index`, `track_id`, `data`, `split`,
-            `compression`, `manipulation` and `reconstruction_error` where known. Other columns
-            are ignored.
+        path: A .parquet, .csv or .csv.gz file with the columns `video_id`, `label` (1, true or
+            fake; 0, false or real) and `score` in any order; `frame_index`, `track_id`, `data`,
+            `split`, `compression`, `manipulation` and `reconstruction_error` where known. Other
+            columns are ignored. Or a file of another benchmark: metric_dict_best.pickle of
+            DeepfakeBench (see `read_deepfakebench`), or predictions of deepsafe-bench as .csv,
+            .csv.gz or .json (see `convert_deepsafe`).
+        column: Name of the column with the scores, in a file with those of several detectors; by
+            default `score`, or `ensemble_score` of deepsafe-bench.
 
     Example:
         >>> len(read_scores("report/scores.parquet"))
         8
     """
-    return read_scores_file(path).scores
+    return read_scores_file(path, column).scores
 
 
-def read_scores_file(path: str | Path) -> ScoresFile:
+def read_scores_file(path: str | Path, column: str = "") -> ScoresFile:
     """Read a table of scores as `read_scores` does, with its metadata.
 
     Example:
         >>> read_scores_file("report/scores.parquet").metadata["protocol"]["model"]
         'run'
     """
-    path = _check_suffix(path)
+    path = _check_suffix(path, SUFFIXES + BENCHMARK_SUFFIXES)
     if not path.is_file():
         raise FileNotFoundError(
             f"Expected a table of scores; got {path}, which does not exist. Check the path."
         )
-    table = _read_parquet(path) if path.suffix.lower() == ".parquet" else _read_csv(path)
+    suffix = path.suffix.lower()
+    if suffix in (".pickle", ".pkl"):
+        if column:
+            raise ValueError(
+                f"Expected no column with {path}, which has the scores of one detector; got "
+                f"{column!r}. Omit it."
+            )
+        return _of_benchmark(read_deepfakebench(path), path)
+    if suffix == ".json":
+        return _of_benchmark(convert_deepsafe(read_deepsafe_json(path), column, path), path)
+    if suffix == ".parquet":
+        table = _read_parquet(path, column or "score")
+    else:
+        table = _read_csv(path, column)
+        if is_deepsafe(table.column_names):
+            return _of_benchmark(convert_deepsafe(table.to_pandas(), column, path), path)
+    table = _choose_column(table, column or "score")
     columns = {
         name: _convert(name, table[name], path) for name in TYPES if name in table.column_names
     }
@@ -125,6 +158,24 @@ def read_scores_file(path: str | Path) -> ScoresFile:
     return ScoresFile(scores, metadata, "frame_index" in columns)
 
 
+def _of_benchmark(found: BenchmarkScores, path: Path) -> ScoresFile:
+    try:
+        scores = Scores.from_faces(**found.columns)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return ScoresFile(scores, None, "frame_index" in found.columns, found)
+
+
+def _choose_column(table: pa.Table, column: str) -> pa.Table:
+    """Return a table whose column `score` is the chosen one."""
+    if column == "score":
+        return table
+    others = [name for name in table.column_names if name != "score"]
+    return table.select(others).rename_columns(
+        ["score" if name == column else name for name in others]
+    )
+
+
 def _repeat(words: np.ndarray, video: np.ndarray) -> pa.DictionaryArray:
     distinct, of_video = np.unique(words, return_inverse=True)
     return pa.DictionaryArray.from_arrays(of_video.astype(np.int32)[video], distinct.tolist())
@@ -138,13 +189,14 @@ def _digest(scores: Scores) -> str:
     return digest.hexdigest()
 
 
-def _read_parquet(path: Path) -> pa.Table:
+def _read_parquet(path: Path, column: str) -> pa.Table:
     try:
         with pq.ParquetFile(path) as file:
             names = file.schema_arrow.names
-            _check_header(names, path)
+            _check_header(names, path, column)
             if "frame_index" in names or any(map(pa.types.is_nested, file.schema_arrow.types)):
-                names = [name for name in names if name in TYPES]  # other columns may be large
+                used = {*TYPES, column}  # other columns may be large
+                names = [name for name in names if name in used]
             return file.read(columns=names)
     except (pa.ArrowException, OSError) as error:
         raise ValueError(
@@ -153,12 +205,12 @@ def _read_parquet(path: Path) -> pa.Table:
         ) from error
 
 
-def _read_csv(path: Path) -> pa.Table:
+def _read_csv(path: Path, column: str) -> pa.Table:
     # Read as strings and parsed later, so that an error names column and row.
-    words = dict.fromkeys(TYPES, pa.string())
+    words = dict.fromkeys([*TYPES, *DEEPSAFE, ENSEMBLE, *filter(None, [column])], pa.string())
     try:
         table = csv.read_csv(
-            path,
+            pa.BufferReader(unpack(path)) if path.suffix.lower() == ".gz" else path,
             read_options=csv.ReadOptions(use_threads=False),  # so that an error states its row
             convert_options=csv.ConvertOptions(column_types=words, strings_can_be_null=False),
         )
@@ -176,17 +228,19 @@ def _read_csv(path: Path) -> pa.Table:
             f"Expected a header and one comma-separated line per face in {path}; got "
             f"'{text}'. {hint}"
         ) from error
-    _check_header(names, path)
+    if not is_deepsafe(names):
+        _check_header(names, path, column or "score")
     return table
 
 
-def _check_header(names: Sequence[str], path: Path) -> None:
-    twice = [name for name in TYPES if names.count(name) > 1]
+def _check_header(names: Sequence[str], path: Path, column: str) -> None:
+    required = [column if name == "score" else name for name in REQUIRED]
+    twice = [name for name in dict.fromkeys([*TYPES, *required]) if names.count(name) > 1]
     if twice:
         raise ValueError(
             f"Expected each column once in {path}; got {', '.join(twice)} twice. Remove one."
         )
-    missing = [name for name in REQUIRED if name not in names]
+    missing = [name for name in required if name not in names]
     if not missing:
         return
     alike = {name.strip().lower(): name for name in names}
@@ -197,7 +251,7 @@ def _check_header(names: Sequence[str], path: Path) -> None:
     else:
         hint = "Add a header with these names."
     raise ValueError(
-        f"Expected the columns {', '.join(REQUIRED)} in {path}; {', '.join(missing)} is not among "
+        f"Expected the columns {', '.join(required)} in {path}; {', '.join(missing)} is not among "
         f"{', '.join(names)}. {hint}"
     )
 
@@ -272,10 +326,12 @@ def _on_one_line(error: Exception) -> str:
     return " ".join(str(error).split())
 
 
-def _check_suffix(path: str | Path) -> Path:
+def _check_suffix(path: str | Path, suffixes: tuple[str, ...] = SUFFIXES) -> Path:
     path = Path(path)
-    if path.suffix.lower() not in (".parquet", ".csv"):
+    if not path.name.lower().endswith(suffixes):
+        further = f", or a file of another benchmark: {', '.join(BENCHMARK_SUFFIXES)}"
         raise ValueError(
-            f"Expected a table of scores, .parquet or .csv; got {path}. Use one of these suffixes."
+            f"Expected a table of scores, .parquet or .csv; got {path}. Use one of these suffixes"
+            f"{further * (suffixes != SUFFIXES)}."
         )
     return path

@@ -1,1 +1,1 @@
-"""The paper's experiments on your own datasets, next to the paper's AUCs."""
+"""The paper's experiments on your own datasets, other protocols, and robustness."""

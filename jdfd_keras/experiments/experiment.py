@@ -1,4 +1,4 @@
-"""The paper's experiments on prepared datasets: training and evaluation of their cells.
+"""Experiments on prepared datasets: training and evaluation of their cells.
 
 A cell is the folder of one evaluation (report.json and scores.parquet) and a done file next to it
 with the digests of its inputs: a cell with other inputs is evaluated again. A cell that fails does
@@ -27,6 +27,7 @@ from jdfd_keras.experiments.plan import (
     read_published,
 )
 from jdfd_keras.experiments.sets import ExperimentDataset, ExperimentReport, inspect_datasets
+from jdfd_keras.experiments.split_cells import plan_split_cells
 from jdfd_keras.experiments.statistics import STATISTICS, CountReport, count_datasets
 from jdfd_keras.io.console import print_message
 from jdfd_keras.io.disk_space import is_disk_full
@@ -34,6 +35,7 @@ from jdfd_keras.io.files import init_folder, write_text_atomically
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import (
     EXPERIMENTS,
+    SPLIT_EXPERIMENTS,
     AugmentOptions,
     EvaluateOptions,
     ExperimentOptions,
@@ -53,6 +55,8 @@ TITLES = {
     "cross-dataset": "Trained on one dataset, tested on each (the paper's Table 2)",
     "ablation": "With and without the decoder (the paper's Table 3)",
     "foreign-data": "Unlabelled faces of other datasets (the paper's Fig. 4)",
+    "leave-one-out": "Trained without one manipulation, tested on that one",
+    "cross-compression": "Trained on one compression, tested on each",
 }
 
 
@@ -72,7 +76,7 @@ class ExperimentProtocol(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class AucReport(ExperimentReport):
-    """The report of `cross-dataset`, `ablation` and `foreign-data`.
+    """The report of every experiment that trains.
 
     Attributes:
         protocol: Training and evaluation.
@@ -101,24 +105,26 @@ def experiment(
     runtime: TrainRuntime | None = None,
     evaluate: EvaluateOptions | None = None,
 ) -> AucReport | CountReport:
-    """Run one of the paper's experiments, or resume it.
+    """Run an experiment with its trainings and evaluations, or resume it.
 
     Runs are stored in OUT/runs and evaluations in OUT/cells. Experiments with the same options
     share them, so that one `out` may hold all experiments. Finished cells are not run again;
     failed ones are tried again.
 
     Args:
-        name: `cross-dataset` (Table 2), `ablation` (Table 3), `foreign-data` (Fig. 4) or
-            `statistics` (Table 1).
+        name: Of the paper `cross-dataset` (Table 2), `ablation` (Table 3), `foreign-data` (Fig. 4)
+            or `statistics` (Table 1). `leave-one-out` trains without one manipulation and tests
+            it, for each; `cross-compression` trains on each compression and tests all.
         data: Key to prepared dataset. `ff`, `celebdf` and `uadfv` are the paper's; datasets under
-            other keys are added.
+            other keys are added. `leave-one-out` and `cross-compression` use the given ones alone,
+            and make the split tables that these lack, as `split_dataset` does.
         out: Folder of the experiments; `statistics` writes nothing.
         options: Seeds.
         model: Network; `decoder` is set by the experiment.
         optimizer: As in `train`.
         loss: As in `train`.
         train: As in `train`; `seed` is set by the experiment, and `split_table` is that of all
-            datasets and evaluations.
+            datasets and evaluations, or, `official` or `strict`, that from which they are made.
         pipeline: As in `train`.
         augment: As in `train`.
         runtime: As in `train`; on one machine.
@@ -140,23 +146,22 @@ def experiment(
     """
     out, options = Path(out), options or ExperimentOptions()
     runtime = runtime or TrainRuntime()
-    _check(name, options, runtime)
+    model = model or ModelOptions()
+    _check(name, options, runtime, model.network)
     train = dataclasses.replace(train or TrainOptions(), seed=0)
-    sets, missing = inspect_datasets(data, train.split_table)
-    if name == STATISTICS:
-        return count_datasets(sets, missing, list(dict.fromkeys([*NAMES, *data])))
-    network = (model or ModelOptions()).network
-    if not network.startswith(ModelOptions.network):
-        raise ValueError(
-            f"Expected the network xception or xception-pytorch in the paper's experiments; got "
-            f"{network!r}. Compare MesoNet by the commands train and evaluate."
-        )
+    if name in SPLIT_EXPERIMENTS:
+        cells, sets = plan_split_cells(name, data, train.split_table)
+    else:
+        sets, missing = inspect_datasets(data, train.split_table)
+        if name == STATISTICS:
+            return count_datasets(sets, missing, list(dict.fromkeys([*NAMES, *data])))
+        cells = plan_cells(name, list(data), missing)
     from jdfd_keras.training.devices import Devices, resolve_precision
 
     train = resolve_precision(train, out / RUNS, Devices())  # all runs have the same
     protocol = ExperimentProtocol(
         seeds=options.seeds,
-        model=dataclasses.replace(model or ModelOptions(), decoder=True),
+        model=dataclasses.replace(model, decoder=True),
         optimizer=optimizer or OptimizerOptions(),
         loss=loss or LossOptions(),
         train=train,
@@ -167,7 +172,6 @@ def experiment(
     runner = _CellRunner(out, sets, protocol, runtime)
     init_folder(out / RUNS, **runner.training_options)
     init_folder(out / CELLS, evaluate=protocol.evaluate)
-    cells = plan_cells(name, list(data), missing)
     results = runner.run(cells)
     published, rows = read_published(), []
     if name == "cross-dataset":
@@ -193,13 +197,18 @@ def experiment(
     )
 
 
-def _check(name: str, options: ExperimentOptions, runtime: TrainRuntime) -> None:
+def _check(name: str, options: ExperimentOptions, runtime: TrainRuntime, network: str) -> None:
     if name not in EXPERIMENTS:
         raise ValueError(f"Expected one of {', '.join(EXPERIMENTS)}; got {name!r}. Choose one.")
     seeds = options.seeds
     if not seeds or len(set(seeds)) < len(seeds) or not all(0 <= seed < 2**32 for seed in seeds):
         raise ValueError(
             f"Expected seeds from 0 to {2**32 - 1}, each once; got {seeds}. Try 0,1,2."
+        )
+    if name != STATISTICS and not network.startswith(ModelOptions.network):
+        raise ValueError(
+            f"Expected the network xception or xception-pytorch in the paper's experiments; got "
+            f"{network!r}. Compare MesoNet by the commands train and evaluate."
         )
     if runtime.strategy == "multiworker":
         raise ValueError(
@@ -253,7 +262,8 @@ class _CellRunner:
         return self.out / RUNS / training.folder / f"seed{seed}"
 
     def _cell_folder(self, cell: Cell, seed: int) -> Path:
-        return self.out / CELLS / cell.training.folder / f"seed{seed}" / cell.test
+        own = cell.dataset.replace("/", "-")
+        return self.out / CELLS / cell.training.folder / f"seed{seed}" / own
 
     def _train(self, training: Training, seed: int) -> str:
         """Train or resume a run; return the reason if it failed, else an empty string."""
@@ -270,14 +280,16 @@ class _CellRunner:
         model = dataclasses.replace(self.protocol.model, decoder=training.decoder)
         if not training.decoder:
             model = dataclasses.replace(model, attention="none")
+        table = training.split_table or self.protocol.train.split_table
         options = self.training_options | {
             "model": model,
-            "train": dataclasses.replace(self.protocol.train, seed=seed),
+            "train": dataclasses.replace(self.protocol.train, seed=seed, split_table=table),
             "unlabelled": unlabelled,
             "runtime": self.runtime,
         }
         try:
-            train(self.sets[training.data].directory, self._run_folder(training, seed), **options)
+            directory = self.sets[training.dataset].directory
+            train(directory, self._run_folder(training, seed), **options)
         except (OSError, ValueError) as error:
             if is_disk_full(error):  # of all cells
                 raise
@@ -298,8 +310,10 @@ class _CellRunner:
         from jdfd_keras.evaluation.evaluate import evaluate
 
         run, folder = self._run_folder(cell.training, seed), self._cell_folder(cell, seed)
+        table = cell.split_table or self.protocol.evaluate.split_table
+        options = dataclasses.replace(self.protocol.evaluate, split_table=table)
         try:
-            report = evaluate(run, self.sets[cell.test].directory, self.protocol.evaluate)
+            report = evaluate(run, self.sets[cell.dataset].directory, options)
             if folder.is_dir():
                 shutil.rmtree(folder)  # pages of an earlier evaluation
             folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The cells of each experiment, and what the paper publishes for them.
+"""The cells of the paper's experiments, and what the paper publishes for them.
 
 published.csv holds the AUCs of Tables 2 and 3 and those that the text states on Fig. 4.
 
@@ -50,6 +50,9 @@ class AucRow(Result):
             of the paper; or the reason of the failure.
         mark: The paper's mark of the best AUC in Table 2: `underlined` within a dataset, `bold`
             across datasets, else empty.
+        held_out: Manipulation that was only tested; else empty.
+        train_compression: Compression of the training videos, if the experiment chose one.
+        test_compression: Compression of the test videos, if the experiment chose one.
     """
 
     kind: str
@@ -65,6 +68,9 @@ class AucRow(Result):
     high_percent: float | None = None
     source: str
     mark: str = ""
+    held_out: str = ""
+    train_compression: str = ""
+    test_compression: str = ""
 
 
 def read_published() -> list[AucRow]:
@@ -80,36 +86,73 @@ def read_published() -> list[AucRow]:
     return [AucRow(kind="published", **record) for record in records]
 
 
+def qualified_key(key: str, split_table: str) -> str:
+    """Return the key of a dataset that is split by a table of the experiment, else its own key.
+
+    Example:
+        >>> qualified_key("ff", "official-c23"), qualified_key("ff", "")
+        ('ff/official-c23', 'ff')
+    """
+    return f"{key}/{split_table}" if split_table else key
+
+
 @dataclass(frozen=True)
 class Training:
-    """One training, apart from its seed: on `data`, with a share of the `foreign` datasets."""
+    """One training, apart from its seed.
+
+    Attributes:
+        data: Key of its dataset.
+        decoder: Whether the network has a decoder.
+        share_percent: Share of the `foreign` datasets that is added unlabelled.
+        foreign: Their keys.
+        split_table: Split table that the experiment made; else empty: that of all datasets.
+        held_out: Manipulation that the table leaves for testing; else empty.
+        compression: Compression whose videos alone the table has; else empty.
+    """
 
     data: str
     decoder: bool = True
     share_percent: int = 0
     foreign: tuple[str, ...] = ()
+    split_table: str = ""
+    held_out: str = ""
+    compression: str = ""
 
     @property
     def folder(self) -> Path:
         """Relative folder of its runs; equal for equal trainings of all experiments."""
+        if self.split_table:
+            return Path(self.data, self.split_table)
         if self.share_percent:
             return Path(self.data, f"unlabelled-{self.share_percent}-of-{'+'.join(self.foreign)}")
         return Path(self.data, "joint" if self.decoder else "no-decoder")
+
+    @property
+    def dataset(self) -> str:
+        """Key of its dataset and split table."""
+        return qualified_key(self.data, self.split_table)
 
     def __str__(self) -> str:
         notes = "" if self.decoder else " without decoder"
         if self.share_percent:
             notes += f" with {self.share_percent} % of {' and '.join(self.foreign)} unlabelled"
-        return f"{self.data}{notes}"
+        if self.held_out:
+            notes += f" without {self.held_out}"
+        return f"{self.data}{notes}{f' {self.compression}' if self.compression else ''}"
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training, the key of its test dataset, and the reason why it cannot be run, if any."""
+    """One training, the key of its test dataset, and the reason why it cannot be run, if any.
+
+    `split_table` and `compression` are those of the test, as in `Training`.
+    """
 
     training: Training
     test: str
     blocked: str = ""
+    split_table: str = ""
+    compression: str = ""
 
     @property
     def method(self) -> str:
@@ -117,14 +160,22 @@ class Cell:
         return OURS if self.training.decoder else BASELINE
 
     @property
+    def dataset(self) -> str:
+        """Key of its test dataset and split table."""
+        return qualified_key(self.test, self.split_table)
+
+    @property
     def uses(self) -> list[str]:
-        """Keys of the datasets that its training and evaluation read."""
-        return list(dict.fromkeys([self.training.data, *self.training.foreign, self.test]))
+        """Keys of the datasets and split tables that its training and evaluation read."""
+        keys = [self.training.dataset, *self.training.foreign, self.dataset]
+        return list(dict.fromkeys(keys))
 
     def has_setup_of(self, row: AucRow) -> bool:
         """Return whether a row is of this method, training and test dataset."""
         setup = (self.method, self.training.data, self.training.share_percent, self.test)
-        return setup == (row.method, row.train, row.share_percent, row.test)
+        return not self.training.split_table and setup == (
+            *(row.method, row.train, row.share_percent, row.test),
+        )
 
     def to_row(self, kind: str, seed: int | None, source: str, **values) -> AucRow:
         """Return a row of this cell."""
@@ -137,11 +188,15 @@ class Cell:
             share_percent=self.training.share_percent,
             seed=seed,
             source=" ".join(source.split()),
+            held_out=self.training.held_out,
+            train_compression=self.training.compression,
+            test_compression=self.compression,
             **values,
         )
 
     def __str__(self) -> str:
-        return f"{self.training} -> {self.test}"
+        test = f"{self.test} {self.compression}" if self.compression else self.test
+        return f"{self.training} -> {test}"
 
 
 def plan_cells(name: str, keys: Sequence[str], missing: Mapping[str, str]) -> list[Cell]:

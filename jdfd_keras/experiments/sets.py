@@ -79,7 +79,27 @@ def inspect_datasets(
         >>> sets["ff"].options["faces"]["face_size"], missing["uadfv"]
         (71, 'dataset uadfv is missing: uadfv=DIR was not given')
     """
+    check_keys(data)
     sets, missing = {}, {}
+    for key, folder in data.items():
+        try:
+            sets[key] = inspect_dataset(Path(folder), split_table)
+        except (OSError, ValueError) as error:
+            missing[key] = describe_unusable(key, error)
+    for key in NAMES:
+        if key not in data:
+            missing[key] = f"dataset {key} is missing: {key}=DIR was not given"
+    return sets, missing
+
+
+def check_keys(data: Mapping[str, str | Path]) -> None:
+    """Check that the keys of datasets can name folders, and that each folder is given once.
+
+    Example:
+        >>> check_keys({"ff": "prepared", "mine": "prepared"})
+        Traceback (most recent call last):
+        ValueError: Expected a different folder for each dataset; got prepared for ff and for ...
+    """
     keys: dict[Path, str] = {}
     for key, folder in data.items():
         if not re.fullmatch(r"[\w-]+", key, re.ASCII):
@@ -94,26 +114,44 @@ def inspect_datasets(
                 f"Expected a different folder for each dataset; got {directory} for {first} and "
                 f"for {key}. Remove one of them."
             )
-        try:
-            sets[key] = _inspect(directory, split_table)
-        except (OSError, ValueError) as error:
-            missing[key] = f"dataset {key} cannot be used: {error}"
-    for key in NAMES:
-        if key not in data:
-            missing[key] = f"dataset {key} is missing: {key}=DIR was not given"
-    return sets, missing
 
 
-def _inspect(directory: Path, split_table: str) -> ExperimentDataset:
-    path = directory / OPTIONS
-    if not path.is_file():
+def describe_unusable(key: str, error: Exception) -> str:
+    """Return the reason why a dataset cannot be used.
+
+    Example:
+        >>> describe_unusable("ff", OSError("it does not exist"))
+        'dataset ff cannot be used: it does not exist'
+    """
+    return f"dataset {key} cannot be used: {error}"
+
+
+def check_prepared(directory: Path) -> None:
+    """Check that a folder is a prepared dataset.
+
+    Example:
+        >>> check_prepared(Path("nowhere"))
+        Traceback (most recent call last):
+        FileNotFoundError: nowhere does not exist
+    """
+    if not (directory / OPTIONS).is_file():
         problem = "is not a prepared dataset" if directory.is_dir() else "does not exist"
         raise FileNotFoundError(f"{directory} {problem}")
     if not (directory / MANIFEST).is_file():
         raise FileNotFoundError(f"{directory} has no manifest; `prepare` was perhaps interrupted")
+
+
+def inspect_dataset(directory: Path, split_table: str) -> ExperimentDataset:
+    """Read the options and the digest of a dataset and its split table.
+
+    Example:
+        >>> inspect_dataset(Path("prepared"), "official").options["split"]["strategy"]
+        'official'
+    """
+    check_prepared(directory)
     table = read_split_table(directory, split_table)
     read_videos(directory, split_table=split_table)  # raises if the table is of another dataset
-    options = load_groups(path) | {
+    options = load_groups(directory / OPTIONS) | {
         "split": {"table": table.name} | dataclasses.asdict(table.options)
     }
     digest = hashlib.sha256(sha256_of(directory / MANIFEST).encode())

@@ -5,12 +5,16 @@ A stage returns frozen dataclasses that inherit `Result`. Independent of the con
 
 import dataclasses
 import functools
+import json
 import math
 import sys
 import types
 import typing
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
+
+MAX_PARTS_DEPTH = 4  # of values that are written one by one: the files of each of several models
 
 
 class Result:
@@ -34,6 +38,13 @@ class Result:
         """
         return _to_plain(self)
 
+    def json_parts(self) -> Iterator[str]:
+        """Yield the text of `json.dumps(self.to_dict(), indent=2)` in parts.
+
+        Sequences of many results are then never in memory as a whole.
+        """
+        yield from _json_parts(self, 0)
+
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Create a result from the output of `to_dict`; fields with a default may be missing.
@@ -50,16 +61,42 @@ class Result:
             ) from error
 
 
+def _json_parts(value: Any, depth: int) -> Iterator[str]:
+    entries, start, end = None, "", ""
+    if depth < MAX_PARTS_DEPTH:
+        if _is_list(value):
+            entries, (start, end) = (("", entry) for entry in value), "[]"
+        elif dataclasses.is_dataclass(value):
+            entries, (start, end) = ((f'"{name}": ', entry) for name, entry in _stored(value)), "{}"
+    if entries is None:
+        yield json.dumps(_to_plain(value), indent=2).replace("\n", "\n" + "  " * depth)
+        return
+    yield start
+    comma = ""
+    for name, entry in entries:
+        yield f"{comma}\n{'  ' * (depth + 1)}{name}"
+        yield from _json_parts(entry, depth + 1)
+        comma = ","
+    yield "\n" + "  " * depth + end if comma else end
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, (str, bytes))
+
+
+def _stored(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the names and values of the fields of a dataclass that JSON has."""
+    for field in dataclasses.fields(value):
+        if field.metadata.get("json", True):
+            yield field.name, getattr(value, field.name)
+
+
 def _to_plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
-        return {
-            field.name: _to_plain(getattr(value, field.name))
-            for field in dataclasses.fields(value)
-            if field.metadata.get("json", True)
-        }
+        return {name: _to_plain(entry) for name, entry in _stored(value)}
     if isinstance(value, dict):
         return {str(key): _to_plain(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
+    if _is_list(value):
         return [_to_plain(entry) for entry in value]
     if isinstance(value, Path):
         return str(value)
@@ -73,27 +110,49 @@ _type_hints = functools.cache(typing.get_type_hints)
 
 
 def _create(kind: type, values: dict[str, Any]) -> Any:
-    hints = _type_hints(kind)
-    return kind(**{name: _restore(hints[name], value) for name, value in values.items()})
+    restore = _field_restorers(kind)
+    return kind(**{name: restore[name](value) for name, value in values.items()})
 
 
-def _restore(hint: Any, value: Any) -> Any:
-    """Convert a JSON value to the type of a field."""
+@functools.cache
+def _field_restorers(kind: type) -> dict[str, Callable[[Any], Any]]:
+    return {name: _restorer(hint) for name, hint in _type_hints(kind).items()}
+
+
+@functools.cache
+def _restorer(hint: Any) -> Callable[[Any], Any]:
+    """Return a function that converts a JSON value to the type of a field."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (types.UnionType, typing.Union):
-        kinds = [kind for kind in arguments if kind is not types.NoneType]
-        return value if value is None or len(kinds) > 1 else _restore(kinds[0], value)
-    if isinstance(hint, type) and dataclasses.is_dataclass(hint) and isinstance(value, dict):
-        return hint.from_dict(value) if issubclass(hint, Result) else _create(hint, value)
+        kinds = [_restorer(kind) for kind in arguments if kind is not types.NoneType]
+        if len(kinds) > 1:
+            return _keep
+        return lambda value: None if value is None else kinds[0](value)
+    if isinstance(hint, type) and dataclasses.is_dataclass(hint):
+        create = hint.from_dict if issubclass(hint, Result) else functools.partial(_create, hint)
+        return lambda value: create(value) if isinstance(value, dict) else value
     if origin is tuple and arguments[1:] != (Ellipsis,):
-        return tuple(map(_restore, arguments, value))
-    if origin in (tuple, list):
-        return origin(_restore(arguments[0], entry) for entry in value)
+        each = list(map(_restorer, arguments))
+        return lambda value: tuple(map(_call, each, value))
+    if origin in (tuple, list, Sequence):
+        sequence, restore = list if origin is list else tuple, _restorer(arguments[0])
+        return lambda value: sequence(map(restore, value))
     if origin is dict:
-        return {_restore(arguments[0], key): _restore(arguments[1], e) for key, e in value.items()}
-    if hint is float and value is None:
-        return math.nan
-    return hint(value) if hint in (int, Path) and isinstance(value, str) else value
+        key, entry = map(_restorer, arguments)
+        return lambda value: {key(name): entry(one) for name, one in value.items()}
+    if hint is float:
+        return lambda value: math.nan if value is None else value
+    if hint in (int, Path):
+        return lambda value: hint(value) if isinstance(value, str) else value
+    return _keep
+
+
+def _call(restore: Callable[[Any], Any], value: Any) -> Any:
+    return restore(value)
+
+
+def _keep(value: Any) -> Any:
+    return value
 
 
 def check_types(group: Any) -> None:

@@ -14,11 +14,13 @@ import mmap
 import pickle
 import struct
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 import numpy as np
+
+from jdfd_keras.io.plain_pickle import DAMAGE, HashableTuple, RestrictedUnpickler
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # first object of the format before the zip format
 _BFLOAT16 = "bfloat16"  # unknown to NumPy; read as float32
@@ -30,12 +32,7 @@ _MAX_DEPTH = 2  # of checkpoints within each other
 _MAX_WALKED = 2_000_000  # characters of all names in a module
 _MAX_COPIED = 1_000_000  # elements of the containers that a pickle copies
 _MAX_AXES = 32  # of a tensor
-_TUPLES = b"".join((pickle.TUPLE, pickle.TUPLE1, pickle.TUPLE2, pickle.TUPLE3))
-# What the unpickler raises for bytes that are no pickle.
-_DAMAGE = (
-    *(pickle.UnpicklingError, EOFError, LookupError, TypeError, AttributeError, ValueError),
-    *(OverflowError, struct.error, zipfile.BadZipFile, NotImplementedError, RuntimeError),
-)
+_DAMAGE = (*DAMAGE, zipfile.BadZipFile)
 
 
 def read_state_dict(path: str | Path) -> dict[str, np.ndarray]:
@@ -104,12 +101,6 @@ class Placeholder:
         """Ignore an element of a list of an unknown class."""
 
 
-class _Tuple(tuple):
-    """A tuple that is hashed without its elements, which a file may nest without bound."""
-
-    __hash__ = object.__hash__  # pyright: ignore[reportAssignmentType], typed as that of tuple
-
-
 class _StorageType(NamedTuple):
     dtype: str
 
@@ -127,21 +118,8 @@ class _Tensor(NamedTuple):
     strides: tuple[int, ...]
 
 
-def _hide_elements(load: Callable[[Any], None]) -> Callable[[Any], None]:
-    def load_tuple(self: Any) -> None:
-        load(self)
-        self.stack[-1] = _Tuple(self.stack[-1])
-
-    return load_tuple
-
-
-class _Unpickler(pickle._Unpickler):
-    """An unpickler that builds tensors, containers and placeholders only.
-
-    It is the one in Python, since that in C allocates what a damaged header asks for (3.11.7).
-    """
-
-    stack: list[Any]
+class _Unpickler(RestrictedUnpickler):
+    """An unpickler that builds tensors, containers and placeholders only."""
 
     def __init__(self, file: Any):
         super().__init__(file)
@@ -157,7 +135,7 @@ class _Unpickler(pickle._Unpickler):
     def find_class(self, module: str, name: str) -> Any:
         known: dict[str, Any] = {
             "collections.OrderedDict": functools.partial(self.copy, collections.OrderedDict),
-            "torch.Size": functools.partial(self.copy, _Tuple),
+            "torch.Size": functools.partial(self.copy, HashableTuple),
             "torch._utils._rebuild_tensor": _rebuild_tensor,
             "torch._utils._rebuild_tensor_v2": _rebuild_tensor,
             "torch._utils._rebuild_parameter": _rebuild_parameter,
@@ -183,19 +161,9 @@ class _Unpickler(pickle._Unpickler):
             raise pickle.UnpicklingError(f"two kinds of storage {storage.key}")
         return storage
 
-    def load_build(self) -> None:
-        state = self.stack.pop()
-        if isinstance(self.stack[-1], Placeholder):  # other objects keep their attributes
-            self.stack[-1].state = state
-
-    def load_bytearray8(self) -> None:
-        raise pickle.UnpicklingError("a bytearray")
-
-    dispatch = {  # pyright: ignore[reportAssignmentType], typed as methods of Unpickler
-        **pickle._Unpickler.dispatch,
-        pickle.BUILD[0]: load_build,
-        **{code: _hide_elements(pickle._Unpickler.dispatch[code]) for code in _TUPLES},
-    }
+    def set_state(self, value: Any, state: Any) -> None:
+        if isinstance(value, Placeholder):
+            value.state = state
 
 
 def _rebuild_tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> _Tensor:

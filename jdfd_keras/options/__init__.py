@@ -20,13 +20,11 @@ from jdfd_keras.options.data_options import default_faces as default_faces
 from jdfd_keras.options.data_options import parse_fakes as parse_fakes
 from jdfd_keras.options.detector_options import BACKENDS as BACKENDS
 from jdfd_keras.options.detector_options import ENGINES as ENGINES
-from jdfd_keras.options.detector_options import EXPERIMENTS as EXPERIMENTS
 from jdfd_keras.options.detector_options import PRECISIONS as PRECISIONS
 from jdfd_keras.options.detector_options import CalibrateOptions as CalibrateOptions
 from jdfd_keras.options.detector_options import DataLocation as DataLocation
 from jdfd_keras.options.detector_options import EngineOptions as EngineOptions
 from jdfd_keras.options.detector_options import EvaluateOptions as EvaluateOptions
-from jdfd_keras.options.detector_options import ExperimentOptions as ExperimentOptions
 from jdfd_keras.options.detector_options import LossOptions as LossOptions
 from jdfd_keras.options.detector_options import ModelOptions as ModelOptions
 from jdfd_keras.options.detector_options import OptimizerOptions as OptimizerOptions
@@ -36,6 +34,11 @@ from jdfd_keras.options.detector_options import ServeOptions as ServeOptions
 from jdfd_keras.options.detector_options import TrainOptions as TrainOptions
 from jdfd_keras.options.detector_options import TrainRuntime as TrainRuntime
 from jdfd_keras.options.detector_options import UnlabelledOptions as UnlabelledOptions
+from jdfd_keras.options.experiment_options import EXPERIMENTS as EXPERIMENTS
+from jdfd_keras.options.experiment_options import ROBUSTNESS as ROBUSTNESS
+from jdfd_keras.options.experiment_options import SPLIT_EXPERIMENTS as SPLIT_EXPERIMENTS
+from jdfd_keras.options.experiment_options import ExperimentOptions as ExperimentOptions
+from jdfd_keras.options.experiment_options import RobustnessOptions as RobustnessOptions
 from jdfd_keras.options.recipes import RECIPES as RECIPES
 from jdfd_keras.options.recipes import list_changes as list_changes
 from jdfd_keras.options.service_options import SERVICE_LIMITS as SERVICE_LIMITS

@@ -201,6 +201,10 @@ class EvaluateOptions:
     seed: int = setting(0, "random seed of the bootstrap")
     batch_size: int = setting(32, "faces per batch", common=True)
     reconstruction: bool = setting(False, "run the decoder as well and measure its error")
+    degrade: str = setting(
+        "",
+        "degradation of the face crops before they are scored, with its strength, such as jpeg=30",
+    )
     allow_leak: bool = setting(
         False,
         "evaluate in spite of leakage from the training data, which the report then states",
@@ -224,20 +228,6 @@ class CalibrateOptions:
     )
     allow_leak: bool = setting(
         False, "calibrate in spite of leakage from the training data", common=True
-    )
-
-
-EXPERIMENTS = ("cross-dataset", "ablation", "foreign-data", "statistics")
-
-
-@dataclass(frozen=True)
-class ExperimentOptions:
-    """Repetitions; stored in the report of the experiment."""
-
-    seeds: tuple[int, ...] = setting(
-        (0,),
-        "seeds of the trainings; with several, tables show mean and standard deviation",
-        common=True,
     )
 
 
@@ -349,7 +339,7 @@ class PredictOptions:
         None,
         "face detector; none: images are face crops already, to be resized only; default: that of "
         "the model's training faces",
-        choices=("dlib", "mtcnn", "none"),
+        choices=("dlib", "mtcnn", "mesh", "none"),
         common=True,
     )
 

@@ -17,6 +17,7 @@ from jdfd_keras.io.console import print_message, printable
 from jdfd_keras.io.disk_space import is_disk_full
 from jdfd_keras.io.files import OPTIONS, load_groups
 from jdfd_keras.options import EngineOptions, LimitOptions, PredictOptions
+from jdfd_keras.prediction.kept_records import escape_name
 from jdfd_keras.prediction.model_run import ModelRun
 from jdfd_keras.prediction.opinions import (
     MODEL,
@@ -28,7 +29,7 @@ from jdfd_keras.prediction.opinions import (
 )
 from jdfd_keras.prediction.plugin_run import AnswerFolder
 from jdfd_keras.prediction.plugins import Plugin, is_plugin
-from jdfd_keras.prediction.predictions import Predictions, escape_name
+from jdfd_keras.prediction.predictions import Predictions
 
 BEST = "best.keras"  # of a run folder, whose module imports Keras
 MAX_LABEL_LENGTH = 80

@@ -1,4 +1,4 @@
-"""Input files of a prediction: list them, and extract their faces in other processes."""
+"""Faces of the input files of a prediction, extracted in other processes."""
 
 import contextlib
 import functools
@@ -13,92 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from jdfd_keras.datasets.videos import has_suffix
 from jdfd_keras.faces.credentials import read_trust_anchors
 from jdfd_keras.faces.extract import Extraction, Face, extract_faces
-from jdfd_keras.faces.media import URL, URL_ADVICE, UnreadableFileError
-from jdfd_keras.io.console import plural, printable
+from jdfd_keras.faces.media import UnreadableFileError
 from jdfd_keras.io.disk_space import is_disk_full
 from jdfd_keras.io.workers import Part, WorkerCrashed, Workers
 from jdfd_keras.options import CredentialOptions, FaceOptions, LimitOptions
+from jdfd_keras.prediction.file_list import State, read_state
 
-MAX_SKIPPED_NAMES = 3  # in a message
 MAX_CROPS = 32  # of a part: 9 MB at 299 px
-
-
-def list_files(paths: Iterable[str | Path]) -> tuple[list[Path], list[Path]]:
-    """List files, and the videos and images below folders, sorted by name, each file once.
-
-    Args:
-        paths: Files, which are listed with any suffix, and folders.
-
-    Returns:
-        The files to analyse, including broken links, and the skipped files: those below folders
-        without a video or image suffix. Hidden files are in neither.
-
-    Raises:
-        ValueError: If a path is a URL, or a folder has no video or image.
-
-    Example:
-        >>> files, skipped = list_files(["video.mp4", "videos"])
-        >>> files[0], len(files), skipped
-        (PosixPath('video.mp4'), 17, [])
-    """
-    files: dict[Path, None] = {}
-    others: dict[Path, None] = {}
-    for given in paths:
-        path = Path(given)
-        if not str(given):
-            raise ValueError('Expected files and folders; got "". Try . for this folder.')
-        if URL.match(str(given)) and not path.exists():
-            raise ValueError(
-                f"Expected files and folders; got {given}, which is a URL, and URLs are not read. "
-                f"{URL_ADVICE}"
-            )
-        if not path.is_dir():
-            files[path] = None
-            continue
-        entries = [
-            entry
-            for entry in sorted(path.rglob("*"))
-            if not any(name.startswith(".") for name in entry.relative_to(path).parts)
-            and (entry.is_file() or (entry.is_symlink() and not entry.exists()))
-        ]
-        media = [entry for entry in entries if has_suffix(entry.name)]
-        if not media:
-            raise ValueError(
-                f"Expected videos or images below {path}; got none. They are recognized by their "
-                "suffix, such as .mp4 or .jpg: name a file with another suffix itself."
-            )
-        files |= dict.fromkeys(media)
-        others |= dict.fromkeys(entry for entry in entries if not has_suffix(entry.name))
-    return list(files), [path for path in others if path not in files]
-
-
-def describe_skipped(paths: list[Path]) -> str:
-    """Describe the files below folders that are not analysed, by the names of some of them.
-
-    Example:
-        >>> describe_skipped([Path("videos/notes.txt")])
-        'skipped 1 file that is not a video or image (by suffix): videos/notes.txt'
-    """
-    names = ", ".join(map(str, paths[:MAX_SKIPPED_NAMES]))
-    more = ", ..." if len(paths) > MAX_SKIPPED_NAMES else ""
-    are = "that is not a video or image" if len(paths) == 1 else "that are not videos or images"
-    return printable(f"skipped {plural(len(paths), 'file')} {are} (by suffix): {names}{more}")
-
-
-def read_state(path: str | Path) -> tuple[int, int] | None:
-    """Return the size and modification time in ns of a file; None if it does not exist.
-
-    Example:
-        >>> read_state("photograph.png")[0] == len(Path("photograph.png").read_bytes())
-        True
-    """
-    with contextlib.suppress(OSError):
-        status = os.stat(path)
-        return status.st_size, status.st_mtime_ns
-    return None
 
 
 def hash_path(path: str | Path) -> str:
@@ -135,6 +58,10 @@ class Extractor:
         limits: Limits of one file; the defaults if not given.
         credentials: Whose Content Credentials are trusted; nobody's by default.
 
+    Attributes:
+        states: State of each file whose analysis has begun, read before it was opened, until its
+            result is received.
+
     Raises:
         OSError: If the trust anchors cannot be read.
         ValueError: If they are not certificates of authorities.
@@ -155,6 +82,7 @@ class Extractor:
         credentials: CredentialOptions | None = None,
     ):
         self.options, self._paths = options, paths
+        self.states: dict[Path, State] = {}
         limits, credentials = limits or LimitOptions(), credentials or CredentialOptions()
         if credentials.trust_anchors:
             read_trust_anchors(credentials.trust_anchors)
@@ -168,7 +96,7 @@ class Extractor:
         self._stack.enter_context(self._workers)
         # In a thread, since it waits until the processes have started.
         thread = self._stack.enter_context(ThreadPoolExecutor(1))
-        self._sent = thread.submit(self._workers.send, self._paths)
+        self._sent = thread.submit(self._workers.send, self._begin())
         return self
 
     def __exit__(self, *_) -> None:
@@ -195,6 +123,14 @@ class Extractor:
             elif isinstance(result, WorkerCrashed):
                 result = describe_crash(path, result)
             yield path, result
+            if not isinstance(result, ExtractedPart):
+                self.states.pop(path, None)
+
+    def _begin(self) -> Iterator[Path]:
+        """Yield the files when a process is free for them, and keep their states."""
+        for path in self._paths:
+            self.states[path] = read_state(path)
+            yield path
 
 
 def describe_crash(path: Path, crash: WorkerCrashed) -> UnreadableFileError:

@@ -12,7 +12,7 @@ from jdfd_keras.faces.credentials import UNREADABLE, ContentCredentials, read_ha
 from jdfd_keras.faces.decode import open_media
 from jdfd_keras.io.workers import WorkerCrashed, run_all
 from jdfd_keras.options import CredentialOptions, LimitOptions
-from jdfd_keras.prediction.extraction import read_state
+from jdfd_keras.prediction.file_list import read_state
 from jdfd_keras.prediction.model_run import States
 
 

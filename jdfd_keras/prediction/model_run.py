@@ -5,40 +5,39 @@ Takes predictors and processes that extract faces; returns the verdicts of each 
 
 import contextlib
 import dataclasses
+import functools
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.faces.extract import Extraction
 from jdfd_keras.inference.backends import Predictor
-from jdfd_keras.inference.verdict import (
-    NUM_TOP_FACES,
-    Verdict,
-    choose_faces,
-    decision_thresholds,
-)
+from jdfd_keras.inference.verdict import NUM_TOP_FACES, choose_faces, decision_thresholds
 from jdfd_keras.io.console import Progress, printable
 from jdfd_keras.options import CredentialOptions, FaceOptions, PredictOptions
 from jdfd_keras.prediction.evidence import explain_top_faces
 from jdfd_keras.prediction.extraction import ExtractedPart, Extractor
+from jdfd_keras.prediction.file_list import FileList, State
+from jdfd_keras.prediction.kept_records import FailedFile
 from jdfd_keras.prediction.predictions import (
     Predictions,
+    collect_kept,
     collect_predictions,
     describe_provenance,
 )
-from jdfd_keras.prediction.result_folder import FailedFile, VerdictFolder, open_folder
+from jdfd_keras.prediction.result_folder import VerdictFolder, open_folder
 from jdfd_keras.prediction.scoring import Judge, describe_failure
 
 MODEL_UNAVAILABLE = "model_unavailable"  # code of a file whose model is gone, or was not loaded
-States = Mapping[str, tuple[int, int] | None]  # of files by path, of `read_state`
+States = Mapping[str, State]  # of files by path
 
 
 @contextlib.contextmanager
 def open_run(
     predictor: Predictor,
     options: PredictOptions,
-    states: States,
+    states: Iterable[tuple[str, State]],
     failed: Mapping[str, FailedFile],
     directory: str | Path,
     *,
@@ -52,7 +51,7 @@ def open_run(
     Args:
         predictor: The model.
         options: Requested options.
-        states: All files.
+        states: All files, as for `open_folder`.
         failed: Files that have failed already, by path.
         directory: The folder, perhaps a temporary one.
         out: The same folder if it is kept, for error messages.
@@ -66,7 +65,7 @@ def open_run(
 
     Example:
         >>> from jdfd_keras import load_predictor
-        >>> predictor, states = load_predictor("saved_models/detector"), {"video.mp4": None}
+        >>> predictor, states = load_predictor("saved_models/detector"), [("video.mp4", None)]
         >>> with open_run(predictor, PredictOptions(), states, {}, "model_run") as run:
         ...     run.faces.face_size, run.has_result(Path("video.mp4"))
         (71, False)
@@ -82,9 +81,9 @@ def open_run(
         calibration=calibration,
         credentials=credentials,
     ) as folder:
-        run = ModelRun(predictor, options, faces, calibration, folder, judge, label)
-        run.records |= {path: folder.keep(failure) for path, failure in failed.items()}
-        run.records |= folder.done
+        run = ModelRun(predictor, options, faces, calibration, folder, judge, label, out is None)
+        for failure in failed.values():
+            folder.keep(failure)
         yield run
 
 
@@ -96,7 +95,6 @@ class ModelRun:
         predictor: The model.
         faces: Face options of its verdicts.
         calibration: Thresholds of its verdicts.
-        records: Its verdicts and failures by path.
         error: Why it can judge no more files; "" if it can.
     """
 
@@ -109,15 +107,21 @@ class ModelRun:
         folder: VerdictFolder,
         judge: Judge,
         label: str,
+        is_temporary: bool,
     ):
         self.predictor, self.faces, self.calibration = predictor, faces, calibration
         self.label, self.error = label, ""
-        self.records: dict[str, Verdict | FailedFile] = {}
         self._options, self._folder, self._judge = options, folder, judge
+        self._is_temporary = is_temporary
 
-    def has_result(self, path: Path) -> bool:
+    @property
+    def is_complete(self) -> bool:
+        """Whether no file needs an extraction any more."""
+        return bool(self.error) or self._folder.is_complete
+
+    def has_result(self, path: str | Path) -> bool:
         """Return whether a file needs no extraction any more."""
-        return bool(self.error) or str(path) in self.records
+        return bool(self.error) or self._folder.has_result(str(path))
 
     def add(self, path: Path, part: ExtractedPart) -> None:
         """Score faces of a file, unless it has a verdict.
@@ -129,8 +133,13 @@ class ModelRun:
             with self._ending():
                 self._judge.add(path, part)
 
-    def judge(self, path: Path, result: Extraction) -> None:
+    def judge(self, path: Path, result: Extraction, state: State) -> None:
         """Judge a file and keep the verdict, unless it has one.
+
+        Args:
+            path: The file.
+            result: Its faces.
+            state: Its state before it was opened, of `read_state`.
 
         Raises:
             OSError: As `Judge.judge`, if it does not stand alone, and if nothing can be written.
@@ -142,37 +151,39 @@ class ModelRun:
             found = self._judge.judge(path, result)
         if found:
             record, crops = found
-            self.records[str(path)] = self._folder.keep(record, crops)
+            self._folder.keep(record, crops, state)
 
-    def keep_failure(self, path: Path, failure: FailedFile) -> None:
+    def keep_failure(self, path: Path, failure: FailedFile, state: State) -> None:
         """Keep a failure, unless the file has a verdict."""
         if not self.has_result(path):
             self._judge.discard(path)
-            self.records[str(path)] = self._folder.keep(failure)
+            self._folder.keep(failure, state=state)
 
     def collect(
         self,
-        files: Sequence[Path],
+        names: Sequence[str],
         num_skipped: int,
         num_explained: int | None = None,
     ) -> Predictions:
         """Return the verdicts and failures of all files, and write the table of the folder.
 
+        Files without a result failed because the model is gone.
+
         Args:
-            files: All files; those without a result failed because the model is gone.
+            names: Paths of all files.
             num_skipped: As for `collect_predictions`.
             num_explained: Top faces of each person to return with their maps; None for none.
         """
-        for path in files:
-            if str(path) not in self.records:
-                failure = describe_failure(path, OSError(self.error))
-                failure = dataclasses.replace(failure, code=MODEL_UNAVAILABLE)
-                self.records[str(path)] = failure
+        lost = describe_failure(Path(), OSError(self.error))
+        lost = dataclasses.replace(lost, code=MODEL_UNAVAILABLE)
+        records, is_verdict = self._folder.collect(functools.partial(_at_path, lost))
         provenance = describe_provenance(
             self.predictor, self.faces, self.calibration, self._options
         )
-        ordered = [self.records[str(path)] for path in files]
-        predictions = collect_predictions(ordered, provenance, num_skipped)
+        if self._is_temporary:
+            predictions = collect_predictions(list(records), provenance, num_skipped)
+        else:
+            predictions = collect_kept(records, is_verdict, names, provenance, num_skipped)
         if num_explained is not None:
             shown, read = predictions.most_suspicious, self._folder.read_top_faces
             top_faces = explain_top_faces(shown, read, self.predictor, num_explained)
@@ -192,6 +203,10 @@ class ModelRun:
             print(printable(f"{self.label}: {self.error}"), file=sys.stderr)
 
 
+def _at_path(failure: FailedFile, path: str) -> FailedFile:
+    return dataclasses.replace(failure, path=path)
+
+
 class Extractions:
     """Extractions of faces for models, one for each group with equal face options.
 
@@ -202,21 +217,21 @@ class Extractions:
 
     Example:
         >>> from jdfd_keras import load_predictor
-        >>> predictor, files = load_predictor("saved_models/detector"), [Path("video.mp4")]
-        >>> states = {"video.mp4": None}
+        >>> predictor, files = load_predictor("saved_models/detector"), FileList(["video.mp4"])
+        >>> states = [("video.mp4", None)]
         >>> with (
         ...     Extractions(Extractor) as extractions,
         ...     open_run(predictor, PredictOptions(), states, {}, "extractions") as run,
         ... ):
         ...     extractions.judge(files, [run])
-        >>> len(run.records["video.mp4"].faces)
-        6
+        >>> run.has_result("video.mp4")
+        True
     """
 
-    def __init__(self, open_extractor: Callable[[list[Path], FaceOptions], Extractor]):
+    def __init__(self, open_extractor: Callable[[FileList, FaceOptions], Extractor]):
         self._open_extractor = open_extractor
         self._stack = contextlib.ExitStack()
-        self._started: dict[FaceOptions, tuple[list[Path], Extractor]] = {}
+        self._started: dict[FaceOptions, tuple[FileList, Extractor]] = {}
         self._printed: set[tuple[str, str]] = set()
 
     def __enter__(self) -> "Extractions":
@@ -225,12 +240,12 @@ class Extractions:
     def __exit__(self, *_) -> None:
         self._stack.close()
 
-    def start(self, files: list[Path], faces: FaceOptions) -> None:
+    def start(self, files: FileList, faces: FaceOptions) -> None:
         """Start an extraction now, such as while models are loaded."""
         extractor = self._stack.enter_context(self._open_extractor(files, faces))
         self._started[faces] = files, extractor
 
-    def judge(self, files: Sequence[Path], runs: Sequence[ModelRun]) -> None:
+    def judge(self, files: FileList, runs: Sequence[ModelRun]) -> None:
         """Let each model judge the files that it has no result of.
 
         Raises:
@@ -243,8 +258,13 @@ class Extractions:
         for faces in self._started.keys() - groups.keys():  # a wrong guess
             self._started.pop(faces)[1].close()
         for faces, group in groups.items():
-            remaining = [path for path in files if not all(run.has_result(path) for run in group)]
-            started, extractor = self._started.pop(faces, ([], None))
+            unfinished = [run for run in group if not run.is_complete]
+            remaining = FileList(
+                name
+                for name in (files.names if unfinished else ())
+                if not all(run.has_result(name) for run in unfinished)
+            )
+            started, extractor = self._started.pop(faces, (FileList(), None))
             if extractor and started != remaining:
                 extractor.close()
                 extractor = None
@@ -269,7 +289,7 @@ class Extractions:
                     note = f"frame {result.done} of {result.total or 'an unknown number'}"
                     note = note if count == 1 else ""
                 else:
-                    self._receive(path, result, runs)
+                    self._receive(path, result, extractor.states[path], runs)
                     running.pop(path, None)
                     num_judged, note = num_judged + 1, ""
                 progress.show(num_judged + sum(running.values()), note)
@@ -278,14 +298,16 @@ class Extractions:
         finally:
             progress.close()
 
-    def _receive(self, path: Path, result: Extraction | OSError, runs: Sequence[ModelRun]) -> None:
+    def _receive(
+        self, path: Path, result: Extraction | OSError, state: State, runs: Sequence[ModelRun]
+    ) -> None:
         if not isinstance(result, OSError):
             for run in runs:
-                run.judge(path, result)
+                run.judge(path, result, state)
             return
         failure = describe_failure(path, result)
         if (failure.path, failure.error) not in self._printed:  # by another group
             self._printed.add((failure.path, failure.error))
             print(printable(f"{path}: {failure.error}"), file=sys.stderr)
         for run in runs:
-            run.keep_failure(path, failure)
+            run.keep_failure(path, failure, state)

@@ -14,8 +14,8 @@ from jdfd_keras.faces.credentials import ContentCredentials
 from jdfd_keras.inference.verdict import NO_FACE, VERDICTS, Verdict, verdict_text
 from jdfd_keras.io.console import FORMULA, csv_text, plural
 from jdfd_keras.io.results import Result
+from jdfd_keras.prediction.kept_records import FailedFile
 from jdfd_keras.prediction.predictions import Predictions
-from jdfd_keras.prediction.result_folder import FailedFile
 
 MODEL, SERVER, PLUGIN = KINDS = ("model", "server", "plug-in")
 AGREE, PARTIAL, DISAGREE, SINGLE, NONE = AGREEMENTS = (

@@ -18,12 +18,11 @@ from jdfd_keras.faces.media import CHANGED, UnreadableFileError
 from jdfd_keras.io.console import Progress
 from jdfd_keras.io.files import init_folder
 from jdfd_keras.io.storage import LocalStore, exclusive_lock
-from jdfd_keras.prediction.extraction import read_state
+from jdfd_keras.prediction.file_list import read_state
+from jdfd_keras.prediction.kept_records import FailedFile, escape_names
 from jdfd_keras.prediction.model_run import States
 from jdfd_keras.prediction.opinions import FileOpinion, opinion_of
 from jdfd_keras.prediction.plugins import Plugin, Problem, judge_scores, to_scores
-from jdfd_keras.prediction.predictions import escape_names
-from jdfd_keras.prediction.result_folder import FailedFile
 from jdfd_keras.prediction.scoring import fail
 
 ANSWERS = "answers.jsonl"

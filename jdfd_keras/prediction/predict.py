@@ -41,13 +41,8 @@ from jdfd_keras.options import (
     PredictRuntime,
 )
 from jdfd_keras.prediction.annotate import annotate_file
-from jdfd_keras.prediction.extraction import (
-    ExtractedPart,
-    Extractor,
-    describe_skipped,
-    list_files,
-    read_state,
-)
+from jdfd_keras.prediction.extraction import ExtractedPart, Extractor
+from jdfd_keras.prediction.file_list import FileList, describe_skipped, list_files
 from jdfd_keras.prediction.model_run import Extractions, open_run
 from jdfd_keras.prediction.predictions import Predictions
 from jdfd_keras.prediction.result_folder import LINES, check_paths
@@ -174,11 +169,10 @@ def predict_files(
         options = dataclasses.replace(options, every=options.every or 1)
     if skipped:
         print(describe_skipped(skipped), file=sys.stderr)
-    states = {str(path): read_state(path) for path in files}
-    existing = [path for path in files if str(path) not in failed]
+    existing = files.select(name not in failed for name in files.names) if failed else files
     num_workers = count_workers(runtime.workers, len(existing))
 
-    def open_extractor(paths: list[Path], faces: FaceOptions) -> Extractor:
+    def open_extractor(paths: FileList, faces: FaceOptions) -> Extractor:
         return Extractor(paths, faces, num_workers, limits, credentials)
 
     with contextlib.ExitStack() as stack:
@@ -198,7 +192,7 @@ def predict_files(
             open_run(
                 predictor,
                 options,
-                states,
+                files.read_states(),
                 failed,
                 directory,
                 out=out,
@@ -207,7 +201,7 @@ def predict_files(
             )
         )
         extractions.judge(files, [run])
-        predictions = run.collect(files, len(skipped), runtime.explain if explain else None)
+        predictions = run.collect(files.names, len(skipped), runtime.explain if explain else None)
     if annotate is not None and predictions.files:
         error = _annotate(files[0], annotate, predictions, run.faces.every, limits)
         predictions = dataclasses.replace(predictions, annotation_error=error)

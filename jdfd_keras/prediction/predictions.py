@@ -4,9 +4,9 @@ Takes records of single files, however they were made; returns Predictions.
 """
 
 import dataclasses
-from collections.abc import Sequence
+import heapq
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
 
 from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.faces.align import describe_framing
@@ -16,12 +16,8 @@ from jdfd_keras.io.origin import ENGINES, describe_origin
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import FaceOptions, PredictOptions
 from jdfd_keras.prediction.evidence import TopFaces
-from jdfd_keras.prediction.result_folder import MAX_REPORTED, FailedFile
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-Record = TypeVar("Record", bound="DataclassInstance")
+from jdfd_keras.prediction.kept_records import FailedFile, KeptRecords, escape_name, escape_names
+from jdfd_keras.prediction.result_folder import MAX_REPORTED
 
 # Backend to the packages that compute its scores.
 ENGINES_OF = {"openvino": ("openvino",), "tensorflow": ("tensorflow", "keras"), "server": ()}
@@ -29,10 +25,13 @@ ENGINES_OF = {"openvino": ("openvino",), "tensorflow": ("tensorflow", "keras"), 
 
 @dataclass(frozen=True)
 class Predictions(Result):
-    """Verdicts on several files, each group in the order of the paths."""
+    """Verdicts on several files, each group in the order of the paths.
 
-    files: tuple[Verdict, ...]
-    failed: tuple[FailedFile, ...]
+    Those in a result folder are read when they are used.
+    """
+
+    files: Sequence[Verdict]
+    failed: Sequence[FailedFile]
     paths: tuple[str, ...]  # of all files
     skipped: int  # files below folders without a video or image suffix
     provenance: Provenance
@@ -45,17 +44,23 @@ class Predictions(Result):
         default="", compare=False, repr=False, metadata={"json": False}
     )
 
+    # All of them, if they are in a result folder.
+    kept: KeptRecords | None = dataclasses.field(
+        default=None, compare=False, repr=False, metadata={"json": False}
+    )
+
     @property
-    def records(self) -> tuple[Verdict | FailedFile, ...]:
+    def records(self) -> Sequence[Verdict | FailedFile]:
         """Verdicts and failures in the order of the paths."""
+        if self.kept is not None:
+            return self.kept
         by_path = {record.path: record for record in (*self.files, *self.failed)}
         return tuple(by_path[path] for path in self.paths)
 
     @property
     def most_suspicious(self) -> list[Verdict]:
         """Verdicts with a section in a report, the most suspicious first."""
-        ordered = sorted(self.files, key=lambda verdict: verdict.suspicion, reverse=True)
-        return ordered[:MAX_REPORTED]
+        return heapq.nlargest(MAX_REPORTED, self.files, key=lambda verdict: verdict.suspicion)
 
 
 def collect_predictions(
@@ -85,6 +90,38 @@ def collect_predictions(
         paths=tuple(record.path for record in ordered),
         skipped=num_skipped,
         provenance=provenance,
+    )
+
+
+def collect_kept(
+    records: KeptRecords,
+    is_verdict: Sequence[int],
+    names: Iterable[str],
+    provenance: Provenance,
+    num_skipped: int = 0,
+) -> Predictions:
+    """Return the predictions of a result folder, of which nothing is read yet.
+
+    Args:
+        records: Verdicts and failures in the order of the paths.
+        is_verdict: Whether each is a verdict.
+        names: Path of each.
+        provenance: How they were made.
+        num_skipped: Files that were not analysed, because of their suffix.
+
+    Example:
+        >>> from jdfd_keras import predict_files
+        >>> predictions = predict_files(["video.mp4"], model="saved_models/detector", out="kept")
+        >>> predictions.kept
+        <1 records of kept/verdicts.jsonl>
+    """
+    return Predictions(
+        files=records.select(is_verdict),
+        failed=records.select(not flag for flag in is_verdict),
+        paths=tuple(map(escape_name, names)),
+        skipped=num_skipped,
+        provenance=provenance,
+        kept=records,
     )
 
 
@@ -131,31 +168,3 @@ def describe_provenance(
         notes=metadata.notes,
         **origin,
     )
-
-
-def escape_names(record: Record) -> Record:
-    r"""Escape bytes of a file name that are not UTF-8, which no table or page can contain.
-
-    Args:
-        record: A dataclass, of whose fields the texts are escaped.
-
-    Example:
-        >>> escape_names(FailedFile("\udcff.mp4", "not a video")).path
-        '\\udcff.mp4'
-    """
-    texts = {
-        field.name: escape_name(value)
-        for field in dataclasses.fields(record)
-        if isinstance(value := getattr(record, field.name), str)
-    }
-    return dataclasses.replace(record, **texts)
-
-
-def escape_name(text: str) -> str:
-    r"""Escape bytes of a file name in a text as `escape_names`.
-
-    Example:
-        >>> escape_name("\udcff.mp4")
-        '\\udcff.mp4'
-    """
-    return text.encode("utf-8", "backslashreplace").decode()

@@ -2,68 +2,46 @@
 
 options.json       model, face options, calibration and evidence; a run with others is refused
 verdicts.jsonl     one line per file, in order of completion; each states its own engine
+verdicts.sqlite    index of these lines, which is made again if it does not fit them
 verdicts.csv       one row per file, written at the end
 top_faces/         crops of the top faces of the most suspicious files
 parts/             the lock of the run
 """
 
 import contextlib
-import csv
 import dataclasses
+import functools
+import hashlib
 import heapq
-import io
+import itertools
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
+from jdfd_keras import __version__
 from jdfd_keras.client.calibration import Calibration
-from jdfd_keras.client.likelihood import ErrorRate
-from jdfd_keras.client.metadata import DEMONSTRATION, ModelMetadata
+from jdfd_keras.client.metadata import ModelMetadata
 from jdfd_keras.client.signatures import find_model
-from jdfd_keras.faces.credentials import read_trust_anchors
+from jdfd_keras.faces.credentials import ContentCredentials, read_trust_anchors
 from jdfd_keras.inference.tracks import LIMITS
 from jdfd_keras.inference.verdict import Verdict
-from jdfd_keras.io.console import FORMULA, csv_text
-from jdfd_keras.io.files import (
-    OPTIONS,
-    atomic_path,
-    check_no_result,
-    init_folder,
-    sha256_of,
-    write_text_atomically,
-)
-from jdfd_keras.io.results import Result
+from jdfd_keras.io.files import OPTIONS, atomic_path, check_no_result, init_folder, sha256_of
 from jdfd_keras.io.storage import LocalStore, exclusive_lock
 from jdfd_keras.options import CredentialOptions, FaceOptions
-from jdfd_keras.prediction.extraction import hash_path, read_state
+from jdfd_keras.prediction.extraction import hash_path
+from jdfd_keras.prediction.file_list import State, read_state
+from jdfd_keras.prediction.kept_records import NO_LINE, FailedFile, KeptRecords, to_line
+from jdfd_keras.prediction.verdict_index import FILES_PER_QUERY, INDEX, LineIndex, open_index
+from jdfd_keras.prediction.verdict_table import COLUMNS, csv_lines
 
 LINES, TABLE, TOP_FACES = "verdicts.jsonl", "verdicts.csv", "top_faces"
 MAX_REPORTED = 50  # files with a section in a report; their top faces are kept
-COLUMNS = (
-    *("path", "verdict", "score", "log10_lr", "support", "uncertain_from", "uncertain_to"),
-    *("real_as_high", "real_as_high_at_most", "fake_as_low", "fake_as_low_at_most"),
-    *("num_people", "num_tracks", "num_faces", "num_frames", "duration_s", "width", "height"),
-    *("file_bytes", "sha256", "top_face_time_s", "reasons", "not_judged", "warnings", "error"),
-    *("engine", "note", "credentials", "ai_claims"),
-)
-
-
-@dataclass(frozen=True)
-class FailedFile(Result):
-    """A file without a verdict."""
-
-    path: str
-    error: str  # the reason
-    analysed_at: str = ""  # UTC time in ISO format
-    sha256: str | None = None  # None if the file cannot be read, or changed during the run
-    file_bytes: int | None = None  # None if it does not exist
-    # The reason for programs, such as `undecodable` or `too_long`; "" if it was not recorded.
-    code: str = ""
 
 
 @dataclass(frozen=True)
@@ -75,7 +53,7 @@ class _Model:
 @contextlib.contextmanager
 def open_folder(
     directory: str | Path,
-    states: Mapping[str, tuple[int, int] | None],
+    states: Iterable[tuple[str, State]],
     *,
     metadata: ModelMetadata,
     faces: FaceOptions,
@@ -86,7 +64,7 @@ def open_folder(
 
     Args:
         directory: The folder.
-        states: State of each file to analyse by path, of `read_state` before it was opened.
+        states: Each file to analyse, and its state of now, of `read_state`.
         metadata: Metadata of the model, which a resumed run must have again.
         faces: Face options.
         calibration: Calibration with the thresholds of the verdicts.
@@ -100,16 +78,18 @@ def open_folder(
     Example:
         >>> options = {"faces": FaceOptions(), "calibration": Calibration()}
         >>> options["metadata"] = ModelMetadata(FaceOptions(), None, "detector", 1, "ab")
-        >>> with open_folder("verdicts", {"a.txt": None}, **options) as folder:
+        >>> with open_folder("verdicts", [("a.txt", None)], **options) as folder:
         ...     folder.keep(FailedFile("a.txt", "not a video"))
         FailedFile(path='a.txt', error='not a video', ...)
     """
+    directory = Path(directory)
     model = _Model(metadata.digest, metadata.demonstration)
     init_folder(directory, model=model, faces=faces, calibration=calibration, evidence=LIMITS)
-    with exclusive_lock(LocalStore(str(directory))), open(Path(directory, LINES), "ab") as lines:
+    with exclusive_lock(LocalStore(str(directory))), open(directory / LINES, "ab") as lines:
         anchors = credentials.trust_anchors if credentials else ""
         trust_list = read_trust_anchors(anchors)[1] if anchors else ""
-        yield VerdictFolder(Path(directory), states, lines, trust_list)
+        with open_index(directory / LINES, directory / INDEX) as index:
+            yield VerdictFolder(directory, states, lines, index, trust_list)
 
 
 class VerdictFolder:
@@ -118,45 +98,66 @@ class VerdictFolder:
     def __init__(
         self,
         directory: Path,
-        states: Mapping[str, tuple[int, int] | None],
+        states: Iterable[tuple[str, State]],
         lines: BinaryIO,
+        index: LineIndex,
         trust_list: str = "",
     ):
-        """Read the verdicts of earlier runs."""
-        self.directory, self._lines = directory, lines
+        """Find the verdicts of earlier runs."""
+        self.directory, self._lines, self._index = directory, lines, index
         (directory / TOP_FACES).mkdir(exist_ok=True)
-        self._states = states
-        earlier = _read_lines(directory / LINES)
-        self.done: dict[str, Verdict] = {}  # by path, of files that have not changed since
-        for path, state in self._states.items():
-            record, mtime_ns = earlier.get(path, (None, None))
-            if not isinstance(record, Verdict) or state != (record.file_bytes, mtime_ns):
-                continue
-            # None in the lines of earlier versions
-            if record.credentials is None or not record.credentials.is_outdated(trust_list):
-                self.done[path] = record
-        self._reported = [verdict.suspicion for verdict in self.done.values()]
-        heapq.heapify(self._reported)
-        self._delete_unreported()
+        self._names: list[str] = []
+        # Of each file: its line, and whether that is a verdict.
+        self._starts, self._is_verdict = array("q"), bytearray()
+        self._positions: dict[str, int] = {}  # of the files without a result
+        self._reported: list[tuple[int, float, str]] = []
+        # Of all files of earlier runs there are hardly more crops than those of the reported ones.
+        self._may_delete = len(os.listdir(directory / TOP_FACES)) > MAX_REPORTED
+        self._is_outdated = functools.cache(functools.partial(_is_outdated, trust_list=trust_list))
+        states = iter(states)
+        while chunk := list(itertools.islice(states, FILES_PER_QUERY)):
+            self._find(chunk)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether every file has a verdict, or failed in this run."""
+        return not self._positions
+
+    def has_result(self, path: str) -> bool:
+        """Return whether one of the files has a verdict, or failed in this run."""
+        return path not in self._positions
 
     def keep(
-        self, record: Verdict | FailedFile, crops: Sequence[np.ndarray] = ()
+        self,
+        record: Verdict | FailedFile,
+        crops: Sequence[np.ndarray] = (),
+        state: State = None,
     ) -> Verdict | FailedFile:
-        """Write a verdict and its top faces, or a failure; return it with facts of the file."""
+        """Write a verdict and its top faces, or a failure; return it with facts of the file.
+
+        Args:
+            record: The verdict or failure.
+            crops: Its top faces.
+            state: State of the file before it was opened, of `read_state`.
+        """
         if isinstance(record, Verdict):
             if crops:
                 with atomic_path(self._crops_path(record.path)) as unfinished:
                     np.save(unfinished, np.stack(crops))
-            heapq.heappush(self._reported, record.suspicion)
-            self._delete_unreported()
-        state = self._states[record.path]
-        _, mtime_ns = state or (None, None)
-        if isinstance(record, FailedFile):
+            self._may_delete = True
+            self._report(record.suspicion)
+        else:
             record = add_facts(record, state)
-        line = json.dumps(record.to_dict() | {"mtime_ns": mtime_ns})
-        self._lines.write(line.encode() + b"\n")
+        _, mtime_ns = state or (None, None)
+        line = to_line(record, mtime_ns)
+        self._lines.write(line)
         self._lines.flush()
         os.fsync(self._lines.fileno())
+        start = self._index.add(record, mtime_ns, line)
+        position = self._positions.pop(record.path, None)
+        if position is not None:
+            self._starts[position] = start
+            self._is_verdict[position] = isinstance(record, Verdict)
         return record
 
     def read_top_faces(self, path: str) -> np.ndarray:
@@ -164,21 +165,71 @@ class VerdictFolder:
         file = self._crops_path(path)
         return np.load(file) if file.is_file() else np.empty((0, 0, 0, 3), np.uint8)
 
+    def collect(
+        self, lost: Callable[[str], FailedFile] | None = None
+    ) -> tuple[KeptRecords, bytearray]:
+        """Return the records of all files in their order, and which of them are verdicts.
+
+        Args:
+            lost: Returns the failure of a file without a result.
+        """
+        starts = self._starts[:]
+        records = KeptRecords(self.directory / LINES, self._names, starts, lost)
+        return records, self._is_verdict[:]
+
     def finish(self, records: Iterable[Verdict | FailedFile]) -> None:
-        """Write the table of all files."""
-        write_text_atomically(self.directory / TABLE, to_csv(records) + "\n")
+        """Write the table of all files, unless it exists and they are the same lines."""
+        path, columns = self.directory / TABLE, f"{__version__} {COLUMNS}"
+        digest = hashlib.sha256(columns.encode() + self._starts.tobytes()).hexdigest()
+        known = json.dumps([digest, read_state(path)])
+        if not self._positions and self._index.read_fact("table") == known:
+            return
+        with atomic_path(path) as unfinished, open(unfinished, "w", encoding="utf-8") as file:
+            for line in csv_lines(records):
+                file.write(f"{line}\n")
+        self._index.keep_fact("table", json.dumps([digest, read_state(path)]))
+
+    def _find(self, states: list[tuple[str, State]]) -> None:
+        """Find the verdicts on files that have not changed since."""
+        found = self._index.find(path for path, _ in states)
+        for path, state in states:
+            entry = found.get(path)
+            is_kept = (
+                entry is not None
+                and entry.is_verdict
+                and state == (entry.file_bytes, entry.mtime_ns)
+                and not self._is_outdated(entry.credentials)
+            )
+            if entry is not None and is_kept:
+                self._report((entry.suspicion, entry.score, path))
+            else:
+                self._positions[path] = len(self._names)
+            self._names.append(path)
+            self._starts.append(entry.start if entry is not None and is_kept else NO_LINE)
+            self._is_verdict.append(is_kept)
 
     def _crops_path(self, path: str) -> Path:
         # Not an image suffix: the result folder may be inside the folder that is analysed.
         return self.directory / TOP_FACES / f"{hash_path(path)}.npy"
 
-    def _delete_unreported(self) -> None:
-        while len(self._reported) > MAX_REPORTED:
-            *_, path = heapq.heappop(self._reported)
+    def _report(self, suspicion: tuple[int, float, str]) -> None:
+        """Keep the crops of a file if it is one of the most suspicious, else delete them."""
+        if len(self._reported) < MAX_REPORTED:
+            heapq.heappush(self._reported, suspicion)
+            return
+        *_, path = heapq.heappushpop(self._reported, suspicion)
+        if self._may_delete:
             self._crops_path(path).unlink(missing_ok=True)
 
 
-def add_facts(record: FailedFile, state: tuple[int, int] | None) -> FailedFile:
+def _is_outdated(credentials: str | None, trust_list: str) -> bool:
+    if credentials is None:  # in the lines of earlier versions
+        return False
+    state, detail, checked_with = json.loads(credentials)
+    return ContentCredentials(state, detail, trust_list=checked_with).is_outdated(trust_list)
+
+
+def add_facts(record: FailedFile, state: State) -> FailedFile:
     """Add the facts of a file to its failure.
 
     Args:
@@ -196,27 +247,8 @@ def add_facts(record: FailedFile, state: tuple[int, int] | None) -> FailedFile:
     return dataclasses.replace(record, sha256=sha256, file_bytes=file_bytes)
 
 
-def to_csv(records: Iterable[Verdict | FailedFile]) -> str:
-    """Format verdicts and failures as a CSV table: a header, and one row per file.
-
-    Numbers are rounded to six digits; a failure has no verdict and score. Invisible characters are
-    escaped. A path that a spreadsheet would read as a formula begins with `./`, another text with
-    an apostrophe. The note states that the model of a verdict is for demonstration only, if it is.
-
-    Example:
-        >>> to_csv([FailedFile("a.txt", "not a video")]).splitlines()[1]
-        'a.txt,,,,,,,,,,,,,,,,,,,,,,,,not a video,,,,'
-    """
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    for record in records:
-        writer.writerow({name: _to_cell(value) for name, value in _to_row(record).items()})
-    return text.getvalue().removesuffix("\n")
-
-
 def check_paths(
-    files: Iterable[Path],
+    files: Sequence[Path],
     *,
     model: str | Path | None = None,
     out: str | Path | None = None,
@@ -239,11 +271,13 @@ def check_paths(
         Traceback (most recent call last):
         ValueError: Expected an unused path to write to; got video.mp4, which is an input. ...
     """
-    files, model_folder = list(files), None
+    model_folder = None
     with contextlib.suppress(OSError):  # a missing model is an error of `load_predictor`
         model_folder = Path(find_model(model))
-    # Not Path.resolve, which raises a RuntimeError for a link to itself (Python 3.11).
-    used = {Path(os.path.realpath(path)): "which is an input" for path in files}
+    used: dict[Path, str] = {}
+    if report is not None or annotate is not None:
+        # Not Path.resolve, which raises a RuntimeError for a link to itself (Python 3.11).
+        used = {Path(os.path.realpath(path)): "which is an input" for path in files}
     if out is not None:
         nearest = next(path for path in (Path(out), *Path(out).absolute().parents) if path.exists())
         if not nearest.is_dir():
@@ -251,7 +285,7 @@ def check_paths(
                 f"Expected a folder for the verdicts, or a new name; got {out}, where {nearest} is "
                 "a file. Choose another --out."
             )
-        kept = {Path(out, name).resolve() for name in (OPTIONS, LINES, TABLE)}
+        kept = {Path(out, name).resolve() for name in (OPTIONS, LINES, INDEX, TABLE)}
         used |= dict.fromkeys(kept, "which is part of the result folder")
     is_one = len(files) == 1
     has_others = report is not None and not (is_one and Path(report).suffix.lower() == ".pdf")
@@ -290,65 +324,10 @@ def check_paths(
         check_no_result(path, overwrite=overwrite)
 
 
-def _hash_if_unchanged(path: str, state: tuple[int, int] | None) -> str | None:
+def _hash_if_unchanged(path: str, state: State) -> str | None:
     """Return the SHA-256 of a file that is still as `read_state` found it."""
     with contextlib.suppress(OSError):
         if Path(path).is_file():
             sha256 = sha256_of(path)
             return sha256 if read_state(path) == state else None
     return None
-
-
-def _read_lines(path: Path) -> dict[str, tuple[Verdict | FailedFile, int | None]]:
-    """Read the last record of every file, with its time; cut off a truncated last line."""
-    content = path.read_bytes()
-    end = content.rfind(b"\n") + 1
-    if end < len(content):
-        os.truncate(path, end)
-    records = {}
-    for number, line in enumerate(content[:end].splitlines(), start=1):
-        try:
-            values = json.loads(line)
-            mtime_ns = values.pop("mtime_ns")
-            kind = FailedFile if "error" in values else Verdict
-            records[values["path"]] = kind.from_dict(values), mtime_ns
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"Expected a verdict as JSON in line {number} of {path}; got {error!r}. The file "
-                "is damaged: delete that line to analyse its file again."
-            ) from error
-    return records
-
-
-def _to_row(record: Verdict | FailedFile) -> dict[str, Any]:
-    path = f"./{record.path}" if record.path.startswith(FORMULA) else record.path
-    row = {"path": path, "sha256": record.sha256, "file_bytes": record.file_bytes}
-    if isinstance(record, FailedFile):
-        return row | {"error": " ".join(record.error.split())}
-    same = ("verdict", "score", "uncertain_from", "uncertain_to", "num_people", "num_frames")
-    row |= {name: getattr(record, name) for name in same}
-    row |= {name: getattr(record, name) for name in ("duration_s", "width", "height", "engine")}
-    row |= {"num_faces": len(record.faces), "num_tracks": len(record.tracks)}
-    row["note"] = DEMONSTRATION if record.demonstration else ""
-    if record.credentials:
-        claims = [f"{claim.source}: {claim.text}" for claim in record.credentials.ai_claims]
-        row |= {"credentials": record.credentials.state, "ai_claims": "; ".join(claims)}
-    if record.likelihood:
-        row |= {"log10_lr": record.likelihood.log10, "support": record.likelihood.support}
-    for name in ("real_as_high", "fake_as_low") if record.error_rates else ():
-        rate: ErrorRate = getattr(record.error_rates, name)
-        row |= {name: rate.rate, f"{name}_at_most": rate.high}
-    if record.top_faces:
-        row["top_face_time_s"] = record.faces[record.top_faces[0]].time_s
-    row["not_judged"] = "; ".join(
-        f"person {track.track_id}: {track.not_judged}"
-        for track in record.tracks
-        if track.not_judged
-    )
-    return row | {name: "; ".join(getattr(record, name)) for name in ("reasons", "warnings")}
-
-
-def _to_cell(value: Any) -> Any:
-    if isinstance(value, str):
-        return csv_text(value)
-    return round(value, 6) if isinstance(value, float) else value

@@ -22,7 +22,8 @@ from jdfd_keras.io.console import printable
 from jdfd_keras.io.files import OPTIONS, load_options
 from jdfd_keras.options import FaceOptions, LimitOptions, PredictOptions
 from jdfd_keras.prediction.extraction import ExtractedPart, extract_file
-from jdfd_keras.prediction.result_folder import FailedFile
+from jdfd_keras.prediction.file_list import FileList
+from jdfd_keras.prediction.kept_records import FailedFile
 
 
 def guess_faces(model: str | Path | None, options: PredictOptions) -> FaceOptions | None:
@@ -171,17 +172,17 @@ class Judge:
         return OSError(f"Expected scores for {path}; got '{error}' {hint}")
 
 
-def find_missing(files: list[Path], limits: LimitOptions) -> dict[str, FailedFile]:
+def find_missing(files: FileList, limits: LimitOptions) -> dict[str, FailedFile]:
     """Return the files that do not exist as failures, by path.
 
     Raises:
         FileNotFoundError: If no file exists: then no model is needed to say so.
 
     Example:
-        >>> list(find_missing([Path("video.mp4"), Path("none.mp4")], LimitOptions()))
+        >>> list(find_missing(FileList(["video.mp4", "none.mp4"]), LimitOptions()))
         ['none.mp4']
     """
-    missing = [path for path in files if not path.exists()]
+    missing = [Path(name) for name, state in files.read_states() if state is None]
     errors = {path: extract_file(path, FaceOptions(), limits) for path in missing}
     if len(missing) == 1 == len(files):
         raise FileNotFoundError(str(errors[missing[0]]))

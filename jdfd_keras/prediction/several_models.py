@@ -9,7 +9,6 @@ NAME/              of each model: its result folder, or the answers of a plug-in
 """
 
 import contextlib
-import json
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jdfd_keras.faces.credentials import ContentCredentials, read_trust_anchors
-from jdfd_keras.inference.verdict import NUM_TOP_FACES
+from jdfd_keras.inference.verdict import NUM_TOP_FACES, Verdict
 from jdfd_keras.io.disk_space import reraise_disk_full
-from jdfd_keras.io.files import OPTIONS, init_folder, write_text_atomically
+from jdfd_keras.io.files import OPTIONS, atomic_path, init_folder
 from jdfd_keras.io.temporary_folder import TemporaryFolder
 from jdfd_keras.io.workers import count_workers
 from jdfd_keras.options import (
@@ -38,8 +37,10 @@ from jdfd_keras.prediction.asked_models import (
     list_models,
     load_models,
 )
-from jdfd_keras.prediction.extraction import Extractor, describe_skipped, list_files, read_state
+from jdfd_keras.prediction.extraction import Extractor
 from jdfd_keras.prediction.file_credentials import collect_credentials
+from jdfd_keras.prediction.file_list import FileList, describe_skipped, list_files
+from jdfd_keras.prediction.kept_records import escape_name
 from jdfd_keras.prediction.model_run import MODEL_UNAVAILABLE, Extractions, open_run
 from jdfd_keras.prediction.opinions import (
     MODEL,
@@ -51,7 +52,6 @@ from jdfd_keras.prediction.opinions import (
 )
 from jdfd_keras.prediction.plugin_run import ask_plugin, open_answers
 from jdfd_keras.prediction.predict import check_numbers, describe_space
-from jdfd_keras.prediction.predictions import escape_name
 from jdfd_keras.prediction.result_folder import LINES, check_paths
 from jdfd_keras.prediction.scoring import find_missing, guess_faces
 
@@ -125,11 +125,11 @@ def predict_opinions(
     failed = find_missing(files, limits)
     if skipped:
         print(describe_skipped(skipped), file=sys.stderr)
-    states = {str(path): read_state(path) for path in files}
-    existing = [path for path in files if str(path) not in failed]
+    states = dict(files.read_states())
+    existing = files.select(name not in failed for name in files.names)
     num_workers = count_workers(runtime.workers, len(existing))
 
-    def open_extractor(paths: list[Path], faces: FaceOptions) -> Extractor:
+    def open_extractor(paths: FileList, faces: FaceOptions) -> Extractor:
         return Extractor(paths, faces, num_workers, limits, credentials)
 
     with contextlib.ExitStack() as stack:
@@ -158,7 +158,7 @@ def predict_opinions(
                         open_run(
                             model.predictor,
                             options,
-                            states,
+                            states.items(),
                             failed,
                             kept or Path(temporary, name),
                             out=kept,
@@ -169,25 +169,38 @@ def predict_opinions(
                     )
         check_any(asked)
         extractions.judge(files, [model.run for model in asked if model.run])
+        credentials_of: dict[str, ContentCredentials] = {}  # by path, of the first model with some
         for model in asked:
             if model.run:
                 num_explained = runtime.explain if explain else None
-                predictions = model.run.collect(files, len(skipped), num_explained)
+                predictions = model.run.collect(files.names, len(skipped), num_explained)
                 model.error = "" if predictions.files else model.run.error
                 model.predictions = None if model.error else predictions
-                for path, record in zip(files, predictions.records, strict=True):
-                    model.opinions[str(path)] = opinion_of(model.label, record)
+                for path, record in zip(files.names, predictions.records, strict=True):
+                    model.opinions[path] = opinion_of(model.label, record)
+                    if isinstance(record, Verdict) and record.credentials:
+                        credentials_of.setdefault(path, record.credentials)
             elif model.plugin and model.answers:
                 thresholds = model.plugin.choose_thresholds(options.threshold)
                 model.opinions = ask_plugin(
                     model.plugin, model.label, states, failed, model.answers, thresholds
                 )
-        unread = [path for path in existing if _lacks_credentials(asked, str(path))]
-        read = collect_credentials(unread, states, num_workers, limits, credentials)
-        opinions = _collect(asked, files, len(skipped), options, read)
+        # Plug-ins read no Content Credentials.
+        unread = [
+            path
+            for path in existing
+            if str(path) not in credentials_of
+            and any(_has_verdict(model, str(path)) for model in asked)
+        ]
+        credentials_of |= collect_credentials(unread, states, num_workers, limits, credentials)
+        opinions = _collect(asked, files.names, len(skipped), options, credentials_of)
         if out is not None:
-            text = json.dumps(opinions.to_dict(), indent=2)
-            write_text_atomically(Path(out, OPINIONS), text + "\n")
+            with (
+                atomic_path(Path(out, OPINIONS)) as unfinished,
+                open(unfinished, "w", encoding="utf-8") as file,
+            ):
+                file.writelines(opinions.json_parts())
+                file.write("\n")
     return opinions
 
 
@@ -221,33 +234,24 @@ def _check_folder(path: Path | None) -> None:
         )
 
 
-def _lacks_credentials(models: Sequence[AskedModel], path: str) -> bool:
-    """Return whether only plug-ins have a verdict on a file: they read no Content Credentials."""
-    has_verdict = any(path in model.opinions and model.opinions[path].verdict for model in models)
-    return has_verdict and _find_credentials(models, path) is None
-
-
-def _find_credentials(models: Sequence[AskedModel], path: str) -> ContentCredentials | None:
-    records = (model.run.records.get(path) for model in models if model.run)
-    found = (getattr(record, "credentials", None) for record in records)
-    return next(filter(None, found), None)
+def _has_verdict(model: AskedModel, path: str) -> bool:
+    return path in model.opinions and bool(model.opinions[path].verdict)
 
 
 def _collect(
     models: Sequence[AskedModel],
-    files: Sequence[Path],
+    paths: Sequence[str],
     num_skipped: int,
     options: PredictOptions,
     credentials: Mapping[str, ContentCredentials],
 ) -> Opinions:
     compared = []
-    for path in map(str, files):
+    for path in paths:
         each = []
         for model in models:
             lost = FileOpinion(model.label, error=escape_name(model.error), code=MODEL_UNAVAILABLE)
             each.append(model.opinions.get(path, lost))
-        found = _find_credentials(models, path) or credentials.get(path)
-        compared.append(compare_opinions(escape_name(path), each, found))
+        compared.append(compare_opinions(escape_name(path), each, credentials.get(path)))
     sources = tuple(describe_source(model, options) for model in models)
     return Opinions(
         models=sources,

@@ -8,7 +8,6 @@ Fig. 2, 3 or 4 of the paper with these results; cells/.../report.html the page o
 import dataclasses
 import functools
 import json
-import re
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -20,15 +19,23 @@ from jdfd_keras.datasets.videos import CLASSES, SPLITS
 from jdfd_keras.evaluation.report import SCORES, load_report
 from jdfd_keras.evaluation.scores_file import read_scores
 from jdfd_keras.experiments.experiment import AucReport
-from jdfd_keras.experiments.plan import LETTERS, NAMES, SHARES_PERCENT
-from jdfd_keras.experiments.sets import ExperimentReport, dataset_name
+from jdfd_keras.experiments.plan import LETTERS, SHARES_PERCENT
+from jdfd_keras.experiments.sets import dataset_name
 from jdfd_keras.experiments.statistics import ALL, CountReport
 from jdfd_keras.io.console import csv_text
 from jdfd_keras.io.files import write_text_atomically
-from jdfd_keras.reporting.templating import cell, render_template, write_page
+from jdfd_keras.options import SPLIT_EXPERIMENTS
+from jdfd_keras.reporting.result_tables import (
+    describe_experiment,
+    format_auc,
+    render_split_aucs,
+    to_latex,
+    to_markdown,
+)
+from jdfd_keras.reporting.templating import render_template, write_page
 
 FORMATS = ("md", "html", "csv", "tex", "json")
-MISSING, NOT_RUN = "missing", "not run"
+MISSING = "missing"
 METHOD, TRAIN_DATA, SHARE = "Method", "Train data", "Unlabelled share of each other dataset"
 ROW_LABELS = {
     "cross-dataset": [METHOD, TRAIN_DATA],
@@ -36,11 +43,6 @@ ROW_LABELS = {
     "foreign-data": [TRAIN_DATA, SHARE],
 }
 MARKS = {"": "{}", "bold": "**{}**", "underlined": "*{}*"}  # Markdown cannot underline
-LATEX_MARKS = (
-    (r"\*\*(.+?)\*\*", r"\\textbf{\1}"),
-    (r"\*(.+?)\*", r"\\underline{\1}"),
-    (r"(\d\}?) \(Table \d\)", r"\1"),  # too wide for a cell; the caption has it
-)
 
 
 def write_experiment(report: AucReport | CountReport, out: str | Path) -> AucReport | CountReport:
@@ -80,8 +82,12 @@ def write_experiment(report: AucReport | CountReport, out: str | Path) -> AucRep
         failed=tuple(failed),
         files=tuple(f"{name}.{suffix}" for suffix in FORMATS),
     )
-    is_count = isinstance(report, CountReport)
-    page, latex = _render_counts(report) if is_count else _render_aucs(report)
+    if isinstance(report, CountReport):
+        page, latex = _render_counts(report)
+    elif name in SPLIT_EXPERIMENTS:
+        page, latex = render_split_aucs(report)
+    else:
+        page, latex = _render_aucs(report)
     write_text_atomically(out / f"{name}.md", page)
     write_page(out / f"{name}.html", page)
     rows = _to_frame(report)
@@ -216,7 +222,7 @@ def _render_aucs(report: AucReport) -> tuple[str, str]:
     rows[SHARE] = rows.share_percent.map("{} %".format)
     rows["Test data"] = rows.test.map(dataset_name)
     index = pd.MultiIndex.from_frame(rows.loc[:, labels].drop_duplicates())
-    write_ours = functools.partial(_format_auc, num_seeds=len(report.protocol.seeds))
+    write_ours = functools.partial(format_auc, num_seeds=len(report.protocol.seeds))
 
     def pivot(rows: pd.DataFrame, write: Callable[[pd.DataFrame], str]) -> pd.DataFrame:
         groups = rows.groupby([*labels, "Test data"], sort=False)
@@ -228,32 +234,17 @@ def _render_aucs(report: AucReport) -> tuple[str, str]:
     ours = pivot(rows.loc[~is_published & ~is_video], write_ours)
     videos = pivot(rows.loc[is_video | (rows.kind == "failed")], write_ours)
     paper = pivot(rows.loc[is_published], _format_published)
-    protocol = _describe_protocol(report)
+    protocol = describe_experiment(report)
     caption = render_template("experiment_caption.md.j2", report=report).strip()
     page = render_template(
         "experiment.md.j2",
         report=report,
         caption=caption,
-        frames=_to_markdown(_beside(ours, paper), numbers="left"),
-        videos=_to_markdown(videos.loc[(videos != "").any(axis=1)], numbers="left"),
+        frames=to_markdown(_beside(ours, paper), numbers="left"),
+        videos=to_markdown(videos.loc[(videos != "").any(axis=1)], numbers="left"),
         protocol=protocol,
     )
-    return page, _to_latex(report, ours, paper, f"{report.title}. {caption}", protocol)
-
-
-def _format_auc(rows: pd.DataFrame, num_seeds: int) -> str:
-    measured = rows.loc[rows.kind == "measured"]
-    aucs = measured.percent.astype(float)
-    if aucs.empty:
-        return NOT_RUN
-    text = f"{aucs.mean():.1f}"
-    if len(aucs) > 1:
-        text += f" ± {aucs.std():.1f}"
-    elif measured.low_percent.notna().all():
-        text += f" [{measured.low_percent.iloc[0]:.1f}, {measured.high_percent.iloc[0]:.1f}]"
-    if len(aucs) < num_seeds:  # the number in the caption
-        text += f" ({len(aucs)} of {num_seeds} seeds)"
-    return text
+    return page, to_latex(report, ours, paper, f"{report.title}. {caption}", protocol)
 
 
 def _format_published(rows: pd.DataFrame) -> str:
@@ -290,55 +281,18 @@ def _render_counts(report: CountReport) -> tuple[str, str]:
     by_kind = fakes.pivot(index=["Dataset", "Manipulation"], columns="Split", values="faces")
     by_kind = by_kind.reindex(columns=SPLITS).fillna(0).astype(int)
     counts = _beside(ours, paper).add_suffix(" faces").join(videos.add_suffix(" videos"))
-    protocol = _describe_protocol(report)
+    protocol = describe_experiment(report)
     page = render_template(
         "experiment_counts.md.j2",
         report=report,
-        counts=_to_markdown(counts, numbers="right"),
-        manipulations=_to_markdown(by_kind, numbers="right") if len(by_kind) else "",
+        counts=to_markdown(counts, numbers="right"),
+        manipulations=to_markdown(by_kind, numbers="right") if len(by_kind) else "",
         protocol=protocol,
     )
     caption = f"{report.title}; the paper has no validation split."
-    return page, _to_latex(report, ours, paper, caption, protocol)
-
-
-def _describe_protocol(report: AucReport | CountReport) -> str:
-    return render_template(
-        "experiment_protocol.md.j2", report=report, dataset_name=dataset_name, names=list(NAMES)
-    )
+    return page, to_latex(report, ours, paper, caption, protocol)
 
 
 def _beside(ours: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     """Return both values of each cell in one text."""
     return (ours + "; paper " + paper).where((ours != "") & (paper != ""), ours + paper)
-
-
-def _to_markdown(table: pd.DataFrame, *, numbers: str) -> str:
-    align = ["left"] * table.index.nlevels + [numbers] * len(table.columns)
-    table = table.rename(index=cell, columns=cell).reset_index()
-    return table.to_markdown(index=False, disable_numparse=True, colalign=align)
-
-
-def _to_latex(
-    report: ExperimentReport, ours: pd.DataFrame, paper: pd.DataFrame, caption: str, protocol: str
-) -> str:
-    """Return a LaTeX table with two columns for each of ours; the protocol is in comments."""
-    columns = pd.MultiIndex.from_product([ours.columns, ["ours", "paper"]])
-    both = pd.concat({"ours": ours, "paper": paper}, axis=1).swaplevel(axis=1)
-    table = both.reindex(columns=columns).reset_index()
-    text = table.to_latex(
-        index=False,
-        escape=True,
-        caption=caption,
-        label=f"tab:{report.experiment}",
-        column_format="l" * ours.index.nlevels + "r" * len(columns),
-        multicolumn_format="c",
-    ).replace("±", r"$\pm$")
-    text = text.replace("\\begin{table}\n", "\\begin{table}\n\\centering\\footnotesize\n")
-    starts = range(ours.index.nlevels + 1, table.shape[1] + 1, 2)  # of pairs of columns, from 1
-    rules = "".join(rf"\cmidrule(lr){{{start}-{start + 1}}}" for start in starts)
-    text = text.replace("\\\\\n", f"\\\\\n{rules}\n", 1)
-    for mark, command in LATEX_MARKS:
-        text = re.sub(mark, command, text)
-    comments = [r"Needs \usepackage{booktabs}.", *protocol.splitlines(), *report.failed]
-    return "".join(f"% {' '.join(line.lstrip('-').split())}\n" for line in comments) + text

@@ -15,6 +15,7 @@ from jdfd_keras.faces.credentials import ContentCredentials
 from jdfd_keras.inference.finding import describe_likelihood
 from jdfd_keras.inference.verdict import NO_FACE, SUSPICION, Verdict
 from jdfd_keras.io.console import plural
+from jdfd_keras.prediction.kept_records import FailedFile
 from jdfd_keras.prediction.opinions import (
     AGREE,
     DISAGREE,
@@ -30,7 +31,6 @@ from jdfd_keras.prediction.opinions import (
     shorten_reason,
 )
 from jdfd_keras.prediction.predictions import Predictions
-from jdfd_keras.prediction.result_folder import FailedFile
 from jdfd_keras.reporting.file_report import embed, file_name
 from jdfd_keras.reporting.page_files import name_pages, needs_overview
 

@@ -7,6 +7,7 @@ escaped, and in every text invisible characters, such as the direction marks of 
 import base64
 import functools
 import re
+from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from jdfd_keras.evaluation.metrics import Estimate
 
 GENERATOR = "jdfd-keras predict"  # in pages about verdicts, which are recognized by it
+PART_CHARACTERS = 1 << 16
 # Code, emphasis and HTML; a link; an entity; an underscore at either end of a word.
 _MARKUP = re.compile(r"[\\|<`*]|(?<=\])\(|&(?=#?\w+;)|(?<![^\W_])_|_(?![^\W_])")
 
@@ -41,8 +43,35 @@ def render_template(name: str, **values: object) -> str:
         >>> render_template("page.html.j2", title="R&D", body="<p>text</p>").splitlines()[5]
         '<title>R&amp;D</title>'
     """
-    text = printable_lines(_environment().get_template(name).render(values))
-    return re.sub(r"\n{3,}", "\n\n", text).strip("\n") + "\n"
+    return _tidy(_environment().get_template(name).render(values)).strip("\n") + "\n"
+
+
+def render_parts(name: str, **values: object) -> Iterator[str]:
+    """Yield the text of `render_template` in parts, without the newline at its end.
+
+    Args:
+        name: As for `render_template`.
+        values: As for `render_template`.
+
+    Example:
+        >>> "".join(render_parts("page.html.j2", title="R&D", body="")).splitlines()[5]
+        '<title>R&amp;D</title>'
+    """
+    pending, is_first = "", True
+    for part in _environment().get_template(name).generate(values):
+        pending += part
+        if len(pending) >= PART_CHARACTERS:
+            # Line feeds at the end may be repeated by the next part.
+            text = pending.rstrip("\n")
+            pending = pending[len(text) :]
+            yield _tidy(text).lstrip("\n") if is_first else _tidy(text)
+            is_first = is_first and not text.strip("\n")
+    text = _tidy(pending).rstrip("\n")
+    yield text.lstrip("\n") if is_first else text
+
+
+def _tidy(text: str) -> str:
+    return re.sub(r"\n{3,}", "\n\n", printable_lines(text))
 
 
 def format_value(value: float | None) -> str:

@@ -5,7 +5,7 @@ Takes Predictions; the words are in the template.
 
 import sys
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from jdfd_keras.faces.credentials import NOT_CHECKED, ContentCredentials
@@ -13,7 +13,7 @@ from jdfd_keras.inference.finding import describe_reason, describe_thresholds
 from jdfd_keras.inference.verdict import VERDICTS, Verdict, verdict_text
 from jdfd_keras.io.console import plural
 from jdfd_keras.prediction.predict import Predictions
-from jdfd_keras.reporting.templating import render_template
+from jdfd_keras.reporting.templating import render_parts
 
 MAX_BLOCKS = 40
 BLOCKS, NO_FACE_BLOCK = "▁▂▃▄▅▆▇█", "·"
@@ -38,19 +38,40 @@ def summarize(predictions: Predictions, page: str | Path | None = None) -> str:
         face.png: ...
         model: detector, version 1
     """
-    text = render_template(
+    return "".join(summary_parts(predictions, page))
+
+
+def summary_parts(predictions: Predictions, page: str | Path | None = None) -> Iterator[str]:
+    """Yield the text of `summarize` in parts, so that a million verdicts need little memory.
+
+    Args:
+        predictions: As for `summarize`.
+        page: As for `summarize`.
+
+    Example:
+        >>> from jdfd_keras import predict_files
+        >>> predictions = predict_files(["face.png"], model="saved_models/detector")
+        >>> "".join(summary_parts(predictions)) == summarize(predictions)
+        True
+    """
+    by_verdict, unchecked, has_time_line, has_people = Counter(), Counter(), False, False
+    for verdict in predictions.files:
+        by_verdict[verdict.verdict] += 1
+        unchecked.update(count_unchecked([verdict.credentials]))
+        has_time_line = has_time_line or _has_time_line(verdict)
+        has_people = has_people or verdict.num_people > 1
+    return render_parts(
         "verdicts.txt.j2",
         predictions=predictions,
         page=str(page or ""),
-        counts=_count_verdicts(predictions),
-        legend=_describe_legend(predictions),
-        unchecked=count_unchecked(verdict.credentials for verdict in predictions.files),
+        counts=_describe_counts(predictions, by_verdict),
+        legend=_describe_legend(predictions, has_people) if has_time_line else "",
+        unchecked=unchecked,
         has_time_line=_has_time_line,
         draw_time_line=_draw_time_line,
         describe_reason=describe_reason,
         verdict_text=verdict_text,
     )
-    return text.rstrip("\n")
 
 
 def count_unchecked(credentials: Iterable[ContentCredentials | None]) -> dict[str, int]:
@@ -65,9 +86,8 @@ def count_unchecked(credentials: Iterable[ContentCredentials | None]) -> dict[st
     )
 
 
-def _count_verdicts(predictions: Predictions) -> str:
+def _describe_counts(predictions: Predictions, by_verdict: Mapping[str, int]) -> str:
     """Return the number of files by verdict, such as `3 files: 1 fake, 2 no face`."""
-    by_verdict = Counter(verdict.verdict for verdict in predictions.files)
     counts = [f"{by_verdict[name]} {verdict_text(name)}" for name in VERDICTS if by_verdict[name]]
     if predictions.failed:
         counts.append(f"{len(predictions.failed)} without a verdict")
@@ -78,16 +98,13 @@ def _has_time_line(verdict: Verdict) -> bool:
     return bool(verdict.duration_s and verdict.judged_faces and verdict.num_frames > 1)
 
 
-def _describe_legend(predictions: Predictions) -> str:
-    """Explain the time lines; return "" if there are none."""
-    if not any(map(_has_time_line, predictions.files)):
-        return ""
+def _describe_legend(predictions: Predictions, has_people: bool) -> str:
+    """Explain the time lines."""
     blocks, no_face = _choose_blocks()
     thresholds = describe_thresholds(predictions.provenance)
-    people = any(verdict.num_people > 1 for verdict in predictions.files)
     return (
         f"highest score of each moment, {blocks[0]} is 0 and {blocks[-1]} is 1, {no_face} is no "
-        f"judged face; {thresholds}{', for 1 person' if people else ''}"
+        f"judged face; {thresholds}{', for 1 person' if has_people else ''}"
     )
 
 

@@ -126,6 +126,54 @@ def test_paper_says_which_faces_a_split_lacks(dataset):
     assert list_split_tables(dataset) == ["official"]
 
 
+@pytest.fixture
+def add_compression(dataset, change_table):
+    """Add a copy of every video of the dataset, so that it has the compressions c23 and c40."""
+
+    def extend(rows):
+        def copy(row, name):
+            return dataclasses.replace(row, video_id=f"{row.video_id}/{name}", compression=name)
+
+        return [copy(row, name) for name in ("c23", "c40") for row in rows]
+
+    for kind in (FaceRow, VideoRow):
+        change_table(dataset, kind, extend)
+    for path in (dataset / "splits").iterdir():
+        path.unlink()
+    return dataset
+
+
+def test_a_table_of_one_compression_is_named_after_it_and_excludes_the_others(add_compression):
+    dataset = add_compression
+    (table,) = split_dataset(dataset, SplitOptions(compression="c23"))
+    assert (table.name, table.excluded) == ("official-c23", {"of another compression": 16})
+    (folds, *_) = split_dataset(dataset, SplitOptions("kfold", folds=3, seed=2, compression="c40"))
+    assert folds.name == "kfold-0-of-3-c40-seed-2"
+    rows = read_videos(dataset, split_table="official-c23")
+    assert {row.compression for row in rows if row.split} == {"c23"}
+
+
+def test_paper_splits_the_faces_of_one_compression_alone(add_compression):
+    split_dataset(add_compression, SplitOptions("paper", compression="c40"))
+    columns = ["split", "compression"]
+    faces = read_faces(add_compression, split_table="paper-c40", columns=columns).to_pandas()
+    own = faces["split"][faces["compression"] == "c40"]
+    assert set(faces["split"][faces["compression"] == "c23"]) <= {""}
+    num_test = round(0.15 * len(own))
+    assert Counter(own) == {"val": num_test, "test": num_test, "train": len(own) - 2 * num_test}
+
+
+def test_a_table_from_before_compressions_is_that_of_all(dataset):
+    path = dataset / "splits" / "official.json"
+    stored = json.loads(path.read_text())
+    assert stored["split"].pop("compression") == "all"
+    path.write_text(json.dumps(stored))
+    assert read_split_table(dataset, "official").options == SplitOptions()
+    assert split_dataset(dataset)[0].name == "official"  # which is left unchanged
+    with pytest.raises(ValueError, match="compression 'all' -> 'c23'"):
+        split_dataset(dataset, SplitOptions(compression="c23"), name="official")
+
+
 def test_options_that_a_strategy_has_no_use_for_are_refused_or_not_stored(dataset):
     with pytest.raises(ValueError, match="kfold and leave-one-out only; got fold=2 with strict"):
         split_dataset(dataset, SplitOptions(strategy="strict", fold=2))

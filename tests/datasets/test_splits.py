@@ -6,7 +6,8 @@ import pytest
 
 from jdfd_keras.datasets.layouts import list_videos
 from jdfd_keras.datasets.layouts.faceforensics import read_clips
-from jdfd_keras.datasets.splits import BOTH_SPLITS, assign_splits, split_faces
+from jdfd_keras.datasets.split_dataset import split_faces
+from jdfd_keras.datasets.splits import BOTH_SPLITS, assign_splits
 from jdfd_keras.datasets.videos import Listing, Video
 from jdfd_keras.io.storage import LocalStore
 from jdfd_keras.options import PrepareOptions, SplitOptions
@@ -251,6 +252,7 @@ def test_fakes_alone_are_not_split(others):
         ({"strategy": "kfold", "fold": 5}, "fold from 0 to 4 .*; got 5"),
         ({"strategy": "kfold", "folds": 3, "fold": 3}, "fold from 0 to 2 .*; got 3"),
         ({"strategy": "leave-one-out", "fold": 0}, "two or more manipulations .*; got 1"),
+        ({"strategy": "kfold", "fold": 0, "base": "strict"}, "leave-one-out alone .* with kfold"),
     ],
 )
 def test_options_out_of_range_raise_an_error_with_their_values(options, complaint):
@@ -560,6 +562,26 @@ def test_one_manipulation_is_tested_and_neither_trained_nor_validated_on(is_publ
         assert reason == (f"held out for testing: {held_out}" if name == held_out else expected)
 
 
+def test_leave_one_out_may_start_from_the_strict_split():
+    videos = manipulated()
+    # A training clip of the same footage as a test video, as in FaceForensics++.
+    videos += [video("twin", 0, "person8", split="train")]
+    assert {v.split for v in videos if v.source_ids == ("person8",)} == {"train", "test"}
+    options = SplitOptions(strategy="leave-one-out", fold=2, base="strict")
+    strict, dropped = assign_splits(Listing(videos), SplitOptions(strategy="strict"))
+    assigned, excluded = assign_splits(Listing(videos), options)
+    assert in_two_splits(assigned) == set() and dropped.items() <= excluded.items()
+    assert dropped == {"v/twin": "shares footage with test: source person8"}
+    expected = [
+        v
+        for v in strict
+        if not v.label or (v.split == "test") == (v.manipulation == MANIPULATIONS[2])
+    ]
+    assert assigned == expected
+    from_official, _ = assign_splits(Listing(videos), replace(options, base="official"))
+    assert in_two_splits(from_official) == {"person8"}
+
+
 def test_leave_one_out_has_a_fold_for_each_manipulation_and_no_more():
     listing = Listing(manipulated())
     with pytest.raises(ValueError, match="fold from 0 to 2 .*; got 3"):
@@ -573,6 +595,52 @@ def test_a_held_out_manipulation_that_is_not_tested_officially_raises_an_error()
     ]
     with pytest.raises(ValueError, match="fake videos that remain in test; got none of 6 videos"):
         assign_splits(Listing(videos), SplitOptions(strategy="leave-one-out", fold=2))
+
+
+# --- compressions ---
+
+
+def compressed(split_of):
+    """Return a real and a fake video of each of 15 subjects, each in three compressions."""
+    return [
+        replace(entry, video_id=f"{entry.video_id}/{name or 'plain'}", compression=name)
+        for entry in manipulated(split_of)
+        for name in ("c40", "c23", "")
+    ]
+
+
+@pytest.mark.parametrize("strategy", ["official", "strict", "kfold", "leave-one-out"])
+@pytest.mark.parametrize("is_published", [True, False])
+def test_the_tables_of_all_compressions_have_the_same_sources_in_each_split(strategy, is_published):
+    split_of = (lambda n: "train" if n < 6 else SPLITS[n % 3]) if is_published else lambda n: ""
+    listing = Listing(compressed(split_of))
+    options = SplitOptions(strategy, fold=1 if strategy in ("kfold", "leave-one-out") else None)
+    whole, _ = assign_splits(listing, options)
+    splits = {entry.video_id: entry.split for entry in whole}
+    for name, other in (("c23", "c40"), ("c40", "c23")):
+        assigned, excluded = assign_splits(listing, replace(options, compression=name))
+        assert {v.video_id: v.split for v in assigned} == {
+            video_id: split for video_id, split in splits.items() if video_id.endswith(name)
+        }
+        assert {video.split for video in assigned} == set(SPLITS)
+        assert excluded["v/real0/plain"] == "of another compression: not stated"
+        assert excluded[f"v/real0/{other}"] == f"of another compression: {other}"
+
+
+def test_a_compression_that_no_video_has_is_refused():
+    listing = Listing(compressed(lambda number: ""))
+    with pytest.raises(ValueError, match="got 'c99', and videos of c23, c40. Try c23"):
+        assign_splits(listing, SplitOptions(compression="c99"))
+    with pytest.raises(ValueError, match="videos of no stated compression. Try all"):
+        assign_splits(Listing(manipulated()), SplitOptions(compression="c23"))
+
+
+def test_a_compression_without_real_videos_is_refused():
+    videos = [v for v in compressed(lambda number: "") if v.label or v.compression != "c40"]
+    with pytest.raises(
+        ValueError, match="real videos that remain in .*of another compression: c23"
+    ):
+        assign_splits(Listing(videos), SplitOptions(compression="c40"))
 
 
 # --- unknown sources ---

@@ -177,8 +177,8 @@ def lend_rooms(monkeypatch, model, faces):
         monkeypatch.setattr(module, "digest_model", lambda path: DIGEST)
         monkeypatch.setattr(
             module,
-            "_read_crops",
-            lambda sets, rows: faces[np.array(rows) % len(faces)].astype(np.uint8),
+            "_read_examples",
+            lambda sets, rows, _: faces[np.array(rows) % len(faces)].astype(np.uint8)[:, None],
         )
 
     return lend

@@ -55,3 +55,38 @@ def test_what_an_exported_model_lacks_is_refused(exported, prepared_set, tmp_pat
     detector.save(tmp_path / "tiny.keras")
     with pytest.raises(ValueError, match="exported model with --backend openvino; got .*keras"):
         evaluate(tmp_path / "tiny.keras", prepared_set, OPTIONS, engine=FLOAT32)
+
+
+def test_degraded_faces_are_scored_and_shown(report, exported, prepared_set, detector, tmp_path):
+    options = dataclasses.replace(OPTIONS, degrade="brightness=25")
+    degraded = evaluate(exported, prepared_set, options, engine=FLOAT32)
+    brighter = np.minimum(report.examples.image.astype(int) + 25, 255)
+    np.testing.assert_array_equal(degraded.examples.image, brighter)
+    expected = detector.predict(brighter.astype("float32"), verbose=0)["classification"][:, 0]
+    np.testing.assert_allclose(degraded.examples.score, expected, atol=1e-5)
+    assert not np.allclose(degraded.scores.score, report.scores.score, atol=1e-4)
+    assert degraded.protocol.degradation == "brightness=25 (grey levels) of the face crops"
+    assert "**The data was degraded before it was scored: brightness=25" in render_markdown(
+        degraded
+    )
+    assert "degraded" not in render_markdown(report)
+    detector.save(tmp_path / "tiny.keras")
+    own = evaluate(tmp_path / "tiny.keras", prepared_set, options)
+    np.testing.assert_allclose(degraded.scores.score, own.scores.score, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (EvaluateOptions(degrade="jpeg=30", reconstruction=True), "got --reconstruction"),
+        (EvaluateOptions(degrade="jpg=30"), "got 'jpg'"),
+    ],
+)
+def test_wrong_degradations_are_refused_before_anything_is_read(options, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate("no model", "no data", options)
+
+
+def test_a_table_of_scores_cannot_be_degraded():
+    with pytest.raises(ValueError, match="got a table of scores"):
+        evaluate(scores="scores.csv", options=EvaluateOptions(degrade="jpeg=30"))

@@ -124,6 +124,7 @@ def test_the_report_has_stable_keys():
         "coverage",
         "verdicts",
         "calibration",
+        "frame_counts",
         "likelihood",
         "reconstruction",
         "hardest",

@@ -231,7 +231,7 @@ def test_known_columns_alone_show_no_duplicates(write):
     assert len(read_scores(write("video_id,label,score,frame_index,path\n" + rows))) == 2
 
 
-@pytest.mark.parametrize("name", ["scores.txt", "scores", "scores.csv.gz"])
+@pytest.mark.parametrize("name", ["scores.txt", "scores", "scores.gz"])
 def test_another_file_format_raises(tmp_path, name):
     (tmp_path / name).touch()
     with pytest.raises(ValueError, match=rf"\.parquet or \.csv; got .*{name}"):

@@ -16,7 +16,7 @@ from jdfd_keras.options import FaceOptions
 
 BOX = Box(179, 83, 266, 170, 1.0)
 # Read from the image by eye, in pixels: pupils, tip of the nose, corners of the mouth.
-SEEN = np.array([(203, 101), (246, 103), (224, 126), (202, 140), (245, 141)])
+EXPECTED_POINTS = np.array([(203, 101), (246, 103), (224, 126), (202, 140), (245, 141)])
 EYE_DISTANCE = 43.0
 MESH = FaceOptions(detector="mesh", face_size=96, frames_per_video=1)
 
@@ -29,7 +29,7 @@ def landmarks(astronaut):
 def test_landmarks_are_at_the_visible_features(landmarks):
     assert (landmarks.shape, landmarks.dtype) == ((68, 2), np.float32)
     # A tenth of the distance between the eyes.
-    assert np.linalg.norm(five_points(landmarks) - SEEN, axis=1).max() < 4.5
+    assert np.linalg.norm(five_points(landmarks) - EXPECTED_POINTS, axis=1).max() < 4.5
 
 
 def test_every_landmark_is_in_the_same_part_of_the_face_as_that_of_dlib(

@@ -101,3 +101,11 @@ def test_nan_is_null_in_json_and_nan_again():
     restored = Interval.from_dict(values)
     assert np.isnan(restored.value)
     assert restored.low is None  # None is a value of its own there
+
+
+def test_the_parts_of_json_are_its_text_and_one_for_each_of_many_results():
+    nested = Interval((REPORT, REPORT), {"a": [1.5], "b": None})
+    many = Interval(tuple(Interval(0.5, (float("nan"), 'é"\n')) for _ in range(9)), ((), []))
+    for result in (REPORT, nested, many, Interval((), {})):
+        assert "".join(result.json_parts()) == json.dumps(result.to_dict(), indent=2)
+    assert max(map(len, many.json_parts())) < 30

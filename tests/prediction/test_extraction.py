@@ -12,7 +12,8 @@ from jdfd_keras.faces import extract
 from jdfd_keras.faces.extract import Extraction, extract_faces
 from jdfd_keras.faces.media import UnreadableFileError
 from jdfd_keras.options import FaceOptions, LimitOptions
-from jdfd_keras.prediction.extraction import ExtractedPart, Extractor, extract_file, list_files
+from jdfd_keras.prediction.extraction import ExtractedPart, Extractor, extract_file
+from jdfd_keras.prediction.file_list import list_files
 
 FACES = FaceOptions(face_size=71, frames_per_video=3, tracks="largest")
 

@@ -11,7 +11,7 @@ import pytest
 from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.io.files import sha256_of
 from jdfd_keras.options import LimitOptions
-from jdfd_keras.prediction.extraction import read_state
+from jdfd_keras.prediction.file_list import read_state
 from jdfd_keras.prediction.plugin_run import ANSWERS, ask_plugin, open_answers
 from jdfd_keras.prediction.plugins import Plugin, is_plugin, judge_scores
 

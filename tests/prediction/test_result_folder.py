@@ -12,8 +12,10 @@ from jdfd_keras.faces.credentials import ContentCredentials, read_trust_anchors
 from jdfd_keras.inference.tracks import TrackScore
 from jdfd_keras.inference.verdict import Verdict
 from jdfd_keras.options import CredentialOptions, FaceOptions
-from jdfd_keras.prediction.extraction import read_state
-from jdfd_keras.prediction.result_folder import COLUMNS, FailedFile, open_folder, to_csv
+from jdfd_keras.prediction.file_list import read_state
+from jdfd_keras.prediction.kept_records import FailedFile
+from jdfd_keras.prediction.result_folder import open_folder
+from jdfd_keras.prediction.verdict_table import COLUMNS, to_csv
 from tests.faces.signed_files import make_chain
 
 METADATA = ModelMetadata(FaceOptions(), None, "detector", 1, "ab")
@@ -102,13 +104,14 @@ def test_a_resumed_folder_keeps_its_mark_and_refuses_another(tmp_path):
         {"metadata": dataclasses.replace(METADATA, demonstration=mark)} | OPTIONS
         for mark in (True, False)
     )
-    with open_folder(tmp_path / "out", states, **marked) as folder:
-        folder.keep(dataclasses.replace(VERDICT, path=path, file_bytes=1, demonstration=True))
-    with open_folder(tmp_path / "out", states, **marked) as folder:
-        assert folder.done[path].demonstration
+    with open_folder(tmp_path / "out", states.items(), **marked) as folder:
+        verdict = dataclasses.replace(VERDICT, path=path, file_bytes=1, demonstration=True)
+        folder.keep(verdict, state=states[path])
+    with open_folder(tmp_path / "out", states.items(), **marked) as folder:
+        assert folder.collect()[0][0].demonstration
     with (
         pytest.raises(ValueError, match="demonstration True -> False"),
-        open_folder(tmp_path / "out", states, **plain),
+        open_folder(tmp_path / "out", states.items(), **plain),
     ):
         pass
 
@@ -120,15 +123,15 @@ def test_a_resumed_folder_keeps_the_engine_of_each_verdict(tmp_path):
     settings = {"metadata": METADATA} | OPTIONS
     states = {str(path): read_state(path) for path in paths}
     engines = ["TensorFlow 2.21.0, float32", ""]
-    with open_folder(tmp_path / "out", states, **settings) as folder:
+    with open_folder(tmp_path / "out", states.items(), **settings) as folder:
         for path, engine in zip(paths, engines, strict=True):
             facts = {"path": str(path), "file_bytes": 1, "engine": engine}
-            folder.keep(dataclasses.replace(VERDICT, **facts))
+            folder.keep(dataclasses.replace(VERDICT, **facts), state=states[str(path)])
     lines = tmp_path / "out" / "verdicts.jsonl"
     # A verdict of a version that did not record it.
     lines.write_text(lines.read_text().replace(', "engine": ""', ""))
-    with open_folder(tmp_path / "out", states, **settings) as folder:
-        assert [folder.done[str(path)].engine for path in paths] == engines
+    with open_folder(tmp_path / "out", states.items(), **settings) as folder:
+        assert [record.engine for record in folder.collect()[0]] == engines
 
 
 def test_a_file_that_was_checked_with_other_trust_anchors_is_analysed_again(tmp_path):
@@ -147,11 +150,11 @@ def test_a_file_that_was_checked_with_other_trust_anchors_is_analysed_again(tmp_
         path = str(tmp_path / "a.mp4")
         states = {path: read_state(path)}
         verdict = dataclasses.replace(VERDICT, path=path, file_bytes=1, credentials=credentials)
-        with open_folder(tmp_path / "out", states, **options) as folder:
-            folder.keep(verdict)
+        with open_folder(tmp_path / "out", states.items(), **options) as folder:
+            folder.keep(verdict, state=states[path])
         options["credentials"] = CredentialOptions(anchors_of)
-        with open_folder(tmp_path / "out", states, **options) as folder:
-            assert (path in folder.done) == is_done
+        with open_folder(tmp_path / "out", states.items(), **options) as folder:
+            assert folder.has_result(path) == is_done
 
 
 def test_a_file_that_was_not_checked_is_analysed_again_once_c2pa_can_be_used(tmp_path, monkeypatch):
@@ -161,14 +164,14 @@ def test_a_file_that_was_not_checked_is_analysed_again_once_c2pa_can_be_used(tmp
     states = {str(path): read_state(path)}
     credentials = ContentCredentials("not_checked", "c2pa-python is not installed.")
     facts = {"path": str(path), "file_bytes": 1, "credentials": credentials}
-    with open_folder(tmp_path / "out", states, **options) as folder:
-        folder.keep(dataclasses.replace(VERDICT, **facts))
+    with open_folder(tmp_path / "out", states.items(), **options) as folder:
+        folder.keep(dataclasses.replace(VERDICT, **facts), state=states[str(path)])
     for reason, is_done in (("c2pa-python is not installed.", True), ("", False)):
         monkeypatch.setattr(
             "jdfd_keras.faces.credentials.load_c2pa", lambda reason=reason: (None, reason)
         )
-        with open_folder(tmp_path / "out", states, **options) as folder:
-            assert (str(path) in folder.done) == is_done
+        with open_folder(tmp_path / "out", states.items(), **options) as folder:
+            assert folder.has_result(str(path)) == is_done
 
 
 def test_numbers_are_rounded_and_stay_numbers():

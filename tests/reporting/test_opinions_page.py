@@ -12,6 +12,7 @@ from jdfd_keras.faces.ai_claims import AIClaim
 from jdfd_keras.faces.credentials import ContentCredentials
 from jdfd_keras.prediction import predict
 from jdfd_keras.prediction.evidence import TopFaces
+from jdfd_keras.prediction.kept_records import FailedFile
 from jdfd_keras.prediction.opinions import (
     FileOpinion,
     Opinions,
@@ -19,7 +20,6 @@ from jdfd_keras.prediction.opinions import (
     compare_opinions,
     opinion_of,
 )
-from jdfd_keras.prediction.result_folder import FailedFile
 from jdfd_keras.reporting.opinions_page import write_opinions
 from jdfd_keras.reporting.verdict_page import write_report
 from tests.chromium import CHROMIUM, needs_chromium, run_script

@@ -10,11 +10,12 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from jinja2 import UndefinedError
+from jinja2 import DictLoader, Environment, UndefinedError
 from PIL import Image
 
 import jdfd_keras
 from jdfd_keras.evaluation.metrics import Estimate
+from jdfd_keras.reporting import templating
 from jdfd_keras.reporting.templating import (
     cell,
     format_estimate,
@@ -261,3 +262,19 @@ def test_a_page_without_heading_has_the_file_name_as_title(tmp_path):
     write_page(tmp_path / "audit.html", "text, é\n")
     text = (tmp_path / "audit.html").read_text(encoding="utf-8")
     assert "<title>audit</title>" in text and "é" in text
+
+
+@pytest.mark.parametrize("characters", [1, 7, 1 << 16])
+def test_the_parts_of_a_template_are_its_text(monkeypatch, characters):
+    monkeypatch.setattr(templating, "PART_CHARACTERS", characters)
+    lines = "\n\n".join(
+        ["", "", "{% for x in xs %}\n\n\n{{ x }}\n\n\n{% endfor %}", "", "end", "", ""]
+    )
+    environment = Environment(
+        loader=DictLoader({"t": lines}), trim_blocks=True, keep_trailing_newline=True
+    )
+    monkeypatch.setattr(templating, "_environment", lambda: environment)
+    values = {"xs": ["a", "\n\n\nb", "\u202ec", "\n", "d" * 20]}
+    whole = templating.render_template("t", **values)
+    assert "".join(templating.render_parts("t", **values)) == whole.removesuffix("\n")
+    assert "\\u202ec" in whole and "\n\n\n" not in whole

@@ -30,8 +30,8 @@ from jdfd_keras.io.palette import track_colour, track_hex
 from jdfd_keras.options import FaceOptions
 from jdfd_keras.prediction import predict
 from jdfd_keras.prediction.evidence import TopFaces
+from jdfd_keras.prediction.kept_records import FailedFile
 from jdfd_keras.prediction.predict import Predictions
-from jdfd_keras.prediction.result_folder import FailedFile
 from jdfd_keras.reporting import verdict_page
 from jdfd_keras.reporting.verdict_page import resolve_report, write_report
 from tests.chromium import CHROMIUM, dump_dom, needs_chromium, run_script

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from jdfd_keras.faces.credentials import ContentCredentials
 from jdfd_keras.inference.verdict import NO_FACE
+from jdfd_keras.prediction.kept_records import FailedFile
 from jdfd_keras.prediction.opinions import (
     AGREE,
     SINGLE,
@@ -17,7 +18,6 @@ from jdfd_keras.prediction.opinions import (
     describe_models,
 )
 from jdfd_keras.prediction.predictions import Predictions
-from jdfd_keras.prediction.result_folder import FailedFile
 from jdfd_keras.serving.jobs.job_types import JobError, Outcome
 
 

@@ -21,13 +21,10 @@ from jdfd_keras.inference.verdict import Provenance, Verdict, choose_faces
 from jdfd_keras.io.console import print_message
 from jdfd_keras.io.worker_process import WorkerCrashed
 from jdfd_keras.options import CredentialOptions, FaceOptions
-from jdfd_keras.prediction.extraction import (
-    ExtractedPart,
-    describe_crash,
-    personalize,
-    read_state,
-)
+from jdfd_keras.prediction.extraction import ExtractedPart, describe_crash, personalize
 from jdfd_keras.prediction.file_credentials import describe_unreadable
+from jdfd_keras.prediction.file_list import read_state
+from jdfd_keras.prediction.kept_records import FailedFile
 from jdfd_keras.prediction.model_run import MODEL_UNAVAILABLE
 from jdfd_keras.prediction.opinions import FileOpinion, OpinionSource, opinion_of
 from jdfd_keras.prediction.plugins import judge_scores
@@ -36,7 +33,7 @@ from jdfd_keras.prediction.predictions import (
     collect_predictions,
     describe_provenance,
 )
-from jdfd_keras.prediction.result_folder import FailedFile, add_facts
+from jdfd_keras.prediction.result_folder import add_facts
 from jdfd_keras.prediction.scoring import Judge, fail
 from jdfd_keras.serving.jobs.analysis_outcome import outcome_of_one, outcome_of_several
 from jdfd_keras.serving.jobs.analysis_tasks import CredentialsTask, ExtractTask, PluginTask
