@@ -39,6 +39,7 @@ def importable(monkeypatch):
         "landmarks",
         "prepare_fsync",
         "serving",
+        "serving_memory",
         "speed",
         "training",
     ],
