@@ -93,8 +93,8 @@ def read_deepfakebench(path: str | Path) -> BenchmarkScores:
     if not len(score.reshape(-1)) == len(label.reshape(-1)) == len(first) == len(expected):
         raise ValueError(
             f"Expected a score, a label and a path of each frame in {path} and {FRAMES}; got "
-            f"{score.size} scores, {label.size} labels, {plural(len(first), 'path')} and "
-            f"{plural(len(expected), 'class')} of them. Both files must be of one training; a "
+            f"{score.size} scores and {label.size} labels, {plural(len(first), 'path')} and "
+            f"{plural(len(expected), 'label')} of them. Both files must be of one training; a "
             "loader that drops the last batch needs a batch size that divides their number."
         )
     if (differs := is_fake != expected).any():

@@ -83,6 +83,12 @@ def evaluate(
             f"Expected a model or a table of scores; got model_path={model_path} and "
             f"scores={scores}. Give one of the two."
         )
+    for name, file, of in (("scores", scores, column), ("compare", compare, compare_column)):
+        if of and file is None:
+            raise ValueError(
+                f"Expected {name} with the column {of!r} of it; got no file. Give the table of "
+                "scores, or omit the column."
+            )
     options = options or EvaluateOptions()
     check_evaluate_options(options, has_scores=scores is not None)
     directories = [data] if isinstance(data, (str, Path)) else list(data)

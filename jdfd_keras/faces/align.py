@@ -208,8 +208,8 @@ def check_same_landmarks(trained: FaceOptions, given: FaceOptions) -> None:
         expected = "mesh" if trained.detector == "mesh" else "dlib or mtcnn"
         raise ValueError(
             f"Expected faces of the detector {expected}, with the landmarks of the training; got "
-            f"{given.detector}, whose landmarks align faces differently. Use --detector "
-            f"{trained.detector}, or train a model on faces of {given.detector}."
+            f"{given.detector}, whose landmarks align faces differently. Extract the faces with "
+            f"--detector {trained.detector}, or train a model on faces of {given.detector}."
         )
 
 

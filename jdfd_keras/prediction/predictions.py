@@ -113,7 +113,7 @@ def collect_kept(
         >>> from jdfd_keras import predict_files
         >>> predictions = predict_files(["video.mp4"], model="saved_models/detector", out="kept")
         >>> predictions.kept
-        <1 records of kept/verdicts.jsonl>
+        <1 records of .../kept/verdicts.jsonl>
     """
     return Predictions(
         files=records.select(is_verdict),

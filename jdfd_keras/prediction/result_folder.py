@@ -173,8 +173,8 @@ class VerdictFolder:
         Args:
             lost: Returns the failure of a file without a result.
         """
-        starts = self._starts[:]
-        records = KeptRecords(self.directory / LINES, self._names, starts, lost)
+        lines = (self.directory / LINES).absolute()  # the caller may change the current folder
+        records = KeptRecords(lines, self._names, self._starts[:], lost)
         return records, self._is_verdict[:]
 
     def finish(self, records: Iterable[Verdict | FailedFile]) -> None:

@@ -78,7 +78,8 @@ def open_index(lines: Path, path: Path) -> Iterator["LineIndex"]:
             if place == "":
                 raise
             for suffix in ("", "-journal"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # then it is a temporary one
+                    path.with_name(path.name + suffix).unlink(missing_ok=True)
         except BaseException:
             if connection:
                 connection.close()

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from jdfd_keras.io.console import csv_text
+from jdfd_keras.io.console import csv_text, plural
 from jdfd_keras.io.files import write_text_atomically
 from jdfd_keras.reporting.style import (
     GUIDE,
@@ -176,6 +176,7 @@ def draw_robustness(report: "RobustnessReport") -> Figure:
         panel.axhline(0.5, label="chance", **GUIDE)
         labels = ["none", *(f"{strength:g}" for strength in strengths)]
         panel.set_xticks(range(len(labels)), labels)
+        panel.set_xlim(-0.25, len(labels) - 0.75)  # also where cells have no result
         panel.tick_params(labelsize=7)
         panel.set_title(name, fontsize=9)
         panel.set_xlabel(report.protocol.units[name], fontsize=8)
@@ -213,6 +214,9 @@ def summarize_robustness(report: "RobustnessReport") -> str:
             f"{name} {format_value(mean.auc)}" for name, mean in means.items() if name != ALL
         )
         auc = format_value(whole.video.auc.value if whole.video else None)
-        total = format_value(means[ALL].auc)
+        mean = means[ALL]
+        total = format_value(mean.auc)
+        if mean.num_measured < mean.num_requested:
+            total += f" over {mean.num_measured} of {plural(mean.num_requested, 'degradation')}"
         lines.append(f"{data}: mean video AUC over strengths {total} ({own}), undegraded {auc}")
     return "\n".join(lines)

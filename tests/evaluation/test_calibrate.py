@@ -12,13 +12,14 @@ import pytest
 from jdfd_keras.client.calibration import CALIBRATION, Calibration, save_calibration
 from jdfd_keras.datasets.manifest import read_videos
 from jdfd_keras.datasets.prepare import prepare
+from jdfd_keras.evaluation import calibrate as module
 from jdfd_keras.evaluation.calibrate import calibrate, digest_model
 from jdfd_keras.faces.extract import extract_faces
 from jdfd_keras.inference.backends import load_calibration, load_predictor
 from jdfd_keras.io.files import OPTIONS, save_options
 from jdfd_keras.options import CalibrateOptions, FaceOptions, PredictOptions
 from jdfd_keras.prediction.predict import predict_file
-from jdfd_keras.training.run_folder import BEST
+from jdfd_keras.training.run_folder import BEST, TrainedModel
 
 
 @pytest.fixture
@@ -58,6 +59,15 @@ def test_a_run_that_was_never_calibrated_has_no_calibration(tmp_path):
     (tmp_path / BEST).write_bytes(b"best")
     assert load_calibration(tmp_path) is None
     assert load_calibration(tmp_path / BEST) is None
+
+
+def test_faces_by_other_landmarks_than_those_of_the_training_are_refused(
+    tmp_path, prepared_set, monkeypatch
+):
+    trained = TrainedModel(None, FaceOptions(detector="mesh"))
+    monkeypatch.setattr(module, "load_run_model", lambda path: trained)
+    with pytest.raises(ValueError, match="detector mesh, .* got dlib, .* --detector mesh"):
+        calibrate(tmp_path, prepared_set)
 
 
 def test_a_digest_equals_that_of_sha256sum(tmp_path):

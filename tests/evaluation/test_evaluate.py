@@ -333,6 +333,16 @@ def test_a_model_is_evaluated_with_its_protocol(lend_rooms, faces, tmp_path, sna
     assert protocol.leakage.startswith("not checked: the training data")
 
 
+def test_faces_by_other_landmarks_than_those_of_the_training_are_refused(
+    lend_rooms, model, tmp_path, monkeypatch
+):
+    lend_rooms(make_rows())  # of the detector mtcnn
+    trained = TrainedModel(model, FaceOptions(detector="mesh"))
+    monkeypatch.setattr(module, "load_run_model", lambda path: trained)
+    with pytest.raises(ValueError, match="detector mesh, .* got mtcnn, .* --detector mesh"):
+        evaluate("detector.keras", tmp_path)
+
+
 def test_one_class_has_no_auc(lend_rooms, tmp_path):
     lend_rooms(make_rows(num_fake=0))
     report = evaluate("detector.keras", tmp_path)

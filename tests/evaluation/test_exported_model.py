@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 
 import numpy as np
 import pytest
@@ -55,6 +56,16 @@ def test_what_an_exported_model_lacks_is_refused(exported, prepared_set, tmp_pat
     detector.save(tmp_path / "tiny.keras")
     with pytest.raises(ValueError, match="exported model with --backend openvino; got .*keras"):
         evaluate(tmp_path / "tiny.keras", prepared_set, OPTIONS, engine=FLOAT32)
+
+
+def test_faces_by_other_landmarks_than_those_of_the_training_are_refused(
+    exported, prepared_set, tmp_path
+):
+    other = shutil.copytree(prepared_set, tmp_path / "mesh")
+    path = other / "options.json"
+    path.write_text(path.read_text().replace('"detector": "dlib"', '"detector": "mesh"'))
+    with pytest.raises(ValueError, match="detector dlib or mtcnn, .* got mesh, .* --detector dlib"):
+        evaluate(exported, other, OPTIONS, engine=FLOAT32)
 
 
 def test_degraded_faces_are_scored_and_shown(report, exported, prepared_set, detector, tmp_path):

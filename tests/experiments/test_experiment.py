@@ -5,13 +5,16 @@ import json
 import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
 from jdfd_keras.cli.main import main, parse
+from jdfd_keras.datasets.prepare import prepare
+from jdfd_keras.evaluation.scores_file import read_scores
 from jdfd_keras.experiments.sets import ExperimentReport
-from jdfd_keras.options import EvaluateOptions
+from jdfd_keras.options import EvaluateOptions, FaceOptions, PrepareOptions
 
 SMALL = ["--encoder-weights", "none", "--epochs", "1", "--batch-size", "16", "--n-resamples", "100"]
 
@@ -74,6 +77,46 @@ def test_every_experiment_ends_with_its_tables_and_figure(
 
 
 @pytest.mark.slow
+def test_experiments_with_own_splits_train_and_test_on_what_they_name(
+    three_sets, small_network, few_figures, tmp_path, capsys
+):
+    clips = three_sets["ff"].parent / "clips/ff"
+    lines = ["path,label,split,source_id,manipulation,compression"]
+    for path in sorted(clips.rglob("*.mp4")):
+        people = path.stem.split("_")
+        first = int(people[0].removeprefix("person"))
+        split = "train" if first < 4 else ("val" if first < 6 else "test")
+        manipulation = ("Deepfakes", "Face Swap")[first % 2] if path.parent.name == "fake" else ""
+        for compression in ("c23", "c40"):
+            name = f"{path.parent.name}-{path.stem}-{compression}.mp4"
+            shutil.copy(path, tmp_path / name)
+            sources = ";".join(people)
+            lines.append(f"{name},{path.parent.name},{split},{sources},{manipulation},{compression}")
+    (tmp_path / "videos.csv").write_text("\n".join(lines))
+    faces = FaceOptions(detector="none", frames_per_video=2, face_size=71)
+    options = PrepareOptions(layout="table", table=str(tmp_path / "videos.csv"), name="ff")
+    prepare(tmp_path, tmp_path / "ff", faces, options)
+
+    sets, out = {"ff": tmp_path / "ff"}, tmp_path / "out"
+    for name, cells in (("leave-one-out", 2), ("cross-compression", 4)):
+        assert run_experiment(name, sets, out) == 0
+        printed = capsys.readouterr()
+        assert f"cell {cells} of {cells}" in printed.err and str(out / f"{name}.html") in printed.out
+        rows = [r for r in read_csv(out / f"{name}.csv") if r["metric"] == "video_auc"]
+        assert len(rows) == cells
+        for row in rows:
+            scores = read_scores(out / row["source"] / "scores.parquet").videos
+            run = out / "runs" / Path(*Path(row["source"]).parts[1:4])
+            trained = set(pq.read_table(run / "training_faces.parquet")["video_id"].to_pylist())
+            assert trained and trained.isdisjoint(scores.video_id)
+            if name == "leave-one-out":
+                assert set(scores.manipulation.tolist()) == {"", row["held_out"]}
+            else:
+                assert set(scores.compression.tolist()) == {row["test_compression"]}
+                assert all(video.endswith(row["train_compression"]) for video in trained)
+
+
+@pytest.mark.slow
 def test_the_same_command_again_runs_nothing(
     three_sets, folder, small_network, few_figures, capsys
 ):
@@ -113,6 +156,26 @@ def swap_splits(path):
     """Swap train and test in a split table."""
     text = path.read_text().replace(",train,", ",swapped,").replace(",test,", ",train,")
     path.write_text(text.replace(",swapped,", ",test,"))
+
+
+@pytest.mark.slow
+def test_robustness_runs_to_its_page_and_names_what_cannot_be_run(
+    three_sets, exported, tmp_path, capsys
+):
+    data = [f"{key}={three_sets[key]}" for key in ("ff", "uadfv")]
+    words = ["experiment", "robustness", "--model", str(exported), "--data", *data]
+    words += ["--videos", f"ff={three_sets['ff'].parent / 'clips/ff'}", "--n-resamples", "0"]
+    words += ["--degradations", "gamma=1,h264=40", "--out", str(tmp_path)]
+    for _ in range(2):  # the second time, finished cells are read
+        assert main(words) == 1
+        printed = capsys.readouterr()
+        assert "missing: uadfv: gamma=1, h264=40: " in printed.out and "--videos" in printed.out
+        rows = read_csv(tmp_path / "robustness.csv")
+        measured = [(r["data"], r["degradation"]) for r in rows if r["video_auc"]]
+        assert measured == [("ff", "none"), ("ff", "gamma"), ("ff", "h264"), ("uadfv", "none")]
+        assert rows[0]["frame_auc"] == rows[1]["frame_auc"]  # an exponent of 1 changes nothing
+        assert (tmp_path / "robustness.html").is_file() and (tmp_path / "robustness.png").is_file()
+    assert "videos, " not in printed.err
 
 
 def test_a_missing_dataset_makes_the_exit_code_1(three_sets, tmp_path, capsys):

@@ -37,10 +37,10 @@ DIGEST = "a" * 64
 def write(tmp_path):
     """A function that writes a card and returns its sections by title, the first one by ""."""
 
-    def write_card(calibration=None, demonstration=False, **sections):
+    def write_card(calibration=None, demonstration=False, faces=None, **sections):
         path = tmp_path / "card.md"
         facts = ("detector", 7, "0123abcd", demonstration)
-        metadata = ModelMetadata(FaceOptions(), calibration, *facts)
+        metadata = ModelMetadata(faces or FaceOptions(), calibration, *facts)
         write_model_card(path, metadata, has_decoder=True, **sections)
         first, *others = path.read_text(encoding="utf-8").split("\n## ")
         return {"": first} | dict(text.split("\n", 1) for text in others)
@@ -81,6 +81,21 @@ def test_a_card_begins_with_what_is_not_seen_and_the_mark_of_a_demonstration(wri
     assert "does not see changed sound or generated scenes" in first
     sentence = "**For demonstration only: this model cannot judge real videos.**"
     assert (first.split("\n\n")[1] == sentence) is mark and first.count(sentence) == mark
+
+
+@pytest.mark.parametrize(
+    ("faces", "expected"),
+    [
+        (FaceOptions(), "aligned with dlib's model of 68 landmarks"),
+        (FaceOptions(detector="mtcnn"), "aligned with dlib's model of 68 landmarks"),
+        (FaceOptions(detector="mesh"), "aligned with the face mesh of MediaPipe"),
+        (FaceOptions(detector="mesh", alignment="box"), "none: faces were cropped"),
+        (FaceOptions(detector="none"), "none: images were taken as they are"),
+    ],
+)
+def test_a_card_names_the_landmarks_of_the_training(write, faces, expected):
+    (line,) = [one for one in write(faces=faces)["Licences"].split("\n- ") if "Landmarks" in one]
+    assert expected in line and ("iBUG" in line) == ("dlib" in line)
 
 
 def test_the_card_states_its_date_and_software(write):

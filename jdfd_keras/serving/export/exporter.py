@@ -25,10 +25,11 @@ from jdfd_keras.client.signatures import (
     WARMUP_FILE,
     write_checksums,
 )
+from jdfd_keras.faces.align import check_same_landmarks
 from jdfd_keras.inference.backends import load_calibration
 from jdfd_keras.inference.saved_model import SavedModelEngine, write_warmup
 from jdfd_keras.io.disk_space import reraise_disk_full
-from jdfd_keras.io.files import atomic_path, save_options
+from jdfd_keras.io.files import OPTIONS, atomic_path, load_options, save_options
 from jdfd_keras.io.results import Result
 from jdfd_keras.model.network import digest_weights
 from jdfd_keras.options import FaceOptions
@@ -49,7 +50,7 @@ from jdfd_keras.serving.export.openvino_export import (
     write_openvino,
 )
 from jdfd_keras.serving.export.serving_graph import write_saved_model
-from jdfd_keras.training.run_folder import digest_model, load_run_model
+from jdfd_keras.training.run_folder import digest_model, load_run_model, was_imported
 
 
 @dataclass(frozen=True)
@@ -118,8 +119,8 @@ def export_detector(
         OSError: If the run or report cannot be read, the folder cannot be written, or the exported
             model does not run.
         ValueError: If the name is invalid in a URL, the version exists or is below 1, `faces` is
-            missing or has another size than the model, the report is of another model, the model
-            returns NaN, OpenVINO scores otherwise than TensorFlow, a format cannot be written, or
+            missing or has another size than the model, other landmarks align the faces of `data` or
+            `foreign`, the report is of another model, the model returns NaN, OpenVINO scores otherwise than TensorFlow, a format cannot be written, or
             `openvino-int8` loses too much.
 
     Example:
@@ -155,6 +156,9 @@ def export_detector(
             f"Expected faces of the model's size, {size} px; got face_size={faces.face_size}. "
             "Give the FaceOptions that the training data was prepared with."
         )
+    for other in filter(None, (data, foreign)):
+        if run is None or not was_imported(run):
+            check_same_landmarks(faces, load_options(Path(other) / OPTIONS, "faces", FaceOptions))
     compared = None
     if data is not None and foreign is not None:
         compared = load_compared_sets(data, foreign, choose_split_table(run, data))

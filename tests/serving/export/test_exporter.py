@@ -231,6 +231,19 @@ def test_calibration_is_stored_with_the_model_and_on_its_card(
     assert card.split("## Reading a score\n\n")[1].split("\n\n## ")[0] == snapshot
 
 
+def test_faces_by_other_landmarks_than_those_of_the_training_are_refused(
+    detector, tiny_faces, prepared_set, tmp_path
+):
+    data = shutil.copytree(prepared_set, tmp_path / "mesh")
+    path = data / "options.json"
+    path.write_text(path.read_text().replace('"detector": "dlib"', '"detector": "mesh"'))
+    with pytest.raises(ValueError, match="detector dlib or mtcnn, .* got mesh"):
+        exporter.export_detector(
+            detector, tmp_path / "fast", faces=tiny_faces, formats=["float16"], data=data
+        )
+    assert not (tmp_path / "fast").exists()
+
+
 def test_versions_count_up_and_are_never_overwritten(quick_export, detector, tiny_faces, tmp_path):
     model = tmp_path / "tiny"
     first = exporter.export_detector(detector, model, faces=tiny_faces)
