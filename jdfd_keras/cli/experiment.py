@@ -25,6 +25,7 @@ from jdfd_keras.options import (
 TRAIN_GROUPS = {name: kind for name, kind in GROUPS.items() if name != "unlabelled"}
 # Of robustness only; --backend and --engine-precision are those of its model.
 ROBUSTNESS_GROUPS = (RobustnessOptions, EngineOptions, LimitOptions)
+ENGINE_PRECISION = "EngineOptions.precision"
 # Options of training and evaluation that robustness has as well.
 SHARED = {
     *("TrainOptions.split_table", "TrainOptions.allow_leak"),
@@ -83,7 +84,7 @@ def _add_arguments(parser: CommandParser) -> None:
     parser.add_options(EngineOptions, LimitOptions, skip=("precision",), hide=("backend",))
     parser.add_argument(
         "--engine-precision",
-        dest="EngineOptions.precision",
+        dest=ENGINE_PRECISION,
         choices=PRECISIONS,
         default=argparse.SUPPRESS,
         help="robustness: as --precision of evaluate" if parser.show_all else argparse.SUPPRESS,
@@ -152,8 +153,9 @@ def _check_usage(arguments: argparse.Namespace) -> None:
         given |= {option for option in ("model", "videos") if getattr(arguments, option)}
         reason = f"it is of robustness, not of {name}"
     if given:
-        option = min(given).rpartition(".")[2].replace("_", "-")
-        error(f"--{option}: {reason}; omit it")
+        option = min(given)
+        flag = "engine-" * (option == ENGINE_PRECISION) + option.rpartition(".")[2]
+        error(f"--{flag.replace('_', '-')}: {reason}; omit it")
 
 
 def _find_given(arguments: argparse.Namespace, kinds: set[str]) -> set[str]:

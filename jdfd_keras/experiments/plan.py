@@ -172,10 +172,9 @@ class Cell:
 
     def has_setup_of(self, row: AucRow) -> bool:
         """Return whether a row is of this method, training and test dataset."""
-        setup = (self.method, self.training.data, self.training.share_percent, self.test)
-        return not self.training.split_table and setup == (
-            *(row.method, row.train, row.share_percent, row.test),
-        )
+        own = (self.method, self.training.data, self.training.share_percent, self.test)
+        published = (row.method, row.train, row.share_percent, row.test)
+        return not self.training.split_table and own == published
 
     def to_row(self, kind: str, seed: int | None, source: str, **values) -> AucRow:
         """Return a row of this cell."""

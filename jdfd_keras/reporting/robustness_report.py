@@ -216,7 +216,7 @@ def summarize_robustness(report: "RobustnessReport") -> str:
         auc = format_value(whole.video.auc.value if whole.video else None)
         mean = means[ALL]
         total = format_value(mean.auc)
-        if mean.num_measured < mean.num_requested:
+        if 0 < mean.num_measured < mean.num_requested:
             total += f" over {mean.num_measured} of {plural(mean.num_requested, 'degradation')}"
         lines.append(f"{data}: mean video AUC over strengths {total} ({own}), undegraded {auc}")
     return "\n".join(lines)

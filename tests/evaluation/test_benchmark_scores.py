@@ -157,7 +157,7 @@ def test_the_report_says_that_the_weights_were_chosen_on_the_test_data(write_dee
             ["a/frames/b/0.png"],
             [0],
             {"pred": np.zeros(2), "label": np.zeros(2, int)},
-            "got 2 scores, 2 labels, 1 path and 1 class.* batch",
+            "got 2 scores and 2 labels, 1 path and 1 label.* batch",
         ),
         (
             ["a/frames/b/0.png", "a/frames/c/0.png"],
@@ -310,3 +310,5 @@ def test_a_column_of_an_own_table_is_chosen(tmp_path, suffix):
         read_scores(path, "npr")
     report = evaluate(scores=path, column="sbi", options=QUICK)
     assert report.protocol.model == f"all{suffix}, column sbi"
+    with pytest.raises(ValueError, match="Expected compare with the column 'sbi' of it; got no"):
+        evaluate(scores=path, compare_column="sbi", options=QUICK)

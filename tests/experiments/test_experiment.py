@@ -91,7 +91,9 @@ def test_experiments_with_own_splits_train_and_test_on_what_they_name(
             name = f"{path.parent.name}-{path.stem}-{compression}.mp4"
             shutil.copy(path, tmp_path / name)
             sources = ";".join(people)
-            lines.append(f"{name},{path.parent.name},{split},{sources},{manipulation},{compression}")
+            lines.append(
+                f"{name},{path.parent.name},{split},{sources},{manipulation},{compression}"
+            )
     (tmp_path / "videos.csv").write_text("\n".join(lines))
     faces = FaceOptions(detector="none", frames_per_video=2, face_size=71)
     options = PrepareOptions(layout="table", table=str(tmp_path / "videos.csv"), name="ff")
@@ -101,7 +103,8 @@ def test_experiments_with_own_splits_train_and_test_on_what_they_name(
     for name, cells in (("leave-one-out", 2), ("cross-compression", 4)):
         assert run_experiment(name, sets, out) == 0
         printed = capsys.readouterr()
-        assert f"cell {cells} of {cells}" in printed.err and str(out / f"{name}.html") in printed.out
+        assert f"cell {cells} of {cells}" in printed.err
+        assert str(out / f"{name}.html") in printed.out
         rows = [r for r in read_csv(out / f"{name}.csv") if r["metric"] == "video_auc"]
         assert len(rows) == cells
         for row in rows:
@@ -207,6 +210,20 @@ def test_wrong_usage_exits_with_2(words, capsys):
         main(["experiment", *words])
     assert exit.value.code == 2
     assert "usage: jdfd-keras" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "flag"),
+    [
+        (["ablation", "--engine-precision", "float32"], "--engine-precision: it is of robustness"),
+        (["leave-one-out", "--model", "m"], "--model: it is of robustness, not of leave-one-out"),
+        (["robustness", "--model", "m", "--epochs", "3"], "--epochs: robustness trains nothing"),
+    ],
+)
+def test_options_of_other_experiments_are_named(words, flag, capsys):
+    with pytest.raises(SystemExit):
+        main(["experiment", *words, "--data", "ff=a", "--out", "x"])
+    assert flag in capsys.readouterr().err
 
 
 def test_flags_of_training_and_evaluation_are_separated(monkeypatch, tmp_path):

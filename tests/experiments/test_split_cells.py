@@ -230,6 +230,7 @@ def test_the_page_has_compressions_of_training_by_those_of_the_test(
     assert table[2][2].startswith(f"{auc:.1f} [")
     page = (out / "cross-compression.md").read_text()
     assert "(ff): split table official-c23: strategy official, compression c23, 32 frames" in page
+    assert "compression all" not in page
 
 
 def test_other_networks_and_no_dataset_are_refused(rooms, prepare_videos, tmp_path):

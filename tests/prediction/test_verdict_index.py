@@ -213,6 +213,33 @@ def test_a_folder_whose_index_cannot_be_written_has_a_temporary_one(out, monkeyp
     assert not (out / "verdicts.sqlite").exists()
 
 
+def test_a_folder_in_place_of_the_index_is_left_alone(out):
+    delete_index(out)
+    (out / "verdicts.sqlite").mkdir()
+    with opened(out) as folder:
+        assert done_in(folder) == PATHS
+    assert (out / "verdicts.sqlite").is_dir()
+
+
+def test_a_damaged_row_of_the_index_is_named_and_what_to_do_helps(out):
+    with contextlib.closing(sqlite3.connect(out / "verdicts.sqlite")) as connection:
+        connection.execute("UPDATE lines SET start = start + 5")
+        connection.commit()
+    with opened(out) as folder, pytest.raises(ValueError, match=r"delete verdicts\.sqlite beside"):
+        list(folder.collect()[0])
+    delete_index(out)
+    with opened(out) as folder:
+        assert list(folder.collect()[0]) == list(map(verdict_on, PATHS))
+
+
+def test_records_are_read_also_after_a_change_of_the_current_folder(out, monkeypatch):
+    monkeypatch.chdir(out.parent)
+    with opened(out.name) as folder:
+        records, _ = folder.collect()
+    monkeypatch.chdir("/")
+    assert list(records) == list(map(verdict_on, PATHS))
+
+
 def test_an_index_that_fails_during_a_run_costs_no_verdict(tmp_path, monkeypatch):
     def fail(*_):
         raise sqlite3.OperationalError("disk I/O error")

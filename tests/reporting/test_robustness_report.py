@@ -15,7 +15,11 @@ from jdfd_keras.experiments.robustness import (
     average_strengths,
 )
 from jdfd_keras.options import EvaluateOptions, RobustnessOptions
-from jdfd_keras.reporting.robustness_report import draw_robustness, write_robustness
+from jdfd_keras.reporting.robustness_report import (
+    draw_robustness,
+    summarize_robustness,
+    write_robustness,
+)
 
 LACKING = "Expected the encoder libx265; got none."
 
@@ -95,6 +99,13 @@ def test_the_page_has_every_cell_and_the_reasons_of_the_empty_ones(report, tmp_p
     assert {path.name for path in tmp_path.iterdir()} == {
         *(f"robustness.{suffix}" for suffix in ("md", "html", "csv", "json", "png", "svg"))
     }
+
+
+def test_the_summary_states_of_how_many_degradations_the_mean_is(report):
+    first, second = summarize_robustness(report).splitlines()
+    mean = "ff: mean video AUC over strengths 0.688 over 1 of 2 degradations"
+    assert first == f"{mean} (jpeg 0.688, h265 undefined), undegraded 0.900"
+    assert second.startswith("a|b: mean video AUC over strengths 0.375 over 1 of 2 degradations (")
 
 
 def test_the_files_hold_the_numbers_of_the_report(report, tmp_path):

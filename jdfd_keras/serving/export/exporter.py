@@ -120,8 +120,9 @@ def export_detector(
             model does not run.
         ValueError: If the name is invalid in a URL, the version exists or is below 1, `faces` is
             missing or has another size than the model, other landmarks align the faces of `data` or
-            `foreign`, the report is of another model, the model returns NaN, OpenVINO scores otherwise than TensorFlow, a format cannot be written, or
-            `openvino-int8` loses too much.
+            `foreign`, the report is of another model, the model returns NaN, OpenVINO scores
+            otherwise than TensorFlow, a format cannot be written, or `openvino-int8` loses too
+            much.
 
     Example:
         >>> export_detector("run", "new_models/detector").path
