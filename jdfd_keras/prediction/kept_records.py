@@ -39,7 +39,7 @@ def to_line(record: Verdict | FailedFile, mtime_ns: int | None) -> bytes:
     r"""Return a record as a line of JSON, with the modification time of its file.
 
     Example:
-        >>> to_line(FailedFile("a.txt", "not a video"), 5)[-23:]
+        >>> to_line(FailedFile("a.txt", "not a video"), 5)[-19:]
         b'"", "mtime_ns": 5}\n'
     """
     return json.dumps(record.to_dict() | {"mtime_ns": mtime_ns}).encode() + b"\n"
