@@ -6,7 +6,6 @@ prepared dataset in the folder of its videos, and checks that they are the same 
 
 import dataclasses
 import hashlib
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,7 @@ from jdfd_keras.faces.quality import find_marked_track
 from jdfd_keras.io.console import plural, track
 from jdfd_keras.io.files import OPTIONS, load_options, sha256_of
 from jdfd_keras.io.storage import LocalStore
+from jdfd_keras.io.temporary_folder import TemporaryFolder
 from jdfd_keras.options import FaceOptions, FilterOptions, LimitOptions, PrepareOptions
 
 LAYOUTS_WITH_FILES_BESIDE = ("faceforensics", "dfd", "deepfakebench", "df40")  # masks, landmarks
@@ -84,7 +84,7 @@ class ExtractDegraded:
 
     def __call__(self, item: SourceVideo) -> DegradedFaces:
         """Return the faces, or the reason why there are none."""
-        with tempfile.TemporaryDirectory() as folder:
+        with TemporaryFolder() as folder:
             try:
                 faces, reason = self._extract(item, Path(folder))
             except UnreadableFileError as error:

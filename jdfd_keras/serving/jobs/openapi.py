@@ -9,6 +9,7 @@ import functools
 import re
 import types
 import typing
+from collections.abc import Sequence
 from typing import Any
 
 import jdfd_keras
@@ -73,7 +74,8 @@ def schema_of(hint: Any, schemas: dict[str, Any], is_result: bool = False) -> di
     """Return the JSON schema of a type; dataclasses are added to `schemas` and referred to.
 
     Args:
-        hint: str, int, float, bool, None, a tuple, list or dict of them, a union, or a dataclass.
+        hint: str, int, float, bool, None, a tuple, list, sequence or dict of them, a union, or a
+            dataclass.
         schemas: Schemas of dataclasses by name.
         is_result: Whether a float can be null, as NaN is in a result.
 
@@ -99,7 +101,7 @@ def schema_of(hint: Any, schemas: dict[str, Any], is_result: bool = False) -> di
     if origin is tuple and arguments[1:] != (Ellipsis,):
         items = {"prefixItems": [nested(kind) for kind in arguments], "items": False}
         return {"type": "array", **items, "minItems": len(arguments)}
-    if origin in (tuple, list):
+    if origin in (tuple, list, Sequence):
         return {"type": "array", "items": nested(arguments[0])}
     if hint is dict or hint is Any:
         return {"type": "object"} if hint is dict else {}
