@@ -144,6 +144,7 @@ def run(capfd, *words):
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_a_tree_or_table_of_each_kind_goes_from_files_to_a_report(kind, tmp_path, stand_in, capfd):
     prepared, table = tmp_path / "prepared", "again"
     layout = KINDS[kind](tmp_path / "root")

@@ -137,6 +137,7 @@ def test_a_dataset_of_each_layout_is_prepared_without_leakage(prepare_layout, la
 
 
 @pytest.mark.parametrize("layout", ["faceforensics", "celebdf"])
+@pytest.mark.slow
 def test_a_prepared_dataset_is_trained_on_and_evaluated(
     prepare_layout, layout, tmp_path, stand_in, capfd
 ):
@@ -151,6 +152,7 @@ def test_a_prepared_dataset_is_trained_on_and_evaluated(
     assert report["frame"]["num_real"] == sum((row.split, row.label) == ("test", 0) for row in rows)
 
 
+@pytest.mark.slow
 def test_training_faces_of_another_data_set_are_found_in_a_test_set(
     prepare_layout, tmp_path, stand_in, capfd
 ):
@@ -245,6 +247,7 @@ def test_five_folds_cost_one_extraction(
     assert sorted(tested) == sorted(with_faces)
 
 
+@pytest.mark.slow
 def test_a_set_of_real_videos_is_split_and_evaluated_and_trained_on_with_fakes_only(
     clips, roots, tmp_path, stand_in, capfd
 ):

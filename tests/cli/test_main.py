@@ -216,6 +216,7 @@ def assert_one_line(text: str, command: str, *parts: str) -> None:
         assert part in text
 
 
+@pytest.mark.slow
 def test_files_without_a_verdict_are_named_and_the_others_keep_theirs(
     model_file, bad_files, clips_folder, tmp_path, capfd
 ):
@@ -363,6 +364,7 @@ def test_a_resumed_run_keeps_its_options(done_run, prepared_set, monkeypatch):
     }
 
 
+@pytest.mark.slow
 def test_a_run_with_unlabelled_faces_is_resumed_from_another_folder(
     prepared_set, tmp_path, stand_in, monkeypatch
 ):
@@ -475,6 +477,7 @@ def test_evaluate_takes_a_run_and_datasets_before_or_after_flags(words, expected
     assert (str(arguments.model), [*map(str, arguments.data)]) == ("run", expected)
 
 
+@pytest.mark.slow
 def test_scores_of_any_detector_are_measured_by_the_command(tmp_path, capfd):
     lines = ["video_id,label,score", "a,0,0.2", "a,0,0.4", "b,0,0.6", "c,1,0.5", "d,1,0.9"]
     (tmp_path / "scores.csv").write_text("\n".join(lines) + "\n")
@@ -496,6 +499,7 @@ def test_scores_of_any_detector_are_measured_by_the_command(tmp_path, capfd):
     assert not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_calibrate_keeps_what_it_found_in_the_run(done_run, prepared_set, tmp_path, capfd):
     import shutil
 
@@ -522,6 +526,7 @@ def test_server_that_is_not_there_is_one_clear_line(clips_folder, capfd, option)
     assert_one_line(capfd.readouterr().err, "predict", "http://127.0.0.1:9/v1/models/m")
 
 
+@pytest.mark.slow
 def test_prepare_counts_faces_and_names_videos_without(clips_folder, bad_files, tmp_path, capfd):
     import shutil
 
@@ -595,6 +600,7 @@ def test_a_prepared_dataset_is_described_in_lines(tmp_path, monkeypatch, snapsho
     assert any(line.startswith("not split") and "--split all" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_a_reader_who_has_seen_enough_is_no_failure(prepared_set):
     words = [sys.executable, "-m", "jdfd_keras", "audit", str(prepared_set)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -595,6 +595,7 @@ def test_the_written_report_equals_the_result(prepared_set, tmp_path):
     assert {path.name for path in out.iterdir()} == {"audit.json", "audit.md"}
 
 
+@pytest.mark.slow
 def test_near_duplicates_are_drawn_and_those_of_an_earlier_audit_removed(duplicated_sets, tmp_path):
     out = tmp_path / "out"
     result = audit(duplicated_sets)

@@ -76,6 +76,7 @@ def contains(sheet, image):
     )
 
 
+@pytest.mark.slow
 def test_a_clip_has_a_sheet_of_its_tracks_and_an_overlay_of_all_its_frames(clip, tmp_path):
     out, overlay = tmp_path / "new" / "sheet.png", tmp_path / "clips" / "overlay.mp4"
     options = FaceOptions(tracks="all", face_size=160, frames_per_video=2)
@@ -143,6 +144,7 @@ def test_an_image_can_be_inspected(tmp_path, astronaut):
     assert "1 frame sampled, 1 face kept" in describe_inspection(result)
 
 
+@pytest.mark.slow
 def test_an_overlay_has_the_limits_of_its_inspection(tmp_path, astronaut):
     image, overlay = tmp_path / "two.png", tmp_path / "o.png"
     cv2.imwrite(str(image), cv2.cvtColor(np.hstack([astronaut] * 2), cv2.COLOR_RGB2BGR))
@@ -283,6 +285,7 @@ def test_manipulations_have_their_own_rows(prepared_set, change_table, tmp_path,
     assert "fake Deepfakes: " in describe_inspection(result)
 
 
+@pytest.mark.slow
 def test_a_prepared_set_has_a_sheet(prepared_set, tmp_path):
     files = write_inspection(inspect(prepared_set), tmp_path / "sheet.png", landmarks=True)
     assert (files.sheet, files.overlay) == (str(tmp_path / "sheet.png"), None)
@@ -308,6 +311,7 @@ def test_a_set_without_a_split_and_its_excluded_videos_are_named(prepared_set, t
     assert all(re.fullmatch(r"frame \d+", caption) for caption in captions)
 
 
+@pytest.mark.slow
 def test_faces_without_landmarks_are_drawn_without_dots(prepared_set, change_table, tmp_path):
     root = shutil.copytree(prepared_set, tmp_path / "set")
     change_table(
@@ -392,6 +396,7 @@ def test_what_cannot_be_inspected_is_an_error(files, path, options, error, messa
 
 
 @pytest.mark.parametrize("name", ["killed", "raises"])
+@pytest.mark.slow
 def test_a_file_that_harms_its_process_is_an_error(harm, tmp_path, capsys, name):
     clip = write_clip_without_a_face(tmp_path / f"{name}.mp4")
     with pytest.raises(OSError, match=re.escape(harm[name])):
@@ -423,6 +428,7 @@ def test_unusable_names_of_files_are_an_error_before_anything_is_written(
     assert {file: file.read_bytes() for file in files.iterdir() if file.is_file()} == before
 
 
+@pytest.mark.slow
 def test_an_image_that_is_taken_as_it_is_has_a_sheet_and_an_overlay(clip, tmp_path, capsys):
     crop = np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8)
     cv2.imwrite(str(tmp_path / "crop.png"), crop)

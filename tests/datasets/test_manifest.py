@@ -293,6 +293,7 @@ def test_a_truncated_parquet_table_is_an_error(tmp_path):
             read_videos(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_wrong_byte_in_a_parquet_table_is_an_error_or_harmless(tmp_path):
     rows = [
         dataclasses.replace(VIDEO, video_id=f"mine/{index}", file_bytes=1000 * index)

@@ -201,6 +201,7 @@ def test_labelled_only_omits_unlabelled_faces(partly_labelled):
     assert labels.ravel().tolist() == [row.label for row in wanted]
 
 
+@pytest.mark.slow
 def test_the_loss_is_the_mean_over_labelled_faces(partly_labelled, build_tiny):
     from jdfd_keras.training.compile import compile_detector
 
@@ -305,6 +306,7 @@ def test_cached_faces_are_the_same_and_outlive_their_shards(prepared_set, tmp_pa
     assert order_in(faces) == once
 
 
+@pytest.mark.slow
 def test_augmentation_depends_on_the_seed_and_differs_in_every_epoch(prepared_set):
     every = AugmentOptions(*[True] * len(dataclasses.fields(AugmentOptions)))
 
@@ -744,6 +746,7 @@ def test_a_fake_is_mirrored_with_its_real_face(blended_faces):
     ("done", "augment", "reconstruct"),
     [(0, EVERY_AUGMENTATION, "clean"), (3, None, "all"), (7, EVERY_AUGMENTATION, "clean")],
 )
+@pytest.mark.slow
 def test_a_stream_with_fakes_has_the_same_bytes_again_and_from_any_step(
     several_groups, done, augment, reconstruct
 ):

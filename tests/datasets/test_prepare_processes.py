@@ -74,6 +74,7 @@ def test_limits_are_kept_with_the_dataset_and_negative_ones_refused(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_run_killed_at_random_moments_resumes_and_ends_with_the_same_bytes(
     clips_folder, prepared_set, tmp_path
 ):
@@ -120,6 +121,7 @@ def wait_until_gone(group):
     raise AssertionError("the workers of a killed run still exist")
 
 
+@pytest.mark.slow
 def test_a_second_run_into_the_same_folder_is_an_error_while_the_first_is_running(
     clips_folder, prepared_set, tmp_path
 ):
@@ -142,6 +144,7 @@ def limit_files_to_20_kb():
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_the_run_resumes_when_there_is_space(
     clips_folder, prepared_set, tmp_path
 ):
@@ -198,6 +201,7 @@ def test_beam_with_several_processes_writes_the_same_bytes(clips_folder, prepare
     assert result.videos == len(read_videos(prepared_set))
 
 
+@pytest.mark.slow
 def test_the_command_line_passes_unknown_flags_to_beam(clips_folder, prepared_set, tmp_path, capfd):
     from jdfd_keras.cli.main import main
 
@@ -227,6 +231,7 @@ def test_a_beam_flag_that_is_invalid_is_an_error_in_one_line(
     assert message in error
 
 
+@pytest.mark.slow
 def test_an_error_of_the_machine_stops_beam_too_and_the_run_resumes(
     clips_folder, prepared_set, tmp_path
 ):
@@ -240,6 +245,7 @@ def test_an_error_of_the_machine_stops_beam_too_and_the_run_resumes(
     assert bytes_of(tmp_path / "out") == bytes_of(prepared_set)
 
 
+@pytest.mark.slow
 def test_a_video_whose_label_was_corrected_is_extracted_again(clips_folder, tmp_path, monkeypatch):
     """The records of a part contain the label too."""
     import shutil

@@ -49,6 +49,7 @@ def draw_classes(seed: int, num_real: int, num_fake: int, separation: float, pri
 
 @pytest.mark.parametrize("truth", [0.4, 1.0, 2.5])
 @pytest.mark.parametrize("bias", [-1.0, 0.5])
+@pytest.mark.slow
 def test_temperature_and_bias_of_simulated_logits_are_recovered(truth, bias):
     # Labels are drawn with the probabilities of the corrected logits, and weights compensate that
     # the classes are not equally frequent: the log of their odds is the difference of the biases.

@@ -19,6 +19,7 @@ def report(exported, prepared_set):
     return evaluate(exported, prepared_set, OPTIONS, engine=FLOAT32)
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_model_it_was_exported_from(
     report, detector, prepared_set, tmp_path
 ):
@@ -35,6 +36,7 @@ def test_scores_are_those_of_the_model_it_was_exported_from(
     assert own.protocol.engine.endswith(", float32")
 
 
+@pytest.mark.slow
 def test_the_protocol_names_the_version_and_the_engine(report, exported, prepared_set, tiny_faces):
     protocol = report.protocol
     assert protocol.model == "tiny, version 1"
@@ -68,6 +70,7 @@ def test_faces_by_other_landmarks_than_those_of_the_training_are_refused(
         evaluate(exported, other, OPTIONS, engine=FLOAT32)
 
 
+@pytest.mark.slow
 def test_degraded_faces_are_scored_and_shown(report, exported, prepared_set, detector, tmp_path):
     options = dataclasses.replace(OPTIONS, degrade="brightness=25")
     degraded = evaluate(exported, prepared_set, options, engine=FLOAT32)

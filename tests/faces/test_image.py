@@ -284,6 +284,7 @@ def test_the_brand_of_an_image_may_be_a_general_one(tmp_path, astronaut, name):
     assert read(path)[1].info == expected
 
 
+@pytest.mark.slow
 def test_a_heic_of_tiles_is_read_whole(tmp_path, astronaut):
     scene = np.uint8(255 * resize(astronaut, (1100, 1500)))
     path = write(tmp_path / "iphone.heic", scene, tile_size=512, chroma=444)

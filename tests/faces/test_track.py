@@ -444,6 +444,7 @@ def test_a_crowd_is_limited_in_each_of_its_frames(astronaut):
 
 
 @pytest.mark.parametrize("gap_s", [0.04, 30])
+@pytest.mark.slow
 def test_a_frame_of_another_size_starts_a_scene_and_people_keep_their_tracks(
     collins, hopper, wall, gap_s
 ):

@@ -840,6 +840,7 @@ def test_a_lack_of_memory_is_not_a_fault_of_the_file(tmp_path, monkeypatch):
         read(path)
 
 
+@pytest.mark.slow
 def test_frames_are_freed_without_the_garbage_collector(tmp_path):
     path = make_clip(tmp_path / "a.mp4", "-c:v", "mpeg4", source=SECOND)
     turned = make_clip(tmp_path / "b.mp4", *COPY, source=path, before=("-display_rotation", 90))

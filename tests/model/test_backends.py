@@ -85,6 +85,7 @@ def run_on_jax(code: str, folder, options: dict) -> dict:
     [PLAIN, pytest.param(ATTENTION, marks=pytest.mark.slow), MESONET],
     ids=["plain", "attention", "mesonet"],
 )
+@pytest.mark.slow
 def test_equal_weights_have_equal_outputs_on_tensorflow_and_jax(options, faces, tmp_path):
     keras.utils.set_random_seed(0)
     model = build_detector(ModelOptions(latent_dim=16, encoder_weights="none", **options))

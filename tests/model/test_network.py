@@ -472,6 +472,7 @@ def test_xception_pytorch_has_the_weights_of_xception_and_another_epsilon(like_p
     assert {epsilon[name] for name in others} == {1e-5} and len(others) == 40
 
 
+@pytest.mark.slow
 def test_the_weights_of_xception_pytorch_are_marked(tmp_path):
     path = tmp_path / "xception.weights.h5"
     keras.utils.set_random_seed(1)

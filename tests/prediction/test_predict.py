@@ -107,6 +107,7 @@ def test_a_file_that_harms_its_process_fails_alone(inputs, use, harm, tmp_path, 
         predict.predict_file(files[0], predictor_of(), THREE)
 
 
+@pytest.mark.slow
 def test_an_annotation_that_crashes_costs_no_verdict(inputs, use, harm, tmp_path, capsys):
     import harmful_functions
 
@@ -313,6 +314,7 @@ def test_hash_and_size_are_those_of_the_analysed_bytes(inputs, use, tmp_path, mo
     assert len((tmp_path / "out" / "verdicts.jsonl").read_text().splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_is_resumed_and_a_truncated_line_is_repaired(inputs, use, tmp_path):
     use(predictor_of())
     whole = predict.predict_files([inputs], THREE, model="red", out=tmp_path / "whole")
@@ -387,6 +389,7 @@ def test_invalid_scores_are_a_failure_of_that_file(inputs, use, capsys):
     assert "scores from 0 to 1" in predictions.failed[0].error
 
 
+@pytest.mark.slow
 def test_a_local_and_a_served_model_return_equal_verdicts(exported, model_url, grpc_target, inputs):
     def judge(model, engine=None):
         options = PredictOptions(frames_per_video=2)

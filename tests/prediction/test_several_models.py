@@ -34,6 +34,8 @@ from jdfd_keras.prediction.opinions import NOT_COMBINED, Opinions, OpinionSource
 from jdfd_keras.prediction.several_models import predict_opinions
 from tests.faces.signed_files import make_chain, sign_file
 
+pytestmark = pytest.mark.slow
+
 FACES = FaceOptions(face_size=71, frames_per_video=3, tracks="all")
 THREE = PredictOptions(frames_per_video=3)
 PLUGIN = """

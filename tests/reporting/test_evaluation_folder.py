@@ -75,6 +75,7 @@ def test_the_whole_folder_is_written_and_an_older_report_is_kept_or_removed(tmp_
 
 
 @pytest.mark.parametrize("has_decoder", [True, False])
+@pytest.mark.slow
 def test_faces_of_a_model_are_drawn(tmp_path, table, has_decoder):
     image = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
     cam = image[..., 0] / np.float32(255)
@@ -101,6 +102,7 @@ def test_one_class_has_no_curves_and_old_ones_are_removed(tmp_path):
     assert not names_in(tmp_path / "out") & figures("roc", "det", "precision-recall")
 
 
+@pytest.mark.slow
 def test_scores_are_evaluated_and_written_without_tensorflow(table):
     code = (
         "import sys; from jdfd_keras import EvaluateOptions, evaluate, write_evaluation\n"

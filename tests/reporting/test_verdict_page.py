@@ -630,6 +630,7 @@ def test_existing_pages_stay_and_a_failure_leaves_nothing(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("suffix", ["html", pytest.param("pdf", marks=needs_chromium)])
+@pytest.mark.slow
 def test_only_pages_of_the_earlier_report_are_deleted(tmp_path, monkeypatch, suffix):
     if suffix == "pdf":
         monkeypatch.setenv("JDFD_KERAS_CHROMIUM", CHROMIUM)

@@ -279,6 +279,7 @@ def test_detector_without_decoder_has_only_the_cross_entropy(face_batch, targets
     assert logs["loss"] == pytest.approx(0.8 * cross_entropy, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_one_step_changes_every_trainable_weight(learner, lesson):
     before = [variable.numpy() for variable in learner.trainable_variables]
     learner.train_on_batch(*lesson[0])

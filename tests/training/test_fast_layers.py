@@ -127,6 +127,7 @@ def test_the_variables_are_the_same_in_the_same_order_and_the_saved_model_is_pla
     assert type(loaded).__module__.startswith("keras.")
 
 
+@pytest.mark.slow
 def test_the_detector_infers_as_with_keras(tiny_detector, face_batch):
     expected = tiny_detector.predict(face_batch, verbose=0)
     found = accelerate(tiny_detector).predict(face_batch, verbose=0)

@@ -16,6 +16,8 @@ from jdfd_keras.training.devices import open_devices
 from jdfd_keras.training.run_folder import read_history
 from jdfd_keras.training.train import train
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("small_run.py")
 CONFIG = {
     "model": {"encoder_weights": "none"},

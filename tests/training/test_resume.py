@@ -12,6 +12,8 @@ import pytest
 from jdfd_keras.training.checkpoint import load_checkpoint
 from jdfd_keras.training.run_folder import read_history
 
+pytestmark = pytest.mark.slow
+
 SCRIPT = Path(__file__).with_name("small_run.py")
 # Everything with a state: momentum, average, dropout, order, augmentation, schedule, metrics.
 CONFIG = {

@@ -173,6 +173,7 @@ def test_a_run_without_decoder_has_no_reconstructions(run_without_decoder):
     assert run.validation_frame_auc == max(row[f"val_{AUC}"] for row in run.history)
 
 
+@pytest.mark.slow
 def test_the_models_load_without_this_package(run, shown, tmp_path):
     np.save(tmp_path / "faces.npy", shown.astype(np.float32))
     code = """

@@ -34,6 +34,7 @@ def expected(scaled, face_batch):
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+@pytest.mark.slow
 def test_a_detector_trained_in_mixed_precision_is_loaded_in_float32(
     build_tiny, scaled, expected, face_batch, tmp_path, policy
 ):
@@ -78,6 +79,7 @@ def test_a_model_of_a_run_carries_its_mark_and_one_outside_a_run_none(tmp_path):
     assert not load_run_model(tmp_path / "published").demonstration
 
 
+@pytest.mark.slow
 def test_a_detector_without_decoder_is_loaded(tmp_path, face_batch):
     model = build_detector(
         ModelOptions(image_size=71, latent_dim=16, encoder_weights="none", decoder=False)

@@ -73,6 +73,7 @@ def fake_aucs(monkeypatch):
     ],
     ids=["two", "none"],
 )
+@pytest.mark.slow
 def test_patience_stops_the_training_after_epochs_without_improvement(
     prepared_set, tmp_path, stand_in, fake_aucs, patience, aucs, epochs, best
 ):
@@ -84,6 +85,7 @@ def test_patience_stops_the_training_after_epochs_without_improvement(
     assert load_checkpoint(tmp_path / "run").epoch == epochs
 
 
+@pytest.mark.slow
 def test_the_average_of_the_weights_is_validated_and_saved_and_changes_no_step(
     prepared_set, tmp_path, stand_in, monkeypatch
 ):
@@ -144,6 +146,7 @@ def train_a_step(data, out, batch_size, **options):
     return run.history[0], keras.models.load_model(out / "last.keras")
 
 
+@pytest.mark.slow
 def test_losses_are_means_of_the_learnt_faces_with_class_weights_in_training_only(
     prepared_set, tmp_path, stand_in
 ):
@@ -165,6 +168,7 @@ def test_losses_are_means_of_the_learnt_faces_with_class_weights_in_training_onl
         assert row[f"{prefix}loss"] == pytest.approx(0.7 * entropy + 0.4 * error, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_unlabelled_faces_train_only_the_decoder(prepared_set, tmp_path, stand_in):
     unlabelled = UnlabelledOptions((str(prepared_set),), 0.3)
     train_faces = load_training_data(prepared_set, unlabelled, seed=0, allow_leak=False).train
@@ -259,6 +263,7 @@ def test_other_device_errors_are_not_reported_as_out_of_memory(
         train(prepared_set, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_a_nan_loss_is_reported_with_the_faces_of_its_step_and_keeps_earlier_epochs(
     prepared_set, tmp_path, stand_in, monkeypatch
 ):
@@ -300,6 +305,7 @@ def test_a_far_too_large_learning_rate_stops_the_training_after_the_first_step(
 
 
 @pytest.mark.parametrize("keep", [False, True])
+@pytest.mark.slow
 def test_only_a_finished_run_drops_weights_and_optimizer_state(
     prepared_set, tmp_path, stand_in, fake_aucs, keep
 ):

@@ -287,6 +287,7 @@ def test_classes_and_splits_in_any_spelling_are_found(wrapper, form):
     assert listing.unrecognized == sorted(["LICENSE", f"{wrapper}train.csv"])
 
 
+@pytest.mark.slow
 def test_a_kaggle_like_tree_of_140000_images_is_listed_in_seconds():
     rng = random.Random(0)
     numbers = {"train": 50_000, "valid": 10_000, "test": 10_000}

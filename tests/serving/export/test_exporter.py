@@ -257,6 +257,7 @@ def test_versions_count_up_and_are_never_overwritten(quick_export, detector, tin
         exporter.export_detector(detector, model, faces=tiny_faces, version=7)
 
 
+@pytest.mark.slow
 def test_an_export_that_does_not_load_creates_no_version(
     detector, tiny_faces, tmp_path, monkeypatch
 ):

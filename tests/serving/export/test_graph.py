@@ -64,6 +64,7 @@ def read():
         ("WEBP", "RGBA", {"lossless": True, "exif": b"Exif\0\0MM\0*\0\0\0\x08\0\0"}),
     ],
 )
+@pytest.mark.slow
 def test_lossless_images_are_decoded_exactly_and_not_resized(read, face, form, mode, options):
     image, valid = read(encode(face, form, mode=mode, **options))
     expected = np.asarray(Image.fromarray(face).convert(mode).convert("RGB"))
@@ -561,6 +562,7 @@ def calibrated(detector, tiny_faces):
     return build_signatures(detector, metadata), metadata
 
 
+@pytest.mark.slow
 def test_served_scores_are_calibrated(calibrated, face_batch, encoded_faces, expected_scores):
     signatures, _ = calibrated
     # sigmoid(logit / 0.2 - 0.5) has the odds p^5 / (1 - p)^5 / sqrt(e).

@@ -149,6 +149,7 @@ def test_engine_json_states_the_files_that_belong_together(exported, detector):
     assert "  openvino/engine.json\n" in (exported / "SHA256SUMS").read_text()
 
 
+@pytest.mark.slow
 def test_an_engine_with_other_scores_fails_the_export(
     detector, build_tiny, tiny_faces, tmp_path, monkeypatch
 ):

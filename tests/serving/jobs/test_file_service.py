@@ -124,6 +124,7 @@ def test_an_option_that_does_not_suit_the_model_is_a_bad_request(real, inputs):
     assert (status, document["error"]["code"]) == (400, "bad_request")
 
 
+@pytest.mark.slow
 def test_a_deleted_job_leaves_no_files(tmp_path, inputs):
     with running_service(tmp_path / "state") as service, serving(service) as server:
         data = inputs["a clip.mp4"].read_bytes()

@@ -66,6 +66,7 @@ def harmful(harm, monkeypatch):
 
 
 @pytest.mark.parametrize("annotate", [False, True])
+@pytest.mark.slow
 def test_the_result_is_the_json_of_predict(inputs, tmp_path, annotate, capfd):
     files = sorted(inputs.iterdir())
     if annotate:
@@ -188,6 +189,7 @@ def processes_of(service):
     return [p for p in psutil.Process().children() if "worker_process" in " ".join(p.cmdline())]
 
 
+@pytest.mark.slow
 def test_a_process_that_is_killed_in_the_middle_of_a_file_does_no_harm(clip, tmp_path):
     with running_service(tmp_path / "state", workers=1) as service:
         [before] = wait_for(service, submit(service, clip, every=1)[0])
@@ -237,6 +239,7 @@ def test_progress_grows_from_0_to_1(clip, tmp_path):
     assert shares == sorted(shares) and max(shares) >= 0.5 and min(shares) == 0
 
 
+@pytest.mark.slow
 def test_a_stopped_service_continues_after_the_next_start_and_does_no_finished_file_again(
     clip, inputs, tmp_path
 ):

@@ -87,6 +87,7 @@ def judge(service, clip, **options):
     return job
 
 
+@pytest.mark.slow
 def test_models_that_agree_have_a_common_verdict_and_no_common_score(clip, tmp_path):
     with running(tmp_path / "state", constant(0.9, "a"), constant(0.7, "b")) as service:
         job = judge(service, clip)
@@ -465,6 +466,7 @@ def signed(clip, tmp_path_factory):
     return path, folder / "authority.pem"
 
 
+@pytest.mark.slow
 def test_credentials_are_in_the_result_and_move_no_score(clip, signed, tmp_path, plugins):
     path, authority = signed
     models = constant(0.9, "a"), constant(0.1, "b", face_size=99), "my_scores:low"

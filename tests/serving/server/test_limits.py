@@ -181,6 +181,7 @@ def test_requests_beyond_the_memory_limit_are_told_to_retry(small_model, start_s
     assert post(server)[:2] == GOOD
 
 
+@pytest.mark.slow
 def test_json_of_many_values_is_decoded_in_another_process(small_model, start_server):
     server = start_server([small_model], max_body_mb=8, max_json_mb=2)
     children = {child.pid for child in psutil.Process().children()}
