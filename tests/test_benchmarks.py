@@ -38,6 +38,8 @@ def importable(monkeypatch):
         "jobs",
         "landmarks",
         "prepare_fsync",
+        "result_folders",
+        "robustness",
         "serving",
         "serving_memory",
         "speed",
