@@ -59,7 +59,7 @@ def render_parts(name: str, **values: object) -> Iterator[str]:
     """
     pending, is_first = "", True
     for part in _environment().get_template(name).generate(values):
-        pending += part
+        pending += str(part)  # a Markup would escape the rest
         if len(pending) >= PART_CHARACTERS:
             # Line feeds at the end may be repeated by the next part.
             text = pending.rstrip("\n")
