@@ -5,7 +5,7 @@ JOBS ?= 2
 BIN := .venv/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check --quiet --constraint constraints.txt
 
-.PHONY: demo test test-slow check lock clean
+.PHONY: demo test test-slow check docs lock clean
 
 demo: .venv/installed ## judge two generated videos
 	$(BIN)/jdfd-keras demo
@@ -18,11 +18,14 @@ test-slow: .venv/installed-test ## run the longer tests and the examples of docs
 	$(BIN)/python -m pytest -m "slow and not signals" -n $(JOBS) --doctest-modules tests jdfd_keras
 	$(BIN)/python -m pytest -m "slow and signals" --doctest-modules tests jdfd_keras
 
-check: .venv/installed-test ## formatting, lint, types and build
+check: .venv/installed-test docs ## formatting, lint, types, documentation and build
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/python -m build --wheel --outdir build/wheel .
+
+docs: .venv/installed-docs ## build the site of docs/ in build/site; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 # Exactly the versions of constraints.txt; `uv` must be installed.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --constraints constraints.txt \
@@ -48,4 +51,8 @@ $(BIN)/python:
 
 .venv/installed-test: .venv/installed
 	$(INSTALL) --editable ".[test]"
+	@touch $@
+
+.venv/installed-docs: .venv/installed
+	$(INSTALL) --editable ".[docs]"
 	@touch $@

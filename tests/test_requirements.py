@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 PIN = re.compile(r"(?P<name>[\w.-]+)==(?P<version>[\w.!+]+)(?: ; (?P<marker>[\w .'=]+))? \\")
 HASH = re.compile(r"    --hash=sha256:[0-9a-f]{64}(?: \\)?")
 IMPORT = re.compile(r"^ *(?:from (?P<of>\w+)[\w.]* import |import (?P<name>\w+))", re.MULTILINE)
-OWN_EXTRAS = ("test", "benchmark")  # for developers: the package itself must not need them
+OWN_EXTRAS = ("test", "benchmark", "docs")  # for developers: the package itself must not need them
 LOCKS = ("requirements.lock", "requirements-build.lock")
 
 

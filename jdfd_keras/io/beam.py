@@ -110,7 +110,7 @@ def run_on_beam(
     except ValueError as error:
         raise ValueError(
             f"Expected all options that {runner} needs; got '{' '.join(str(error).split())}'. Add "
-            "the missing ones, as README shows."
+            "the missing ones, as docs/datasets.md shows."
         ) from error
     except (RuntimeError, BeamError, grpc.RpcError) as error:
         raise OSError(

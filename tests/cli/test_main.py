@@ -16,8 +16,6 @@ from jdfd_keras.cli.parser import Output, read_options
 from jdfd_keras.io.processor import has_bfloat16
 from jdfd_keras.options import EvaluateOptions, ModelOptions, PipelineOptions, UnlabelledOptions
 
-README = Path(__file__).parents[2] / "README.md"
-
 
 def test_help_answers_at_once_and_imports_nothing_heavy():
     code = (
@@ -70,12 +68,6 @@ def commands_in(text: str) -> list[str]:
 )
 def test_examples_in_the_help_are_parsed(line):
     assert parse(shlex.split(line)[1:]).command in COMMANDS
-
-
-def test_commands_in_the_readme_are_parsed():
-    blocks = re.findall(r"^    .*$", README.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    lines = commands_in("\n".join(blocks))
-    assert {parse(shlex.split(line)[1:]).command for line in lines} == set(COMMANDS)
 
 
 @pytest.mark.parametrize(

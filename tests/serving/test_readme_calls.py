@@ -1,4 +1,4 @@
-"""The example requests of both READMEs work."""
+"""The example requests of the pages on serving work."""
 
 import json
 import re
@@ -35,8 +35,8 @@ def call(server, encoded_faces, tmp_path):
     return run
 
 
-def test_the_requests_of_the_readme_work(call, expected_scores):
-    *answers, metrics = call("README.md")
+def test_the_requests_of_the_page_on_serving_work(call, expected_scores):
+    *answers, metrics = call("docs/serving.md")
     status, metadata, predicted, classified = map(json.loads, answers)
     assert status["model_version_status"][0]["state"] == "AVAILABLE"
     assert "serving_default" in metadata["metadata"]["signature_def"]["signature_def"]
