@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jdfd_keras import __version__
 from jdfd_keras.cli.main import main
 from jdfd_keras.client.signatures import find_model
 from jdfd_keras.inference.backends import load_predictor
@@ -111,30 +112,44 @@ def test_without_a_name_it_is_found_from_any_folder(tmp_path, monkeypatch, capsy
 
 
 @pytest.mark.slow
-def test_a_wheel_carries_it_and_predict_finds_it_outside_the_checkout(clips_folder, tmp_path):
-    source, env = tmp_path / "source", tmp_path / "env"
+def test_the_built_packages_judge_a_clip_outside_the_checkout(clips_folder, tmp_path):
+    """The source distribution builds the wheel, which is installed into a new environment.
+
+    Installing all dependencies there would take minutes, so it sees those of this environment, but
+    not the package of the checkout: Python ignores the .pth file of an editable installation in a
+    folder that another .pth file adds.
+    """
+    source, built, env = tmp_path / "source", tmp_path / "built", tmp_path / "env"
     for name in ("jdfd_keras", "saved_models/jdfd-faces"):
         shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "LICENSE-weights"):
         shutil.copy(ROOT / name, source)
-    run([sys.executable, "-m", "build", "--wheel", "--outdir", tmp_path, source], tmp_path)
-    (wheel,) = tmp_path.glob("*.whl")
+    # Without --sdist or --wheel, the wheel is built from the source distribution.
+    run([sys.executable, "-m", "build", "--outdir", built, source], tmp_path)
     shutil.rmtree(source)
+    stem = f"jdfd_keras-{__version__}"
+    wheel = built / f"{stem}-py3-none-any.whl"
+    assert {path.name for path in built.iterdir()} == {f"{stem}.tar.gz", wheel.name}
 
     venv.create(env, with_pip=False)
     pip = [sys.executable, "-m", "pip", "--python", env / "bin" / "python"]
     run([*pip, "install", "--no-deps", "--no-index", wheel], tmp_path)
     installed = {path.relative_to(env / SHARE) for path in find_files(env / SHARE)}
     assert installed == {path.relative_to(MODEL) for path in find_files(MODEL)}
-    # The other packages are those of this environment; its own come first.
     (packages,) = env.glob("lib/python*/site-packages")
+    files = {path.relative_to(packages) for path in find_files(packages / "jdfd_keras")}
+    ours = {path.relative_to(ROOT) for path in find_files(ROOT / "jdfd_keras")}
+    assert {path for path in files ^ ours if "__pycache__" not in path.parts} == set()
     (packages / "others.pth").write_text(f"{Path(np.__file__).parents[1]}\n")
+    found = run([env / "bin/python", "-c", "import jdfd_keras; print(jdfd_keras.__file__)"], env)
+    assert Path(found.strip()).resolve() == (packages / "jdfd_keras/__init__.py").resolve()
 
     clip = min((clips_folder / "fake").glob("*.mp4"))
     command = [env / "bin" / "jdfd-keras", "predict", clip, "--format", "json"]
     result = json.loads(run([*command, "--precision", "float32"], tmp_path))
     provenance = result["provenance"]
     assert (provenance["model"], provenance["version"]) == ("jdfd-faces", 1)
+    assert provenance["versions"]["jdfd_keras"] == __version__
     assert provenance["digest"] == GOLDEN["digest"]
     assert provenance["where"] == str(env.resolve() / SHARE / "1")
     assert provenance["engine"]["backend"] == "openvino"
