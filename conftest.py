@@ -2,8 +2,8 @@
 
 `pytest --doctest-modules jdfd_keras` runs them with this folder as the working directory. It has
 video.mp4, photograph.png (a portrait), face.png (a crop of 71 pixels), videos/ (real and fake clips
-of 8 subjects), prepared/, run/ (calibrated), report/ and saved_models/detector/1. For examples that
-name port 8501, a server of that model runs there.
+of 8 subjects), prepared/, run/ (calibrated), headpose_run/, report/ and saved_models/detector/1.
+For examples that name port 8501, a server of that model runs there.
 """
 
 import os
@@ -45,6 +45,7 @@ def build_example_folder(folder: Path) -> None:
         # Not `auto`, whose precision depends on the processor.
         train=jk.TrainOptions(epochs=1, batch_size=8, precision="float32"),
     )
+    jk.train(prepared, folder / "headpose_run", model=jk.ModelOptions(method="headpose"))
     jk.calibrate(run, prepared)
     evaluated = jk.evaluate(run, prepared, jk.EvaluateOptions(n_resamples=200))
     jk.write_evaluation(evaluated, report)

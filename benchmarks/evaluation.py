@@ -173,7 +173,8 @@ def time_scoring(arguments: argparse.Namespace) -> dict:
 
     from jdfd_keras.datasets.pipeline import load_faces
     from jdfd_keras.inference.dataset_scores import predict_dataset
-    from jdfd_keras.model.network import build_detector, classifier_branch
+    from jdfd_keras.model.methods import build_detector
+    from jdfd_keras.model.network import classifier_branch
     from jdfd_keras.options import ModelOptions
 
     model = build_detector(ModelOptions(image_size=arguments.size, encoder_weights="none"))

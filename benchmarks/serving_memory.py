@@ -296,7 +296,7 @@ def render(report: dict) -> str:
 
 def _export(model: Path) -> None:
     """Export MesoNet with random weights, in a process of its own."""
-    from jdfd_keras.model.network import build_detector
+    from jdfd_keras.model.methods import build_detector
     from jdfd_keras.options import FaceOptions, ModelOptions
     from jdfd_keras.serving.export.exporter import export_detector
 

@@ -23,7 +23,7 @@ os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 def export(model: Path, size: int) -> None:
     """Export the paper's network with random weights."""
-    from jdfd_keras.model.network import build_detector
+    from jdfd_keras.model.methods import build_detector
     from jdfd_keras.options import FaceOptions, ModelOptions
     from jdfd_keras.serving.export.exporter import export_detector
 
@@ -50,7 +50,7 @@ def call(model: Path, size: int) -> None:
     import tensorflow as tf
     from serving_load import make_faces
 
-    from jdfd_keras.model.network import build_detector
+    from jdfd_keras.model.methods import build_detector
     from jdfd_keras.options import ModelOptions
 
     signatures = tf.saved_model.load(str(model / "1")).signatures

@@ -99,7 +99,7 @@ def make_model(path: str, size: str) -> dict:
     """Write the paper's network with random weights."""
     import keras
 
-    from jdfd_keras.model.network import build_detector
+    from jdfd_keras.model.methods import build_detector
     from jdfd_keras.options import ModelOptions
 
     keras.utils.set_random_seed(0)

@@ -207,7 +207,7 @@ def time_memory_faces(
     import keras
     import tensorflow as tf
 
-    from jdfd_keras.model.network import build_detector
+    from jdfd_keras.model.methods import build_detector
     from jdfd_keras.options import ModelOptions
     from jdfd_keras.training.fast_layers import accelerate
 
@@ -300,7 +300,7 @@ def measure_jax(arguments: argparse.Namespace) -> dict:
         return {"skipped": f"JAX finds no GPU, only {device.device_kind}"}
     import keras
 
-    from jdfd_keras.model.network import build_detector
+    from jdfd_keras.model.methods import build_detector
     from jdfd_keras.options import ModelOptions
     from jdfd_keras.training.compile import compile_detector
 

@@ -12,7 +12,7 @@ from .inference.backends import load_predictor as load_predictor
 from .inference.explain import explain_faces as explain_faces
 from .inference.finding import state_finding as state_finding
 from .io.files import load_options as load_options
-from .model.network import build_detector as build_detector
+from .model.methods import build_detector as build_detector
 from .options import EngineOptions as EngineOptions
 from .options import EvaluateOptions as EvaluateOptions
 from .options import FaceOptions as FaceOptions

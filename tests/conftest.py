@@ -21,7 +21,7 @@ def build_tiny():
     """A function that builds a detector of 71 px with random weights, always the same ones."""
     import keras
 
-    from jdfd_keras.model.network import build_detector
+    from jdfd_keras.model.methods import build_detector
 
     def build() -> keras.Model:
         keras.utils.set_random_seed(0)
@@ -94,6 +94,16 @@ def prepared_set(clips_folder, tmp_path_factory):
 
     out = tmp_path_factory.mktemp("data") / "prepared"
     prepare(clips_folder, out, FaceOptions(frames_per_video=4, face_size=71))
+    return out
+
+
+@pytest.fixture(scope="session")
+def headpose_run(prepared_set, tmp_path_factory):
+    """A run folder of Headpose, trained on the prepared clips; tests must not change it."""
+    from jdfd_keras.training.train import train
+
+    out = tmp_path_factory.mktemp("runs") / "headpose"
+    train(prepared_set, out, model=ModelOptions(method="headpose"))
     return out
 
 
@@ -225,6 +235,29 @@ def change_table():
             manifest.write_table(file, kind, [manifest.to_table(rows, kind)])
 
     return change
+
+
+@pytest.fixture
+def remove_landmarks(prepared_set, change_table, tmp_path):
+    """A function that copies the prepared clips, without the landmarks of some faces."""
+    import dataclasses
+    import shutil
+
+    from jdfd_keras.datasets.manifest import FaceRow
+
+    def remove(is_removed):
+        data = tmp_path / "without_landmarks"
+        shutil.copytree(prepared_set, data)
+
+        def change(rows):
+            return [
+                dataclasses.replace(row, landmarks=()) if is_removed(row) else row for row in rows
+            ]
+
+        change_table(data, FaceRow, change)
+        return data
+
+    return remove
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from jdfd_keras.faces.detect import Box
-from jdfd_keras.model.network import build_detector
+from jdfd_keras.model.methods import build_detector
 from jdfd_keras.options import ModelOptions
 
 ROOT = Path(__file__).parent.parent
@@ -55,7 +56,6 @@ def test_the_pages_show_the_latest_result(name):
     text = (BENCHMARKS / "README.md").read_text(encoding="utf-8")
     if name in ("speed", "training"):  # its other tables are in results/ alone
         tables = tables[:1]
-        assert tables[0] in (ROOT / "README.md").read_text(encoding="utf-8")
     assert [table for table in tables if table not in text] == []
 
 
@@ -68,6 +68,26 @@ def test_evaluation_uses_the_slower_kind_of_scores_and_medians():
     }
     expected = {"auc_s": 20.0, "all_s": 20.0, "peak_mb": 1400, "scoring": 10.45 / 11}
     assert importlib.import_module("evaluation").find_results(report) == pytest.approx(expected)
+
+
+def test_methods_have_the_slowest_ratio_and_the_sum_of_all_passes():
+    steps = {
+        "capsule": {"train": 2.2, "bare": 2.0, "batch_size": 100},
+        "fwa": {"train": 1.0, "bare": 1.25, "batch_size": 64},
+    }
+    passes = {name: {"wall_s": 1800.0, "peak_mb": 900} for name in ("capsule", "headpose")}
+    report = {"steps": steps, "passes": passes}
+    methods = importlib.import_module("methods")
+    assert methods.find_results(report) == pytest.approx({"overhead": 1.1, "hours": 1.0})
+    report |= {
+        "machine": {"date": "d", "processor": "p", "cores": "2", "python": "3"},
+        "data": {"train": 5, "val": 2, "test": 3, "size": 128, "steps": 10},
+    }
+    lines = [line for line in methods.render(report).splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+    cells = {name: own for name, *own in rows}
+    assert cells["fwa"] == ["64", "1.000", "1.250", "0.800", "", ""]
+    assert cells["headpose"] == ["", "", "", "", "1800", "900"]
 
 
 def test_robustness_divides_by_the_plain_runs_before_and_after():
@@ -468,6 +488,12 @@ def test_the_detector_page_shows_the_latest_result():
     tables = [block for block in page.split("\n\n") if block.startswith("|")]
     assert len(tables) == 2
     assert [table for table in tables if table.strip() not in text] == []
+    first_page = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert tables[1].strip() in first_page
+    value, low, high = re.findall(r"\| (\d\S+) \((\S+) to (\S+)\)", tables[1])[0]
+    words = " ".join(first_page.split())
+    assert f"its AUC is {value} (95 % interval {low} to {high})" in words
+    assert f"photographs of {report['people']['train']} people" in words
 
 
 def test_the_detector_has_each_person_in_one_split():

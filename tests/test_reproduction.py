@@ -8,6 +8,13 @@ import pandas as pd
 import pytest
 
 from jdfd_keras.experiments.plan import NAMES, TABLE_1, AucRow, read_published
+from jdfd_keras.options import (
+    METHODS,
+    ModelOptions,
+    OptimizerOptions,
+    list_unused,
+    resolve_settings,
+)
 from tests.cli.test_main import commands_in, parse
 
 ROOT = Path(__file__).parent.parent
@@ -101,13 +108,36 @@ def test_links_lead_somewhere(page):
     assert [target for target in targets if not (ROOT / "docs" / target).exists()] == []
 
 
-@pytest.mark.parametrize(("page", "count"), [(PAGE, 11), (SCORES, 7)], ids=["paper", "scores"])
+@pytest.mark.parametrize(("page", "count"), [(PAGE, 12), (SCORES, 7)], ids=["paper", "scores"])
 def test_commands_are_parsed(page, count):
     blocks = re.findall(r"^    .*$", page, flags=re.MULTILINE)
     lines = commands_in("\n".join(blocks))
     assert len(lines) == count
     for line in lines:
         parse(shlex.split(line)[1:])
+
+
+def test_the_page_of_the_methods_has_their_settings():
+    text = (ROOT / "docs/methods.md").read_text(encoding="utf-8")
+    section = text.split("## Sources and settings")[1].split("\n### ")[0]
+    rows = re.findall(r"^\| `(\w[\w-]+)` \| (.*) \|$", section, re.MULTILINE)
+    cells = {method: cells.replace(" (not stated)", "").split(" | ") for method, cells in rows}
+    assert list(cells) == list(METHODS)
+    for method, (optimizer, rate, schedule, batch_size, epochs, *_) in cells.items():
+        if method == "headpose":
+            continue
+        groups = resolve_settings({"model": ModelOptions(method=method)})
+        used, train = groups["optimizer"], groups["train"]
+        assert (optimizer.lower() + ",").startswith(f"{used.optimizer},")
+        decay = f"weight decay {used.weight_decay:g}"
+        assert (decay in optimizer) == bool(used.weight_decay)
+        first, *own = re.findall(r"[\d.]+", rate)
+        assert float(first) == used.learning_rate
+        if (OptimizerOptions, "classifier_learning_rate") not in list_unused(method):
+            assert float((own or [first])[0]) == used.classifier_learning_rate
+        assert (schedule == "constant") == (used.decay_rate == 1)
+        assert used.decay_rate == 1 or f"times {used.decay_rate:g} every" in schedule
+        assert (int(batch_size), int(epochs)) == (train.batch_size, train.epochs)
 
 
 def test_the_example_of_an_ensemble_runs(tmp_path, monkeypatch):

@@ -25,10 +25,12 @@ def _run(arguments: argparse.Namespace) -> Output:
     check_inputs(arguments.model, *arguments.data)
     from jdfd_keras.client.calibration import CALIBRATION
     from jdfd_keras.io.files import check_no_result
+    from jdfd_keras.training.headpose_run import is_headpose_run
 
     path = arguments.model / CALIBRATION
     check_no_result(path, overwrite=arguments.overwrite)
-    import_tensorflow()
+    if not is_headpose_run(arguments.model):
+        import_tensorflow()
     from jdfd_keras.evaluation.calibrate import FOLDER, calibrate
     from jdfd_keras.reporting.evaluation_folder import write_calibration_figures
     from jdfd_keras.reporting.report_text import summarize_calibration

@@ -240,7 +240,7 @@ def _choose_weights(run: Path) -> str:
     """Choose ImageNet weights if available; a resumed run keeps its choice."""
     if (run / OPTIONS).is_file():
         return load_options(run / OPTIONS, "model", ModelOptions).encoder_weights or "none"
-    from jdfd_keras.model.network import fetch_imagenet_weights
+    from jdfd_keras.model.imagenet_weights import fetch_imagenet_weights
 
     try:
         fetch_imagenet_weights()

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from jdfd_keras.cli.parser import Command, CommandParser, Output, read_options
-from jdfd_keras.cli.train import GROUPS
 from jdfd_keras.io.console import import_tensorflow, print_message
 from jdfd_keras.options import (
     EXPERIMENTS,
     PRECISIONS,
     ROBUSTNESS,
+    TRAINING_GROUPS,
     EngineOptions,
     EvaluateOptions,
     ExperimentOptions,
@@ -22,7 +22,7 @@ from jdfd_keras.options import (
 )
 
 # The experiment itself chooses the unlabelled faces of a training.
-TRAIN_GROUPS = {name: kind for name, kind in GROUPS.items() if name != "unlabelled"}
+TRAIN_GROUPS = {name: kind for name, kind in TRAINING_GROUPS.items() if name != "unlabelled"}
 # Of robustness only; --backend and --engine-precision are those of its model.
 ROBUSTNESS_GROUPS = (RobustnessOptions, EngineOptions, LimitOptions)
 ENGINE_PRECISION = "EngineOptions.precision"
@@ -77,8 +77,8 @@ def _add_arguments(parser: CommandParser) -> None:
     parser.add_options(RobustnessOptions)
     kinds = (*TRAIN_GROUPS.values(), TrainRuntime, EvaluateOptions)
     # Set by the experiment, except the recipe and the mark of a demonstration.
-    skip = ("image_size", "decoder", "seed", "recipe", "demonstration", "degrade")
-    hide = ("balance", "fakes", "jpeg", "h264", "threshold")
+    skip = ("method", "image_size", "decoder", "seed", "recipe", "demonstration", "degrade")
+    hide = ("balance", "fakes", "jpeg", "h264", "threshold", "aggregation")
     parser.add_options(*kinds, skip=skip, hide=hide)
     # --precision is that of a training.
     parser.add_options(EngineOptions, LimitOptions, skip=("precision",), hide=("backend",))
@@ -95,6 +95,8 @@ def _run(arguments: argparse.Namespace) -> Output:
     r"""Reproduce the paper's tables and figures on your datasets, or measure robustness.
 
     jdfd-keras experiment cross-dataset --data ff=ffpp celebdf=celebdf uadfv=uadfv --out experiments
+    jdfd-keras experiment cross-dataset --data ff=ffpp celebdf=celebdf uadfv=uadfv \
+        --out experiments --methods all
     jdfd-keras experiment ablation --data ff=ffpp celebdf=celebdf uadfv=uadfv --out experiments \
         --seeds 0,1,2
     jdfd-keras experiment foreign-data --data ff=ffpp celebdf=celebdf uadfv=uadfv --out experiments
@@ -152,10 +154,32 @@ def _check_usage(arguments: argparse.Namespace) -> None:
         given = _find_given(arguments, {kind.__name__ for kind in ROBUSTNESS_GROUPS})
         given |= {option for option in ("model", "videos") if getattr(arguments, option)}
         reason = f"it is of robustness, not of {name}"
+        if not given:
+            given, reason = _check_methods(arguments)
     if given:
         option = min(given)
         flag = "engine-" * (option == ENGINE_PRECISION) + option.rpartition(".")[2]
         error(f"--{flag.replace('_', '-')}: {reason}; omit it")
+
+
+def _check_methods(arguments: argparse.Namespace) -> tuple[set[str], str]:
+    """Exit with the usage for unsuitable methods; return the options without effect, and why."""
+    from jdfd_keras.experiments.plan import OUR_METHOD, parse_methods
+    from jdfd_keras.experiments.trained_cells import SHARED as SHARED_BY_METHODS
+
+    error, name, methods = arguments.parser.error, arguments.name, ()
+    try:
+        methods = parse_methods(read_options(arguments, ExperimentOptions).methods)
+    except ValueError as problem:
+        error(f"--methods: {problem}")
+    if name != "cross-dataset" and methods != (OUR_METHOD,):
+        error(f"--methods: it is of cross-dataset, not of {name}; omit it")
+    if OUR_METHOD in methods:
+        return set(), ""
+    given = _find_given(arguments, {kind.__name__ for kind in TRAIN_GROUPS.values()})
+    kinds = {name: TRAIN_GROUPS[name].__name__ for name in SHARED_BY_METHODS}
+    shared = {f"{kinds[group]}.{one}" for group, of in SHARED_BY_METHODS.items() for one in of}
+    return given - shared, f"it is of {OUR_METHOD}, which is not among the methods"
 
 
 def _find_given(arguments: argparse.Namespace, kinds: set[str]) -> set[str]:

@@ -60,6 +60,9 @@ def _run(arguments: argparse.Namespace) -> Output:
     jdfd-keras export run --name detector --formats openvino-int8 --data prepared --foreign other
     """
     check_inputs(arguments.model, arguments.report, arguments.data, arguments.foreign)
+    from jdfd_keras.training.headpose_run import check_has_network
+
+    check_has_network(arguments.model)
     import_tensorflow()
     from jdfd_keras.serving.export.exporter import export_detector
 

@@ -8,29 +8,17 @@ from jdfd_keras.cli.parser import Command, CommandParser, Output, check_inputs, 
 from jdfd_keras.io.console import import_tensorflow, print_message
 from jdfd_keras.io.files import OPTIONS, load_options
 from jdfd_keras.options import (
+    METHOD_SETTINGS,
     RECIPES,
-    AugmentOptions,
+    TRAINING_GROUPS,
     DataLocation,
-    LossOptions,
     ModelOptions,
-    OptimizerOptions,
-    PipelineOptions,
     TrainOptions,
     TrainRuntime,
-    UnlabelledOptions,
     list_changes,
+    list_unused,
+    name_flags,
 )
-
-# Option groups of a training, by their name in a run's options.json and in `train()`.
-GROUPS = {
-    "model": ModelOptions,
-    "optimizer": OptimizerOptions,
-    "loss": LossOptions,
-    "train": TrainOptions,
-    "unlabelled": UnlabelledOptions,
-    "pipeline": PipelineOptions,
-    "augment": AugmentOptions,
-}
 
 
 def _add_arguments(parser: CommandParser) -> None:
@@ -43,7 +31,7 @@ def _add_arguments(parser: CommandParser) -> None:
         "resume RUN with its own data and options; give DATA only if the dataset has moved",
         group=run,
     )
-    parser.add_options(*GROUPS.values(), skip=("image_size",))  # the size of the crops
+    parser.add_options(*TRAINING_GROUPS.values(), skip=("image_size",))  # the size of the crops
     parser.add_options(TrainRuntime)
 
 
@@ -53,6 +41,7 @@ def _run(arguments: argparse.Namespace) -> Output:
     jdfd-keras train prepared --out run
     jdfd-keras train --resume run
     jdfd-keras train prepared --out run --recipe robust
+    jdfd-keras train prepared --out run --method capsule --epochs 20
     jdfd-keras train prepared --out run --fakes mixed --reconstruct clean --batch-size 32
     jdfd-keras train ffpp --out run --unlabelled celebdf --unlabelled uadfv --unlabelled-share 0.1
     jdfd-keras train prepared --out run --strategy mirrored --batch-size 64
@@ -61,16 +50,14 @@ def _run(arguments: argparse.Namespace) -> Output:
     """
     if arguments.out and not arguments.data:
         arguments.parser.error("DATA is required with --out")
-    recipe = read_options(arguments, TrainOptions).recipe
-    if arguments.resume and recipe:
-        arguments.parser.error("argument --recipe: not allowed with --resume: a run keeps its own")
-    stored = _read_run(arguments.resume) if arguments.resume else RECIPES.get(recipe, {})
+    stored, recipe = _find_settings(arguments)
     check_inputs(arguments.data)
     print_message(import_tensorflow())
     from jdfd_keras.training.train import train
 
     groups: dict[str, Any] = {
-        name: read_options(arguments, kind, stored.get(name)) for name, kind in GROUPS.items()
+        name: read_options(arguments, kind, stored.get(name))
+        for name, kind in TRAINING_GROUPS.items()
     }
     if recipe:
         changes = ", ".join(list_changes(recipe, groups)) or "nothing"
@@ -88,6 +75,33 @@ def _run(arguments: argparse.Namespace) -> Output:
     return Output(trained.to_dict(), text)
 
 
+def _find_settings(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Return the option groups to start from, and the recipe that they are of, if any.
+
+    Options that do not suit each other end the command with its usage.
+    """
+    error, recipe = arguments.parser.error, read_options(arguments, TrainOptions).recipe
+    model = read_options(arguments, ModelOptions)
+    for name, kind in (("recipe", TrainOptions), ("method", ModelOptions)):
+        if arguments.resume and f"{kind.__name__}.{name}" in arguments:
+            error(f"argument --{name}: not allowed with --resume: a run keeps its own")
+    if recipe and model.method != ModelOptions.method:
+        error(f"argument --recipe: not allowed with --method {model.method}, which has its own")
+    if arguments.resume:
+        stored = _read_run(arguments.resume)
+        model = stored["model"]
+    else:
+        stored = RECIPES.get(recipe) or METHOD_SETTINGS.get(model.method, {})
+    unused = [
+        (kind, name)
+        for kind, name in list_unused(model.method)
+        if f"{kind.__name__}.{name}" in arguments
+    ]
+    if unused:
+        error(f"{name_flags(unused)}: not an option of --method {model.method}; omit it")
+    return stored, recipe
+
+
 def _read_run(directory: Path) -> dict[str, Any]:
     """Read the dataset and the option groups of a run, by the names of `train()`."""
     path = directory / OPTIONS
@@ -97,7 +111,9 @@ def _read_run(directory: Path) -> dict[str, Any]:
             "Start one with `jdfd-keras train DATA --out DIR`."
         )
     data = Path(load_options(path, "location", DataLocation).data)
-    return {"data": data} | {name: load_options(path, name, kind) for name, kind in GROUPS.items()}
+    return {"data": data} | {
+        name: load_options(path, name, kind) for name, kind in TRAINING_GROUPS.items()
+    }
 
 
 COMMAND = Command(_add_arguments, _run, is_resumable=True)

@@ -43,7 +43,11 @@ class FaceIndex:
             other faces.
         base: int64[n], for a blended fake the index of the real face that it is made from, -1 for
             a stored face; None without blended fakes.
-        kinds: Kinds of the blended fakes, of FAKE_KINDS; one is drawn whenever a fake is made.
+        kinds: Kinds of the blended fakes, as of `parse_fakes`; one is drawn whenever one is made.
+        masks: uint8[k, cells, cells], share of manipulated pixels in each cell of the crop, 255 for
+            all, of the k faces that are not blended, which are the first ones; those of real faces
+            and unknown ones are 0. A blended fake has its own. None without masks.
+        has_mask: bool[k], whether the mask is known; None without masks.
     """
 
     face_size: int
@@ -57,6 +61,8 @@ class FaceIndex:
     person: np.ndarray | None = None
     base: np.ndarray | None = None
     kinds: tuple[str, ...] = ()
+    masks: np.ndarray | None = None
+    has_mask: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.label)
@@ -156,6 +162,10 @@ def concat(indexes: list[FaceIndex]) -> FaceIndex:
     if any(one.landmarks is not None for one in indexes):
         indexes = [_with_landmarks(one) for one in indexes]
         names += ["landmarks", "person"]
+    cells = max(0 if one.masks is None else one.masks.shape[1] for one in indexes)
+    if cells:
+        indexes = [_with_masks(one, cells) for one in indexes]
+        names += ["masks", "has_mask"]
     arrays: dict[str, Any] = {n: np.concatenate([getattr(i, n) for i in indexes]) for n in names}
     return FaceIndex(
         face_size=first.face_size,
@@ -172,6 +182,14 @@ def _with_landmarks(faces: FaceIndex) -> FaceIndex:
         return faces
     unknown = np.full((len(faces), 68, 2), np.nan, np.float32)
     return replace(faces, landmarks=unknown, person=np.full(len(faces), -1))
+
+
+def _with_masks(faces: FaceIndex, cells: int) -> FaceIndex:
+    """Return the faces with unknown masks if they were indexed without any."""
+    if faces.masks is not None:
+        return faces
+    masks = np.zeros((len(faces), cells, cells), np.uint8)
+    return replace(faces, masks=masks, has_mask=np.full(len(faces), False))
 
 
 def has_two_people(faces: FaceIndex) -> bool:
@@ -196,7 +214,7 @@ def add_fakes(faces: FaceIndex, kinds: tuple[str, ...], *, make_even: bool = Tru
 
     Args:
         faces: Faces indexed with the columns FAKE_COLUMNS.
-        kinds: Kinds of fakes, of FAKE_KINDS; without any, the faces are returned as they are.
+        kinds: Kinds of fakes, as of `parse_fakes`; without any, the faces are returned as they are.
         make_even: If an odd number of faces has no partner, repeat one of these, so that
             shuffled faces can be read in twos.
 
@@ -238,6 +256,9 @@ def add_fakes(faces: FaceIndex, kinds: tuple[str, ...], *, make_even: bool = Tru
     arrays: dict[str, Any] = {name: getattr(faces, name)[rows] for name in names}
     base = np.full(len(rows), -1)
     base[-len(bases) :] = bases
+    if faces.masks is not None and faces.has_mask is not None:
+        first = rows[: len(rows) - len(bases)]
+        arrays |= {"masks": faces.masks[first], "has_mask": faces.has_mask[first]}
     return replace(
         faces,
         label=np.where(base >= 0, CLASSES["fake"], faces.label[rows]),

@@ -136,6 +136,28 @@ def mask_difference(
     return mask.astype(np.float32)
 
 
+def resize_mask(mask: np.ndarray, cells: int) -> np.ndarray:
+    """Compute the share of manipulated pixels in each cell of a crop.
+
+    Args:
+        mask: float32[size, size], 0 (real) to 1 (manipulated).
+        cells: Cells in a row and in a column of the crop; 0 for an empty result.
+
+    Returns:
+        uint8[cells, cells], 255 where all pixels are manipulated.
+
+    Example:
+        >>> mask = np.zeros((6, 6), np.float32)
+        >>> mask[:, :3] = 1
+        >>> resize_mask(mask, 2).tolist(), resize_mask(mask, 1).tolist()
+        ([[255, 0], [255, 0]], [[128]])
+    """
+    if cells == 0:
+        return np.zeros((0, 0), np.uint8)
+    share = cv2.resize(mask, (cells, cells), interpolation=cv2.INTER_AREA)
+    return np.round(255 * share).astype(np.uint8).reshape(cells, cells)
+
+
 def _draw_outside(landmarks: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     """Return uint8[height, width], 255 outside the hull of the landmarks and 0 in it."""
     mask = np.full(shape[:2], 255, np.uint8)

@@ -1,6 +1,5 @@
 """Input pipeline: the faces of a prepared dataset as a tf.data.Dataset for `model.fit`."""
 
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,14 +16,16 @@ from jdfd_keras.datasets.face_index import (
     index_faces,
 )
 from jdfd_keras.datasets.manifest import read_faces
+from jdfd_keras.datasets.manipulation_masks import resize_mask
 from jdfd_keras.datasets.pairs import list_pairs
 from jdfd_keras.datasets.records import decode_crop, read_record
+from jdfd_keras.datasets.sample_weights import BLENDED, check_options, weight_fn
 from jdfd_keras.datasets.split_tables import OFFICIAL
 from jdfd_keras.datasets.transforms import augment_face, decode_face
 from jdfd_keras.datasets.videos import CLASSES, UNLABELLED
 from jdfd_keras.options import AugmentOptions, PipelineOptions, parse_fakes
 
-BLENDED = 2  # stands for a blended fake beside the labels 1, 0 and -1
+MANIPULATION_MAP = "manipulation_map"  # target of faces with masks
 
 
 def load_faces(
@@ -50,9 +51,10 @@ def load_faces(
         seed: Seed of the order and of the augmentation in every epoch.
         labelled_only: Omit unlabelled faces.
         split_table: Name of the split table that states the splits, or the path of one.
-        options: Class balance (requires `shuffle`), weights, caching and blended fakes; none if
-            not given. A real face and its blended fake are neighbours and are augmented alike:
-            shuffled batches of an even size hold both.
+        options: Class balance (requires `shuffle`), weights, caching and blended fakes, and whether
+            the training split has labelled fakes; the defaults if not given. A real face and its
+            blended fake are neighbours and are augmented alike: shuffled batches of an even size
+            hold both.
         augment: Random augmentations; none if not given.
 
     Returns:
@@ -80,6 +82,8 @@ def load_faces(
     table = read_faces(directory, split=split, split_table=split_table, columns=columns)
     if labelled_only:
         table = table.filter(np.asarray(table["label"]) != UNLABELLED)
+    if split == "train" and not options.labelled_fakes:
+        table = table.filter(np.asarray(table["label"]) != CLASSES["fake"])
     if not len(table):
         raise ValueError(
             f"Expected faces in the {split} split of {directory}; got none. The splits are train, "
@@ -131,7 +135,9 @@ def stream_faces(
         augment: As for `load_faces`.
 
     Returns:
-        Batches of `batch_size / replicas` faces, as from `load_faces`.
+        Batches of `batch_size / replicas` faces, as from `load_faces`. If the faces have masks,
+        `targets` and `weights` have `manipulation_map`, too: float32[n, cells, cells, 1], the share
+        of manipulated pixels in each cell, and float32[n], 0 for faces of unknown mask.
 
     Raises:
         ValueError: As from `check_options`.
@@ -144,7 +150,7 @@ def stream_faces(
     """
     options = options or PipelineOptions()
     size = batch_size // replicas
-    check_options(faces, options, size)
+    check_options(faces, options, size, augment)
     own = batch_size // num_workers
 
     def locate(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -209,43 +215,6 @@ def read_epoch(
     )
 
 
-def check_options(faces: FaceIndex, options: PipelineOptions, batch_size: int = 2) -> None:
-    """Check that the faces can be balanced, weighted and paired as the options require.
-
-    Args:
-        faces: The faces.
-        options: As for `load_faces`.
-        batch_size: Faces per batch of one device.
-
-    Raises:
-        ValueError: If a class to balance has no face, both ways of balancing are chosen, or an odd
-            batch would part a real face from its blended fake.
-
-    Example:
-        >>> faces = index_faces("prepared", read_faces("prepared", columns=COLUMNS))
-        >>> check_options(faces, PipelineOptions(balance=True, class_weights=True))
-        Traceback (most recent call last):
-        ValueError: Expected balance or class_weights; got both, ...
-    """
-    if options.balance and options.class_weights:
-        raise ValueError(
-            "Expected balance or class_weights; got both, which would favour the rarer class "
-            "twice. Omit one of them."
-        )
-    if faces.base is not None and batch_size % 2:
-        raise ValueError(
-            "Expected an even batch_size on each device with blended fakes, each beside its real "
-            f"face; got {batch_size}. Try {batch_size + 1}."
-        )
-    for name, label in CLASSES.items():
-        if (options.balance or options.class_weights) and not (faces.label == label).any():
-            raise ValueError(
-                f"Expected faces of both classes to balance in "
-                f"{Path(faces.shards[0]).parent.parent}; got no {name} face. Omit balance and "
-                "class_weights."
-            )
-
-
 def _read_batches(
     positions: tf.data.Dataset,
     faces: FaceIndex,
@@ -258,9 +227,11 @@ def _read_batches(
 ) -> tf.data.Dataset:
     """Read the faces at pairs of an epoch and a position in it."""
     cache: dict[int, bytes] = {}
-    weigh = _weight_fn(faces, options)
+    weigh = weight_fn(faces, options)
     augment = augment or AugmentOptions()
     is_clean = options.reconstruct == "clean"
+    masks, has_mask = faces.masks, faces.has_mask
+    cells = 0 if masks is None else masks.shape[1]
 
     @lru_cache(maxsize=2)  # two epochs are in use at once, where prefetching crosses one's end
     def order(epoch: int) -> np.ndarray | range:
@@ -283,15 +254,24 @@ def _read_batches(
             return read(int(faces.base[index])), np.int64(BLENDED), np.int64(index)
         return read(int(index)), faces.label[index], np.int64(index)
 
-    def blend(crop: np.ndarray, epoch: np.ndarray, index: np.int64) -> np.ndarray:
+    def find_mask(group: np.int64, index: np.int64) -> tuple[np.ndarray, np.float32]:
+        assert masks is not None and has_mask is not None
+        if group == BLENDED:
+            return np.zeros(masks.shape[1:], np.uint8), np.float32(1)  # replaced by its own mask
+        return masks[index], np.float32(has_mask[index])
+
+    def blend(
+        crop: np.ndarray, epoch: np.ndarray, index: np.int64
+    ) -> tuple[np.ndarray, np.ndarray]:
         def read_stored(other: int) -> np.ndarray:
             return crop if other == base[index] else decode_crop(read(other))
 
         base: Any = faces.base
         number = int(epoch) if shuffle else 0
-        return faces.blend(int(index), read_stored, seed=seed, epoch=number).pixels
+        pixels, mask = faces.blend(int(index), read_stored, seed=seed, epoch=number)
+        return pixels, resize_mask(mask, cells)
 
-    def decode(epoch: tf.Tensor, position: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def decode(epoch: tf.Tensor, position: tf.Tensor) -> dict[str, tf.Tensor]:
         types = (tf.string, tf.int64, tf.int64)
         record, group, index = tf.numpy_function(fetch, [epoch, position], types)
         group = tf.ensure_shape(group, ())
@@ -305,26 +285,43 @@ def _read_batches(
             fold_in: Any = tf.random.fold_in  # its stub wants numbers
             return augment_face(pixels, fold_in(tf.stack([epoch, seed]), number), augment)
 
-        if faces.base is None:
-            return change(crop), group
+        example, mask = {"group": group}, tf.zeros((0, 0), tf.uint8)
+        if masks is not None:
+            mask, known = tf.numpy_function(find_mask, [group, index], (tf.uint8, tf.float32))
+            mask = tf.ensure_shape(mask, (cells, cells))
+            example["known"] = tf.ensure_shape(known, ())
 
-        def blended() -> tf.Tensor:
-            fake = tf.numpy_function(blend, [crop, epoch, index], tf.uint8)
-            return tf.ensure_shape(fake, crop.shape)
+        def blended() -> tuple[tf.Tensor, tf.Tensor]:
+            types = (tf.uint8, tf.uint8)
+            fake, own_mask = tf.numpy_function(blend, [crop, epoch, index], types)
+            return tf.ensure_shape(fake, crop.shape), tf.ensure_shape(own_mask, (cells, cells))
 
-        image = change(tf.cond(group == BLENDED, blended, lambda: crop))
-        if not is_clean:
-            return image, group
-        return image, group, tf.cond(group == BLENDED, lambda: change(crop), lambda: image)
+        image = crop
+        if faces.base is not None:
+            image, mask = tf.cond(group == BLENDED, blended, lambda: (crop, mask))
+        example["image"] = image = change(image)
+        if masks is not None:
+            example["mask"] = mask
+        if is_clean and faces.base is not None:
+            is_fake = group == BLENDED
+            example["clean"] = tf.cond(is_fake, lambda: change(crop), lambda: image)
+        return example
 
-    def to_example(crop: tf.Tensor, group: tf.Tensor, *clean: tf.Tensor) -> tuple:
-        image = tf.cast(crop, tf.float32)
-        target = tf.cast(clean[0], tf.float32) if clean else image
+    def to_example(example: dict[str, tf.Tensor]) -> tuple:
+        image, group = tf.cast(example["image"], tf.float32), example["group"]
+        target = tf.cast(example["clean"], tf.float32) if "clean" in example else image
         targets = {
             "classification": tf.cast(group >= CLASSES["fake"], tf.float32)[:, tf.newaxis],
             "reconstruction": target / 127.5 - 1.0,
         }
-        return (image, targets) if weigh is None else (image, targets, weigh(group))
+        if weigh is None:
+            return image, targets
+        weights = weigh(group)
+        if masks is not None:
+            mask = tf.cast(example["mask"], tf.float32)
+            targets[MANIPULATION_MAP] = mask[:, :, :, tf.newaxis] / 255
+            weights[MANIPULATION_MAP] = example["known"]
+        return image, targets, weights
 
     return (
         positions.map(decode, num_parallel_calls=tf.data.AUTOTUNE)
@@ -332,21 +329,3 @@ def _read_batches(
         .map(to_example, num_parallel_calls=tf.data.AUTOTUNE)
         .prefetch(tf.data.AUTOTUNE)
     )
-
-
-def _weight_fn(faces: FaceIndex, options: PipelineOptions) -> Callable | None:
-    """Create the function from labels, or BLENDED, to weights; None if all weights are 1."""
-    is_all = options.reconstruct == "all"
-    if is_all and not (options.class_weights or (faces.label == UNLABELLED).any()):
-        return None
-    # Indexed by group: real, fake, blended, and unlabelled last, since -1 % 4 is 3.
-    counts = [int((faces.label == label).sum()) for label in (0, 1)]
-    real, fake = [sum(counts) / (2 * c) if options.class_weights else 1.0 for c in counts]
-    learnt = {"all": [1.0] * 4, "real": [1.0, 0.0, 0.0, 0.0], "clean": [1.0, 0.0, 1.0, 0.0]}
-    weights = {
-        "classification": tf.constant([real, fake, fake, 0.0]),
-        "reconstruction": tf.constant(learnt[options.reconstruct]),
-    }
-    return lambda group: {
-        name: tf.gather(values, tf.math.floormod(group, 4)) for name, values in weights.items()
-    }

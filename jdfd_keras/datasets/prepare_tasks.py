@@ -129,7 +129,11 @@ class ExtractVideo:
                     crop = face.crop
                     index, video_id = face.frame_index, video.video_id
                     record = encode_face(
-                        crop, label=video.label, video_id=video_id, frame_index=index
+                        crop,
+                        label=video.label,
+                        video_id=video_id,
+                        frame_index=index,
+                        mask=face.mask,
                     )
                     file.write(frame_record(record))
                     rows.append(_to_row(face, self.faces.detector) | {"phash": hash_face(crop)})

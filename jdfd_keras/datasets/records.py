@@ -2,8 +2,8 @@
 
 Importing TensorFlow would cost every extraction process seconds and hundreds of megabytes. The
 record of a face is a tf.Example with `image/encoded` (PNG, RGB: lossless, since detectors learn
-from compression traces), `label` (int64; 1 fake, 0 real, -1 unlabelled), `video_id` and
-`frame_index`.
+from compression traces), `label` (int64; 1 fake, 0 real, -1 unlabelled), `video_id`, `frame_index`
+and, for a fake with known manipulated pixels, `mask/encoded` (PNG, grey: 255 manipulated, 0 not).
 
 Reference:
     https://www.tensorflow.org/tutorials/load_data/tfrecord (the format of the files) and
@@ -24,10 +24,13 @@ from jdfd_keras.faces.extract import encode_png
 from jdfd_keras.faces.media import sample_frame_indices
 
 SHARDS = "shards"
+_MASK, _PNG = "mask/encoded", b"\x89PNG\r\n"
 
 
-def encode_face(crop: np.ndarray, *, label: int, video_id: str, frame_index: int) -> bytes:
-    """Encode a crop, uint8[size, size, 3] RGB, as a serialized tf.Example.
+def encode_face(
+    crop: np.ndarray, *, label: int, video_id: str, frame_index: int, mask: bytes = b""
+) -> bytes:
+    """Encode a crop, uint8[size, size, 3] RGB, and the PNG of its mask as a serialized tf.Example.
 
     Example:
         >>> crop = np.zeros((8, 8, 3), np.uint8)
@@ -39,6 +42,7 @@ def encode_face(crop: np.ndarray, *, label: int, video_id: str, frame_index: int
         "frame_index": _integer(frame_index),
         "image/encoded": _text(encode_png(crop)),
         "label": _integer(label),
+        **({_MASK: _text(mask)} if mask else {}),
         "video_id": _text(video_id.encode()),
     }
     entries = (_field(1, name.encode()) + _field(2, value) for name, value in features.items())
@@ -147,17 +151,40 @@ def decode_crop(record: bytes) -> np.ndarray:
 
 
 def read_png(record: bytes) -> bytes:
-    """Return the PNG in a record; no other field can contain its signature.
+    """Return the record from the PNG of its face on, which decoders take; only a mask has another.
 
     Example:
         >>> record = read_record("prepared/shards/00000.tfrecord", 0)
         >>> read_png(record)[1:4]
         b'PNG'
     """
-    start = record.find(b"\x89PNG\r\n")
+    start = record.find(_PNG)
     if start < 0:
         raise ValueError("a record without a PNG")
     return record[start:]
+
+
+def decode_mask(record: bytes) -> np.ndarray | None:
+    """Decode the mask in a record, float32[size, size], 1 where a pixel is manipulated, else 0.
+
+    Returns:
+        The mask; None if the record has none.
+
+    Raises:
+        ValueError: If it is damaged.
+
+    Example:
+        >>> decode_mask(read_record("prepared/shards/00000.tfrecord", 0)) is None
+        True
+    """
+    _, name, content = record.partition(_MASK.encode())
+    start = content.find(_PNG)
+    if not name or start < 0:
+        return None
+    mask = cv2.imdecode(np.frombuffer(content[start:], np.uint8), cv2.IMREAD_GRAYSCALE)
+    if mask is None:
+        raise ValueError("a mask that cannot be decoded")
+    return mask.astype(np.float32) / 255
 
 
 def _checksum(data: bytes) -> bytes:

@@ -28,17 +28,20 @@ from jdfd_keras.evaluation.eval_data import (
     load_eval_sets,
     score_sets,
 )
+from jdfd_keras.evaluation.headpose_scores import score_head_poses
 from jdfd_keras.evaluation.reliability import CalibrationError, measure_calibration_error
 from jdfd_keras.evaluation.scores import Scores, count_tracks, score_videos
 from jdfd_keras.evaluation.scores_file import write_scores
 from jdfd_keras.faces.align import check_same_landmarks
 from jdfd_keras.inference.backends import make_reconstruct_error
 from jdfd_keras.inference.engine import import_engine
+from jdfd_keras.inference.headpose_predictor import identify_numpy
 from jdfd_keras.inference.tracks import check_evidence
 from jdfd_keras.io.files import OPTIONS, check_no_result, load_options
 from jdfd_keras.io.origin import describe_origin
 from jdfd_keras.io.results import Result
-from jdfd_keras.options import CalibrateOptions, FaceOptions
+from jdfd_keras.options import CalibrateOptions, EngineOptions, FaceOptions
+from jdfd_keras.training.headpose_run import HeadPoseRun, is_headpose_run, load_headpose_run
 from jdfd_keras.training.run_folder import (
     digest_model,
     load_run_model,
@@ -143,7 +146,7 @@ def calibrate(
     """Calibrate the best model of a run on the validation split of prepared datasets.
 
     Files are judged as by `predict`: by the tracks with enough evidence, of which the highest
-    decides. Files without one are excluded.
+    decides. Files without one are excluded. Of a run of Headpose, faces without a pose are, too.
 
     Args:
         run: Run folder, for calibration.json and, in `calibration`, the uncalibrated scores.
@@ -173,21 +176,29 @@ def calibrate(
     check_rate(options.fpr)
     sets = load_eval_sets(directories, SPLIT, options.split_table)
     leakage = check_leakage(run, sets, SPLIT, allow_leak=options.allow_leak)
-    loaded = load_run_model(run)
+    loaded = load_headpose_run(run) if is_headpose_run(run) else load_run_model(run)
     if not was_imported(run):
         for one in sets:
             faces = load_options(one.directory / OPTIONS, "faces", FaceOptions)
             check_same_landmarks(loaded.faces, faces)
-    model = loaded.model
-    scores = join_manifest(sets, score_sets(model, sets, options.batch_size))
-    is_judged = find_judged_faces(sets)
-    scores = scores.select_faces(is_judged)
+    if isinstance(loaded, HeadPoseRun):
+        engine, reconstruct_error = identify_numpy(run, EngineOptions()), None
+        found = score_head_poses(loaded, sets)
+        is_used = find_judged_faces(found.sets)
+        scores = join_manifest(found.sets, found.predictions).select_faces(is_used)
+        is_judged = found.has_pose.copy()
+        is_judged[found.has_pose] = is_used
+    else:
+        engine, reconstruct_error = import_engine(), make_reconstruct_error(loaded.model)
+        is_judged = find_judged_faces(sets)
+        predictions = score_sets(loaded.model, sets, options.batch_size)
+        scores = join_manifest(sets, predictions).select_faces(is_judged)
     num_videos = sum(len(one.videos) for one in sets)
     facts: dict[str, Any] = {"num_not_judged": num_videos - len(scores.videos)}
     facts["tracks"] = _find_tracks(sets)
-    facts["domain"] = fit_validation_domain(sets, is_judged, make_reconstruct_error(model))
+    facts["domain"] = fit_validation_domain(sets, is_judged, reconstruct_error)
     facts |= {"data": ", ".join(one.name for one in sets), "model": digest_model(run)}
-    facts |= {"engine": import_engine().describe()} | describe_origin()
+    facts |= {"engine": engine.describe()} | describe_origin()
     calibration = fit_calibration(scores, options.fpr, **facts)
     (run / FOLDER).mkdir(exist_ok=True)
     rows = pa.concat_tables([one.rows.select([*COLUMNS, "split"]) for one in sets])

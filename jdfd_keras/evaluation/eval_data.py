@@ -103,6 +103,7 @@ class Protocol(Origin):
     demonstration: bool = False  # the model is for demonstration only
     calibration: Calibration | None = None  # of the scores; None if there is none, or it is unknown
     repeated_rows: int = 0  # rows with the video and score of another: the same face?
+    faces_without_pose: int = 0  # that Headpose gives no score
     # SHA-256 of the table of scores; "" if a model was evaluated.
     scores_digest: str = field(default="", compare=False)
     # Of stored scores that are evaluated again.

@@ -5,6 +5,7 @@ explanations. Imports TensorFlow only for a model that OpenVINO does not run.
 """
 
 import contextlib
+import dataclasses
 import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,15 +34,18 @@ from jdfd_keras.evaluation.eval_data import (
     join_manifest,
     score_sets,
 )
+from jdfd_keras.evaluation.headpose_scores import check_pose_options, score_head_poses
 from jdfd_keras.evaluation.report import FaceExamples, ScoresMetadata, choose_errors
 from jdfd_keras.evaluation.scores import GROUPS, Scores, score_videos
 from jdfd_keras.faces.align import check_same_landmarks
 from jdfd_keras.inference.backends import load_calibration, load_predictor
 from jdfd_keras.inference.dataset_scores import FacePredictions
 from jdfd_keras.inference.engine import identify_tensorflow
+from jdfd_keras.inference.headpose_predictor import identify_numpy
 from jdfd_keras.io.files import OPTIONS, load_groups, load_options
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import EngineOptions, EvaluateOptions, FaceOptions, FilterOptions
+from jdfd_keras.training.headpose_run import HeadPoseRun, is_headpose_run, load_headpose_run
 from jdfd_keras.training.run_folder import IMPORTED, digest_model, load_run_model, was_imported
 
 EXAMPLES_PER_CLASS = 6
@@ -100,17 +104,17 @@ def _score_run(
     engine: EngineOptions,
     other: Scores | None,
 ) -> ModelScores:
+    is_headpose = is_headpose_run(path)
+    if is_headpose:
+        check_pose_options(path, options)
     leakage = check_leakage(path, sets, options.split, allow_leak=options.allow_leak)
     _check_comparable(sets, other, options.aggregation)
-    identity = identify_tensorflow(path, engine)
+    identity = (identify_numpy if is_headpose else identify_tensorflow)(path, engine)
     calibration = load_calibration(path)
-    loaded = load_run_model(path)
+    loaded = load_headpose_run(path) if is_headpose else load_run_model(path)
     data = {one.name: describe_data(one) for one in sets}
     if not was_imported(path):
         _check_landmarks(loaded.faces, data)
-    from jdfd_keras.inference.explain import explain_faces
-    from jdfd_keras.model.network import classifier_branch
-
     file, imported = (path if path.is_dir() else path.parent) / OPTIONS, was_imported(path)
     protocol = Protocol(
         model=path.resolve().name,
@@ -127,6 +131,15 @@ def _score_run(
         engine=identity.describe(),
         degradation=describe_degradation(parse_degradation(options.degrade)),
     )
+    if isinstance(loaded, HeadPoseRun):
+        found = score_head_poses(loaded, sets)
+        table = join_manifest(found.sets, found.predictions, calibration)
+        missing = int((~found.has_pose).sum())
+        protocol = dataclasses.replace(protocol, faces_without_pose=missing)
+        return ModelScores(table, ScoresMetadata(protocol, find_excluded(sets, table)), None, None)
+    from jdfd_keras.inference.explain import explain_faces
+    from jdfd_keras.model.network import classifier_branch
+
     if options.degrade:
         classifier = classifier_branch(loaded.model)
         predictions = _predict_crops(
@@ -222,6 +235,8 @@ def _describe_checkpoint(path: Path) -> str:
     if was_imported(path):
         facts = load_groups((path if path.is_dir() else path.parent) / OPTIONS)[IMPORTED]
         return f"published weights {facts['file']} ({facts['source']}): their training is unknown"
+    if is_headpose_run(path):
+        return "the only one of its run, fitted to its training split"
     if path.is_dir():
         return "best of its run, chosen on validation data and never on test data"
     return "a single file: how its weights were chosen is unknown"

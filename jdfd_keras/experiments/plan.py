@@ -1,4 +1,4 @@
-"""The cells of the paper's experiments, and what the paper publishes for them.
+"""The cells of the paper's experiments and their methods, and what the paper publishes for them.
 
 published.csv holds the AUCs of Tables 2 and 3 and those that the text states on Fig. 4.
 
@@ -6,6 +6,7 @@ Reference: Yan, Li and Lu, "Deepfake Detection via Joint Unsupervised Reconstruc
 Supervised Classification" (2022), https://arxiv.org/abs/2211.13424, section 4.
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,11 +14,23 @@ from pathlib import Path
 import pandas as pd
 
 from jdfd_keras.io.results import Result
+from jdfd_keras.options import METHODS
 
 # Keys of --data and the paper's names, in the order of the columns of Table 2.
 NAMES = {"ff": "FF++", "uadfv": "UADFV", "celebdf": "Celeb-DF"}
 LETTERS = {"ff": "F", "uadfv": "U", "celebdf": "C"}  # Fig. 3
 OURS, BASELINE = "JDFD", "Baseline (no decoder)"
+OUR_METHOD = "jdfd"
+# Values of --method and the names of Table 2 without references, in the order of its rows.
+METHOD_NAMES = {
+    "xception": "Xception",
+    "capsule": "Capsule",
+    "xception-triplet": "Xception+Tri.",
+    "xception-regression": "Xception+Reg.",
+    "headpose": "Headpose",
+    "fwa": "FWA",
+    OUR_METHOD: OURS,
+}
 SHARES_PERCENT = (0, 5, 10, 15)  # Fig. 4
 PUBLISHED = Path(__file__).with_name("published.csv")
 
@@ -35,8 +48,9 @@ class AucRow(Result):
 
     Attributes:
         kind: `measured`, `published` (by the paper) or `failed`.
-        method: OURS, BASELINE or, of published rows, another method; numbers in brackets are the
-            paper's references.
+        method: OURS, BASELINE or another method, by its name in Table 2; numbers in brackets are
+            the paper's references.
+        method_key: The value of `--method` that trains it; joins measured and published rows.
         train: Key of the training dataset.
         test: Key of the test dataset.
         decoder: Whether the network has a decoder.
@@ -46,6 +60,7 @@ class AucRow(Result):
         percent: AUC in per cent; None if failed, or where the paper has a dash.
         low_percent: Lower end of its 95 % interval; None if undefined or published.
         high_percent: Upper end of that interval.
+        num_faces: Number of scored test faces; None unless measured.
         source: Folder of the evaluation, relative to that of the experiment; the table or section
             of the paper; or the reason of the failure.
         mark: The paper's mark of the best AUC in Table 2: `underlined` within a dataset, `bold`
@@ -57,6 +72,7 @@ class AucRow(Result):
 
     kind: str
     method: str
+    method_key: str = OUR_METHOD
     train: str
     test: str
     decoder: bool
@@ -66,6 +82,7 @@ class AucRow(Result):
     percent: float | None = None
     low_percent: float | None = None
     high_percent: float | None = None
+    num_faces: int | None = None
     source: str
     mark: str = ""
     held_out: str = ""
@@ -84,6 +101,49 @@ def read_published() -> list[AucRow]:
     table = pd.read_csv(PUBLISHED, dtype={"mark": str}).fillna({"mark": ""})
     records = table.astype(object).where(table.notna(), None).to_dict("records")
     return [AucRow(kind="published", **record) for record in records]
+
+
+@functools.cache
+def name_method(method: str, train: str) -> str:
+    """Return the name of a method in the row of Table 2 with this training dataset.
+
+    Args:
+        method: A value of `--method`.
+        train: Key of the training dataset; without such a row, the name has no reference.
+
+    Example:
+        >>> name_method("xception", "ff"), name_method("xception", "uadfv")
+        ('Xception [27]', 'Xception [23]')
+        >>> name_method("xception", "mine")
+        'Xception'
+    """
+    for row in read_published():
+        if (row.method_key, row.train) == (method, train) and row.method != BASELINE:
+            return row.method
+    return METHOD_NAMES[method]
+
+
+def parse_methods(text: str) -> tuple[str, ...]:
+    """Return the methods of a list, in the order of the rows of Table 2.
+
+    Args:
+        text: Values of `--method`, separated by commas, or `all`.
+
+    Raises:
+        ValueError: If one is unknown, or none is given.
+
+    Example:
+        >>> parse_methods("jdfd,capsule")
+        ('capsule', 'jdfd')
+    """
+    names = [name.strip() for name in text.split(",")]
+    chosen = METHODS if text.strip() == "all" else names
+    if unknown := [name for name in chosen if name not in METHOD_NAMES]:
+        raise ValueError(
+            f"Expected methods of {', '.join(METHODS)}, or all; got {unknown[0]!r}. Try "
+            "xception,capsule."
+        )
+    return tuple(name for name in METHOD_NAMES if name in chosen)
 
 
 def qualified_key(key: str, split_table: str) -> str:
@@ -108,6 +168,7 @@ class Training:
         split_table: Split table that the experiment made; else empty: that of all datasets.
         held_out: Manipulation that the table leaves for testing; else empty.
         compression: Compression whose videos alone the table has; else empty.
+        method: The value of `--method`.
     """
 
     data: str
@@ -117,6 +178,7 @@ class Training:
     split_table: str = ""
     held_out: str = ""
     compression: str = ""
+    method: str = OUR_METHOD
 
     @property
     def folder(self) -> Path:
@@ -125,6 +187,8 @@ class Training:
             return Path(self.data, self.split_table)
         if self.share_percent:
             return Path(self.data, f"unlabelled-{self.share_percent}-of-{'+'.join(self.foreign)}")
+        if self.method != OUR_METHOD:
+            return Path(self.data, self.method)
         return Path(self.data, "joint" if self.decoder else "no-decoder")
 
     @property
@@ -133,12 +197,14 @@ class Training:
         return qualified_key(self.data, self.split_table)
 
     def __str__(self) -> str:
-        notes = "" if self.decoder else " without decoder"
+        is_ours = self.method == OUR_METHOD
+        notes = "" if self.decoder or not is_ours else " without decoder"
         if self.share_percent:
             notes += f" with {self.share_percent} % of {' and '.join(self.foreign)} unlabelled"
         if self.held_out:
             notes += f" without {self.held_out}"
-        return f"{self.data}{notes}{f' {self.compression}' if self.compression else ''}"
+        name = self.data if is_ours else f"{METHOD_NAMES[self.method]} on {self.data}"
+        return f"{name}{notes}{f' {self.compression}' if self.compression else ''}"
 
 
 @dataclass(frozen=True)
@@ -156,8 +222,10 @@ class Cell:
 
     @property
     def method(self) -> str:
-        """Name of the network."""
-        return OURS if self.training.decoder else BASELINE
+        """Name of the method, as in Tables 2 and 3."""
+        if self.training.method == OUR_METHOD and not self.training.decoder:
+            return BASELINE
+        return name_method(self.training.method, self.training.data)
 
     @property
     def dataset(self) -> str:
@@ -181,6 +249,7 @@ class Cell:
         return AucRow(
             kind=kind,
             method=self.method,
+            method_key=self.training.method,
             train=self.training.data,
             test=self.test,
             decoder=self.training.decoder,
@@ -198,7 +267,12 @@ class Cell:
         return f"{self.training} -> {test}"
 
 
-def plan_cells(name: str, keys: Sequence[str], missing: Mapping[str, str]) -> list[Cell]:
+def plan_cells(
+    name: str,
+    keys: Sequence[str],
+    missing: Mapping[str, str],
+    methods: Sequence[str] = (OUR_METHOD,),
+) -> list[Cell]:
     """Return the cells of an experiment in the order of its table, training by training.
 
     The paper's three datasets belong to every experiment, whether they were given or not; other
@@ -208,6 +282,7 @@ def plan_cells(name: str, keys: Sequence[str], missing: Mapping[str, str]) -> li
         name: `cross-dataset`, `ablation` or `foreign-data`.
         keys: Keys of the given datasets, in their order.
         missing: Reason for each dataset, of the given and the paper's, that is missing.
+        methods: Values of `--method` for `cross-dataset`; the other experiments are of ours.
 
     Example:
         >>> cells = plan_cells("cross-dataset", ["ff", "uadfv"], {"celebdf": "no celebdf"})
@@ -216,7 +291,11 @@ def plan_cells(name: str, keys: Sequence[str], missing: Mapping[str, str]) -> li
     """
     tests = list(dict.fromkeys([*NAMES, *keys]))
     if name == "cross-dataset":
-        trainings = [Training(key) for key in tests]
+        trainings = [
+            Training(key, decoder=method == OUR_METHOD, method=method)
+            for key in tests
+            for method in methods
+        ]
     elif name == "ablation":
         trainings = [Training(key, decoder) for key in tests for decoder in (False, True)]
     else:

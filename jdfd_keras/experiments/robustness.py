@@ -34,6 +34,7 @@ from jdfd_keras.options import (
     LimitOptions,
     RobustnessOptions,
 )
+from jdfd_keras.training.headpose_run import check_has_network
 
 TITLE = "Robustness: AUC of degraded videos"
 QUICK_TITLE = "Robustness: AUC of degraded face crops"
@@ -165,7 +166,8 @@ def measure_robustness(
 
     Raises:
         OSError: If the model cannot be loaded, or `out` cannot be written.
-        ValueError: If an option is out of range, or a degradation is unknown.
+        ValueError: If an option is out of range, a degradation is unknown, or the model has no
+            network.
 
     Example:
         >>> options = RobustnessOptions("jpeg=30", quick=True)
@@ -180,6 +182,7 @@ def measure_robustness(
     check_limits(limits)
     pairs = parse_degradations(options.degradations)
     _check(data, videos or {}, options)
+    check_has_network(model)
     with contextlib.closing(load_predictor(model, engine)) as predictor:
         runner = CellRunner(out, Path(model), predictor, options, evaluate, limits)
         for key, directory in data.items():

@@ -46,6 +46,7 @@ class Alignment(NamedTuple):
     landmarks: np.ndarray  # float32[68, 2] in pixels of the crop; float32[0, 2] if unknown
     residual: float
     outside: float  # share of the crop's area outside the frame
+    matrix: np.ndarray  # float64[2, 3], from pixels of the frame to those of the crop
 
 
 def canonical_points(size: int, margin: float, mode: str = "landmarks68") -> np.ndarray:
@@ -113,14 +114,42 @@ def align_face(
     five = landmarks[_DEEPFAKEBENCH_INDICES] if mode == "deepfakebench" else five_points(landmarks)
     matrix = _box_matrix(box, size, margin) if mode == "box" else fit_similarity(five, canonical)
     residual = np.sqrt(np.mean(np.sum((transform_points(matrix, five) - canonical) ** 2, axis=1)))
-    edges = size * np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) - 0.5  # of the crop
-    corners = transform_points(cv2.invertAffineTransform(matrix), edges)
+    corners = _crop_corners(matrix, size)
     return Alignment(
         crop=_warp(pixels, matrix, size, corners),
         landmarks=transform_points(matrix, landmarks).astype(np.float32),
         residual=float(residual / size),
         outside=_share_outside(corners.tolist(), *pixels.shape[:2]),
+        matrix=matrix,
     )
+
+
+def crop_mask(
+    marked: np.ndarray, matrix: np.ndarray, size: int, frame_size: tuple[int, int]
+) -> np.ndarray:
+    """Crop the marked pixels of a frame like a face of it.
+
+    Args:
+        marked: bool[h, w]; of another size than the frame, if a mask has one.
+        matrix: float[2, 3] of the Alignment of the face.
+        size: Width and height of the crop in pixels.
+        frame_size: Width and height of the frame in pixels.
+
+    Returns:
+        uint8[size, size], 255 where a pixel is marked and 0 elsewhere.
+
+    Example:
+        >>> marked = np.zeros((20, 30), bool)
+        >>> marked[10:, 15:] = True
+        >>> corner = crop_mask(marked, np.array([[2.0, 0, 0], [0, 2, 0]]), 40, (30, 20))
+        >>> corner[[18, 20], 39].tolist(), corner[39, [28, 30]].tolist()
+        ([0, 255], [0, 255])
+    """
+    scale = np.array(frame_size) / marked.shape[1::-1]
+    matrix = np.column_stack([matrix[:, :2] * scale, matrix @ [*(scale - 1) / 2, 1]])
+    pixels = cv2.cvtColor(marked.astype(np.uint8) * 255, cv2.COLOR_GRAY2RGB)
+    crop = _warp(pixels, matrix, size, _crop_corners(matrix, size))
+    return np.where(crop[..., 0] >= 128, 255, 0).astype(np.uint8)
 
 
 def resize_crop(pixels: np.ndarray, size: int, landmarks: np.ndarray | None = None) -> Alignment:
@@ -149,6 +178,7 @@ def resize_crop(pixels: np.ndarray, size: int, landmarks: np.ndarray | None = No
         landmarks=((points + 0.5) * scale - 0.5).astype(np.float32),
         residual=math.nan,
         outside=0.0,
+        matrix=np.column_stack([np.diag(scale), (scale - 1) / 2]),
     )
 
 
@@ -258,6 +288,12 @@ def _box_matrix(box: Box, size: int, margin: float) -> np.ndarray:
     x, y = (box.left + box.right - 1) / 2, (box.top + box.bottom - 1) / 2
     middle = (size - 1) / 2
     return np.array([[scale, 0, middle - scale * x], [0, scale, middle - scale * y]])
+
+
+def _crop_corners(matrix: np.ndarray, size: int) -> np.ndarray:
+    """Compute the corners of a crop in the frame, float64[4, 2]."""
+    edges = size * np.array([[0, 0], [1, 0], [1, 1], [0, 1]]) - 0.5
+    return transform_points(cv2.invertAffineTransform(matrix), edges)
 
 
 def _warp(pixels: np.ndarray, matrix: np.ndarray, size: int, corners: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import cv2
@@ -18,6 +18,7 @@ import numpy as np
 from jdfd_keras.faces.align import (
     align_face,
     canonical_points,
+    crop_mask,
     describe_distortion,
     resize_crop,
 )
@@ -114,6 +115,8 @@ class Face(Result):
     quality: Quality
     crops: CropStore = field(repr=False, metadata={"json": False})
     crop_index: int = field(repr=False, metadata={"json": False})
+    # PNG of the marked pixels of the crop, uint8[size, size], 0 or 255; empty if they are unknown.
+    mask: bytes = field(default=b"", repr=False, metadata={"json": False})
 
     @property
     def crop(self) -> np.ndarray:
@@ -202,8 +205,8 @@ def extract_faces(
             float[k, 2] with k >= 68 in pixels of the image, of which the first 68 are dlib's; ""
             for none.
         mask: Video or image that marks the manipulated pixels. The face that it marks is extracted
-            in place of the largest or of all, as by `find_marked_track`. Not used with the
-            detector `none`.
+            in place of the largest or of all, as by `find_marked_track`, with these pixels as its
+            `mask`. Not used with the detector `none`.
         on_frame: Called after each frame with the number of frames so far and in all, and with the
             faces of this one, before any is filtered out.
         credentials: If given, also read the Content Credentials of the file, of the same bytes;
@@ -229,7 +232,7 @@ def extract_faces(
     limits = limits or LimitOptions()
     detector = face_detector(options.detector) if options.detector != "none" else None
     find, max_faces = landmark_finder(options.detector), limits.max_faces_per_frame
-    crops, faces = CropStore(options.face_size), []
+    crops, faces, matrices = CropStore(options.face_size), [], []
     num_frames = width = height = total = 0
     warnings: list[str] = []
     shapes: Counter[tuple[int, ...]] = Counter()
@@ -252,7 +255,10 @@ def extract_faces(
                         tracked_faces = [tracked_faces[0]._replace(landmarks=points)]
                     except ValueError:
                         damaged.append(Path(landmarks[frame.index]).name)
-                faces += [_crop_face(frame, face, options, crops) for face in tracked_faces]
+                for face in tracked_faces:
+                    cropped, matrix = _crop_face(frame, face, options, crops)
+                    faces.append(cropped)
+                    matrices.append(matrix)
                 if on_frame:
                     on_frame(num_frames, total, faces[len(faces) - len(tracked_faces) :])
         signed = None
@@ -267,10 +273,17 @@ def extract_faces(
     if options.tracks == "all":
         track_id = None
     if mask and faces and detector is not None:
+
+        def keep_mask(position: int, marked: np.ndarray) -> None:
+            pixels = crop_mask(marked, matrices[position], options.face_size, (width, height))
+            if pixels.any():
+                encoded = cv2.imencode(".png", pixels)[1].tobytes()
+                faces[position] = replace(faces[position], mask=encoded)
+
         try:
             boxes = [(face.frame_index, face.track_id, face.box) for face in faces]
             marked, notes = find_marked_track(
-                mask, boxes, media.info.num_frames, (width, height), limits
+                mask, boxes, media.info.num_frames, (width, height), limits, keep_mask
             )
             warnings += notes
             track_id, reason = marked, "not the manipulated face"
@@ -295,13 +308,16 @@ def extract_faces(
     )
 
 
-def _crop_face(frame: Frame, tracked: TrackedFace, options: FaceOptions, crops: CropStore) -> Face:
+def _crop_face(
+    frame: Frame, tracked: TrackedFace, options: FaceOptions, crops: CropStore
+) -> tuple[Face, np.ndarray]:
+    """Return a face and the matrix of its alignment."""
     box, is_whole = tracked.box, options.detector == "none"
     if is_whole:
         aligned = resize_crop(frame.pixels, options.face_size, tracked.landmarks)
     else:
         aligned = align_face(frame.pixels, tracked.landmarks, box, options)
-    return Face(
+    face = Face(
         frame_index=frame.index,
         time_s=0.0 if math.isnan(frame.time_s) else frame.time_s,
         track_id=tracked.track_id,
@@ -318,6 +334,7 @@ def _crop_face(frame: Frame, tracked: TrackedFace, options: FaceOptions, crops: 
         crops=crops,
         crop_index=crops.append(aligned.crop),
     )
+    return face, aligned.matrix
 
 
 def _summarize_tracks(faces: list[Face]) -> list[Track]:

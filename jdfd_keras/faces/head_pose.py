@@ -6,7 +6,8 @@ target, so the two poses differ more than those of a real face. Independent of l
 
 Reference:
     Yang, Li, Lyu: "Exposing Deep Fakes Using Inconsistent Head Poses" (2019),
-    https://arxiv.org/abs/1811.00661; landmarks, camera and features as in the authors' code.
+    https://arxiv.org/abs/1811.00661; landmarks, camera and features as in the authors' code, with
+    another mean face.
 """
 
 from typing import NamedTuple
@@ -30,25 +31,28 @@ CENTRAL_FACE = np.r_[17:36, 48, 54]
 NUM_FEATURES = 12
 
 # The landmarks WHOLE_FACE of a mean face in millimetres, x to the right of the image, y down, z
-# away from the camera: the mean shape of OpenFace, rounded, which the authors use; its licence
-# allows research only. They negate z and get the pose of a mirrored head behind the camera, -R F
-# and -t for F = diag(1, 1, -1), so that features differ in their signs alone.
-# Reference: Baltrusaitis et al.: "OpenFace 2.0: Facial Behavior Analysis Toolkit" (2018),
-# https://github.com/TadasBaltrusaitis/OpenFace
+# away from the camera; the origin is the mean of all 68. Measured by us: the mean of the points
+# that `face_mesh` finds in 206 photographs of faces with a yaw below 15 degrees, each aligned with
+# the mean in space, made symmetric, with 63 mm between the eyes, and turned so that the median
+# pitch of 356 photographs is 0. The authors use the mean shape of OpenFace, whose licence allows
+# research only. Of these photographs, the poses of the whole face differ from those with it by 1.4
+# degrees in the median; the centre is turned against the whole face by 3.2 degrees, by 4.8 with it.
+# The authors negate z and get the pose of a mirrored head behind the camera, -R F and -t for
+# F = diag(1, 1, -1), so that features differ in their signs alone.
 MEAN_HEAD = np.array(
     [
-        *[(-73.4, -29.8, 47.7), (-72.8, -10.9, 45.9), (-70.5, 7.9, 44.8), (-66.9, 26.1, 43.1)],
-        *[(-59.8, 42.6, 38.6), (-48.4, 56.5, 30.8), (-34.1, 67.2, 18.5), (-17.9, 75.1, 3.6)],
-        *[(0.1, 77.1, -0.9), (17.5, 74.8, 5.2), (32.6, 66.9, 19.2), (46.4, 56.3, 30.8)],
-        *[(57.3, 42.4, 37.6), (64.4, 25.5, 40.9), (68.2, 7.0, 42.3), (70.5, -11.7, 44.1)],
-        (71.4, -30.4, 47.1),  # the last of the jaw, 16
-        *[(-61.1, -49.4, 14.3), (-51.3, -58.8, 7.3), (-37.8, -62.0, 0.4), (-24.0, -61.0, -6.6)],
-        *[(-11.6, -56.7, -12.0), (12.1, -57.4, -12.1), (25.1, -61.9, -7.3), (38.3, -62.8, -1.0)],
-        *[(51.2, -59.3, 5.3), (60.1, -50.2, 11.6)],  # the last of the brows, 26
-        *[(0.7, -42.2, -13.4), (0.8, -31.0, -21.2), (1.0, -19.9, -29.3), (1.2, -8.4, -36.9)],
-        *[(-14.8, 2.6, -20.1), (-7.2, 4.8, -23.5), (0.6, 6.6, -25.9), (8.3, 4.7, -23.7)],
-        (15.2, 2.6, -20.9),  # the last of the nose, 35
-        *[(-28.9, 28.6, -2.2), (28.8, 28.1, -3.2)],  # the corners of the mouth, 48 and 54
+        *[(-70.3, -29.1, 55.2), (-69.5, -14.8, 59.3), (-66.8, 14.4, 56.0), (-62.5, 30.0, 49.7)],
+        *[(-56.1, 42.0, 39.1), (-48.6, 50.6, 27.9), (-31.2, 63.8, 11.2), (-12.8, 71.9, -1.9)],
+        *[(0.0, 73.1, -3.8), (12.8, 71.9, -1.9), (31.2, 63.8, 11.2), (48.6, 50.6, 27.9)],
+        *[(56.1, 42.0, 39.1), (62.5, 30.0, 49.7), (66.8, 14.4, 56.0), (69.5, -14.8, 59.3)],
+        (70.3, -29.1, 55.2),  # the last of the jaw, 16
+        *[(-57.4, -51.7, 6.8), (-51.0, -58.1, -1.2), (-41.3, -61.7, -7.8), (-28.9, -61.9, -13.8)],
+        *[(-14.7, -60.7, -16.8), (14.7, -60.7, -16.8), (28.9, -61.9, -13.8), (41.3, -61.7, -7.8)],
+        *[(51.0, -58.1, -1.2), (57.4, -51.7, 6.8)],  # the last of the brows, 26
+        *[(0.0, -43.6, -17.0), (0.0, -29.3, -27.5), (0.0, -16.5, -39.7), (0.0, -6.0, -42.1)],
+        *[(-14.3, 1.8, -21.2), (-8.3, 5.7, -23.3), (0.0, 5.9, -25.1), (8.3, 5.7, -23.3)],
+        (14.3, 1.8, -21.2),  # the last of the nose, 35
+        *[(-30.7, 27.0, -1.5), (30.7, 27.0, -1.5)],  # the corners of the mouth, 48 and 54
     ]
 )
 _ROWS = {index: row for row, index in enumerate(WHOLE_FACE.tolist())}
@@ -118,8 +122,8 @@ def solve_head_pose(
         >>> points = np.zeros((68, 2))
         >>> points[WHOLE_FACE] = 640 * MEAN_HEAD[:, :2] / (MEAN_HEAD[:, 2:] + 800) + (320, 240)
         >>> pose = solve_head_pose(points, (640, 480))
-        >>> pose.rotation.round(3).tolist()[0], pose.translation.round(3).tolist()[2]
-        ([1.0, 0.0, 0.0], 800.0)
+        >>> np.allclose(pose.rotation, np.eye(3), atol=1e-6), round(float(pose.translation[2]), 3)
+        (True, 800.0)
     """
     width, height = size
     if landmarks.shape != (NUM_LANDMARKS, 2) or not np.isfinite(landmarks).all():

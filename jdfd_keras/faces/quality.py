@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -201,6 +201,7 @@ def find_marked_track(
     num_frames: int,
     size: tuple[int, int],
     limits: LimitOptions | None = None,
+    on_marked: Callable[[int, np.ndarray], None] | None = None,
 ) -> tuple[int | None, list[str]]:
     """Find the track that a mask marks, such as the manipulated person among several.
 
@@ -214,6 +215,8 @@ def find_marked_track(
             nothing of those after its end; an image is a mask of every frame.
         size: Width and height of the frames in pixels; those of the mask may differ.
         limits: Limits of the mask; the defaults if not given.
+        on_marked: Called for each face in whose frame the mask marks pixels, with its position in
+            `boxes` and with these pixels, bool[height, width].
 
     Returns:
         The track, None if the mask marks none; and warnings about the mask.
@@ -231,25 +234,27 @@ def find_marked_track(
     """
     overlap: dict[int, float] = defaultdict(float)
     warnings: list[str] = []
-    num_marked, by_position = 0, None
+    num_marked, by_frame = 0, None
     with open_media(mask, limits) as media:
         for frame in media.read(1, every=1):
-            if by_position is None:
+            if by_frame is None:
                 own_frames = max(media.info.num_frames, 1)
-                by_position = _group_by_position(boxes, is_image=own_frames == 1)
+                by_frame = _group_by_frame(boxes, is_image=own_frames == 1)
                 if own_frames not in (1, num_frames):
                     warnings.append(
                         f"the mask {media.file.path.name} has {plural(own_frames, 'frame')} and "
                         f"the video {num_frames}: frames are matched by their number"
                     )
-            found = by_position.get(frame.index, [])
+            found = by_frame.get(frame.index, [])
             marked = frame.pixels.max(axis=2) >= MARKED if found else np.zeros((1, 1), bool)
             total = np.count_nonzero(marked)
             if total >= max(MIN_MARKED_SHARE * marked.size, 1):
                 num_marked += 1
-                for track_id, box in found:
+                for position, track_id, box in found:
                     overlap[track_id] += _count_inside(marked, box, size) / total
-            if frame.index >= max(by_position, default=0):
+                    if on_marked:
+                        on_marked(position, marked)
+            if frame.index >= max(by_frame, default=0):
                 break
     best = max(overlap, key=lambda track_id: overlap[track_id], default=None)
     if best is None or overlap[best] < MIN_MASK_OVERLAP * num_marked:
@@ -257,14 +262,14 @@ def find_marked_track(
     return best, warnings
 
 
-def _group_by_position(
+def _group_by_frame(
     boxes: Iterable[tuple[int, int, Box]], *, is_image: bool
-) -> dict[int, list[tuple[int, Box]]]:
-    """Group tracks and boxes by the frame of the mask, the only one of an image."""
-    by_position: dict[int, list[tuple[int, Box]]] = defaultdict(list)
-    for index, track_id, box in boxes:
-        by_position[0 if is_image else index].append((track_id, box))
-    return by_position
+) -> dict[int, list[tuple[int, int, Box]]]:
+    """Group positions, tracks and boxes by the frame of the mask, the only one of an image."""
+    by_frame: dict[int, list[tuple[int, int, Box]]] = defaultdict(list)
+    for position, (index, track_id, box) in enumerate(boxes):
+        by_frame[0 if is_image else index].append((position, track_id, box))
+    return by_frame
 
 
 def _count_inside(marked: np.ndarray, box: Box, size: tuple[int, int]) -> int:

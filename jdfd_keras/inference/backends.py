@@ -27,7 +27,7 @@ from jdfd_keras.client.signatures import (
     find_model,
     find_versions,
 )
-from jdfd_keras.faces.extract import encode_png
+from jdfd_keras.faces.extract import Extraction, encode_png
 from jdfd_keras.inference.engine import (
     Engine,
     check_engine_options,
@@ -45,6 +45,7 @@ from jdfd_keras.inference.openvino_engine import (
 from jdfd_keras.io.console import print_message
 from jdfd_keras.io.files import OPTIONS
 from jdfd_keras.options import EngineOptions, EvaluateOptions
+from jdfd_keras.training.headpose_run import is_headpose_run
 
 if TYPE_CHECKING:
     import keras
@@ -79,6 +80,9 @@ class Predictor:
     # From the same faces to float64[n], the mean squared error of their reconstruction per pixel
     # and channel, pixels in -1..1; None without a decoder.
     reconstruct_error: _ArrayFunction | None = None
+    # Of Headpose, which scores no pixels: from the faces of a file to those that have a head pose,
+    # and float64[n], their P(fake).
+    score_poses: Callable[[Extraction], tuple[Extraction, np.ndarray]] | None = None
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         """Score faces."""
@@ -137,6 +141,10 @@ def load_predictor(
 
 
 def _load_local(path: Path, options: EngineOptions) -> Predictor:
+    if is_headpose_run(path):
+        from jdfd_keras.inference.headpose_predictor import load_headpose_predictor
+
+        return load_headpose_predictor(path, options)
     is_version = (path / "saved_model.pb").is_file()
     if not is_version and (path.suffix == ".keras" or (path / OPTIONS).is_file()):
         return _load_keras(path, identify_tensorflow(path, options))

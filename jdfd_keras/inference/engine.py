@@ -11,7 +11,7 @@ from jdfd_keras.io.results import Result
 from jdfd_keras.options import EngineOptions
 
 NOT_EXPORTED = "only exported models have OpenVINO files"
-NAMES = {"openvino": "OpenVINO", "tensorflow": "TensorFlow", "server": "server"}
+NAMES = {"openvino": "OpenVINO", "tensorflow": "TensorFlow", "numpy": "NumPy", "server": "server"}
 
 
 @dataclass(frozen=True)
@@ -23,9 +23,11 @@ class Engine(Result):
         'OpenVINO 2026.4.1, bfloat16'
     """
 
-    backend: str  # `openvino` or `tensorflow`; `server` for a server that does not state its own
+    # `openvino` or `tensorflow`, of Headpose `numpy`; `server` for a server that does not state its
+    # own.
+    backend: str
     version: str = ""  # of the library; "" if unknown
-    precision: str = ""  # `float32`, `bfloat16` or `int8`; "" if unknown
+    precision: str = ""  # `float32`, `bfloat16`, `int8` or `float64`; "" if unknown
     note: str = ""  # clause that states why another engine was not used; "" if there is none
 
     def describe(self) -> str:

@@ -129,7 +129,10 @@ def make_cam_fn(
     inner = keras.Model(model.input, tensors)
 
     def explain(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        outputs = inner(image, training=False)
+        # Of the triplet method, whose training keeps the classifier's gradients from its encoder.
+        graph = tf.compat.v1.get_default_graph()
+        with graph.gradient_override_map({"StopGradient": "Identity"}):
+            outputs = inner(image, training=False)
         cells = outputs.pop("cells")
         # A GradientTape would add the gradients down to the image to the graph.
         (gradient,) = tf.gradients(outputs.pop(LOGIT), cells)

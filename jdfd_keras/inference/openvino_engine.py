@@ -100,7 +100,7 @@ class OpenVINOEngine(contextlib.AbstractContextManager):
 
         Raises:
             EngineUnavailableError: If there are no files, they belong to another model, or the
-                processor does not compute in the precision.
+                processor or the network cannot be used in the precision.
         """
         self.path = Path(path)
         facts = _read_facts(self.path / ENGINE_FOLDER / ENGINE_FILE)
@@ -135,6 +135,8 @@ class OpenVINOEngine(contextlib.AbstractContextManager):
                 raise EngineUnavailableError(
                     f"OpenVINO cannot read its files ({reason})"
                 ) from error
+        if precision == "bfloat16" and not _find_products(_select(models[0], SCORES)):
+            raise EngineUnavailableError("the last layers of this network need float32")
         texts = facts["metadata"]
         try:
             self.metadata = read_metadata(
@@ -218,12 +220,7 @@ class CompiledOutput:
     """
 
     def __init__(self, core: "openvino.Core", model: "openvino.Model", output: str, hint: str):
-        import openvino
-
-        source = model.output(output).get_node().input_value(0)
-        # Its own stubs (2026.4.1) reject the constructor.
-        part = openvino.Model([source], model.get_parameters(), output)  # pyright: ignore[reportGeneralTypeIssues]
-        own = part.clone()
+        own = _select(model, output).clone()
         own.reshape([1, *own.input().get_partial_shape().get_max_shape()[1:]])
         if output == SCORES:
             _keep_logit_exact(own)
@@ -323,15 +320,32 @@ def computes_in_bfloat16(core: "openvino.Core") -> bool:
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") and has_bfloat16()
 
 
+def _select(model: "openvino.Model", output: str) -> "openvino.Model":
+    """Return the part of a model that computes one output."""
+    import openvino
+
+    source = model.output(output).get_node().input_value(0)
+    # Its own stubs (2026.4.1) reject the constructor.
+    return openvino.Model([source], model.get_parameters(), output)  # pyright: ignore[reportGeneralTypeIssues]
+
+
+def _find_products(model: "openvino.Model") -> list[Any]:
+    """Return the products of matrices, of which the last is that of the logit."""
+    return [node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"]
+
+
 def _keep_logit_exact(model: "openvino.Model") -> None:
     """Compute the last layer, a matrix of one column, as a sum in float32.
 
     As a product of matrices its result is rounded to bfloat16 if a stream has one thread
-    (2026.4.1): scores above 0.5 would be multiples of 1/256. A sum is computed in float32.
+    (2026.4.1): scores above 0.5 would be multiples of 1/256. A sum is computed in float32. A
+    network that ends otherwise, as that of capsules does, is left as it is.
     """
     import openvino.opset14 as operations
 
-    products = [node for node in model.get_ordered_ops() if node.get_type_name() == "MatMul"]
+    products = _find_products(model)
+    if not products:
+        return
     features, weights = products[-1].input_value(0), products[-1].input_value(1)
     row = operations.reshape(weights, operations.constant(np.array([1, -1])), False)
     axis = operations.constant(np.array([1]))

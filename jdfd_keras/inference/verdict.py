@@ -30,11 +30,13 @@ from jdfd_keras.inference.tracks import (
     describe_segment,
     score_tracks,
 )
+from jdfd_keras.io.console import plural
 from jdfd_keras.io.origin import Origin
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import FaceOptions, PredictOptions, PredictRuntime
 
 NO_FACE = "no face"
+NO_POSE = "no head pose"  # why Headpose gives a face no score, in Extraction.filtered
 VERDICTS = ("fake", "uncertain", "no_evidence", NO_FACE)  # the most suspicious first
 SUSPICION = {verdict: -index for index, verdict in enumerate(VERDICTS)}
 SCORING_BATCH = 256  # crops held in memory: 70 MB at 299 px
@@ -250,6 +252,11 @@ def judge(
     # A header may state less than what the file holds.
     duration_s = max([extraction.info.duration_s, *(face.time_s for face in extraction.faces)])
     verdict, reasons = _decide(tracks, calibration)
+    if verdict == NO_FACE and (count := extraction.filtered.get(NO_POSE)):
+        verdict = "uncertain"
+        reasons = (
+            f"no head pose fits the {plural(count, 'face')} in it, so that none has a score",
+        )
     segment_warnings = _warn_of_segments(judged_tracks, verdict)
     measures, beyond = None, ()
     if judged_tracks and calibration.domain:

@@ -4,16 +4,19 @@ Pure Keras 3, of Keras' own layers and operations, so that a saved model loads w
 All computation after the features of the capsules is in float32.
 """
 
-from pathlib import Path
 from typing import Any, cast
 
 import keras
 
-from jdfd_keras.model.imagenet_weights import VGG19, fetch_published_weights
+from jdfd_keras.model.imagenet_weights import (
+    IMAGENET_MEAN,
+    VGG19,
+    build_encoder,
+    read_red_first,
+)
 from jdfd_keras.options import ModelOptions
 
 MIN_SIZE_PX = 32  # of VGG19 in Keras
-IMAGENET_MEAN = (123.68, 116.779, 103.939)  # red, green, blue; subtracted for Keras' VGG19
 FEATURES = "block3_pool"  # the last layer of VGG19 that is used
 NUM_CAPSULES = 3  # primary ones
 CAPSULE_WIDTHS = (64, 16)  # channels of the convolutions of a primary capsule
@@ -89,13 +92,15 @@ def build_capsule_network(
     x = layers.Concatenate(name="capsule_features", dtype="float32")(maps)
     mean, deviation = compute_statistics(cast(Tensor, x))
     x = ops.reshape(ops.stack([mean, deviation], axis=-1), (-1, num_capsules, CAPSULE_WIDTHS[1], 2))
-    capsules = [_compose(x[:, index], index + 1, options) for index in range(num_capsules)]
+    parts = ops.unstack(x, num_capsules, axis=1)
+    capsules = [_compose(part, number, options) for number, part in enumerate(parts, start=1)]
     # The authors' code squashes each component over the capsules, not each capsule.
     x = squash(ops.stack(capsules, axis=1), axis=1)
 
     predictions = _predict_classes(x, options.dropout)
     classes = route(predictions, NUM_ITERATIONS)
-    score = ops.mean(ops.softmax(classes, axis=-1)[..., 1], axis=-1, keepdims=True)
+    _, fake = ops.unstack(ops.softmax(classes, axis=-1), NUM_CLASSES, axis=-1)
+    score = ops.mean(fake, axis=-1, keepdims=True)
     logit = ops.log(score / (1 - score))
     logit = layers.Activation("linear", name="classifier_logit", dtype="float32")(logit)
     x = layers.Activation("sigmoid", name="classification", dtype="float32")(logit)
@@ -106,34 +111,9 @@ def _extract_features(image: Tensor, weights: str | None) -> Tensor:
     """Return the features of VGG19, float[n, size / 8, size / 8, 256]; they are not trained."""
     offset: Any = [-mean for mean in IMAGENET_MEAN]  # typed as one number
     x = keras.layers.Rescaling(1.0, offset=offset, name="scale")(image)
-    if weights == "none":  # None is Keras' own word for random weights
-        weights = None
-    if weights == "imagenet":
-        weights = fetch_published_weights(VGG19)
-    if weights is not None and not Path(weights).is_file():
-        raise OSError(
-            "Expected encoder_weights to be 'imagenet', 'none' or a Keras VGG19 weights file (.h5, "
-            f".weights.h5); got {weights!r}, which is not a file. Check the path."
-        )
-    try:
-        vgg19 = keras.applications.VGG19(
-            include_top=False,
-            weights=weights,  # pyright: ignore[reportArgumentType], typed as its default
-            input_tensor=x,
-        )
-    except (ValueError, KeyError, OSError) as error:
-        if weights is None:
-            raise
-        raise ValueError(
-            f"Expected {weights} to hold the weights of Keras' VGG19 without its top; got "
-            f"'{' '.join(str(error).split())[:200]}'. Use the published file, or one that "
-            "save_weights wrote for that network."
-        ) from error
-    if weights is not None:
-        # They are for blue, green, red. A reversed kernel saves reversing every face.
-        first = vgg19.get_layer("block1_conv1")
-        kernel, bias = first.get_weights()
-        first.set_weights([kernel[:, :, ::-1], bias])
+    vgg19 = build_encoder(VGG19, cast(Tensor, x), weights)
+    if weights not in (None, "none"):
+        read_red_first(vgg19.get_layer("block1_conv1"))
     for layer in vgg19.layers:
         layer.trainable = False
     return cast(Tensor, vgg19.get_layer(FEATURES).output)

@@ -72,6 +72,19 @@ def add_manipulation_map(detector: keras.Model) -> keras.Model:
     return keras.Model(copy.input, outputs, name=detector.name)
 
 
+def count_map_cells(image_size: int) -> int:
+    """Return the number of cells in a row and in a column of the map of a face.
+
+    Example:
+        >>> count_map_cells(71), count_map_cells(299)
+        (5, 19)
+    """
+    cells = (image_size - 3) // 2 + 1 - 2  # the two convolutions of the first block
+    for _ in range(3):  # strides of 2 with the padding "same"
+        cells = -(-cells // 2)
+    return cells
+
+
 def _layer_before_block(detector: keras.Model, block: int) -> keras.Layer:
     """Return the layer whose output is the input of a block of the middle flow."""
     first = f"block{block}_sepconv1_act"

@@ -9,6 +9,7 @@ from jdfd_keras.options import ModelOptions
 
 MESONETS = ("meso4", "mesoinception4")
 DROPOUT = 0.5
+MIN_SIZE_PX = 64
 
 
 def build_mesonet(options: ModelOptions) -> keras.Model:
@@ -26,6 +27,9 @@ def build_mesonet(options: ModelOptions) -> keras.Model:
         keras.Model with the input `image`, float32[n, size, size, 3] in 0..255, and a dict of one
         output, `classification`, float32[n, 1], P(fake) in [0, 1].
 
+    Raises:
+        ValueError: If the image is too small, or an option asks for attention.
+
     Example:
         >>> build_mesonet(ModelOptions(network="meso4", image_size=256)).count_params()
         28073
@@ -35,6 +39,17 @@ def build_mesonet(options: ModelOptions) -> keras.Model:
         Network" (2018), https://arxiv.org/abs/1809.00888, section 3.
     """
     layers, size = keras.layers, options.image_size
+    if size < MIN_SIZE_PX:
+        raise ValueError(
+            f"Expected image_size >= {MIN_SIZE_PX}, the minimum of MesoNet; got {size}. Try 96 for "
+            "fast experiments, 256 for the paper's size."
+        )
+    if options.attention != "none":
+        raise ValueError(
+            "Expected a network with a decoder for residual attention; got the network "
+            f"{options.network!r} without decoder. Try the attention 'none', or the network "
+            "'xception' with its decoder."
+        )
     image = keras.Input((size, size, 3), name="image")
     x = layers.Rescaling(1 / 255, name="scale")(image)
     if options.network == "meso4":

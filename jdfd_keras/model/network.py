@@ -1,85 +1,23 @@
-"""The network: a shared Xception encoder with two branches, a classifier and a decoder.
+"""The Joint DeepFake Detector: a shared Xception encoder with a classifier and a decoder.
 
 Pure Keras 3 without TensorFlow calls, so it runs on every Keras backend.
 """
 
-import contextlib
 import hashlib
-import http.client
 import math
-import os
-import urllib.request
-from pathlib import Path
 from typing import cast
 
-import h5py
 import keras
 import numpy as np
 
-from jdfd_keras.io.console import track
-from jdfd_keras.io.files import atomic_path
-from jdfd_keras.model.mesonet import MESONETS, build_mesonet
+from jdfd_keras.model.xception_encoder import ENCODER_STRIDE, PYTORCH, encode, pool_like_pytorch
 from jdfd_keras.options import ModelOptions
-from jdfd_keras.options.detector_options import NETWORKS
 
-NAME = "xception_weights_tf_dim_ordering_tf_kernels_notop.h5"
-URL = f"https://storage.googleapis.com/tensorflow/keras-applications/xception/{NAME}"
-# Keras states no SHA-256. Nobody can compute another file of a given MD5: only its author could.
-MD5 = "b0042744bf5b25fce3cb969f33bebb97"
-SIZE_BYTES = 83_683_744
-CHUNK_BYTES = 2**20
-ENCODER_STRIDE = 32  # Xception halves its input five times
-PYTORCH = "xception-pytorch"
-PYTORCH_EPSILON = 1e-5  # of batch normalisation; that of Keras is 1e-3
 Tensor = keras.KerasTensor
 
 
-def fetch_imagenet_weights(timeout_s: float = 10) -> str:
-    """Return the path of the ImageNet weights of Keras' Xception; download them once (84 MB).
-
-    The path is in Keras' own cache, `~/.keras/models` or `KERAS_HOME/models`.
-
-    Example:
-        >>> from unittest import mock
-        >>> with mock.patch.dict(os.environ, KERAS_HOME="empty"):
-        ...     fetch_imagenet_weights(timeout_s=1e-9)
-        Traceback (most recent call last):
-            ...
-        OSError: Expected the ImageNet weights at empty/models/xception_weights_...
-    """
-    home = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras"))
-    cached = home / "models" / NAME
-    if cached.is_file() and _is_published(cached):
-        return str(cached)
-    # keras.utils.get_file raises a bare Exception and prints progress on stdout, between results.
-    try:
-        with urllib.request.urlopen(URL, timeout=timeout_s) as response:
-            cached.parent.mkdir(parents=True, exist_ok=True)
-            total = int(response.headers.get("Content-Length", 0)) // CHUNK_BYTES + 1
-            chunks = iter(lambda: response.read(CHUNK_BYTES), b"")
-            with atomic_path(cached) as unfinished:
-                with open(unfinished, "wb") as file:
-                    for chunk in track(chunks, "downloading ImageNet weights", total, "MiB"):
-                        file.write(chunk)
-                if not _is_published(unfinished):
-                    raise OSError("a file of another size or with another checksum")
-    except (OSError, http.client.HTTPException) as error:
-        raise OSError(
-            f"Expected the ImageNet weights at {cached} or to download them from {URL}; got "
-            f"'{error}'. Copy the file from a machine with internet access, or start from random "
-            "weights with encoder_weights 'none' (--encoder-weights none)."
-        ) from error
-    return str(cached)
-
-
-def _is_published(path: Path) -> bool:
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "md5").hexdigest()
-    return (path.stat().st_size, digest) == (SIZE_BYTES, MD5)
-
-
-def build_detector(options: ModelOptions | None = None) -> keras.Model:
-    """Build the network of the options, by default the Joint DeepFake Detector.
+def build_joint_detector(options: ModelOptions | None = None) -> keras.Model:
+    """Build the Joint DeepFake Detector.
 
     The encoder is Xception without its top, followed by a 1x1 convolution and one dense layer to
     the latent vector, without global pooling, so that the position of a trace is kept. The decoder
@@ -91,10 +29,10 @@ def build_detector(options: ModelOptions | None = None) -> keras.Model:
     and a class-activation map shows what the cells hold. The classifier then runs the decoder.
 
     `xception-pytorch` has the max-pool padding and batch-normalisation epsilon of PyTorch in the
-    encoder, whose weights have the shapes of Keras' Xception. For MesoNet see `build_mesonet`.
+    encoder, whose weights have the shapes of Keras' Xception.
 
     Args:
-        options: Network; default is the paper's.
+        options: Network, `xception` or `xception-pytorch`; default is the paper's.
 
     Returns:
         keras.Model with the input `image`, float32[n, size, size, 3] in 0..255 (scaling is a layer
@@ -103,8 +41,12 @@ def build_detector(options: ModelOptions | None = None) -> keras.Model:
         `reconstruction`, float32[n, size, size, 3], the input scaled to -1..1; linear, so values
         may be outside that range. Missing without a decoder.
 
+    Raises:
+        OSError: If the weights cannot be read or downloaded.
+        ValueError: If an option is out of its range.
+
     Example:
-        >>> model = build_detector(ModelOptions(image_size=71, encoder_weights=None))
+        >>> model = build_joint_detector(ModelOptions(image_size=71, encoder_weights=None))
         >>> model.output["reconstruction"].shape
         (None, 71, 71, 3)
 
@@ -116,18 +58,9 @@ def build_detector(options: ModelOptions | None = None) -> keras.Model:
     """
     options = options or ModelOptions()
     _check(options)
-    model = (build_mesonet if options.network in MESONETS else _build_joint_detector)(options)
-    for layer in model.layers:
-        if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = options.batch_norm_momentum
-    return model
-
-
-def _build_joint_detector(options: ModelOptions) -> keras.Model:
     size = options.image_size
     image = keras.Input((size, size, 3), name="image")
-    x = keras.layers.Rescaling(1 / 127.5, offset=-1, name="scale")(image)
-    x = _encoder(x, options)
+    x = encode(cast(Tensor, image), options)
     x = keras.layers.Conv2D(64, 1, use_bias=False, name="squeeze")(x)
     x = keras.layers.BatchNormalization(name="squeeze_bn")(x)
     features = keras.layers.ReLU(name="squeeze_relu")(x)
@@ -143,7 +76,7 @@ def _build_joint_detector(options: ModelOptions) -> keras.Model:
         if options.decoder:
             outputs["reconstruction"] = _decode(latent, options)
     model = keras.Model(image, outputs, name="joint_deepfake_detector")
-    return _pool_like_pytorch(model) if options.network == PYTORCH else model
+    return pool_like_pytorch(model) if options.network == PYTORCH else model
 
 
 def _classify(x: Tensor, options: ModelOptions) -> Tensor:
@@ -185,27 +118,6 @@ def _attend(
     return layers.Dense(options.latent_dim, name="classifier_latent")(x)
 
 
-def _pool_like_pytorch(model: keras.Model) -> keras.Model:
-    """Copy a model, with max pools that pad every side by one row or column.
-
-    The padding `same` does so with odd inputs, but does not pad the first row and column of even
-    ones. A pool of stride 1, of which every second value is kept, does.
-    """
-
-    def call(layer, *args, **kwargs):
-        if not isinstance(layer, keras.layers.MaxPooling2D) or args[0].shape[1] % 2:
-            return layer(*args, **kwargs)
-        layer.strides = (1, 1)
-        stride = keras.layers.MaxPooling2D(
-            1, 2, name=f"{layer.name}_stride", dtype=layer.dtype_policy
-        )
-        return stride(layer(*args, **kwargs))
-
-    copy = cast(keras.Model, keras.models.clone_model(model, call_function=call))
-    copy.set_weights(model.get_weights())
-    return copy
-
-
 def _decode(latent: Tensor, options: ModelOptions) -> Tensor:
     widths, size = options.decoder_widths, options.image_size
     grid = math.ceil(size / ENCODER_STRIDE)
@@ -233,7 +145,8 @@ def classifier_branch(model: keras.Model) -> keras.Model:
     It has no decoder, except with attention, which reads the reconstruction.
 
     Example:
-        >>> detector = build_detector(ModelOptions(image_size=71, encoder_weights=None))
+        >>> options = ModelOptions(image_size=71, encoder_weights=None)
+        >>> detector = build_joint_detector(options)
         >>> classifier_branch(detector).output_shape
         (None, 1)
     """
@@ -252,23 +165,11 @@ def is_classifier_weight(path: str) -> bool:
 
 
 def _check(options: ModelOptions) -> None:
-    if options.network not in NETWORKS:
-        raise ValueError(
-            f"Expected the network {', '.join(NETWORKS)}; got {options.network!r}. Try "
-            f"{NETWORKS[0]!r}."
-        )
-    is_mesonet = options.network in MESONETS
-    smallest, kind = (64, "MesoNet") if is_mesonet else (71, "Xception")
-    if options.image_size < smallest:
-        raise ValueError(
-            f"Expected image_size >= {smallest}, the minimum of {kind}; got {options.image_size}. "
-            "Try 96 for fast experiments, 299 for the paper's size."
-        )
     if options.attention not in ("none", "residual"):
         raise ValueError(
             f"Expected the attention none or residual; got {options.attention!r}. Try 'none'."
         )
-    if options.attention == "residual" and (is_mesonet or not options.decoder):
+    if options.attention == "residual" and not options.decoder:
         raise ValueError(
             "Expected a network with a decoder for residual attention; got the network "
             f"{options.network!r} without decoder. Try the attention 'none', or the network "
@@ -279,60 +180,6 @@ def _check(options: ModelOptions) -> None:
             "Expected latent_dim >= 1 and one decoder width or more, each >= 1; got "
             f"{options.latent_dim} and {list(options.decoder_widths)}. For a detector without "
             "decoder set decoder to false."
-        )
-    if not (0 <= options.dropout < 1 and 0 <= options.batch_norm_momentum < 1):
-        raise ValueError(
-            "Expected dropout and batch_norm_momentum from 0 to below 1; got "
-            f"{options.dropout:g} and {options.batch_norm_momentum:g}. Try the defaults."
-        )
-
-
-def _encoder(x: Tensor, options: ModelOptions) -> Tensor:
-    weights = options.encoder_weights
-    if weights == "none":  # None is Keras' own word for random weights
-        weights = None
-    if weights is not None:
-        _check_encoder_weights(weights, options.network)
-    if weights == "imagenet":
-        weights = fetch_imagenet_weights()
-    try:
-        xception = keras.applications.Xception(
-            include_top=False,
-            weights=weights,  # pyright: ignore[reportArgumentType], typed as its default
-            input_tensor=x,
-        )
-    except (ValueError, KeyError, OSError) as error:
-        if weights is None:
-            raise
-        raise ValueError(
-            f"Expected {weights} to hold the weights of Keras' Xception without its top; got "
-            f"'{' '.join(str(error).split())[:200]}'. Use the published file, or one that "
-            "save_weights wrote for that network."
-        ) from error
-    if options.network == PYTORCH:
-        for layer in xception.layers:
-            if isinstance(layer, keras.layers.BatchNormalization):
-                layer.epsilon = PYTORCH_EPSILON
-    return cast(Tensor, xception.output)
-
-
-def _check_encoder_weights(weights: str, network: str) -> None:
-    """Check that weights are of the network, which their shapes do not tell."""
-    made_for = "xception"
-    if weights != "imagenet":
-        if not Path(weights).is_file():
-            raise OSError(
-                "Expected encoder_weights to be 'imagenet', 'none' or a Keras Xception weights "
-                f"file (.h5, .weights.h5); got {weights!r}, which is not a file. Check the path."
-            )
-        # Keras reports a damaged file and one of another format.
-        with contextlib.suppress(OSError), h5py.File(weights) as file:
-            made_for = str(file.attrs.get("network", made_for))
-    if made_for != network:
-        raise ValueError(
-            f"Expected encoder_weights of the network {network!r}; got {weights!r}, which is for "
-            f"{made_for!r}. Try --network {made_for}, or --encoder-weights none or a file that "
-            "`jdfd-keras import-weights` wrote for this network."
         )
 
 

@@ -19,8 +19,9 @@ import numpy as np
 from jdfd_keras.io.files import atomic_path, sha256_of
 from jdfd_keras.io.results import Result
 from jdfd_keras.model.mesonet import MESONETS
-from jdfd_keras.model.network import PYTORCH, build_detector
+from jdfd_keras.model.methods import build_detector
 from jdfd_keras.model.torch_files import read_state_dict
+from jdfd_keras.model.xception_encoder import PYTORCH
 from jdfd_keras.options import ModelOptions
 
 # Prefix of the encoder's names; the files may also have none.

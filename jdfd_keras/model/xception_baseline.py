@@ -1,14 +1,14 @@
 """Xception as in FaceForensics++: global average pooling and one dense layer, for comparison."""
 
-from dataclasses import replace
+from typing import cast
 
 import keras
 
-from jdfd_keras.model.network import PYTORCH, build_detector, is_classifier_weight
+from jdfd_keras.model.network import is_classifier_weight
+from jdfd_keras.model.xception_encoder import PYTORCH, encode, pool_like_pytorch
 from jdfd_keras.options import ModelOptions
 
 XCEPTIONS = ("xception", PYTORCH)
-FEATURES = "block14_sepconv2_act"  # the last layer of Xception without its top
 
 
 def build_xception_baseline(options: ModelOptions | None = None) -> keras.Model:
@@ -52,14 +52,35 @@ def build_xception_baseline(options: ModelOptions | None = None) -> keras.Model:
             f"Expected the network {' or '.join(XCEPTIONS)}; got {options.network!r}. Try "
             f"{XCEPTIONS[0]!r}."
         )
-    plain = replace(options, decoder=False, attention="none", latent_dim=1)
-    encoder = build_detector(plain)
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(encoder.get_layer(FEATURES).output)
+    size = options.image_size
+    image = keras.Input((size, size, 3), name="image")
+    outputs = pool_and_classify(encode(cast(keras.KerasTensor, image), options), options)
+    model = keras.Model(image, outputs, name="xception_baseline")
+    return pool_like_pytorch(model) if options.network == PYTORCH else model
+
+
+def pool_and_classify(
+    features: keras.KerasTensor, options: ModelOptions
+) -> dict[str, keras.KerasTensor]:
+    """Classify the mean of the features of a face by one dense layer.
+
+    Args:
+        features: float[n, height, width, channels].
+        options: `dropout`.
+
+    Returns:
+        `classification`, float32[n, 1], P(fake).
+
+    Example:
+        >>> pool_and_classify(keras.Input((3, 3, 8)), ModelOptions())["classification"].shape
+        (None, 1)
+    """
+    x = keras.layers.GlobalAveragePooling2D(name="pool")(features)
     if options.dropout:
         x = keras.layers.Dropout(options.dropout, name="classifier_dropout")(x)
     x = keras.layers.Dense(1, name="classifier_logit", dtype="float32")(x)
     x = keras.layers.Activation("sigmoid", name="classification", dtype="float32")(x)
-    return keras.Model(encoder.input, {"classification": x}, name="xception_baseline")
+    return {"classification": x}
 
 
 def freeze_encoder(model: keras.Model, frozen: bool = True) -> None:

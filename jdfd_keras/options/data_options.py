@@ -9,7 +9,8 @@ LAYOUTS = (
     *("uadfv", "dfdc", "deepfakebench", "df40"),
 )
 CROPPED = ("deepfakebench", "df40")  # of these, layouts of faces that are cropped already
-FAKE_KINDS = ("self-blended", "swapped", "re-rendered", "local")  # of blended fakes
+FAKE_KINDS = ("self-blended", "swapped", "re-rendered", "local")  # of blended fakes, if mixed
+WARPED = "warped"  # one more kind, which is not among the mixed ones
 
 
 def setting(default: Any, help: str, choices: tuple[str, ...] = (), common: bool = False) -> Any:
@@ -184,9 +185,12 @@ class PipelineOptions:
     cache: bool = setting(False, "cache encoded faces in memory after the first epoch")
     fakes: str = setting(
         "none",
-        "blended fakes, made from the real faces while training: none, mixed (all kinds), or kinds "
-        f"separated by commas, of {', '.join(FAKE_KINDS)}",
+        "blended fakes, made from the real faces while training: none, mixed (all kinds but "
+        f"{WARPED}), or kinds separated by commas, of {', '.join([*FAKE_KINDS, WARPED])}",
         common=True,
+    )
+    labelled_fakes: bool = setting(
+        True, "train on labelled fakes, too, not on blended ones alone; validation uses them anyway"
     )
     val_fakes: str = setting(
         "auto",
@@ -204,13 +208,14 @@ def parse_fakes(text: str) -> tuple[str, ...]:
     """
     if text in ("none", "mixed"):
         return FAKE_KINDS if text == "mixed" else ()
+    kinds = (*FAKE_KINDS, WARPED)
     named = [name.strip() for name in text.split(",")]
-    if not set(named) <= set(FAKE_KINDS):
+    if not set(named) <= set(kinds):
         raise ValueError(
-            f"Expected fakes none, mixed, or kinds of {', '.join(FAKE_KINDS)}; got {text!r}. Try "
+            f"Expected fakes none, mixed, or kinds of {', '.join(kinds)}; got {text!r}. Try "
             "mixed, alone, for all kinds."
         )
-    return tuple(kind for kind in FAKE_KINDS if kind in named)
+    return tuple(kind for kind in kinds if kind in named)
 
 
 @dataclass(frozen=True)

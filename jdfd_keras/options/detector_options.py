@@ -1,9 +1,13 @@
-"""Options of the network, its training, evaluation, serving and verdicts."""
+"""Options of the network, its training, evaluation and verdicts."""
 
 from dataclasses import dataclass
 
 from jdfd_keras.options.data_options import FaceOptions, setting
 
+METHODS = (
+    *("jdfd", "xception", "capsule", "xception-triplet", "xception-regression", "fwa"),
+    "headpose",
+)
 NETWORKS = ("xception", "xception-pytorch", "meso4", "mesoinception4")
 
 
@@ -11,11 +15,18 @@ NETWORKS = ("xception", "xception-pytorch", "meso4", "mesoinception4")
 class ModelOptions:
     """Network; stored in the run folder. `encoder_weights=None` means `"none"`: random weights."""
 
+    method: str = setting(
+        "jdfd",
+        "jdfd: the Joint DeepFake Detector; others: a method of the paper's Table 2, with the "
+        "settings of its source, which other options change",
+        choices=METHODS,
+        common=True,
+    )
     network: str = setting(
         "xception",
-        "xception: the Joint DeepFake Detector; xception-pytorch: the same with the padding of "
-        "PyTorch's Xception, for weights of `import-weights`; meso4 or mesoinception4: MesoNet, a "
-        "small classifier without decoder, for comparison",
+        "jdfd: Xception; xception-pytorch: the same with the padding of PyTorch's Xception, for "
+        "weights of `import-weights`; meso4 or mesoinception4: MesoNet, a small classifier without "
+        "decoder, for comparison",
         choices=NETWORKS,
     )
     image_size: int = setting(299, "width and height of the input in pixels, at least 71")
@@ -39,7 +50,7 @@ class ModelOptions:
     )
     encoder_weights: str | None = setting(
         "imagenet",
-        "initial encoder weights: imagenet, none, or a Keras Xception weights file",
+        "initial encoder weights: imagenet, none, or a Keras weights file of the network",
         common=True,
     )
     dropout: float = setting(0.0, "dropout rate of the classifier's features")
@@ -252,65 +263,6 @@ class EngineOptions:
         "bfloat16; scores of bfloat16 differ by about 0.01 from those of float32",
         choices=PRECISIONS,
     )
-
-
-ENGINES = ("auto", "tensorflow-model-server", "docker", "embedded")
-
-
-@dataclass(frozen=True)
-class ServeOptions:
-    """Address and limits."""
-
-    engine: str = setting(
-        "auto",
-        "TensorFlow Serving's own binary (open to other machines), its Docker image, or the server "
-        "in this process; auto: the image if Docker runs, else the server in this process",
-        choices=ENGINES,
-        common=True,
-    )
-    host: str = setting(
-        "127.0.0.1",
-        "address to listen on; the default is reachable from this machine only",
-        common=True,
-    )
-    port: int = setting(8501, "port of REST; 0: a free one (embedded only)", common=True)
-    grpc_port: int = setting(8500, "port of gRPC; 0: a free one (embedded only)", common=True)
-    max_batch_size: int = setting(
-        32, "largest number of faces of waiting requests that are scored together", common=True
-    )
-    batch_timeout_ms: float = setting(
-        0.0, "longest wait of an incomplete batch for more requests in milliseconds; 0: none"
-    )
-    timeout_s: float = setting(
-        60.0, "timeout of a request in seconds; after it the answer is 504", common=True
-    )
-    max_queue: int = setting(
-        256, "largest number of waiting requests; others are answered 503 (embedded only)"
-    )
-    max_body_mb: int = setting(
-        32, "largest request in MiB; others are answered 413 (embedded only)"
-    )
-    max_json_mb: int = setting(
-        4,
-        "most JSON outside of strings in a request, in MiB, so without images in base64; others "
-        "are answered 413 (embedded only)",
-    )
-
-    def __post_init__(self):
-        """Raise a ValueError if a limit is out of range."""
-        minimum = {"max_batch_size": 1, "max_queue": 1, "max_body_mb": 1, "max_json_mb": 1}
-        for name in ("port", "grpc_port", "max_batch_size", "batch_timeout_ms", *minimum):
-            bound = minimum.get(name, 0)
-            if not getattr(self, name) >= bound:
-                flag = f"--{name.replace('_', '-')}"
-                raise ValueError(
-                    f"Expected {flag} of {bound} or more; got {getattr(self, name)}. Try the "
-                    "default."
-                )
-        if not 0 < self.timeout_s < float("inf"):
-            raise ValueError(
-                f"Expected --timeout-s above 0; got {self.timeout_s}. Try the default."
-            )
 
 
 @dataclass(frozen=True)

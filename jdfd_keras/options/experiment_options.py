@@ -12,11 +12,17 @@ ROBUSTNESS = "robustness"  # the experiment that scores degraded data with a tra
 
 @dataclass(frozen=True)
 class ExperimentOptions:
-    """Repetitions; stored in the report of the experiment."""
+    """Repetitions and methods; stored in the report of the experiment."""
 
     seeds: tuple[int, ...] = setting(
         (0,),
         "seeds of the trainings; with several, tables show mean and standard deviation",
+        common=True,
+    )
+    methods: str = setting(
+        "jdfd",
+        "cross-dataset: methods of Table 2 to train, such as xception,capsule,jdfd, or all; those "
+        "other than jdfd have the settings of their sources, with the epochs of the experiment",
         common=True,
     )
 

@@ -20,6 +20,7 @@ from jdfd_keras.options.detector_options import (
 # Not part of a recipe.
 _OPEN = ("recipe", "image_size", "split_table", "seed", "allow_leak", "demonstration")
 _DETECTOR = ModelOptions(
+    method="jdfd",
     network="xception",
     latent_dim=256,
     decoder=True,
@@ -60,6 +61,7 @@ RECIPES: dict[str, dict[str, Any]] = {
             reconstruct="all",
             cache=False,
             fakes="none",
+            labelled_fakes=True,
             val_fakes="auto",
         ),
         "augment": AugmentOptions(
@@ -97,6 +99,7 @@ RECIPES: dict[str, dict[str, Any]] = {
             reconstruct="clean",
             cache=False,
             fakes="mixed",
+            labelled_fakes=True,
             val_fakes="auto",
         ),
         "augment": AugmentOptions(

@@ -1,4 +1,4 @@
-"""Options of the file service: where it keeps jobs, who may use it, and how much it accepts.
+"""Options of the server and of its file service: address, jobs, users, and how much it accepts.
 
 Secrets are the text itself here; the command line reads them from files and from the environment.
 """
@@ -99,4 +99,63 @@ class FileServiceOptions:
             raise ValueError(
                 f"Expected a --callback-secret with --callback-hosts {self.callback_hosts}; got "
                 "none. Receivers need it to check that a callback is from this server."
+            )
+
+
+ENGINES = ("auto", "tensorflow-model-server", "docker", "embedded")
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """Address and limits."""
+
+    engine: str = setting(
+        "auto",
+        "TensorFlow Serving's own binary (open to other machines), its Docker image, or the server "
+        "in this process; auto: the image if Docker runs, else the server in this process",
+        choices=ENGINES,
+        common=True,
+    )
+    host: str = setting(
+        "127.0.0.1",
+        "address to listen on; the default is reachable from this machine only",
+        common=True,
+    )
+    port: int = setting(8501, "port of REST; 0: a free one (embedded only)", common=True)
+    grpc_port: int = setting(8500, "port of gRPC; 0: a free one (embedded only)", common=True)
+    max_batch_size: int = setting(
+        32, "largest number of faces of waiting requests that are scored together", common=True
+    )
+    batch_timeout_ms: float = setting(
+        0.0, "longest wait of an incomplete batch for more requests in milliseconds; 0: none"
+    )
+    timeout_s: float = setting(
+        60.0, "timeout of a request in seconds; after it the answer is 504", common=True
+    )
+    max_queue: int = setting(
+        256, "largest number of waiting requests; others are answered 503 (embedded only)"
+    )
+    max_body_mb: int = setting(
+        32, "largest request in MiB; others are answered 413 (embedded only)"
+    )
+    max_json_mb: int = setting(
+        4,
+        "most JSON outside of strings in a request, in MiB, so without images in base64; others "
+        "are answered 413 (embedded only)",
+    )
+
+    def __post_init__(self):
+        """Raise a ValueError if a limit is out of range."""
+        minimum = {"max_batch_size": 1, "max_queue": 1, "max_body_mb": 1, "max_json_mb": 1}
+        for name in ("port", "grpc_port", "max_batch_size", "batch_timeout_ms", *minimum):
+            bound = minimum.get(name, 0)
+            if not getattr(self, name) >= bound:
+                flag = f"--{name.replace('_', '-')}"
+                raise ValueError(
+                    f"Expected {flag} of {bound} or more; got {getattr(self, name)}. Try the "
+                    "default."
+                )
+        if not 0 < self.timeout_s < float("inf"):
+            raise ValueError(
+                f"Expected --timeout-s above 0; got {self.timeout_s}. Try the default."
             )

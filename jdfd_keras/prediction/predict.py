@@ -88,13 +88,14 @@ def predict_file(
             elif isinstance(result, OSError):
                 raise result
             else:
+                extraction, scored = scores.finish(result)
                 return judge(
                     path,
-                    result,
+                    extraction,
                     predictor,
                     calibration,
                     engine=predictor.engine.describe(),
-                    scored=scores.scored,
+                    scored=scored,
                     reconstruct_error=predictor.reconstruct_error,
                     demonstration=predictor.metadata.demonstration,
                 )

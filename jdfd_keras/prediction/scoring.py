@@ -68,12 +68,14 @@ class FaceScores:
     def add(self, part: ExtractedPart) -> None:
         """Score the faces of a part; keep those that do not fill a batch for the next one.
 
+        Headpose scores only whole files.
+
         Raises:
             OSError: If the predictor's server cannot be reached.
         """
         if part.first == 0:  # also if the process died and the file began anew
             self._begin()
-        if self._has_failed:
+        if self._has_failed or self._predictor.score_poses:
             return
         self._pending = (
             np.concatenate([self._pending, part.crops]) if len(self._pending) else part.crops
@@ -88,6 +90,17 @@ class FaceScores:
                 return
             self.scored = np.concatenate([self.scored, scores])
             self._pending = self._pending[count:]
+
+    def finish(self, extraction: Extraction) -> tuple[Extraction, np.ndarray]:
+        """Return the faces of the file to judge, and the scores of the first of them so far.
+
+        These are all faces; of Headpose those with a head pose, and all of their scores.
+
+        Raises:
+            ValueError: If Headpose finds no landmarks.
+        """
+        score_poses = self._predictor.score_poses
+        return score_poses(extraction) if score_poses else (extraction, self.scored)
 
     def _begin(self) -> None:
         self.scored = np.empty(0)
@@ -137,10 +150,11 @@ class Judge:
         Raises:
             OSError: As `add`.
         """
-        scores = self._scores.pop(path, None)
+        scores = self._scores.pop(path, None) or FaceScores(self._predictor)
         if isinstance(result, OSError):
             return fail(path, result), []
         try:
+            result, scored = scores.finish(result)
             verdict = judge(
                 path,
                 result,
@@ -148,7 +162,7 @@ class Judge:
                 self._calibration,
                 self._num_top_faces,
                 self._predictor.engine.describe(),
-                scores.scored if scores else None,
+                scored,
                 self._predictor.reconstruct_error,
                 demonstration=self._predictor.metadata.demonstration,
             )

@@ -19,15 +19,18 @@ from jdfd_keras.datasets.videos import CLASSES, SPLITS
 from jdfd_keras.evaluation.report import SCORES, load_report
 from jdfd_keras.evaluation.scores_file import read_scores
 from jdfd_keras.experiments.experiment import AucReport
-from jdfd_keras.experiments.plan import LETTERS, SHARES_PERCENT
+from jdfd_keras.experiments.plan import LETTERS, OUR_METHOD, OURS, SHARES_PERCENT
 from jdfd_keras.experiments.sets import dataset_name
 from jdfd_keras.experiments.statistics import ALL, CountReport
 from jdfd_keras.io.console import csv_text
 from jdfd_keras.io.files import write_text_atomically
 from jdfd_keras.options import SPLIT_EXPERIMENTS
 from jdfd_keras.reporting.result_tables import (
+    METHOD,
     describe_experiment,
+    describe_methods,
     format_auc,
+    list_unscored,
     render_split_aucs,
     to_latex,
     to_markdown,
@@ -36,7 +39,7 @@ from jdfd_keras.reporting.templating import render_template, write_page
 
 FORMATS = ("md", "html", "csv", "tex", "json")
 MISSING = "missing"
-METHOD, TRAIN_DATA, SHARE = "Method", "Train data", "Unlabelled share of each other dataset"
+TRAIN_DATA, SHARE = "Train data", "Unlabelled share of each other dataset"
 ROW_LABELS = {
     "cross-dataset": [METHOD, TRAIN_DATA],
     "ablation": [TRAIN_DATA, METHOD],
@@ -156,16 +159,16 @@ def draw_figure(report: AucReport | CountReport, out: Path) -> str | None:
 
 
 def _draw_curves(report: AucReport, out: Path) -> bool:
-    """Draw a ROC curve for each cell, named as in Fig. 3, of the first seed that all cells have.
+    """Draw a ROC curve for each cell of our method, of the first seed that all of these have.
 
-    `(U, F)` is trained on UADFV and tested on FF++.
+    They are named as in Fig. 3: `(U, F)` is trained on UADFV and tested on FF++.
     """
     from jdfd_keras.reporting.curves import Curve, draw_roc
     from jdfd_keras.reporting.style import save_figure
 
     cells: dict[int | None, dict[str, str]] = {}
     for row in report.results:
-        if row.kind == "measured":
+        if row.kind == "measured" and row.method_key == OUR_METHOD:
             name = f"({LETTERS.get(row.train, row.train)}, {LETTERS.get(row.test, row.test)})"
             cells.setdefault(row.seed, {})[name] = row.source
     num_cells = len({name for own in cells.values() for name in own})
@@ -177,6 +180,8 @@ def _draw_curves(report: AucReport, out: Path) -> bool:
         scores = read_scores(out / source / SCORES)
         curves.append(Curve(name, scores.label, scores.score))
     title = f"(trained on, tested on), seed {seeds[0]}"
+    if report.protocol.methods:
+        title = f"{OURS} {title}"
     save_figure(draw_roc(curves, title=title), out / report.experiment)
     return True
 
@@ -240,8 +245,12 @@ def _render_aucs(report: AucReport) -> tuple[str, str]:
         "experiment.md.j2",
         report=report,
         caption=caption,
-        frames=to_markdown(_beside(ours, paper), numbers="left"),
+        frames=to_markdown(_in_columns(ours, paper), numbers="right")
+        if report.protocol.methods
+        else to_markdown(_beside(ours, paper), numbers="left"),
         videos=to_markdown(videos.loc[(videos != "").any(axis=1)], numbers="left"),
+        methods=describe_methods(report),
+        unscored=list_unscored(report),
         protocol=protocol,
     )
     return page, to_latex(report, ours, paper, f"{report.title}. {caption}", protocol)
@@ -296,3 +305,10 @@ def _render_counts(report: CountReport) -> tuple[str, str]:
 def _beside(ours: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
     """Return both values of each cell in one text."""
     return (ours + "; paper " + paper).where((ours != "") & (paper != ""), ours + paper)
+
+
+def _in_columns(ours: pd.DataFrame, paper: pd.DataFrame) -> pd.DataFrame:
+    """Return both values of each cell in two columns, as narrow as the page needs them."""
+    paper = paper.replace(r" \(Table \d\)", "", regex=True)  # the caption has it
+    table = pd.concat([values[[test]] for test in ours for values in (ours, paper)], axis=1)
+    return table.set_axis([name for test in ours for name in (test, "paper")], axis=1)

@@ -5,17 +5,21 @@ the paper's values are in `experiment_report`.
 """
 
 import re
+from typing import Any
 
 import pandas as pd
 
 from jdfd_keras.experiments.experiment import AucReport
-from jdfd_keras.experiments.plan import NAMES
+from jdfd_keras.experiments.plan import METHOD_NAMES, NAMES
 from jdfd_keras.experiments.sets import ExperimentReport, dataset_name
 from jdfd_keras.experiments.statistics import CountReport
+from jdfd_keras.io.console import plural
+from jdfd_keras.options import OptimizerOptions, TrainOptions, list_unused
 from jdfd_keras.reporting.templating import cell, render_template
 
 NOT_RUN = "not run"
 MEAN = "Mean"
+METHOD = "Method"
 DATASET, TRAINED_ON = "Dataset", "Trained on"
 # Experiment to the labels of its rows, and the field that its columns are by.
 LAYOUTS = {
@@ -126,6 +130,77 @@ def describe_experiment(report: AucReport | CountReport) -> str:
     return render_template(
         "experiment_protocol.md.j2", report=report, dataset_name=dataset_name, names=list(NAMES)
     )
+
+
+def describe_methods(report: AucReport) -> str:
+    """Return the settings of compared methods as a Markdown table; empty if none were compared.
+
+    Example:
+        >>> from jdfd_keras.experiments.experiment import experiment
+        >>> from jdfd_keras.options import ExperimentOptions
+        >>> report = experiment("cross-dataset", {}, "results", ExperimentOptions(methods="fwa"))
+        >>> print(describe_methods(report).splitlines()[-1])
+        | FWA      | fwa        | sgd         | 0.001           | times 0.95 every epoch | 64 ...
+    """
+    rows = [
+        {METHOD: METHOD_NAMES[name], "--method": name} | _describe_settings(name, groups)
+        for name, groups in report.protocol.methods.items()
+    ]
+    if not rows:
+        return ""
+    table = pd.DataFrame(rows).set_index(METHOD).fillna("")
+    return to_markdown(table, numbers="left")
+
+
+def _describe_settings(method: str, groups: dict[str, Any]) -> dict[str, str]:
+    """Return those settings of a training in which methods differ most."""
+    unused = list_unused(method)
+    optimizer, train, pipeline = (groups[name] for name in ("optimizer", "train", "pipeline"))
+    if (TrainOptions, "epochs") in unused:
+        return {"Optimizer": "support vector machine", "Training fakes": "labelled"}
+    rate, own = optimizer.learning_rate, optimizer.classifier_learning_rate
+    has_own = (OptimizerOptions, "classifier_learning_rate") not in unused and own != rate
+    every = plural(optimizer.decay_epochs, "epoch").removeprefix("1 ")
+    fakes = ["labelled"] * pipeline.labelled_fakes
+    fakes += [f"blended ({pipeline.fakes})"] * (pipeline.fakes != "none")
+    changes = [name for name, is_used in vars(groups["augment"]).items() if is_used]
+    return {
+        "Optimizer": optimizer.optimizer,
+        "Learning rate": f"{rate:g}" + f", classifier {own:g}" * has_own,
+        "Schedule": "constant"
+        if optimizer.decay_rate == 1
+        else f"times {optimizer.decay_rate:g} every {every}",
+        "Faces per step": str(train.batch_size),
+        "Training fakes": " and ".join(fakes),
+        "Augmentation": ", ".join(changes) or "none",
+        "Initial weights": str(groups["model"].encoder_weights),
+    }
+
+
+def list_unscored(report: AucReport) -> list[str]:
+    """Return a sentence for each method that has no score for some faces of a test dataset.
+
+    A method is compared with the one that has the most scores for this dataset.
+
+    Example:
+        >>> from jdfd_keras.experiments.experiment import experiment
+        >>> list_unscored(experiment("cross-dataset", {}, "results"))
+        []
+    """
+    counts: dict[str, dict[str, set[int]]] = {}
+    for row in report.results:
+        if row.num_faces is not None:
+            counts.setdefault(row.test, {}).setdefault(row.method_key, set()).add(row.num_faces)
+    sentences = []
+    for test, by_method in counts.items():
+        most = max(max(numbers) for numbers in by_method.values())
+        for method, numbers in by_method.items():
+            if min(numbers) < most:
+                sentences.append(
+                    f"{METHOD_NAMES[method]} has a score for {min(numbers)} of "
+                    f"{plural(most, 'test face')} of {dataset_name(test)}; its AUC is of these."
+                )
+    return sentences
 
 
 def to_markdown(table: pd.DataFrame, *, numbers: str) -> str:

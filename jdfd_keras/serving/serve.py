@@ -30,6 +30,7 @@ from jdfd_keras.options import (
 from jdfd_keras.serving.engine_choice import BINARY, DOCKER, EMBEDDED, PROGRAM, choose_engine
 from jdfd_keras.serving.jobs.access import check_exposure
 from jdfd_keras.serving.model_config import ModelConfig, configure_directory, read_models_config
+from jdfd_keras.training.headpose_run import check_has_network
 
 IMAGE = "tensorflow/serving:2.20.0"
 ALL_ADDRESSES = ("", "0.0.0.0", "::")
@@ -91,7 +92,9 @@ def serve(
         models_config = Path(models_config)
         configs = read_models_config(models_config)
     elif model_directory is not None and models_config is None:
-        configs = (configure_directory(find_model(model_directory)),)
+        directory = find_model(model_directory)
+        check_has_network(directory)
+        configs = (configure_directory(directory),)
     else:
         raise ValueError(
             f"Expected either a model or a models_config; got {model_directory} and "

@@ -18,6 +18,8 @@ from jdfd_keras.faces.extract import encode_png
 from jdfd_keras.io.console import Progress
 from jdfd_keras.io.files import atomic_path
 from jdfd_keras.io.stop_signals import SignalHold
+from jdfd_keras.model.embedding import EMBEDDING
+from jdfd_keras.model.manipulation_map import MANIPULATION_MAP
 from jdfd_keras.options import TrainRuntime
 from jdfd_keras.training.checkpoint import Checkpoint, save_checkpoint, take_checkpoint
 from jdfd_keras.training.compile import CLASSIFICATION, FRAME_AUC, RECONSTRUCTION, swap_average
@@ -220,18 +222,20 @@ def draw_curves(path: str | Path, history: list[dict[str, float]]) -> None:
     from matplotlib.ticker import MaxNLocator
 
     titles = {"loss": "total loss", FRAME_AUC: "frame AUC"}
-    titles |= {f"{output}_loss": f"{output} loss" for output in (CLASSIFICATION, RECONSTRUCTION)}
+    outputs = (CLASSIFICATION, RECONSTRUCTION, EMBEDDING, MANIPULATION_MAP)
+    titles |= {f"{name}_loss": f"{name.replace('_', ' ')} loss" for name in outputs}
     names = [name for name in titles if name in history[0]]
     figure = Figure(figsize=(4 * len(names), 3.2), layout="constrained")
     epochs = [row["epoch"] for row in history]
     for axes, name in zip(figure.subplots(1, len(names), squeeze=False)[0], names, strict=True):
         for prefix, label in (("", "training"), ("val_", "validation")):
-            values = [row[prefix + name] for row in history]
-            axes.plot(epochs, values, marker="o", markersize=3, label=label)
+            if prefix + name in history[0]:  # validation has no triplet loss
+                values = [row[prefix + name] for row in history]
+                axes.plot(epochs, values, marker="o", markersize=3, label=label)
         axes.set_title(titles[name])
         axes.set_xlabel("epoch")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-    figure.axes[-1].legend()
+    figure.axes[0].legend()
     with atomic_path(path) as unfinished:
         figure.savefig(unfinished, dpi=120)

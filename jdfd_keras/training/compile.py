@@ -1,15 +1,19 @@
-"""Losses, metric and optimizer of a detector: the paper's, with a learning rate per branch."""
+"""Losses, metric and optimizer of a detector, with a learning rate per branch."""
 
 from typing import Any, cast
 
 import keras
 
+from jdfd_keras.model.embedding import EMBEDDING
+from jdfd_keras.model.manipulation_map import MANIPULATION_MAP, MAP_WEIGHT, ManipulationMapLoss
 from jdfd_keras.model.network import is_classifier_weight
 from jdfd_keras.options import LossOptions, OptimizerOptions
+from jdfd_keras.training.triplet_loss import TripletLoss
 
 CLASSIFICATION = "classification"
 RECONSTRUCTION = "reconstruction"
 FRAME_AUC = "classification_frame_auc"  # in the logs, for models with one output and with two
+TRIPLET_WEIGHT = 1.0  # of any value: no weight learns from the triplet loss and another one
 
 
 @keras.saving.register_keras_serializable(package="jdfd_keras")
@@ -39,6 +43,9 @@ def compile_detector(
     without a decoder has only the first term. Both are weighted means over the faces of a batch,
     with sample weights float32[n] for each output; faces of weight 0 are ignored.
 
+    The outputs of baselines have the losses of their sources, of weight 1: `embedding` the triplet
+    loss over a batch, whose target is the label, and `manipulation_map` the mean absolute error.
+
     Args:
         model: A detector from `build_detector`.
         optimizer: Any Keras optimizer; default is the paper's SGD with constant learning rates.
@@ -65,10 +72,14 @@ def compile_detector(
     losses: dict[str, keras.losses.Loss] = {
         CLASSIFICATION: keras.losses.BinaryCrossentropy(label_smoothing=smoothing, reduction=mean),
         RECONSTRUCTION: FaceSquaredError(reduction=mean),
+        EMBEDDING: TripletLoss(reduction=mean),
+        MANIPULATION_MAP: ManipulationMapLoss(reduction=mean),
     }
     weights = {
         CLASSIFICATION: loss.classification_weight,
         RECONSTRUCTION: loss.reconstruction_weight,
+        EMBEDDING: TRIPLET_WEIGHT,
+        MANIPULATION_MAP: MAP_WEIGHT,
     }
     # Keras adds the name of the output to that of a metric only if there are two outputs (3.15.1).
     outputs = cast(dict, model.output)

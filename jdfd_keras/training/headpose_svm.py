@@ -141,7 +141,7 @@ def measure_head_poses(directory: str | Path, table: pa.Table) -> np.ndarray:
     for row in np.flatnonzero(np.isfinite(landmarks).all(axis=(1, 2))).tolist():
         left, top, right, bottom = boxes[row]
         box = Box(left, top, right, bottom, 0.0)
-        features[row] = _describe_face(landmarks[row], box, sizes[names[row]], options)
+        features[row] = measure_head_pose(landmarks[row], box, sizes[names[row]], options)
     if len(table) and np.isnan(features).any(axis=1).all():
         raise ValueError(
             f"Expected faces with landmarks in {directory}, for their head poses; got none among "
@@ -150,10 +150,27 @@ def measure_head_poses(directory: str | Path, table: pa.Table) -> np.ndarray:
     return features
 
 
-def _describe_face(
+def measure_head_pose(
     landmarks: np.ndarray, box: Box, size: tuple[int, int], options: FaceOptions
 ) -> np.ndarray:
-    """Return the features of a face, NaN if no pose fits it."""
+    """Compute the head pose features of one face.
+
+    Args:
+        landmarks: float[68, 2] in pixels of its crop; float[0, 2] if they are unknown.
+        box: Its box in pixels of the frame.
+        size: Width and height of the frame.
+        options: That the crop was made with.
+
+    Returns:
+        float64[12]; NaN if no pose fits the face, or its landmarks are unknown.
+
+    Example:
+        >>> box, options = Box(0, 0, 99, 99, 1.0), FaceOptions()
+        >>> measure_head_pose(np.empty((0, 2)), box, (640, 480), options)[:2]
+        array([nan, nan])
+    """
+    if not len(landmarks):
+        return np.full(NUM_FEATURES, np.nan)
     try:
         return compare_head_poses(restore_landmarks(landmarks, box, options), size)
     except ValueError:

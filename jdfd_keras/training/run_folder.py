@@ -17,7 +17,7 @@ import shutil
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -45,6 +45,7 @@ LAST = "last.keras"
 LOGS = "logs"
 PROVENANCE = "training_faces.parquet"
 IMPORTED = "imported"  # group in options.json of the facts about published weights
+SAVED_OUTPUTS = ("classification", "reconstruction")  # others are of the training alone
 MONITOR = "val_classification_frame_auc"  # exact; it selects the best epoch
 
 
@@ -60,6 +61,7 @@ class DataFacts:
     leakage: str  # between the splits, as a sentence
     blended_fakes: int = 0  # made from as many real training faces, anew in every epoch
     validated_on: str = "labelled fakes"  # or blended ones, with their kinds
+    masks: str = ""  # where those of the fakes are from, if the method learns them
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,13 +86,17 @@ def load_run_model(path: str | Path) -> TrainedModel:
     Raises:
         FileNotFoundError: If there is no model.
         ValueError: If the file is damaged, is no detector, or has layers that are not those of
-            Keras, such as Lambda, which would run Python code of the file.
+            Keras, such as Lambda, which would run Python code of the file; or if the run is one of
+            Headpose, which has no network.
 
     Example:
         >>> loaded = load_run_model("run")
         >>> loaded.faces.face_size, loaded.model.count_params()
         (71, 22783676)
     """
+    from jdfd_keras.training.headpose_run import check_has_network
+
+    check_has_network(path)
     path = Path(path)
     file = path / BEST if path.is_dir() else path
     if not file.is_file():
@@ -112,7 +118,7 @@ def load_run_model(path: str | Path) -> TrainedModel:
     model = _load_keras_file(file)
     outputs = model.output
     names = set(outputs) if isinstance(outputs, dict) else set()
-    if names - {"reconstruction"} != {"classification"}:
+    if SAVED_OUTPUTS[0] not in names or names - set(SAVED_OUTPUTS):
         raise ValueError(
             "Expected a detector with the output 'classification' and, if it has a decoder, "
             f"'reconstruction'; got {file} with the outputs {model.output_names}. Train one with "
@@ -154,20 +160,24 @@ def _load_keras_file(file: Path) -> "keras.Model":
 
 
 def digest_model(path: str | Path) -> str:
-    """Compute the SHA-256 of a model file, or of the best model of a run folder.
+    """Compute the SHA-256 of a model file, or of the best or only model of a run folder.
 
     Example:
         >>> digest_model("run") == digest_model("run/best.keras")
         True
     """
+    from jdfd_keras.training.headpose_run import HEADPOSE, is_headpose_run
+
     path = Path(path)
-    return sha256_of(path / BEST if path.is_dir() else path)
+    model = HEADPOSE if is_headpose_run(path) else BEST
+    return sha256_of(path / model if path.is_dir() else path)
 
 
 def write_epoch(run: str | Path, model: "keras.Model", history: list[dict[str, float]]) -> None:
     """Write the history, and the model of its last epoch, also as the best one if it is.
 
-    The models are for inference: they have no optimizer and load without this package.
+    The models are for inference: they have no optimizer and no outputs that only the training
+    needs, and load without this package.
 
     Example:
         >>> import keras
@@ -181,7 +191,10 @@ def write_epoch(run: str | Path, model: "keras.Model", history: list[dict[str, f
     import keras
 
     # A new keras.Model without compile(); its arguments would otherwise be saved, too.
-    bare = keras.Model(model.input, model.output, name=model.name)
+    outputs = cast(Any, model.output)
+    if isinstance(outputs, dict):
+        outputs = {name: outputs[name] for name in SAVED_OUTPUTS if name in outputs}
+    bare = keras.Model(model.input, outputs, name=model.name)
     synchronized = [layer for layer in bare.layers if getattr(layer, "synchronized", False)]
     for layer in synchronized:  # over devices, which an inference machine may not have
         layer.synchronized = False
@@ -192,8 +205,19 @@ def write_epoch(run: str | Path, model: "keras.Model", history: list[dict[str, f
     if best_epoch(history) == len(history) - 1:
         with atomic_path(run / BEST) as unfinished:
             shutil.copyfile(run / LAST, unfinished)
+    write_history(run, history)
+
+
+def write_history(run: str | Path, history: list[dict[str, float]]) -> None:
+    """Write the losses and metrics of a run, one dict per epoch.
+
+    Example:
+        >>> write_history(".", [{"epoch": 1.0, "val_loss": 0.5}])
+        >>> read_history(".")
+        [{'epoch': 1.0, 'val_loss': 0.5}]
+    """
     with (
-        atomic_path(run / HISTORY) as unfinished,
+        atomic_path(Path(run) / HISTORY) as unfinished,
         open(unfinished, "w", newline="", encoding="utf-8") as file,
     ):
         writer = csv.DictWriter(file, fieldnames=list(history[0]))

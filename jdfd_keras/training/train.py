@@ -5,7 +5,7 @@ Ctrl-C and SIGTERM write one first.
 """
 
 import dataclasses
-import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -13,8 +13,7 @@ from typing import cast
 import keras
 import tensorflow as tf
 
-from jdfd_keras.datasets.face_index import epoch_order
-from jdfd_keras.datasets.pipeline import check_options, read_epoch, stream_faces
+from jdfd_keras.datasets.pipeline import read_epoch, stream_faces
 from jdfd_keras.datasets.split_tables import absolute_name, read_split_table
 from jdfd_keras.datasets.transforms import reraise_damaged_shards
 from jdfd_keras.io.console import print_message
@@ -22,8 +21,10 @@ from jdfd_keras.io.disk_space import reraise_disk_full
 from jdfd_keras.io.files import OPTIONS, init_folder, load_groups, load_options
 from jdfd_keras.io.results import Result
 from jdfd_keras.io.stop_signals import SignalHold
+from jdfd_keras.model.embedding import EMBEDDING
+from jdfd_keras.model.manipulation_map import count_map_cells
 from jdfd_keras.model.mesonet import MESONETS
-from jdfd_keras.model.network import build_detector
+from jdfd_keras.model.methods import build_detector
 from jdfd_keras.options import (
     AugmentOptions,
     DataLocation,
@@ -35,17 +36,19 @@ from jdfd_keras.options import (
     TrainOptions,
     TrainRuntime,
     UnlabelledOptions,
+    resolve_settings,
 )
 from jdfd_keras.training.callbacks import ProgressLine, RunFolder, StopAtNaN
 from jdfd_keras.training.checkpoint import Checkpoint, load_checkpoint, restore
-from jdfd_keras.training.compile import build_optimizer, compile_detector
+from jdfd_keras.training.compile import CLASSIFICATION, build_optimizer, compile_detector
 from jdfd_keras.training.devices import (
-    Devices,
     open_devices,
     reraise_device_errors,
     resolve_precision,
 )
 from jdfd_keras.training.fast_layers import accelerate
+from jdfd_keras.training.headpose_run import METHOD as HEADPOSE_METHOD
+from jdfd_keras.training.headpose_run import train_headpose
 from jdfd_keras.training.run_folder import (
     LOGS,
     MONITOR,
@@ -55,7 +58,8 @@ from jdfd_keras.training.run_folder import (
     read_history,
     write_provenance,
 )
-from jdfd_keras.training.training_data import TrainingData, load_training_data
+from jdfd_keras.training.train_setup import TrainSetup, check_setup
+from jdfd_keras.training.training_data import load_training_data
 from jdfd_keras.training.validation import Validation
 
 VALIDATION_BATCH_SIZE = 32
@@ -78,47 +82,6 @@ class TrainedRun(Result):
         return read_history(self.directory)
 
 
-@dataclass(frozen=True)
-class _Setup:
-    """All options of a training, its devices and its data."""
-
-    model: ModelOptions
-    optimizer: OptimizerOptions
-    loss: LossOptions
-    pipeline: PipelineOptions
-    augment: AugmentOptions
-    train: TrainOptions
-    runtime: TrainRuntime
-    devices: Devices
-    data: TrainingData
-
-    @property
-    def steps_per_epoch(self) -> int:
-        return math.ceil(len(self.data.train) / self.train.batch_size)
-
-    def is_done(self, history: list[dict[str, float]]) -> bool:
-        if len(history) >= self.train.epochs:
-            return True
-        waited = len(history) - 1 - best_epoch(history) if history else 0
-        return bool(self.train.patience) and waited >= self.train.patience
-
-    def name_faces(self, epoch: int, step: int) -> list[str]:
-        faces, batch_size = self.data.train, self.train.batch_size
-        first = (epoch * self.steps_per_epoch + step) * batch_size
-        names = []
-        for index in range(first, first + batch_size):
-            data_epoch, position = divmod(index, len(faces))  # starts before its training epoch
-            order = epoch_order(
-                faces.label,
-                seed=self.train.seed,
-                epoch=data_epoch,
-                balance=self.pipeline.balance,
-                base=faces.base,
-            )
-            names.append(faces.name(int(order[position])))
-        return names
-
-
 def train(
     data: str | Path,
     out: str | Path,
@@ -134,6 +97,9 @@ def train(
 ) -> TrainedRun:
     """Train a detector on the training split and select its best epoch on the validation split.
 
+    Groups that are not given are those of the method of `model`, in METHOD_SETTINGS: for the Joint
+    DeepFake Detector, the defaults.
+
     All batches of an epoch are full: the last one is filled up with the first faces of the next
     pass. On CPUs, weights are reproducible bit for bit with the same seed on the same machine,
     whether the run was interrupted or not.
@@ -142,12 +108,12 @@ def train(
         data: A prepared dataset; its face size is the input size of the network.
         out: The run folder. It is created; an interrupted run with the same options is resumed,
             and a finished one is left unchanged.
-        model: Network; `image_size` is replaced by the face size of the dataset.
+        model: Method and network; `image_size` is replaced by the face size of the dataset.
         optimizer: Optimizer, with its learning rates.
         train: Epochs, batch size and seed; whether leakage between the splits is allowed.
         pipeline: Blended fakes, balance and weights of the classes, faces that the decoder learns,
             caching.
-        augment: Random augmentation of training faces; default is none.
+        augment: Random augmentation of training faces.
         loss: Weights of both losses.
         unlabelled: Other datasets, of which some faces train the decoder only.
         runtime: Devices and checkpoints.
@@ -160,8 +126,9 @@ def train(
             stopped.
         KeyboardInterrupt: At Ctrl-C, after a checkpoint; a second one does not wait for it. Other
             signals that end the process wait for a checkpoint, too.
-        ValueError: If the data, an option or the memory are unsuitable, the splits share footage,
-            `out` belongs to a run with other options, or the loss becomes NaN or infinite.
+        ValueError: If the data, an option or the memory are unsuitable, the method does not have an
+            option, the splits share footage, `out` belongs to a run with other options, or the loss
+            becomes NaN or infinite.
 
     Example:
         >>> run = train(
@@ -177,42 +144,52 @@ def train(
     data, out = Path(data), Path(out)
     if (out / OPTIONS).is_file():
         load_groups(out / OPTIONS)  # refuses another format version
-    model, train = model or ModelOptions(), train or TrainOptions()
-    runtime, unlabelled = runtime or TrainRuntime(), unlabelled or UnlabelledOptions()
+    groups = resolve_settings(
+        {
+            "model": model,
+            "optimizer": optimizer,
+            "loss": loss,
+            "train": train,
+            "unlabelled": unlabelled,
+            "pipeline": pipeline,
+            "augment": augment,
+        }
+    )
+    model, train = cast(ModelOptions, groups["model"]), cast(TrainOptions, groups["train"])
+    unlabelled = cast(UnlabelledOptions, groups.pop("unlabelled"))
     if not 0 <= train.seed < 2**32:
         raise ValueError(f"Expected a seed from 0 to {2**32 - 1}; got {train.seed}. Try 0.")
     # Absolute paths, so that the run can be resumed from another working directory.
     train = dataclasses.replace(train, split_table=absolute_name(train.split_table))
     paths = tuple(str(Path(directory).resolve()) for directory in unlabelled.unlabelled)
     unlabelled = dataclasses.replace(unlabelled, unlabelled=paths)
-    pipeline = pipeline or PipelineOptions()
+    runtime = runtime or TrainRuntime()
     devices = open_devices(runtime.strategy)
-    train = resolve_precision(train, out, devices)
+    if model.method != HEADPOSE_METHOD:
+        train = resolve_precision(train, out, devices)
+    mask_cells = 0
+    if model.method == "xception-regression":
+        mask_cells = count_map_cells(load_options(data / OPTIONS, "faces", FaceOptions).face_size)
     loaded = load_training_data(
         data,
         unlabelled,
         seed=train.seed,
         allow_leak=train.allow_leak,
         split_table=train.split_table,
-        pipeline=pipeline,
+        pipeline=groups["pipeline"],
+        mask_cells=mask_cells,
     )
     face_options = load_options(data / OPTIONS, "faces", FaceOptions)
     weights = "none" if model.encoder_weights is None else model.encoder_weights
     model = dataclasses.replace(model, image_size=face_options.face_size, encoder_weights=weights)
     if model.network in MESONETS:
         model = dataclasses.replace(model, decoder=False, encoder_weights="none")
-    setup = _Setup(
-        model=model,
-        optimizer=optimizer or OptimizerOptions(),
-        loss=loss or LossOptions(),
-        pipeline=pipeline,
-        augment=augment or AugmentOptions(),
-        train=train,
-        runtime=runtime,
-        devices=devices,
-        data=loaded,
-    )
-    _check_setup(setup)
+    groups |= {"model": model, "train": train}
+    setup = TrainSetup(**groups, runtime=runtime, devices=devices, data=loaded)
+
+    def init() -> None:
+        _init_run_folder(out, setup, data, face_options, unlabelled)
+
     batches = {"image_size": model.image_size, "batch_size": train.batch_size}
     with (
         reraise_device_errors(devices, **batches, accumulate=setup.optimizer.accumulate),
@@ -220,75 +197,41 @@ def train(
         # Inside of the first: TensorFlow has one class of errors for memory and disk.
         reraise_disk_full(f"the run {out}", "training resumes from its last checkpoint"),
     ):
-        checkpoint = load_checkpoint(out)
-        # Built before the folder is created: missing encoder weights leave no folder behind.
-        detector = None if setup.is_done(checkpoint.history) else _build(setup, checkpoint)
-        if devices.is_chief:
-            _init_run_folder(out, setup, data, face_options, unlabelled)
-            if detector:
-                print_message("building the graph of the training, before the first step")
-        devices.any(True)  # wait until the run folder exists
-        while detector and not setup.is_done(checkpoint.history):
-            if checkpoint.weights:
-                with devices.scope():
-                    restore(detector, checkpoint)
-            _fit(detector, setup, checkpoint, out)
-            devices.any(True)
-            checkpoint = load_checkpoint(out)
-    history = checkpoint.history
+        if model.method == HEADPOSE_METHOD:
+            history = train_headpose(data, out, train, init=init)
+        else:
+            history = _train_network(setup, out, init)
     best = best_epoch(history)
     return TrainedRun(
         out, len(history), best + 1, history[best][MONITOR], setup.data.facts.validated_on
     )
 
 
-def _check_setup(setup: _Setup) -> None:
-    options, facts, replicas = setup.train, setup.data.facts, setup.devices.replicas
-    limits = {
-        "epochs": (options.epochs, 1),
-        "batch_size": (options.batch_size, 1),
-        "patience": (options.patience, 0),
-        "checkpoint_minutes": (setup.runtime.checkpoint_minutes, 0),
-        "checkpoint_steps": (setup.runtime.checkpoint_steps, 0),
-    }
-    for name, (value, least) in limits.items():
-        if value < least:
-            raise ValueError(f"Expected {name} >= {least}; got {value:g}. Try its default.")
-    if options.batch_size % replicas:
-        nearest = replicas * max(1, round(options.batch_size / replicas))
-        raise ValueError(
-            f"Expected a batch_size that is divisible by the {replicas} devices; got "
-            f"{options.batch_size}. It counts the faces of all devices together: try {nearest}."
-        )
-    if facts.val_faces < replicas:
-        raise ValueError(
-            f"Expected at least as many validation faces as devices, {replicas}; got "
-            f"{facts.val_faces}. Add videos, or use fewer devices."
-        )
-    if replicas > 1 and (setup.optimizer.accumulate > 1 or setup.optimizer.clip_norm):
-        raise ValueError(
-            f"Expected neither accumulate nor clip_norm with {replicas} devices; got "
-            f"{setup.optimizer.accumulate} and {setup.optimizer.clip_norm:g}. Omit both: Keras "
-            "clips each device's gradient separately and cannot accumulate on several (3.15.1)."
-        )
-    if setup.pipeline.reconstruct == "clean" and not facts.blended_fakes:
-        raise ValueError(
-            "Expected blended fakes with reconstruct 'clean', which learns their faces before "
-            f"blending; got fakes {setup.pipeline.fakes!r}. Try --fakes mixed, or --reconstruct "
-            "real."
-        )
-    learns_all = setup.model.decoder and setup.pipeline.reconstruct == "all"
-    if facts.unlabelled_faces and not learns_all:
-        raise ValueError(
-            "Expected a decoder and reconstruct 'all' with unlabelled faces, which train only the "
-            f"decoder; got decoder {setup.model.decoder} and reconstruct "
-            f"{setup.pipeline.reconstruct!r}. Omit the unlabelled faces or the other option."
-        )
-    check_options(setup.data.train, setup.pipeline, options.batch_size // replicas)
+def _train_network(
+    setup: TrainSetup, out: Path, init: Callable[[], None]
+) -> list[dict[str, float]]:
+    """Train to the end, from the last checkpoint of the run if it has one; return the history."""
+    check_setup(setup)
+    devices, checkpoint = setup.devices, load_checkpoint(out)
+    # Built before the folder is created: missing encoder weights leave no folder behind.
+    detector = None if setup.is_done(checkpoint.history) else _build(setup, checkpoint)
+    if devices.is_chief:
+        init()
+        if detector:
+            print_message("building the graph of the training, before the first step")
+    devices.any(True)  # wait until the run folder exists
+    while detector and not setup.is_done(checkpoint.history):
+        if checkpoint.weights:
+            with devices.scope():
+                restore(detector, checkpoint)
+        _fit(detector, setup, checkpoint, out)
+        devices.any(True)
+        checkpoint = load_checkpoint(out)
+    return checkpoint.history
 
 
 def _init_run_folder(
-    out: Path, setup: _Setup, data: Path, faces: FaceOptions, unlabelled: UnlabelledOptions
+    out: Path, setup: TrainSetup, data: Path, faces: FaceOptions, unlabelled: UnlabelledOptions
 ) -> None:
     """Create the run folder with its options and provenance, or check that it has the same."""
     split = read_split_table(data, setup.train.split_table).options
@@ -308,7 +251,7 @@ def _init_run_folder(
         write_provenance(out, setup.data.provenance)
 
 
-def _build(setup: _Setup, checkpoint: Checkpoint) -> keras.Model:
+def _build(setup: TrainSetup, checkpoint: Checkpoint) -> keras.Model:
     keras.utils.set_random_seed(setup.train.seed)
     options = setup.model
     if checkpoint.history or checkpoint.weights:  # those of the checkpoint are used
@@ -332,13 +275,14 @@ def _build(setup: _Setup, checkpoint: Checkpoint) -> keras.Model:
     return detector
 
 
-def _fit(detector: keras.Model, setup: _Setup, start: Checkpoint, out: Path) -> None:
+def _fit(detector: keras.Model, setup: TrainSetup, start: Checkpoint, out: Path) -> None:
     """Train from a checkpoint to the end, or to the end of its epoch if it is within one.
 
     Keras runs the same number of steps in every epoch of a `fit`.
     """
     steps, batch_size = setup.steps_per_epoch, setup.train.batch_size
-    data, devices, outputs = setup.data, setup.devices, cast(dict, detector.output)
+    data, devices, outputs = setup.data, setup.devices, list(cast(dict, detector.output))
+    val_outputs = [name for name in outputs if name != EMBEDDING]
 
     def make_train(**worker: int) -> tf.data.Dataset:
         return stream_faces(
@@ -349,18 +293,20 @@ def _fit(detector: keras.Model, setup: _Setup, start: Checkpoint, out: Path) -> 
             options=setup.pipeline,
             augment=setup.augment,
             **worker,
-        ).map(select_outputs)
+        ).map(lambda *batch: select(batch, outputs))
 
     def make_val(**worker: int) -> tf.data.Dataset:
         reconstruct = setup.pipeline.reconstruct
         batches = read_epoch(
             data.val, max_batch_size=VALIDATION_BATCH_SIZE, reconstruct=reconstruct, **worker
         )
-        return batches.map(select_outputs)
+        return batches.map(lambda *batch: select(batch, val_outputs))
 
-    def select_outputs(image, targets, *weights):
-        named = (targets, *weights)
-        return image, *({name: values[name] for name in outputs} for values in named)
+    def select(batch: tuple, names: list[str]) -> tuple:
+        image, *named = batch
+        # The triplet loss needs labels, and their weights.
+        named = [{EMBEDDING: values[CLASSIFICATION], **values} for values in named]
+        return image, *({name: values[name] for name in names} for values in named)
 
     callbacks: list[keras.callbacks.Callback] = [
         StopAtNaN(start, setup.name_faces),

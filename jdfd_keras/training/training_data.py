@@ -19,9 +19,12 @@ from jdfd_keras.datasets.face_index import (
     sample_fraction,
 )
 from jdfd_keras.datasets.manifest import read_faces
+from jdfd_keras.datasets.manipulation_masks import MASK_COLUMNS
+from jdfd_keras.datasets.mask_targets import add_masks
 from jdfd_keras.datasets.split_tables import OFFICIAL, find_table_or_official
 from jdfd_keras.datasets.videos import CLASSES, UNLABELLED
 from jdfd_keras.faces.align import check_same_landmarks
+from jdfd_keras.io.console import print_message
 from jdfd_keras.io.files import OPTIONS, load_options
 from jdfd_keras.options import FaceOptions, PipelineOptions, UnlabelledOptions, parse_fakes
 from jdfd_keras.training.run_folder import DataFacts
@@ -59,6 +62,7 @@ def load_training_data(
     allow_leak: bool,
     split_table: str = OFFICIAL,
     pipeline: PipelineOptions | None = None,
+    mask_cells: int = 0,
 ) -> TrainingData:
     """Load the faces of a training, and check that a detector can learn from them.
 
@@ -73,11 +77,14 @@ def load_training_data(
             dataset that is not split are for training.
         pipeline: Kinds of blended fakes to train and to validate on; none if not given. With
             `val_fakes="auto"` a single person in validation is not swapped, if there are other
-            kinds.
+            kinds. Also whether to train on labelled fakes.
+        mask_cells: Cells in a row and in a column of the masks of manipulated pixels, which the
+            faces get; 0 for faces without masks.
 
     Raises:
         OSError: If a folder is not a prepared dataset, or has no such split table.
-        ValueError: If a split lacks a class, real faces to blend, or shares faces with another.
+        ValueError: If a split lacks a class, real faces to blend, or shares faces with another, or
+            no training fake has a mask.
 
     Example:
         >>> data = load_training_data("prepared", UnlabelledOptions(), seed=0, allow_leak=False)
@@ -86,11 +93,20 @@ def load_training_data(
     """
     directory, pipeline = Path(directory), pipeline or PipelineOptions()
     own_columns = FAKE_COLUMNS if parse_fakes(pipeline.fakes) else COLUMNS
-    if pipeline.val_fakes != "auto":
+    if pipeline.val_fakes != "auto" or mask_cells:
         own_columns = FAKE_COLUMNS
-    columns = list(dict.fromkeys([*own_columns, *leakage.COLUMNS, "split"]))
+    mask_columns = MASK_COLUMNS if mask_cells else ()
+    columns = list(dict.fromkeys([*own_columns, *leakage.COLUMNS, *mask_columns, "split"]))
     faces = read_faces(directory, split_table=split_table, columns=columns)
     splits = leakage.by_split(faces)
+    if not pipeline.labelled_fakes:
+        if not parse_fakes(pipeline.fakes):
+            raise ValueError(
+                "Expected blended fakes for a training without labelled ones; got fakes "
+                f"{pipeline.fakes!r}. Try --fakes mixed, or omit --no-labelled-fakes."
+            )
+        is_fake = np.asarray(splits["train"]["label"]) == CLASSES["fake"]
+        splits["train"] = splits["train"].filter(pa.array(~is_fake))
     kinds = {
         "train": parse_fakes(pipeline.fakes),
         "val": _choose_val_fakes(pipeline, splits["val"]["label"].to_numpy()),
@@ -129,8 +145,21 @@ def load_training_data(
     is_labelled = val_labels != UNLABELLED
     provenance = pa.concat_tables([splits["train"], _decode_dictionaries(splits["val"])])
     labels = pa.array(np.concatenate([stored.label, val_labels]), pa.int8())
+    val_table = splits["val"].filter(pa.array(is_labelled))
+    val, masks = index_faces(directory, val_table), ""
+    if mask_cells:
+        own, train_masks = add_masks(indexes[0], tables[0], mask_cells)
+        stored = concat([own, *indexes[1:]])
+        if not (train_masks.dataset or train_masks.difference or kinds["train"]):
+            raise ValueError(
+                f"Expected masks of the manipulated pixels of training fakes in {directory}; got "
+                f"{train_masks}. Prepare it with its mask videos, or with the real videos that the "
+                "fakes are made of and the same sampled frames; or train another --method."
+            )
+        val, val_masks = add_masks(val, val_table, mask_cells)
+        masks = f"{train_masks}; in validation: {val_masks}"
+        print_message(masks)
     train = add_fakes(stored, kinds["train"])
-    val = index_faces(directory, splits["val"].filter(pa.array(is_labelled)))
     if pipeline.val_fakes == "auto" and kinds["val"] != ("swapped",) and not has_two_people(val):
         kinds["val"] = tuple(kind for kind in kinds["val"] if kind != "swapped")
     return TrainingData(
@@ -143,6 +172,7 @@ def load_training_data(
             leakage=leakage.describe_leakage(shared, checked="training, validation and testing"),
             blended_fakes=0 if train.base is None else int((train.base >= 0).sum()),
             validated_on=_describe_val_fakes(kinds["val"], val_labels),
+            masks=masks,
         ),
         train=train,
         val=add_fakes(val, kinds["val"], make_even=False),

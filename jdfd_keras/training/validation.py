@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 from scipy.stats import rankdata
 
+from jdfd_keras.model.embedding import EMBEDDING
 from jdfd_keras.training.compile import CLASSIFICATION, swap_average
 from jdfd_keras.training.run_folder import MONITOR
 
@@ -23,7 +24,8 @@ class Validation(keras.callbacks.Callback):
 
     - `val_loss`, and with a decoder `val_classification_loss` and `val_reconstruction_loss`: the
       losses and weights of `compile_detector`, as means over the faces by their sample weights.
-      Keras averages those of the outputs over batches, however small the last one is (3.15.1).
+      Keras averages those of the outputs over batches, however small the last one is (3.15.1). The
+      triplet loss, of the output `embedding`, is not one of a face: it is no part of `val_loss`.
     - `val_classification_frame_auc`: the probability that a fake face scores above a real one,
       ties counted half, of the faces with a sample weight above 0 for `classification`.
 
@@ -45,7 +47,7 @@ class Validation(keras.callbacks.Callback):
     def on_train_begin(self, logs: Any = None) -> None:
         """Prepare the pass over the faces for this model."""
         detector = cast(keras.Model, self.model)
-        names = list(cast(dict, detector.output))
+        names = [name for name in cast(dict, detector.output) if name != EMBEDDING]
         losses = cast(Any, detector.loss)
         if not isinstance(losses, dict) or not all(
             isinstance(losses.get(name), keras.losses.Loss) for name in names

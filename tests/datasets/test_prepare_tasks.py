@@ -312,6 +312,22 @@ def test_a_video_of_damaged_image_files_has_the_reason_with_its_folder(task, fol
     assert str(folder) not in outcome.reason
 
 
+def test_the_mask_of_a_face_is_in_its_record(task, seen, monkeypatch):
+    png = cv2.imencode(".png", np.full((24, 24), 255, np.uint8))[1].tobytes()
+    extract = prepare_tasks.extract_faces
+
+    def extract_masked(*arguments):
+        found = extract(*arguments)
+        first, *others = found.faces
+        return dataclasses.replace(found, faces=[dataclasses.replace(first, mask=png), *others])
+
+    monkeypatch.setattr(prepare_tasks, "extract_faces", extract_masked)
+    task(VideoFile(VIDEO, 100))
+    masked, *others = read_examples(task)
+    assert masked["mask/encoded"].bytes_list.value == [png]
+    assert all("mask/encoded" not in features for features in others)
+
+
 def test_a_mask_chooses_the_face(task, folder, monkeypatch):
     given = []
 

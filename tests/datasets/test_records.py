@@ -11,6 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jdfd_keras.datasets.records import (
+    decode_crop,
+    decode_mask,
     encode_face,
     frame_record,
     read_crop,
@@ -18,6 +20,7 @@ from jdfd_keras.datasets.records import (
     read_png,
     read_record,
 )
+from jdfd_keras.datasets.transforms import decode_face
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +70,33 @@ def test_a_record_has_the_bytes_that_tensorflow_serializes(frame_index, label, v
     feature["frame_index"].int64_list.value.append(frame_index)
     assert record == expected.SerializeToString(deterministic=True)
     np.testing.assert_array_equal(tf.io.decode_png(png[0]).numpy(), crop)
+
+
+@pytest.mark.parametrize("video_id", ["mine/fake/a", "mine/mask/encoded"])
+def test_a_record_may_have_a_mask(crops, video_id):
+    marked = np.zeros((24, 24), np.uint8)
+    marked[3:9, 5:20] = 255
+    png = cv2.imencode(".png", marked)[1].tobytes()
+    fields = {"label": 1, "video_id": video_id, "frame_index": 3}
+    plain, record = encode_face(crops[0], **fields), encode_face(crops[0], **fields, mask=png)
+    expected = tf.train.Example.FromString(plain)
+    expected.features.feature["mask/encoded"].bytes_list.value.append(png)
+    assert record == expected.SerializeToString(deterministic=True)
+    assert decode_mask(plain) is None
+    mask = decode_mask(record)
+    assert mask is not None and mask.dtype == np.float32
+    np.testing.assert_array_equal(mask, marked / 255)
+    for one in (plain, record):
+        np.testing.assert_array_equal(decode_crop(one), crops[0])
+        np.testing.assert_array_equal(decode_face(tf.constant(one), 24)[0].numpy(), crops[0])
+
+
+def test_a_damaged_mask_is_an_error(crops):
+    record = encode_face(
+        crops[0], label=1, video_id="a/b", frame_index=3, mask=b"\x89PNG\r\n\x1a\n" + b"x" * 40
+    )
+    with pytest.raises(ValueError, match="a mask that cannot be decoded"):
+        decode_mask(record)
 
 
 def test_a_file_of_records_has_the_bytes_that_tensorflow_writes(crops, tmp_path):

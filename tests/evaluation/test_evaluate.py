@@ -47,7 +47,7 @@ from jdfd_keras.evaluation.scores_file import read_scores, write_scores
 from jdfd_keras.inference.dataset_scores import predict_dataset
 from jdfd_keras.io import files
 from jdfd_keras.io.files import save_options
-from jdfd_keras.model.network import build_detector
+from jdfd_keras.model.methods import build_detector
 from jdfd_keras.model.weight_import import ImportFacts
 from jdfd_keras.options import (
     AugmentOptions,

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from PIL import Image
 from jdfd_keras.cli.main import main, parse
 from jdfd_keras.datasets.prepare import prepare
 from jdfd_keras.evaluation.scores_file import read_scores
+from jdfd_keras.experiments.plan import METHOD_NAMES
 from jdfd_keras.experiments.sets import ExperimentReport
 from jdfd_keras.options import EvaluateOptions, FaceOptions, PrepareOptions
 
@@ -74,6 +76,40 @@ def test_every_experiment_ends_with_its_tables_and_figure(
     assert len(list(folder.glob("runs/*/*/seed0/best.keras"))) == 3 + 3 + 3
     for file in ("report.json", "scores.parquet", "report.html"):
         assert len(list(folder.glob(f"cells/*/*/seed0/*/{file}"))) == 9 + 9 + 9
+
+
+@pytest.mark.slow
+def test_every_method_of_table_2_is_trained_and_shown_beside_its_published_auc(
+    three_sets, few_figures, tmp_path, capsys
+):
+    # One dataset: each further one would take as long again. The cells of the others are missing.
+    sets, out = {"ff": three_sets["ff"]}, tmp_path / "out"
+    more = ["--methods", "all", "--latent-dim", "16", "--decoder-widths", "8,8,8,8"]
+    assert run_experiment("cross-dataset", sets, out, *more) == 1
+    printed = capsys.readouterr()
+    assert "cell 7 of 7: ff -> ff" in printed.err
+    report = json.loads((out / "cross-dataset.json").read_text())
+    assert all("=DIR was not given" in reason for reason in report["failed"])
+    rows = read_csv(out / "cross-dataset.csv")
+    frames = [r for r in rows if (r["kind"], r["metric"]) == ("measured", "frame_auc")]
+    assert [row["method_key"] for row in frames] == list(METHOD_NAMES)
+    # The AUC of each is that of its own evaluation, and its run has the settings of its source.
+    for row in frames:
+        evaluated = json.loads((out / row["source"] / "report.json").read_text())
+        assert float(row["percent"]) == pytest.approx(100 * evaluated["frame"]["auc"]["value"])
+        run = out / "runs" / Path(*Path(row["source"]).parts[1:4])
+        options = json.loads((run / "options.json").read_text())
+        assert options["model"]["method"] == row["method_key"]
+        assert options["optimizer"] == report["protocol"]["methods"][row["method_key"]]["optimizer"]
+        has_network = row["method_key"] != "headpose"
+        assert (run / "best.keras").is_file() == has_network
+        assert (run / "headpose.safetensors").is_file() != has_network
+    (note,) = report["notes"]
+    assert note.startswith("Xception+Reg. on ff, seed 0: masks of ") and note in printed.out
+    (table, *_) = re.findall(r"^\| Capsule \[26\] +\| FF\+\+ .*$", printed.out, flags=re.MULTILINE)
+    assert table.split("|")[4].strip() == "96.6"
+    assert run_experiment("cross-dataset", sets, out, *more) == 1
+    assert "experiment: training" not in capsys.readouterr().err
 
 
 @pytest.mark.slow
@@ -203,6 +239,9 @@ def test_a_missing_dataset_makes_the_exit_code_1(three_sets, tmp_path, capsys):
         ["ablation", "--data", "ff=a", "--out", "x", "--decoder"],
         ["ablation", "--data", "ff=a", "--out", "x", "--seed", "1"],
         ["foreign-data", "--data", "ff=a", "--out", "x", "--unlabelled", "b"],
+        ["cross-dataset", "--data", "ff=a", "--out", "x", "--methods", "nope"],
+        ["cross-dataset", "--data", "ff=a", "--out", "x", "--methods", ""],
+        ["cross-dataset", "--data", "ff=a", "--out", "x", "--method", "capsule"],
     ],
 )
 def test_wrong_usage_exits_with_2(words, capsys):
@@ -218,6 +257,12 @@ def test_wrong_usage_exits_with_2(words, capsys):
         (["ablation", "--engine-precision", "float32"], "--engine-precision: it is of robustness"),
         (["leave-one-out", "--model", "m"], "--model: it is of robustness, not of leave-one-out"),
         (["robustness", "--model", "m", "--epochs", "3"], "--epochs: robustness trains nothing"),
+        (["robustness", "--model", "m", "--methods", "fwa"], "--methods: robustness trains"),
+        (["ablation", "--methods", "all"], "--methods: it is of cross-dataset, not of ablation"),
+        (
+            ["cross-dataset", "--methods", "fwa,headpose", "--epochs", "3", "--batch-size", "3"],
+            "--batch-size: it is of jdfd, which is not among the methods",
+        ),
     ],
 )
 def test_options_of_other_experiments_are_named(words, flag, capsys):

@@ -8,6 +8,7 @@ from jdfd_keras.faces.align import (
     OTHER_DOMAIN,
     align_face,
     canonical_points,
+    crop_mask,
     describe_framing,
     resize_crop,
 )
@@ -120,11 +121,32 @@ def test_equal_points_are_refused():
 
 def test_the_crop_of_a_canonical_face_is_unchanged(scene):
     pixels, landmarks = scene
-    crop, moved, residual, _ = align68(pixels, landmarks)
+    crop, moved, residual, *_ = align68(pixels, landmarks)
     np.testing.assert_array_equal(crop, pixels[100:200, 100:200])
     np.testing.assert_allclose(moved, landmarks - 100, atol=1e-4)
     assert residual == pytest.approx(0, abs=1e-9)
     assert (crop.dtype, moved.dtype, moved.shape) == (np.uint8, np.float32, (68, 2))
+
+
+@pytest.mark.parametrize("alignment", ["landmarks68", "deepfakebench", "box"])
+def test_a_mask_is_cropped_like_the_pixels_that_it_marks(scene, alignment):
+    pixels, landmarks = scene
+    turned = transform_points(cv2.getRotationMatrix2D((150, 150), 20, 0.7), landmarks)
+    box, options = Box(120, 110, 180, 170, 1.0), FaceOptions(face_size=90, alignment=alignment)
+    marked = np.zeros(pixels.shape[:2], bool)
+    marked[100:160, 130:200] = True
+    painted = marked[..., None] * np.full(3, 255, np.uint8)
+    aligned = align_face(painted, turned, box, options)
+    mask = crop_mask(marked, aligned.matrix, 90, pixels.shape[1::-1])
+    assert mask.dtype == np.uint8 and 0 < (mask > 0).mean() < 1
+    np.testing.assert_array_equal(mask, np.where(aligned.crop[..., 0] > 127, 255, 0))
+    np.testing.assert_allclose(
+        transform_points(aligned.matrix, turned), aligned.landmarks, atol=1e-4
+    )
+    # A mask of half the size marks the same, to a pixel of its own.
+    half = crop_mask(marked[::2, ::2], aligned.matrix, 90, pixels.shape[1::-1])
+    edge = cv2.morphologyEx(mask, cv2.MORPH_GRADIENT, np.ones((5, 5)))
+    np.testing.assert_array_equal(half[edge == 0], mask[edge == 0])
 
 
 @pytest.mark.parametrize("degrees", [30, -45, 180])
@@ -132,7 +154,7 @@ def test_a_rotated_face_has_the_crop_of_the_upright_one(scene, degrees):
     pixels, landmarks = scene
     matrix = cv2.getRotationMatrix2D((150, 150), degrees, 1)
     turned = cv2.warpAffine(pixels, matrix, (300, 300), flags=cv2.INTER_CUBIC)
-    crop, moved, residual, _ = align68(turned, transform_points(matrix, landmarks))
+    crop, moved, residual, *_ = align68(turned, transform_points(matrix, landmarks))
     # Interpolated twice; an error of one degree would change the mean by 4 grey levels.
     difference = np.abs(crop.astype(float) - pixels[100:200, 100:200])
     assert difference.mean() < 1
@@ -203,7 +225,7 @@ def test_a_face_at_the_edge_is_black_where_the_frame_ends(scene):
 @pytest.mark.parametrize("shift", [(1000, 0), (-1000, 0), (0, 1000), (-1000, -1000)])
 def test_a_face_outside_the_frame_is_black(scene, shift):
     pixels, landmarks = scene
-    crop, moved, _, outside = align68(pixels, landmarks + shift)
+    crop, moved, _, outside, _ = align68(pixels, landmarks + shift)
     assert crop.shape == (SIZE, SIZE, 3)
     assert crop.max() == 0
     assert outside == 1

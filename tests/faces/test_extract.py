@@ -522,6 +522,31 @@ def test_the_face_that_the_mask_marks_is_extracted(tmp_path, pair, tracks):
     assert (len(large.faces), large.filtered) == (6, {"not the manipulated face": 8})
 
 
+@pytest.mark.parametrize("size", [(400, 240), (200, 120)])
+def test_the_mask_of_a_face_is_aligned_with_its_crop(tmp_path, pair, size):
+    """With the alignment `box`, a crop is the square of the box, enlarged by the margin."""
+    center = (93 * size[0] // 400, 125 * size[1] // 240)
+    marked = np.zeros((8, size[1], size[0], 3), np.uint8)
+    radii = (40 * size[0] // 400, 55 * size[1] // 240)
+    for frame in marked[:6]:  # a frame without marked pixels says nothing
+        cv2.ellipse(frame, center, radii, 0, 0, 360, (255, 255, 255), cv2.FILLED)
+    mask = write_clip(tmp_path / "mask.mp4", marked)
+    options = FaceOptions(every=1, face_size=100, alignment="box")
+    faces = extract_faces(pair, options, mask=mask).faces
+    assert [face.mask == b"" for face in faces] == [False] * 6 + [True] * 2
+    for face in faces[:6]:
+        found = cv2.imdecode(np.frombuffer(face.mask, np.uint8), cv2.IMREAD_GRAYSCALE)
+        assert (found.shape, set(np.unique(found))) == ((100, 100), {0, 255})
+        scale = 100 / (1.3 * face.box.width)
+        middle = (np.array([93, 125]) + 0.5 - face.box.center) * scale + 49.5
+        y, x = np.indices(found.shape)
+        distance = np.hypot((x - middle[0]) / (40 * scale), (y - middle[1]) / (55 * scale))
+        is_near_edge = np.abs(distance - 1) < 0.08  # of codec, threshold and resampling
+        np.testing.assert_array_equal(found[~is_near_edge] > 0, distance[~is_near_edge] < 1)
+    plain = extract_faces(pair, options).faces
+    assert all(face.mask == b"" for face in plain)
+
+
 def test_frames_of_a_mask_are_those_of_the_sampled_frames(tmp_path, pair):
     """The mask marks the small face only in the frames that are not sampled."""
     masks = [write_mask(tmp_path / f"{x}.mp4", (x, 125)) for x in (93, 290)]

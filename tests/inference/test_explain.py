@@ -7,7 +7,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from jdfd_keras.inference.explain import explain_faces
-from jdfd_keras.model.network import build_detector
+from jdfd_keras.model.methods import build_detector
 from jdfd_keras.options import ModelOptions
 
 # Weights of the stand-in's logit, [row, column, channel] of a 2 x 2 grid.

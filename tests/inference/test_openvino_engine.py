@@ -17,7 +17,7 @@ from jdfd_keras.inference.openvino_engine import (
     read_network,
 )
 from jdfd_keras.io.console import import_openvino
-from jdfd_keras.io.files import sha256_of
+from jdfd_keras.io.files import save_options, sha256_of
 from jdfd_keras.io.processor import has_bfloat16
 from jdfd_keras.options import EngineOptions
 
@@ -350,7 +350,7 @@ def test_other_requests_are_refused(exported, tmp_path):
         load_predictor(exported, EngineOptions("tensorflow", "bfloat16"))
     with pytest.raises(OSError, match="the model was exported without int8 files"):
         load_predictor(exported, EngineOptions("openvino", "int8"))
-    (tmp_path / "options.json").write_text("{}")
+    save_options(tmp_path / "options.json")
     with pytest.raises(ValueError, match="exported model with --backend openvino; got .*export"):
         load_predictor(tmp_path, OPENVINO)
     with pytest.raises(ValueError, match="no --backend .*server.*got openvino and auto"):

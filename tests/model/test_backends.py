@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import pytest
 
-from jdfd_keras.model.network import build_detector
+from jdfd_keras.model.methods import build_detector
 from jdfd_keras.options import ModelOptions
 
 pytestmark = [
@@ -26,7 +26,7 @@ BUILD = """
 import json, os, sys
 import keras
 import numpy as np
-from jdfd_keras.model.network import build_detector
+from jdfd_keras.model.methods import build_detector
 from jdfd_keras.options import ModelOptions
 from jdfd_keras.training.compile import compile_detector
 

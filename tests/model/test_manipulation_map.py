@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from jdfd_keras.model.manipulation_map import ManipulationMapLoss, add_manipulation_map
-from jdfd_keras.model.network import build_detector
+from jdfd_keras.model.methods import build_detector
 from jdfd_keras.model.xception_baseline import build_xception_baseline
 from jdfd_keras.options import ModelOptions
 

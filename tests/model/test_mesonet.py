@@ -4,7 +4,8 @@ import keras
 import numpy as np
 import pytest
 
-from jdfd_keras.model.network import build_detector, classifier_branch, is_classifier_weight
+from jdfd_keras.model.methods import build_detector
+from jdfd_keras.model.network import classifier_branch, is_classifier_weight
 from jdfd_keras.options import ModelOptions
 
 # Trainable parameters that the paper states in section 3, and those of the moving statistics.

@@ -11,12 +11,8 @@ import keras
 import numpy as np
 import pytest
 
-from jdfd_keras.model.network import (
-    build_detector,
-    classifier_branch,
-    digest_weights,
-    is_classifier_weight,
-)
+from jdfd_keras.model.methods import build_detector
+from jdfd_keras.model.network import classifier_branch, digest_weights, is_classifier_weight
 from jdfd_keras.options import ModelOptions
 
 

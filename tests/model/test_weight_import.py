@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from jdfd_keras.model.network import build_detector
+from jdfd_keras.model.methods import build_detector
 from jdfd_keras.model.weight_import import (
     convert_xception,
     describe_import,

@@ -15,6 +15,7 @@ from jdfd_keras.options.recipes import _OPEN
 
 PAPER = {
     "model": {
+        "method": "jdfd",
         "network": "xception",
         "latent_dim": 256,
         "decoder": True,
@@ -48,6 +49,7 @@ PAPER = {
         "reconstruct": "all",
         "cache": False,
         "fakes": "none",
+        "labelled_fakes": True,
         "val_fakes": "auto",
     },
     "augment": dict.fromkeys(

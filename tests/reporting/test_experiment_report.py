@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from jdfd_keras.experiments.experiment import experiment
-from jdfd_keras.experiments.plan import BASELINE, NAMES, OURS, read_published
+from jdfd_keras.experiments.plan import (
+    BASELINE,
+    METHOD_NAMES,
+    NAMES,
+    OURS,
+    read_published,
+)
 from jdfd_keras.options import ExperimentOptions
 from jdfd_keras.reporting.experiment_report import draw_figure, write_experiment
 
@@ -133,10 +139,11 @@ KEYS = {name: key for key, name in NAMES.items()}
 def written(rooms, named_sets, tmp_path):
     """A function that runs an experiment and returns the path of its files, without suffix."""
 
-    def write(name, seeds=(0, 1, 2), drop=(), bounds=True):
+    def write(name, seeds=(0, 1, 2), drop=(), bounds=True, methods="jdfd"):
         rooms.bounds = bounds
         sets = {key: folder for key, folder in named_sets.items() if key not in drop}
-        write_experiment(experiment(name, sets, tmp_path, ExperimentOptions(seeds)), tmp_path)
+        options = ExperimentOptions(seeds, methods)
+        write_experiment(experiment(name, sets, tmp_path, options), tmp_path)
         return tmp_path / name
 
     return write
@@ -323,3 +330,75 @@ def test_another_dataset_is_escaped_and_has_no_published_auc(rooms, named_sets, 
     assert frames[0][-1] == "my_set"
     assert {row[-1] for row in frames if row[0] != "JDFD"} == {"my_set", ""}
     assert re.fullmatch(r"[\d.]+ \[[\d., ]+\]", frames[-1][-1])
+
+
+def test_compared_methods_have_the_published_auc_in_the_next_column(
+    written, rooms, named_sets, tmp_path
+):
+    path = written("cross-dataset", (0,), methods="all")
+    frames, videos, settings = read_tables(path)
+    header = ["Method", "Train data", "FF++", "paper", "UADFV", "paper", "Celeb-DF", "paper"]
+    assert frames[0] == header
+    assert len(frames) == 1 + 7 * 3 and len(videos) == 1 + 7 * 3
+    table = {
+        (row.method, row.train, row.test): "-" if row.percent is None else f"{row.percent:.1f}"
+        for row in reversed(read_published())  # Table 2 replaces Table 3
+        if row.method != BASELINE and not row.share_percent
+    }
+    found = {}
+    for name, data, *cells in frames[1:]:
+        key = KEYS[data]
+        method = next(k for k, label in METHOD_NAMES.items() if label == name.split(" [")[0])
+        run = tmp_path / f"runs/{key}/{'joint' if method == 'jdfd' else method}/seed0"
+        for test, ours, paper in zip(NAMES, cells[::2], cells[1::2], strict=True):
+            auc = rooms.auc(run, named_sets[test], "frame")
+            low, high = 100 * auc.low, 100 * auc.high
+            assert ours == f"{100 * auc.value:.1f} [{low:.1f}, {high:.1f}]"
+            if paper:
+                found[name, key, test] = paper.split(" / ")[0].strip("*")
+    assert found == table
+    assert [row[1] for row in settings[1:]] == list(METHOD_NAMES)
+    page = path.with_suffix(".md").read_text()
+    assert "**64.9** / 65.2" in page and "seeds and number of epochs" in page
+    # In CSV and JSON, rows of one method have one key.
+    rows = read_csv(path)
+    pairs = {(row["kind"], row["method"]) for row in rows if row["method_key"] == "capsule"}
+    assert pairs == {
+        ("measured", "Capsule [26]"),
+        ("measured", "Capsule"),
+        ("published", "Capsule [26]"),
+    }
+    stored = json.loads(path.with_suffix(".json").read_text())
+    assert stored["protocol"]["methods"]["fwa"]["pipeline"]["fakes"] == "warped"
+    assert {row["num_faces"] for row in stored["results"] if row["kind"] == "measured"} == {2}
+
+
+def test_a_method_without_scores_of_some_faces_is_named(rooms, named_sets, tmp_path, monkeypatch):
+    evaluate = rooms.evaluate
+
+    def evaluate_some(run, data, options):
+        report = evaluate(run, data, options)
+        num_faces = 7 if "headpose" in run.parts and data.name == "uadfv" else 9
+        coverage = dataclasses.replace(report.coverage, num_faces=num_faces)
+        return dataclasses.replace(report, coverage=coverage)
+
+    monkeypatch.setattr("jdfd_keras.evaluation.evaluate.evaluate", evaluate_some)
+    options = ExperimentOptions(methods="headpose,jdfd")
+    write_experiment(experiment("cross-dataset", named_sets, tmp_path, options), tmp_path)
+    page = (tmp_path / "cross-dataset.md").read_text()
+    assert page.count("Headpose has a score for 7 of 9 test faces of UADFV;") == 1
+    assert page.count(" has a score for ") == 1
+
+
+def test_only_our_curves_are_drawn_of_compared_methods(rooms, drawn, named_sets, tmp_path):
+    options = ExperimentOptions(methods="capsule,jdfd")
+    report = experiment("cross-dataset", named_sets, tmp_path / "out", options)
+    draw_figure(report, tmp_path / "out")
+    auc = rooms.auc(tmp_path / "out/runs/uadfv/joint/seed0", named_sets["ff"], "frame")
+    by_name = {curve.name: curve.score[1] for curve in drawn["curves"]}
+    assert len(drawn["curves"]) == 9 and by_name["(U, F)"] == pytest.approx(auc.value)
+    assert drawn["title"].startswith("JDFD ")
+    drawn.clear()
+    options = ExperimentOptions(methods="capsule")
+    report = experiment("cross-dataset", named_sets, tmp_path / "out", options)
+    assert draw_figure(report, tmp_path / "out") is None

@@ -284,6 +284,7 @@ RESAMPLED = {"n_resamples": 100}
         ("pass the datasets", {"protocol": {"coverage": UNKNOWN}}, {}),
         ("every video has a score", {}, {"excluded": [Excluded("clips", "e", True, "no face")]}),
         ("repeats video and score", {"protocol": {"repeated_rows": 1}}, {}),
+        ("2 faces have no head pose", {"protocol": {"faces_without_pose": 2}}, {}),
     ],
 )
 def test_a_note_is_on_the_page_only_where_it_applies(phrase, given, otherwise):

@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from jdfd_keras import options
+from jdfd_keras.model.embedding import add_embedding
 from jdfd_keras.training import callbacks
 from jdfd_keras.training import train as stage
 
@@ -43,7 +44,7 @@ def build(model: options.ModelOptions) -> keras.Model:
     if model.dropout:
         x = keras.layers.Dropout(model.dropout)(x)
     up = keras.layers.UpSampling2D(4)(maps)
-    return keras.Model(
+    detector = keras.Model(
         image,
         {
             "classification": keras.layers.Dense(1, "sigmoid", name="classifier_logit")(x),
@@ -52,6 +53,7 @@ def build(model: options.ModelOptions) -> keras.Model:
             ),
         },
     )
+    return add_embedding(detector) if model.method == "xception-triplet" else detector
 
 
 def main(data: str, out: str, config: dict) -> None:

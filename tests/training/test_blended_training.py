@@ -10,6 +10,7 @@ from skimage import data
 
 from jdfd_keras.cli.main import main
 from jdfd_keras.datasets.manifest import MANIFEST, VIDEOS, FaceRow, VideoRow, to_table, write_table
+from jdfd_keras.datasets.pipeline import load_faces
 from jdfd_keras.datasets.records import SHARDS, encode_face, frame_record
 from jdfd_keras.datasets.split_tables import OFFICIAL, write_split_table
 from jdfd_keras.datasets.synthetic.clips import vary_portrait
@@ -164,6 +165,29 @@ def test_real_faces_alone_are_refused_without_fakes(real_set):
         load(real_set)
     with pytest.raises(ValueError, match="the val split .* 2 real and 0 fake.*--val-fakes mixed"):
         load(real_set, fakes="mixed", val_fakes="none")
+
+
+def test_labelled_fakes_are_left_to_validation(tmp_path):
+    """Eight labelled fakes are of training people, one of a person in validation."""
+    directory = write_set(tmp_path / "set", fakes=9)
+    both = load(directory, fakes="warped")
+    loaded = load(directory, fakes="warped", labelled_fakes=False)
+    assert [one.facts.train_faces for one in (both, loaded)] == [16, 8]
+    assert [one.facts.blended_fakes for one in (both, loaded)] == [8, 8]
+    assert loaded.train.label.tolist() == [0] * 8 + [1] * 8
+    assert loaded.train.kinds == ("warped",)
+    assert loaded.val.label.tolist() == both.val.label.tolist() == [0, 0, 1]
+    assert loaded.facts.validated_on == "labelled fakes"
+    assert loaded.facts.digest != both.facts.digest
+    rows = loaded.provenance.select(["split", "label"]).to_pylist()
+    assert all(row["label"] == 0 for row in rows if row["split"] == "train")
+    with pytest.raises(ValueError, match="got fakes 'none'. Try --fakes mixed"):
+        load(directory, labelled_fakes=False)
+    options = PipelineOptions(fakes="warped", labelled_fakes=False)
+    for split, labels in (("train", [0, 1] * 8), ("val", [0, 1, 0, 1, 1])):
+        ((_, targets, *_),) = load_faces(directory, split, batch_size=20, options=options)
+        found = targets["classification"].numpy().ravel().tolist()
+        assert sorted(found) == sorted(labels)
 
 
 def test_validation_may_use_kinds_that_training_does_not(real_set):

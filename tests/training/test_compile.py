@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from jdfd_keras.model.network import build_detector, is_classifier_weight
+from jdfd_keras.model.methods import build_detector
+from jdfd_keras.model.network import is_classifier_weight
 from jdfd_keras.options import LossOptions, ModelOptions
 from jdfd_keras.training.compile import FaceSquaredError, compile_detector
 

@@ -63,6 +63,25 @@ def runs(request, prepared_set, tmp_path_factory):
     return root
 
 
+def test_a_killed_and_resumed_triplet_training_ends_with_the_same_weights(prepared_set, tmp_path):
+    changes = {
+        "model": {"method": "xception-triplet", "encoder_weights": "none"},
+        "train": CONFIG["train"] | {"epochs": 2},
+    }
+    whole = start(prepared_set, tmp_path / "one", **changes)
+    # In epoch 2, three steps after a checkpoint.
+    code, _ = finish(start(prepared_set, tmp_path / "killed", kill_at=[0, 9 + 7], **changes))
+    assert code == -signal.SIGKILL
+    assert load_checkpoint(tmp_path / "killed").step == 4
+    assert finish(start(prepared_set, tmp_path / "killed", **changes))[0] == 0
+    assert finish(whole)[0] == 0
+    one, killed = (load_checkpoint(tmp_path / name) for name in ("one", "killed"))
+    assert all(np.array_equal(a, b) for a, b in zip(one.weights, killed.weights, strict=True))
+    rows = [read_history(tmp_path / name)[-1] for name in ("one", "killed")]
+    assert rows[0] == pytest.approx(rows[1], rel=1e-6)
+    assert rows[0]["embedding_loss"] > 0
+
+
 def test_another_seed_gives_other_weights(runs):
     one, other = (load_checkpoint(runs / name) for name in ("one", "other"))
     assert not np.array_equal(one.weights[0], other.weights[0])

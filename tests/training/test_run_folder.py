@@ -12,7 +12,7 @@ import pytest
 
 from jdfd_keras.cli.main import main
 from jdfd_keras.io.files import save_options
-from jdfd_keras.model.network import build_detector
+from jdfd_keras.model.methods import build_detector
 from jdfd_keras.options import FaceOptions, ModelOptions, TrainOptions
 from jdfd_keras.training.run_folder import load_run_model, read_provenance
 

@@ -112,6 +112,7 @@ def test_the_best_epoch_has_the_highest_auc_then_the_lowest_loss_then_is_the_las
 def test_the_run_folder_has_the_options_of_the_run(finished_run):
     options = json.loads((finished_run.directory / "options.json").read_text(encoding="utf-8"))
     assert options["model"] == {
+        "method": "jdfd",
         "network": "xception",
         "attention": "none",
         "image_size": 71,

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import re
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -24,7 +25,7 @@ from jdfd_keras.datasets.split_tables import FACE_KEY, write_split_table
 from jdfd_keras.datasets.videos import Video
 from jdfd_keras.io.files import OPTIONS
 from jdfd_keras.io.storage import LocalStore
-from jdfd_keras.options import SplitOptions, UnlabelledOptions
+from jdfd_keras.options import PipelineOptions, SplitOptions, UnlabelledOptions
 from jdfd_keras.training.training_data import load_training_data
 
 
@@ -92,6 +93,49 @@ def test_without_unlabelled_faces_the_data_are_the_training_and_validation_split
     assert loaded.facts.val_faces == len(rows_of(prepared_set, "val"))
     assert loaded.facts.name == "prepared"
     assert loaded.directories == (prepared_set,)
+
+
+def load_masked(directory, *others, cells=5, **pipeline):
+    return load_training_data(
+        directory,
+        UnlabelledOptions(tuple(map(str, others)), 0.3),
+        seed=0,
+        allow_leak=False,
+        pipeline=PipelineOptions(**pipeline),
+        mask_cells=cells,
+    )
+
+
+def test_the_masks_of_both_splits_are_counted(prepared_set, foreign, capsys):
+    loaded = load_masked(prepared_set, foreign)
+    found = re.fullmatch(
+        r"masks of 0 fakes from the dataset, (\d+) from the difference to the real frame, (\d+) "
+        r"without; in validation: masks of 0 fakes from the dataset, (\d+) from the difference to "
+        r"the real frame, (\d+) without",
+        loaded.facts.masks,
+    )
+    assert f"{loaded.facts.masks}\n" in capsys.readouterr().err
+    counts = list(map(int, found.groups()))
+    for faces, (known, unknown) in ((loaded.train, counts[:2]), (loaded.val, counts[2:])):
+        assert faces.masks.shape == (len(faces), 5, 5)
+        is_fake = faces.label == 1
+        assert is_fake.sum() == known + unknown and known > 0
+        assert faces.has_mask[is_fake].sum() == known
+        assert faces.has_mask[faces.label == 0].all() and not faces.has_mask[faces.label < 0].any()
+        assert not faces.masks[~(faces.has_mask & is_fake)].any()
+    plain = load(prepared_set)
+    assert (plain.facts.masks, plain.train.masks, plain.val.masks) == ("", None, None)
+    assert plain.facts.digest == load_masked(prepared_set).facts.digest
+
+
+def test_without_any_mask_a_training_that_needs_them_is_refused(copy_set):
+    """The boxes of the fakes are elsewhere in the frame, so that no real face is that of a fake."""
+    moved = copy_set("set", lambda row, _: replace(row, box=(0, 0, 9, 9)) if row.label else row)
+    message = "Expected masks .* got masks of 0 fakes from the dataset, 0 .* 14 without. Prepare"
+    with pytest.raises(ValueError, match=message):
+        load_masked(moved)
+    blended = load_masked(moved, fakes="local")  # these have masks of their own
+    assert blended.facts.blended_fakes == (blended.train.base >= 0).sum() > 0
 
 
 def test_unlabelled_faces_are_sampled_from_the_training_split_and_their_labels_hidden(

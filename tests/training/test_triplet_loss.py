@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from jdfd_keras.model.embedding import add_embedding
 from jdfd_keras.model.network import is_classifier_weight
-from jdfd_keras.training.triplet_loss import TripletLoss, add_embedding
+from jdfd_keras.training.triplet_loss import TripletLoss
 
 LABEL = np.float32([[0], [0], [1]])
 

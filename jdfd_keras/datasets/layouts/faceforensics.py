@@ -2,10 +2,9 @@
 
     original_sequences/{youtube,actors}/{raw,c23,c40}/videos/
     manipulated_sequences/<manipulation>/{raw,c23,c40}/videos/
+    manipulated_sequences/<manipulation>/masks/videos/    the manipulated pixels, if downloaded
 
-DeepFakeDetection is a layout of its own, too, with the masks of its manipulated pixels:
-
-    manipulated_sequences/DeepFakeDetection/masks/videos/
+DeepFakeDetection is a layout of its own, too.
 
 `faceforensics.csv` has the official split and the clips that were cut from the same video: clip,
 the clip it is swapped with, split, and the first clip of the same source.
@@ -31,7 +30,7 @@ YOUTUBE, ACTORS = "youtube", "actors"
 SWAPS = ("Deepfakes", "Face2Face", "FaceSwap", "NeuralTextures", "FaceShifter")
 ACTOR_SWAPS = "DeepFakeDetection"
 NOT_REQUESTED = "not in --manipulations"
-MASKS = f"manipulated_sequences/{ACTOR_SWAPS}/masks/videos"
+MASKS = "manipulated_sequences/{}/masks/videos"
 NO_PUBLISHED_SPLIT = (
     f"{ACTOR_SWAPS} has no published split: all its videos are for testing, as in published "
     "evaluations."
@@ -76,7 +75,8 @@ def list_faceforensics(root: DatasetFiles, manipulations: Collection[str] = ()) 
 
     DeepFakeDetection and the real videos of its actors have no official split, and would change
     the test split of the others. They are listed only on request, and then all for testing, as
-    in published evaluations; they share no subject with the others.
+    in published evaluations; they share no subject with the others. `Listing.masks` has the mask
+    video of a fake where it exists.
 
     Args:
         root: The folder that contains original_sequences/ and manipulated_sequences/.
@@ -123,19 +123,14 @@ def list_dfd(root: DatasetFiles) -> Listing:
         (('actor01', 'actor02'), True)
     """
     listing = _list_kinds(root, {ACTORS, ACTOR_SWAPS}, ACTOR_SWAPS, f"not of {ACTOR_SWAPS}")
-    names, notes = set(root.files), [NO_PUBLISHED_SPLIT]
+    notes = [NO_PUBLISHED_SPLIT]
     fakes = [video for video in listing.videos if video.label == 1]
-    masks = {
-        video.video_id: mask
-        for video in fakes
-        if (mask := f"{MASKS}/{video.path.rpartition('/')[2]}") in names
-    }
-    if without := [video.path for video in fakes if video.video_id not in masks]:
+    if without := [video.path for video in fakes if video.video_id not in listing.masks]:
         notes.append(
-            f"{len(without)} of {plural(len(fakes), 'fake')} have no mask in {MASKS}, such as "
-            f"{without[0]}."
+            f"{len(without)} of {plural(len(fakes), 'fake')} have no mask in "
+            f"{MASKS.format(ACTOR_SWAPS)}, such as {without[0]}."
         )
-    return dataclasses.replace(listing, masks=masks, notes=notes)
+    return dataclasses.replace(listing, notes=notes)
 
 
 def describe_path(path: str) -> Video | None:
@@ -184,7 +179,14 @@ def _list_kinds(root: DatasetFiles, kinds: set[str], dataset: str, reason: str) 
         for (folder, kind), names in sorted(found.items())
         for name in sorted(expected.get(kind, set()) - names)
     ]
-    return Listing(videos, missing, unrecognized, excluded=excluded)
+    names = set(root.files)
+    masks = {
+        video.video_id: mask
+        for video in videos
+        if video.label == 1
+        and (mask := f"{MASKS.format(video.manipulation)}/{video.path.rpartition('/')[2]}") in names
+    }
+    return Listing(videos, missing, unrecognized, excluded=excluded, masks=masks)
 
 
 @cache

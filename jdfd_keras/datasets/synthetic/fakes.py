@@ -1,7 +1,7 @@
 """Blended fakes of a real face, made while training.
 
-Takes a crop with its 68 landmarks and a kind of FAKE_KINDS; returns a fake that equals the crop
-outside a mask. A network that learns from such fakes finds the traces of blending and of
+Takes a crop with its 68 landmarks and a kind of FAKE_KINDS, or WARPED; returns a fake that equals
+the crop outside a mask. A network that learns from such fakes finds the traces of blending and of
 re-rendering, which most face forgeries share. Independent of files and TensorFlow; OpenCV does
 nearly all of the work, so several threads can make fakes at the same time.
 
@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 
 from jdfd_keras.datasets.synthetic.blending import match_colour
+from jdfd_keras.datasets.synthetic.face_warping import warp_face
 from jdfd_keras.datasets.synthetic.masks import (
     FACE_REGIONS,
     draw_region,
@@ -26,7 +27,7 @@ from jdfd_keras.datasets.synthetic.masks import (
     random_mask,
 )
 from jdfd_keras.faces.landmarks import fit_similarity, transform_points
-from jdfd_keras.options import FAKE_KINDS
+from jdfd_keras.options import FAKE_KINDS, WARPED
 
 _Choice = TypeVar("_Choice")
 
@@ -68,9 +69,10 @@ def make_fake(
     - "swapped": the face of a donor is warped onto the landmarks, with matched colours.
     - "re-rendered": the face is rendered again at a low resolution, as by a generator.
     - "local": mouth, lower face or eyes are moved by a smooth warp and rendered again.
+    - "warped": the face is warped to a small square and back, as by `face_warping.warp_face`.
 
     Args:
-        kind: A kind of FAKE_KINDS.
+        kind: A kind of FAKE_KINDS, or WARPED.
         face: uint8[size, size, 3], RGB, the crop of a real face.
         landmarks: float[68, 2], its landmarks in pixels; finite, outside of the crop too.
         rng: Source of randomness; an equal one gives an equal fake.
@@ -89,6 +91,8 @@ def make_fake(
         >>> bool(is_equal[fake.mask == 0].all()), bool(is_equal[fake.mask > 0.5].all())
         (True, False)
     """
+    if kind == WARPED:
+        return BlendedFake(*warp_face(face, landmarks, rng))
     size = len(face)
     landmarks = np.clip(landmarks, -4 * size, 5 * size)
     if kind == "self-blended":
@@ -108,7 +112,8 @@ def make_fake(
     elif kind == "local":
         forged, mask = _edit_locally(face, landmarks, rng)
     else:
-        raise ValueError(f"Expected a kind of {', '.join(FAKE_KINDS)}; got {kind!r}. Try 'local'.")
+        kinds = ", ".join([*FAKE_KINDS, WARPED])
+        raise ValueError(f"Expected a kind of {kinds}; got {kind!r}. Try 'local'.")
     blended = face + mask[..., None] * (forged.astype(np.float32) - face)
     return BlendedFake(np.round(blended).astype(np.uint8), mask)
 

@@ -207,6 +207,10 @@ def _convert(model: keras.Model, calibration: Calibration) -> Any:
     gradients = [
         ConversionExtension("ReluGrad", _relu_gradient),
         ConversionExtension("LeakyReluGrad", _relu_gradient),
+        ConversionExtension("SqrtGrad", _sqrt_gradient),
+        ConversionExtension("RsqrtGrad", _rsqrt_gradient),
+        ConversionExtension("BroadcastGradientArgs", _find_broadcast_axes),
+        ConversionExtension("Einsum", _sum_products),
     ]
     concrete = traced.get_concrete_function()
     converted = openvino.convert_model(concrete, extension=gradients)
@@ -226,3 +230,78 @@ def _relu_gradient(node: Any) -> list[Any]:
     below = operations.multiply(gradient, operations.constant(np.float32(slope)))
     is_above = operations.greater(features, operations.constant(np.float32(0)))
     return [operations.select(is_above, gradient, below).output(0)]
+
+
+def _sqrt_gradient(node: Any) -> list[Any]:
+    """Return the gradient of a square root, which is the first input."""
+    import openvino.opset14 as operations
+
+    root, gradient = node.get_input(0), node.get_input(1)
+    half = operations.multiply(gradient, operations.constant(np.float32(0.5)))
+    return [operations.divide(half, root).output(0)]
+
+
+def _rsqrt_gradient(node: Any) -> list[Any]:
+    """Return the gradient of the reciprocal of a square root, which is the first input."""
+    import openvino.opset14 as operations
+
+    root, gradient = node.get_input(0), node.get_input(1)
+    cube = operations.power(root, operations.constant(np.float32(3)))
+    half = operations.multiply(gradient, operations.constant(np.float32(-0.5)))
+    return [operations.multiply(half, cube).output(0)]
+
+
+def _sum_products(node: Any) -> list[Any]:
+    """Return an Einsum of two arrays as the sum of their products.
+
+    Only capsules have one, of a few numbers. As a product of matrices, which OpenVINO would make of
+    it, its gradient is wrong (2026.4.1).
+    """
+    import openvino.opset14 as operations
+
+    inputs, result = node.get_attribute("equation").split("->")
+    own = inputs.split(",")
+    summed = sorted(set(inputs) - set(result) - {","})
+    labels = [*result, *summed]
+    factors = []
+    for index, names in enumerate(own):
+        order = sorted(range(len(names)), key=lambda axis, names=names: labels.index(names[axis]))
+        x = operations.transpose(node.get_input(index), operations.constant(np.array(order)))
+        if missing := [axis for axis, name in enumerate(labels) if name not in names]:
+            x = operations.unsqueeze(x, operations.constant(np.array(missing)))
+        factors.append(x)
+    product = operations.multiply(*factors)
+    if summed:
+        axes = operations.constant(np.arange(len(result), len(labels)))
+        product = operations.reduce_sum(product, axes)
+    return [product.output(0)]
+
+
+def _find_broadcast_axes(node: Any) -> list[Any]:
+    """Return the axes over which the gradients of two arrays are summed, as constants.
+
+    They are those along which one of the arrays has one value for several of the other. OpenVINO
+    has no such operation, and no sums over axes that are computed.
+    """
+    import openvino.opset14 as operations
+
+    shapes = [_read_shape(node.get_input(index)) for index in range(2)]
+    rank = max(map(len, shapes))
+    first, second = ([1] * (rank - len(shape)) + shape for shape in shapes)
+    pairs = (first, second), (second, first)
+    return [
+        operations.constant(
+            np.array([i for i in range(rank) if own[i] == 1 != other[i]], np.int32)
+        ).output(0)
+        for own, other in pairs
+    ]
+
+
+def _read_shape(shape: Any) -> list[int]:
+    """Read the value of a shape; -1 for the number of faces, which is unknown."""
+    node = shape.get_node()
+    if node.get_type_name() == "Constant":
+        return node.get_data().ravel().tolist()
+    while node.get_type_name() != "ShapeOf":
+        node = node.input_value(0).get_node()
+    return [size.get_length() if size.is_static else -1 for size in node.get_input_partial_shape(0)]

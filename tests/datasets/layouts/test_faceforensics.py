@@ -298,9 +298,22 @@ def test_masks_and_lists_are_known(folder):
         "splits/train.json",
     )
     found = listed(root)
-    assert found.unrecognized == []
+    assert (found.unrecognized, found.masks) == ([], {})
     assert [video.path for video in found.videos] == [known]
     assert len(found.missing) == 999
+
+
+def test_a_fake_has_its_mask_in_every_compression(folder):
+    fakes = "manipulated_sequences/{}/{}/videos/000_003.mp4"
+    root = folder(
+        *(fakes.format("Deepfakes", compression) for compression in ("c23", "c40")),
+        fakes.format("FaceShifter", "c23"),  # published without masks
+        fakes.format("Deepfakes", "masks"),
+    )
+    assert listed(root).masks == {
+        f"ffpp/Deepfakes/{compression}/000_003": fakes.format("Deepfakes", "masks")
+        for compression in ("c23", "c40")
+    }
 
 
 @pytest.mark.parametrize(
@@ -451,11 +464,11 @@ def test_dfd_says_which_fakes_have_no_mask_and_that_it_has_no_split():
     assert len(dfd(*DFD_FILES[:2], DFD_FILES[3]).notes) == 1
 
 
-def test_dfd_agrees_with_faceforensics_but_for_the_masks():
+def test_dfd_agrees_with_faceforensics():
     root = DatasetFiles(LocalStore("/data/dfd"), "dfd", DFD_FILES)
     requested = list_faceforensics(root, [ACTOR_SWAPS])
     assert list_dfd(root).videos == requested.videos
-    assert requested.masks == {}
+    assert list_dfd(root).masks == requested.masks
 
 
 def test_dfd_excludes_faceforensics_and_names_other_files():

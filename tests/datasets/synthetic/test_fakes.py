@@ -10,8 +10,9 @@ from hypothesis.extra.numpy import arrays
 from jdfd_keras.datasets.synthetic.clips import vary_portrait
 from jdfd_keras.datasets.synthetic.fakes import make_fake, smooth_warp
 from jdfd_keras.datasets.synthetic.masks import draw_region, face_size
-from jdfd_keras.options import FAKE_KINDS
+from jdfd_keras.options import FAKE_KINDS, WARPED, parse_fakes
 
+KINDS = (*FAKE_KINDS, WARPED)
 SIZE = 160
 
 
@@ -39,7 +40,7 @@ def sharpness(pixels, where):
     return np.abs(cv2.Laplacian(pixels, cv2.CV_32F))[where].mean()
 
 
-@pytest.mark.parametrize("kind", FAKE_KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_fake_equals_the_face_outside_its_mask_and_differs_inside(people, kind):
     face, landmarks = people[0]
     before = face.copy()
@@ -54,7 +55,14 @@ def test_a_fake_equals_the_face_outside_its_mask_and_differs_inside(people, kind
     np.testing.assert_array_equal(face, before)
 
 
-@pytest.mark.parametrize("kind", FAKE_KINDS)
+def test_mixed_means_the_four_kinds_that_it_always_meant():
+    assert parse_fakes("mixed") == ("self-blended", "swapped", "re-rendered", "local")
+    assert parse_fakes("warped, local") == ("local", "warped")
+    with pytest.raises(ValueError, match="local, warped; got 'mixed,warped'"):
+        parse_fakes("mixed,warped")
+
+
+@pytest.mark.parametrize("kind", KINDS)
 def test_the_change_is_in_proportion_to_the_mask(people, kind):
     """In soft edges lies a blend of the face and of one forged image, in steps of a grey level."""
     face, _ = people[0]
@@ -181,7 +189,7 @@ def test_swapping_needs_a_donor_and_a_kind_must_exist(people):
         make_fake("mixed", face, landmarks, np.random.default_rng(0))
 
 
-@pytest.mark.parametrize("kind", FAKE_KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("size", [64, 71, 512])
 def test_crops_of_any_size_and_layout_of_memory(people, kind, size):
     scaled = [
@@ -197,7 +205,7 @@ def test_crops_of_any_size_and_layout_of_memory(people, kind, size):
         np.testing.assert_array_equal(fake.pixels[fake.mask == 0], image[fake.mask == 0])
 
 
-@pytest.mark.parametrize("kind", FAKE_KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 @given(
     landmarks=arrays(
         np.float32,
@@ -214,7 +222,7 @@ def test_any_finite_landmarks_give_a_fake(people, kind, landmarks, seed):
     np.testing.assert_array_equal(fake.pixels[fake.mask == 0], face[fake.mask == 0])
 
 
-@pytest.mark.parametrize("kind", FAKE_KINDS)
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("shift", [(60, 0), (-70, -70), (0, 90), (500, 500)])
 def test_a_face_partly_or_wholly_outside_the_crop_is_changed_too(people, kind, shift):
     (face, landmarks), donor = people

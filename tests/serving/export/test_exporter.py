@@ -20,7 +20,7 @@ from jdfd_keras.inference.backends import load_predictor
 from jdfd_keras.inference.saved_model import SavedModelEngine, serialize_example
 from jdfd_keras.io import files
 from jdfd_keras.io.files import load_options, save_options
-from jdfd_keras.model.network import build_detector
+from jdfd_keras.model.methods import build_detector
 from jdfd_keras.options import EngineOptions, FaceOptions, ModelOptions, TrainOptions
 from jdfd_keras.reporting import model_card
 from jdfd_keras.serving.export import exporter

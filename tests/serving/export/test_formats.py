@@ -12,7 +12,7 @@ from jdfd_keras.datasets.split_dataset import split_dataset
 from jdfd_keras.inference.explain import explain_faces
 from jdfd_keras.inference.saved_model import SavedModelEngine
 from jdfd_keras.io.files import save_options
-from jdfd_keras.model.network import build_detector
+from jdfd_keras.model.methods import build_detector
 from jdfd_keras.options import FaceOptions, ModelOptions, SplitOptions, TrainOptions
 from jdfd_keras.reporting.templating import render_template
 from jdfd_keras.serving.export.exporter import export_detector

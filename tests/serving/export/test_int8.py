@@ -11,7 +11,7 @@ from jdfd_keras.client.metadata import ModelMetadata
 from jdfd_keras.datasets.prepare import prepare
 from jdfd_keras.evaluation.metrics import Estimate
 from jdfd_keras.io.console import import_openvino
-from jdfd_keras.model.network import build_detector
+from jdfd_keras.model.methods import build_detector
 from jdfd_keras.options import FaceOptions, ModelOptions
 from jdfd_keras.reporting.templating import render_template
 from jdfd_keras.serving.export import int8

@@ -13,7 +13,8 @@ from jdfd_keras.client.metadata import ModelMetadata
 from jdfd_keras.inference.explain import explain_faces
 from jdfd_keras.inference.openvino_engine import read_network
 from jdfd_keras.io.console import import_openvino
-from jdfd_keras.model.network import build_detector, digest_weights
+from jdfd_keras.model.methods import build_detector
+from jdfd_keras.model.network import digest_weights
 from jdfd_keras.options import FaceOptions, ModelOptions
 from jdfd_keras.serving.export import exporter, openvino_export
 from jdfd_keras.serving.export.openvino_export import (
