@@ -3,7 +3,7 @@
 Both use one prepared dataset of generated clips. A step of `train` and one of the bare loop are
 timed in processes of their own, in turns, so that machine load affects both alike. Linux only.
 
-    python benchmarks/methods.py                   # about an hour on two cores
+    python benchmarks/methods.py                   # about half an hour on two cores
     python benchmarks/methods.py --faces 200 --steps 2 --repetitions 1  # short, to try it
     python benchmarks/methods.py --only passes     # one part; results of the other are kept
 """

@@ -38,6 +38,7 @@ def importable(monkeypatch):
         "generalisation",
         "jobs",
         "landmarks",
+        "methods",
         "prepare_fsync",
         "result_folders",
         "robustness",
