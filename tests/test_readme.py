@@ -28,8 +28,8 @@ LINK = re.compile(r"\]\((?!https?:|mailto:)([^)#\s]*)(?:#([^)\s]+))?\)")
 FENCE = re.compile(r"^ *```(\w*)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 COMMAND = re.compile(rf"jdfd-keras (?:{'|'.join(COMMANDS)})\b[^\n|>&`]*")
 SHELL = re.compile(
-    r"(?:\w+=\S+ )?(?:bash|cd|chmod|cosign|cp|curl|docker|find|jdfd-keras|kubectl|make|minisign|mv|"
-    r"openssl|rsync|sha256sum|source|unzip|(?:\.venv/bin/)?(?:pip|python|python3)) "
+    r"(?:\w+=\S+ )?(?:bash|cd|chmod|cosign|cp|curl|docker|find|git|jdfd-keras|kubectl|make|"
+    r"minisign|mv|openssl|rsync|sha256sum|source|unzip|(?:\.venv/bin/)?(?:pip|python|python3)) "
 )
 
 
@@ -64,6 +64,12 @@ def test_the_first_page_is_short_and_in_order():
     assert found == sorted(found)
     assert set(re.findall(r"^\| `([\w-]+)` \|", README, flags=re.MULTILINE)) == set(COMMANDS)
     assert not re.search(r"\btargets?\b|\d passed|\d tests", README)
+    first = read_blocks("README.md")[0].splitlines()  # from nothing to a verdict
+    assert [line.split()[:2] for line in first] == [
+        ["git", "clone"],
+        ["make", "demo"],
+        [".venv/bin/jdfd-keras", "predict"],
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES)

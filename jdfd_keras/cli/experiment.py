@@ -153,7 +153,7 @@ def _check_usage(arguments: argparse.Namespace) -> None:
     else:
         given = _find_given(arguments, {kind.__name__ for kind in ROBUSTNESS_GROUPS})
         given |= {option for option in ("model", "videos") if getattr(arguments, option)}
-        reason = f"it is of robustness, not of {name}"
+        reason = f"an option of robustness, not of {name}"
         if not given:
             given, reason = _check_methods(arguments)
     if given:
@@ -173,13 +173,13 @@ def _check_methods(arguments: argparse.Namespace) -> tuple[set[str], str]:
     except ValueError as problem:
         error(f"--methods: {problem}")
     if name != "cross-dataset" and methods != (OUR_METHOD,):
-        error(f"--methods: it is of cross-dataset, not of {name}; omit it")
+        error(f"--methods: an option of cross-dataset, not of {name}; omit it")
     if OUR_METHOD in methods:
         return set(), ""
     given = _find_given(arguments, {kind.__name__ for kind in TRAIN_GROUPS.values()})
     kinds = {name: TRAIN_GROUPS[name].__name__ for name in SHARED_BY_METHODS}
     shared = {f"{kinds[group]}.{one}" for group, of in SHARED_BY_METHODS.items() for one in of}
-    return given - shared, f"it is of {OUR_METHOD}, which is not among the methods"
+    return given - shared, f"an option of {OUR_METHOD}, which is not among the methods"
 
 
 def _find_given(arguments: argparse.Namespace, kinds: set[str]) -> set[str]:

@@ -86,7 +86,7 @@ def _find_settings(arguments: argparse.Namespace) -> tuple[dict[str, Any], str]:
         if arguments.resume and f"{kind.__name__}.{name}" in arguments:
             error(f"argument --{name}: not allowed with --resume: a run keeps its own")
     if recipe and model.method != ModelOptions.method:
-        error(f"argument --recipe: not allowed with --method {model.method}, which has its own")
+        error(f"argument --recipe: not allowed with --method {model.method}; omit one of the two")
     if arguments.resume:
         stored = _read_run(arguments.resume)
         model = stored["model"]

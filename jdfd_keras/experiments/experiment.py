@@ -27,6 +27,7 @@ from jdfd_keras.experiments.trained_cells import (
     RUNS,
     ExperimentProtocol,
     TrainedCells,
+    init_runs,
     set_shared_options,
 )
 from jdfd_keras.io.files import init_folder
@@ -162,7 +163,7 @@ def experiment(
         }
         protocol = dataclasses.replace(protocol, methods=compared)
     runner = TrainedCells(out, sets, protocol, runtime)
-    init_folder(out / RUNS, **protocol.training_options)
+    init_runs(out / RUNS, methods, protocol)
     init_folder(out / CELLS, evaluate=protocol.evaluate)
     results = runner.run(cells)
     published, rows = read_published(), []

@@ -21,7 +21,14 @@ from jdfd_keras.experiments.plan import OUR_METHOD, AucRow, Cell, Training
 from jdfd_keras.experiments.sets import ExperimentDataset
 from jdfd_keras.io.console import print_message
 from jdfd_keras.io.disk_space import is_disk_full
-from jdfd_keras.io.files import OPTIONS, load_groups, write_text_atomically
+from jdfd_keras.io.files import (
+    OPTIONS,
+    init_folder,
+    load_groups,
+    load_options,
+    save_options,
+    write_text_atomically,
+)
 from jdfd_keras.io.results import Result
 from jdfd_keras.options import (
     METHOD_SETTINGS,
@@ -106,6 +113,41 @@ def set_shared_options(method: str, model: ModelOptions, train: TrainOptions) ->
             del values["encoder_weights"]
         groups[name] = dataclasses.replace(groups[name], **values)
     return groups
+
+
+def init_runs(runs: Path, methods: Sequence[str], protocol: ExperimentProtocol) -> None:
+    """Create the folder of all runs with its options, or check that it was made with these.
+
+    Options of our method alone count only for its runs. Without it among the methods, those of the
+    folder are kept; with it, in a folder without a run of it, they replace those of the folder.
+
+    Raises:
+        ValueError: If the folder has other options.
+
+    Example:
+        >>> groups = ModelOptions(), OptimizerOptions(), LossOptions(), TrainOptions()
+        >>> options = PipelineOptions(), AugmentOptions(), EvaluateOptions()
+        >>> protocol = ExperimentProtocol((0,), *groups, *options)
+        >>> init_runs(Path("own_runs"), ["jdfd"], protocol)
+        >>> Path("own_runs", "options.json").is_file()
+        True
+    """
+    options, path, is_ours = protocol.training_options, runs / OPTIONS, OUR_METHOD in methods
+    if path.is_file() and not (is_ours and _has_run_of_ours(runs)):
+        kept = {name: load_options(path, name, type(group)) for name, group in options.items()}
+        for group, names in SHARED.items():
+            values = {name: getattr(options[group], name) for name in names}
+            kept[group] = dataclasses.replace(kept[group], **values)
+        init_folder(runs, **kept)  # whose shared options must be the same
+        if is_ours:
+            save_options(path, **options)
+    else:
+        init_folder(runs, **options)
+
+
+def _has_run_of_ours(runs: Path) -> bool:
+    groups = (load_groups(path).get("model", {}) for path in runs.glob(f"*/*/*/{OPTIONS}"))
+    return any(model.get("method", OUR_METHOD) == OUR_METHOD for model in groups)
 
 
 @dataclass(frozen=True)

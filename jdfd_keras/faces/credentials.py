@@ -41,7 +41,7 @@ STATES = {  # in a few words
 }
 CERTIFICATE = re.compile(r"-----BEGIN CERTIFICATE-----[^-]+-----END CERTIFICATE-----")
 MIN_C2PA = (0, 38)  # older ones have another interface
-INSTALL = "Try `pip install --upgrade jdfd-keras[provenance]`."
+INSTALL = "Try `pip install jdfd-keras[provenance]`."
 WRONG_FORMAT = "c2pa does not read Content Credentials in files of this format."
 
 

@@ -330,7 +330,7 @@ def load_calibration(model_path: str | Path) -> Calibration | None:
         >>> load_calibration("run").num_real
         2
     """
-    from jdfd_keras.training.run_folder import BEST, digest_model
+    from jdfd_keras.training.run_folder import digest_model, find_model_file
 
     model_path = Path(model_path)
     run = model_path if model_path.is_dir() else model_path.parent
@@ -341,7 +341,7 @@ def load_calibration(model_path: str | Path) -> Calibration | None:
         return calibration
     if model_path.is_dir():
         raise ValueError(
-            f"Expected {run / CALIBRATION} to belong to {run / BEST}; got the calibration of "
+            f"Expected {run / CALIBRATION} to belong to {find_model_file(run)}; got that of "
             "another model, since training has continued. Run `jdfd-keras calibrate` again, or "
             "remove the file."
         )

@@ -135,7 +135,8 @@ class OpenVINOEngine(contextlib.AbstractContextManager):
                 raise EngineUnavailableError(
                     f"OpenVINO cannot read its files ({reason})"
                 ) from error
-        if precision == "bfloat16" and not _find_products(_select(models[0], SCORES)):
+        is_bfloat16 = is_bfloat16 and suits_bfloat16(_select(models[0], SCORES))
+        if precision == "bfloat16" and not is_bfloat16:
             raise EngineUnavailableError("the last layers of this network need float32")
         texts = facts["metadata"]
         try:
@@ -318,6 +319,22 @@ def computes_in_bfloat16(core: "openvino.Core") -> bool:
         False
     """
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES") and has_bfloat16()
+
+
+def suits_bfloat16(model: "openvino.Model") -> bool:
+    """Return whether the scores of a network are exact when it computes in bfloat16.
+
+    They are if its logit is a product of matrices, which `CompiledOutput` computes in float32.
+    Capsules end with other operations.
+
+    Example:
+        >>> import_openvino()[:2]
+        '20'
+        >>> from openvino import Core
+        >>> suits_bfloat16(read_network(Core(), "saved_models/detector/1/openvino/float32.xml"))
+        True
+    """
+    return bool(_find_products(model))
 
 
 def _select(model: "openvino.Model", output: str) -> "openvino.Model":

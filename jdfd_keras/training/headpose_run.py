@@ -9,6 +9,7 @@ The other files are those of `run_folder`. Imports no TensorFlow.
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,15 +17,10 @@ from jdfd_keras.datasets.videos import CLASSES, UNLABELLED
 from jdfd_keras.io.console import plural, print_message
 from jdfd_keras.io.files import OPTIONS, load_groups, load_options
 from jdfd_keras.options import FaceOptions, TrainOptions
-from jdfd_keras.training.headpose_svm import (
-    HeadPoses,
-    HeadPoseSvm,
-    fit_headpose_svm,
-    load_head_poses,
-    load_headpose_svm,
-    save_headpose_svm,
-)
 from jdfd_keras.training.run_folder import MONITOR, read_history, write_history
+
+if TYPE_CHECKING:  # SciPy and pandas take half a second, which every prediction would wait for
+    from jdfd_keras.training.headpose_svm import HeadPoses, HeadPoseSvm
 
 HEADPOSE = "headpose.safetensors"
 METHOD = "headpose"
@@ -34,7 +30,7 @@ METHOD = "headpose"
 class HeadPoseRun:
     """A trained Headpose."""
 
-    machine: HeadPoseSvm
+    machine: "HeadPoseSvm"
     faces: FaceOptions  # of the faces that it was trained on
     demonstration: bool = False  # trained for demonstration only
 
@@ -102,6 +98,12 @@ def train_headpose(
         >>> 0 <= history[0]["val_classification_frame_auc"] <= 1, is_headpose_run("heads")
         (True, True)
     """
+    from jdfd_keras.training.headpose_svm import (
+        fit_headpose_svm,
+        load_head_poses,
+        save_headpose_svm,
+    )
+
     history = read_history(out)
     if history and (out / HEADPOSE).is_file():
         init()
@@ -120,6 +122,11 @@ def train_headpose(
     count = _count_labelled(poses["train"]) - missing["train"]
     print_message(f"fitting a support vector machine to {plural(count, 'face')}")
     machine = fit_headpose_svm(poses["train"], seed=options.seed)
+    if machine.slope > 0:
+        print_message(
+            "the head poses of these faces do not tell fakes from real ones: P(fake) falls as the "
+            "decision rises (Platt's sigmoid, fitted on held-out folds)"
+        )
     row = {"epoch": 1.0} | _validate(machine, poses["val"], data)
     row |= {f"{split}_faces_without_pose": float(n) for split, n in missing.items()}
     init()
@@ -128,20 +135,20 @@ def train_headpose(
     return [row]
 
 
-def _count_labelled(poses: HeadPoses) -> int:
+def _count_labelled(poses: "HeadPoses") -> int:
     return int((poses.label != UNLABELLED).sum())
 
 
-def _is_missing(poses: HeadPoses) -> np.ndarray:
+def _is_missing(poses: "HeadPoses") -> np.ndarray:
     return np.asarray(np.isnan(poses.features).any(axis=1))
 
 
-def _count_missing(poses: HeadPoses) -> int:
+def _count_missing(poses: "HeadPoses") -> int:
     """Count the labelled faces without a pose."""
     return int((_is_missing(poses) & (poses.label != UNLABELLED)).sum())
 
 
-def _validate(machine: HeadPoseSvm, poses: HeadPoses, data: Path) -> dict[str, float]:
+def _validate(machine: "HeadPoseSvm", poses: "HeadPoses", data: Path) -> dict[str, float]:
     from sklearn.metrics import log_loss, roc_auc_score
 
     is_used = (poses.label != UNLABELLED) & ~_is_missing(poses)
@@ -168,6 +175,8 @@ def load_headpose_run(path: str | Path) -> HeadPoseRun:
         >>> load_headpose_run("headpose_run").faces.face_size
         71
     """
+    from jdfd_keras.training.headpose_svm import load_headpose_svm
+
     path = Path(path)
     if not (path / HEADPOSE).is_file():
         raise FileNotFoundError(

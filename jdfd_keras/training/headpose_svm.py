@@ -293,7 +293,10 @@ def load_headpose_svm(path: str | Path) -> HeadPoseSvm:
         is_valid = all(a.dtype == np.float64 and np.isfinite(a).all() for a in arrays.values())
         if not is_valid or len(arrays["vectors"]) != len(arrays["coefficients"]):
             raise ValueError("arrays of another kind or length, or numbers that are not finite")
-    except (KeyError, SafetensorError, ValueError) as error:
+        if not (arrays["deviation"] > 0).all() or not arrays["numbers"][1] > 0:
+            raise ValueError("a deviation or a gamma that is not above 0")
+    # The last two are raised for types that NumPy does not have (safetensors 0.8.0).
+    except (KeyError, SafetensorError, ValueError, AttributeError, TypeError) as error:
         raise ValueError(
             f"Expected a support vector machine of head poses in {path}; got '{error}'. The file "
             "is damaged or of another kind: fit the machine again."

@@ -162,15 +162,34 @@ def _load_keras_file(file: Path) -> "keras.Model":
 def digest_model(path: str | Path) -> str:
     """Compute the SHA-256 of a model file, or of the best or only model of a run folder.
 
+    Raises:
+        FileNotFoundError: If it does not exist.
+
     Example:
         >>> digest_model("run") == digest_model("run/best.keras")
         True
+    """
+    file = find_model_file(path)
+    if not file.is_file():
+        raise FileNotFoundError(
+            f"Expected a model at {file}; got none. If its training is not finished, run the same "
+            "`jdfd-keras train` again."
+        )
+    return sha256_of(file)
+
+
+def find_model_file(path: str | Path) -> Path:
+    """Return the file of the best or only model of a run folder, or a model file itself.
+
+    Example:
+        >>> find_model_file("run").name, find_model_file("headpose_run").name
+        ('best.keras', 'headpose.safetensors')
     """
     from jdfd_keras.training.headpose_run import HEADPOSE, is_headpose_run
 
     path = Path(path)
     model = HEADPOSE if is_headpose_run(path) else BEST
-    return sha256_of(path / model if path.is_dir() else path)
+    return path / model if path.is_dir() else path
 
 
 def write_epoch(run: str | Path, model: "keras.Model", history: list[dict[str, float]]) -> None:

@@ -254,14 +254,23 @@ def test_wrong_usage_exits_with_2(words, capsys):
 @pytest.mark.parametrize(
     ("words", "flag"),
     [
-        (["ablation", "--engine-precision", "float32"], "--engine-precision: it is of robustness"),
-        (["leave-one-out", "--model", "m"], "--model: it is of robustness, not of leave-one-out"),
+        (
+            ["ablation", "--engine-precision", "float32"],
+            "--engine-precision: an option of robustness",
+        ),
+        (
+            ["leave-one-out", "--model", "m"],
+            "--model: an option of robustness, not of leave-one-out",
+        ),
         (["robustness", "--model", "m", "--epochs", "3"], "--epochs: robustness trains nothing"),
         (["robustness", "--model", "m", "--methods", "fwa"], "--methods: robustness trains"),
-        (["ablation", "--methods", "all"], "--methods: it is of cross-dataset, not of ablation"),
+        (
+            ["ablation", "--methods", "all"],
+            "--methods: an option of cross-dataset, not of ablation",
+        ),
         (
             ["cross-dataset", "--methods", "fwa,headpose", "--epochs", "3", "--batch-size", "3"],
-            "--batch-size: it is of jdfd, which is not among the methods",
+            "--batch-size: an option of jdfd, which is not among the methods",
         ),
     ],
 )

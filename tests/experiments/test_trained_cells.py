@@ -8,6 +8,7 @@ import pytest
 from jdfd_keras.experiments.experiment import experiment
 from jdfd_keras.experiments.plan import METHOD_NAMES, name_method, parse_methods, read_published
 from jdfd_keras.experiments.trained_cells import set_shared_options
+from jdfd_keras.io.files import load_options, save_options
 from jdfd_keras.options import (
     METHOD_SETTINGS,
     METHODS,
@@ -147,6 +148,27 @@ def test_methods_can_be_added_to_the_folder_of_ours(rooms, named_sets, tmp_path)
     experiment("cross-dataset", named_sets, tmp_path / "out", options)
     assert {call["model"].method for call in rooms.trained} == {"fwa"}
     assert len(rooms.tested) == 9
+
+
+def test_options_of_ours_count_for_its_own_runs_only(rooms, named_sets, tmp_path):
+    out, own = tmp_path / "out", TrainOptions(batch_size=8)
+    others, both = ExperimentOptions(methods="capsule"), ExperimentOptions(methods="capsule,jdfd")
+    experiment("cross-dataset", named_sets, out, others)
+    experiment("cross-dataset", named_sets, out, both, train=own)  # no run has ours of before
+    ours = [call for call in rooms.trained if call["model"].method == "jdfd"]
+    assert {call["train"].batch_size for call in ours} == {8}
+    for call in ours:  # as a real training does
+        save_options(call["out"] / "options.json", model=call["model"])
+    assert load_options(out / "runs/options.json", "train", TrainOptions).batch_size == 8
+    with pytest.raises(ValueError, match="batch_size 8 -> 4"):
+        experiment("cross-dataset", named_sets, out, both)
+
+    rooms.trained.clear()
+    report = experiment("cross-dataset", named_sets, out, others)  # ours is not trained, nor shown
+    assert not rooms.trained and not report.failed
+    with pytest.raises(ValueError, match="epochs 20 -> 3"):  # of all methods
+        experiment("cross-dataset", named_sets, out, others, train=TrainOptions(epochs=3))
+    assert load_options(out / "runs/options.json", "train", TrainOptions).batch_size == 8
 
 
 def test_a_method_that_fails_does_not_stop_the_others(rooms, named_sets, tmp_path):

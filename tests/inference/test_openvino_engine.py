@@ -324,6 +324,30 @@ def test_a_processor_without_bfloat16_computes_in_float32(exported, without_bflo
     engine.close()
 
 
+@pytest.mark.parametrize("ends_with_product", [True, False])
+def test_bfloat16_is_refused_where_the_last_layer_would_not_be_exact(
+    version, monkeypatch, ends_with_product
+):
+    import openvino
+    from openvino import opset14
+
+    pixels = opset14.parameter([-1, 4], np.float32)
+    weights = opset14.constant(np.ones((4, 1), np.float32))
+    last = opset14.matmul(pixels, weights, False, False) if ends_with_product else pixels
+    result = opset14.result(opset14.sigmoid(last))
+    result.output(0).set_names({"scores"})
+    network = openvino.Model([result], [pixels])
+    target = "jdfd_keras.inference.openvino_engine"
+    monkeypatch.setattr(f"{target}.read_network", lambda *_: network)
+    monkeypatch.setattr(f"{target}.computes_in_bfloat16", lambda _: True)
+    engine, note = load_engine(version, AUTO)
+    if ends_with_product:
+        assert (engine.engine.precision, note) == ("bfloat16", "")
+        engine.close()
+    else:
+        assert (engine, note) == (None, "the last layers of this network need float32")
+
+
 def test_tensorflow_takes_over_and_says_why(version, face_batch, expected_scores, capfd):
     import tensorflow as tf
 

@@ -6,6 +6,8 @@ import shutil
 import numpy as np
 import pytest
 
+from jdfd_keras.evaluation.calibrate import calibrate
+from jdfd_keras.inference.backends import load_calibration
 from jdfd_keras.io.files import OPTIONS, load_options, save_options
 from jdfd_keras.options import FaceOptions, ModelOptions, TrainOptions
 from jdfd_keras.training.headpose_run import (
@@ -15,7 +17,7 @@ from jdfd_keras.training.headpose_run import (
     load_headpose_run,
     train_headpose,
 )
-from jdfd_keras.training.headpose_svm import load_head_poses
+from jdfd_keras.training.headpose_svm import HeadPoses, load_head_poses
 from jdfd_keras.training.run_folder import (
     MONITOR,
     digest_model,
@@ -121,6 +123,21 @@ def test_a_run_without_its_machine_is_named(headpose_run, tmp_path):
         load_headpose_run(out)
 
 
+def test_a_calibration_of_another_machine_names_the_machine(headpose_run, prepared_set, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(headpose_run, out)
+    assert load_calibration(out) is None
+    assert calibrate(out, prepared_set).calibration == load_calibration(out)
+    (out / HEADPOSE).write_bytes(b"another")
+    with pytest.raises(
+        ValueError, match="to belong to .*headpose.safetensors; got that of another"
+    ):
+        load_calibration(out)
+    (out / HEADPOSE).unlink()
+    with pytest.raises(FileNotFoundError, match="Expected a model at .*headpose.safetensors"):
+        load_calibration(out)
+
+
 def test_other_folders_are_no_run_of_headpose(headpose_run, prepared_set, tmp_path):
     assert is_headpose_run(headpose_run) and is_headpose_run(str(headpose_run))
     save_options(tmp_path / OPTIONS, model=ModelOptions())
@@ -144,3 +161,18 @@ def test_what_needs_a_network_says_that_there_is_none(headpose_run, tmp_path):
         with pytest.raises(ValueError, match="Headpose is a support vector machine without a netw"):
             call()
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("distance", [0.0, 9.0])
+def test_head_poses_that_tell_nothing_are_said(distance, tmp_path, monkeypatch, capsys):
+    rng, label = np.random.default_rng(3), np.arange(40) % 2
+    features = rng.normal(size=(40, 12)) + distance * label[:, None]
+    poses = HeadPoses(features, label, np.array([f"v{n}" for n in range(40)], object))
+    module = "jdfd_keras.training.headpose_svm"
+    monkeypatch.setattr(f"{module}.load_head_poses", lambda *args, **kwargs: poses)
+    out = tmp_path / "run"
+    train_headpose(tmp_path, out, TrainOptions(), init=init_in(out))
+    machine = load_headpose_run(out).machine
+    falls = np.corrcoef(machine(features), machine.decide(features))[0, 1] < 0
+    assert falls == (distance == 0)
+    assert ("do not tell fakes from real ones" in capsys.readouterr().err) == falls

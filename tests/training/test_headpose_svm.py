@@ -1,3 +1,6 @@
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.preprocessing import StandardScaler
@@ -108,6 +111,25 @@ def test_damaged_and_other_files_are_named(tmp_path):
         load_headpose_svm(path)
     with pytest.raises(FileNotFoundError):
         load_headpose_svm(tmp_path / "missing.safetensors")
+
+
+@pytest.mark.parametrize("kind", ["BF16", "F8_E4M3"])
+def test_types_that_numpy_does_not_have_are_named(tmp_path, kind):
+    size = {"BF16": 2, "F8_E4M3": 1}[kind] * 12
+    header = json.dumps({"mean": {"dtype": kind, "shape": [12], "data_offsets": [0, size]}})
+    path = tmp_path / "headpose.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header.encode() + bytes(size))
+    with pytest.raises(ValueError, match="support vector machine of head poses"):
+        load_headpose_svm(path)
+
+
+@pytest.mark.parametrize("damage", [{"deviation": np.zeros(12)}, {"gamma": -1.0}])
+def test_numbers_that_give_no_score_are_named(tmp_path, damage):
+    # A division by 0 would give every face the same score.
+    machine = replace(fit_headpose_svm(draw_poses()), **damage)
+    save_headpose_svm(machine, tmp_path / "headpose.safetensors")
+    with pytest.raises(ValueError, match="not above 0"):
+        load_headpose_svm(tmp_path / "headpose.safetensors")
 
 
 def test_head_poses_of_a_prepared_dataset_are_in_the_order_of_its_faces(prepared_set):

@@ -20,6 +20,7 @@ from jdfd_keras.inference.openvino_engine import (
     CompiledOutput,
     computes_in_bfloat16,
     read_network,
+    suits_bfloat16,
 )
 from jdfd_keras.io.console import Progress, import_openvino, plural, track
 from jdfd_keras.io.results import Result
@@ -158,7 +159,8 @@ class _Judge:
         full = read_network(self.core, path)
         self.network: Any = select_outputs(full, SCORES)
         self.size = int(full.input().get_partial_shape().get_max_shape()[1])
-        self.precision = "bfloat16" if computes_in_bfloat16(self.core) else "float32"
+        is_bfloat16 = computes_in_bfloat16(self.core) and suits_bfloat16(self.network)
+        self.precision = "bfloat16" if is_bfloat16 else "float32"
         self.expected = self._score_all(self.network, "scoring in float32", "float32")
         one = sets[0]
         auc = measure_auc(one.label, self.expected[0])

@@ -204,16 +204,9 @@ def _convert(model: keras.Model, calibration: Calibration) -> Any:
         input_signature=[pixels],
         autograph=False,
     )
-    gradients = [
-        ConversionExtension("ReluGrad", _relu_gradient),
-        ConversionExtension("LeakyReluGrad", _relu_gradient),
-        ConversionExtension("SqrtGrad", _sqrt_gradient),
-        ConversionExtension("RsqrtGrad", _rsqrt_gradient),
-        ConversionExtension("BroadcastGradientArgs", _find_broadcast_axes),
-        ConversionExtension("Einsum", _sum_products),
-    ]
+    extensions = [ConversionExtension(*rule) for rule in CONVERSIONS.items()]
     concrete = traced.get_concrete_function()
-    converted = openvino.convert_model(concrete, extension=gradients)
+    converted = openvino.convert_model(concrete, extension=extensions)
     converted.inputs[0].get_tensor().set_names({"faces"})
     for output in converted.outputs:
         (name,) = output.get_names() & concrete.structured_outputs.keys()
@@ -254,13 +247,24 @@ def _rsqrt_gradient(node: Any) -> list[Any]:
 def _sum_products(node: Any) -> list[Any]:
     """Return an Einsum of two arrays as the sum of their products.
 
-    Only capsules have one, of a few numbers. As a product of matrices, which OpenVINO would make of
-    it, its gradient is wrong (2026.4.1).
+    Only capsules have one, of a few numbers. OpenVINO (2026.4.1) would make products of matrices of
+    it and of its gradient, which share a square constant: the second is wrong then.
+
+    Raises:
+        ValueError: If it is of another number of arrays, or has a label twice or an ellipsis.
     """
     import openvino.opset14 as operations
 
-    inputs, result = node.get_attribute("equation").split("->")
+    equation = node.get_attribute("equation")
+    inputs, result = equation.split("->")
     own = inputs.split(",")
+    if len(own) != 2 or not all(
+        names.isalpha() and len(set(names)) == len(names) for names in (*own, result)
+    ):
+        raise ValueError(
+            "Expected an Einsum of two arrays, such as abc,bcd->abd, with each label once in an "
+            f"array; got {equation}. Use other operations in the network."
+        )
     summed = sorted(set(inputs) - set(result) - {","})
     labels = [*result, *summed]
     factors = []
@@ -282,12 +286,20 @@ def _find_broadcast_axes(node: Any) -> list[Any]:
 
     They are those along which one of the arrays has one value for several of the other. OpenVINO
     has no such operation, and no sums over axes that are computed.
+
+    Raises:
+        ValueError: If the axes depend on the number of faces.
     """
     import openvino.opset14 as operations
 
     shapes = [_read_shape(node.get_input(index)) for index in range(2)]
     rank = max(map(len, shapes))
     first, second = ([1] * (rank - len(shape)) + shape for shape in shapes)
+    if any(-1 in pair and max(pair) > 1 for pair in zip(first, second, strict=True)):
+        raise ValueError(
+            "Expected arrays whose sizes are known, apart from the number of faces in both; got "
+            f"{first} and {second}. Use other operations in the network."
+        )
     pairs = (first, second), (second, first)
     return [
         operations.constant(
@@ -298,10 +310,28 @@ def _find_broadcast_axes(node: Any) -> list[Any]:
 
 
 def _read_shape(shape: Any) -> list[int]:
-    """Read the value of a shape; -1 for the number of faces, which is unknown."""
+    """Read the value of a shape; -1 for the number of faces, which is unknown.
+
+    Raises:
+        ValueError: If the shape is computed.
+    """
     node = shape.get_node()
     if node.get_type_name() == "Constant":
         return node.get_data().ravel().tolist()
-    while node.get_type_name() != "ShapeOf":
-        node = node.input_value(0).get_node()
+    if node.get_type_name() != "ShapeOf":
+        raise ValueError(
+            f"Expected the shape of an array, or a constant; got the result of "
+            f"{node.get_type_name()}. Use other operations in the network."
+        )
     return [size.get_length() if size.is_static else -1 for size in node.get_input_partial_shape(0)]
+
+
+# Operations of TensorFlow, mostly of gradients, that OpenVINO lacks or computes wrongly.
+CONVERSIONS = {
+    "ReluGrad": _relu_gradient,
+    "LeakyReluGrad": _relu_gradient,
+    "SqrtGrad": _sqrt_gradient,
+    "RsqrtGrad": _rsqrt_gradient,
+    "BroadcastGradientArgs": _find_broadcast_axes,
+    "Einsum": _sum_products,
+}
