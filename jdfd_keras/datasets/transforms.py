@@ -237,7 +237,7 @@ def _noise(crop: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
 
 def _jpeg(crop: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
     quality = tf.cast(_draw(seed, MIN_JPEG_QUALITY, 101), tf.int32)
-    # By default it is decoded with errors of up to 20 levels, which no other decoder makes.
+    # By default it is decoded with errors of up to 18 levels, which no other decoder makes.
     saved = tf.image.adjust_jpeg_quality(crop, quality, dct_method="INTEGER_ACCURATE")
     return tf.ensure_shape(saved, crop.shape)
 

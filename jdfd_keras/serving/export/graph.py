@@ -312,7 +312,7 @@ def _decode(encoded: tf.Tensor, has_alpha: tf.Tensor) -> tf.Tensor:
         return lambda: tf.io.decode_image(encoded, channels, expand_animations=False)
 
     def decode_jpeg() -> tf.Tensor:
-        # By default the result is up to 20 levels from that of Pillow and OpenCV, and not faster.
+        # By default the result is up to 18 levels from that of Pillow and OpenCV, and not faster.
         return tf.io.decode_jpeg(encoded, 3, dct_method="INTEGER_ACCURATE")
 
     image = tf.case(
