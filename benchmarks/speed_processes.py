@@ -112,12 +112,11 @@ def quantize_model(version: str) -> dict:
     import openvino
 
     from jdfd_keras.inference.backends import load_predictor
-    from jdfd_keras.inference.openvino_engine import read_network
+    from jdfd_keras.inference.openvino_network import read_network, select_outputs
     from jdfd_keras.options import EngineOptions
     from jdfd_keras.serving.export.int8 import INT8_FILE, Int8Result
     from jdfd_keras.serving.export.openvino_export import (
         FLOAT32_FILE,
-        select_outputs,
         write_engine_file,
         write_network,
     )

@@ -35,13 +35,8 @@ from jdfd_keras.inference.engine import (
     import_engine,
 )
 from jdfd_keras.inference.engine_errors import name_errors, naming_errors
-from jdfd_keras.inference.openvino_engine import (
-    CAM,
-    RECONSTRUCTION,
-    SCORES,
-    OpenVINOEngine,
-    load_engine,
-)
+from jdfd_keras.inference.openvino_engine import OpenVINOEngine, load_engine
+from jdfd_keras.inference.openvino_network import CAM, RECONSTRUCTION, SCORES
 from jdfd_keras.io.console import print_message
 from jdfd_keras.io.files import OPTIONS
 from jdfd_keras.options import EngineOptions, EvaluateOptions

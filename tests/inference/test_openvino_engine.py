@@ -10,12 +10,8 @@ import pytest
 
 from jdfd_keras.inference.backends import load_predictor
 from jdfd_keras.inference.engine import Engine
-from jdfd_keras.inference.openvino_engine import (
-    MAX_STREAMS,
-    OpenVINOEngine,
-    load_engine,
-    read_network,
-)
+from jdfd_keras.inference.openvino_engine import OpenVINOEngine, load_engine
+from jdfd_keras.inference.openvino_network import MAX_STREAMS, read_network
 from jdfd_keras.io.console import import_openvino
 from jdfd_keras.io.files import save_options, sha256_of
 from jdfd_keras.io.processor import has_bfloat16
@@ -46,7 +42,7 @@ needs_bfloat16 = pytest.mark.skipif(not has_bfloat16(), reason="the processor ha
 def without_bfloat16(monkeypatch, request):
     """Let the processor not compute in bfloat16, or only by conversions."""
     if request.param == "by conversions":
-        monkeypatch.setattr("jdfd_keras.inference.openvino_engine.has_bfloat16", lambda: False)
+        monkeypatch.setattr("jdfd_keras.inference.openvino_network.has_bfloat16", lambda: False)
     else:
         monkeypatch.setattr("openvino.Core.get_property", lambda *_: ["FP32", "INT8"])
 
@@ -142,7 +138,7 @@ def test_the_number_of_faces_in_memory_is_limited(
         settings.append(options)
         return compile_model(core, model, device, options | {"INFERENCE_NUM_THREADS": 2})
 
-    monkeypatch.setattr("jdfd_keras.inference.openvino_engine._count_cores", lambda: cores)
+    monkeypatch.setattr("jdfd_keras.inference.openvino_network._count_cores", lambda: cores)
     monkeypatch.setattr("openvino.Core.compile_model", record)
     with OpenVINOEngine(exported, "float32") as engine:
         engine.run("cam", face_batch)

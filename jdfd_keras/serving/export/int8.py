@@ -14,12 +14,13 @@ import numpy as np
 from jdfd_keras.client.signatures import ENGINE_FOLDER
 from jdfd_keras.datasets.records import choose_evenly, read_crops
 from jdfd_keras.evaluation.metrics import measure_auc
-from jdfd_keras.inference.openvino_engine import (
+from jdfd_keras.inference.openvino_network import (
     HINTS,
     SCORES,
     CompiledOutput,
     computes_in_bfloat16,
     read_network,
+    select_outputs,
     suits_bfloat16,
 )
 from jdfd_keras.io.console import Progress, import_openvino, plural, track
@@ -34,11 +35,7 @@ from jdfd_keras.serving.export.int8_loss import (
     SetLoss,
     measure_loss,
 )
-from jdfd_keras.serving.export.openvino_export import (
-    FLOAT32_FILE,
-    select_outputs,
-    write_network,
-)
+from jdfd_keras.serving.export.openvino_export import FLOAT32_FILE, write_network
 from jdfd_keras.serving.export.quantized_layers import find_quantizers, keep_float, quantize
 
 INT8_FILE = "int8.xml"

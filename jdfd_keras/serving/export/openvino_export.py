@@ -26,7 +26,7 @@ from jdfd_keras.client.signatures import (
     MAX_FILE_SIZE,
 )
 from jdfd_keras.inference.explain import make_cam_fn
-from jdfd_keras.inference.openvino_engine import HINTS, SCORES, CompiledOutput, read_network
+from jdfd_keras.inference.openvino_network import HINTS, SCORES, CompiledOutput, read_network
 from jdfd_keras.inference.saved_model import SavedModelEngine
 from jdfd_keras.io.console import import_openvino
 from jdfd_keras.io.files import sha256_of, write_text_atomically
@@ -174,23 +174,6 @@ def check_parity(engine: SavedModelEngine, version: Path, size: int) -> None:
             f"Expected the scores of TensorFlow from OpenVINO, to {TOLERANCE}; got {scores} for "
             f"{expected}. The converted model cannot be used: report it with the versions of both."
         )
-
-
-def select_outputs(model: Any, *names: str) -> Any:
-    """Return the part of an OpenVINO model that computes some outputs.
-
-    Example:
-        >>> version = import_openvino()
-        >>> from openvino import Core
-        >>> model = read_network(Core(), "saved_models/detector/1/openvino/float32.xml")
-        >>> len(model.outputs), len(select_outputs(model, "scores").outputs)
-        (3, 1)
-    """
-    import openvino
-
-    outputs = [model.output(name).get_node().input_value(0) for name in names]
-    # Its own stubs (2026.4.1) reject the constructor.
-    return openvino.Model(outputs, model.get_parameters(), "-".join(names))  # pyright: ignore[reportGeneralTypeIssues]
 
 
 def _convert(model: keras.Model, calibration: Calibration) -> Any:

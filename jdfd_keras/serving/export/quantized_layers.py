@@ -28,7 +28,7 @@ def quantize(network: Any, faces: np.ndarray) -> Any:
     Example:
         >>> version = import_openvino()
         >>> from openvino import Core
-        >>> from jdfd_keras.inference.openvino_engine import read_network
+        >>> from jdfd_keras.inference.openvino_network import read_network
         >>> network = read_network(Core(), "saved_models/detector/1/openvino/float32.xml")
         >>> faces = np.random.default_rng(0).integers(0, 256, (4, 71, 71, 3), np.uint8)
         >>> len(find_quantizers(quantize(network, faces))) > 50
@@ -69,7 +69,7 @@ def find_quantizers(quantized: Any) -> dict[str, list[str]]:
     Example:
         >>> version = import_openvino()
         >>> from openvino import Core
-        >>> from jdfd_keras.inference.openvino_engine import read_network
+        >>> from jdfd_keras.inference.openvino_network import read_network
         >>> network = read_network(Core(), "saved_models/detector/1/openvino/float32.xml")
         >>> find_quantizers(network)
         {}
@@ -107,7 +107,7 @@ def keep_float(
     Example:
         >>> version = import_openvino()
         >>> from openvino import Core
-        >>> from jdfd_keras.inference.openvino_engine import read_network
+        >>> from jdfd_keras.inference.openvino_network import read_network
         >>> network = read_network(Core(), "saved_models/detector/1/openvino/float32.xml")
         >>> quantized = quantize(network, np.zeros((1, 71, 71, 3), np.uint8))
         >>> quantizers = find_quantizers(quantized)

@@ -21,7 +21,8 @@ from jdfd_keras.client.signatures import (
     METADATA,
     SERVING_DEFAULT,
 )
-from jdfd_keras.inference.openvino_engine import CAM, RECONSTRUCTION, SCORES, OpenVINOEngine
+from jdfd_keras.inference.openvino_engine import OpenVINOEngine
+from jdfd_keras.inference.openvino_network import CAM, RECONSTRUCTION, SCORES
 from jdfd_keras.inference.saved_model import LoadedVersion, SavedModelEngine, read_meta_graph
 
 Arrays = dict[str, np.ndarray]

@@ -12,17 +12,13 @@ import tensorflow as tf
 from jdfd_keras.client.calibration import Calibration
 from jdfd_keras.client.metadata import ModelMetadata
 from jdfd_keras.inference.explain import explain_faces
-from jdfd_keras.inference.openvino_engine import read_network
+from jdfd_keras.inference.openvino_network import read_network, select_outputs
 from jdfd_keras.io.console import import_openvino
 from jdfd_keras.model.methods import build_detector
 from jdfd_keras.model.network import digest_weights
 from jdfd_keras.options import FaceOptions, ModelOptions
 from jdfd_keras.serving.export import exporter, openvino_export
-from jdfd_keras.serving.export.openvino_export import (
-    select_outputs,
-    write_network,
-    write_openvino,
-)
+from jdfd_keras.serving.export.openvino_export import write_network, write_openvino
 
 TEMPERATURE, BIAS = 2.5, -0.75
 NETWORKS = {
